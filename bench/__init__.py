@@ -1,0 +1,1 @@
+"""Measurements: latency with its evidence, and what it is compared with."""

@@ -1,0 +1,43 @@
+"""The record that travels with every measured number: machine, versions, commit, command."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from runtime.machine import available_processors, gpu_driver, installed_versions, processor_name
+
+
+def environment_record() -> dict[str, Any]:
+    """What a reader needs to judge a figure or to measure it again."""
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.orig_argv[1:]),
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "processors": available_processors(),
+        "gpu": asdict(gpu_driver()),
+        "versions": {"python": platform.python_version(), **installed_versions()},
+    }
+
+
+def _commit() -> str | None:
+    """The project's commit, with "+" where files differ from it; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,99 @@
+"""The authors' formulation in plain PyTorch: what people run today, and what ours must equal.
+
+Two encoder passes, eight warps, a grid from linspace, channels written in place. It serves as
+the oracle of the tests and as the baseline of the latency figures; nothing is optimised in it.
+Written from the paper and its published constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ifrnet_model import IFRNetConfig
+
+Weights = Mapping[str, Tensor]
+
+
+def authors_forward(
+    weights: Weights,
+    config: IFRNetConfig,
+    img0: Tensor,
+    img1: Tensor,
+    timestep: Tensor,
+    flow_scale: float = 1.0,
+) -> Tensor:
+    """As `IFRNet.forward`, for N pairs with N time steps; `weights` is a state dict."""
+    mean = torch.cat((img0, img1), 2).mean((1, 2, 3), keepdim=True)
+    img0, img1 = img0 - mean, img1 - mean
+    features0 = _encode(weights, _resize(img0, flow_scale))
+    features1 = _encode(weights, _resize(img1, flow_scale))
+
+    def decode(level: int, *inputs: Tensor) -> Tensor:
+        return _decode(weights, f"decoder{level}.convblock", config.side_channels, inputs)
+
+    f0, f1 = features0[3], features1[3]
+    out = decode(4, f0, f1, timestep.repeat(1, 1, *f0.shape[-2:]))
+    flow0, flow1, ft = out[:, 0:2], out[:, 2:4], out[:, 4:]
+    for level in (3, 2, 1):
+        f0, f1 = features0[level - 1], features1[level - 1]
+        out = decode(level, ft, warp_linspace(f0, flow0), warp_linspace(f1, flow1), flow0, flow1)
+        flow0 = out[:, 0:2] + 2.0 * _resize(flow0, 2.0)
+        flow1 = out[:, 2:4] + 2.0 * _resize(flow1, 2.0)
+        ft = out[:, 4:]
+    mask, colour = torch.sigmoid(ft[:, 0:1]), ft[:, 1:]
+
+    up = 1.0 / flow_scale
+    flow0, flow1 = _resize(flow0, up) * up, _resize(flow1, up) * up
+    mask, colour = _resize(mask, up), _resize(colour, up)
+    warped0, warped1 = warp_linspace(img0, flow0), warp_linspace(img1, flow1)
+    return torch.clamp(mask * warped0 + (1 - mask) * warped1 + mean + colour, 0, 1)
+
+
+def warp_linspace(image: Tensor, flow: Tensor) -> Tensor:
+    """Backward warp with a grid made by linspace, as the published code does."""
+    batch, _, height, width = flow.shape
+    x = torch.linspace(-1.0, 1.0, width).view(1, 1, 1, width).expand(batch, -1, height, -1)
+    y = torch.linspace(-1.0, 1.0, height).view(1, 1, height, 1).expand(batch, -1, -1, width)
+    shift = torch.cat(
+        (flow[:, 0:1] / ((width - 1.0) / 2.0), flow[:, 1:2] / ((height - 1.0) / 2.0)), 1
+    )
+    grid = (torch.cat((x, y), 1) + shift).permute(0, 2, 3, 1)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _resize(x: Tensor, scale: float) -> Tensor:
+    return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def _conv_prelu(weights: Weights, name: str, x: Tensor, *, stride: int = 1) -> Tensor:
+    kernel = weights[f"{name}.0.weight"]
+    padding = kernel.shape[-1] // 2
+    x = F.conv2d(x, kernel, weights[f"{name}.0.bias"], stride=stride, padding=padding)
+    return F.prelu(x, weights[f"{name}.1.weight"])
+
+
+def _encode(weights: Weights, x: Tensor) -> list[Tensor]:
+    features = []
+    for level in (1, 2, 3, 4):
+        x = _conv_prelu(weights, f"encoder.pyramid{level}.0", x, stride=2)
+        x = _conv_prelu(weights, f"encoder.pyramid{level}.1", x)
+        features.append(x)
+    return features
+
+
+def _decode(weights: Weights, name: str, side: int, inputs: tuple[Tensor, ...]) -> Tensor:
+    block = f"{name}.1"
+    x = _conv_prelu(weights, f"{name}.0", torch.cat(inputs, 1))
+    out = _conv_prelu(weights, f"{block}.conv1", x)
+    out[:, -side:] = _conv_prelu(weights, f"{block}.conv2", out[:, -side:].clone())
+    out = _conv_prelu(weights, f"{block}.conv3", out)
+    out[:, -side:] = _conv_prelu(weights, f"{block}.conv4", out[:, -side:].clone())
+    out = F.conv2d(out, weights[f"{block}.conv5.weight"], weights[f"{block}.conv5.bias"], padding=1)
+    out = F.prelu(x + out, weights[f"{block}.prelu.weight"])
+    return F.conv_transpose2d(
+        out, weights[f"{name}.2.weight"], weights[f"{name}.2.bias"], stride=2, padding=1
+    )

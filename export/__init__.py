@@ -1,0 +1,1 @@
+"""Checkpoint -> ONNX -> engine, each step a module, each result compared with PyTorch."""

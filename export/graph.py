@@ -1,0 +1,121 @@
+"""Rewrites of a whole ONNX graph. Each states why the result is equal; the gate measures it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from export.errors import ExportError
+
+OPSET = 17
+"""The last that TensorRT 8.6 reads, and before GridSample's mode was renamed: newer files say
+"linear", which TensorRT's parser before 11.2 takes for nearest (TensorRT issue 4646)."""
+
+ALLOWED_OPERATORS = frozenset({
+    "Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Expand", "Floor",
+    "GatherElements", "GridSample", "Max", "Min", "Mul", "PRelu", "Pad", "Range", "ReduceMean",
+    "Reshape", "Resize", "Round", "Sigmoid", "Slice", "Split", "Sub", "Tile", "Transpose",
+    # Of shapes, where sizes are free.
+    "Gather", "Mod", "Neg", "Reciprocal", "Shape", "Squeeze", "Unsqueeze",
+})  # fmt: skip
+"""Plain operators of the default domain. No ScatterND, no plugin, no function."""
+
+
+def lower_opset(model: ModelProto) -> None:
+    """Brings the exporter's opset 18 to 17, in place.
+
+    onnx's own converter has no adapter for Split. Between the two opsets only these changed among
+    the operators used here: ReduceMean took its axes from an attribute, Split had no
+    `num_outputs`, Resize had neither `antialias` nor `axes` nor an aspect ratio policy, Pad had no
+    `axes`. Where those are at their defaults the node means the same without them; where not, the
+    file is refused.
+
+    Raises:
+        ExportError: If a node uses what opset 17 cannot say.
+    """
+    found = {entry.domain: entry.version for entry in model.opset_import}
+    if found != {"": 18}:
+        raise ExportError(f"the exporter wrote opsets {found}, expected 18 of ai.onnx alone")
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "ReduceMean":
+            axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
+            _take_attributes(node, {"keepdims": 1})
+            node.attribute.append(helper.make_attribute("axes", axes))
+            del node.input[1:]
+        elif node.op_type == "Resize":
+            _take_attributes(node, {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"})
+        elif (node.op_type == "Split" and len(node.input) < 2) or (
+            node.op_type == "Pad" and len(node.input) > 3 and node.input[3]
+        ):
+            raise ExportError(f"{node.op_type} node {node.name} cannot be said in opset {OPSET}")
+    model.opset_import[0].version = OPSET
+
+
+def _take_attributes(node: NodeProto, defaults: dict[str, object]) -> None:
+    """Removes attributes that newer opsets added, if they say what older ones always did."""
+    for attribute in list(node.attribute):
+        if attribute.name in defaults or attribute.name == "noop_with_empty_axes":
+            value = helper.get_attribute_value(attribute)
+            if value != defaults.get(attribute.name, 0):
+                raise ExportError(
+                    f"{node.op_type} node {node.name} has {attribute.name}={value}, "
+                    f"which opset {OPSET} cannot say"
+                )
+            node.attribute.remove(attribute)
+
+
+def tidy(model: ModelProto) -> None:
+    """Names nodes after the layers they come from and drops the exporter's traces, in place.
+
+    The exporter's node metadata holds stack traces with paths of the machine that exported.
+    """
+    taken: Counter[str] = Counter()
+    for node in model.graph.node:
+        scopes = {entry.key: entry.value for entry in node.metadata_props}
+        layer = _layer_name(scopes.get("pkg.torch.onnx.name_scopes", ""))
+        name = f"{layer}/{node.op_type}" if layer else node.op_type
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in list(model.graph.initializer):
+        if tensor.name not in used:
+            model.graph.initializer.remove(tensor)
+        del tensor.metadata_props[:]
+    model.doc_string = model.graph.doc_string = ""
+
+
+def _layer_name(scopes: str) -> str:
+    """The innermost module of the exporter's scopes, for example decoder1.convblock.0.0."""
+    names = [name.strip(" '\"") for name in scopes.strip("[]").split(",")]
+    modules = [name for name in names[:-1] if name.startswith("network.")]
+    return modules[-1].removeprefix("network.") if modules else ""
+
+
+def check(model: ModelProto) -> None:
+    """Refuses a file that is not plain ONNX of opset 17.
+
+    Raises:
+        ExportError: If the model does not pass onnx's full check, uses another domain, an operator
+            that is not on the list, or a GridSample that is not bilinear.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+    found = {entry.domain: entry.version for entry in model.opset_import}
+    if found != {"": OPSET} or model.functions:
+        raise ExportError(f"the exported graph uses {found}, expected {OPSET} of ai.onnx alone")
+    for node in model.graph.node:
+        if node.op_type not in ALLOWED_OPERATORS or node.domain:
+            raise ExportError(f"the exported graph uses {node.domain}{node.op_type} ({node.name})")
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "GridSample" and attributes.get("mode", b"bilinear") != b"bilinear":
+            raise ExportError(f"GridSample {node.name} has mode {attributes['mode']!r}")

@@ -1,0 +1,54 @@
+"""PyTorch -> a checked, self-describing ONNX file.
+
+python -m export.to_onnx --weights demo --size 256x448 --output model.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from export.arguments import add_graph_arguments, graph_options
+from export.errors import ExportError
+from runtime.cli import command_parser, run_command
+
+
+def _export(args: argparse.Namespace) -> None:
+    # Here, so that --help answers at once and a missing package is one sentence.
+    from export.artefact import write_onnx
+    from export.stages import Stages
+    from export.tracing import STAGES, onnx_from_checkpoint
+    from export.verify import report_lines
+    from export.wrapper import ExportOptions
+
+    options = ExportOptions(**graph_options(args))
+    with Stages(len(STAGES)) as stages:
+        model, info, report = onnx_from_checkpoint(
+            args.weights, options, time_steps=args.time, stages=stages
+        )
+    write_onnx(model, args.output)
+    print(f"{args.output}: compared with {report.reference}")
+    for line in report_lines(report, info, nodes=len(model.graph.node)):
+        print(line)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = command_parser(
+        "python -m export.to_onnx",
+        "Turns a checkpoint into an ONNX file without custom operators and compares it with "
+        "PyTorch;\na file that differs is not written.",
+        "python -m export.to_onnx --weights demo --size 720x1280 --output model.onnx",
+    )
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="checkpoint: .pth, .safetensors, or demo"
+    )
+    add_graph_arguments(parser)
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.onnx")
+    run_command(parser, _export, extra="export", expected=(ExportError,), argv=argv)
+
+
+if __name__ == "__main__":
+    main()

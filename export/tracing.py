@@ -1,0 +1,195 @@
+"""A checkpoint -> an ONNX model that was compared with PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, helper
+from torch import Tensor, nn
+
+from export import graph
+from export.errors import ExportError
+from export.stages import Stages
+from export.verify import Run, gate, gate_cases, images_for, onnx_run
+from export.wrapper import (
+    INPUTS,
+    OUTPUT,
+    ExportOptions,
+    FloatIO,
+    FrameIO,
+    example_inputs,
+    free_dimensions,
+    rounding_to_fp16,
+    wrap,
+)
+from ifrnet_model import Checkpoint, CheckpointError, IFRNet, load_checkpoint, probe_time_steps
+from runtime import __version__
+from runtime.frames import MINIMUM_SIDE
+from runtime.manifest import GateReport, ModelInfo, TimeSteps
+
+STAGES = ("load weights", "trace", "rewrite graph", "compare with PyTorch")
+
+
+class Exported(NamedTuple):
+    """An ONNX model that passed the gate, what it says about itself, and what the gate measured."""
+
+    model: ModelProto
+    info: ModelInfo
+    gate: GateReport
+
+
+def onnx_from_checkpoint(
+    weights: str | Path,
+    options: ExportOptions,
+    *,
+    time_steps: TimeSteps | None = None,
+    stages: Stages | None = None,
+) -> Exported:
+    """Loads, traces, rewrites, compares; writes nothing.
+
+    Args:
+        weights: A checkpoint file, or "demo".
+        options: What to export.
+        time_steps: What the weights know; by default what their file says, else what a trial shows.
+        stages: Told about progress.
+
+    Raises:
+        ExportError: If the weights cannot be loaded or the graph cannot be made as asked.
+        GateError: If the result is too far from PyTorch.
+    """
+    stages = stages or Stages.silent()
+    stages.start(STAGES[0])
+    try:
+        checkpoint = load_checkpoint(weights, warp_lowering=options.warp)
+    except CheckpointError as error:
+        raise ExportError(str(error)) from error
+    known = time_steps or checkpoint.time_steps or probe_time_steps(checkpoint.network)
+    stages.start(STAGES[1])
+    model = _trace(wrap(checkpoint.network, options), options)
+    stages.start(STAGES[2])
+    graph.lower_opset(model)
+    graph.tidy(model)
+    info = _describe(checkpoint, options, known)
+    helper.set_model_props(model, info.to_properties())
+    model.producer_name, model.producer_version = "ifrnet-deploy", __version__
+    graph.check(model)
+    stages.start(STAGES[3])
+    report = _compare_with_pytorch(model, info, checkpoint.network, options)
+    stages.finish()
+    return Exported(model, info, report)
+
+
+def _trace(module: nn.Module, options: ExportOptions) -> ModelProto:
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            tuple(example_inputs(options).values()),
+            input_names=list(INPUTS),
+            output_names=[OUTPUT],
+            dynamic_shapes=free_dimensions(options),
+            dynamo=True,
+            opset_version=18,
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch.onnx.export returned nothing: torch 2.9 or newer is needed")
+    model: ModelProto = program.model_proto
+    return model
+
+
+def _describe(checkpoint: Checkpoint, options: ExportOptions, time_steps: TimeSteps) -> ModelInfo:
+    return ModelInfo(
+        variant=checkpoint.network.config.variant,
+        weights_sha256=checkpoint.sha256,
+        precision=options.precision,
+        io=options.io,
+        divisor=options.divisor,
+        flow_scale=options.flow_scale,
+        time_steps=time_steps,
+        steps_per_call=options.timesteps,
+        height=None if options.dynamic else options.height,
+        width=None if options.dynamic else options.width,
+        warp=options.warp,
+        tool_version=__version__,
+    )
+
+
+def _compare_with_pytorch(
+    model: ModelProto, info: ModelInfo, network: IFRNet, options: ExportOptions
+) -> GateReport:
+    """ONNX Runtime against fp32 PyTorch with GridSample, whatever was exported.
+
+    ONNX Runtime computes float16 graphs in float32 on a CPU, so its figure proves the graph and
+    its casts; what float16 itself costs is simulated in PyTorch and must pass too.
+    """
+    network.warp_lowering = "gridsample"
+    reference = wrap(network, replace(options, precision="fp32", warp="gridsample"))
+    candidates = {f"ONNX Runtime {onnxruntime.__version__}": onnx_run(model, info)}
+    if info.precision == "fp16":
+        rounded = wrap(rounding_to_fp16(network), replace(options, precision="fp32"))
+        candidates["float16 simulated in PyTorch"] = _pytorch_run(rounded, info)
+    return gate(
+        _pytorch_run(reference, info),
+        candidates,
+        gate_cases(
+            _gate_sizes(options),
+            steps_per_call=info.steps_per_call,
+            time_steps=info.time_steps,
+        ),
+        precision=info.precision,
+        reference_name=f"PyTorch {torch.__version__} fp32",
+    )
+
+
+def _pytorch_run(module: FloatIO | FrameIO, info: ModelInfo) -> Run:
+    def run(
+        frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        inputs = (*images_for(info, frame0, frame1), timestep)
+        with torch.inference_mode():
+            picture: Tensor = module.picture(*map(torch.from_numpy, inputs))
+        result: NDArray[np.float32] = picture.numpy()
+        return result
+
+    return run
+
+
+def _gate_sizes(options: ExportOptions) -> list[tuple[int, int]]:
+    """The exported size; where sizes are free, a smaller and a larger one that were not traced."""
+    height, width, multiple = options.height, options.width, options.divisor
+    if not options.dynamic:
+        return [(height, width)]
+    odd = 3 if options.io == "frames" else 0  # frames need not be multiples of anything
+    smaller = [max(n // 2 // multiple * multiple - odd, MINIMUM_SIDE) for n in (height, width)]
+    if options.io == "float":
+        smaller = [max(n, multiple) for n in smaller]
+    larger = [n + n // 4 // multiple * multiple + 2 * multiple - odd for n in (height, width)]
+    return [(height, width), (smaller[0], smaller[1]), (larger[0], larger[1])]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's chatter, which concerns its authors, from our users."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,272 @@
+"""The gate: an artefact against its fp32 reference, on frames that move; what fails is refused.
+
+Everything is compared before it is rounded to 8 bit, in [0, 1]: two pictures that are 107 dB
+apart as floats are 76 dB apart as bytes, for a byte that flips differs by a whole level. That the
+bytes of a graph with frame I/O are the rounded floats is checked exactly and apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from export.errors import GateError
+from runtime.frames import to_planes
+from runtime.manifest import GateReport, ModelInfo, Precision, TimeSteps
+
+REQUIRED_DB: dict[Precision, float] = {"fp32": 80.0, "fp16": 50.0}
+"""Worst PSNR against fp32 PyTorch. float32 in another order of operations gives 90 dB and more;
+float16 with float32 coordinates 70 and more, float16 coordinates about 40."""
+
+Run = Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
+"""Two frames (H, W, 3) and time steps (T, 1, 1, 1) -> float32 (T, 3, H', W') in [0, 1]; H' and W'
+are padded where the artefact has float I/O."""
+
+
+@dataclass(frozen=True)
+class GateCase:
+    """One comparison: a size, a motion between the two frames in pixels, time steps."""
+
+    height: int
+    width: int
+    motion: float
+    timesteps: tuple[float, ...]
+
+
+def gate_cases(
+    sizes: Iterable[tuple[int, int]], *, steps_per_call: int, time_steps: TimeSteps
+) -> list[GateCase]:
+    """Small and large motion at each (height, width): 2 pixels, and a tenth of the longer side.
+
+    That is 45 pixels at 448x256; at most 128, from 1280 pixels on. Weights that know any time
+    step are tried off the middle too.
+    """
+    evenly = tuple(k / (steps_per_call + 1) for k in range(1, steps_per_call + 1))
+    early = tuple(t / 2 for t in evenly) if time_steps == "arbitrary" else evenly
+    return [
+        case
+        for height, width in sizes
+        for case in (
+            GateCase(height, width, 2.0, evenly),
+            GateCase(height, width, min(128.0, max(height, width) / 10), early),
+        )
+    ]
+
+
+def moving_frames(
+    height: int, width: int, motion: float, *, seed: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Two frames of a made scene: a textured ground and a textured box that pass each other.
+
+    Args:
+        height: Of the frames.
+        width: Of the frames.
+        motion: Pixels that the ground moves between the frames; the box moves as far against it.
+        seed: Of the texture.
+
+    Returns:
+        Two uint8 frames (height, width, 3).
+    """
+    rng = np.random.default_rng(seed)
+    margin = math.ceil(motion) + 1
+    ground = _texture(height + 2 * margin, width + 2 * margin, rng)
+    box_height, box_width = max(4, height // 3), max(4, width // 4)
+    box = 255 - _texture(box_height, box_width, rng)
+    step_x, step_y = round(motion * 0.45), round(motion * 0.2)  # half the way, to either side
+
+    def frame(direction: int) -> NDArray[np.uint8]:
+        top, left = margin + direction * step_y, margin + direction * step_x
+        picture = ground[top : top + height, left : left + width].copy()
+        top = min(max(0, (height - box_height) // 2 + direction * step_y), height - box_height)
+        left = min(max(0, (width - box_width) // 2 + direction * step_x), width - box_width)
+        picture[top : top + box_height, left : left + box_width] = box
+        return np.rint(picture).astype(np.uint8)
+
+    return frame(-1), frame(1)
+
+
+def onnx_run(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> Run:
+    """An ONNX model in ONNX Runtime on the CPU, as a candidate or (unoptimised) as a reference.
+
+    With frame I/O the picture is tapped before it is rounded, and the bytes must be exactly
+    that picture rounded to nearest.
+
+    Raises:
+        GateError: From the returned function, if the bytes are not.
+    """
+    tap = None
+    if info.io == "frames":
+        model = _copy(model)
+        (tap,) = (node.input[0] for node in model.graph.node if node.op_type == "Round")
+        model.graph.output.append(
+            onnx.helper.make_tensor_value_info(tap, onnx.TensorProto.FLOAT, None)
+        )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not optimised:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+    def run(
+        frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        img0, img1 = images_for(info, frame0, frame1)
+        feed = {"img0": img0, "img1": img1, "timestep": timestep}
+        if tap is None:
+            planes: NDArray[np.float32] = session.run(["imgt"], feed)[0]
+            return planes
+        frames, picture = session.run(["imgt", tap], feed)
+        if not np.array_equal(frames, np.rint(picture).transpose(0, 2, 3, 1)):
+            raise GateError("the graph's bytes are not its picture rounded to nearest")
+        scaled: NDArray[np.float32] = picture / np.float32(255)
+        return scaled
+
+    return run
+
+
+def images_for(
+    info: ModelInfo, frame0: NDArray[np.uint8], frame1: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.uint8] | NDArray[np.float32]]:
+    """Two frames (H, W, 3) as the inputs img0 and img1 of a model."""
+    if info.io == "frames":
+        return frame0[None], frame1[None]
+    return to_planes(frame0, info.divisor), to_planes(frame1, info.divisor)
+
+
+def compare(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> tuple[float, float]:
+    """PSNR in dB (inf where identical, -inf where not finite) and the largest difference.
+
+    Args:
+        reference: In [0, 1].
+        candidate: In [0, 1], of the same shape.
+
+    Raises:
+        GateError: If the shapes differ.
+    """
+    if reference.shape != candidate.shape:
+        raise GateError(
+            f"the artefact made {candidate.shape}, its reference made {reference.shape}"
+        )
+    difference = np.abs(reference.astype(np.float64) - candidate)
+    if not np.isfinite(difference).all():
+        return -math.inf, math.inf
+    error = float(np.square(difference).mean())
+    psnr = math.inf if error == 0 else -10 * math.log10(error)
+    return psnr, float(difference.max(initial=0.0))
+
+
+def gate(
+    reference: Run,
+    candidates: Mapping[str, Run],
+    cases: Iterable[GateCase],
+    *,
+    precision: Precision,
+    reference_name: str,
+) -> GateReport:
+    """Compares every candidate on every case; the report holds each comparison.
+
+    Raises:
+        GateError: If any is under the limit of `precision`; names the worst.
+    """
+    required = REQUIRED_DB[precision]
+    measured: list[Measured] = []
+    for case in cases:
+        frame0, frame1 = moving_frames(case.height, case.width, case.motion)
+        timestep = np.array(case.timesteps, np.float32).reshape(-1, 1, 1, 1)
+        expected = reference(frame0, frame1, timestep)
+        for name, candidate in candidates.items():
+            psnr, largest = compare(expected, candidate(frame0, frame1, timestep))
+            measured.append(Measured(name, case, psnr, largest))
+    worst = min(measured, key=lambda m: m.psnr_db)
+    if worst.psnr_db < required:
+        raise GateError(
+            f"{worst.candidate} is {worst.psnr_db:.1f} dB from {reference_name} at "
+            f"{worst.case.height}x{worst.case.width} with motion of {worst.case.motion:.0f} px, "
+            f"{required:.0f} dB are required for {precision}: nothing was written; "
+            "report this with the versions of torch, onnx and onnxruntime"
+        )
+    return GateReport(
+        psnr_db=_finite(worst.psnr_db),
+        max_difference=max(m.max_difference for m in measured),
+        required_db=required,
+        reference=reference_name,
+        cases=[m.as_record() for m in measured],
+    )
+
+
+def report_lines(report: GateReport, info: ModelInfo, *, nodes: int) -> Iterator[str]:
+    """The gate's figures for a person: a line a comparison, then what the model is."""
+    for case in report.cases:
+        db = "identical" if case["psnr_db"] is None else f"{case['psnr_db']:.1f} dB"
+        yield (
+            f"  {case['candidate']}, {case['size']}, motion {case['motion_px']:.0f} px, "
+            f"t = {', '.join(f'{t:g}' for t in case['timesteps'])}: {db}, "
+            f"largest difference {case['max_difference']:.1e}"
+        )
+    yield (
+        f"  {info.variant}, {info.precision}, {nodes} nodes, time steps: {info.time_steps}; "
+        f"required: {report.required_db:.0f} dB"
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One comparison of the gate."""
+
+    candidate: str
+    case: GateCase
+    psnr_db: float
+    max_difference: float
+
+    def as_record(self) -> dict[str, object]:
+        """For JSON; a PSNR of identical pictures is null."""
+        return {
+            "candidate": self.candidate,
+            "size": f"{self.case.height}x{self.case.width}",
+            "motion_px": self.case.motion,
+            "timesteps": list(self.case.timesteps),
+            "psnr_db": _finite(self.psnr_db),
+            "max_difference": self.max_difference,
+        }
+
+
+def _finite(psnr: float) -> float | None:
+    return None if math.isinf(psnr) else round(psnr, 2)
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    return copied
+
+
+def _texture(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Smooth noise in octaves, (height, width, 3) in 0..255: edges and detail at every scale."""
+    total = np.zeros((height, width, 3))
+    for cell, weight in ((64, 8), (32, 6), (16, 4), (8, 3), (4, 2), (2, 1)):
+        lattice = rng.random((height // cell + 2, width // cell + 2, 3)) - 0.5
+        rows = _interpolate(lattice, np.arange(height) / cell)
+        plane = _interpolate(rows.swapaxes(0, 1), np.arange(width) / cell).swapaxes(0, 1)
+        total += weight * plane
+    low, high = total.min(), total.max()
+    stretched: NDArray[np.float64] = (total - low) / (high - low) * 255
+    return stretched
+
+
+def _interpolate(lattice: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear along the first axis at fractional positions."""
+    below = at.astype(np.int64)
+    share = (at - below)[:, None, None]
+    lower, upper = lattice[below], lattice[below + 1]
+    blended: NDArray[np.float64] = lower + share * (upper - lower)
+    return blended

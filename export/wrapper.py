@@ -1,0 +1,187 @@
+"""The exported module: names, types, order and layout of inputs and output, said once."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export.arguments import DEFAULT_SIZE
+from export.errors import ExportError
+from ifrnet_model import IFRNet, divisor
+from runtime.frames import MINIMUM_SIDE
+from runtime.manifest import IOKind, Precision, Warp
+
+INPUTS = ("img0", "img1", "timestep")
+OUTPUT = "imgt"
+MAXIMUM_STEPS = 64
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported; checks itself.
+
+    Attributes:
+        height: Of the frames; where `dynamic`, of the frames that are traced.
+        width: As `height`.
+        io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
+        precision: "fp32", or "fp16" with float32 islands.
+        flow_scale: Relative size of the frame on which motion is estimated.
+        timesteps: Time steps of one call, T.
+        dynamic: Height and width stay free.
+        warp: How a warp is written.
+    """
+
+    height: int = DEFAULT_SIZE[0]
+    width: int = DEFAULT_SIZE[1]
+    io: IOKind = "frames"
+    precision: Precision = "fp32"
+    flow_scale: float = 1.0
+    timesteps: int = 1
+    dynamic: bool = False
+    warp: Warp = "gridsample"
+
+    def __post_init__(self) -> None:
+        for name, kind in (("io", IOKind), ("precision", Precision), ("warp", Warp)):
+            if getattr(self, name) not in get_args(kind):
+                raise ExportError(
+                    f"{name} {getattr(self, name)!r} is unknown: use {', '.join(get_args(kind))}"
+                )
+        if not 1 <= self.timesteps <= MAXIMUM_STEPS:
+            raise ExportError(f"{self.timesteps} time steps: use 1 to {MAXIMUM_STEPS}")
+        if min(self.height, self.width) < MINIMUM_SIDE:
+            raise ExportError(
+                f"size {self.height}x{self.width} is below {MINIMUM_SIDE}x{MINIMUM_SIDE}"
+            )
+        multiple = self.divisor
+        if self.io == "float" and (self.height % multiple or self.width % multiple):
+            height, width = (-(-n // multiple) * multiple for n in (self.height, self.width))
+            raise ExportError(
+                f"size {self.height}x{self.width} is no multiple of {multiple}: with --io float "
+                f"use {height}x{width}, or --io frames, which pads inside the graph"
+            )
+
+    @property
+    def divisor(self) -> int:
+        """Height and width inside the network are multiples of it."""
+        try:
+            return divisor(self.flow_scale)
+        except ValueError as error:
+            raise ExportError(str(error)) from error
+
+
+class FloatIO(nn.Module):
+    """float32 (N, 3, H, W) in [0, 1], multiples of the divisor, in and out: the network itself."""
+
+    def __init__(self, network: IFRNet, options: ExportOptions) -> None:
+        super().__init__()
+        self.network = network
+        self.flow_scale = options.flow_scale
+
+    def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
+        """See `IFRNet.forward`."""
+        return self.picture(img0, img1, timestep)
+
+    def picture(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
+        """The result before any rounding: float32 (B, 3, H, W) in [0, 1]."""
+        imgt: Tensor = self.network(img0, img1, timestep, self.flow_scale)
+        return imgt
+
+
+class FrameIO(nn.Module):
+    """uint8 (N, H, W, 3) of any size in and out; everything between is in the graph.
+
+    The casts are the first and the last operation: TensorRT has uint8 at its borders only.
+    """
+
+    def __init__(self, network: IFRNet, options: ExportOptions) -> None:
+        super().__init__()
+        self.network = network
+        self.flow_scale = options.flow_scale
+        self.divisor = options.divisor
+
+    def picture(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
+        """The result before any rounding: float32 (B, 3, H, W) in [0, 1]."""
+        height, width = img0.shape[1:3]
+        # Rounded up without a negative number: an exported division rounds towards zero.
+        bottom, right = (
+            (n + self.divisor - 1) // self.divisor * self.divisor - n for n in (height, width)
+        )
+        top, left = bottom // 2, right // 2
+        pad = (left, right - left, top, bottom - top)
+
+        def planes(frames: Tensor) -> Tensor:
+            scaled = frames.float().permute(0, 3, 1, 2) / 255
+            return F.pad(scaled, pad, mode="replicate") if _any(pad) else scaled
+
+        imgt = self.network(planes(img0), planes(img1), timestep, self.flow_scale)
+        cropped: Tensor = imgt[:, :, top : top + height, left : left + width]
+        return cropped
+
+    def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
+        """Pads (centred, border repeated), scales to [0, 1], interpolates, crops, rounds."""
+        picture = self.picture(img0, img1, timestep) * 255
+        return picture.round().permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def _any(pad: tuple[int | torch.SymInt, ...]) -> bool:
+    """Whether anything is padded; sizes that are still free may need it."""
+    return any(isinstance(amount, torch.SymInt) or amount for amount in pad)
+
+
+def wrap(network: IFRNet, options: ExportOptions) -> FloatIO | FrameIO:
+    """The module to export: precision and I/O applied to a copy where they change weights."""
+    if options.precision == "fp16":
+        network = copy.deepcopy(network).half()
+    io = FrameIO if options.io == "frames" else FloatIO
+    return io(network, options).eval()
+
+
+def rounding_to_fp16(network: IFRNet) -> IFRNet:
+    """A float32 copy that rounds weights, inputs and outputs of every layer to float16.
+
+    That is what hardware does that stores float16 and sums in float32. PyTorch's own float16
+    convolutions are a hundred times slower on most CPUs.
+    """
+
+    def rounded(tensor: Tensor) -> Tensor:
+        return tensor.half().float()
+
+    copied = copy.deepcopy(network)
+    for module in copied.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.PReLU)):
+            module.register_forward_pre_hook(lambda _, args: tuple(map(rounded, args)))
+            module.register_forward_hook(lambda _, __, out: rounded(out))
+            for parameter in module.parameters():
+                parameter.data = rounded(parameter.data)
+    return copied
+
+
+def example_inputs(options: ExportOptions) -> dict[str, Tensor]:
+    """Inputs by name, in order, of the shapes and types of the exported graph."""
+    steps = torch.arange(1, options.timesteps + 1) / (options.timesteps + 1)
+    if options.io == "frames":
+        image = torch.zeros(1, options.height, options.width, 3, dtype=torch.uint8)
+    else:
+        image = torch.zeros(1, 3, options.height, options.width)
+    timestep = steps.float().view(-1, 1, 1, 1)
+    return dict(zip(INPUTS, (image, image.clone(), timestep), strict=True))
+
+
+def free_dimensions(options: ExportOptions) -> dict[str, dict[int, object]] | None:
+    """What is free in a dynamic export: height and width, in multiples where they must be."""
+    if not options.dynamic:
+        return None
+    if options.io == "frames":
+        height = torch.export.Dim("height", min=MINIMUM_SIDE, max=16384)
+        width = torch.export.Dim("width", min=MINIMUM_SIDE, max=16384)
+        free: dict[int, object] = {1: height, 2: width}
+    else:
+        rows = torch.export.Dim("rows", min=1, max=1024)
+        columns = torch.export.Dim("columns", min=1, max=1024)
+        free = {2: options.divisor * rows, 3: options.divisor * columns}
+    return {"img0": free, "img1": dict(free), "timestep": {}}

@@ -1,0 +1,39 @@
+"""Frame interpolation without PyTorch: the API for programs that embed it.
+
+from runtime import Interpolator, interpolate_video
+
+with Interpolator.open("model.onnx") as vfi:
+middle = vfi.interpolate(frame0, frame1)
+
+interpolate_video("in.mp4", "out.mp4", model="model.onnx", factor=2)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import BackendError, FrameError, InterpolationError, ModelError, VideoError
+from runtime.interpolator import Interpolator
+
+if TYPE_CHECKING:
+    from runtime.video import VideoReport, interpolate_video
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "FrameError",
+    "InterpolationError",
+    "Interpolator",
+    "ModelError",
+    "VideoError",
+    "VideoReport",
+    "interpolate_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the video part, and PyAV with it, when it is first asked for."""
+    if name in ("VideoReport", "interpolate_video"):
+        from runtime import video
+
+        return getattr(video, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

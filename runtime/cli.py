@@ -1,0 +1,71 @@
+"""What all commands share: one sentence for an error, `--debug` for its traceback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from runtime.errors import InterpolationError
+
+
+def command_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with one example at the end of its help, and `--debug`."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Reads HEIGHTxWIDTH: 256x448 -> (256, 448)."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write HEIGHTxWIDTH, as 256x448")
+    return int(height), int(width)
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], int | None],
+    *,
+    extra: str,
+    expected: tuple[type[Exception], ...] = (),
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Parses, runs, exits: 0, the command's own code, 1 after an error, 130 after Ctrl-C.
+
+    Args:
+        parser: Made by `command_parser`.
+        command: Does the work; imports what is heavy or optional itself.
+        extra: The extra of the distribution that holds what the command imports.
+        expected: Errors to show as a sentence, besides our own and OSError.
+        argv: Instead of the process's arguments.
+    """
+    args = parser.parse_args(argv)
+    shown: tuple[type[Exception], ...] = (InterpolationError, OSError, *expected)
+    try:
+        code = command(args) or 0
+    except ModuleNotFoundError as error:
+        if args.debug:
+            raise
+        print(
+            f"{parser.prog}: error: the package {error.name} is not installed: "
+            f"pip install 'ifrnet-deploy[{extra}]'",
+            file=sys.stderr,
+        )
+        code = 1
+    except shown as error:
+        if args.debug:
+            raise
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)

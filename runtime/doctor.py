@@ -1,0 +1,136 @@
+"""What this machine can run, and what to do where it cannot.
+
+python -m runtime.doctor
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+from runtime.cli import command_parser, run_command
+from runtime.machine import (
+    GpuDriver,
+    available_processors,
+    gpu_driver,
+    installed_versions,
+    processor_name,
+)
+
+
+@dataclass(frozen=True)
+class BackendState:
+    """Whether a backend runs here; `remedy` says what to do where it does not."""
+
+    name: str
+    ready: bool
+    detail: str
+    remedy: str | None = None
+
+
+def backend_states(
+    versions: dict[str, str], driver: GpuDriver, providers: Sequence[str]
+) -> Iterator[BackendState]:
+    """What runs here, from what is installed and found."""
+    both = {"onnxruntime", "onnxruntime-gpu"} <= versions.keys()
+    version = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
+    conflict = (
+        "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
+        "pip uninstall onnxruntime onnxruntime-gpu, then install one of them"
+    )
+    for device, provider, extra in (
+        ("cpu", "CPUExecutionProvider", "cpu"),
+        ("cuda", "CUDAExecutionProvider", "gpu"),
+    ):
+        name = f"onnxruntime {device}"
+        if both:
+            yield BackendState(name, False, "two packages in one place", conflict)
+        elif provider not in providers:
+            what = f"{version} without {provider}" if version else "not installed"
+            first = "pip uninstall onnxruntime, then " if version else ""
+            yield BackendState(name, False, what, f"{first}pip install 'ifrnet-deploy[{extra}]'")
+        elif device == "cuda" and driver.problem:
+            yield BackendState(name, False, driver.problem, "install an NVIDIA driver, or use cpu")
+        else:
+            yield BackendState(name, True, f"{version}, {provider}")
+    yield BackendState(
+        "tensorrt",
+        False,
+        versions.get("tensorrt", driver.problem or "not installed"),
+        "not part of this version yet: use onnxruntime",
+    )
+
+
+def examine() -> dict[str, Any]:
+    """Everything that the command prints, as plain data."""
+    versions, driver = installed_versions(), gpu_driver()
+    providers: list[str] = []
+    if {"onnxruntime", "onnxruntime-gpu"} & versions.keys():
+        try:
+            providers = importlib.import_module("onnxruntime").get_available_providers()
+        except (ImportError, AttributeError):  # what a half-removed installation raises
+            providers = []
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "processor": processor_name(),
+        "processors": available_processors(),
+        "versions": versions,
+        "gpu": asdict(driver),
+        "providers": providers,
+        "backends": [asdict(state) for state in backend_states(versions, driver, providers)],
+        "video": "av" in versions,
+    }
+
+
+def _report(found: dict[str, Any]) -> Iterator[str]:
+    yield f"platform    {found['platform']}, Python {found['python']}"
+    yield f"processor   {found['processor']}, {found['processors']} usable"
+    gpu = found["gpu"]
+    for one in gpu["gpus"]:
+        yield (
+            f"GPU         {one['name']}, compute capability {one['compute_capability']}, "
+            f"driver for CUDA {gpu['cuda_version']}"
+        )
+    if gpu["problem"]:
+        yield f"GPU         none: {gpu['problem']}"
+    yield "packages    " + ", ".join(f"{name} {v}" for name, v in found["versions"].items())
+    for state in found["backends"]:
+        verdict = "ready" if state["ready"] else "not ready"
+        yield f"{state['name']:17} {verdict}: {state['detail']}"
+        if state["remedy"]:
+            yield f"{'':17} -> {state['remedy']}"
+    if not found["video"]:
+        yield "video files       not ready: PyAV is not installed"
+        yield f"{'':17} -> pip install 'ifrnet-deploy[video]'"
+    else:
+        yield f"video files       ready: PyAV {found['versions']['av']}"
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    found = examine()
+    if args.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(_report(found)))
+    return 0 if any(state["ready"] for state in found["backends"]) else 1
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; exits with 1 where no backend runs."""
+    parser = command_parser(
+        "python -m runtime.doctor",
+        "Says what this machine can run, and what to do where it cannot.",
+        "python -m runtime.doctor",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    run_command(parser, _doctor, extra="cpu", argv=argv)
+
+
+if __name__ == "__main__":
+    main()

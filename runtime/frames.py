@@ -1,0 +1,92 @@
+"""Frames on their way into a model and out of it: checks, sizes, padding, layout, bit depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import FrameError
+
+Frame = NDArray[Any]
+"""(H, W, 3) RGB: uint8 in 0..255, uint16 in 0..65535 or float32 in [0, 1]."""
+
+MINIMUM_SIDE = 16
+"""Pixels; below, the coarsest level of the pyramid would have no neighbours to look at."""
+
+_PEAK = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+
+
+def check_frame(frame: Frame, name: str) -> None:
+    """Refuses what is no frame.
+
+    Raises:
+        FrameError: Names `name`, what was found and what was expected.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(
+            f"{name} is a {type(frame).__name__}: give a NumPy array of shape (H, W, 3)"
+        )
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        raise FrameError(f"{name} has shape {frame.shape}: frames are RGB, (H, W, 3)")
+    if frame.dtype.name not in _PEAK:
+        raise FrameError(f"{name} is {frame.dtype}: frames are {', '.join(_PEAK)}")
+    if min(frame.shape[:2]) < MINIMUM_SIDE:
+        raise FrameError(
+            f"{name} is {frame.shape[0]}x{frame.shape[1]}: "
+            f"frames are at least {MINIMUM_SIDE}x{MINIMUM_SIDE}"
+        )
+    # Written so that NaN fails too: it compares as false with everything.
+    if frame.dtype == np.float32 and not (frame.min() >= 0.0 and frame.max() <= 1.0):
+        raise FrameError(
+            f"{name} holds float32 values outside [0, 1], or NaN: scale it to [0, 1] and clip it"
+        )
+
+
+def check_pair(frame0: Frame, frame1: Frame) -> None:
+    """Refuses two frames that cannot be a pair.
+
+    Raises:
+        FrameError: See `check_frame`; also where size or type differ.
+    """
+    check_frame(frame0, "frame0")
+    check_frame(frame1, "frame1")
+    if frame0.shape != frame1.shape or frame0.dtype != frame1.dtype:
+        raise FrameError(
+            f"frame0 is {_describe(frame0)} and frame1 {_describe(frame1)}: "
+            "both frames of a pair have one size and one type"
+        )
+
+
+def padding(size: int, divisor: int) -> tuple[int, int]:
+    """Pixels to add before and after to reach a multiple; centred, as the authors do."""
+    missing = -size % divisor
+    return missing // 2, missing - missing // 2
+
+
+def to_planes(frame: Frame, divisor: int) -> NDArray[np.float32]:
+    """(H, W, 3) of any type -> float32 (1, 3, H', W') in [0, 1], borders repeated to multiples."""
+    rows, columns = (padding(size, divisor) for size in frame.shape[:2])
+    planes = frame.transpose(2, 0, 1).astype(np.float32, order="C")
+    if frame.dtype != np.float32:
+        planes /= _PEAK[frame.dtype.name]
+    if any(rows + columns):
+        planes = np.pad(planes, ((0, 0), rows, columns), mode="edge")
+    return planes[None]
+
+
+def from_planes(planes: NDArray[np.float32], like: Frame, divisor: int) -> Frame:
+    """float32 (3, H', W') in [0, 1] -> a frame like `like`, rounded to nearest."""
+    height, width = like.shape[:2]
+    top, left = padding(height, divisor)[0], padding(width, divisor)[0]
+    picture = planes[:, top : top + height, left : left + width].transpose(1, 2, 0)
+    if like.dtype == np.float32:
+        return np.ascontiguousarray(picture)
+    scaled = np.rint(picture * np.float32(_PEAK[like.dtype.name]))
+    frame: Frame = scaled.astype(like.dtype, order="C")
+    return frame
+
+
+def _describe(frame: Frame) -> str:
+    return f"{frame.shape[0]}x{frame.shape[1]} {frame.dtype}"

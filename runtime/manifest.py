@@ -1,0 +1,243 @@
+"""What an artefact says about itself: metadata inside the ONNX file, a manifest beside it.
+
+`ModelInfo` travels inside the ONNX file (`metadata_props`) and inside the manifest, so that the
+runtime never guesses a size, a type or a capability. `EngineManifest` adds what a build knows:
+hashes, versions, the machine, and what the gate measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from runtime.errors import ModelError
+from runtime.files import written_beside
+
+FORMAT_VERSION = 1
+"""Of the metadata and the manifest; a reader refuses what it does not know."""
+
+PROPERTY_PREFIX = "ifrnet."
+"""Our keys in `metadata_props`; other tools' keys are left alone."""
+
+Precision = Literal["fp32", "fp16"]
+IOKind = Literal["float", "frames"]
+TimeSteps = Literal["midpoint", "arbitrary"]
+Warp = Literal["gridsample", "gather"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The self-description of one artefact.
+
+    Attributes:
+        variant: "small", "base" or "large".
+        weights_sha256: Hash of the checkpoint file that the weights came from.
+        precision: "fp32", or "fp16" with float32 islands.
+        io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
+        divisor: Height and width inside the network are multiples of it.
+        flow_scale: Relative size of the frame on which motion is estimated.
+        time_steps: "midpoint": the weights know t = 1/2 only; "arbitrary": any t in (0, 1).
+        steps_per_call: Time steps of one call (T).
+        height: Of the frames; None where height and width are free.
+        width: As `height`.
+        warp: "gridsample" or "gather".
+        tool_version: Version of ifrnet-deploy that wrote the file.
+    """
+
+    variant: str
+    weights_sha256: str
+    precision: Precision
+    io: IOKind
+    divisor: int
+    flow_scale: float
+    time_steps: TimeSteps
+    steps_per_call: int
+    height: int | None
+    width: int | None
+    warp: Warp
+    tool_version: str
+
+    def __post_init__(self) -> None:
+        kinds = {"precision": Precision, "io": IOKind, "time_steps": TimeSteps, "warp": Warp}
+        for name, allowed in kinds.items():
+            if getattr(self, name) not in get_args(allowed):
+                raise ModelError(
+                    f"the model's {name} is {getattr(self, name)!r}, not one of "
+                    f"{', '.join(get_args(allowed))}: export it again with this version"
+                )
+        if (self.height is None) != (self.width is None):
+            raise ModelError("the model fixes one of height and width only: export it again")
+        numbers = (self.divisor, self.steps_per_call, self.height or 1, self.width or 1)
+        if min(numbers) < 1 or not self.flow_scale > 0:
+            raise ModelError("the model's metadata holds sizes below 1: export it again")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of the frames, or None where they are free."""
+        if self.height is None or self.width is None:
+            return None
+        return self.height, self.width
+
+    def to_properties(self) -> dict[str, str]:
+        """The `metadata_props` of an ONNX file."""
+        properties = {"format_version": str(FORMAT_VERSION)}
+        properties |= {key: str(value) for key, value in asdict(self).items() if value is not None}
+        return {PROPERTY_PREFIX + key: value for key, value in properties.items()}
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str], *, source: str) -> ModelInfo:
+        """Reads the `metadata_props` of an ONNX file.
+
+        Raises:
+            ModelError: If they are not ours, incomplete, or of another format version.
+        """
+        ours = {
+            key.removeprefix(PROPERTY_PREFIX): value
+            for key, value in properties.items()
+            if key.startswith(PROPERTY_PREFIX)
+        }
+        if not ours:
+            raise ModelError(
+                f"{source} carries no ifrnet-deploy metadata: "
+                "make one with python -m export.to_onnx --weights demo --output model.onnx"
+            )
+        parsed: dict[str, Any] = dict(ours)
+        try:
+            for key in ("format_version", "divisor", "steps_per_call", "height", "width"):
+                if key in parsed:
+                    parsed[key] = int(parsed[key])
+            parsed["flow_scale"] = float(parsed["flow_scale"])
+        except (KeyError, ValueError) as error:
+            raise ModelError(
+                f"{source} carries damaged metadata ({error}): export it again"
+            ) from error
+        return cls.from_dict({"height": None, "width": None, **parsed}, source=source)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str) -> ModelInfo:
+        """Reads what `dataclasses.asdict` wrote, plus `format_version`; `source` is for errors.
+
+        Raises:
+            ModelError: If it is incomplete or of another format version.
+        """
+        return _build(cls, values, source)
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What the comparison with the fp32 reference measured before the artefact was kept.
+
+    Attributes:
+        psnr_db: The worst PSNR over all cases, in dB; None where every case was identical.
+        max_difference: The largest difference of a sample, of 1.0.
+        required_db: The limit under which the artefact would have been refused.
+        reference: What it was compared with.
+        cases: Each case with its own figures.
+    """
+
+    psnr_db: float | None
+    max_difference: float
+    required_db: float
+    reference: str
+    cases: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """The record beside an artefact: what it is, what it was built from, what it measured.
+
+    Attributes:
+        model: The artefact's self-description.
+        backend: The backend that runs it ("onnxruntime").
+        artefact_sha256: Hash of the artefact itself.
+        onnx_sha256: Hash of the ONNX file that it was built from.
+        versions: Versions of what built and checked it.
+        machine: Where it was built.
+        build_seconds: How long the build took, gate included.
+        gate: What the gate measured.
+    """
+
+    model: ModelInfo
+    backend: str
+    artefact_sha256: str
+    onnx_sha256: str
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    build_seconds: float
+    gate: GateReport
+
+    def write(self, artefact: Path) -> Path:
+        """Writes the manifest of `artefact` beside it, whole or not at all; returns its path."""
+        path = manifest_path(artefact)
+        text = json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2)
+        with written_beside(path) as beside:
+            beside.write_text(text + "\n")
+        return path
+
+    @classmethod
+    def read(cls, artefact: Path) -> EngineManifest:
+        """Reads the manifest beside `artefact` and checks that it belongs to it.
+
+        Raises:
+            ModelError: If it is missing, damaged, of another format version, or of another file.
+        """
+        path = manifest_path(artefact)
+        try:
+            values = json.loads(path.read_text())
+            version = {"format_version": values["format_version"]}
+            model = ModelInfo.from_dict({**values["model"], **version}, source=str(path))
+            gate = _build(GateReport, {**values["gate"], **version}, str(path))
+            manifest = _build(cls, {**values, "model": model, "gate": gate}, str(path))
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{path} is missing: keep it beside {artefact.name}, or build the artefact again"
+            ) from error
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ModelError(
+                f"{path} cannot be read ({error}): build the artefact again"
+            ) from error
+        found = file_sha256(artefact)
+        if found != manifest.artefact_sha256:
+            raise ModelError(
+                f"{artefact} has sha256 {found[:12]}, its manifest was written for "
+                f"{manifest.artefact_sha256[:12]}: build the artefact again"
+            )
+        return manifest
+
+
+def manifest_path(artefact: Path) -> Path:
+    """Where the manifest of an artefact lies: model.onnx -> model.onnx.json."""
+    return artefact.with_name(artefact.name + ".json")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+_Record = TypeVar("_Record")
+
+
+def _build(cls: type[_Record], values: Mapping[str, Any], source: str) -> _Record:
+    """One of the dataclasses above from a mapping that holds exactly its fields."""
+    if values.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{source} has format version {values.get('format_version')}, this runtime reads "
+            f"{FORMAT_VERSION}: export the model with the same version of ifrnet-deploy"
+        )
+    given = {key: value for key, value in values.items() if key != "format_version"}
+    wanted = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # only dataclasses come here
+    if wrong := wanted ^ given.keys():
+        raise ModelError(
+            f"{source} lacks or has too much of: {', '.join(sorted(wrong))}; "
+            "export the model with the same version of ifrnet-deploy"
+        )
+    return cls(**given)

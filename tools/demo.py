@@ -1,0 +1,78 @@
+"""What `make demo` runs: builds from the shipped weights, interpolates the shipped clip, shows it.
+
+Everything goes through the public commands and the public API, as a user's program would.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+
+from export.verify import compare
+from ifrnet_model import load_checkpoint
+from runtime import Interpolator
+from runtime.frames import to_planes
+from runtime.manifest import EngineManifest
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIP = ROOT / "tests" / "data" / "walk.mkv"
+SHOWN = 14
+"""The frame of the clip that the still starts from: both hands move fast there."""
+
+
+def run(*arguments: object) -> None:
+    """Runs `python ...` and lets its output through."""
+    print("$ python", *arguments, flush=True)
+    subprocess.run([sys.executable, *map(str, arguments)], check=True, cwd=ROOT)
+
+
+def main() -> None:
+    """Builds, interpolates, measures, prints."""
+    out = ROOT / "demo"
+    out.mkdir(exist_ok=True)
+    model, video, still = out / "ifrnet_small.onnx", out / "walk_60fps.mp4", out / "still.png"
+    relative = [path.relative_to(ROOT) for path in (model, video, still, CLIP)]
+
+    run(
+        "-m", "export.build_engine", "--weights", "demo", "--backend", "onnxruntime",
+        "--size", "480x640", "--output", relative[0],
+    )  # fmt: skip
+    run("-m", "runtime", relative[3], relative[1], "--model", relative[0], "--factor", "2")
+
+    with av.open(str(CLIP)) as container:
+        frames = [f.to_ndarray(format="rgb24") for f, _ in zip(
+            container.decode(video=0), range(SHOWN + 2), strict=False)]  # fmt: skip
+    frame0, frame1 = frames[SHOWN : SHOWN + 2]
+    with Interpolator.open(model) as vfi:
+        middle = vfi.interpolate(frame0, frame1)
+    picture = np.concatenate((frame0, middle, frame1), axis=1)
+    VideoFrame.from_ndarray(picture, format="rgb24").save(str(still))
+
+    network = load_checkpoint("demo").network
+    with torch.inference_mode():
+        reference = network(
+            *(torch.from_numpy(to_planes(f, 16)) for f in (frame0, frame1)),
+            torch.full((1, 1, 1, 1), 0.5),
+        )
+    rounded = np.rint(reference[0].numpy().transpose(1, 2, 0) * 255) / 255
+    on_frames, _ = compare(rounded.astype(np.float32), (middle / np.float32(255)))
+    gate = EngineManifest.read(model).gate
+
+    print()
+    print(f"video   {relative[1]}: the clip at twice its frame rate")
+    print(f"still   {relative[2]}: frame {SHOWN}, the new frame, frame {SHOWN + 1}")
+    print(f"model   {relative[0]}, manifest beside it")
+    print(
+        f"parity  {gate.psnr_db:.1f} dB against PyTorch before rounding (worst of the gate's "
+        f"cases); the still's bytes: {on_frames:.1f} dB"
+    )
+
+
+if __name__ == "__main__":
+    main()
