@@ -67,7 +67,7 @@ def write_artefact(
         ExportError: If the folder is missing.
         ModelError: If the runtime does not open what was written; nothing is left then.
     """
-    _check_folder(path)
+    check_folder(path)
     with written_beside(path) as beside:
         onnx.save(model, beside)
         Interpolator.open(beside, backend="onnxruntime").close()
@@ -98,12 +98,17 @@ def write_onnx(model: ModelProto, path: Path) -> None:
     Raises:
         ExportError: If the folder is missing.
     """
-    _check_folder(path)
+    check_folder(path)
     with written_beside(path) as beside:
         onnx.save(model, beside)
         manifest_path(path).unlink(missing_ok=True)  # It would be that of another file.
 
 
-def _check_folder(path: Path) -> None:
+def check_folder(path: Path) -> None:
+    """Refuses an output whose folder is missing, before any work is done.
+
+    Raises:
+        ExportError: If it is.
+    """
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent} is no folder: create it first")

@@ -29,10 +29,11 @@ def _build(args: argparse.Namespace) -> None:
         raise ExportError(f"--onnx came with {given}: the file has these already, leave them out")
 
     # Here, so that --help answers at once and a missing package is one sentence.
-    from export.artefact import model_from_onnx, write_artefact
+    from export.artefact import check_folder, model_from_onnx, write_artefact
     from export.stages import Stages
     from export.verify import report_lines
 
+    check_folder(args.output)
     started = time.perf_counter()
     if args.onnx is not None:
         with Stages(1) as stages:

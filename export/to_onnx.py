@@ -17,12 +17,13 @@ from runtime.cli import command_parser, run_command
 
 def _export(args: argparse.Namespace) -> None:
     # Here, so that --help answers at once and a missing package is one sentence.
-    from export.artefact import write_onnx
+    from export.artefact import check_folder, write_onnx
     from export.stages import Stages
     from export.tracing import STAGES, onnx_from_checkpoint
     from export.verify import report_lines
     from export.wrapper import ExportOptions
 
+    check_folder(args.output)
     options = ExportOptions(**graph_options(args))
     with Stages(len(STAGES)) as stages:
         model, info, report = onnx_from_checkpoint(

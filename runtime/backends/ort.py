@@ -65,10 +65,9 @@ def open_model(path: Path, *, device: Device, threads: int | None) -> OnnxRuntim
     if manifest_path(path).exists():
         EngineManifest.read(path)
     try:
-        # From memory, so that a path to external data has no folder to be relative to.
-        session = ort.InferenceSession(
-            path.read_bytes(), sess_options=_session_options(ort, threads), providers=[provider]
-        )
+        options = _session_options(ort, path, threads)
+        content = path.read_bytes()
+        session = ort.InferenceSession(content, sess_options=options, providers=[provider])
     except Exception as error:  # ONNX Runtime's classes share no base but this one.
         raise ModelError(
             f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)}): export it again"
@@ -94,11 +93,15 @@ def _import_onnxruntime() -> Any:
         ) from error
 
 
-def _session_options(ort: Any, threads: int | None) -> Any:
+def _session_options(ort: Any, path: Path, threads: int | None) -> Any:
     options = ort.SessionOptions()
     # The processors that this process may use: a container's share, not the whole machine.
     options.intra_op_num_threads = threads or available_processors()
     options.log_severity_level = 3
+    # External data is looked for "below" the model file, where nothing can be.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(path.resolve())
+    )
     return options
 
 
@@ -109,6 +112,17 @@ def _check_interface(session: Any, info: ModelInfo, path: Path) -> None:
     found = {port.name: port.type for port in (*session.get_inputs(), *session.get_outputs())}
     if found != expected:
         raise ModelError(f"{path} has {found}, its metadata promises {expected}: export it again")
+    height, width = info.size or (None, None)
+    image = (None, height, width, 3) if info.io == "frames" else (None, 3, height, width)
+    promised = {"img0": image, "img1": image, "timestep": (info.steps_per_call, 1, 1, 1)}
+    for port in session.get_inputs():
+        wanted, shape = promised[port.name], tuple(port.shape)
+        fits = (w is None or w == s for w, s in zip(wanted, shape, strict=False))
+        if len(shape) != len(wanted) or not all(fits):
+            raise ModelError(
+                f"{path} has {port.name} of shape {shape}, its metadata promises {wanted}: "
+                "export it again"
+            )
 
 
 def _first_line(error: Exception) -> str:

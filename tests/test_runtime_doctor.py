@@ -1,0 +1,68 @@
+import json
+
+import pytest
+from conftest import run_module
+
+from runtime.doctor import backend_states
+from runtime.machine import Gpu, GpuDriver
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+NO_GPU = GpuDriver(problem="no NVIDIA driver was found")
+GPU = GpuDriver([Gpu("NVIDIA H200", "9.0")], "13.0")
+
+
+def states(versions, driver, providers):
+    return {state.name: state for state in backend_states(versions, driver, providers)}
+
+
+def test_cpu_package_on_a_cpu():
+    found = states({"onnxruntime": "1.30"}, NO_GPU, [CPU])
+    assert found["onnxruntime cpu"].ready
+    assert not found["onnxruntime cuda"].ready
+    assert "[gpu]" in found["onnxruntime cuda"].remedy
+
+
+def test_gpu_package_without_a_driver():
+    found = states({"onnxruntime-gpu": "1.30"}, NO_GPU, [CUDA, CPU])
+    assert found["onnxruntime cpu"].ready
+    assert not found["onnxruntime cuda"].ready
+    assert found["onnxruntime cuda"].detail == "no NVIDIA driver was found"
+
+
+def test_gpu_package_with_a_gpu():
+    assert states({"onnxruntime-gpu": "1.30"}, GPU, [CUDA, CPU])["onnxruntime cuda"].ready
+
+
+def test_both_packages_at_once_are_a_conflict():
+    found = states({"onnxruntime": "1.30", "onnxruntime-gpu": "1.30"}, GPU, [CUDA, CPU])
+    for name in ("onnxruntime cpu", "onnxruntime cuda"):
+        assert not found[name].ready
+        assert "pip uninstall onnxruntime onnxruntime-gpu" in found[name].remedy
+
+
+def test_nothing_installed():
+    found = states({}, NO_GPU, [])
+    assert not any(state.ready for state in found.values())
+    assert found["onnxruntime cpu"].remedy == "pip install 'ifrnet-deploy[cpu]'"
+
+
+@pytest.mark.parametrize("name", ["onnxruntime cpu", "onnxruntime cuda", "tensorrt"])
+def test_whatever_is_not_ready_has_a_remedy(name):
+    for versions in ({}, {"onnxruntime": "1.30"}, {"tensorrt": "10.3"}):
+        for driver in (NO_GPU, GPU):
+            state = states(versions, driver, [CPU] if versions else [])[name]
+            assert state.ready or state.remedy
+
+
+def test_the_command():
+    done = run_module("runtime.doctor")
+    assert done.returncode == 0, done.stderr
+    assert "onnxruntime cpu   ready" in done.stdout
+    assert "Warning" not in done.stderr
+
+
+def test_the_command_in_json():
+    found = json.loads(run_module("runtime.doctor", "--json").stdout)
+    assert found["processors"] >= 1
+    assert "CPUExecutionProvider" in found["providers"]
+    assert {state["name"] for state in found["backends"]} >= {"onnxruntime cpu", "tensorrt"}
