@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -25,8 +26,15 @@ from runtime.files import written_beside
 from runtime.machine import available_processors
 from runtime.manifest import file_sha256
 
-WARM_UP = 3
+WARM_UP = 2
 """Rounds that are not counted: first allocations, thread pools, caches."""
+
+PER_TURN = 3
+"""Samples of one run before the next has its turn, after one that is not counted."""
+
+PAUSE_S = 0.25
+"""Before each turn. Thread pools spin for a while when their work is done: without a pause the
+threads of ONNX Runtime slow the next run, PyTorch's, by a quarter (and the other way round)."""
 
 
 class MeasurementError(InterpolationError):
@@ -42,17 +50,20 @@ def measure_in_turns(
     """Seconds of each run, `samples` each, one after the other in every round.
 
     In turns, so that a machine that slows down slows all of them; the order is reversed every
-    second round, so that none always follows the same neighbour.
+    second round, so that none always follows the same neighbour. `samples` is rounded up to
+    whole turns.
     """
     measured: dict[str, list[float]] = {name: [] for name in runs}
-    for round_number in range(-WARM_UP, samples):
-        names = list(runs) if round_number % 2 else list(reversed(runs))
-        for name in names:
-            started = time.perf_counter()
+    for round_number in range(-WARM_UP, math.ceil(samples / PER_TURN)):
+        for name in list(runs) if round_number % 2 else reversed(runs):
+            time.sleep(PAUSE_S)
             runs[name]()
-            elapsed = time.perf_counter() - started
-            if round_number >= 0:
-                measured[name].append(elapsed)
+            for _ in range(PER_TURN):
+                started = time.perf_counter()
+                runs[name]()
+                elapsed = time.perf_counter() - started
+                if round_number >= 0:
+                    measured[name].append(elapsed)
         progress()
     return measured
 
@@ -65,7 +76,7 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float]:
-    """Median of the ratios round by round, and the middle half of them."""
+    """Median of the ratios sample by sample, and the middle half of them."""
     pairs = [a / b for a, b in zip(slower, faster, strict=True)]
     low, _, high = statistics.quantiles(pairs, n=4)
     return {"p50": statistics.median(pairs), "p25": low, "p75": high}
@@ -131,7 +142,8 @@ def _measure(args: argparse.Namespace) -> None:
         }
     baselines = list(_torch_runs(args, frame0, frame1).items()) if args.compare else []
     runs |= baselines
-    with tqdm(total=args.samples + WARM_UP, unit="round", disable=None, leave=False) as bar:
+    rounds = WARM_UP + math.ceil(args.samples / PER_TURN)
+    with tqdm(total=rounds, unit="round", disable=None, leave=False) as bar:
         measured = measure_in_turns(runs, samples=args.samples, progress=bar.update)
 
     record: dict[str, Any] = {
@@ -145,7 +157,8 @@ def _measure(args: argparse.Namespace) -> None:
         "ratios": {},
         "seconds": measured,
     }
-    print(f"{height}x{width}, {args.threads} threads, {args.samples} rounds in turns")
+    samples = len(next(iter(measured.values())))
+    print(f"{height}x{width}, {args.threads} threads, {samples} samples in turns")
     for name, figures in record["milliseconds"].items():
         print(
             f"  {name:32} p50 {figures['p50']:8.1f} ms  p90 {figures['p90']:8.1f}  "
@@ -157,7 +170,7 @@ def _measure(args: argparse.Namespace) -> None:
             record["ratios"][f"{slower} / {faster}"] = ratio
             print(
                 f"  {faster} is {ratio['p50']:.2f}x as fast as {slower} "
-                f"(half of the rounds: {ratio['p25']:.2f} to {ratio['p75']:.2f})"
+                f"(half of the samples: {ratio['p25']:.2f} to {ratio['p75']:.2f})"
             )
     if args.json is not None:
         with written_beside(args.json) as beside:

@@ -4,62 +4,112 @@ from __future__ import annotations
 
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
-from onnx import ModelProto
+import onnxruntime
+from onnx import ModelProto, helper
 
 from export import graph
 from export.arguments import DEFAULT_SIZE
 from export.errors import ExportError
+from export.tuning import tuned_for_cpu
 from export.verify import gate, gate_cases, onnx_run
 from runtime import Interpolator
 from runtime.files import written_beside
 from runtime.machine import gpu_driver, installed_versions, processor_name
-from runtime.manifest import EngineManifest, GateReport, ModelInfo, file_sha256, manifest_path
+from runtime.manifest import (
+    EngineManifest,
+    GateReport,
+    ModelInfo,
+    Precision,
+    TunedFor,
+    file_sha256,
+    manifest_path,
+)
 
 
-def model_from_onnx(path: Path) -> tuple[ModelProto, ModelInfo, GateReport]:
-    """Reads an ONNX file of ours and gates it without PyTorch.
+class Checked(NamedTuple):
+    """A model that passed the gate.
 
-    The reference is the same graph in ONNX Runtime with every optimisation off: what PyTorch
-    said about the graph was measured when it was exported.
+    Attributes:
+        model: The graph to keep.
+        info: What it says about itself.
+        gate: What the gate measured.
+        onnx_sha256: Of the plain graph, before it was tuned for one kind of processor.
+    """
+
+    model: ModelProto
+    info: ModelInfo
+    gate: GateReport
+    onnx_sha256: str
+
+
+def finished(
+    model: ModelProto, info: ModelInfo, tuned_for: TunedFor
+) -> tuple[ModelProto, ModelInfo]:
+    """The graph tuned for `tuned_for`, with its metadata, checked to be plain ONNX.
+
+    Raises:
+        ExportError: If it is not.
+    """
+    if tuned_for == "cpu":
+        model = tuned_for_cpu(model)
+    info = replace(info, tuned_for=tuned_for)
+    helper.set_model_props(model, info.to_properties())
+    graph.check(model)
+    return model, info
+
+
+def checked_from_onnx(path: Path, *, tuned_for: TunedFor | None = None) -> Checked:
+    """Reads an ONNX file of ours, tunes and gates it without PyTorch.
+
+    The reference is the file as it is in ONNX Runtime with every optimisation off: what PyTorch
+    said about it was measured when it was exported.
+
+    Args:
+        path: A file of `export.to_onnx`.
+        tuned_for: See `default_tuning`, which is the default.
 
     Raises:
         ExportError: If the file cannot be read or is not plain ONNX.
         ModelError: If it carries no metadata of ours.
-        GateError: If the optimised graph differs from the plain one.
+        GateError: If the result differs from the file.
     """
     try:
-        model = onnx.load(path, load_external_data=False)
+        plain = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError has no public home.
         raise ExportError(f"{path} cannot be read as ONNX ({error}): export it again") from error
-    graph.check(model)
-    properties = {entry.key: entry.value for entry in model.metadata_props}
+    graph.check(plain)
+    properties = {entry.key: entry.value for entry in plain.metadata_props}
     info = ModelInfo.from_properties(properties, source=str(path))
+    model, info = finished(plain, info, tuned_for or default_tuning(info.precision))
     report = gate(
-        onnx_run(model, info, optimised=False),
-        {"ONNX Runtime": onnx_run(model, info)},
+        onnx_run(plain, info, optimised=False),
+        {f"ONNX Runtime {onnxruntime.__version__}": onnx_run(model, info)},
         gate_cases(
             [info.size or DEFAULT_SIZE],
             steps_per_call=info.steps_per_call,
             time_steps=info.time_steps,
         ),
         precision=info.precision,
-        reference_name="the same graph, unoptimised",
+        reference_name="the file as it is, unoptimised",
     )
-    return model, info, report
+    return Checked(model, info, report, file_sha256(path))
 
 
-def write_artefact(
-    model: ModelProto, info: ModelInfo, report: GateReport, path: Path, *, started: float
-) -> EngineManifest:
+def default_tuning(precision: Precision) -> TunedFor:
+    """float32 is for processors; float16 is for GPUs, whose kernels want the plain graph."""
+    return "cpu" if precision == "fp32" else "any"
+
+
+def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineManifest:
     """Writes an ONNX artefact for ONNX Runtime and its manifest; opens it once to be sure.
 
     Args:
-        model: What passed the gate.
-        info: What it says about itself.
-        report: What the gate measured.
+        checked: What passed the gate.
         path: Of the artefact.
         started: `time.perf_counter()` of the build's begin.
 
@@ -69,16 +119,16 @@ def write_artefact(
     """
     check_folder(path)
     with written_beside(path) as beside:
-        onnx.save(model, beside)
+        onnx.save(checked.model, beside)
         Interpolator.open(beside, backend="onnxruntime").close()
         sha256 = file_sha256(beside)
         # Between here and the new manifest there is none, which is true; an old one would lie.
         manifest_path(path).unlink(missing_ok=True)
     manifest = EngineManifest(
-        model=info,
+        model=checked.info,
         backend="onnxruntime",
         artefact_sha256=sha256,
-        onnx_sha256=sha256,
+        onnx_sha256=checked.onnx_sha256,
         versions={"python": platform.python_version(), **installed_versions()},
         machine={
             "platform": platform.platform(),
@@ -86,7 +136,7 @@ def write_artefact(
             "gpus": [gpu.name for gpu in gpu_driver().gpus],
         },
         build_seconds=round(time.perf_counter() - started, 2),
-        gate=report,
+        gate=checked.gate,
     )
     manifest.write(path)
     return manifest

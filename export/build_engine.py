@@ -11,13 +11,13 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from export.arguments import add_graph_arguments, graph_options
 from export.errors import ExportError
 from runtime.cli import command_parser, run_command
 from runtime.machine import gpu_driver
-from runtime.manifest import manifest_path
+from runtime.manifest import TunedFor, manifest_path
 
 
 def _build(args: argparse.Namespace) -> None:
@@ -29,7 +29,12 @@ def _build(args: argparse.Namespace) -> None:
         raise ExportError(f"--onnx came with {given}: the file has these already, leave them out")
 
     # Here, so that --help answers at once and a missing package is one sentence.
-    from export.artefact import check_folder, model_from_onnx, write_artefact
+    from export.artefact import (
+        check_folder,
+        checked_from_onnx,
+        default_tuning,
+        write_artefact,
+    )
     from export.stages import Stages
     from export.verify import report_lines
 
@@ -38,21 +43,23 @@ def _build(args: argparse.Namespace) -> None:
     if args.onnx is not None:
         with Stages(1) as stages:
             stages.start("compare")
-            model, info, report = model_from_onnx(args.onnx)
+            checked = checked_from_onnx(args.onnx, tuned_for=args.tuned_for)
     else:
-        from export.tracing import STAGES, onnx_from_checkpoint  # needs PyTorch
+        from export.tracing import STAGES, checked_from_checkpoint  # needs PyTorch
         from export.wrapper import ExportOptions
 
+        wanted = ExportOptions(**options)
         with Stages(len(STAGES)) as stages:
-            model, info, report = onnx_from_checkpoint(
+            checked = checked_from_checkpoint(
                 args.weights,
-                ExportOptions(**options),
+                wanted,
                 time_steps=args.time,
+                tuned_for=args.tuned_for or default_tuning(wanted.precision),
                 stages=stages,
             )
-    manifest = write_artefact(model, info, report, args.output, started=started)
-    print(f"{args.output}: compared with {report.reference}")
-    for line in report_lines(report, info, nodes=len(model.graph.node)):
+    manifest = write_artefact(checked, args.output, started=started)
+    print(f"{args.output}: compared with {checked.gate.reference}")
+    for line in report_lines(checked.gate, checked.info, nodes=len(checked.model.graph.node)):
         print(line)
     print(f"{manifest_path(args.output)}: built in {manifest.build_seconds:.1f} s")
 
@@ -91,6 +98,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         help="what will run the artefact (default tensorrt)",
     )
     add_graph_arguments(parser)
+    parser.add_argument(
+        "--tuned-for",
+        choices=get_args(TunedFor),
+        help="with --backend onnxruntime: cpu rewrites the graph for its CPU kernels (default "
+        "for fp32), any leaves it as exported (default for fp16, and better on CUDA)",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     run_command(parser, _build, extra="export", expected=(ExportError,), argv=argv)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import onnx
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
 
@@ -14,9 +14,10 @@ OPSET = 17
 "linear", which TensorRT's parser before 11.2 takes for nearest (TensorRT issue 4646)."""
 
 ALLOWED_OPERATORS = frozenset({
-    "Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Expand", "Floor",
-    "GatherElements", "GridSample", "Max", "Min", "Mul", "PRelu", "Pad", "Range", "ReduceMean",
-    "Reshape", "Resize", "Round", "Sigmoid", "Slice", "Split", "Sub", "Tile", "Transpose",
+    "Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Expand",
+    "Floor", "GatherElements", "GridSample", "Max", "Min", "Mul", "PRelu", "Pad", "Range",
+    "ReduceMean", "Relu", "Reshape", "Resize", "Round", "Sigmoid", "Slice", "Split", "Sub", "Tile",
+    "Transpose",
     # Of shapes, where sizes are free.
     "Gather", "Mod", "Neg", "Reciprocal", "Shape", "Squeeze", "Unsqueeze",
 })  # fmt: skip
@@ -84,12 +85,18 @@ def tidy(model: ModelProto) -> None:
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
-    used = {name for node in model.graph.node for name in node.input}
-    for tensor in list(model.graph.initializer):
-        if tensor.name not in used:
-            model.graph.initializer.remove(tensor)
+    for tensor in model.graph.initializer:
         del tensor.metadata_props[:]
     model.doc_string = model.graph.doc_string = ""
+    drop_unused_constants(model)
+
+
+def drop_unused_constants(model: ModelProto) -> None:
+    """Removes initializers that no node reads, in place."""
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def _layer_name(scopes: str) -> str:
@@ -106,6 +113,9 @@ def check(model: ModelProto) -> None:
         ExportError: If the model does not pass onnx's full check, uses another domain, an operator
             that is not on the list, or a GridSample that is not bilinear.
     """
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise ExportError(f"{tensor.name} lies in another file: a model of ours is one file")
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

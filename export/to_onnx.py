@@ -19,19 +19,19 @@ def _export(args: argparse.Namespace) -> None:
     # Here, so that --help answers at once and a missing package is one sentence.
     from export.artefact import check_folder, write_onnx
     from export.stages import Stages
-    from export.tracing import STAGES, onnx_from_checkpoint
+    from export.tracing import STAGES, checked_from_checkpoint
     from export.verify import report_lines
     from export.wrapper import ExportOptions
 
     check_folder(args.output)
     options = ExportOptions(**graph_options(args))
     with Stages(len(STAGES)) as stages:
-        model, info, report = onnx_from_checkpoint(
+        checked = checked_from_checkpoint(
             args.weights, options, time_steps=args.time, stages=stages
         )
-    write_onnx(model, args.output)
-    print(f"{args.output}: compared with {report.reference}")
-    for line in report_lines(report, info, nodes=len(model.graph.node)):
+    write_onnx(checked.model, args.output)
+    print(f"{args.output}: compared with {checked.gate.reference}")
+    for line in report_lines(checked.gate, checked.info, nodes=len(checked.model.graph.node)):
         print(line)
 
 

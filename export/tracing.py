@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, helper
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from export import graph
+from export.artefact import Checked, finished
 from export.errors import ExportError
 from export.stages import Stages
 from export.verify import Run, gate, gate_cases, images_for, onnx_run
@@ -36,32 +37,26 @@ from export.wrapper import (
 from ifrnet_model import Checkpoint, CheckpointError, IFRNet, load_checkpoint, probe_time_steps
 from runtime import __version__
 from runtime.frames import MINIMUM_SIDE
-from runtime.manifest import GateReport, ModelInfo, TimeSteps
+from runtime.manifest import GateReport, ModelInfo, TimeSteps, TunedFor
 
 STAGES = ("load weights", "trace", "rewrite graph", "compare with PyTorch")
 
 
-class Exported(NamedTuple):
-    """An ONNX model that passed the gate, what it says about itself, and what the gate measured."""
-
-    model: ModelProto
-    info: ModelInfo
-    gate: GateReport
-
-
-def onnx_from_checkpoint(
+def checked_from_checkpoint(
     weights: str | Path,
     options: ExportOptions,
     *,
     time_steps: TimeSteps | None = None,
+    tuned_for: TunedFor = "any",
     stages: Stages | None = None,
-) -> Exported:
+) -> Checked:
     """Loads, traces, rewrites, compares; writes nothing.
 
     Args:
         weights: A checkpoint file, or "demo".
         options: What to export.
         time_steps: What the weights know; by default what their file says, else what a trial shows.
+        tuned_for: "cpu": rewritten for ONNX Runtime's CPU kernels before it is compared.
         stages: Told about progress.
 
     Raises:
@@ -80,14 +75,14 @@ def onnx_from_checkpoint(
     stages.start(STAGES[2])
     graph.lower_opset(model)
     graph.tidy(model)
-    info = _describe(checkpoint, options, known)
-    helper.set_model_props(model, info.to_properties())
     model.producer_name, model.producer_version = "ifrnet-deploy", __version__
-    graph.check(model)
+    plain, info = finished(model, _describe(checkpoint, options, known), "any")
+    onnx_sha256 = hashlib.sha256(plain.SerializeToString()).hexdigest()
+    model, info = finished(plain, info, tuned_for)
     stages.start(STAGES[3])
     report = _compare_with_pytorch(model, info, checkpoint.network, options)
     stages.finish()
-    return Exported(model, info, report)
+    return Checked(model, info, report, onnx_sha256)
 
 
 def _trace(module: nn.Module, options: ExportOptions) -> ModelProto:
@@ -122,6 +117,7 @@ def _describe(checkpoint: Checkpoint, options: ExportOptions, time_steps: TimeSt
         height=None if options.dynamic else options.height,
         width=None if options.dynamic else options.width,
         warp=options.warp,
+        tuned_for="any",
         tool_version=__version__,
     )
 

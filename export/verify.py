@@ -213,9 +213,10 @@ def report_lines(report: GateReport, info: ModelInfo, *, nodes: int) -> Iterator
             f"t = {', '.join(f'{t:g}' for t in case['timesteps'])}: {db}, "
             f"largest difference {case['max_difference']:.1e}"
         )
+    tuned = ", tuned for cpu" if info.tuned_for == "cpu" else ""
     yield (
-        f"  {info.variant}, {info.precision}, {nodes} nodes, time steps: {info.time_steps}; "
-        f"required: {report.required_db:.0f} dB"
+        f"  {info.variant}, {info.precision}, {nodes} nodes{tuned}, time steps: "
+        f"{info.time_steps}; required: {report.required_db:.0f} dB"
     )
 
 

@@ -103,8 +103,11 @@ class IFRNet(nn.Module):
         dtype = next(self.parameters()).dtype
 
         images = torch.cat((img0, img1), 1)  # (N, 6, H, W)
-        # Section 3.1: the mean of the pair, over both frames, all channels and all pixels.
-        centred = (images - images.mean((1, 2, 3), keepdim=True)).view(-1, 3, height, width)
+        # The mean of the pair, over both frames, all channels and all pixels. Axis by axis: a
+        # runtime that adds a million float32 values one after the other is off in the fourth
+        # digit (ONNX Runtime's ReduceMean is).
+        mean = images.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
+        centred = (images - mean).view(-1, 3, height, width)
         scale = Fraction(flow_scale).limit_denominator(256)
         down = (size * scale.numerator // scale.denominator for size in (height, width))
         features = self.encoder(resize(centred, *down).to(dtype))

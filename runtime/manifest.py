@@ -27,6 +27,7 @@ Precision = Literal["fp32", "fp16"]
 IOKind = Literal["float", "frames"]
 TimeSteps = Literal["midpoint", "arbitrary"]
 Warp = Literal["gridsample", "gather"]
+TunedFor = Literal["any", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ModelInfo:
         height: Of the frames; None where height and width are free.
         width: As `height`.
         warp: "gridsample" or "gather".
+        tuned_for: "any": the graph as exported; "cpu": rewritten for ONNX Runtime's CPU kernels.
         tool_version: Version of ifrnet-deploy that wrote the file.
     """
 
@@ -59,10 +61,17 @@ class ModelInfo:
     height: int | None
     width: int | None
     warp: Warp
+    tuned_for: TunedFor
     tool_version: str
 
     def __post_init__(self) -> None:
-        kinds = {"precision": Precision, "io": IOKind, "time_steps": TimeSteps, "warp": Warp}
+        kinds = {
+            "precision": Precision,
+            "io": IOKind,
+            "time_steps": TimeSteps,
+            "warp": Warp,
+            "tuned_for": TunedFor,
+        }
         for name, allowed in kinds.items():
             if getattr(self, name) not in get_args(allowed):
                 raise ModelError(

@@ -13,8 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.artefact import write_onnx
-from export.tracing import Exported, onnx_from_checkpoint
+from export.artefact import Checked, write_onnx
+from export.tracing import checked_from_checkpoint
 from export.verify import moving_frames
 from export.wrapper import ExportOptions
 from ifrnet_model import VARIANTS, IFRNet, load_checkpoint
@@ -23,7 +23,7 @@ DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parent.parent
 
 Frames = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-Export = Callable[..., Exported]
+Export = Callable[..., Checked]
 
 
 def random_network(variant: str) -> IFRNet:
@@ -60,12 +60,12 @@ def midpoint_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def export() -> Export:
     """Exports demo weights (or `weights`) with ExportOptions by keyword, each set once."""
-    made: dict[tuple[object, ...], Exported] = {}
+    made: dict[tuple[object, ...], Checked] = {}
 
-    def export(weights: str | Path = "demo", **options: object) -> Exported:
+    def export(weights: str | Path = "demo", **options: object) -> Checked:
         key = (str(weights), *sorted(options.items()))
         if key not in made:
-            made[key] = onnx_from_checkpoint(weights, ExportOptions(**options))  # type: ignore[arg-type]
+            made[key] = checked_from_checkpoint(weights, ExportOptions(**options))  # type: ignore[arg-type]
         return made[key]
 
     return export

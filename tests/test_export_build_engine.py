@@ -6,7 +6,7 @@ import onnx
 import pytest
 from conftest import ROOT, run_module
 
-from export.artefact import model_from_onnx, write_artefact
+from export.artefact import checked_from_onnx, write_artefact
 from export.errors import ExportError, GateError
 from export.verify import REQUIRED_DB
 from runtime import Interpolator, ModelError
@@ -25,7 +25,9 @@ def test_from_checkpoint_to_artefact_and_manifest_in_one_command(tmp_path, frame
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
     manifest = EngineManifest.read(tmp_path / "model.onnx")
-    assert manifest.artefact_sha256 == manifest.onnx_sha256 == file_sha256(tmp_path / "model.onnx")
+    assert manifest.artefact_sha256 == file_sha256(tmp_path / "model.onnx")
+    assert manifest.onnx_sha256 != manifest.artefact_sha256  # of the graph before it was tuned
+    assert manifest.model.tuned_for == "cpu"
     assert manifest.backend == "onnxruntime"
     assert manifest.model.size == (50, 70)
     assert manifest.gate.required_db == 80
@@ -63,8 +65,9 @@ def test_from_an_onnx_file_without_torch(models, tmp_path, model):
     )
     assert done.returncode == 0, done.stderr
     manifest = EngineManifest.read(tmp_path / "m.onnx")
-    assert manifest.gate.reference == "the same graph, unoptimised"
+    assert manifest.gate.reference == "the file as it is, unoptimised"
     assert manifest.model.variant == "small"
+    assert manifest.onnx_sha256 == file_sha256(models / model)
     Interpolator.open(tmp_path / "m.onnx").close()
 
 
@@ -116,33 +119,33 @@ def test_the_source_is_checked_before_anything_is_built(models, tmp_path):
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(ModelError, match="carries no ifrnet-deploy metadata"):
-        model_from_onnx(tmp_path / "foreign.onnx")
+        checked_from_onnx(tmp_path / "foreign.onnx")
     (tmp_path / "noise.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(ExportError, match=r"noise\.onnx"):
-        model_from_onnx(tmp_path / "noise.onnx")
+        checked_from_onnx(tmp_path / "noise.onnx")
 
 
 def test_a_file_that_fails_the_gate_is_not_kept(monkeypatch, models):
     monkeypatch.setitem(REQUIRED_DB, "fp32", 1000.0)
     with pytest.raises(GateError, match="1000 dB are required"):
-        model_from_onnx(models / "frames.onnx")
+        checked_from_onnx(models / "frames.onnx")
 
 
 def test_what_the_runtime_does_not_open_is_not_kept(models, tmp_path):
-    model, info, report = model_from_onnx(models / "frames.onnx")
+    checked = checked_from_onnx(models / "frames.onnx")
     kept = tmp_path / "model.onnx"
-    write_artefact(model, info, report, kept, started=0.0)
+    write_artefact(checked, kept, started=0.0)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    del model.metadata_props[:]
+    del checked.model.metadata_props[:]
     with pytest.raises(ModelError):
-        write_artefact(model, info, report, kept, started=0.0)
+        write_artefact(checked, kept, started=0.0)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_rebuilding_replaces_artefact_and_manifest_together(models, tmp_path):
     path = tmp_path / "model.onnx"
     for source in ("frames.onnx", "three.onnx"):
-        write_artefact(*model_from_onnx(models / source), path, started=0.0)
+        write_artefact(checked_from_onnx(models / source), path, started=0.0)
         steps = EngineManifest.read(path).model.steps_per_call
         assert steps == (1 if source == "frames.onnx" else 3)
     assert json.loads(manifest_path(path).read_text())["model"]["steps_per_call"] == 3

@@ -18,6 +18,7 @@ INFO = ModelInfo(
     height=720,
     width=1280,
     warp="gridsample",
+    tuned_for="any",
     tool_version="0.1.0",
 )
 

@@ -127,8 +127,9 @@ def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path):
 
         name = "hold"
         info = ModelInfo(
-            "small", "", "fp32", "frames", 16, 1.0, "arbitrary", 1, None, None, "gridsample", "0"
-        )
+            "small", "", "fp32", "frames", 16, 1.0, "arbitrary", 1, None, None, "gridsample",
+            "any", "0",
+        )  # fmt: skip
 
         def run(self, img0, img1, timestep):
             del img1, timestep
