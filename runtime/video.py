@@ -16,7 +16,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from runtime.backends.base import BackendName, Device
@@ -29,8 +29,10 @@ _CODECS = {".webm": "libvpx-vp9"}
 _DEFAULT_CODEC = "libx264"
 _SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi")
 _CRF = 16
-_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-"""How swscale converts: chroma at full width and rounding, not truncation, or colours drift."""
+_SWS_BICUBIC, _SWS_FULL_CHROMA, _SWS_ACCURATE = 4, 1 << 13, 1 << 18
+_EXACT: Any = _SWS_BICUBIC | _SWS_FULL_CHROMA | _SWS_ACCURATE
+"""How swscale converts: chroma at full width, exact rounding. Numbers of swscale.h, for PyAV 17,
+the last for Python 3.10, takes them but does not name them."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the input frames done and, where it is known, how many there are."""

@@ -98,6 +98,9 @@ def _session_options(ort: Any, path: Path, threads: int | None) -> Any:
     # The processors that this process may use: a container's share, not the whole machine.
     options.intra_op_num_threads = threads or available_processors()
     options.log_severity_level = 3
+    # The memory plan that is made ahead takes twice the memory of the one that is made on the
+    # way (1080p, small: 2645 against 1459 MB) and is no faster.
+    options.enable_mem_pattern = False
     # External data is looked for "below" the model file, where nothing can be.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.resolve())
