@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "python -m runtime in.mp4 out.mp4 --model model.onnx --factor 2",
     )
     parser.add_argument("input", type=Path, metavar="IN", help="any video that FFmpeg reads")
-    parser.add_argument("output", type=Path, metavar="OUT", help=".mp4, .mkv, .mov, .webm, .avi")
+    parser.add_argument("output", type=Path, metavar="OUT", help=".mp4, .mkv, .mov, .m4v or .webm")
     parser.add_argument("--model", required=True, type=Path, metavar="FILE", help="a model file")
     parser.add_argument(
         "--factor", type=int, default=2, metavar="N", help="new frame rate over old (default 2)"

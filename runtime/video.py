@@ -27,7 +27,7 @@ from runtime.timeline import on_grid, output_time_base, times_between
 
 _CODECS = {".webm": "libvpx-vp9"}
 _DEFAULT_CODEC = "libx264"
-_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi")
+_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm")
 _CRF = 16
 _SWS_BICUBIC, _SWS_FULL_CHROMA, _SWS_ACCURATE = 4, 1 << 13, 1 << 18
 _EXACT: Any = _SWS_BICUBIC | _SWS_FULL_CHROMA | _SWS_ACCURATE
@@ -77,7 +77,7 @@ def interpolate_video(
 
     Args:
         source: Any video file that FFmpeg reads.
-        destination: .mp4, .mkv, .mov, .m4v, .webm or .avi; written beside and renamed.
+        destination: .mp4, .mkv, .mov, .m4v or .webm; written beside and renamed.
         model: A model file, or an Interpolator that stays open.
         factor: New frame rate over old, 2 or more; 2^k with weights that know the midpoint only.
         backend: See `Interpolator.open`.
@@ -191,7 +191,8 @@ class _Job:
             if moment is None or (last is not None and moment <= last):
                 moment = Fraction(0) if last is None else last + 1 / rate
             start = moment if start is None else start
-            moment = on_grid(moment, start=start, rate=rate, tick=tick)
+            exact = on_grid(moment, start=start, rate=rate, tick=tick)
+            moment = exact if last is None or exact > last else moment
             self.frames_in += 1
             yield moment, frame
             if self.progress is not None:
@@ -258,7 +259,7 @@ class _Encoder:
         context.time_base = self.stream.time_base = self.tick
         self.format = context.pix_fmt = _encoded_format(frame, codec)
         context.color_range = frame.color_range
-        context.colorspace = frame.colorspace
+        context.colorspace = _matrix(frame) if frame.format.is_rgb else frame.colorspace
         context.color_primaries = frame.color_primaries
         context.color_trc = frame.color_trc
         if aspect:

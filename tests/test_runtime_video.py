@@ -14,12 +14,22 @@ RATE = Fraction(30000, 1001)
 
 
 def write_clip(
-    path, count=5, *, size=(64, 80), rate=RATE, stamps=None, audio=False, pix_fmt="yuv420p", tags=()
+    path,
+    count=5,
+    *,
+    size=(64, 80),
+    rate=RATE,
+    stamps=None,
+    audio=False,
+    pix_fmt="yuv420p",
+    tags=(),
+    rotation=0,
+    codec=None,
 ):
     """A clip of a moving scene; `stamps` in frames of `rate` where they are not 0, 1, 2 ..."""
     height, width = size
     ground, _ = moving_frames(height, width + 4 * count, 2.0)
-    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+    codec = codec or ("libvpx-vp9" if path.suffix == ".webm" else "libx264")
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=rate)
         stream.width, stream.height = width, height
@@ -27,6 +37,8 @@ def write_clip(
         for name, value in dict(tags).items():
             setattr(stream.codec_context, name, value)
         stream.codec_context.time_base = 1 / rate
+        if rotation:
+            stream.set_display_rotation(rotation)
         sound = out.add_stream("aac", rate=48000) if audio else None
         for k in range(count):
             picture = np.ascontiguousarray(ground[:, 4 * k : 4 * k + width])
@@ -171,6 +183,25 @@ def test_colour_tags_are_carried_over(tmp_path, vfi):
     assert report.notes == []
     for frame in read_clip(tmp_path / "out.mp4")[0]:
         assert {name: int(getattr(frame, name)) for name in tags} == tags
+
+
+def test_rotation_is_carried_over(tmp_path, vfi):
+    source = write_clip(tmp_path / "in.mp4", 3, rotation=90)
+    assert read_clip(source)[0][0].rotation == 90
+    interpolate_video(source, tmp_path / "out.mp4", model=vfi)
+    frames, _, _ = read_clip(tmp_path / "out.mp4")
+    assert {frame.rotation for frame in frames} == {90}
+    assert (frames[0].width, frames[0].height) == (80, 64)
+
+
+def test_rgb_sources_become_yuv_with_a_note(tmp_path, vfi):
+    source = write_clip(tmp_path / "in.mov", 3, pix_fmt="rgb24", codec="png")
+    report = interpolate_video(source, tmp_path / "out.mp4", model=vfi)
+    assert report.notes == ["written as yuv420p, the source is rgb24"]
+    real, made = (read_clip(p)[0][0] for p in (source, tmp_path / "out.mp4"))
+    assert int(made.colorspace) != 0  # 0 says RGB
+    difference = real.to_ndarray(format="rgb24").astype(int) - made.to_ndarray(format="rgb24")
+    assert np.abs(difference).mean() < 8  # halved chroma of a noisy scene
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import Device
+from runtime.backends.external_data import has_external_data
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_processors
 from runtime.manifest import EngineManifest, ModelInfo, manifest_path
@@ -47,8 +48,8 @@ class OnnxRuntimeBackend:
 def open_model(path: Path, *, device: Device, threads: int | None) -> OnnxRuntimeBackend:
     """Loads an ONNX file of ours on `device`.
 
-    A manifest beside the file must be the file's own. External data is refused: a model of ours
-    is one file, and one that names other files could read anything on this machine.
+    A manifest beside the file must be the file's own. A file that names others for its weights
+    is refused: it could read anything on this machine.
 
     Raises:
         ModelError: If the file is damaged or not one of ours.
@@ -64,9 +65,15 @@ def open_model(path: Path, *, device: Device, threads: int | None) -> OnnxRuntim
         )
     if manifest_path(path).exists():
         EngineManifest.read(path)
+    content = path.read_bytes()
     try:
-        options = _session_options(ort, path, threads)
-        content = path.read_bytes()
+        external = has_external_data(content)
+    except ValueError as error:
+        raise ModelError(f"{path} cannot be read as ONNX ({error}): export it again") from error
+    if external:
+        raise ModelError(f"{path} names other files for its weights: a model of ours is one file")
+    try:
+        options = _session_options(ort, threads)
         session = ort.InferenceSession(content, sess_options=options, providers=[provider])
     except Exception as error:  # ONNX Runtime's classes share no base but this one.
         raise ModelError(
@@ -93,7 +100,7 @@ def _import_onnxruntime() -> Any:
         ) from error
 
 
-def _session_options(ort: Any, path: Path, threads: int | None) -> Any:
+def _session_options(ort: Any, threads: int | None) -> Any:
     options = ort.SessionOptions()
     # The processors that this process may use: a container's share, not the whole machine.
     options.intra_op_num_threads = threads or available_processors()
@@ -101,10 +108,6 @@ def _session_options(ort: Any, path: Path, threads: int | None) -> Any:
     # The memory plan that is made ahead takes twice the memory of the one that is made on the
     # way (1080p, small: 2645 against 1459 MB) and is no faster.
     options.enable_mem_pattern = False
-    # External data is looked for "below" the model file, where nothing can be.
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(path.resolve())
-    )
     return options
 
 
