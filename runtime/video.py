@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from runtime.backends.base import BackendName, Device
+from runtime.colour import frame_from_rgb, matrix_of, range_of, reformatted, rgb_from_frame
 from runtime.errors import VideoError
 from runtime.files import written_beside
 from runtime.interpolator import Interpolator
@@ -29,11 +28,6 @@ _CODECS = {".webm": "libvpx-vp9"}
 _DEFAULT_CODEC = "libx264"
 _SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm")
 _CRF = 16
-_SWS_BICUBIC, _SWS_FULL_CHROMA, _SWS_ACCURATE = 4, 1 << 13, 1 << 18
-_EXACT: Any = _SWS_BICUBIC | _SWS_FULL_CHROMA | _SWS_ACCURATE
-"""How swscale converts: chroma at full width, exact rounding. Numbers of swscale.h, for PyAV 17,
-the last for Python 3.10, takes them but does not name them."""
-
 Progress = Callable[[int, int | None], None]
 """Called with the input frames done and, where it is known, how many there are."""
 
@@ -209,7 +203,7 @@ class _Job:
         previous: tuple[Fraction, VideoFrame, NDArray[Any]] | None = None
         gap = 1 / (self.rate / self.factor)
         for moment, frame in frames:
-            picture = _to_rgb(frame, self._depth(frame))
+            picture = rgb_from_frame(frame, self._depth(frame))
             if previous is not None:
                 before, _, picture0 = previous
                 if picture0.shape != picture.shape:
@@ -220,7 +214,7 @@ class _Job:
                 made = self.vfi.interpolate(picture0, picture, timesteps=steps)
                 moments = times_between(before, moment, self.factor)
                 for at, new in zip(moments, made, strict=True):
-                    yield at, _from_rgb(new, like=frame)
+                    yield at, frame_from_rgb(new, like=frame)
                 gap = moment - before
             yield moment, frame
             previous = moment, frame, picture
@@ -258,8 +252,8 @@ class _Encoder:
         context.width, context.height = frame.width, frame.height
         context.time_base = self.stream.time_base = self.tick
         self.format = context.pix_fmt = _encoded_format(frame, codec)
-        context.color_range = frame.color_range
-        context.colorspace = _matrix(frame) if frame.format.is_rgb else frame.colorspace
+        context.color_range = range_of(frame) if frame.format.is_rgb else frame.color_range
+        context.colorspace = matrix_of(frame) if frame.format.is_rgb else frame.colorspace
         context.color_primaries = frame.color_primaries
         context.color_trc = frame.color_trc
         if aspect:
@@ -275,7 +269,7 @@ class _Encoder:
         if self.start is None:
             self.start = moment
         if frame.format.name != self.format:
-            frame = _reformat(frame, self.format, frame)
+            frame = reformatted(frame, self.format, frame)
         frame.pts = round((moment - self.start) / self.tick)
         frame.time_base = self.tick
         frame.pict_type = 0  # the encoder decides, not the source
@@ -320,56 +314,6 @@ def _encoded_format(frame: VideoFrame, codec: str) -> str:
     if codec == _DEFAULT_CODEC and "420" in name and (frame.width % 2 or frame.height % 2):
         name = name.replace("420", "444")  # H.264 has no odd sizes with halved chroma
     return name
-
-
-def _matrix(frame: VideoFrame) -> Colorspace:
-    """The frame's matrix; where it is not said, what players take: 709 from 720 rows on."""
-    said = int(frame.colorspace)
-    known = {int(space) for space in Colorspace}
-    if said in known:
-        return Colorspace(said)
-    if said == 6:  # SMPTE 170M, the same numbers as 601
-        return Colorspace.ITU601
-    return Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-
-
-def _range(frame: VideoFrame) -> ColorRange:
-    if frame.format.name.startswith("yuvj"):
-        return ColorRange.JPEG
-    said = ColorRange(int(frame.color_range))
-    return ColorRange.MPEG if said == ColorRange.UNSPECIFIED else said
-
-
-def _to_rgb(frame: VideoFrame, depth: int) -> NDArray[Any]:
-    """Decoded frame -> RGB (H, W, 3), uint8 or uint16."""
-    rgb = frame.reformat(
-        format="rgb24" if depth == 8 else "rgb48le",
-        src_colorspace=_matrix(frame),
-        dst_colorspace=_matrix(frame),
-        src_color_range=_range(frame),
-        dst_color_range=ColorRange.JPEG,
-        interpolation=_EXACT,
-    )
-    array: NDArray[Any] = rgb.to_ndarray()
-    return array
-
-
-def _from_rgb(picture: NDArray[Any], *, like: VideoFrame) -> VideoFrame:
-    """RGB (H, W, 3) -> a frame in the format, matrix and range of `like`."""
-    depth = "rgb48le" if picture.dtype == np.uint16 else "rgb24"
-    return _reformat(VideoFrame.from_ndarray(picture, format=depth), like.format.name, like)
-
-
-def _reformat(frame: VideoFrame, pixel_format: str, like: VideoFrame) -> VideoFrame:
-    from_rgb = frame.format.is_rgb
-    return frame.reformat(
-        format=pixel_format,
-        src_colorspace=_matrix(like),
-        dst_colorspace=_matrix(like),
-        src_color_range=ColorRange.JPEG if from_rgb else _range(like),
-        dst_color_range=_range(like),
-        interpolation=_EXACT,
-    )
 
 
 def _reason(error: Exception) -> str:

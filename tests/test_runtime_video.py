@@ -202,6 +202,9 @@ def test_rgb_sources_become_yuv_with_a_note(tmp_path, vfi):
     assert int(made.colorspace) != 0  # 0 says RGB
     difference = real.to_ndarray(format="rgb24").astype(int) - made.to_ndarray(format="rgb24")
     assert np.abs(difference).mean() < 8  # halved chroma of a noisy scene
+    # Real and new frames go through one range: no flicker.
+    means = [f.to_ndarray(format="rgb24").mean() for f in read_clip(tmp_path / "out.mp4")[0]]
+    assert max(means) - min(means) < 2
 
 
 @pytest.mark.parametrize(
