@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import FrameError
@@ -15,7 +15,6 @@ def test_padding_is_centred_and_smallest(size, divisor):
     assert before + after < divisor
 
 
-@settings(deadline=None)
 @given(
     st.integers(16, 40), st.integers(16, 40), st.sampled_from([16, 20]),
     st.sampled_from([np.uint8, np.uint16, np.float32]),
