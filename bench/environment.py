@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import subprocess
@@ -11,7 +12,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import InterpolationError
+from runtime.files import written_beside
 from runtime.machine import available_processors, gpu_driver, installed_versions, processor_name
+
+
+class MeasurementError(InterpolationError):
+    """What was asked for cannot be measured."""
+
+
+def write_evidence(path: Path, record: dict[str, Any]) -> None:
+    """Writes what was measured as JSON with the environment in it, whole or not at all."""
+    with written_beside(path) as beside:
+        beside.write_text(
+            json.dumps({**record, "environment": environment_record()}, indent=1) + "\n"
+        )
+    print(f"{path}: evidence with every sample")
 
 
 def environment_record() -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import math
 import statistics
 import time
@@ -18,11 +17,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.environment import environment_record
+from bench.environment import MeasurementError, write_evidence
 from runtime import Interpolator
 from runtime.cli import command_parser, parse_size, run_command
-from runtime.errors import InterpolationError
-from runtime.files import written_beside
 from runtime.machine import available_processors
 from runtime.manifest import file_sha256
 
@@ -35,10 +32,6 @@ PER_TURN = 3
 PAUSE_S = 0.25
 """Before each turn. Thread pools spin for a while when their work is done: without a pause the
 threads of ONNX Runtime slow the next run, PyTorch's, by a quarter (and the other way round)."""
-
-
-class MeasurementError(InterpolationError):
-    """What was asked for cannot be measured."""
 
 
 def measure_in_turns(
@@ -94,16 +87,13 @@ def _torch_runs(
     """PyTorch eager on the same frames: our module, or the authors' formulation."""
     import torch
 
-    from bench.reference import authors_forward
-    from ifrnet_model import CheckpointError, divisor, load_checkpoint
+    from bench.reference import authors_forward, load_reference
+    from ifrnet_model import divisor
     from runtime.frames import to_planes
 
     if args.weights is None:
         raise MeasurementError("--compare needs --weights: give the checkpoint, or demo")
-    try:
-        network = load_checkpoint(args.weights).network
-    except CheckpointError as error:
-        raise MeasurementError(str(error)) from error
+    network = load_reference(args.weights).network
     torch.set_num_threads(args.threads)
     img0, img1 = (torch.from_numpy(to_planes(f, divisor())) for f in (frame0, frame1))
     middle = torch.full((1, 1, 1, 1), 0.5)
@@ -151,7 +141,6 @@ def _measure(args: argparse.Namespace) -> None:
         "PyTorch is timed from planes to planes",
         "size": f"{height}x{width}",
         "threads": args.threads,
-        "environment": environment_record(),
         "artefacts": artefacts,
         "milliseconds": {name: summary(seconds) for name, seconds in measured.items()},
         "ratios": {},
@@ -173,9 +162,7 @@ def _measure(args: argparse.Namespace) -> None:
                 f"(half of the samples: {ratio['p25']:.2f} to {ratio['p75']:.2f})"
             )
     if args.json is not None:
-        with written_beside(args.json) as beside:
-            beside.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"{args.json}: evidence with every sample")
+        write_evidence(args.json, record)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.environment import environment_record
-from bench.latency import MeasurementError
+from bench.environment import MeasurementError, write_evidence
 from runtime import Interpolator
 from runtime.cli import command_parser, parse_size, run_command
-from runtime.files import written_beside
 from runtime.frames import from_planes, to_planes
 from runtime.manifest import ModelInfo, file_sha256
 
@@ -46,40 +43,41 @@ def clip_pairs(clip: Path, size: tuple[int, int], limit: int) -> Iterator[Pair]:
         yield from itertools.islice(itertools.pairwise(frames), limit)
 
 
-def _reference(weights: str, info: ModelInfo, *, force: bool) -> Any:
+def _reference(network: Any, info: ModelInfo) -> Callable[[NDArray[Any], NDArray[Any]], Any]:
     """float32 PyTorch as a function of two frames, rounded where the frames are bytes."""
     import torch
 
-    from ifrnet_model import CheckpointError, load_checkpoint
-
-    try:
-        checkpoint = load_checkpoint(weights)
-    except CheckpointError as error:
-        raise MeasurementError(str(error)) from error
-    if checkpoint.sha256 != info.weights_sha256 and not force:
-        raise MeasurementError(
-            f"the model was made from weights {info.weights_sha256[:12]}, --weights are "
-            f"{checkpoint.sha256[:12]}: give the same file, or --force to compare all the same"
-        )
     middle = torch.full((1, 1, 1, 1), 0.5)
 
     def interpolate(frame0: NDArray[Any], frame1: NDArray[Any]) -> NDArray[Any]:
         planes = (torch.from_numpy(to_planes(f, info.divisor)) for f in (frame0, frame1))
         with torch.inference_mode():
-            imgt = checkpoint.network(*planes, middle, info.flow_scale)
+            imgt = network(*planes, middle, info.flow_scale)
         return from_planes(imgt[0].numpy(), frame0, info.divisor)
 
     return interpolate
 
 
+def _check_weights(found: str, info: ModelInfo, *, force: bool) -> None:
+    if found != info.weights_sha256 and not force:
+        raise MeasurementError(
+            f"the model was made from weights {info.weights_sha256[:12]}, --weights are "
+            f"{found[:12]}: give the same file, or --force to compare all the same"
+        )
+
+
 def _measure(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from bench.reference import load_reference
+
+    checkpoint = load_reference(args.weights)
     records = []
     for path in args.model:
         with Interpolator.open(path) as vfi:
             size = vfi.info.size or args.size
-            reference = _reference(args.weights, vfi.info, force=args.force)
+            _check_weights(checkpoint.sha256, vfi.info, force=args.force)
+            reference = _reference(checkpoint.network, vfi.info)
             as_float = vfi.info.io == "float"
             found = []
             pairs = clip_pairs(args.clip, size, args.limit)
@@ -115,12 +113,9 @@ def _measure(args: argparse.Namespace) -> None:
             "what": "artefact against float32 PyTorch, middle frames of consecutive frames",
             "clip": {"name": args.clip.name, "sha256": file_sha256(args.clip)},
             "weights": str(args.weights),
-            "environment": environment_record(),
             "artefacts": records,
         }
-        with written_beside(args.json) as beside:
-            beside.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"{args.json}: evidence with every pair")
+        write_evidence(args.json, record)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

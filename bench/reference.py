@@ -13,9 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ifrnet_model import IFRNetConfig
+from bench.environment import MeasurementError
+from ifrnet_model import Checkpoint, CheckpointError, IFRNetConfig, load_checkpoint
 
 Weights = Mapping[str, Tensor]
+
+
+def load_reference(weights: str) -> Checkpoint:
+    """The checkpoint that artefacts are compared with: a file, or "demo".
+
+    Raises:
+        MeasurementError: If it cannot be loaded.
+    """
+    try:
+        return load_checkpoint(weights)
+    except CheckpointError as error:
+        raise MeasurementError(str(error)) from error
 
 
 def authors_forward(
