@@ -74,7 +74,7 @@ def checked_from_onnx(path: Path, *, tuned_for: TunedFor | None = None) -> Check
         tuned_for: See `default_tuning`, which is the default.
 
     Raises:
-        ExportError: If the file cannot be read or is not plain ONNX.
+        ExportError: If the file cannot be read, is not plain ONNX, or is tuned already.
         ModelError: If it carries no metadata of ours.
         GateError: If the result differs from the file.
     """
@@ -85,6 +85,10 @@ def checked_from_onnx(path: Path, *, tuned_for: TunedFor | None = None) -> Check
     graph.check(plain)
     properties = {entry.key: entry.value for entry in plain.metadata_props}
     info = ModelInfo.from_properties(properties, source=str(path))
+    if info.tuned_for != "any":
+        raise ExportError(
+            f"{path} is tuned for {info.tuned_for} already: give the file of export.to_onnx"
+        )
     model, info = finished(plain, info, tuned_for or default_tuning(info.precision))
     report = gate(
         onnx_run(plain, info, optimised=False),

@@ -128,6 +128,12 @@ def test_the_source_is_checked_before_anything_is_built(models, tmp_path):
         checked_from_onnx(tmp_path / "noise.onnx")
 
 
+def test_a_tuned_file_is_no_source(models, tmp_path):
+    write_artefact(checked_from_onnx(models / "frames.onnx"), tmp_path / "m.onnx", started=0.0)
+    with pytest.raises(ExportError, match=r"tuned for cpu already: give the file"):
+        checked_from_onnx(tmp_path / "m.onnx", tuned_for="any")
+
+
 def test_a_file_that_fails_the_gate_is_not_kept(monkeypatch, models):
     monkeypatch.setitem(REQUIRED_DB, "fp32", 1000.0)
     with pytest.raises(GateError, match="1000 dB are required"):
