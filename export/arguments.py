@@ -11,13 +11,20 @@ from runtime.manifest import IOKind, Precision, TimeSteps, Warp
 DEFAULT_SIZE = (256, 448)
 
 
-def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say what is exported; `options_from_arguments` reads them."""
+def add_graph_arguments(parser: argparse.ArgumentParser, *, several_sizes: bool = False) -> None:
+    """The arguments that say what is exported; `graph_options` reads them.
+
+    Args:
+        parser: Gets them.
+        several_sizes: --size takes a list; `args.size` is one then.
+    """
+    more = "; several: one TensorRT engine for each" if several_sizes else ""
     parser.add_argument(
         "--size",
         type=parse_size,
+        nargs="+" if several_sizes else None,
         metavar="HxW",
-        help="height x width of the frames (default 256x448; with --dynamic what is traced)",
+        help=f"height x width of the frames (default 256x448; with --dynamic what is traced{more})",
     )
     parser.add_argument(
         "--io",
@@ -27,7 +34,8 @@ def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=get_args(Precision),
-        help="fp32 (default), or fp16, which keeps coordinates, mean and blend in float32",
+        help="fp32, or fp16, which keeps coordinates, mean and blend in float32 (default: fp16 for "
+        "TensorRT, else fp32)",
     )
     parser.add_argument(
         "--flow-scale",
@@ -40,6 +48,12 @@ def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="time steps of one pair in one call, encoded once (default 1)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="pairs in one call, each with a time step of its own (default 1)",
     )
     parser.add_argument(
         "--dynamic", action="store_const", const=True, help="leave height and width free"
@@ -56,13 +70,13 @@ def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def graph_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was given of the above, named as the fields of `ExportOptions`."""
+def graph_options(args: argparse.Namespace, *, size: tuple[int, int] | None) -> dict[str, Any]:
+    """What was given of the above, named as the fields of `ExportOptions`; `size` is the one."""
     given = {
         name: getattr(args, name)
-        for name in ("io", "precision", "flow_scale", "timesteps", "dynamic", "warp")
+        for name in ("io", "precision", "flow_scale", "timesteps", "batch", "dynamic", "warp")
         if getattr(args, name) is not None
     }
-    if args.size is not None:
-        given["height"], given["width"] = args.size
+    if size is not None:
+        given["height"], given["width"] = size
     return given

@@ -16,7 +16,7 @@ from export import graph
 from export.arguments import DEFAULT_SIZE
 from export.errors import ExportError
 from export.tuning import tuned_for_cpu
-from export.verify import gate, gate_cases, onnx_run
+from export.verify import Run, gate, gate_cases, onnx_run
 from runtime import Interpolator
 from runtime.files import written_beside
 from runtime.machine import gpu_driver, installed_versions, processor_name
@@ -29,6 +29,24 @@ from runtime.manifest import (
     file_sha256,
     manifest_path,
 )
+
+
+class Source(NamedTuple):
+    """A plain graph, and what everything made from it is compared with.
+
+    Attributes:
+        model: The graph with its metadata, before it is tuned for anything.
+        info: What it says about itself.
+        onnx_sha256: Hash of its file.
+        reference: Computes what is right, in float32.
+        reference_name: For reports.
+    """
+
+    model: ModelProto
+    info: ModelInfo
+    onnx_sha256: str
+    reference: Run
+    reference_name: str
 
 
 class Checked(NamedTuple):
@@ -63,20 +81,18 @@ def finished(
     return model, info
 
 
-def checked_from_onnx(path: Path, *, tuned_for: TunedFor | None = None) -> Checked:
-    """Reads an ONNX file of ours, tunes and gates it without PyTorch.
+def source_from_onnx(path: Path) -> Source:
+    """Reads an ONNX file of ours, without PyTorch.
 
-    The reference is the file as it is in ONNX Runtime with every optimisation off: what PyTorch
-    said about it was measured when it was exported.
+    The reference is the file in ONNX Runtime, in float32 with every optimisation off: what
+    PyTorch said about it was measured when it was exported.
 
     Args:
         path: A file of `export.to_onnx`.
-        tuned_for: See `default_tuning`, which is the default.
 
     Raises:
         ExportError: If the file cannot be read, is not plain ONNX, or is tuned already.
         ModelError: If it carries no metadata of ours.
-        GateError: If the result differs from the file.
     """
     try:
         plain = onnx.load(path, load_external_data=False)
@@ -89,19 +105,48 @@ def checked_from_onnx(path: Path, *, tuned_for: TunedFor | None = None) -> Check
         raise ExportError(
             f"{path} is tuned for {info.tuned_for} already: give the file of export.to_onnx"
         )
-    model, info = finished(plain, info, tuned_for or default_tuning(info.precision))
+    return source_from_model(plain, info, file_sha256(path))
+
+
+def source_from_model(model: ModelProto, info: ModelInfo, onnx_sha256: str) -> Source:
+    """A source whose reference is the graph itself, in float32 with every optimisation off."""
+    half = info.precision == "fp16"
+    return Source(
+        model,
+        info,
+        onnx_sha256,
+        onnx_run(graph.in_float32(model) if half else model, info, optimised=False),
+        f"the file {'in float32' if half else 'as it is'}, unoptimised",
+    )
+
+
+def checked_from_onnx(path: Path, *, tuned_for: TunedFor | None = None) -> Checked:
+    """Reads an ONNX file of ours, tunes and gates it without PyTorch.
+
+    Args:
+        path: A file of `export.to_onnx`.
+        tuned_for: See `default_tuning`, which is the default.
+
+    Raises:
+        ExportError: If the file cannot be read, is not plain ONNX, or is tuned already.
+        ModelError: If it carries no metadata of ours.
+        GateError: If the result differs from the file.
+    """
+    source = source_from_onnx(path)
+    info = source.info
+    model, info = finished(source.model, info, tuned_for or default_tuning(info.precision))
     report = gate(
-        onnx_run(plain, info, optimised=False),
+        source.reference,
         {f"ONNX Runtime {onnxruntime.__version__}": onnx_run(model, info)},
         gate_cases(
             [info.size or DEFAULT_SIZE],
-            steps_per_call=info.steps_per_call,
+            frames_per_call=info.frames_per_call,
             time_steps=info.time_steps,
         ),
         precision=info.precision,
-        reference_name="the file as it is, unoptimised",
+        reference_name=source.reference_name,
     )
-    return Checked(model, info, report, file_sha256(path))
+    return Checked(model, info, report, source.onnx_sha256)
 
 
 def default_tuning(precision: Precision) -> TunedFor:

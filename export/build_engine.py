@@ -1,6 +1,7 @@
 """Checkpoint or ONNX file -> an artefact that proved itself, and its manifest.
 
-    python -m export.build_engine --weights demo --backend onnxruntime --output model.onnx
+    python -m export.build_engine --weights demo --size 720x1280 --precision fp16 \
+        --output model.engine
 
 With --onnx nothing here needs PyTorch.
 """
@@ -8,25 +9,55 @@ With --onnx nothing here needs PyTorch.
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from export.arguments import add_graph_arguments, graph_options
 from export.errors import ExportError
-from runtime.cli import command_parser, run_command
-from runtime.machine import gpu_driver
-from runtime.manifest import TunedFor, manifest_path
+from runtime.cli import command_parser, parse_size, run_command
+from runtime.manifest import EngineManifest, TunedFor, manifest_path
+
+if TYPE_CHECKING:
+    from export.artefact import Source
+    from export.engine import Fallback
+    from export.stages import Stages
+    from export.trt_build import Profile
+
+Size = tuple[int, int]
+
+_ENGINE_OPTIONS = (
+    "min", "opt", "max", "optimization_level", "workspace", "portable", "device", "rewrite",
+    "timing_cache", "force", "allow_fallback",
+)  # fmt: skip
+"""Arguments that TensorRT alone knows."""
 
 
 def _build(args: argparse.Namespace) -> None:
     if args.backend == "tensorrt":
-        raise ExportError(_why_no_tensorrt())
-    options = graph_options(args)
+        _build_engines(args)
+    else:
+        _build_onnx(args)
+
+
+def _build_onnx(args: argparse.Namespace) -> None:
+    """An artefact for ONNX Runtime."""
+    if foreign := [name for name in _ENGINE_OPTIONS if getattr(args, name) is not None]:
+        shown = ", ".join("--" + name.replace("_", "-") for name in foreign)
+        raise ExportError(f"{shown} came with --backend onnxruntime: TensorRT alone knows that")
+    sizes = args.size or [None]
+    if len(sizes) > 1:
+        raise ExportError(
+            f"{len(sizes)} sizes came with --backend onnxruntime: give one, or --dynamic"
+        )
+    options = graph_options(args, size=sizes[0])
     if args.onnx is not None and (options or args.time):
-        given = ", ".join(sorted([*options, *(["time"] if args.time else [])]))
-        raise ExportError(f"--onnx came with {given}: the file has these already, leave them out")
+        given = sorted([*options, *(["time"] if args.time else [])])
+        raise ExportError(
+            f"--onnx came with {', '.join(given)}: the file has these already, leave them out"
+        )
 
     # Here, so that --help answers at once and a missing package is one sentence.
     from export.artefact import (
@@ -36,7 +67,6 @@ def _build(args: argparse.Namespace) -> None:
         write_artefact,
     )
     from export.stages import Stages
-    from export.verify import report_lines
 
     check_folder(args.output)
     started = time.perf_counter()
@@ -58,20 +88,163 @@ def _build(args: argparse.Namespace) -> None:
                 stages=stages,
             )
     manifest = write_artefact(checked, args.output, started=started)
-    print(f"{args.output}: compared with {checked.gate.reference}")
-    for line in report_lines(checked.gate, checked.info, nodes=len(checked.model.graph.node)):
-        print(line)
-    print(f"{manifest_path(args.output)}: built in {manifest.build_seconds:.1f} s")
+    _report(args.output, manifest, nodes=len(checked.model.graph.node))
 
 
-def _why_no_tensorrt() -> str:
-    driver = gpu_driver()
-    missing = (
-        "this version cannot build TensorRT engines yet"
-        if driver.gpus
-        else f"TensorRT engines need an NVIDIA GPU, and {driver.problem}"
+def _build_engines(args: argparse.Namespace) -> None:
+    """One TensorRT engine for each size, or one for a range of sizes."""
+    if args.tuned_for is not None:
+        raise ExportError("--tuned-for is for --backend onnxruntime: TensorRT uses --rewrite")
+
+    # TensorRT is asked for by `target_at`, after the driver.
+    from export.engine import Request, target_at, write_engine
+    from export.stages import Stages
+    from export.trt_build import BuildOptions
+    from export.trt_cache import default_timing_cache
+
+    device = args.device or 0
+    target = target_at(device)
+    profile = _profile(args)
+    options = BuildOptions(
+        profile=profile,
+        optimization_level=3 if args.optimization_level is None else args.optimization_level,
+        workspace_mib=args.workspace,
+        portable=bool(args.portable),
+        device=device,
+        timing_cache=args.timing_cache
+        or default_timing_cache(target.trt.__version__, target.gpu.name),
     )
-    return f"{missing}: use --backend onnxruntime, which builds an ONNX artefact for any processor"
+    sizes: list[Size | None] = args.size or [None]
+    for size in sizes:
+        output = _output(args.output, size if len(sizes) > 1 else None)
+        command = _command(args, size, output)
+        with Stages(6) as stages:
+            source, fallbacks = _source(args, size, stages)
+            request = Request(options, tuple(args.rewrite or ()), command)
+            manifest = write_engine(
+                target,
+                source,
+                output,
+                request,
+                force=bool(args.force),
+                fallbacks=fallbacks if args.allow_fallback else (),
+                stages=stages,
+            )
+        _report(output, manifest, nodes=len(source.model.graph.node))
+
+
+def _source(
+    args: argparse.Namespace, size: Size | None, stages: Stages
+) -> tuple[Source, list[Fallback]]:
+    """The graph of one engine, and safer ways to say it."""
+    from export.engine import fallback_to_float32, fixed_size
+
+    given = graph_options(args, size=size)
+    if args.onnx is not None:
+        from export.artefact import source_from_onnx
+
+        # A size fixes what the file leaves free; everything else is in the file.
+        if fixed := sorted([*(given.keys() - {"height", "width"}), *(["time"] * bool(args.time))]):
+            raise ExportError(
+                f"--onnx came with {', '.join(fixed)}: the file has these already, leave them out"
+            )
+        source = source_from_onnx(args.onnx)
+        if size is not None:
+            source = fixed_size(source, size)
+        half = source.info.precision == "fp16"
+        return source, [fallback_to_float32(source)] if half else []
+
+    from export.tracing import source_from_checkpoint  # needs PyTorch
+    from export.wrapper import ExportOptions
+
+    if args.opt is not None:
+        given |= {"height": args.opt[0], "width": args.opt[1], "dynamic": True}
+    given.setdefault("precision", "fp16")
+    wanted = ExportOptions(**given)
+
+    def traced(**other: Any) -> Source:
+        return source_from_checkpoint(
+            args.weights, ExportOptions(**{**given, **other}), time_steps=args.time, stages=stages
+        )
+
+    source = traced()
+    fallbacks: list[Fallback] = []
+    if wanted.warp == "gridsample":
+        fallbacks.append(("warp by gather", lambda: traced(warp="gather")))
+    if wanted.precision == "fp16":
+        fallbacks.append(("fp32", lambda: traced(precision="fp32")))
+    return source, fallbacks
+
+
+def _profile(args: argparse.Namespace) -> Profile | None:
+    from export.trt_build import Profile
+
+    bounds = [args.min, args.opt, args.max]
+    if bounds == [None, None, None]:
+        if args.dynamic:
+            raise ExportError(
+                "--dynamic is for ONNX files: give --min, --opt and --max, between which one "
+                "engine takes any size"
+            )
+        return None
+    if None in bounds or args.size or args.dynamic:
+        raise ExportError("--min, --opt and --max go together, without --size and --dynamic")
+    return Profile(*bounds)
+
+
+def _output(path: Path, size: Size | None) -> Path:
+    """model.engine -> model_720x1280.engine, where there are several sizes."""
+    return path if size is None else path.with_stem(f"{path.stem}_{size[0]}x{size[1]}")
+
+
+def _command(args: argparse.Namespace, size: Size | None, output: Path) -> str:
+    """The command that builds this engine again."""
+    words = ["python", "-m", "export.build_engine"]
+    for name, value in vars(args).items():
+        if (
+            name in ("debug", "force", "size", "output", "backend")
+            or value is None
+            or value is False
+        ):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if name in ("min", "opt", "max"):
+            words.append(f"{value[0]}x{value[1]}")
+        elif isinstance(value, list):
+            words += value
+        elif value is not True:
+            words.append(str(value))
+    if size is not None:
+        words += ["--size", f"{size[0]}x{size[1]}"]
+    return shlex.join([*words, "--output", str(output)])
+
+
+def _report(output: Path, manifest: EngineManifest, *, nodes: int) -> None:
+    from export.verify import report_lines
+
+    print(f"{output}: compared with {manifest.gate.reference}")
+    for line in (
+        *report_lines(manifest.gate, manifest.model, nodes=nodes),
+        *_engine_lines(manifest),
+    ):
+        print(line)
+    print(f"{manifest_path(output)}: built in {manifest.build_seconds:.1f} s")
+
+
+def _engine_lines(manifest: EngineManifest) -> Iterator[str]:
+    build = manifest.engine
+    if build is None:
+        return
+    yield (
+        f"  TensorRT {build.tensorrt} for {build.gpu} ({build.compute_capability}), "
+        f"{build.device_memory_bytes / 2**20:.0f} MiB of the GPU for each stream"
+    )
+    if build.float32_tensors_seen is not None:
+        yield f"  {build.float32_tensors_seen} tensors seen as float32, as they must be"
+    if build.portable_slowdown is not None:
+        yield f"  portable, at {build.portable_slowdown:.2f}x the time of an engine for this GPU"
+    if build.fallback is not None:
+        yield f"  not as asked: {build.fallback}"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -82,6 +255,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "if it\npasses.",
         "python -m export.build_engine --weights demo --dynamic --backend onnxruntime "
         "--output model.onnx",
+        "python -m export.build_engine --weights demo --size 720x1280 1080x1920 "
+        "--output model.engine",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", metavar="FILE", help="checkpoint: .pth, .safetensors, or demo")
@@ -97,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         default="tensorrt",
         help="what will run the artefact (default tensorrt)",
     )
-    add_graph_arguments(parser)
+    add_graph_arguments(parser, several_sizes=True)
     parser.add_argument(
         "--tuned-for",
         choices=get_args(TunedFor),
@@ -105,7 +280,42 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "for fp32), any leaves it as exported (default for fp16, and better on CUDA)",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    _add_engine_arguments(parser.add_argument_group("with --backend tensorrt"))
     run_command(parser, _build, extra="export", expected=(ExportError,), argv=argv)
+
+
+def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
+    """What TensorRT alone knows; None where it was not given."""
+    for name, meaning in (("min", "smallest"), ("opt", "best"), ("max", "largest")):
+        group.add_argument(
+            f"--{name}", type=parse_size, metavar="HxW", help=f"{meaning} size of one engine"
+        )
+    group.add_argument(
+        "--optimization-level", type=int, metavar="0..5", help="time spent on tactics (default 3)"
+    )
+    group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory (default: all)")
+    group.add_argument(
+        "--portable",
+        action="store_const",
+        const=True,
+        help="for later releases of this TensorRT and any GPU from Ampere on; the cost is measured",
+    )
+    group.add_argument("--device", type=int, metavar="N", help="index of the GPU (default 0)")
+    group.add_argument(
+        "--rewrite", nargs="+", metavar="NAME", help="rewrites of the graph; see export.tuning_trt"
+    )
+    group.add_argument(
+        "--timing-cache", type=Path, metavar="FILE", help="default: one for each GPU, in ~/.cache"
+    )
+    group.add_argument(
+        "--force", action="store_const", const=True, help="build though it is up to date"
+    )
+    group.add_argument(
+        "--allow-fallback",
+        action="store_const",
+        const=True,
+        help="where an engine fails the gate try warps by gather, then fp32",
+    )
 
 
 if __name__ == "__main__":

@@ -106,6 +106,42 @@ def _layer_name(scopes: str) -> str:
     return modules[-1].removeprefix("network.") if modules else ""
 
 
+def in_float32(model: ModelProto) -> ModelProto:
+    """A copy that computes everything in float32 with the same weights; types alone change.
+
+    Of a float16 graph it is the reference: the rounding of its weights is kept, that between the
+    layers is gone.
+    """
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    for tensor in copied.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            values = numpy_helper.to_array(tensor).astype("float32")
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for node in copied.graph.node:
+        if node.op_type != "Cast":
+            continue
+        (to,) = (attribute for attribute in node.attribute if attribute.name == "to")
+        if to.i == TensorProto.FLOAT16:
+            to.i = TensorProto.FLOAT
+    del copied.graph.value_info[:]
+    return copied
+
+
+def with_size(model: ModelProto, height: int, width: int, *, axes: tuple[int, int]) -> ModelProto:
+    """A copy with the free height and width fixed; `axes` are theirs in images."""
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    for value in (*copied.graph.input, *copied.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        for axis, size in zip(axes, (height, width), strict=True):
+            if len(dims) > axis and not dims[axis].HasField("dim_value"):
+                dims[axis].dim_value = size  # Takes the place of the name, it is a oneof.
+    # What was inferred with free sizes would hide what is known now.
+    del copied.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(copied)
+
+
 def check(model: ModelProto) -> None:
     """Refuses a file that is not plain ONNX of opset 17.
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from tqdm import tqdm
+
+_FORMAT = "{desc:32.32} |{bar:24}| {n_fmt}/{total_fmt} {elapsed}"
 
 
 class Stages:
     """A progress bar with a step for each stage; shown only on a terminal."""
 
     def __init__(self, total: int, *, disable: bool | None = None) -> None:
-        self._bar: tqdm[None] = tqdm(
-            total=total,
-            disable=disable,
-            leave=False,
-            bar_format="{desc:24} |{bar:24}| {n_fmt}/{total_fmt} {elapsed}",
-        )
+        self._bar: tqdm[None] = tqdm(total=total, disable=disable, leave=False, bar_format=_FORMAT)
         self._running = False
 
     @classmethod
@@ -36,6 +35,20 @@ class Stages:
             self._bar.update()
         self._running = False
 
+    def refresh(self) -> None:
+        """Shows the time that has passed."""
+        self._bar.refresh()
+
+    @contextmanager
+    def phases(self) -> Iterator[Phases]:
+        """A second line for what TensorRT tells of its build."""
+        with tqdm(disable=self._bar.disable, leave=False, bar_format=_FORMAT, position=1) as bar:
+            yield Phases(bar)
+
+    def note(self, line: str) -> None:
+        """Prints a line for the user, above the bar."""
+        self._bar.write(line)
+
     def __enter__(self) -> Stages:
         return self
 
@@ -46,3 +59,43 @@ class Stages:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.close()
+
+
+class Phases:
+    """What TensorRT tells of its build; see `trt_base.Progress`. Phases nest, the last is shown.
+
+    Attributes:
+        cancelled: Set it to stop the build.
+        seen: Names of all phases so far.
+    """
+
+    def __init__(self, bar: tqdm[None]) -> None:
+        self.cancelled = False
+        self.seen: list[str] = []
+        self._bar = bar
+        self._open: dict[str, list[int]] = {}
+
+    def phase(self, name: str, parent: str | None, steps: int) -> None:
+        """A phase of so many steps begins."""
+        del parent  # The innermost is shown, whatever it belongs to.
+        self.seen.append(name)
+        self._open[name] = [0, steps]
+        self._show()
+
+    def step(self, name: str, step: int) -> None:
+        """A step of a phase is done."""
+        if name in self._open:
+            self._open[name][0] = step + 1
+            self._show()
+
+    def finished(self, name: str) -> None:
+        """A phase is over."""
+        self._open.pop(name, None)
+        self._show()
+
+    def _show(self) -> None:
+        if self._open:
+            name, (done, steps) = list(self._open.items())[-1]
+            self._bar.total = steps
+            self._bar.n = done
+            self._bar.set_description_str(name)

@@ -24,7 +24,7 @@ def _export(args: argparse.Namespace) -> None:
     from export.wrapper import ExportOptions
 
     check_folder(args.output)
-    options = ExportOptions(**graph_options(args))
+    options = ExportOptions(**graph_options(args, size=args.size))
     with Stages(len(STAGES)) as stages:
         checked = checked_from_checkpoint(
             args.weights, options, time_steps=args.time, stages=stages

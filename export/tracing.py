@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -19,7 +20,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from export import graph
-from export.artefact import Checked, finished
+from export.artefact import Checked, Source, finished
 from export.errors import ExportError
 from export.stages import Stages
 from export.verify import Run, gate, gate_cases, images_for, onnx_run
@@ -64,25 +65,57 @@ def checked_from_checkpoint(
         GateError: If the result is too far from PyTorch.
     """
     stages = stages or Stages.silent()
+    traced = _traced(weights, options, time_steps, stages)
+    model, info = finished(traced.source.model, traced.source.info, tuned_for)
+    stages.start(STAGES[3])
+    report = _compare_with_pytorch(model, info, traced, options)
+    stages.finish()
+    return Checked(model, info, report, traced.source.onnx_sha256)
+
+
+def source_from_checkpoint(
+    weights: str | Path,
+    options: ExportOptions,
+    *,
+    time_steps: TimeSteps | None = None,
+    stages: Stages | None = None,
+) -> Source:
+    """Loads, traces, rewrites; what is built from it is compared with fp32 PyTorch.
+
+    Args and errors as of `checked_from_checkpoint`.
+    """
+    return _traced(weights, options, time_steps, stages or Stages.silent()).source
+
+
+class _Traced(NamedTuple):
+    source: Source
+    network: IFRNet
+
+
+def _traced(
+    weights: str | Path, options: ExportOptions, time_steps: TimeSteps | None, stages: Stages
+) -> _Traced:
     stages.start(STAGES[0])
     try:
         checkpoint = load_checkpoint(weights, warp_lowering=options.warp)
     except CheckpointError as error:
         raise ExportError(str(error)) from error
-    known = time_steps or checkpoint.time_steps or probe_time_steps(checkpoint.network)
+    network = checkpoint.network
+    known = time_steps or checkpoint.time_steps or probe_time_steps(network)
     stages.start(STAGES[1])
-    model = _trace(wrap(checkpoint.network, options), options)
+    model = _trace(wrap(network, options), options)
     stages.start(STAGES[2])
     graph.lower_opset(model)
     graph.tidy(model)
     model.producer_name, model.producer_version = "ifrnet-deploy", __version__
     plain, info = finished(model, _describe(checkpoint, options, known), "any")
     onnx_sha256 = hashlib.sha256(plain.SerializeToString()).hexdigest()
-    model, info = finished(plain, info, tuned_for)
-    stages.start(STAGES[3])
-    report = _compare_with_pytorch(model, info, checkpoint.network, options)
+    # fp32 with GridSample is right, whatever was exported.
+    network.warp_lowering = "gridsample"
+    reference = wrap(network, replace(options, precision="fp32", warp="gridsample"))
+    name = f"PyTorch {torch.__version__} fp32"
     stages.finish()
-    return Checked(model, info, report, onnx_sha256)
+    return _Traced(Source(plain, info, onnx_sha256, _pytorch_run(reference, info), name), network)
 
 
 def _trace(module: nn.Module, options: ExportOptions) -> ModelProto:
@@ -114,6 +147,7 @@ def _describe(checkpoint: Checkpoint, options: ExportOptions, time_steps: TimeSt
         flow_scale=options.flow_scale,
         time_steps=time_steps,
         steps_per_call=options.timesteps,
+        pairs_per_call=options.batch,
         height=None if options.dynamic else options.height,
         width=None if options.dynamic else options.width,
         warp=options.warp,
@@ -123,29 +157,27 @@ def _describe(checkpoint: Checkpoint, options: ExportOptions, time_steps: TimeSt
 
 
 def _compare_with_pytorch(
-    model: ModelProto, info: ModelInfo, network: IFRNet, options: ExportOptions
+    model: ModelProto, info: ModelInfo, traced: _Traced, options: ExportOptions
 ) -> GateReport:
-    """ONNX Runtime against fp32 PyTorch with GridSample, whatever was exported.
+    """ONNX Runtime against PyTorch.
 
     ONNX Runtime computes float16 graphs in float32 on a CPU, so its figure proves the graph and
     its casts; what float16 itself costs is simulated in PyTorch and must pass too.
     """
-    network.warp_lowering = "gridsample"
-    reference = wrap(network, replace(options, precision="fp32", warp="gridsample"))
     candidates = {f"ONNX Runtime {onnxruntime.__version__}": onnx_run(model, info)}
     if info.precision == "fp16":
-        rounded = wrap(rounding_to_fp16(network), replace(options, precision="fp32"))
+        rounded = wrap(rounding_to_fp16(traced.network), replace(options, precision="fp32"))
         candidates["float16 simulated in PyTorch"] = _pytorch_run(rounded, info)
     return gate(
-        _pytorch_run(reference, info),
+        traced.source.reference,
         candidates,
         gate_cases(
             _gate_sizes(options),
-            steps_per_call=info.steps_per_call,
+            frames_per_call=info.frames_per_call,
             time_steps=info.time_steps,
         ),
         precision=info.precision,
-        reference_name=f"PyTorch {torch.__version__} fp32",
+        reference_name=traced.source.reference_name,
     )
 
 

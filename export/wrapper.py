@@ -31,7 +31,8 @@ class ExportOptions:
         io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
         precision: "fp32", or "fp16" with float32 islands.
         flow_scale: Relative size of the frame on which motion is estimated.
-        timesteps: Time steps of one call, T.
+        timesteps: Time steps of one pair in one call, T.
+        batch: Pairs in one call, N, each with a time step of its own; 1 where T > 1.
         dynamic: Height and width stay free.
         warp: How a warp is written.
     """
@@ -42,6 +43,7 @@ class ExportOptions:
     precision: Precision = "fp32"
     flow_scale: float = 1.0
     timesteps: int = 1
+    batch: int = 1
     dynamic: bool = False
     warp: Warp = "gridsample"
 
@@ -53,6 +55,13 @@ class ExportOptions:
                 )
         if not 1 <= self.timesteps <= MAXIMUM_STEPS:
             raise ExportError(f"{self.timesteps} time steps: use 1 to {MAXIMUM_STEPS}")
+        if not 1 <= self.batch <= MAXIMUM_STEPS:
+            raise ExportError(f"a batch of {self.batch} pairs: use 1 to {MAXIMUM_STEPS}")
+        if self.batch > 1 and self.timesteps > 1:
+            raise ExportError(
+                f"{self.batch} pairs with {self.timesteps} time steps each: use one of --batch "
+                "and --timesteps"
+            )
         if min(self.height, self.width) < MINIMUM_SIDE:
             raise ExportError(
                 f"size {self.height}x{self.width} is below {MINIMUM_SIDE}x{MINIMUM_SIDE}"
@@ -163,11 +172,12 @@ def rounding_to_fp16(network: IFRNet) -> IFRNet:
 
 def example_inputs(options: ExportOptions) -> dict[str, Tensor]:
     """Inputs by name, in order, of the shapes and types of the exported graph."""
-    steps = torch.arange(1, options.timesteps + 1) / (options.timesteps + 1)
+    rows = max(options.timesteps, options.batch)
+    steps = torch.arange(1, rows + 1) / (rows + 1)
     if options.io == "frames":
-        image = torch.zeros(1, options.height, options.width, 3, dtype=torch.uint8)
+        image = torch.zeros(options.batch, options.height, options.width, 3, dtype=torch.uint8)
     else:
-        image = torch.zeros(1, 3, options.height, options.width)
+        image = torch.zeros(options.batch, 3, options.height, options.width)
     timestep = steps.float().view(-1, 1, 1, 1)
     return dict(zip(INPUTS, (image, image.clone(), timestep), strict=True))
 

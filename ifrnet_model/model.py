@@ -107,7 +107,7 @@ class IFRNet(nn.Module):
         # runtime that adds a million float32 values one after the other is off in the fourth
         # digit (ONNX Runtime's ReduceMean is).
         mean = images.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
-        centred = (images - mean).view(-1, 3, height, width)
+        centred = (images - mean).reshape(-1, 3, height, width)
         scale = Fraction(flow_scale).limit_denominator(256)
         down = (size * scale.numerator // scale.denominator for size in (height, width))
         features = self.encoder(resize(centred, *down).to(dtype))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from runtime.backends.base import BackendName, Device
+from runtime.backends.base import BackendName
 from runtime.cli import command_parser, run_command
 
 
@@ -60,7 +60,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--backend", choices=get_args(BackendName), help="default: what the model's suffix means"
     )
-    parser.add_argument("--device", choices=get_args(Device), default="cpu")
+    parser.add_argument(
+        "--device",
+        metavar="cpu|cuda|cuda:N",
+        help="default: cpu for ONNX files, cuda for TensorRT engines",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
     run_command(parser, _interpolate, extra="video", argv=argv)
 

@@ -10,12 +10,12 @@ from typing import NoReturn
 from runtime.errors import InterpolationError
 
 
-def command_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with one example at the end of its help, and `--debug`."""
+def command_parser(prog: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    """A parser with examples at the end of its help, and `--debug`."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
-        epilog=f"example:\n  {example}",
+        epilog="\n  ".join(("example:" if len(examples) == 1 else "examples:", *examples)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -10,14 +12,26 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import Backend, BackendName, Device, open_backend
+from runtime.backends.base import Backend, BackendName, Image, OpenOptions, open_backend
+from runtime.device_arrays import DeviceFrame, device_view
 from runtime.errors import FrameError
-from runtime.frames import Frame, check_frame, check_pair, from_planes, padding, to_planes
+from runtime.frames import (
+    MINIMUM_SIDE,
+    Frame,
+    check_frame,
+    check_pair,
+    from_planes,
+    padding,
+    to_planes,
+)
 from runtime.manifest import ModelInfo
 
 MIDPOINT = 0.5
 _MAXIMUM_DEPTH = 6
 """Levels of recursion with midpoint-only weights: 64 times the frame rate."""
+
+_Job = tuple[Image, Image, float]
+"""Two images and the time step of the one that is wanted between them."""
 
 
 class Interpolator:
@@ -39,22 +53,30 @@ class Interpolator:
         model: str | Path,
         *,
         backend: BackendName | None = None,
-        device: Device = "cpu",
+        device: str | None = None,
         threads: int | None = None,
+        streams: int | None = None,
+        cuda_graph: bool | None = None,
     ) -> Interpolator:
         """Loads a model.
 
         Args:
-            model: An ONNX file of `export.to_onnx` or `export.build_engine`.
+            model: An artefact of `export.build_engine`, or an ONNX file of `export.to_onnx`.
             backend: What runs it; by default what the file's suffix means.
-            device: "cpu", or "cuda" with onnxruntime-gpu. Never replaced by another.
+            device: "cpu" (default for ONNX files; "cuda" with onnxruntime-gpu), "cuda" (default
+                for TensorRT engines) or "cuda:N". Never replaced by another.
             threads: Processors to use; by default all that this process may use.
+            streams: TensorRT: inferences that run at the same time on the GPU, each with working
+                memory of its own; default 1.
+            cuda_graph: TensorRT: replay recorded launches where the size is fixed; default True.
 
         Raises:
-            ModelError: If the file is missing, damaged or not one of ours.
+            ModelError: If the file is missing, damaged, not one of ours, or was built for
+                another machine.
             BackendError: If the backend or the device is not available.
         """
-        return cls(open_backend(model, backend=backend, device=device, threads=threads))
+        options = OpenOptions(device, threads, streams, cuda_graph)
+        return cls(open_backend(model, options, backend=backend))
 
     @property
     def info(self) -> ModelInfo:
@@ -95,20 +117,75 @@ class Interpolator:
         """
         check_pair(frame0, frame1)
         self._check_fits_model(frame0)
-        steps = [MIDPOINT] if timesteps is None else [float(t) for t in timesteps]
-        for t in steps:
-            if not 0.0 < t < 1.0:
-                raise FrameError(f"time step {t} is not inside (0, 1): 0 and 1 are the frames")
-        ends = self._to_model(frame0), self._to_model(frame1)
-        if self.info.time_steps == "midpoint":
-            made = self._by_recursion(*ends, steps)
-        else:
-            made = self._at_once(*ends, steps)
-        frames = [self._from_model(sample, frame0) for sample in made]
+        steps = _checked_steps(timesteps)
+        pair = self._put(frame0), self._put(frame1)
+        made = self._between([pair], steps)
+        frames = [self._from_model(sample, frame0) for sample in self._downloaded(made)]
         return frames[0] if timesteps is None else frames
 
+    def interpolate_on_device(
+        self,
+        frame0: object,
+        frame1: object,
+        *,
+        timesteps: Sequence[float] = (MIDPOINT,),
+        stream: int = 0,
+    ) -> list[DeviceFrame]:
+        """Makes frames from frames on the GPU, without a copy and without waiting.
+
+        All work is ordered with `stream`: it starts after what is queued there now, and what is
+        queued there later finds the result. The frames that come back belong to the caller; each
+        lives as long as the object, or an array made from it, does, beyond `close` too.
+
+        Args:
+            frame0: uint8 RGB (H, W, 3) on the GPU of this model, C-contiguous, with
+                `__cuda_array_interface__` or DLPack (PyTorch, CuPy, JAX, Numba).
+            frame1: The next frame.
+            timesteps: As in `interpolate`.
+            stream: A cudaStream_t as a number, 0 for the default stream; with PyTorch
+                `torch.cuda.current_stream().cuda_stream`.
+
+        Returns:
+            One frame for each time step: `torch.from_dlpack(frame)`, `cupy.asarray(frame)`.
+
+        Raises:
+            FrameError: If frames or time steps do not fit each other or the model, or the model
+                has float I/O.
+            BackendError: If the model does not run on a GPU through TensorRT, or fails.
+        """
+        views = [
+            device_view(frame, stream=stream, what=what)
+            for frame, what in ((frame0, "frame0"), (frame1, "frame1"))
+        ]
+        first, second = views
+        for view, what in zip(views, ("frame0", "frame1"), strict=True):
+            if len(view.shape) != 3 or view.shape[2] != 3 or min(view.shape[:2]) < MINIMUM_SIDE:
+                raise FrameError(
+                    f"{what} has shape {view.shape}: expected RGB (H, W, 3), at least "
+                    f"{MINIMUM_SIDE}x{MINIMUM_SIDE}"
+                )
+        if (first.shape, first.dtype) != (second.shape, second.dtype):
+            raise FrameError(
+                f"frame0 is {first.dtype} {first.shape}, frame1 is {second.dtype} "
+                f"{second.shape}: both must be alike"
+            )
+        if self.info.io != "frames":
+            raise FrameError(
+                "this model has float I/O, whose conversion runs on the host: "
+                "build it with --io frames to hand over frames on the GPU"
+            )
+        self._check_size_and_type(first.shape[0], first.shape[1], first.dtype)
+        steps = _checked_steps(timesteps)
+        pair = tuple(self._backend.put_device(view, stream) for view in views)
+        made = self._between([(pair[0], pair[1])], steps)
+        return [self._backend.hand_over(image, stream) for image in made]
+
     def stream(self, frames: Iterable[Frame], *, factor: int = 2) -> Iterator[Frame]:
-        """Multiplies the frame rate of a stream, lazily, holding two frames at a time.
+        """Multiplies the frame rate of a stream, lazily, in bounded memory.
+
+        On a processor two frames are held at a time. On a GPU the next frames are read, and sent
+        up, while earlier ones are computed: up to two pairs ahead, and one more for each stream;
+        where every frame must come out as soon as its successor is there, call `interpolate`.
 
         Args:
             frames: The stream; all frames of one size and type.
@@ -154,22 +231,50 @@ class Interpolator:
         self.close()
 
     def _stream(self, frames: Iterator[Frame], steps: tuple[float, ...]) -> Iterator[Frame]:
-        previous: Frame | None = None
-        for frame in frames:
-            if previous is None:
-                check_frame(frame, "frame0")
-            elif steps:
-                yield from self.interpolate(previous, frame, timesteps=steps)
-            yield frame
-            previous = frame
+        first = next(frames, None)
+        if first is None:
+            return
+        check_frame(first, "frame0")
+        if not steps:
+            yield first
+            yield from frames
+            return
+        self._check_fits_model(first)
+        yield first
+        queued: deque[tuple[list[Callable[[], NDArray[Any]]], Frame]] = deque()
+        per_call = self.info.pairs_per_call
+        previous, image = first, self._put(first)
+        while True:
+            # As many pairs as one call of the model takes; fewer at the end.
+            group: list[tuple[Frame, Image]] = []
+            for frame in itertools.islice(frames, per_call):
+                check_pair(previous, frame)
+                group.append((frame, self._put(frame)))
+                previous = frame
+            images = [image, *(put for _, put in group)]
+            if group:
+                made = self._between(list(itertools.pairwise(images)), steps)
+                for frame, _ in group:
+                    waits = [self._backend.download(next(made)) for _ in steps]
+                    queued.append((waits, frame))
+                image = images[-1]
+            while queued and (not group or len(queued) > self._backend.lookahead * per_call):
+                waits, frame = queued.popleft()
+                for wait in waits:
+                    yield self._from_model(wait(), first)
+                yield frame
+            if not group:
+                return
 
     def _check_fits_model(self, frame: Frame) -> None:
-        height, width = frame.shape[:2]
+        self._check_size_and_type(frame.shape[0], frame.shape[1], frame.dtype)
+
+    def _check_size_and_type(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         info = self.info
         if info.io == "frames":
-            if frame.dtype != np.uint8:
+            if dtype != np.uint8:
                 raise FrameError(
-                    f"frames are {frame.dtype}, this model takes uint8: convert them, "
+                    f"frames are {dtype}, this model takes uint8: convert them, "
                     "or export with --io float to keep their depth"
                 )
             fed = (height, width)
@@ -182,10 +287,10 @@ class Interpolator:
                 f"{info.height}x{info.width}: export with --size {height}x{width} or --dynamic"
             )
 
-    def _to_model(self, frame: Frame) -> NDArray[Any]:
+    def _put(self, frame: Frame) -> Image:
         if self.info.io == "frames":
-            return np.ascontiguousarray(frame)[None]
-        return to_planes(frame, self.info.divisor)
+            return self._backend.put(np.ascontiguousarray(frame)[None])
+        return self._backend.put(to_planes(frame, self.info.divisor))
 
     def _from_model(self, sample: NDArray[Any], like: Frame) -> Frame:
         if self.info.io == "frames":
@@ -193,33 +298,79 @@ class Interpolator:
             return frame
         return from_planes(sample[0], like, self.info.divisor)
 
-    def _at_once(
-        self, img0: NDArray[Any], img1: NDArray[Any], steps: Sequence[float]
-    ) -> Iterator[NDArray[Any]]:
-        """Runs the model with as many steps at a time as it was exported for."""
-        per_call = self.info.steps_per_call
-        for start in range(0, len(steps), per_call):
-            wanted = steps[start : start + per_call]
-            full = [*wanted, *[wanted[-1]] * (per_call - len(wanted))]
-            timestep = np.array(full, dtype=np.float32).reshape(-1, 1, 1, 1)
-            samples = self._backend.run(img0, img1, timestep)
-            yield from (samples[k : k + 1] for k in range(len(wanted)))
+    def _downloaded(self, images: Iterator[Image]) -> Iterator[NDArray[Any]]:
+        """Waits for images in order, while those that follow are computed and come down."""
+        under_way: deque[Callable[[], NDArray[Any]]] = deque()
+        for image in images:
+            under_way.append(self._backend.download(image))
+            if len(under_way) > self._backend.lookahead:
+                yield under_way.popleft()()
+        while under_way:
+            yield under_way.popleft()()
+
+    def _between(
+        self, pairs: Sequence[tuple[Image, Image]], steps: Sequence[float]
+    ) -> Iterator[Image]:
+        """All images wanted between each pair, pair by pair, in the order of `steps`."""
+        if self.info.time_steps == "midpoint":
+            return self._by_recursion(pairs, steps)
+        return self._made((*pair, t) for pair in pairs for t in steps)
+
+    def _made(self, jobs: Iterable[_Job]) -> Iterator[Image]:
+        """Runs the model with as many jobs at a time as one call takes; one image for each.
+
+        A call that is not full is filled up with its last job.
+        """
+        several_steps = self.info.steps_per_call > 1
+        per_call = self.info.frames_per_call
+        # The time steps of one call are those of one pair; otherwise jobs mix as they come.
+        for _, alike in itertools.groupby(
+            jobs, key=lambda job: (id(job[0]), id(job[1])) if several_steps else None
+        ):
+            while wanted := list(itertools.islice(alike, per_call)):
+                full = [*wanted, *[wanted[-1]] * (per_call - len(wanted))]
+                timestep = np.array([t for *_, t in full], dtype=np.float32).reshape(-1, 1, 1, 1)
+                pairs = [(image0, image1) for image0, image1, _ in full]
+                images = self._backend.submit(pairs[:1] if several_steps else pairs, timestep)
+                yield from images[: len(wanted)]
 
     def _by_recursion(
-        self, img0: NDArray[Any], img1: NDArray[Any], steps: Sequence[float]
-    ) -> Iterator[NDArray[Any]]:
-        """The middle of the middle: each frame on the way is made once."""
-        known: dict[float, NDArray[Any]] = {0.0: img0, 1.0: img1}
+        self, pairs: Sequence[tuple[Image, Image]], steps: Sequence[float]
+    ) -> Iterator[Image]:
+        """The middle of the middle: each image on the way is made once, a level at a time."""
+        known: list[dict[float, Image]] = [{0.0: image0, 1.0: image1} for image0, image1 in pairs]
+        for half, level in _levels(steps):
+            made = self._made(
+                (images[t - half], images[t + half], MIDPOINT) for images in known for t in level
+            )
+            # zip asks for the images in the very order in which their jobs were given.
+            for images in known:
+                images.update(zip(level, itertools.islice(made, len(level)), strict=True))
+        return (images[t] for images in known for t in steps)
 
-        def frame_at(t: float) -> NDArray[Any]:
-            if t not in known:
-                half = 0.5 ** _recursion_depth(t)
-                ends = frame_at(t - half), frame_at(t + half)
-                (known[t],) = self._at_once(*ends, [MIDPOINT])
-            return known[t]
 
-        for t in steps:
-            yield frame_at(t)
+def _checked_steps(timesteps: Sequence[float] | None) -> list[float]:
+    steps = [MIDPOINT] if timesteps is None else [float(t) for t in timesteps]
+    for t in steps:
+        if not 0.0 < t < 1.0:
+            raise FrameError(f"time step {t} is not inside (0, 1): 0 and 1 are the frames")
+    return steps
+
+
+def _levels(steps: Sequence[float]) -> Iterator[tuple[float, list[float]]]:
+    """What recursion makes on the way to `steps`: half the distance of a level, its time steps."""
+    needed: dict[int, set[float]] = {}
+    wanted = set(steps)
+    while wanted:
+        t = wanted.pop()
+        depth = _recursion_depth(t)
+        if t in needed.setdefault(depth, set()):
+            continue
+        needed[depth].add(t)
+        half = 0.5**depth
+        wanted |= {end for end in (t - half, t + half) if 0.0 < end < 1.0}
+    for depth in sorted(needed):
+        yield 0.5**depth, sorted(needed[depth])
 
 
 def _recursion_depth(t: float) -> int:

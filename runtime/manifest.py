@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 PROPERTY_PREFIX = "ifrnet."
 """Our keys in `metadata_props`; other tools' keys are left alone."""
 
+_NUMBERS = ("format_version", "divisor", "steps_per_call", "pairs_per_call", "height", "width")
+
 Precision = Literal["fp32", "fp16"]
 IOKind = Literal["float", "frames"]
 TimeSteps = Literal["midpoint", "arbitrary"]
@@ -42,7 +44,8 @@ class ModelInfo:
         divisor: Height and width inside the network are multiples of it.
         flow_scale: Relative size of the frame on which motion is estimated.
         time_steps: "midpoint": the weights know t = 1/2 only; "arbitrary": any t in (0, 1).
-        steps_per_call: Time steps of one call (T).
+        steps_per_call: Time steps of one pair in one call (T).
+        pairs_per_call: Pairs of one call (N), each with a time step of its own; 1 where T > 1.
         height: Of the frames; None where height and width are free.
         width: As `height`.
         warp: "gridsample" or "gather".
@@ -58,6 +61,7 @@ class ModelInfo:
     flow_scale: float
     time_steps: TimeSteps
     steps_per_call: int
+    pairs_per_call: int
     height: int | None
     width: int | None
     warp: Warp
@@ -80,9 +84,22 @@ class ModelInfo:
                 )
         if (self.height is None) != (self.width is None):
             raise ModelError("the model fixes one of height and width only: export it again")
-        numbers = (self.divisor, self.steps_per_call, self.height or 1, self.width or 1)
+        numbers = (
+            self.divisor,
+            self.steps_per_call,
+            self.pairs_per_call,
+            self.height or 1,
+            self.width or 1,
+        )
         if min(numbers) < 1 or not self.flow_scale > 0:
             raise ModelError("the model's metadata holds sizes below 1: export it again")
+        if self.steps_per_call > 1 and self.pairs_per_call > 1:
+            raise ModelError("the model has several pairs and several time steps: export it again")
+
+    @property
+    def frames_per_call(self) -> int:
+        """Frames that one call makes (B)."""
+        return max(self.steps_per_call, self.pairs_per_call)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -116,7 +133,7 @@ class ModelInfo:
             )
         parsed: dict[str, Any] = dict(ours)
         try:
-            for key in ("format_version", "divisor", "steps_per_call", "height", "width"):
+            for key in _NUMBERS:
                 if key in parsed:
                     parsed[key] = int(parsed[key])
             parsed["flow_scale"] = float(parsed["flow_scale"])
@@ -156,18 +173,58 @@ class GateReport:
 
 
 @dataclass(frozen=True)
+class EngineBuild:
+    """How a TensorRT engine was built, and where alone it runs.
+
+    Attributes:
+        tensorrt: Version of TensorRT.
+        gpu: Name of the GPU.
+        compute_capability: Of the GPU, for example "9.0".
+        driver: The CUDA version of the driver.
+        portable: Runs in later releases of the same major version, on GPUs from Ampere on.
+        flags: Options of the build: optimisation level, workspace, rewrites of the graph.
+        profile: "min", "opt" and "max" as [height, width] where sizes are free, else None.
+        key: Hash of everything that the engine depends on.
+        depends_on: That everything, by name.
+        command: Builds it again.
+        fallback: Why the engine is not what was asked for, where it is not.
+        device_memory_bytes: What a context takes of the GPU, without weights.
+        float32_tensors_seen: Of a float16 engine: how many tensors of its float32 islands the
+            engine inspector shows as float32; None where the engine is strongly typed.
+        portable_slowdown: Time of a pair over that of an engine for this GPU and version alone;
+            None where it is not portable.
+    """
+
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    driver: str | None
+    portable: bool
+    flags: dict[str, Any]
+    profile: dict[str, list[int]] | None
+    key: str
+    depends_on: dict[str, Any]
+    command: str
+    fallback: str | None
+    device_memory_bytes: int
+    float32_tensors_seen: int | None
+    portable_slowdown: float | None
+
+
+@dataclass(frozen=True)
 class EngineManifest:
     """The record beside an artefact: what it is, what it was built from, what it measured.
 
     Attributes:
         model: The artefact's self-description.
-        backend: The backend that runs it ("onnxruntime").
+        backend: The backend that runs it ("onnxruntime" or "tensorrt").
         artefact_sha256: Hash of the artefact itself.
         onnx_sha256: Hash of the ONNX file that it was built from.
         versions: Versions of what built and checked it.
         machine: Where it was built.
         build_seconds: How long the build took, gate included.
         gate: What the gate measured.
+        engine: How it was built, where it is a TensorRT engine.
     """
 
     model: ModelInfo
@@ -178,6 +235,7 @@ class EngineManifest:
     machine: dict[str, Any]
     build_seconds: float
     gate: GateReport
+    engine: EngineBuild | None = None
 
     def write(self, artefact: Path) -> Path:
         """Writes the manifest of `artefact` beside it, whole or not at all; returns its path."""
@@ -200,7 +258,11 @@ class EngineManifest:
             version = {"format_version": values["format_version"]}
             model = ModelInfo.from_dict({**values["model"], **version}, source=str(path))
             gate = _build(GateReport, {**values["gate"], **version}, str(path))
-            manifest = _build(cls, {**values, "model": model, "gate": gate}, str(path))
+            engine = values["engine"]
+            if engine is not None:
+                engine = _build(EngineBuild, {**engine, **version}, str(path))
+            read = {**values, "model": model, "gate": gate, "engine": engine}
+            manifest = _build(cls, read, str(path))
         except FileNotFoundError as error:
             raise ModelError(
                 f"{path} is missing: keep it beside {artefact.name}, or build the artefact again"

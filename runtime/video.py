@@ -17,7 +17,7 @@ import av
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from runtime.backends.base import BackendName, Device
+from runtime.backends.base import BackendName
 from runtime.colour import frame_from_rgb, matrix_of, range_of, reformatted, rgb_from_frame
 from runtime.errors import VideoError
 from runtime.files import written_beside
@@ -60,7 +60,7 @@ def interpolate_video(
     model: str | Path | Interpolator,
     factor: int = 2,
     backend: BackendName | None = None,
-    device: Device = "cpu",
+    device: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> VideoReport:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import gpu_fakes
 import numpy as np
 import onnx
 import pytest
@@ -15,11 +17,14 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from export.artefact import Checked, write_onnx
+from export.artefact import Checked, Source, source_from_model, write_onnx
+from export.engine import Request, target_at, write_engine
 from export.tracing import checked_from_checkpoint
+from export.trt_build import BuildOptions
 from export.verify import moving_frames
 from export.wrapper import ExportOptions
 from ifrnet_model import VARIANTS, IFRNet, load_checkpoint
+from runtime.manifest import manifest_path
 
 # No deadline: machines differ. The same examples in every CI run: a red one can be looked into.
 settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
@@ -98,6 +103,73 @@ def midpoint_model(
     path = tmp_path_factory.mktemp("midpoint") / "midpoint.onnx"
     write_onnx(export(midpoint_checkpoint, height=50, width=70).model, path)
     return path
+
+
+GRAPHS: dict[str, dict[str, object]] = {
+    "frames": {},
+    "fp16": {"precision": "fp16"},
+    "float": {"height": 48, "width": 64, "io": "float"},
+    "three": {"timesteps": 3},
+    "batch": {"batch": 2},
+    "dynamic": {"height": 64, "width": 80, "dynamic": True},
+}
+
+
+@pytest.fixture(scope="session")
+def sources(export: Export, midpoint_checkpoint: Path) -> dict[str, Source]:
+    """What engines are built from. Before any fake is in place: PyTorch looks for tensorrt."""
+    made = {name: export(**{"height": 50, "width": 70, **o}) for name, o in GRAPHS.items()}
+    made["midpoint"] = export(midpoint_checkpoint, height=50, width=70)
+    return {
+        name: source_from_model(one.model, one.info, one.onnx_sha256) for name, one in made.items()
+    }
+
+
+@pytest.fixture(params=gpu_fakes.VERSIONS)
+def trt(
+    request: pytest.FixtureRequest, sources: object, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A machine with a GPU, for each generation of TensorRT; see gpu_fakes."""
+    del sources
+    with gpu_fakes.machine(request.param, monkeypatch) as module:
+        yield module
+
+
+@pytest.fixture
+def trt10(sources: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A machine with a GPU and TensorRT 10.3."""
+    del sources
+    with gpu_fakes.machine("10.3.0", monkeypatch) as module:
+        yield module
+
+
+@pytest.fixture(scope="session")
+def built_engines() -> dict[object, tuple[bytes, bytes]]:
+    """Engines and manifests that tests have built, each once a session."""
+    return {}
+
+
+@pytest.fixture
+def engine(
+    tmp_path: Path,
+    sources: dict[str, Source],
+    built_engines: dict[object, tuple[bytes, bytes]],
+) -> Callable[..., Path]:
+    """Builds an engine from one of the graphs with the TensorRT of the test."""
+
+    def build(graph: str = "frames", **options: object) -> Path:
+        path = tmp_path / f"{graph}.engine"
+        target = target_at(0)
+        key = (target.trt.__version__, graph, *sorted(options.items()))
+        if key not in built_engines:
+            request = Request(BuildOptions(**options), command="rebuild it")  # type: ignore[arg-type]
+            write_engine(target, sources[graph], path, request)
+            built_engines[key] = path.read_bytes(), manifest_path(path).read_bytes()
+        for file, content in zip((path, manifest_path(path)), built_engines[key], strict=True):
+            file.write_bytes(content)
+        return path
+
+    return build
 
 
 @pytest.fixture

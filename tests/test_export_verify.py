@@ -9,7 +9,7 @@ from ifrnet_model import layers
 
 
 def cases():
-    return gate_cases([(64, 80)], steps_per_call=1, time_steps="arbitrary")
+    return gate_cases([(64, 80)], frames_per_call=1, time_steps="arbitrary")
 
 
 def run_of(network):
@@ -42,11 +42,11 @@ def test_moving_frames_of_the_smallest_size():
 
 
 def test_cases_reach_tens_of_pixels_and_leave_the_middle():
-    small, large = gate_cases([(256, 448)], steps_per_call=1, time_steps="arbitrary")
+    small, large = gate_cases([(256, 448)], frames_per_call=1, time_steps="arbitrary")
     assert small.timesteps == (0.5,)
     assert large.motion == pytest.approx(44.8)
     assert large.timesteps == (0.25,)
-    _, large = gate_cases([(1080, 1920)], steps_per_call=3, time_steps="midpoint")
+    _, large = gate_cases([(1080, 1920)], frames_per_call=3, time_steps="midpoint")
     assert large.motion == 128
     assert large.timesteps == (0.25, 0.5, 0.75)
 
@@ -87,7 +87,7 @@ def shifted(image, flow, lowering="gridsample"):
 def test_the_gate_refuses_a_faulty_warp(monkeypatch, demo_network, fault):
     reference = run_of(demo_network)
     # 256x448, for float16 coordinates cost more the larger the frame is.
-    only = gate_cases([(256, 448)], steps_per_call=1, time_steps="arbitrary")[1:]
+    only = gate_cases([(256, 448)], frames_per_call=1, time_steps="arbitrary")[1:]
 
     def broken(*inputs):
         with monkeypatch.context() as patch:

@@ -139,7 +139,7 @@ def test_a_provider_that_falls_back_is_an_error(models, monkeypatch):
     ("options", "error", "message"),
     [
         ({"backend": "caffe"}, BackendError, "use one of onnxruntime"),
-        ({"device": "tpu"}, BackendError, "use one of cpu, cuda"),
+        ({"device": "tpu"}, BackendError, "use cpu, cuda or cuda:N"),
         ({"threads": 0}, BackendError, "use 1 or more"),
     ],
 )

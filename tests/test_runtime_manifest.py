@@ -15,6 +15,7 @@ INFO = ModelInfo(
     flow_scale=0.8,
     time_steps="arbitrary",
     steps_per_call=3,
+    pairs_per_call=1,
     height=720,
     width=1280,
     warp="gridsample",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import Device
+from runtime.backends.base import HostBackend, OpenOptions
 from runtime.backends.external_data import has_external_data
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_processors
@@ -18,10 +18,10 @@ from runtime.manifest import EngineManifest, ModelInfo, manifest_path
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(HostBackend):
     """One ONNX Runtime session. `run` may be called from several threads at once."""
 
-    def __init__(self, session: Any, info: ModelInfo, *, device: Device) -> None:
+    def __init__(self, session: Any, info: ModelInfo, *, device: str) -> None:
         self.name = f"onnxruntime {device}"
         self.info = info
         self._session = session
@@ -45,8 +45,8 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def open_model(path: Path, *, device: Device, threads: int | None) -> OnnxRuntimeBackend:
-    """Loads an ONNX file of ours on `device`.
+def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend:
+    """Loads an ONNX file of ours, by default on the processor.
 
     A manifest beside the file must be the file's own. A file that names others for its weights
     is refused: it could read anything on this machine.
@@ -55,8 +55,12 @@ def open_model(path: Path, *, device: Device, threads: int | None) -> OnnxRuntim
         ModelError: If the file is damaged or not one of ours.
         BackendError: If ONNX Runtime or the provider for `device` is not available.
     """
+    for name in ("streams", "cuda_graph"):
+        options.refuse(name, "belongs to TensorRT engines: leave it out")
+    device = options.device or "cpu"
+    kind, _, index = device.partition(":")
     ort = _import_onnxruntime()
-    provider = _PROVIDERS[device]
+    provider = _PROVIDERS[kind]
     if provider not in ort.get_available_providers():
         raise BackendError(
             f"{provider} was asked for, this ONNX Runtime offers "
@@ -73,8 +77,10 @@ def open_model(path: Path, *, device: Device, threads: int | None) -> OnnxRuntim
     if external:
         raise ModelError(f"{path} names other files for its weights: a model of ours is one file")
     try:
-        options = _session_options(ort, threads)
-        session = ort.InferenceSession(content, sess_options=options, providers=[provider])
+        chosen = (provider, {"device_id": index}) if index else provider
+        session = ort.InferenceSession(
+            content, sess_options=_session_options(ort, options.threads), providers=[chosen]
+        )
     except Exception as error:  # ONNX Runtime's classes share no base but this one.
         raise ModelError(
             f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)}): export it again"
@@ -119,8 +125,12 @@ def _check_interface(session: Any, info: ModelInfo, path: Path) -> None:
     if found != expected:
         raise ModelError(f"{path} has {found}, its metadata promises {expected}: export it again")
     height, width = info.size or (None, None)
-    image = (None, height, width, 3) if info.io == "frames" else (None, 3, height, width)
-    promised = {"img0": image, "img1": image, "timestep": (info.steps_per_call, 1, 1, 1)}
+    image = (height, width, 3) if info.io == "frames" else (3, height, width)
+    promised = {
+        "img0": (info.pairs_per_call, *image),
+        "img1": (info.pairs_per_call, *image),
+        "timestep": (info.frames_per_call, 1, 1, 1),
+    }
     for port in session.get_inputs():
         wanted, shape = promised[port.name], tuple(port.shape)
         fits = (w is None or w == s for w, s in zip(wanted, shape, strict=False))

@@ -1,0 +1,238 @@
+"""A plain ONNX graph -> a serialised TensorRT engine, on the machine that will run it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import onnx
+from onnx import ModelProto
+
+from export import trt_cache
+from export.errors import ExportError
+from export.stages import Stages
+from export.trt_base import Generation, generation_of
+from runtime.backends.cuda import Cuda
+from runtime.backends.trt_engine import logger_for
+
+FREE_AXES = {"frames": (1, 2), "float": (2, 3)}
+"""Height and width among the axes of img0, by I/O kind."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes (height, width) of one engine whose sizes are free: the fastest at `opt`."""
+
+    min: tuple[int, int]
+    opt: tuple[int, int]
+    max: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        for low, middle, high in zip(self.min, self.opt, self.max, strict=True):
+            if not low <= middle <= high:
+                shown = ", ".join(
+                    f"--{name} {size[0]}x{size[1]}" for name, size in asdict(self).items()
+                )
+                raise ExportError(f"the sizes are not in order ({shown}): min <= opt <= max")
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an engine is built.
+
+    Attributes:
+        profile: Sizes, where the graph leaves them free.
+        optimization_level: 0 to 5: how long TensorRT looks for faster kernels.
+        workspace_mib: Scratch memory that kernels may take; None for all of the GPU's.
+        portable: For later releases of the same major version and any GPU from Ampere on.
+        device: Index of the GPU.
+        timing_cache: A file that makes further builds faster; None for none.
+    """
+
+    profile: Profile | None = None
+    optimization_level: int = 3
+    workspace_mib: int | None = None
+    portable: bool = False
+    device: int = 0
+    timing_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.optimization_level <= 5:
+            raise ExportError(f"--optimization-level is {self.optimization_level}: use 0 to 5")
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise ExportError(f"--workspace is {self.workspace_mib} MiB: use 1 or more")
+
+    def flags(self) -> dict[str, Any]:
+        """What of this changes the engine, besides the profile."""
+        return {
+            "optimization_level": self.optimization_level,
+            "workspace_mib": self.workspace_mib,
+            "portable": self.portable,
+            # float32 means float32: TF32 would round the inputs of convolutions to 10 bits.
+            "tf32": False,
+        }
+
+
+class Built(NamedTuple):
+    """A serialised engine.
+
+    Attributes:
+        plan: What TensorRT deserialises.
+        seconds: How long TensorRT took.
+        notes: What the user should know, for example that the timing cache was damaged.
+    """
+
+    plan: bytes
+    seconds: float
+    notes: list[str]
+
+
+def engine_from_onnx(
+    trt: Any, model: ModelProto, options: BuildOptions, *, stages: Stages | None = None
+) -> Built:
+    """Parses and builds.
+
+    Args:
+        trt: The module `tensorrt`.
+        model: Plain ONNX of ours; where it leaves sizes free, `options.profile` is needed.
+        options: How.
+        stages: Shows the phases of the build.
+
+    Raises:
+        ExportError: If TensorRT cannot parse or build it; holds all that TensorRT said.
+        KeyboardInterrupt: After the build was stopped.
+    """
+    generation = generation_of(trt)
+    log = logger_for(trt)
+    notes: list[str] = []
+    gpu = Cuda(options.device)
+    with gpu.current():
+        builder = trt.Builder(log)
+        network = generation.create_network(builder)
+        # It must outlive the build: the network refers to its weights.
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse(model.SerializeToString()):
+            raise ExportError(_parser_said(parser, trt.__version__))
+        config = builder.create_builder_config()
+        _configure(trt, builder, network, config, options)
+        generation.keep_types(network, config, tensor_types(model))
+        _use_timing_cache(config, options.timing_cache, notes)
+        started = time.perf_counter()
+
+        def build() -> Any:
+            with gpu.current():  # Each thread has a device of its own.
+                return builder.build_serialized_network(network, config)
+
+        plan = _watched(generation, config, build, stages or Stages.silent())
+        seconds = time.perf_counter() - started
+        if plan is None:
+            said = "; ".join(log.errors) or "it gave no reason"
+            raise ExportError(
+                f"TensorRT {trt.__version__} could not build the engine ({said}): "
+                "give it more --workspace, a smaller --size, or free memory on the GPU"
+            )
+        if options.timing_cache is not None:
+            cache = bytes(config.get_timing_cache().serialize())
+            trt_cache.write_timing_cache(options.timing_cache, cache)
+        return Built(bytes(plan), seconds, notes)
+
+
+def tensor_types(model: ModelProto) -> dict[str, int]:
+    """The element type (of TensorProto) of every tensor of a graph by name."""
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.value_info, *graph.input, *graph.output)
+    }
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def _configure(trt: Any, builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.builder_optimization_level = options.optimization_level
+    # The inspector can then tell the type of every tensor; costs nothing at run time.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    if options.portable:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    images = [network.get_input(k) for k in range(network.num_inputs)]
+    free = [image for image in images if -1 in tuple(image.shape)]
+    if not free:
+        if options.profile is not None:
+            raise ExportError("the graph has a fixed size: leave out --min, --opt and --max")
+        return
+    if options.profile is None:
+        raise ExportError("the graph leaves sizes free: give --min, --opt and --max, or --size")
+    profile = builder.create_optimization_profile()
+    for image in free:
+        shapes = []
+        for size in (options.profile.min, options.profile.opt, options.profile.max):
+            axes = iter(size)
+            shapes.append(tuple(next(axes) if n == -1 else n for n in tuple(image.shape)))
+        profile.set_shape(image.name, *shapes)
+    config.add_optimization_profile(profile)
+
+
+def _use_timing_cache(config: Any, path: Path | None, notes: list[str]) -> None:
+    if path is None:
+        return
+    content, note = trt_cache.read_timing_cache(path)
+    notes += [note] if note else []
+    # TensorRT itself refuses what another version or another GPU wrote; then it starts afresh.
+    if not config.set_timing_cache(config.create_timing_cache(content), False):
+        notes.append(f"the timing cache {path} is of another machine: starting a new one")
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _watched(generation: Generation, config: Any, build: Callable[[], Any], stages: Stages) -> Any:
+    """Runs a build in a thread of its own, for Python hears of Ctrl-C in this one only."""
+    result: list[Any] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(build())
+        except BaseException as error:
+            failure.append(error)
+
+    with stages.phases() as progress, generation.watched(config, progress):
+        thread = threading.Thread(target=work, name="TensorRT build", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(0.2)
+                stages.refresh()
+        except KeyboardInterrupt:
+            if not generation.can_be_cancelled:
+                # Nothing is on disk yet, and nothing can stop it but the end of the process.
+                print("\ninterrupted: this TensorRT cannot be stopped, leaving", file=sys.stderr)
+                sys.stderr.flush()
+                os._exit(130)
+            progress.cancelled = True
+            thread.join()
+            raise
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def _parser_said(parser: Any, version: str) -> str:
+    """Every error of the parser with the node it concerns."""
+    said = []
+    for k in range(parser.num_errors):
+        error = parser.get_error(k)
+        # Names came with TensorRT 10; before, there is the index.
+        name = error.node_name() if hasattr(error, "node_name") else f"number {error.node()}"
+        said.append(f"node {name}: {error.desc()} ({error.code()})")
+    return (
+        f"TensorRT {version} cannot parse the graph ({'; '.join(said) or 'no reason given'}): "
+        "try --warp gather, or use --backend onnxruntime"
+    )

@@ -1,0 +1,80 @@
+"""What makes the next build shorter: a timing cache that is whole, and a key that tells when an
+engine is up to date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import ModelError
+from runtime.files import written_beside
+from runtime.manifest import EngineManifest
+
+_MAGIC = b"ifrnet-timing-1\n"
+_DIGEST = 32
+
+
+def default_timing_cache(version: str, gpu: str) -> Path:
+    """Where the timing cache of one TensorRT and one kind of GPU lies."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    name = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{version}-{gpu}")
+    return Path(folder) / "ifrnet-deploy" / f"timing-{name}.cache"
+
+
+def read_timing_cache(path: Path) -> tuple[bytes, str | None]:
+    """The cache's content, empty where there is none, and what is wrong with it if anything is.
+
+    TensorRT aborts the process over a corrupt one, hence the checksum.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return b"", None
+    except OSError as error:
+        return b"", f"the timing cache {path} cannot be read ({error}): building without it"
+    digest, payload = content[len(_MAGIC) :][:_DIGEST], content[len(_MAGIC) + _DIGEST :]
+    if not content.startswith(_MAGIC) or hashlib.sha256(payload).digest() != digest:
+        return b"", f"the timing cache {path} is damaged: starting a new one"
+    return payload, None
+
+
+def write_timing_cache(path: Path, payload: bytes) -> None:
+    """Writes the cache with its checksum, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(path) as beside:
+        beside.write_bytes(_MAGIC + hashlib.sha256(payload).digest() + payload)
+
+
+def key_of(depends_on: Mapping[str, Any]) -> str:
+    """One hash of everything that an engine depends on."""
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+
+def why_stale(path: Path, depends_on: Mapping[str, Any]) -> str | None:
+    """Why the engine at `path` must be built again; None where it is up to date.
+
+    Args:
+        path: Of an engine that exists.
+        depends_on: What an engine built now would depend on.
+    """
+    try:
+        manifest = EngineManifest.read(path)
+    except ModelError as error:
+        return str(error)
+    if manifest.engine is None:
+        return f"it is for {manifest.backend}"
+    before = manifest.engine.depends_on
+    for name, now in depends_on.items():
+        if before.get(name) != now:
+            return f"{name} was {_short(before.get(name))} and is {_short(now)}"
+    return None
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) < 64 else text[:12]

@@ -1,0 +1,209 @@
+"""A TensorRT engine and all that must hold before it is loaded."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import BackendError, ModelError
+from runtime.machine import Gpu, gpu_driver
+from runtime.manifest import EngineBuild, EngineManifest, ModelInfo
+
+_SAID = 3
+"""Messages of TensorRT that go into ours: the first ones name the cause."""
+
+
+def import_tensorrt() -> Any:
+    """The module `tensorrt`, for which a driver must be there: its classes crash without one.
+
+    Raises:
+        BackendError: If it is not installed, or its libraries are missing.
+    """
+    try:
+        return importlib.import_module("tensorrt")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BackendError(
+            f"TensorRT cannot be imported ({error}): pip install 'ifrnet-deploy[tensorrt]', "
+            "or on a Jetson use the system's own tensorrt"
+        ) from error
+
+
+def gpu_at(device: int) -> Gpu:
+    """The GPU with this index, asked of the driver and not of TensorRT.
+
+    Raises:
+        BackendError: If there is no driver or no such GPU.
+    """
+    driver = gpu_driver()
+    if driver.problem:
+        raise BackendError(
+            f"TensorRT needs an NVIDIA GPU, and {driver.problem}: use ONNX Runtime, which runs on "
+            "any processor (build_engine --backend onnxruntime)"
+        )
+    if device >= len(driver.gpus):
+        names = ", ".join(f"cuda:{k} {gpu.name}" for k, gpu in enumerate(driver.gpus))
+        raise BackendError(f"cuda:{device} was asked for, the driver sees {names}")
+    return driver.gpus[device]
+
+
+def logger_for(trt: Any) -> Any:
+    """A logger of TensorRT that keeps what it is told; `errors` and `warnings` are lists."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]  # the module is not known before it is loaded
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(msg.strip())
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(msg.strip())
+
+    return Log()
+
+
+def checked_manifest(path: Path, version: str, gpu: Gpu) -> EngineManifest:
+    """The manifest of an engine that this TensorRT and this GPU can run.
+
+    Args:
+        path: The engine.
+        version: Of TensorRT here.
+        gpu: Where it shall run.
+
+    Raises:
+        ModelError: If the manifest is missing or not the file's, or names another TensorRT or
+            another GPU; the message holds the command that builds it again.
+    """
+    manifest = EngineManifest.read(path)
+    build = manifest.engine
+    if manifest.backend != "tensorrt" or build is None:
+        raise ModelError(f"{path} is for {manifest.backend}, not for TensorRT: use its own backend")
+    problem = _misfit(build, version, gpu)
+    if problem:
+        raise ModelError(f"{path} {problem}: build it here with {build.command}")
+    return manifest
+
+
+def _misfit(build: EngineBuild, version: str, gpu: Gpu) -> str | None:
+    here = f"{gpu.name} ({gpu.compute_capability})"
+    there = f"{build.gpu} ({build.compute_capability})"
+    if build.portable:
+        # Version-compatible engines load in later releases of the same major version;
+        # hardware-compatible ones run from Ampere on.
+        found, built = (_numbers(v) for v in (version, build.tensorrt))
+        if found[0] != built[0] or found < built:
+            return (
+                f"was built with TensorRT {build.tensorrt} and is portable to later "
+                f"{built[0]}.x, here is {version}"
+            )
+        if _numbers(gpu.compute_capability) < (8, 0):
+            return f"is portable to GPUs from compute capability 8.0 on, here is {here}"
+        return None
+    if version != build.tensorrt:
+        return f"was built with TensorRT {build.tensorrt}, here is {version}"
+    if (gpu.name, gpu.compute_capability) != (build.gpu, build.compute_capability):
+        return f"was built for {there}, here is {here}"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+class Engine:
+    """A deserialised engine with what must outlive it.
+
+    Attributes:
+        version: Of TensorRT.
+        limits: Smallest and largest shape of an image without the batch axis where it is free,
+            else None.
+        best: The shape that a free engine is fastest for, else None.
+    """
+
+    def __init__(self, plan: bytes, info: ModelInfo, *, portable: bool) -> None:
+        trt = import_tensorrt()
+        self.version: str = trt.__version__
+        self._trt = trt
+        self._log = logger_for(trt)
+        self._runtime = trt.Runtime(self._log)
+        if portable:
+            # A version-compatible plan brings the code of its own runtime along.
+            self._runtime.engine_host_code_allowed = True
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise ModelError(f"TensorRT {self.version} cannot load the engine{self.said()}")
+        self._check_interface(info)
+        self.limits: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self.best: tuple[int, ...] | None = None
+        if info.size is None:
+            low, best, high = (
+                tuple(shape)[1:] for shape in self._engine.get_tensor_profile_shape("img0", 0)
+            )
+            self.limits, self.best = (low, high), best
+
+    @property
+    def handle(self) -> Any:
+        """TensorRT's ICudaEngine."""
+        return self._engine
+
+    def context(self) -> Any:
+        """A new execution context.
+
+        Raises:
+            BackendError: If there is no memory for it.
+        """
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise BackendError("TensorRT could not make an execution context")
+        return context
+
+    def layers(self) -> str:
+        """What the engine inspector says, as JSON."""
+        inspector = self._engine.create_engine_inspector()
+        text: str = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
+        return text
+
+    def said(self) -> str:
+        """The errors that TensorRT reported, in brackets, or nothing."""
+        return f" ({'; '.join(self._log.errors[:_SAID])})" if self._log.errors else ""
+
+    def close(self) -> None:
+        """Frees engine and runtime, in that order; contexts must be gone."""
+        self._engine = None
+        self._runtime = None
+
+    def _check_interface(self, info: ModelInfo) -> None:
+        """The engine must have the inputs and the output that its manifest promises."""
+        engine, kinds = self._engine, self._trt.DataType
+        sample = kinds.UINT8 if info.io == "frames" else kinds.FLOAT
+        height, width = info.size or (-1, -1)
+        image = (height, width, 3) if info.io == "frames" else (3, height, width)
+        promised = {
+            "img0": (sample, (info.pairs_per_call, *image)),
+            "img1": (sample, (info.pairs_per_call, *image)),
+            "timestep": (kinds.FLOAT, (info.frames_per_call, 1, 1, 1)),
+            "imgt": (sample, (info.frames_per_call, *image)),
+        }
+        names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
+        found = {
+            name: (engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name)))
+            for name in names
+        }
+
+        def fits(name: str) -> bool:
+            (kind, shape), (wanted_kind, wanted) = found[name], promised[name]
+            # Where sizes are free, every axis may be said as free that could depend on them.
+            free = (-1,) if info.size is None else ()
+            return (
+                kind == wanted_kind
+                and len(shape) == len(wanted)
+                and all(n in (w, *free) for n, w in zip(shape, wanted, strict=True))
+            )
+
+        if found.keys() != promised.keys() or not all(map(fits, promised)):
+            raise ModelError(
+                f"the engine has {found}, its manifest promises {promised}: build it again"
+            )

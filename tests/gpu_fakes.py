@@ -1,0 +1,34 @@
+"""A machine with one GPU that is not there: fakes of CUDA and TensorRT, and a driver's answer."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import fake_cuda
+import fake_tensorrt
+import pytest
+
+from runtime.machine import Gpu, GpuDriver
+
+VERSIONS = ("8.6.0", "10.3.0", "10.13.3.9", "11.4.0.106")
+GPU = Gpu("NVIDIA GeForce RTX 4090", "8.9")
+
+
+@contextlib.contextmanager
+def machine(version: str, monkeypatch: pytest.MonkeyPatch, **cuda_options: Any) -> Iterator[Any]:
+    """Installs the fakes; afterwards nothing may be left on the GPU and no rule be broken."""
+    cuda = fake_cuda.FakeCuda(**cuda_options)
+    trt = fake_tensorrt.fake_tensorrt(version, cuda)
+    fake_cuda.install(monkeypatch, cuda)
+    fake_tensorrt.install(monkeypatch, trt)
+    driver = GpuDriver([GPU], "13.0")
+    for module in ("runtime.backends.trt_engine", "export.engine"):
+        monkeypatch.setattr(f"{module}.gpu_driver", lambda: driver)
+    trt.cuda = cuda
+    yield trt
+    gc.collect()
+    assert cuda.violations == []
+    cuda.assert_nothing_left()
