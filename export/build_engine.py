@@ -118,9 +118,9 @@ def _build_engines(args: argparse.Namespace) -> None:
     for size in sizes:
         output = _output(args.output, size if len(sizes) > 1 else None)
         command = _command(args, size, output)
+        request = Request(options, tuple(args.rewrite or ()), command)
         with Stages(6) as stages:
             source, fallbacks = _source(args, size, stages)
-            request = Request(options, tuple(args.rewrite or ()), command)
             manifest = write_engine(
                 target,
                 source,

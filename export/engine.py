@@ -21,7 +21,7 @@ from export.second_opinion import second_opinion
 from export.stages import Stages
 from export.trt_base import Generation, generation_of
 from export.trt_build import FREE_AXES, BuildOptions, engine_from_onnx, tensor_types
-from export.tuning_trt import rewritten_for_tensorrt
+from export.tuning_trt import check_names, rewritten_for_tensorrt
 from export.verify import (
     REQUIRED_DB_OF_ENGINES,
     backend_run,
@@ -64,6 +64,9 @@ class Request:
     options: BuildOptions
     rewrites: tuple[str, ...] = ()
     command: str = ""
+
+    def __post_init__(self) -> None:
+        check_names(self.rewrites)
 
 
 class Target(NamedTuple):
@@ -141,7 +144,7 @@ def write_engine(
         compute_capability=target.gpu.compute_capability,
         driver=driver.cuda_version,
         portable=request.options.portable,
-        flags=depends_on["flags"],
+        flags=_flags(request),
         profile=depends_on["profile"],
         key=trt_cache.key_of(depends_on),
         depends_on=depends_on,
@@ -215,9 +218,13 @@ def _depends_on(target: Target, source: Source, request: Request) -> dict[str, A
         "tensorrt": target.trt.__version__,
         "gpu": target.gpu.name,
         "compute_capability": target.gpu.compute_capability,
-        "flags": {**request.options.flags(), "rewrites": list(request.rewrites)},
         "tool": source.info.tool_version,
+        **_flags(request),
     }
+
+
+def _flags(request: Request) -> dict[str, Any]:
+    return {**request.options.flags(), "rewrites": list(request.rewrites)}
 
 
 def _first_that_passes(

@@ -25,9 +25,7 @@ def rewritten_for_tensorrt(model: ModelProto, names: Sequence[str]) -> ModelProt
     Raises:
         ExportError: If a name is unknown, or what comes out is not plain ONNX.
     """
-    for name in names:
-        if name not in REWRITES:
-            raise ExportError(f"rewrite {name!r} is unknown: use {', '.join(REWRITES)}")
+    check_names(names)
     rewritten = ModelProto()
     rewritten.CopyFrom(model)
     for name, rewrite in REWRITES.items():
@@ -35,6 +33,17 @@ def rewritten_for_tensorrt(model: ModelProto, names: Sequence[str]) -> ModelProt
             rewrite(rewritten)
     graph.check(rewritten)
     return rewritten
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuses names that are not of `REWRITES`.
+
+    Raises:
+        ExportError: If one is not.
+    """
+    for name in names:
+        if name not in REWRITES:
+            raise ExportError(f"rewrite {name!r} is unknown: use {', '.join(REWRITES)}")
 
 
 def separate_side_channels(model: ModelProto) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
+from runtime.backends.trt_engine import import_tensorrt
 from runtime.cli import command_parser, run_command
+from runtime.errors import BackendError
 from runtime.machine import (
     GpuDriver,
     available_processors,
@@ -34,9 +36,12 @@ class BackendState:
 
 
 def backend_states(
-    versions: dict[str, str], driver: GpuDriver, providers: Sequence[str]
+    versions: dict[str, str],
+    driver: GpuDriver,
+    providers: Sequence[str],
+    tensorrt_problem: str | None = None,
 ) -> Iterator[BackendState]:
-    """What runs here, from what is installed and found."""
+    """What runs here, from what is installed and found; `tensorrt_problem`: why it won't load."""
     both = {"onnxruntime", "onnxruntime-gpu"} <= versions.keys()
     version = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
     conflict = (
@@ -58,12 +63,38 @@ def backend_states(
             yield BackendState(name, False, driver.problem, "install an NVIDIA driver, or use cpu")
         else:
             yield BackendState(name, True, f"{version}, {provider}")
-    yield BackendState(
-        "tensorrt",
-        False,
-        versions.get("tensorrt", driver.problem or "not installed"),
-        "not part of this version yet: use onnxruntime",
-    )
+    yield _tensorrt_state(versions, driver, tensorrt_problem)
+
+
+def _tensorrt_state(
+    versions: dict[str, str], driver: GpuDriver, problem: str | None
+) -> BackendState:
+    version = versions.get("tensorrt")
+    install = "pip install 'ifrnet-deploy[tensorrt]'"
+    if driver.problem:
+        remedy = "install an NVIDIA driver, or use onnxruntime"
+        return BackendState("tensorrt", False, driver.problem, remedy)
+    if version is None:
+        jetson = "; on a Jetson, apt install python3-libnvinfer"
+        return BackendState("tensorrt", False, "not installed", install + jetson)
+    if "cuda-bindings" not in versions:
+        remedy = "pip install cuda-bindings of the driver's CUDA version"
+        return BackendState("tensorrt", False, f"{version} without cuda-bindings", remedy)
+    if problem is not None:
+        return BackendState("tensorrt", False, problem, f"repair the installation: {install}")
+    names = ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in driver.gpus)
+    return BackendState("tensorrt", True, f"{version}, {names}")
+
+
+def _tensorrt_problem(versions: dict[str, str], driver: GpuDriver) -> str | None:
+    """Why TensorRT does not load; not tried without a driver, where it would crash."""
+    if driver.problem or "tensorrt" not in versions:
+        return None
+    try:
+        import_tensorrt()
+    except BackendError as error:
+        return str(error)
+    return None
 
 
 def examine() -> dict[str, Any]:
@@ -75,6 +106,8 @@ def examine() -> dict[str, Any]:
             providers = importlib.import_module("onnxruntime").get_available_providers()
         except (ImportError, AttributeError):  # what a half-removed installation raises
             providers = []
+    problem = _tensorrt_problem(versions, driver)
+    states = backend_states(versions, driver, providers, problem)
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -83,7 +116,7 @@ def examine() -> dict[str, Any]:
         "versions": versions,
         "gpu": asdict(driver),
         "providers": providers,
-        "backends": [asdict(state) for state in backend_states(versions, driver, providers)],
+        "backends": [asdict(state) for state in states],
         "video": "av" in versions,
     }
 

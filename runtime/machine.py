@@ -12,7 +12,7 @@ from pathlib import Path
 
 _PACKAGES = (
     "ifrnet-deploy", "numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "torch", "av", "tensorrt",
-    "openvino",
+    "cuda-bindings", "polygraphy", "openvino",
 )  # fmt: skip
 
 

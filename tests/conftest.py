@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gpu_fakes
 import numpy as np
 import onnx
 import pytest
-import torch
-from hypothesis import settings
 from numpy.typing import NDArray
 
 from export.artefact import Checked, Source, source_from_model, write_onnx
 from export.engine import Request, target_at, write_engine
-from export.tracing import checked_from_checkpoint
 from export.trt_build import BuildOptions
 from export.verify import moving_frames
-from export.wrapper import ExportOptions
-from ifrnet_model import VARIANTS, IFRNet, load_checkpoint
 from runtime.manifest import manifest_path
 
-# No deadline: machines differ. The same examples in every CI run: a red one can be looked into.
-settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("ours")
+if TYPE_CHECKING:
+    from ifrnet_model import IFRNet
+
+# The tests that need a GPU run where there is neither PyTorch nor hypothesis.
+with contextlib.suppress(ImportError):
+    from hypothesis import settings
+
+    # No deadline: machines differ. The same examples in every CI run: a red one can be looked into.
+    settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
+    settings.load_profile("ours")
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parent.parent
@@ -39,6 +42,10 @@ Export = Callable[..., Checked]
 
 def random_network(variant: str) -> IFRNet:
     """Weights that keep signals alive through all levels: flows and masks are far from zero."""
+    import torch
+
+    from ifrnet_model import VARIANTS, IFRNet
+
     generator = torch.Generator().manual_seed(0)
     network = IFRNet(VARIANTS[variant])
     with torch.no_grad():
@@ -53,12 +60,18 @@ def random_network(variant: str) -> IFRNet:
 
 @pytest.fixture(scope="session")
 def demo_network() -> IFRNet:
+    from ifrnet_model import load_checkpoint
+
     return load_checkpoint("demo").network
 
 
 @pytest.fixture(scope="session")
 def midpoint_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo weights made blind to the time step, as the Vimeo90K weights are."""
+    import torch
+
+    from ifrnet_model import load_checkpoint
+
     state = load_checkpoint("demo").network.state_dict()
     weight = state["decoder4.convblock.0.0.weight"]
     state["decoder4.convblock.0.0.bias"] += 0.5 * weight[:, -1].sum((1, 2))
@@ -71,6 +84,9 @@ def midpoint_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def export() -> Export:
     """Exports demo weights (or `weights`) with ExportOptions by keyword, each set once."""
+    from export.tracing import checked_from_checkpoint
+    from export.wrapper import ExportOptions
+
     made: dict[tuple[object, ...], Checked] = {}
 
     def export(weights: str | Path = "demo", **options: object) -> Checked:
@@ -116,13 +132,18 @@ GRAPHS: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture(scope="session")
-def sources(export: Export, midpoint_checkpoint: Path) -> dict[str, Source]:
-    """What engines are built from. Before any fake is in place: PyTorch looks for tensorrt."""
-    made = {name: export(**{"height": 50, "width": 70, **o}) for name, o in GRAPHS.items()}
-    made["midpoint"] = export(midpoint_checkpoint, height=50, width=70)
-    return {
-        name: source_from_model(one.model, one.info, one.onnx_sha256) for name, one in made.items()
-    }
+def sources(midpoint_checkpoint: Path) -> dict[str, Source]:
+    """What engines are built from."""
+    from export.tracing import source_from_checkpoint
+    from export.wrapper import ExportOptions
+
+    def traced(weights: str | Path, **options: object) -> Source:
+        sized = {"height": 50, "width": 70, **options}
+        made = source_from_checkpoint(weights, ExportOptions(**sized))  # type: ignore[arg-type]
+        return source_from_model(made.model, made.info, made.onnx_sha256)
+
+    made = {name: traced("demo", **options) for name, options in GRAPHS.items()}
+    return {**made, "midpoint": traced(midpoint_checkpoint)}
 
 
 @pytest.fixture(params=gpu_fakes.VERSIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import fake_cuda
@@ -24,6 +25,7 @@ def machine(version: str, monkeypatch: pytest.MonkeyPatch, **cuda_options: Any) 
     trt = fake_tensorrt.fake_tensorrt(version, cuda)
     fake_cuda.install(monkeypatch, cuda)
     fake_tensorrt.install(monkeypatch, trt)
+    trt.__spec__ = ModuleSpec("tensorrt", None)  # PyTorch asks for it when it exports.
     driver = GpuDriver([GPU], "13.0")
     for module in ("runtime.backends.trt_engine", "export.engine"):
         monkeypatch.setattr(f"{module}.gpu_driver", lambda: driver)

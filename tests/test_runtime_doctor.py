@@ -46,6 +46,31 @@ def test_nothing_installed():
     assert found["onnxruntime cpu"].remedy == "pip install 'ifrnet-deploy[cpu]'"
 
 
+ENGINES = {"tensorrt": "10.3.0", "cuda-bindings": "12.9.10"}
+
+
+def test_tensorrt_with_all_it_needs():
+    state = states(ENGINES, GPU, [])["tensorrt"]
+    assert state.ready
+    assert state.detail == "10.3.0, NVIDIA H200 (9.0)"
+
+
+@pytest.mark.parametrize(
+    ("versions", "driver", "problem", "detail", "remedy"),
+    [
+        (ENGINES, NO_GPU, None, "no NVIDIA driver was found", "install an NVIDIA driver"),
+        ({}, GPU, None, "not installed", "apt install python3-libnvinfer"),
+        ({"tensorrt": "10.3.0"}, GPU, None, "10.3.0 without cuda-bindings", "cuda-bindings of"),
+        (ENGINES, GPU, "libnvinfer.so.10 is missing", "libnvinfer.so.10 is missing", "repair"),
+    ],
+)
+def test_what_tensorrt_lacks(versions, driver, problem, detail, remedy):
+    found = {s.name: s for s in backend_states(versions, driver, [], problem)}["tensorrt"]
+    assert not found.ready
+    assert found.detail == detail
+    assert remedy in found.remedy
+
+
 @pytest.mark.parametrize("name", ["onnxruntime cpu", "onnxruntime cuda", "tensorrt"])
 def test_whatever_is_not_ready_has_a_remedy(name):
     for versions in ({}, {"onnxruntime": "1.30"}, {"tensorrt": "10.3"}):

@@ -38,7 +38,7 @@ def test_help_needs_neither_torch_nor_onnx(module):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "example:" in done.stdout
+    assert "example" in done.stdout
 
 
 def test_public_names_exist_and_are_listed():
