@@ -14,11 +14,10 @@ is copied there.
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,18 +27,13 @@ from numpy.typing import NDArray
 
 from runtime.backends.base import OpenOptions
 from runtime.backends.cuda import (
-    OUT_OF_MEMORY,
-    Buffer,
     Cuda,
     CudaError,
-    Event,
-    Graph,
-    Pool,
-    Stream,
     StreamHandle,
-    host_view,
 )
 from runtime.backends.trt_engine import Engine, checked_manifest, gpu_at, import_tensorrt
+from runtime.backends.trt_lane import Call, DeviceImage, Lane, Memory
+from runtime.backends.trt_transfer import Transfers
 from runtime.device_arrays import DeviceFrame, DeviceView
 from runtime.errors import BackendError, FrameError
 from runtime.manifest import ModelInfo
@@ -49,116 +43,6 @@ _ALIGNMENT = 256
 
 _TIMES = 64
 """Time steps kept on the device; a stream needs one for each new frame of a pair."""
-
-_STAGING = 3
-"""Pinned buffers to upload from: one is filled while one goes up, and one to spare."""
-
-
-class _Memory:
-    """A buffer in use; gives it back with the last reference to an image in it."""
-
-    def __init__(self, pool: Pool, buffer: Buffer) -> None:
-        self._pool = pool
-        self.buffer = buffer
-
-    def used(self, stream: StreamHandle, event: Event) -> None:
-        """Notes that `stream` may use the buffer until `event`."""
-        self.buffer.uses[stream] = event
-
-    def __del__(self) -> None:
-        self._pool.give_back(self.buffer)
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceImage:
-    """A batch of one on the GPU.
-
-    Attributes:
-        pointer: Address of the first byte.
-        shape: (1, H, W, 3) or (1, 3, H, W).
-        dtype: uint8 or float32.
-        ready: When its content is there.
-        memory: Keeps the content alive: our buffer, or whatever owns the memory of a caller.
-    """
-
-    pointer: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    ready: Event
-    memory: object = field(repr=False)
-
-    @property
-    def is_the_callers(self) -> bool:
-        """Whether the memory is not ours."""
-        return not isinstance(self.memory, _Memory)
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def used(self, stream: StreamHandle, event: Event) -> None:
-        """Notes that `stream` may read the image until `event`.
-
-        Nothing is noted for a caller's memory: the caller's stream waits for the result.
-        """
-        if isinstance(self.memory, _Memory):
-            self.memory.used(stream, event)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """Where one inference finds its inputs and leaves its result."""
-
-    img0: int
-    img1: int
-    timestep: int
-    imgt: int
-
-
-class _Lane:
-    """One execution context with a stream and, where launches are recorded, a graph of its own."""
-
-    def __init__(self, cuda: Cuda, engine: Engine) -> None:
-        self.stream = Stream(cuda)
-        self._cuda = cuda
-        self._context = engine.context()
-        self._shape: tuple[int, ...] | None = None
-        self._graph: Graph | None = None
-        self._warm = False
-
-    def run(self, call: _Call, free_shape: tuple[int, ...] | None = None) -> None:
-        """Queues one inference; `free_shape` is that of both images where the engine's is free."""
-        if free_shape != self._shape:
-            for name in ("img0", "img1"):
-                if not self._context.set_input_shape(name, free_shape):
-                    raise BackendError(f"TensorRT refused {name} of shape {free_shape}")
-            self._shape = free_shape
-        for name, address in vars(call).items():
-            if not self._context.set_tensor_address(name, address):
-                raise BackendError(f"TensorRT refused the address {address:#x} for {name}")
-        if not self._context.execute_async_v3(self.stream.handle):
-            raise BackendError("TensorRT could not queue the inference")
-
-    def replay(self, call: _Call) -> None:
-        """Queues the inference that is recorded at the second call; it is always the same one."""
-        if self._graph is None and self._warm:
-            with self._cuda.capture(self.stream) as captured:
-                self.run(call)
-            (self._graph,) = captured
-        if self._graph is not None:
-            self._graph.launch(self.stream)
-        else:
-            self.run(call)  # What TensorRT prepares at its first call cannot be recorded.
-            self._warm = True
-
-    def close(self) -> None:
-        """Frees context, graph and stream; the stream's work must be done."""
-        if self._graph is not None:
-            self._graph.close()
-        self._graph = None
-        self._context = None
-        self.stream.close()
 
 
 class TensorRTBackend:
@@ -183,18 +67,14 @@ class TensorRTBackend:
         self._lock = threading.RLock()
         self._turn = 0
         self._times: OrderedDict[tuple[float, ...], DeviceImage] = OrderedDict()
-        self._staging: dict[int, list[Buffer]] = {}
-        self._device = Pool(cuda, pinned=False)
-        self._pinned = Pool(cuda, pinned=True)
-        self._lanes: list[_Lane] = []
-        self._copies: list[Stream] = []
+        self._transfers = Transfers(cuda)
+        self._lanes: list[Lane] = []
         self._recorded = cuda_graph and info.size is not None
-        self._fixed: dict[_Lane, dict[str, _Memory]] = {}
+        self._fixed: dict[Lane, list[Memory]] = {}
         with self._guarded():
-            self._copies = [Stream(cuda), Stream(cuda)]
-            self._upload, self._download = self._copies
+            self._transfers.open()
             for _ in range(streams):
-                self._lanes.append(_Lane(cuda, engine))
+                self._lanes.append(Lane(cuda, engine))
 
     def __enter__(self) -> TensorRTBackend:
         return self
@@ -232,16 +112,7 @@ class TensorRTBackend:
         """See `Backend.put`. The array may be changed once this returns."""
         with self._guarded():
             self._check_size(image.shape)
-            staging = self._next_staging(image.nbytes)
-            np.copyto(host_view(staging, image.shape, image.dtype), image)
-            memory = self._take(image.nbytes, self._upload)
-            self._cuda.copy(
-                self._upload, memory.buffer.pointer, staging.pointer, image.nbytes, "HostToDevice"
-            )
-            ready = self._upload.record()
-            staging.uses[self._upload.handle] = ready
-            memory.used(self._upload.handle, ready)
-            return DeviceImage(memory.buffer.pointer, image.shape, image.dtype, ready, memory)
+            return self._transfers.put(image)
 
     def submit(
         self, pairs: Sequence[tuple[DeviceImage, DeviceImage]], timestep: NDArray[np.float32]
@@ -254,7 +125,7 @@ class TensorRTBackend:
 
     def _submit(
         self,
-        lane: _Lane,
+        lane: Lane,
         pairs: Sequence[tuple[DeviceImage, DeviceImage]],
         timestep: NDArray[np.float32],
     ) -> list[DeviceImage]:
@@ -264,37 +135,16 @@ class TensorRTBackend:
         for image in (*images, times):
             stream.wait_for(image.ready)
         shape, dtype, row_bytes = images[0].shape[1:], images[0].dtype, images[0].nbytes
-        result = self._take(len(timestep) * row_bytes, stream)
-        columns = [[pair[k] for pair in pairs] for k in (0, 1)]
-        held: list[_Memory] = [result]
+        result = self._transfers.take(len(timestep) * row_bytes, stream)
+        sides = [[pair[k] for pair in pairs] for k in (0, 1)]
+        held = [result]
         if self._recorded and not any(image.is_the_callers for image in images):
-            fixed = self._fixed_buffers(lane, len(pairs) * row_bytes, times.nbytes, result)
-            for name, rows in (("img0", columns[0]), ("img1", columns[1]), ("timestep", [times])):
-                self._lay(stream, rows, fixed[name].buffer)
-            lane.replay(_Call(**{name: memory.buffer.pointer for name, memory in fixed.items()}))
-            self._cuda.copy(
-                stream,
-                result.buffer.pointer,
-                fixed["imgt"].buffer.pointer,
-                result.buffer.size,
-                "DeviceToDevice",
-            )
+            self._replay(lane, sides, times, result)
         else:
-            addresses: list[int] = []
-            for rows in columns:
-                address = rows[0].pointer
-                if len(rows) > 1 or address % _ALIGNMENT:
-                    memory = self._take(len(rows) * row_bytes, stream)
-                    self._lay(stream, rows, memory.buffer)
-                    address = memory.buffer.pointer
-                    held.append(memory)
-                addresses.append(address)
-            free = None if self.info.size else (len(pairs), *shape)
-            img0, img1 = addresses
-            lane.run(_Call(img0, img1, times.pointer, result.buffer.pointer), free)
+            held += self._run(lane, sides, times, result)
         done = stream.record()
-        for image in (*images, times):
-            image.used(stream.handle, done)
+        for used in (*images, times):
+            used.used(stream.handle, done)
         for memory in held:
             memory.used(stream.handle, done)
         first = result.buffer.pointer
@@ -303,25 +153,51 @@ class TensorRTBackend:
             for row in range(len(timestep))
         ]
 
+    def _replay(
+        self, lane: Lane, sides: Sequence[list[DeviceImage]], times: DeviceImage, result: Memory
+    ) -> None:
+        """Queues the recorded launches, with copies into their buffers and out of them."""
+        fixed = self._fixed.get(lane)
+        if fixed is None:
+            image_bytes = len(sides[0]) * sides[0][0].nbytes
+            sizes = (image_bytes, image_bytes, times.nbytes, result.buffer.size)
+            fixed = self._fixed[lane] = [self._transfers.take(size, lane.stream) for size in sizes]
+        for rows, target in zip((*sides, [times]), fixed[:3], strict=True):
+            self._transfers.lay(lane.stream, rows, target.buffer)
+        img0, img1, timestep, imgt = (memory.buffer.pointer for memory in fixed)
+        lane.replay(Call(img0, img1, timestep, imgt))
+        self._cuda.copy(
+            lane.stream, result.buffer.pointer, imgt, result.buffer.size, "DeviceToDevice"
+        )
+
+    def _run(
+        self, lane: Lane, sides: Sequence[list[DeviceImage]], times: DeviceImage, result: Memory
+    ) -> list[Memory]:
+        """Queues the launches on the images as they lie; returns what had to be laid together."""
+        laid: list[Memory] = []
+        addresses: list[int] = []
+        for rows in sides:
+            address = rows[0].pointer
+            if len(rows) > 1 or address % _ALIGNMENT:
+                memory = self._transfers.take(len(rows) * rows[0].nbytes, lane.stream)
+                self._transfers.lay(lane.stream, rows, memory.buffer)
+                address = memory.buffer.pointer
+                laid.append(memory)
+            addresses.append(address)
+        img0, img1 = addresses
+        free = None if self.info.size else (len(sides[0]), *sides[0][0].shape[1:])
+        lane.run(Call(img0, img1, times.pointer, result.buffer.pointer), free)
+        return laid
+
     def download(self, image: DeviceImage) -> Callable[[], NDArray[Any]]:
         """See `Backend.download`."""
         with self._guarded():
-            pinned = _Memory(self._pinned, self._pinned.take(image.nbytes))
-            for event in pinned.buffer.uses.values():
-                event.wait()  # Of a download that nobody waited for.
-            pinned.buffer.uses.clear()
-            self._download.wait_for(image.ready)
-            self._cuda.copy(
-                self._download, pinned.buffer.pointer, image.pointer, image.nbytes, "DeviceToHost"
-            )
-            done = self._download.record()
-            image.used(self._download.handle, done)
-            pinned.used(self._download.handle, done)
+            done, taken = self._transfers.download(image)
 
         def result() -> NDArray[Any]:
             with self._guarded(locked=False):
                 done.wait()
-            return host_view(pinned.buffer, image.shape, image.dtype).copy()
+            return taken()
 
         return result
 
@@ -330,6 +206,11 @@ class TensorRTBackend:
         with self._guarded():
             shape = (1, *view.shape)
             self._check_size(shape)
+            if view.device not in (None, self._cuda.device):
+                raise FrameError(
+                    f"a frame is on GPU {view.device}, this model is on GPU {self._cuda.device}: "
+                    "copy it there, or open the model with that device"
+                )
             handle = StreamHandle(stream)
             if view.stream is not None and view.stream != stream:
                 made = self._cuda.record(StreamHandle(view.stream))
@@ -381,17 +262,14 @@ class TensorRTBackend:
             "h2d": both frames up; "compute": the network; "d2h": the result down.
         """
         with self._guarded():
+            upload, download = self._transfers.streams
             images = [self.put(image) for image in (img0, img1)]
-            sources = [self._next_staging(image.nbytes) for image in images]
-            for source, image in zip(sources, (img0, img1), strict=True):
-                np.copyto(host_view(source, image.shape, image.dtype), image)
-            times = [self._upload.record(timed=True)]
+            sources = [self._transfers.staged(image) for image in (img0, img1)]
+            times = [upload.record(timed=True)]
             for source, there in zip(sources, images, strict=True):
-                self._cuda.copy(
-                    self._upload, there.pointer, source.pointer, source.size, "HostToDevice"
-                )
-            times.append(self._upload.record(timed=True))
-            self._upload.synchronize()
+                self._cuda.copy(upload, there.pointer, source.pointer, source.size, "HostToDevice")
+            times.append(upload.record(timed=True))
+            upload.synchronize()
             lane = self._lanes[0]
             pairs = [(images[0], images[1])] * self.info.pairs_per_call
             # The first keeps the GPU busy until the host has queued the second with its events.
@@ -400,18 +278,11 @@ class TensorRTBackend:
             made = self._submit(lane, pairs, timestep)
             times.append(lane.stream.record(timed=True))
             lane.stream.synchronize()
-            target = _Memory(self._pinned, self._pinned.take(made[0].nbytes))
-            times.append(self._download.record(timed=True))
-            for row in made:
-                self._cuda.copy(
-                    self._download,
-                    target.buffer.pointer,
-                    row.pointer,
-                    row.nbytes,
-                    "DeviceToHost",
-                )
-            times.append(self._download.record(timed=True))
-            self._download.synchronize()
+            times.append(download.record(timed=True))
+            for one in made:
+                self._transfers.download(one)
+            times.append(download.record(timed=True))
+            download.synchronize()
             parts = zip(("h2d", "compute", "d2h"), times[::2], times[1::2], strict=True)
             return {name: end.milliseconds_since(start) for name, start, end in parts}
 
@@ -423,23 +294,16 @@ class TensorRTBackend:
             engine, self._engine = self._engine, None
             # After a lost device every call fails, and all is freed already.
             with contextlib.suppress(CudaError), self._cuda.current():
-                for stream in (*self._copies, *(lane.stream for lane in self._lanes)):
+                for lane in self._lanes:
                     with contextlib.suppress(CudaError):
-                        stream.synchronize()
+                        lane.stream.synchronize()
             for lane in self._lanes:
                 lane.close()
-            for stream in self._copies:
-                stream.close()
             self._lanes.clear()
             self._fixed.clear()
             self._times.clear()
             engine.close()
-            for buffers in self._staging.values():
-                for buffer in buffers:
-                    self._pinned.give_back(buffer)
-            self._staging.clear()
-            self._device.close()
-            self._pinned.close()
+            self._transfers.close()
 
     @contextlib.contextmanager
     def _guarded(self, *, locked: bool = True) -> Iterator[None]:
@@ -471,70 +335,14 @@ class TensorRTBackend:
                 "build one with other --min and --max"
             )
 
-    def _take(self, size: int, stream: Stream) -> _Memory:
-        """Device memory that `stream` may write to."""
-        try:
-            memory = _Memory(self._device, self._device.take(size))
-        except CudaError as error:
-            # Frames of another size may have left buffers behind.
-            if error.name != OUT_OF_MEMORY or not self._device.free_idle():
-                raise
-            memory = _Memory(self._device, self._device.take(size))
-        for handle, event in memory.buffer.uses.items():
-            if handle != stream.handle:
-                stream.wait_for(event)
-        memory.buffer.uses.clear()
-        return memory
-
-    def _next_staging(self, size: int) -> Buffer:
-        """The pinned buffer that has been going up for the longest; waits until it is there."""
-        ring = self._staging.setdefault(size, [])
-        if len(ring) < _STAGING:
-            ring.append(self._pinned.take(size))
-        else:
-            ring.append(ring.pop(0))
-        for event in ring[-1].uses.values():
-            event.wait()
-        ring[-1].uses.clear()
-        return ring[-1]
-
     def _times_on_device(self, timestep: NDArray[np.float32]) -> DeviceImage:
         key = tuple(timestep.ravel().tolist())
-        known = self._times.get(key)
-        if known is None:
-            staging = self._next_staging(timestep.nbytes)
-            np.copyto(host_view(staging, timestep.shape, timestep.dtype), timestep)
-            memory = self._take(timestep.nbytes, self._upload)
-            pointer = memory.buffer.pointer
-            self._cuda.copy(self._upload, pointer, staging.pointer, timestep.nbytes, "HostToDevice")
-            ready = self._upload.record()
-            staging.uses[self._upload.handle] = ready
-            memory.used(self._upload.handle, ready)
-            known = DeviceImage(pointer, timestep.shape, timestep.dtype, ready, memory)
-            self._times[key] = known
+        if key not in self._times:
+            self._times[key] = self._transfers.put(timestep)
             if len(self._times) > _TIMES:
                 self._times.popitem(last=False)
         self._times.move_to_end(key)
-        return known
-
-    def _fixed_buffers(
-        self, lane: _Lane, image_bytes: int, time_bytes: int, result: _Memory
-    ) -> dict[str, _Memory]:
-        """What the recorded launches of a lane work on; the lane's stream alone touches it."""
-        if lane not in self._fixed:
-            sizes = {"img0": image_bytes, "img1": image_bytes, "timestep": time_bytes}
-            sizes["imgt"] = result.buffer.size
-            self._fixed[lane] = {
-                name: self._take(size, lane.stream) for name, size in sizes.items()
-            }
-        return self._fixed[lane]
-
-    def _lay(self, stream: Stream, rows: Sequence[DeviceImage], target: Buffer) -> None:
-        """Queues copies of images into a buffer, one behind the other."""
-        address = target.pointer
-        for image in rows:
-            self._cuda.copy(stream, address, image.pointer, image.nbytes, "DeviceToDevice")
-            address += image.nbytes
+        return self._times[key]
 
     def profile_layers(
         self,
@@ -565,7 +373,7 @@ class TensorRTBackend:
 
         with self._guarded():
             profiler = Profiler()
-            lane = _Lane(self._cuda, self.engine)  # With a context that reports to nobody else.
+            lane = Lane(self._cuda, self.engine)  # With a context that reports to nobody else.
             try:
                 lane._context.profiler = profiler
                 # Held as a caller's images are: with those there is no graph.

@@ -1,0 +1,120 @@
+"""Images on the GPU, and the execution contexts that make one of two."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from runtime.backends.cuda import Buffer, Cuda, Event, Graph, Pool, Stream, StreamHandle
+from runtime.backends.trt_engine import Engine
+from runtime.errors import BackendError
+
+
+class Memory:
+    """A buffer in use; gives it back with the last reference to an image in it."""
+
+    def __init__(self, pool: Pool, buffer: Buffer) -> None:
+        self._pool = pool
+        self.buffer = buffer
+
+    def used(self, stream: StreamHandle, event: Event) -> None:
+        """Notes that `stream` may use the buffer until `event`."""
+        self.buffer.uses[stream] = event
+
+    def __del__(self) -> None:
+        self._pool.give_back(self.buffer)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceImage:
+    """A batch of one on the GPU.
+
+    Attributes:
+        pointer: Address of the first byte.
+        shape: (1, H, W, 3) or (1, 3, H, W).
+        dtype: uint8 or float32.
+        ready: When its content is there.
+        memory: Keeps the content alive: our buffer, or whatever owns the memory of a caller.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    ready: Event
+    memory: object = field(repr=False)
+
+    @property
+    def is_the_callers(self) -> bool:
+        """Whether the memory is not ours."""
+        return not isinstance(self.memory, Memory)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def used(self, stream: StreamHandle, event: Event) -> None:
+        """Notes that `stream` may read the image until `event`.
+
+        Nothing is noted for a caller's memory: the caller's stream waits for the result.
+        """
+        if isinstance(self.memory, Memory):
+            self.memory.used(stream, event)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Where one inference finds its inputs and leaves its result."""
+
+    img0: int
+    img1: int
+    timestep: int
+    imgt: int
+
+
+class Lane:
+    """One execution context with a stream and, where launches are recorded, a graph of its own."""
+
+    def __init__(self, cuda: Cuda, engine: Engine) -> None:
+        self.stream = Stream(cuda)
+        self._cuda = cuda
+        self._context = engine.context()
+        self._shape: tuple[int, ...] | None = None
+        self._graph: Graph | None = None
+        self._warm = False
+
+    def run(self, call: Call, free_shape: tuple[int, ...] | None = None) -> None:
+        """Queues one inference; `free_shape` is that of both images where the engine's is free."""
+        if free_shape != self._shape:
+            for name in ("img0", "img1"):
+                if not self._context.set_input_shape(name, free_shape):
+                    raise BackendError(f"TensorRT refused {name} of shape {free_shape}")
+            self._shape = free_shape
+        for name, address in vars(call).items():
+            if not self._context.set_tensor_address(name, address):
+                raise BackendError(f"TensorRT refused the address {address:#x} for {name}")
+        if not self._context.execute_async_v3(self.stream.handle):
+            raise BackendError("TensorRT could not queue the inference")
+
+    def replay(self, call: Call) -> None:
+        """Queues the inference that is recorded at the second call; it is always the same one."""
+        if self._graph is None and self._warm:
+            with self._cuda.capture(self.stream) as captured:
+                self.run(call)
+            (self._graph,) = captured
+        if self._graph is not None:
+            self._graph.launch(self.stream)
+        else:
+            self.run(call)  # What TensorRT prepares at its first call cannot be recorded.
+            self._warm = True
+
+    def close(self) -> None:
+        """Frees context, graph and stream; the stream's work must be done."""
+        if self._graph is not None:
+            self._graph.close()
+        self._graph = None
+        self._context = None
+        self.stream.close()
