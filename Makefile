@@ -4,14 +4,22 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
+# TensorRT's builder without a GPU; says why in one line where that cannot be had.
+BUILDER := tools/builder_on_cpu/setup.sh .builder $(BIN)/python $(PIP_FLAGS)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-builder lint format clean
 
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
 test: lint
 	$(BIN)/python -m pytest
+	@if why=$$($(BUILDER) 2>&1); then $(MAKE) --no-print-directory test-builder; \
+	else echo "SKIPPED the tests with TensorRT's real builder: $$why"; fi
+
+test-builder: .venv/installed
+	@$(BUILDER)
+	. .builder/env.sh && $(BIN)/python -m pytest -m builder tests/test_builder_real.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -29,4 +37,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .builder demo *.egg-info .mypy_cache .pytest_cache .ruff_cache

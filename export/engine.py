@@ -127,6 +127,7 @@ def write_engine(
         BackendError: If it cannot be run.
     """
     check_folder(path)
+    _check_profile(source, request.options)
     stages = stages or Stages.silent()
     started = time.perf_counter()
     depends_on = _depends_on(target, source, request)
@@ -206,6 +207,17 @@ def fallback_to_float32(source: Source) -> Fallback:
         return made._replace(reference=source.reference, reference_name=source.reference_name)
 
     return "fp32", make
+
+
+def _check_profile(source: Source, options: BuildOptions) -> None:
+    """Planes of a graph with float I/O are multiples of the divisor; frames are padded inside."""
+    multiple = source.info.divisor
+    for name, size in asdict(options.profile).items() if options.profile else ():
+        if source.info.io == "float" and any(n % multiple for n in size):
+            raise ExportError(
+                f"--{name} {size[0]}x{size[1]} is no multiple of {multiple}, which a graph with "
+                "float I/O needs"
+            )
 
 
 def _depends_on(target: Target, source: Source, request: Request) -> dict[str, Any]:

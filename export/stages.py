@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -94,6 +95,11 @@ class Phases:
         self._show()
 
     def _show(self) -> None:
+        # Called by TensorRT: a terminal that is gone must not end the build.
+        with contextlib.suppress(OSError, ValueError):
+            self._show_innermost()
+
+    def _show_innermost(self) -> None:
         if self._open:
             name, (done, steps) = list(self._open.items())[-1]
             self._bar.total = steps

@@ -49,9 +49,11 @@ class _StronglyTyped:
         # TensorRT does not keep it alive.
         monitor = Monitor()
         config.progress_monitor = monitor
-        yield
-        config.progress_monitor = None
-        del monitor
+        try:
+            yield
+        finally:
+            config.progress_monitor = None
+            del monitor
 
     def device_memory(self, engine: Any) -> int:
         # The second came with 10.1, the first went with 11.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import onnx
 from onnx import ModelProto
@@ -17,7 +17,7 @@ from onnx import ModelProto
 from export import trt_cache
 from export.errors import ExportError
 from export.stages import Stages
-from export.trt_base import Generation, generation_of
+from export.trt_base import Generation, Progress, generation_of
 from runtime.backends.cuda import Cuda
 from runtime.backends.trt_engine import logger_for
 
@@ -109,38 +109,48 @@ def engine_from_onnx(
         KeyboardInterrupt: After the build was stopped.
     """
     generation = generation_of(trt)
-    log = logger_for(trt)
-    notes: list[str] = []
     gpu = Cuda(options.device)
-    with gpu.current():
-        builder = trt.Builder(log)
-        network = generation.create_network(builder)
-        # It must outlive the build: the network refers to its weights.
-        parser = trt.OnnxParser(network, log)
-        if not parser.parse(model.SerializeToString()):
-            raise ExportError(_parser_said(parser, trt.__version__))
-        config = builder.create_builder_config()
-        _configure(trt, builder, network, config, options)
-        generation.keep_types(network, config, tensor_types(model))
-        _use_timing_cache(config, options.timing_cache, notes)
-        started = time.perf_counter()
+    stages = stages or Stages.silent()
 
-        def build() -> Any:
-            with gpu.current():  # Each thread has a device of its own.
-                return builder.build_serialized_network(network, config)
+    def work(progress: Progress) -> Built:
+        with gpu.current():  # Each thread has a device of its own.
+            return _built(trt, generation, model, options, progress)
 
-        plan = _watched(generation, config, build, stages or Stages.silent())
-        seconds = time.perf_counter() - started
-        if plan is None:
-            said = "; ".join(log.errors) or "it gave no reason"
-            raise ExportError(
-                f"TensorRT {trt.__version__} could not build the engine ({said}): "
-                "give it more --workspace, a smaller --size, or free memory on the GPU"
-            )
-        if options.timing_cache is not None:
-            cache = bytes(config.get_timing_cache().serialize())
-            trt_cache.write_timing_cache(options.timing_cache, cache)
-        return Built(bytes(plan), seconds, notes)
+    with stages.phases() as progress:
+        return _in_a_thread(work, progress, stages, can_be_cancelled=generation.can_be_cancelled)
+
+
+def _built(
+    trt: Any, generation: Generation, model: ModelProto, options: BuildOptions, progress: Progress
+) -> Built:
+    """Parses and builds on the current device of this thread."""
+    log = logger_for(trt)
+    log.take_errors()  # Whoever they concern was told.
+    notes: list[str] = []
+    builder = trt.Builder(log)
+    network = generation.create_network(builder)
+    # It must outlive the build: the network refers to its weights.
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(model.SerializeToString()):
+        raise ExportError(_parser_said(parser, trt.__version__))
+    config = builder.create_builder_config()
+    _configure(trt, builder, network, config, options)
+    generation.keep_types(network, config, tensor_types(model))
+    _use_timing_cache(config, options.timing_cache, notes)
+    started = time.perf_counter()
+    with generation.watched(config, progress):
+        plan = builder.build_serialized_network(network, config)
+    seconds = time.perf_counter() - started
+    if plan is None:
+        said = "; ".join(log.take_errors()) or "it gave no reason"
+        raise ExportError(
+            f"TensorRT {trt.__version__} could not build the engine ({said}): "
+            "give it more --workspace, a smaller --size, or free memory on the GPU"
+        )
+    if options.timing_cache is not None:
+        cache = bytes(config.get_timing_cache().serialize())
+        trt_cache.write_timing_cache(options.timing_cache, cache)
+    return Built(bytes(plan), seconds, notes)
 
 
 def tensor_types(model: ModelProto) -> dict[str, int]:
@@ -192,36 +202,54 @@ def _use_timing_cache(config: Any, path: Path | None, notes: list[str]) -> None:
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def _watched(generation: Generation, config: Any, build: Callable[[], Any], stages: Stages) -> Any:
-    """Runs a build in a thread of its own, for Python hears of Ctrl-C in this one only."""
-    result: list[Any] = []
-    failure: list[BaseException] = []
+def _in_a_thread(
+    work: Callable[[Progress], Built],
+    progress: Progress,
+    stages: Stages,
+    *,
+    can_be_cancelled: bool,
+) -> Built:
+    """Builds in a thread of its own, for Python hears of Ctrl-C in this one only.
 
-    def work() -> None:
+    Raises:
+        KeyboardInterrupt: Once the build has stopped.
+    """
+    result: list[Built] = []
+    failure: list[BaseException] = []
+    # Not Thread.is_alive: before Python 3.13 an interrupted join takes a thread for ended.
+    ended = threading.Event()
+
+    def run() -> None:
         try:
-            result.append(build())
+            result.append(work(progress))
         except BaseException as error:
             failure.append(error)
+        finally:
+            ended.set()
 
-    with stages.phases() as progress, generation.watched(config, progress):
-        thread = threading.Thread(target=work, name="TensorRT build", daemon=True)
-        thread.start()
+    threading.Thread(target=run, name="TensorRT build", daemon=True).start()
+    try:
+        while not ended.wait(0.2):
+            stages.refresh()
+    except KeyboardInterrupt:
+        if not can_be_cancelled:
+            _leave("this TensorRT cannot be stopped")
+        progress.cancelled = True
         try:
-            while thread.is_alive():
-                thread.join(0.2)
-                stages.refresh()
+            ended.wait()
         except KeyboardInterrupt:
-            if not generation.can_be_cancelled:
-                # Nothing is on disk yet, and nothing can stop it but the end of the process.
-                print("\ninterrupted: this TensorRT cannot be stopped, leaving", file=sys.stderr)
-                sys.stderr.flush()
-                os._exit(130)
-            progress.cancelled = True
-            thread.join()
-            raise
+            _leave("not waiting for the build to stop")
+        raise
     if failure:
         raise failure[0]
     return result[0]
+
+
+def _leave(why: str) -> NoReturn:
+    """Ends the process in the middle of a build; nothing is on disk yet."""
+    print(f"\ninterrupted: {why}, leaving", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def _parser_said(parser: Any, version: str) -> str:

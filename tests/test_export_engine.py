@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import signal
+import threading
+import time
 
 import numpy as np
 import onnx
@@ -445,8 +448,6 @@ def test_phases_are_shown_and_end(trt, sources):
 
 
 def test_ctrl_c_stops_the_build(trt10, sources, monkeypatch):
-    import signal
-
     from export.stages import Phases
 
     interrupted = []
@@ -454,13 +455,21 @@ def test_ctrl_c_stops_the_build(trt10, sources, monkeypatch):
     def interrupt(self, name, step):
         if not interrupted:
             interrupted.append(name)
-            signal.pthread_kill(__import__("threading").main_thread().ident, signal.SIGINT)
-            __import__("time").sleep(0.3)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.5)
 
     monkeypatch.setattr(Phases, "step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         engine_from_onnx(trt10, sources["frames"].model, BuildOptions())
+    assert "TensorRT build" not in [thread.name for thread in threading.enumerate()]
     assert trt10.builds == []
+
+
+def test_a_float_profile_must_fit_the_network(trt10, sources, tmp_path):
+    source = sources["dynamic"]
+    planes = source._replace(info=dataclasses.replace(source.info, io="float"))
+    with pytest.raises(ExportError, match="--max 64x90 is no multiple of 16"):
+        write(planes, tmp_path / "m.engine", profile=Profile((32, 32), (64, 80), (64, 90)))
 
 
 # Types, computed from an ONNX file

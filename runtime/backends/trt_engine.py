@@ -10,8 +10,8 @@ from runtime.errors import BackendError, ModelError
 from runtime.machine import Gpu, gpu_driver
 from runtime.manifest import EngineBuild, EngineManifest, ModelInfo
 
-_SAID = 3
-"""Messages of TensorRT that go into ours: the first ones name the cause."""
+_SAID, _KEPT = 3, 100
+"""Messages of TensorRT that go into ours (the first ones name the cause), and that are kept."""
 
 
 def import_tensorrt() -> Any:
@@ -47,22 +47,34 @@ def gpu_at(device: int) -> Gpu:
     return driver.gpus[device]
 
 
+_log: tuple[Any, Any] | None = None
+
+
 def logger_for(trt: Any) -> Any:
-    """A logger of TensorRT that keeps what it is told; `errors` and `warnings` are lists."""
+    """The process's logger for TensorRT, which uses the first one for ever and warns of others.
+
+    Its `take_errors()` gives what was reported since the last call.
+    """
+    global _log
+    if _log is not None and _log[0] is trt:
+        return _log[1]
 
     class Log(trt.ILogger):  # type: ignore[misc]  # the module is not known before it is loaded
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-            self.warnings: list[str] = []
+            self._errors: list[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                self.errors.append(msg.strip())
-            elif severity == trt.ILogger.WARNING:
-                self.warnings.append(msg.strip())
+                self._errors.append(msg.strip())
+                del self._errors[:-_KEPT]
 
-    return Log()
+        def take_errors(self) -> list[str]:
+            taken, self._errors = self._errors, []
+            return taken
+
+    _log = trt, Log()
+    return _log[1]
 
 
 def checked_manifest(path: Path, version: str, gpu: Gpu) -> EngineManifest:
@@ -128,6 +140,7 @@ class Engine:
         self.version: str = trt.__version__
         self._trt = trt
         self._log = logger_for(trt)
+        self._log.take_errors()  # Whoever they concern was told.
         self._runtime = trt.Runtime(self._log)
         if portable:
             # A version-compatible plan brings the code of its own runtime along.
@@ -167,8 +180,9 @@ class Engine:
         return text
 
     def said(self) -> str:
-        """The errors that TensorRT reported, in brackets, or nothing."""
-        return f" ({'; '.join(self._log.errors[:_SAID])})" if self._log.errors else ""
+        """The errors that TensorRT has reported since, in brackets, or nothing."""
+        errors = self._log.take_errors()
+        return f" ({'; '.join(errors[:_SAID])})" if errors else ""
 
     def close(self) -> None:
         """Frees engine and runtime, in that order; contexts must be gone."""
