@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PIP_FLAGS ?=
+# Two workers take 2 GB of memory each; a file stays in one, for its fixtures' sake.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 BIN := .venv/bin
 # TensorRT's builder without a GPU; says why in one line where that cannot be had.
 BUILDER := tools/builder_on_cpu/setup.sh .builder $(BIN)/python $(PIP_FLAGS)
@@ -13,7 +15,7 @@ demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 	@if why=$$($(BUILDER) 2>&1); then $(MAKE) --no-print-directory test-builder; \
 	else echo "SKIPPED the tests with TensorRT's real builder: $$why"; fi
 

@@ -86,7 +86,7 @@ def test_from_a_checkpoint_without_torch_says_what_to_install(tmp_path):
 def test_tensorrt_is_the_default_and_says_what_is_missing(tmp_path):
     done = build("--weights", "demo", "--output", "model.engine", cwd=tmp_path)
     assert done.returncode == 1
-    assert "use --backend onnxruntime" in done.stderr
+    assert "build_engine --backend onnxruntime" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 

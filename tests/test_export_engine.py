@@ -9,7 +9,6 @@ import time
 import numpy as np
 import onnx
 import pytest
-from conftest import run_module
 from onnx import TensorProto
 
 from export import build_engine, faults, graph, trt_cache
@@ -622,13 +621,6 @@ def test_errors_of_the_command_are_one_sentence(trt10, tmp_path, capsys, argumen
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_without_a_gpu_the_command_says_what_to_do(tmp_path):
-    done = run_module("export.build_engine", "--weights", "demo", "--output", tmp_path / "m.engine")
-    assert done.returncode == 1
-    assert "build_engine --backend onnxruntime" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_the_reference_of_a_half_file_is_float32(sources, frames):

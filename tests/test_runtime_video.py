@@ -8,6 +8,7 @@ from conftest import DATA, run_module
 
 from export.verify import moving_frames
 from runtime import FrameError, Interpolator, VideoError, interpolate_video
+from runtime.backends.base import HostBackend
 from runtime.manifest import ModelInfo
 
 RATE = Fraction(30000, 1001)
@@ -134,12 +135,12 @@ def test_odd_sizes(tmp_path, vfi):
 
 
 def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path):
-    class Hold:
+    class Hold(HostBackend):
         """A model that repeats the first frame: this clip is about packets, not pictures."""
 
         name = "hold"
         info = ModelInfo(
-            "small", "", "fp32", "frames", 16, 1.0, "arbitrary", 1, None, None, "gridsample",
+            "small", "", "fp32", "frames", 16, 1.0, "arbitrary", 1, 1, None, None, "gridsample",
             "any", "0",
         )  # fmt: skip
 

@@ -292,37 +292,37 @@ class TensorRTBackend:
             if self._engine is None:
                 return
             engine, self._engine = self._engine, None
-            # After a lost device every call fails, and all is freed already.
-            with contextlib.suppress(CudaError), self._cuda.current():
+            with contextlib.ExitStack() as stack:
+                # After a lost device every call fails, and all is freed already.
+                with contextlib.suppress(CudaError):
+                    stack.enter_context(self._cuda.current())
                 for lane in self._lanes:
                     with contextlib.suppress(CudaError):
                         lane.stream.synchronize()
-            for lane in self._lanes:
-                lane.close()
-            self._lanes.clear()
-            self._fixed.clear()
-            self._times.clear()
-            engine.close()
-            self._transfers.close()
+                    lane.close()
+                self._lanes.clear()
+                self._fixed.clear()
+                self._times.clear()
+                engine.close()
+                self._transfers.close()
 
     @contextlib.contextmanager
     def _guarded(self, *, locked: bool = True) -> Iterator[None]:
         """Runs what is inside on our device; an error of the device closes the model."""
-        if self._engine is None:
-            raise BackendError("the model is closed: open it again")
-        try:
-            with self._lock if locked else contextlib.nullcontext(), self._cuda.current():
-                yield
-        except FrameError:
-            raise
-        except BackendError as error:
-            said = self._engine.said() if self._engine is not None else ""
-            self.close()
-            raise BackendError(f"{self.name}: {error}{said}; the model is closed") from error
+        with self._lock if locked else contextlib.nullcontext():
+            engine = self.engine  # Or it is closed.
+            try:
+                with self._cuda.current():
+                    yield
+            except FrameError:
+                raise
+            except BackendError as error:
+                said = engine.said()
+                self.close()
+                raise BackendError(f"{self.name}: {error}{said}; the model is closed") from error
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
-        assert self._engine is not None
-        limits = self._engine.limits
+        limits = self.engine.limits
         if limits is not None and not all(
             low <= n <= high for low, n, high in zip(limits[0], shape[-3:], limits[1], strict=True)
         ):
@@ -375,7 +375,7 @@ class TensorRTBackend:
             profiler = Profiler()
             lane = Lane(self._cuda, self.engine)  # With a context that reports to nobody else.
             try:
-                lane._context.profiler = profiler
+                lane.report_to(profiler)
                 # Held as a caller's images are: with those there is no graph.
                 pair = tuple(
                     replace(image, memory=[image.memory])
