@@ -132,29 +132,12 @@ def write_engine(
     started = time.perf_counter()
     depends_on = _depends_on(target, source, request)
     if path.exists() and not force:
-        reason = trt_cache.why_stale(path, depends_on)
+        reason = trt_cache.why_stale(path, depends_on, fallback_allowed=bool(fallbacks))
         if reason is None:
             stages.note(f"{path} is up to date; --force builds it again")
             return EngineManifest.read(path)
         stages.note(f"{path} is built again: {reason}")
     made, source, fallback = _first_that_passes(target, source, request, fallbacks, stages)
-    driver = gpu_driver()
-    build = EngineBuild(
-        tensorrt=target.trt.__version__,
-        gpu=target.gpu.name,
-        compute_capability=target.gpu.compute_capability,
-        driver=driver.cuda_version,
-        portable=request.options.portable,
-        flags=_flags(request),
-        profile=depends_on["profile"],
-        key=trt_cache.key_of(depends_on),
-        depends_on=depends_on,
-        command=request.command,
-        fallback=fallback,
-        device_memory_bytes=made.device_memory,
-        float32_tensors_seen=made.float32_tensors_seen,
-        portable_slowdown=made.slowdown,
-    )
     with written_beside(path) as beside:
         beside.write_bytes(made.plan)
         sha256 = file_sha256(beside)
@@ -169,14 +152,39 @@ def write_engine(
         machine={
             "platform": platform.platform(),
             "processor": processor_name(),
-            "gpus": [gpu.name for gpu in driver.gpus],
+            "gpus": [gpu.name for gpu in gpu_driver().gpus],
         },
         build_seconds=round(time.perf_counter() - started, 2),
         gate=made.gate,
-        engine=build,
+        engine=_build_record(target, request, depends_on, made, fallback),
     )
     manifest.write(path)
     return manifest
+
+
+def _build_record(
+    target: Target,
+    request: Request,
+    depends_on: dict[str, Any],
+    made: _Proved,
+    fallback: str | None,
+) -> EngineBuild:
+    return EngineBuild(
+        tensorrt=target.trt.__version__,
+        gpu=target.gpu.name,
+        compute_capability=target.gpu.compute_capability,
+        driver=gpu_driver().cuda_version,
+        portable=request.options.portable,
+        flags=_flags(request),
+        profile=depends_on["profile"],
+        key=trt_cache.key_of(depends_on),
+        depends_on=depends_on,
+        command=request.command,
+        fallback=fallback,
+        device_memory_bytes=made.device_memory,
+        float32_tensors_seen=made.float32_tensors_seen,
+        portable_slowdown=made.slowdown,
+    )
 
 
 def fixed_size(source: Source, size: tuple[int, int]) -> Source:

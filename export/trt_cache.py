@@ -55,12 +55,13 @@ def key_of(depends_on: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
-def why_stale(path: Path, depends_on: Mapping[str, Any]) -> str | None:
+def why_stale(path: Path, depends_on: Mapping[str, Any], *, fallback_allowed: bool) -> str | None:
     """Why the engine at `path` must be built again; None where it is up to date.
 
     Args:
         path: Of an engine that exists.
         depends_on: What an engine built now would depend on.
+        fallback_allowed: Whether an engine will do that is not quite what was asked for.
     """
     try:
         manifest = EngineManifest.read(path)
@@ -72,6 +73,8 @@ def why_stale(path: Path, depends_on: Mapping[str, Any]) -> str | None:
     for name, now in depends_on.items():
         if before.get(name) != now:
             return f"{name} was {_short(before.get(name))} and is {_short(now)}"
+    if manifest.engine.fallback is not None and not fallback_allowed:
+        return "it is a fallback, and --allow-fallback was not given"
     return None
 
 

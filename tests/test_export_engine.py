@@ -313,6 +313,11 @@ def test_a_fallback_is_tried_where_one_is_allowed(trt10, sources, tmp_path):
     notes.clear()
     write(half, tmp_path / "m.engine", fallbacks=fallbacks, notes=notes)
     assert notes == [f"{tmp_path / 'm.engine'} is up to date; --force builds it again"]
+    # Where none is allowed any more, it will not do.
+    notes.clear()
+    with pytest.raises(GateError):
+        write(half, tmp_path / "m.engine", notes=notes)
+    assert notes[0].endswith("it is a fallback, and --allow-fallback was not given")
 
 
 # What is up to date
