@@ -185,8 +185,8 @@ def test_work_that_nobody_waits_for_disturbs_nobody(
     with gpu_fakes.machine("10.3.0", monkeypatch, seed=seed):
         backend = open_backend(engine(), OpenOptions(streams=2))
         for pair, wanted in zip(itertools.pairwise(clip), expected, strict=True):
-            backend.put(clip[0][None])  # Never computed with.
             images = tuple(backend.put(frame[None]) for frame in pair)
+            backend.put(clip[0][None])  # Never computed with; a result takes its place.
             (dropped,) = backend.submit([images[::-1]], middle)
             backend.download(dropped)  # Never asked for.
             del dropped
