@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.environment import MeasurementError
-from ifrnet_model import Checkpoint, CheckpointError, IFRNetConfig, load_checkpoint
+from ifrnet_model import (
+    VARIANTS,
+    Checkpoint,
+    CheckpointError,
+    IFRNet,
+    IFRNetConfig,
+    load_checkpoint,
+)
 
 Weights = Mapping[str, Tensor]
 
@@ -29,6 +36,23 @@ def load_reference(weights: str) -> Checkpoint:
         return load_checkpoint(weights)
     except CheckpointError as error:
         raise MeasurementError(str(error)) from error
+
+
+def random_network(variant: str) -> IFRNet:
+    """Weights from a fixed seed that keep signals alive: flows and masks are far from zero.
+
+    For what does not depend on trained ones: time, graphs, how far two programs differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    network = IFRNet(VARIANTS[variant])
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1:
+                fan = parameter[0].numel() if "convblock.2" not in name else parameter[:, 0].numel()
+                parameter.normal_(0, (2 / fan) ** 0.5, generator=generator)
+            elif name.endswith("bias"):
+                parameter.normal_(0, 0.1, generator=generator)
+    return network.eval()
 
 
 def authors_forward(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from runtime import Interpolator
 from runtime.files import written_beside
 from runtime.machine import gpu_driver, installed_versions, processor_name
 from runtime.manifest import (
+    EngineBuild,
     EngineManifest,
     GateReport,
     ModelInfo,
@@ -167,17 +169,55 @@ def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineMan
         ModelError: If the runtime does not open what was written; nothing is left then.
     """
     check_folder(path)
-    with written_beside(path) as beside:
+
+    def save(beside: Path) -> None:
         onnx.save(checked.model, beside)
         Interpolator.open(beside, backend="onnxruntime").close()
+
+    return keep(
+        path,
+        save,
+        started=started,
+        backend="onnxruntime",
+        model=checked.info,
+        onnx_sha256=checked.onnx_sha256,
+        report=checked.gate,
+    )
+
+
+def keep(
+    path: Path,
+    save: Callable[[Path], object],
+    *,
+    started: float,
+    backend: str,
+    model: ModelInfo,
+    onnx_sha256: str,
+    report: GateReport,
+    engine: EngineBuild | None = None,
+) -> EngineManifest:
+    """Writes an artefact beside its place, renames it, and writes its manifest.
+
+    Args:
+        path: Of the artefact.
+        save: Writes it to the path that it is given; where it raises, nothing has changed.
+        started: `time.perf_counter()` of the build's begin.
+        backend: This and the rest: as of `EngineManifest`.
+        model: See there.
+        onnx_sha256: See there.
+        report: What the gate measured.
+        engine: See there.
+    """
+    with written_beside(path) as beside:
+        save(beside)
         sha256 = file_sha256(beside)
         # Between here and the new manifest there is none, which is true; an old one would lie.
         manifest_path(path).unlink(missing_ok=True)
     manifest = EngineManifest(
-        model=checked.info,
-        backend="onnxruntime",
+        model=model,
+        backend=backend,
         artefact_sha256=sha256,
-        onnx_sha256=checked.onnx_sha256,
+        onnx_sha256=onnx_sha256,
         versions={"python": platform.python_version(), **installed_versions()},
         machine={
             "platform": platform.platform(),
@@ -185,7 +225,8 @@ def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineMan
             "gpus": [gpu.name for gpu in gpu_driver().gpus],
         },
         build_seconds=round(time.perf_counter() - started, 2),
-        gate=checked.gate,
+        gate=report,
+        engine=engine,
     )
     manifest.write(path)
     return manifest

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -53,11 +53,8 @@ def _build_onnx(args: argparse.Namespace) -> None:
             f"{len(sizes)} sizes came with --backend onnxruntime: give one, or --dynamic"
         )
     options = graph_options(args, size=sizes[0])
-    if args.onnx is not None and (options or args.time):
-        given = sorted([*options, *(["time"] if args.time else [])])
-        raise ExportError(
-            f"--onnx came with {', '.join(given)}: the file has these already, leave them out"
-        )
+    if args.onnx is not None:
+        _refuse_what_the_file_says(args, options)
 
     # Here, so that --help answers at once and a missing package is one sentence.
     from export.artefact import (
@@ -144,10 +141,7 @@ def _source(
         from export.artefact import source_from_onnx
 
         # A size fixes what the file leaves free; everything else is in the file.
-        if fixed := sorted([*(given.keys() - {"height", "width"}), *(["time"] * bool(args.time))]):
-            raise ExportError(
-                f"--onnx came with {', '.join(fixed)}: the file has these already, leave them out"
-            )
+        _refuse_what_the_file_says(args, given.keys() - {"height", "width"})
         source = source_from_onnx(args.onnx)
         if size is not None:
             source = fixed_size(source, size)
@@ -174,6 +168,14 @@ def _source(
     if wanted.precision == "fp16":
         fallbacks.append(("fp32", lambda: traced(precision="fp32")))
     return source, fallbacks
+
+
+def _refuse_what_the_file_says(args: argparse.Namespace, given: Iterable[str]) -> None:
+    """Refuses options of the graph beside --onnx."""
+    if said := sorted([*given, *(["time"] if args.time else [])]):
+        raise ExportError(
+            f"--onnx came with {', '.join(said)}: the file has these already, leave them out"
+        )
 
 
 def _profile(args: argparse.Namespace) -> Profile | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from onnx import ModelProto
 
 from export import graph, trt_cache
-from export.artefact import Source, check_folder, source_from_model
+from export.artefact import Source, check_folder, keep, source_from_model
 from export.errors import ExportError, GateError
 from export.faults import diagnosis
 from export.second_opinion import second_opinion
@@ -33,14 +32,11 @@ from export.verify import (
 )
 from runtime.backends.trt import TensorRTBackend, backend_from_plan
 from runtime.backends.trt_engine import gpu_at, import_tensorrt
-from runtime.files import written_beside
-from runtime.machine import Gpu, gpu_driver, installed_versions, processor_name
+from runtime.machine import Gpu, gpu_driver
 from runtime.manifest import (
     EngineBuild,
     EngineManifest,
     GateReport,
-    file_sha256,
-    manifest_path,
 )
 
 STAGES = ("build engine", "gate")
@@ -138,28 +134,16 @@ def write_engine(
             return EngineManifest.read(path)
         stages.note(f"{path} is built again: {reason}")
     made, source, fallback = _first_that_passes(target, source, request, fallbacks, stages)
-    with written_beside(path) as beside:
-        beside.write_bytes(made.plan)
-        sha256 = file_sha256(beside)
-        # Between here and the new manifest there is none, which is true; an old one would lie.
-        manifest_path(path).unlink(missing_ok=True)
-    manifest = EngineManifest(
-        model=source.info,
+    return keep(
+        path,
+        lambda beside: beside.write_bytes(made.plan),
+        started=started,
         backend="tensorrt",
-        artefact_sha256=sha256,
+        model=source.info,
         onnx_sha256=source.onnx_sha256,
-        versions={"python": platform.python_version(), **installed_versions()},
-        machine={
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "gpus": [gpu.name for gpu in gpu_driver().gpus],
-        },
-        build_seconds=round(time.perf_counter() - started, 2),
-        gate=made.gate,
+        report=made.gate,
         engine=_build_record(target, request, depends_on, made, fallback),
     )
-    manifest.write(path)
-    return manifest
 
 
 def _build_record(
@@ -326,8 +310,8 @@ def _gate(backend: TensorRTBackend, source: Source, options: BuildOptions) -> Ga
         precision=info.precision,
         reference_name=f"{source.reference_name}, {'bytes' if frames else 'floats'}",
         limits=REQUIRED_DB_OF_ENGINES,
-        look=lambda _, pictures: {"polygraphy": second_opinion(pictures.expected, pictures.made)},
-        diagnose=lambda _, pictures: diagnosis(source.model, info, pictures),
+        look=lambda pictures: {"polygraphy": second_opinion(pictures.expected, pictures.made)},
+        diagnose=lambda pictures: diagnosis(source.model, info, pictures),
     )
 
 

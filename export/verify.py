@@ -216,8 +216,8 @@ def gate(
     precision: Precision,
     reference_name: str,
     limits: Mapping[Precision, float] = REQUIRED_DB,
-    look: Callable[[GateCase, Pictures], dict[str, object]] = lambda *_: {},
-    diagnose: Callable[[GateCase, Pictures], str] = lambda *_: "",
+    look: Callable[[Pictures], dict[str, object]] = lambda _: {},
+    diagnose: Callable[[Pictures], str] = lambda _: "",
 ) -> GateReport:
     """Compares every candidate on every case; the report holds each comparison.
 
@@ -237,7 +237,8 @@ def gate(
     """
     required = limits[precision]
     measured: list[Measured] = []
-    worst_pictures: Pictures | None = None
+    seen: Pictures | None = None  # Of the worst so far.
+    lowest = math.inf
     for case in cases:
         frame0, frame1 = moving_frames(case.height, case.width, case.motion)
         timestep = np.array(case.timesteps, np.float32).reshape(-1, 1, 1, 1)
@@ -246,13 +247,13 @@ def gate(
             made = candidate(frame0, frame1, timestep)
             psnr, largest = compare(expected, made)
             pictures = Pictures(frame0, frame1, timestep, expected, made)
-            if worst_pictures is None or psnr < min(m.psnr_db for m in measured):
-                worst_pictures = pictures
-            measured.append(Measured(name, case, psnr, largest, look(case, pictures)))
+            if seen is None or psnr < lowest:
+                seen, lowest = pictures, psnr
+            measured.append(Measured(name, case, psnr, largest, look(pictures)))
     worst = min(measured, key=lambda m: m.psnr_db)
     if worst.psnr_db < required:
-        assert worst_pictures is not None
-        looks = diagnose(worst.case, worst_pictures)
+        assert seen is not None
+        looks = diagnose(seen)
         raise GateError(
             f"{worst.candidate} is {worst.psnr_db:.1f} dB from {reference_name} at "
             f"{worst.case.height}x{worst.case.width} with motion of {worst.case.motion:.0f} px, "

@@ -40,24 +40,6 @@ Frames = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Export = Callable[..., Checked]
 
 
-def random_network(variant: str) -> IFRNet:
-    """Weights that keep signals alive through all levels: flows and masks are far from zero."""
-    import torch
-
-    from ifrnet_model import VARIANTS, IFRNet
-
-    generator = torch.Generator().manual_seed(0)
-    network = IFRNet(VARIANTS[variant])
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if parameter.ndim > 1:
-                fan = parameter[0].numel() if "convblock.2" not in name else parameter[:, 0].numel()
-                parameter.normal_(0, (2 / fan) ** 0.5, generator=generator)
-            elif name.endswith("bias"):
-                parameter.normal_(0, 0.1, generator=generator)
-    return network.eval()
-
-
 @pytest.fixture(scope="session")
 def demo_network() -> IFRNet:
     from ifrnet_model import load_checkpoint

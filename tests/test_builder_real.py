@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import onnx
 import pytest
 import torch
-from conftest import random_network
 from onnx import ModelProto, TensorProto, helper
 
+from bench.reference import random_network
 from export import graph, trt_build, trt_cache
 from export.errors import ExportError
 from export.stages import Phases

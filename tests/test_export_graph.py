@@ -23,7 +23,8 @@ def operators(model):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_static_float_graph_is_clean(tmp_path, variant):
     import torch
-    from conftest import random_network
+
+    from bench.reference import random_network
 
     torch.save(random_network(variant).state_dict(), tmp_path / "weights.pth")
     exported = checked_from_checkpoint(tmp_path / "weights.pth", ExportOptions(**STATIC_FLOAT))

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import random_network
 from onnx import TensorProto, helper, numpy_helper
 from test_export_tuning import one_node, operators, run
 
+from bench.reference import random_network
 from export import graph
 from export.errors import ExportError
 from export.tracing import source_from_checkpoint

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from conftest import random_network
 from safetensors.torch import save_file
 
+from bench.reference import random_network
 from ifrnet_model import CheckpointError, load_checkpoint, probe_time_steps
 from ifrnet_model.checkpoint import DEMO_WEIGHTS
 

@@ -2,9 +2,8 @@ import copy
 
 import pytest
 import torch
-from conftest import random_network
 
-from bench.reference import authors_forward
+from bench.reference import authors_forward, random_network
 from ifrnet_model import VARIANTS, IFRNet
 
 # float32 sums in another order; the issue's own bound.

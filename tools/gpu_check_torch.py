@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.environment import MeasurementError, write_evidence  # noqa: E402
-from bench.reference import authors_forward, load_reference  # noqa: E402
+from bench.reference import authors_forward, load_reference, random_network  # noqa: E402
 from bench.turns import summary  # noqa: E402
 from export.errors import ExportError  # noqa: E402
 from export.graph import OPSET, lower_opset  # noqa: E402
@@ -54,20 +54,6 @@ _WARM_UP = 10
 _MATRIX = 8192
 
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def random_network(variant: str) -> IFRNet:
-    """Weights from a fixed seed that keep signals alive: flows and masks are far from zero."""
-    generator = torch.Generator().manual_seed(0)
-    network = IFRNet(VARIANTS[variant])
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if parameter.ndim > 1:
-                fan = parameter[0].numel() if "convblock.2" not in name else parameter[:, 0].numel()
-                parameter.normal_(0, (2 / fan) ** 0.5, generator=generator)
-            elif name.endswith("bias"):
-                parameter.normal_(0, 0.1, generator=generator)
-    return network.eval()
 
 
 class Authors(nn.Module):
