@@ -9,7 +9,7 @@ BIN := .venv/bin
 # TensorRT's builder without a GPU; says why in one line where that cannot be had.
 BUILDER := tools/builder_on_cpu/setup.sh .builder $(BIN)/python $(PIP_FLAGS)
 
-.PHONY: demo test test-builder lint format clean
+.PHONY: demo test test-builder report lint format clean
 
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
@@ -23,6 +23,10 @@ test-builder: .venv/installed
 	@$(BUILDER)
 	. .builder/env.sh && $(BIN)/python -m pytest -m builder tests/test_builder_real.py
 
+# README's tables from the evidence that is committed; no number is typed.
+report: .venv/installed
+	$(BIN)/python -m bench.report bench/results --readme README.md --html report.html
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,8 +39,8 @@ format: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e ".[cpu,export,video,dev]"
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e ".[cpu,export,video,bench,dev]"
 	touch $@
 
 clean:
-	rm -rf .venv .builder demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .builder demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,144 +1,327 @@
-"""How far an artefact is from PyTorch on the frames of a real clip.
+"""How far artefacts are from PyTorch, and both from the truth, data set by data set.
 
-python -m bench.parity --model model.onnx --weights demo --clip in.mp4
+python -m bench.parity --model model.onnx --weights demo --dataset ucf101 --root DIR
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bench.environment import MeasurementError, write_evidence
+from bench.datasets import Found, find, select
+from bench.environment import MeasurementError
+from bench.parity_pictures import write_pictures
+from bench.parity_record import ParityRecord
+from bench.parity_run import Artefact, Bench, Compared, make, measure_all
+from bench.parity_summary import NewFrame, failures, summarise, table, worst_frames
+from bench.protocols import PROTOCOLS, Metric, Protocol, protocol_lines
+from bench.published import published
 from runtime import Interpolator
-from runtime.cli import command_parser, parse_size, run_command
-from runtime.frames import from_planes, to_planes
-from runtime.manifest import ModelInfo, file_sha256
+from runtime.cli import command_parser, run_command
+from runtime.machine import available_processors
+from runtime.manifest import file_sha256
 
-Pair = tuple[NDArray[Any], NDArray[Any]]
-
-
-def psnr(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
-    """PSNR in dB, of uint8 in 0..255 or of float in [0, 1]; inf where they are identical."""
-    peak = 255.0 if reference.dtype == np.uint8 else 1.0
-    error = float(np.square((reference.astype(np.float64) - candidate) / peak).mean())
-    return math.inf if error == 0 else -10 * math.log10(error)
+if TYPE_CHECKING:
+    from ifrnet_model import Checkpoint
 
 
-def clip_pairs(clip: Path, size: tuple[int, int], limit: int) -> Iterator[Pair]:
-    """The first `limit` pairs of consecutive frames, resized to (height, width), uint8 RGB."""
-    import av
+def _open_artefacts(args: argparse.Namespace, owner: contextlib.ExitStack) -> list[Artefact]:
+    artefacts = []
+    for path in args.model:
+        vfi = owner.enter_context(Interpolator.open(path, device=args.device, threads=args.threads))
+        compared: Compared = "floats" if vfi.info.io == "float" else "bytes"
+        artefacts.append(Artefact(path.name, path, vfi, compared))
+    if len({artefact.name for artefact in artefacts}) < len(artefacts):
+        raise MeasurementError("two models have the same file name: rename one of them")
+    return artefacts
 
-    with av.open(str(clip)) as container:
-        frames = (
-            frame.reformat(width=size[1], height=size[0], format="rgb24").to_ndarray()
-            for frame in container.decode(video=0)
-        )
-        yield from itertools.islice(itertools.pairwise(frames), limit)
 
-
-def _reference(network: Any, info: ModelInfo) -> Callable[[NDArray[Any], NDArray[Any]], Any]:
-    """float32 PyTorch as a function of two frames, rounded where the frames are bytes."""
+def _references(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    artefacts: Sequence[Artefact],
+    owner: contextlib.ExitStack,
+) -> dict[Compared, Interpolator]:
+    """PyTorch as the artefacts are: their I/O, their flow scale, their way through time."""
     import torch
 
-    middle = torch.full((1, 1, 1, 1), 0.5)
+    from bench.torch_backend import TorchBackend, our_forward, reference_info
 
-    def interpolate(frame0: NDArray[Any], frame1: NDArray[Any]) -> NDArray[Any]:
-        planes = (torch.from_numpy(to_planes(f, info.divisor)) for f in (frame0, frame1))
-        with torch.inference_mode():
-            imgt = network(*planes, middle, info.flow_scale)
-        return from_planes(imgt[0].numpy(), frame0, info.divisor)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    # A convolution in TensorFloat-32 is no float32 reference.
+    torch.backends.cudnn.allow_tf32 = False
+    network = checkpoint.network.to(args.reference_device)
+    first = artefacts[0].vfi.info
+    opened: dict[Compared, Interpolator] = {}
+    for artefact in artefacts:
+        if artefact.compared not in opened:
+            info = reference_info(
+                checkpoint, first.time_steps, io=artefact.vfi.info.io, flow_scale=first.flow_scale
+            )
+            backend = TorchBackend(
+                our_forward(network), info, name="PyTorch", device=args.reference_device
+            )
+            opened[artefact.compared] = owner.enter_context(Interpolator(backend))
+    return opened
 
-    return interpolate
 
-
-def _check_weights(found: str, info: ModelInfo, *, force: bool) -> None:
-    if found != info.weights_sha256 and not force:
-        raise MeasurementError(
-            f"the model was made from weights {info.weights_sha256[:12]}, --weights are "
-            f"{found[:12]}: give the same file, or --force to compare all the same"
+def _deviations(
+    artefacts: Sequence[Artefact], protocol: Protocol, sha256: str, *, force: bool
+) -> list[str]:
+    """What does not fit, as sentences; refused without --force."""
+    first = artefacts[0].vfi.info
+    for artefact in artefacts:
+        info = artefact.vfi.info
+        for what in ("flow_scale", "time_steps"):
+            if getattr(info, what) != getattr(first, what):
+                raise MeasurementError(
+                    f"{artefact.name} has {what} {getattr(info, what)}, {artefacts[0].name} "
+                    f"{getattr(first, what)}: measure them apart"
+                )
+    found = [
+        f"{artefact.name} was made from weights {artefact.vfi.info.weights_sha256[:12]}, "
+        f"--weights are {sha256[:12]}"
+        for artefact in artefacts
+        if artefact.vfi.info.weights_sha256 != sha256
+    ]
+    if first.flow_scale != protocol.flow_scale:
+        found.append(
+            f"{protocol.title} is measured at flow scale {protocol.flow_scale:g}, the models "
+            f"have {first.flow_scale:g} (export with --flow-scale {protocol.flow_scale:g})"
         )
+    if found and not force:
+        raise MeasurementError(
+            f"{'; '.join(found)}: give what fits, or --force to measure all the same"
+        )
+    return [f"forced: {sentence}" for sentence in found]
 
 
-def _measure(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
+def _protocol(args: argparse.Namespace) -> Protocol:
+    if args.dataset is None or args.root is None:
+        raise MeasurementError("--dataset and --root are needed: --list shows what is known")
+    if args.dataset != "folder":
+        if args.factor is not None:
+            raise MeasurementError(f"--factor is for --dataset folder, {args.dataset} has its own")
+        return PROTOCOLS[args.dataset]
+    factor = 2 if args.factor is None else args.factor
+    return replace(PROTOCOLS["folder"], title=args.root.name, factor=factor)
 
+
+def _configuration(
+    args: argparse.Namespace, bench: Bench, checkpoint: Checkpoint, found: Found, notes: list[str]
+) -> dict[str, Any]:
+    """All that a resumed run must share with the one that was broken off."""
+    return {
+        "dataset": bench.protocol.name,
+        "title": bench.protocol.title,
+        "protocol": asdict(bench.protocol),
+        "samples": found.count,
+        "official_samples": bench.protocol.samples,
+        "every": args.every,
+        "limit": args.limit,
+        "root_name": args.root.resolve().name,
+        "metrics": list(bench.metrics),
+        "weights": {
+            "name": Path(args.weights).name,
+            "sha256": checkpoint.sha256,
+            "variant": checkpoint.network.config.variant,
+            "time_steps": bench.artefacts[0].vfi.info.time_steps,
+            "random": args.random_weights,
+        },
+        "reference": f"float32 PyTorch on {args.reference_device}",
+        "artefacts": [
+            {
+                "name": artefact.name,
+                "sha256": file_sha256(artefact.path),
+                "bytes": artefact.path.stat().st_size,
+                "variant": artefact.vfi.info.variant,
+                "precision": artefact.vfi.info.precision,
+                "io": artefact.vfi.info.io,
+                "tuned_for": artefact.vfi.info.tuned_for,
+                "flow_scale": artefact.vfi.info.flow_scale,
+                "backend": artefact.vfi.backend,
+                "compared": artefact.compared,
+            }
+            for artefact in bench.artefacts
+        ],
+        "notes": notes,
+    }
+
+
+def _measure(args: argparse.Namespace) -> int:
+    if args.list:
+        print("\n".join(protocol_lines()))
+        return 0
+    if not args.model or args.weights is None:
+        raise MeasurementError("--model and --weights are needed: --help shows an example")
     from bench.reference import load_reference
 
+    protocol = _protocol(args)
+    found = _find(args, protocol)
     checkpoint = load_reference(args.weights)
-    records = []
-    for path in args.model:
-        with Interpolator.open(path) as vfi:
-            size = vfi.info.size or args.size
-            _check_weights(checkpoint.sha256, vfi.info, force=args.force)
-            reference = _reference(checkpoint.network, vfi.info)
-            as_float = vfi.info.io == "float"
-            found = []
-            pairs = clip_pairs(args.clip, size, args.limit)
-            for pair in tqdm(pairs, total=args.limit, unit="pair", disable=None, leave=False):
-                frame0, frame1 = ((f / np.float32(255)) if as_float else f for f in pair)
-                made = vfi.interpolate(frame0, frame1)
-                found.append(psnr(reference(frame0, frame1), made))
-            if not found:
-                raise MeasurementError(f"{args.clip} has no two frames: give a longer clip")
-            worst = int(np.argmin(found))
-            kind = "floats" if as_float else "bytes"
-            print(
-                f"{path.name}: {len(found)} pairs at {size[0]}x{size[1]}, {kind}: "
-                f"mean {np.mean(found):.1f} dB, worst {found[worst]:.1f} dB (pair {worst})"
+    with contextlib.ExitStack() as owner:
+        artefacts = _open_artefacts(args, owner)
+        if protocol.name == "folder":  # Its own truth: nobody says at which flow scale.
+            protocol = replace(protocol, flow_scale=artefacts[0].vfi.info.flow_scale)
+        deviations = _deviations(artefacts, protocol, checkpoint.sha256, force=args.force)
+        wanted = args.metrics or protocol.metrics
+        metrics: list[Metric] = ["psnr", *(metric for metric in wanted if metric != "psnr")]
+        references = _references(args, checkpoint, artefacts, owner)
+        bench = Bench(protocol, metrics, references, artefacts)
+        configuration = _configuration(args, bench, checkpoint, found, found.notes + deviations)
+        record = owner.enter_context(
+            ParityRecord(args.output, configuration, resume=args.resume, overwrite=args.overwrite)
+        )
+        _run(bench, found, record, args.threads or available_processors())
+        summary = _summary(args, bench, record, checkpoint)
+        record.finish(summary)
+    print(*table(configuration, summary), sep="\n")
+    failed = [] if args.max_drop is None else failures(record.lines, summary, args.max_drop)
+    for sentence in failed:
+        print(f"FAILED: {sentence}")
+    return 1 if failed else 0
+
+
+def _summary(
+    args: argparse.Namespace, bench: Bench, record: ParityRecord, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """The last line; writes the worst frames where they are asked for."""
+    if all("damaged" in line for line in record.lines):
+        raise MeasurementError(
+            f"{args.root} holds no sample that can be read, of {len(record.lines)}: nothing to "
+            "compare"
+        )
+    compared = {artefact.name: artefact.compared for artefact in bench.artefacts}
+    pictures = []
+    if args.pictures is not None:
+        worst = worst_frames(record.lines, compared, args.worst)
+        pictures = _pictures(args, bench, worst)
+    return {
+        **summarise(record.lines, compared, bench.metrics, bench.protocol.factor),
+        "published": published(
+            bench.protocol.name,
+            sha256=checkpoint.sha256,
+            variant=checkpoint.network.config.variant,
+            authors=args.authors_weights,
+        ),
+        "pictures": pictures,
+    }
+
+
+def _find(args: argparse.Namespace, protocol: Protocol) -> Found:
+    found = find(protocol.name, args.root, factor=protocol.factor)
+    return select(found, every=args.every, limit=args.limit)
+
+
+def _run(bench: Bench, found: Found, record: ParityRecord, workers: int) -> None:
+    from tqdm import tqdm
+
+    done = record.done
+    with tqdm(
+        total=found.count, initial=len(done), unit="sample", disable=None, leave=False
+    ) as bar:
+        for line in measure_all(bench, found, done, workers):
+            record.add(line)
+            if "damaged" in line:
+                bar.write(f"damaged: {line['damaged']}")
+            bar.update()
+
+
+def _pictures(
+    args: argparse.Namespace, bench: Bench, worst: Sequence[tuple[str, NewFrame]]
+) -> list[dict[str, Any]]:
+    """Makes the worst frames again, by which no picture of all the others is kept."""
+    wanted: dict[str, list[tuple[str, NewFrame]]] = {}
+    for name, frame in worst:
+        wanted.setdefault(frame.sample, []).append((name, frame))
+    compared = {artefact.name: artefact.compared for artefact in bench.artefacts}
+    written: dict[tuple[str, NewFrame], dict[str, Any]] = {}
+    for sample in _find(args, bench.protocol).samples:
+        if sample.name not in wanted:
+            continue
+        made = make(bench, sample.name, sample.read())
+        for name, frame in wanted[sample.name]:
+            k = bench.timesteps.index(frame.timestep)
+            written[name, frame] = write_pictures(
+                args.pictures,
+                made.references[compared[name]][k],
+                made.artefacts[name][k],
+                sample=sample.name,
+                timestep=frame.timestep,
+                artefact=name,
+                relative_to=args.output,
             )
-            records.append(
-                {
-                    "artefact": path.name,
-                    "sha256": file_sha256(path),
-                    "variant": vfi.info.variant,
-                    "precision": vfi.info.precision,
-                    "io": vfi.info.io,
-                    "tuned_for": vfi.info.tuned_for,
-                    "size": f"{size[0]}x{size[1]}",
-                    "compared": kind,
-                    "mean_db": float(np.mean(found)),
-                    "worst_db": found[worst],
-                    "psnr_db": found,
-                }
-            )
-    if args.json is not None:
-        record = {
-            "what": "artefact against float32 PyTorch, middle frames of consecutive frames",
-            "clip": {"name": args.clip.name, "sha256": file_sha256(args.clip)},
-            "weights": str(args.weights),
-            "artefacts": records,
-        }
-        write_evidence(args.json, record)
+    return [written[one] for one in worst]
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
     parser = command_parser(
         "python -m bench.parity",
-        "Compares artefacts with float32 PyTorch on the frames of a clip.",
-        "python -m bench.parity --model model.onnx --weights demo --clip in.mp4",
+        "Compares artefacts with float32 PyTorch, and both with the true frames of a data set.",
+        "python -m bench.parity --list",
+        "python -m bench.parity --model model.onnx --weights demo --dataset ucf101 --root DIR "
+        "--output ucf101.jsonl",
+        "python -m bench.parity --model model.onnx --weights demo --dataset folder --root in.mp4 "
+        "--limit 10 --max-drop 0.01",
     )
-    parser.add_argument("--model", required=True, nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint, or demo")
-    parser.add_argument("--clip", required=True, type=Path, metavar="VIDEO")
+    parser.add_argument("--list", action="store_true", help="what data sets are known, and stop")
+    parser.add_argument("--model", nargs="+", type=Path, metavar="FILE", help="artefacts")
+    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, or demo")
+    parser.add_argument("--dataset", choices=tuple(PROTOCOLS), help="whose protocol is followed")
     parser.add_argument(
-        "--size",
-        type=parse_size,
-        default=(256, 448),
-        metavar="HxW",
-        help="where the model's is free",
+        "--root", type=Path, metavar="DIR", help="where it lies; folder: or a video"
     )
-    parser.add_argument("--limit", type=int, default=10, metavar="N", help="pairs (default 10)")
-    parser.add_argument("--force", action="store_true", help="compare with other weights too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
-    run_command(parser, _measure, extra="export", argv=argv)
+    parser.add_argument(
+        "--factor", type=int, metavar="N", help="folder: new frames + 1 (default 2)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="no more samples than these")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="every K-th sample only")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=get_args(Metric),
+        help="instead of the protocol's; psnr always",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="JSONL", help="a line for each sample, while it runs"
+    )
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--resume", action="store_true", help="go on with --output if it is there")
+    kept.add_argument("--overwrite", action="store_true", help="start --output anew")
+    parser.add_argument(
+        "--max-drop", type=float, metavar="DB", help="exit with 1 if an artefact loses more"
+    )
+    parser.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="write the worst frames and their errors"
+    )
+    parser.add_argument(
+        "--worst", type=int, default=3, metavar="K", help="of each artefact (default 3)"
+    )
+    parser.add_argument(
+        "--authors-weights",
+        action="store_true",
+        help="these are the authors' weights: show the paper's figures beside",
+    )
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="these are random weights: reports then show the agreement only",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="measure other weights or another flow scale too"
+    )
+    parser.add_argument("--device", metavar="NAME", help="of the artefacts: cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--reference-device", default="cpu", metavar="NAME", help="of PyTorch (default cpu)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
+    run_command(parser, _measure, extra="bench,export", argv=argv)
 
 
 if __name__ == "__main__":

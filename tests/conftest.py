@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gpu_fakes
 import numpy as np
 import onnx
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from export.artefact import Checked, Source, source_from_model, write_onnx
@@ -38,6 +41,8 @@ ROOT = Path(__file__).parent.parent
 
 Frames = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Export = Callable[..., Checked]
+Made = TypeVar("Made")
+Once = Callable[[str, Callable[[], Made]], Made]
 
 
 @pytest.fixture(scope="session")
@@ -64,20 +69,41 @@ def midpoint_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def export() -> Export:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Any]:
+    """Makes what is named once for all workers of this run: tracing a network takes seconds."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # That of the run; above it lie those of earlier runs.
+
+    def once(name: str, make: Callable[[], Any]) -> Any:
+        kept = folder / f"once-{hashlib.sha256(name.encode()).hexdigest()}"
+        with FileLock(f"{kept}.lock"):
+            if not kept.exists():
+                kept.write_bytes(pickle.dumps(make()))
+        return pickle.loads(kept.read_bytes())  # Our own, of a moment ago.
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def export(once: Once[Checked]) -> Export:
     """Exports demo weights (or `weights`) with ExportOptions by keyword, each set once."""
     from export.tracing import checked_from_checkpoint
     from export.wrapper import ExportOptions
 
-    made: dict[tuple[object, ...], Checked] = {}
-
     def export(weights: str | Path = "demo", **options: object) -> Checked:
-        key = (str(weights), *sorted(options.items()))
-        if key not in made:
-            made[key] = checked_from_checkpoint(weights, ExportOptions(**options))  # type: ignore[arg-type]
-        return made[key]
+        return once(
+            f"{named(weights)} {sorted(options.items())}",
+            lambda: checked_from_checkpoint(weights, ExportOptions(**options)),  # type: ignore[arg-type]
+        )
 
     return export
+
+
+def named(weights: str | Path) -> str:
+    """The same for the same weights in every worker."""
+    path = Path(weights)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(weights)
 
 
 @pytest.fixture(scope="session")
@@ -114,15 +140,19 @@ GRAPHS: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture(scope="session")
-def sources(midpoint_checkpoint: Path) -> dict[str, Source]:
+def sources(midpoint_checkpoint: Path, once: Once[Any]) -> dict[str, Source]:
     """What engines are built from."""
     from export.tracing import source_from_checkpoint
     from export.wrapper import ExportOptions
 
     def traced(weights: str | Path, **options: object) -> Source:
         sized = {"height": 50, "width": 70, **options}
-        made = source_from_checkpoint(weights, ExportOptions(**sized))  # type: ignore[arg-type]
-        return source_from_model(made.model, made.info, made.onnx_sha256)
+
+        def trace() -> Any:
+            made = source_from_checkpoint(weights, ExportOptions(**sized))  # type: ignore[arg-type]
+            return made.model, made.info, made.onnx_sha256
+
+        return source_from_model(*once(f"source {named(weights)} {sorted(sized.items())}", trace))
 
     made = {name: traced("demo", **options) for name, options in GRAPHS.items()}
     return {**made, "midpoint": traced(midpoint_checkpoint)}

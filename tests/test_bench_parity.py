@@ -1,47 +1,521 @@
-import json
+"""bench.parity: the same frames through PyTorch and artefacts, in a file that can be resumed."""
+
+import itertools
+import math
 
 import numpy as np
 import pytest
+import torch
 from conftest import DATA, run_module
+from PIL import Image
 
-from bench.parity import clip_pairs, psnr
+from bench import parity, parity_run
+from bench.environment import MeasurementError
+from bench.metrics import psnr
+from bench.parity_pictures import ERROR_GAIN, heat_map
+from bench.parity_record import ParityRecord, read_lines
+from bench.parity_run import Artefact, Bench, make
+from bench.parity_summary import failures, summarise, summary_of, table, worst_frames
+from bench.protocols import PROTOCOLS
+from bench.reference import load_reference
+from bench.samples import Frames
+from bench.torch_backend import TorchBackend, our_forward, reference_info
+from export.artefact import write_onnx
+from export.verify import moving_frames
+from runtime import Interpolator
+
+SIZE = (50, 70)
 
 
-def test_psnr_by_hand():
-    zero = np.zeros((4, 4, 3), np.float32)
-    assert psnr(zero, zero + np.float32(0.1)) == pytest.approx(20, abs=1e-4)
-    assert psnr(zero, zero) == float("inf")
-    black, one = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4, 3), np.uint8)
-    assert psnr(black, one) == psnr(one, black) == pytest.approx(48.13, abs=0.01)
+def picture(frame, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(frame).save(path)
 
 
-def test_pairs_are_consecutive_and_of_the_size_asked_for():
-    pairs = list(clip_pairs(DATA / "bear-vp9-odd-dimensions.webm", (48, 64), 3))
-    assert len(pairs) == 3
-    np.testing.assert_array_equal(pairs[0][1], pairs[1][0])
-    assert pairs[0][0].shape == (48, 64, 3)
+def three(motion, size=SIZE):
+    """A first, a true middle and a last frame."""
+    frame0, frame1 = moving_frames(*size, motion)
+    return frame0, moving_frames(*size, motion / 2)[1], frame1
 
 
-def test_the_command_measures_floats_and_bytes(models, tmp_path):
-    evidence = tmp_path / "parity.json"
-    done = run_module(
-        "bench.parity", "--model", models / "float.onnx", models / "frames.onnx",
-        "--weights", "demo", "--clip", DATA / "walk.mkv", "--limit", 2, "--json", evidence,
+@pytest.fixture(scope="module")
+def ucf101(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ucf101")
+    for number, motion in enumerate((2, 4, 6), 1):
+        names = ("frame_00.png", "frame_01_gt.png", "frame_02.png")
+        for name, frame in zip(names, three(motion), strict=True):
+            picture(frame, root / "ucf101_interp_ours" / str(number) / name)
+    return root
+
+
+@pytest.fixture
+def run(capsys, tmp_path):
+    """The command in this process: its exit code, its lines, what it printed."""
+
+    def run(*arguments, code=0, output=None):
+        output = output or tmp_path / "parity.jsonl"
+        with pytest.raises(SystemExit) as left:
+            parity.main([*map(str, arguments), "--output", str(output)])
+        printed = capsys.readouterr()
+        assert left.value.code == code, printed
+        lines = read_lines(output) if output.is_file() else []
+        return lines, printed.out + printed.err
+
+    return run
+
+
+def db(value):
+    """A PSNR as it stands in a file, where identical pictures have none."""
+    return math.inf if value is None else value
+
+
+def on_ucf(models, root, *names, weights="demo"):
+    paths = [models / f"{name}.onnx" for name in names or ("frames",)]
+    return ("--model", *paths, "--weights", weights, "--dataset", "ucf101", "--root", root)
+
+
+def middle_of(network, frame0, frame1, top=7, left=5):
+    """The network itself, padded by hand: 50x70 -> 64x80, centred."""
+    planes = [
+        torch.from_numpy(np.pad(f, ((top, 7), (left, 5), (0, 0)), mode="edge"))
+        .permute(2, 0, 1)[None]
+        .float()
+        / 255
+        for f in (frame0, frame1)
+    ]
+    with torch.inference_mode():
+        made = network(*planes, torch.full((1, 1, 1, 1), 0.5))[0]
+    return made[:, top : top + 50, left : left + 70].permute(1, 2, 0).numpy()
+
+
+def test_floats_and_bytes_are_each_compared_with_their_own_kind(
+    models, ucf101, demo_network, run, tmp_path
+):
+    lines, printed = run(*on_ucf(models, ucf101, "float", "frames"))
+    header, *samples, last = lines
+    assert header["configuration"]["dataset"] == "ucf101"
+    assert header["configuration"]["samples"] == 3
+    assert header["configuration"]["official_samples"] == 379
+    assert header["environment"]["command"]
+    kinds = {a["name"]: a["compared"] for a in header["configuration"]["artefacts"]}
+    assert kinds == {"float.onnx": "floats", "frames.onnx": "bytes"}
+    assert [line["sample"] for line in samples] == ["1", "2", "3"]
+
+    frame0, truth, frame1 = three(4)
+    by_hand = middle_of(demo_network, frame0, frame1)
+    (floats,) = samples[1]["reference"]["floats"]["psnr"]
+    (rounded,) = samples[1]["reference"]["bytes"]["psnr"]
+    assert floats == pytest.approx(psnr(by_hand, truth / 255.0), abs=1e-6)
+    assert rounded == pytest.approx(psnr(np.rint(by_hand * 255) / 255, truth / 255.0), abs=1e-6)
+    assert floats != rounded
+    with Interpolator.open(models / "frames.onnx") as vfi:
+        made = vfi.interpolate(frame0, frame1)
+    (artefact,) = samples[1]["artefacts"]["frames.onnx"]["psnr"]
+    assert artefact == psnr(made / 255.0, truth / 255.0)
+
+    found = last["summary"]["artefacts"]
+    assert found["float.onnx"]["against_reference"]["worst"]["psnr"] > 100
+    assert db(found["frames.onnx"]["against_reference"]["worst"]["psnr"]) > 70
+    assert abs(found["frames.onnx"]["drop"]) < 0.01
+    assert "3 of the official 379 samples are here" in printed
+
+
+def _bench(models, name, kinds, protocol=PROTOCOLS["ucf101"], weights="demo"):
+    checkpoint = load_reference(weights)
+    vfi = Interpolator.open(models / f"{name}.onnx")
+    forward = our_forward(checkpoint.network)
+
+    def reference(io):
+        info = reference_info(checkpoint, vfi.info.time_steps, io=io)
+        return Interpolator(TorchBackend(forward, info, name="PyTorch"))
+
+    io = {"floats": "float", "bytes": "frames"}
+    references = {kind: reference(io[kind]) for kind in kinds}
+    compared = "floats" if vfi.info.io == "float" else "bytes"
+    artefact = Artefact(f"{name}.onnx", models / f"{name}.onnx", vfi, compared)
+    return Bench(protocol, ("psnr",), references, [artefact])
+
+
+@pytest.mark.parametrize("kind", ["bytes", "floats"])
+def test_bytes_of_the_reference_are_its_floats_rounded_however_they_are_made(models, kind):
+    frame0, truth, frame1 = three(4)
+    frames = Frames(frame0, frame1, [truth])
+    model = {"bytes": "frames", "floats": "float"}[kind]
+    alone = make(_bench(models, model, [kind]), "1", frames)
+    both = make(_bench(models, model, ["bytes", "floats"]), "1", frames)
+    np.testing.assert_array_equal(alone.references[kind], both.references[kind])
+
+
+def test_recursion_rounds_on_its_way_as_the_artefact_does(midpoint_model, midpoint_checkpoint):
+    protocol = PROTOCOLS["gopro"]
+    frame0, truth, frame1 = three(8)
+    frames = Frames(frame0, frame1, [truth] * 7)
+    kinds = ["bytes", "floats"]
+    bench = _bench(midpoint_model.parent, "midpoint", kinds, protocol, str(midpoint_checkpoint))
+    made = make(bench, "1", frames)
+    rounded_last = [np.rint(p * np.float32(255)) for p in made.references["floats"]]
+    rounded = [np.rint(p * 255) for p in made.references["bytes"]]
+    against = list(zip(made.artefacts["midpoint.onnx"], made.references["bytes"], strict=True))
+    assert min(psnr(*pair) for pair in against) > 70
+    # An eighth comes from a picture that was rounded twice; only the middle does not.
+    assert not np.array_equal(rounded_last[0], rounded[0])
+    np.testing.assert_array_equal(rounded_last[3], rounded[3])
+
+
+def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_path, monkeypatch):
+    whole, _ = run(*on_ucf(models, ucf101))
+    path = tmp_path / "parity.jsonl"
+    texts = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(texts[:3]) + texts[3][:40])  # Killed while it wrote the last sample.
+    measured = []
+    real = parity_run.make
+    monkeypatch.setattr(
+        parity_run, "make", lambda bench, sample, frames: measured.append(sample) or real(
+            bench, sample, frames)
     )  # fmt: skip
+    resumed, _ = run(*on_ucf(models, ucf101), "--resume")
+    assert measured == ["3"]
+    for before, after in zip(whole[1:], resumed[1:], strict=True):
+        for one in (before, after):
+            one.get("summary", one).pop("seconds")
+        assert before == after
+    again, _ = run(*on_ucf(models, ucf101), "--resume")
+    assert measured == ["3"]
+    assert len(again) == len(resumed)
+
+
+def test_another_configuration_is_not_resumed(models, ucf101, run):
+    before, _ = run(*on_ucf(models, ucf101))
+    after, printed = run(*on_ucf(models, ucf101), "--limit", "2", "--resume", code=1)
+    assert "measured with other limit, notes, samples" in printed
+    assert after == before
+
+
+def test_a_file_that_is_there_is_neither_lost_nor_taken_for_another(models, ucf101, run, tmp_path):
+    before, _ = run(*on_ucf(models, ucf101))
+    after, printed = run(*on_ucf(models, ucf101), code=1)
+    assert "--resume goes on with it, --overwrite starts anew" in printed
+    assert after == before
+    shorter, _ = run(*on_ucf(models, ucf101), "--limit", "1", "--overwrite")
+    assert len(shorter) == 3
+    for text in (
+        "not JSON\n",
+        '{"kind": "latency"}\n',
+        '{"kind": "parity", "format_version": 9}\n',
+        "",
+    ):
+        other = tmp_path / "other.jsonl"
+        other.write_text(text)
+        with pytest.raises(MeasurementError, match=r"no JSON|no file of|format version 9"):
+            read_lines(other)
+
+
+def test_a_damaged_image_is_named_counted_and_fails_the_gate(models, ucf101, run, tmp_path):
+    import shutil
+
+    root = tmp_path / "copy"
+    shutil.copytree(ucf101, root)
+    (root / "ucf101_interp_ours" / "2" / "frame_02.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
+    lines, printed = run(*on_ucf(models, root), "--max-drop", "1", code=1)
+    assert [line["sample"] for line in lines[1:4]] == ["1", "2", "3"]
+    assert "frame_02.png cannot be read" in lines[2]["damaged"]
+    assert lines[-1]["summary"]["damaged"] == ["2"]
+    assert lines[-1]["summary"]["samples"] == 2
+    assert "1 samples could not be read: 2" in printed
+    assert "FAILED: 1 samples could not be read, --max-drop needs all" in printed
+
+
+def test_the_gate_names_what_loses_and_where(ucf101, export, run, tmp_path):
+    state = load_reference("demo").network.state_dict()
+    state["decoder1.convblock.2.bias"] = state["decoder1.convblock.2.bias"] + 0.02
+    torch.save(state, tmp_path / "worse.pth")
+    model = tmp_path / "worse.onnx"
+    write_onnx(export(tmp_path / "worse.pth", height=50, width=70).model, model)
+    arguments = ("--model", model, "--weights", "demo", "--dataset", "ucf101", "--root", ucf101)
+    _, printed = run(*arguments, code=1)
+    assert "give what fits, or --force" in printed
+    lines, printed = run(*arguments, "--force", "--max-drop", "0.01", code=1)
+    assert "FAILED: worse.onnx loses" in printed
+    worst = lines[-1]["summary"]["artefacts"]["worse.onnx"]["worst_drop"]
+    assert f"worst: {worst['sample']} at 0.5" in printed
+    assert any("forced: worse.onnx" in note for note in lines[0]["configuration"]["notes"])
+    run(*arguments, "--force", "--max-drop", "60", "--overwrite")
+
+
+def test_a_flow_scale_other_than_the_protocols_is_refused(models, export, run, tmp_path):
+    root = tmp_path / "snu"
+    for name, frame in zip(("000001", "000002", "000003"), three(4), strict=True):
+        picture(frame, root / "test" / "GOPRO_test" / "seq" / f"{name}.png")
+    paths = " ".join(f"data/SNU-FILM/test/GOPRO_test/seq/00000{k}.png" for k in (1, 2, 3))
+    (root / "test-hard.txt").write_text(f"{paths}\n")
+    arguments = ("--weights", "demo", "--dataset", "snufilm-hard", "--root", root)
+    _, printed = run("--model", models / "frames.onnx", *arguments, code=1)
+    assert "measured at flow scale 0.8, the models have 1" in printed
+    write_onnx(export(height=50, width=70, flow_scale=0.8).model, tmp_path / "scaled.onnx")
+    lines, _ = run("--model", tmp_path / "scaled.onnx", *arguments)
+    found = lines[-1]["summary"]["artefacts"]["scaled.onnx"]
+    assert db(found["against_reference"]["worst"]["psnr"]) > 60
+    assert lines[1]["sample"] == "seq/000002"
+
+
+def test_middlebury_is_measured_on_its_canvas(models, run, tmp_path):
+    frame0, truth, frame1 = three(4, (380, 420))
+    for name, frame in (("frame10", frame0), ("frame11", frame1)):
+        picture(frame, tmp_path / "other-data" / "Venus" / f"{name}.png")
+    picture(truth, tmp_path / "other-gt-interp" / "Venus" / "frame10i11.png")
+    lines, _ = run(
+        "--model", models / "dynamic.onnx", "--weights", "demo", "--dataset", "middlebury",
+        "--root", tmp_path, "--authors-weights",
+    )  # fmt: skip
+    (made,) = lines[1]["artefacts"]["dynamic.onnx"]["psnr"]
+    canvas0, canvas1 = np.zeros((2, 480, 640, 3), np.uint8)
+    canvas0[:380, :420], canvas1[:380, :420] = frame0, frame1
+    with Interpolator.open(models / "dynamic.onnx") as vfi:
+        by_hand = vfi.interpolate(canvas0, canvas1)[:380, :420]
+    assert made == psnr(by_hand / 255.0, truth / 255.0)
+    assert lines[1]["artefacts"]["dynamic.onnx"]["ie"][0] > 0
+    assert lines[-1]["summary"]["published"]["ie"] == 1.995
+
+
+def test_a_clip_is_its_own_truth(models, run, tmp_path):
+    from test_runtime_video import write_clip
+
+    write_clip(tmp_path / "clip.mp4", 9, size=SIZE)
+    arguments = ("--weights", "demo", "--dataset", "folder", "--root", tmp_path / "clip.mp4")
+    lines, printed = run("--model", models / "frames.onnx", *arguments, "--limit", "3")
+    assert [line["sample"] for line in lines[1:-1]] == ["clip/0", "clip/2", "clip/4"]
+    assert "clip.mp4, 3 samples" in printed
+    lines, _ = run("--model", models / "three.onnx", *arguments, "--factor", "4", "--overwrite")
+    by_timestep = lines[-1]["summary"]["artefacts"]["three.onnx"]["by_timestep"]
+    assert [row[0] for row in by_timestep] == [0.25, 0.5, 0.75]
+    assert len(lines[1]["artefacts"]["three.onnx"]["psnr"]) == 3
+
+
+def test_the_worst_frames_are_written_with_their_errors(models, ucf101, run, tmp_path):
+    lines, _ = run(
+        *on_ucf(models, ucf101, "float", "frames"), "--pictures", tmp_path / "worst", "--worst", "2"
+    )
+    summary = lines[-1]["summary"]
+    assert len(summary["pictures"]) == 4
+    for shown in summary["pictures"]:
+        reference, made, error = (
+            np.array(Image.open(tmp_path / shown[kind])) for kind in ("reference", "made", "error")
+        )
+        assert reference.shape == made.shape == error.shape == (*SIZE, 3)
+        assert np.abs(reference.astype(int) - made).max() <= 1
+    shown = [p for p in summary["pictures"] if p["artefact"] == "float.onnx"]
+    named = summary["artefacts"]["float.onnx"]["against_reference"]["worst"]
+    assert (shown[0]["sample"], shown[0]["psnr"]) == (named["sample"], named["psnr"])
+    assert shown[0]["psnr"] <= shown[1]["psnr"]
+
+
+def test_the_heat_map_is_black_without_error_and_bright_at_a_sixteenth():
+    reference = np.zeros((2, 2, 3))
+    made = reference.copy()
+    made[0, 0, 1] = 1 / ERROR_GAIN
+    made[0, 1, 1] = 1 / ERROR_GAIN / 2
+    shown = heat_map(reference, made).astype(int)
+    assert shown[1, 1].max() < 5
+    assert shown[0, 0].sum() > shown[0, 1].sum() > shown[1, 1].sum()
+    assert shown[0, 0].min() > 100
+
+
+class _Broken:
+    """A model whose pictures are no pictures."""
+
+    def __init__(self, vfi, value):
+        self.info, self._vfi, self._value = vfi.info, vfi, value
+
+    def interpolate(self, frame0, frame1, *, timesteps):
+        made = self._vfi.interpolate(frame0, frame1, timesteps=timesteps)
+        made[0][3, 4, 1] = self._value
+        return made
+
+
+@pytest.mark.parametrize("value", [math.nan, 1.5, -0.1, math.inf])
+def test_a_prediction_that_is_no_picture_is_an_error(models, value):
+    bench = _bench(models, "float", ["floats"])
+    artefact = bench.artefacts[0]
+    broken = artefact._replace(vfi=_Broken(artefact.vfi, value))
+    frame0, truth, frame1 = three(4)
+    with pytest.raises(MeasurementError, match=r"what float\.onnx made of sample 7 holds"):
+        make(bench._replace(artefacts=[broken]), "7", Frames(frame0, frame1, [truth]))
+
+
+def test_frames_that_the_artefact_cannot_take_are_an_error(models, run, tmp_path):
+    for name, frame in zip(("1", "2", "3"), three(4, (40, 40)), strict=True):
+        picture(frame, tmp_path / "frames" / "seq" / f"{name}.png")
+    _, printed = run(
+        "--model", models / "frames.onnx", "--weights", "demo", "--dataset", "folder",
+        "--root", tmp_path / "frames", code=1,
+    )  # fmt: skip
+    assert "frames.onnx cannot take sample seq/1: frames are 40x40" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--model and --weights are needed"),
+        (["--model", "m.onnx", "--weights", "demo"], "--dataset and --root are needed"),
+        (
+            ["--model", "m.onnx", "--weights", "demo", "--dataset", "ucf101", "--root", "nowhere"],
+            "nowhere does not exist: UCF101 lies as",
+        ),
+        (
+            ["--model", "m.onnx", "--weights", "demo", "--dataset", "ucf101", "--root", ".",
+             "--factor", "8"],
+            "--factor is for --dataset folder",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_said(run, arguments, message):
+    _, printed = run(*arguments, code=1)
+    assert message in printed
+
+
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(
+    models, ucf101, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(parity_run, "make", lambda *_: pytest.fail("measured"))
+    _, printed = run(*on_ucf(models, ucf101), output=tmp_path / "nowhere" / "p.jsonl", code=1)
+    assert "No such file or directory" in printed
+
+
+def test_models_of_one_name_or_two_kinds_are_refused(models, midpoint_model, ucf101, run, tmp_path):
+    (tmp_path / "frames.onnx").write_bytes((models / "frames.onnx").read_bytes())
+    arguments = ("--weights", "demo", "--dataset", "ucf101", "--root", ucf101)
+    both = ("--model", models / "frames.onnx", tmp_path / "frames.onnx")
+    assert "same file name" in run(*both, *arguments, code=1)[1]
+    mixed = ("--model", models / "frames.onnx", midpoint_model)
+    assert "measure them apart" in run(*mixed, *arguments, "--force", code=1)[1]
+
+
+def test_the_command_as_a_user_runs_it(models, ucf101, tmp_path):
+    done = run_module("bench.parity", *on_ucf(models, ucf101), "--limit", "1")
     assert done.returncode == 0, done.stderr
-    record = json.loads(evidence.read_text())
-    as_float, as_bytes = record["artefacts"]
-    assert (as_float["compared"], as_bytes["compared"]) == ("floats", "bytes")
-    assert as_float["worst_db"] > 100
-    assert as_bytes["worst_db"] > 70
-    assert len(as_bytes["psnr_db"]) == 2
-    assert record["environment"]["processor"]
+    assert "frames.onnx" in done.stdout
+    listed = run_module("bench.parity", "--list")
+    assert listed.returncode == 0
+    assert all(name in listed.stdout for name in PROTOCOLS)
 
 
-def test_other_weights_are_refused(models, midpoint_checkpoint):
-    done = run_module(
-        "bench.parity", "--model", models / "frames.onnx", "--weights", midpoint_checkpoint,
-        "--clip", DATA / "walk.mkv", "--limit", 1,
+def test_other_weights_are_refused(models, midpoint_checkpoint, ucf101, run):
+    _, printed = run(*on_ucf(models, ucf101, weights=midpoint_checkpoint), code=1)
+    assert "give what fits, or --force" in printed
+
+
+def line(sample, reference, made, against, kind="bytes", **metrics):
+    return {
+        "sample": sample,
+        "seconds": 0.5,
+        "reference": {kind: {"psnr": reference, "ssim_3d": [0.5] * len(made)}},
+        "artefacts": {
+            "m": {"psnr": made, "ssim_3d": [0.25] * len(made), "against_reference": against}
+        },
+    }
+
+
+def test_the_summary_by_hand():
+    lines = [
+        line("a", [30.0], [29.0], [50.0]),
+        line("b", [40.0], [40.5], [None]),
+        {"sample": "c", "damaged": "c.png cannot be read"},
+    ]
+    summary = summarise(lines, {"m": "bytes"}, ["psnr", "ssim_3d"], 2)
+    assert summary["samples"] == 2
+    assert summary["damaged"] == ["c"]
+    found = summary["artefacts"]["m"]
+    assert (found["reference_psnr"], found["psnr"], found["drop"]) == (35.0, 34.75, 0.25)
+    assert (found["ssim_3d"], found["reference_ssim_3d"]) == (0.25, 0.5)
+    assert found["against_reference"] == {
+        "mean": 50.0,
+        "identical": 1,
+        "worst": {"sample": "a", "timestep": 0.5, "psnr": 50.0},
+    }
+    assert found["worst_drop"] == {"sample": "a", "timestep": 0.5, "drop": 1.0}
+    assert found["by_timestep"] == []
+
+
+def test_a_frame_that_is_exactly_the_truth_is_in_neither_mean():
+    lines = [line("a", [None], [60.0], [60.0]), line("b", [30.0], [30.0], [None])]
+    found = summary_of(lines, "m", "bytes", ["psnr"], 2)
+    assert (found["reference_psnr"], found["psnr"], found["drop"]) == (30.0, 30.0, 0.0)
+    assert found["identical_to_truth"] == 1
+    everything = [line("a", [None], [None], [None])]
+    found = summary_of(everything, "m", "bytes", ["psnr"], 2)
+    assert found["drop"] == 0.0
+    assert math.isinf(found["psnr"])
+    assert found["worst_drop"] is None
+
+
+def test_eightfold_means_are_over_all_new_frames():
+    lines = [line("a", [30.0, 40.0, 50.0], [30.0, 40.0, 44.0], [60.0, 50.0, 55.0])]
+    found = summary_of(lines, "m", "bytes", ["psnr"], 4)
+    assert found["drop"] == pytest.approx(2.0)
+    assert found["by_timestep"] == [[0.25, 30.0, 30.0], [0.5, 40.0, 40.0], [0.75, 50.0, 44.0]]
+    assert found["against_reference"]["worst"]["timestep"] == 0.5
+    assert [f.timestep for _, f in worst_frames(lines, {"m": "bytes"}, 2)] == [0.5, 0.75]
+
+
+def test_the_gate_by_hand():
+    lines = [line("a", [30.0], [29.5], [50.0]), line("b", [30.0], [30.0], [50.0])]
+    summary = summarise(lines, {"m": "bytes"}, ["psnr"], 2)
+    assert failures(lines, summary, 0.25) == []
+    (sentence,) = failures(lines, summary, 0.24)
+    assert sentence == (
+        "m loses 0.2500 dB against PyTorch, --max-drop is 0.24; worst: a at 0.5: 0.5000 dB"
+    )
+
+
+def test_the_table_shows_what_was_published_and_what_is_missing():
+    lines = [line("a", [30.0], [29.5], [None])]
+    published = {
+        "source": "somebody",
+        "psnr": 35.0,
+        "ssim": 0.9,
+        "ssim_kind": "ssim_2d",
+        "ie": None,
+    }
+    summary = {
+        **summarise(lines, {"m": "bytes"}, ["psnr", "ssim_3d"], 2),
+        "damaged": ["x"],
+        "published": published,
+    }
+    configuration = {
+        "title": "UCF101",
+        "metrics": ["psnr", "ssim_3d"],
+        "weights": {"name": "w.pth", "variant": "small"},
+        "notes": ["1 of the official 379 samples are here"],
+    }
+    printed = "\n".join(table(configuration, summary))
+    assert "published: 35.0 dB, ssim_2d 0.9 (somebody)" in printed
+    assert "1 of the official 379" in printed
+    assert "identical (a)" in printed
+    assert "-0.5000" in printed
+    assert "1 samples could not be read: x" in printed
+
+
+def test_the_file_holds_no_infinity(tmp_path):
+    path = tmp_path / "p.jsonl"
+    with ParityRecord(path, {"a": (1, 2)}, resume=False, overwrite=False) as record:
+        record.add({"sample": "1", "psnr": [math.inf, 1.0]})
+        record.finish({"mean": math.inf})
+    assert "Infinity" not in path.read_text()
+    header, sample, last = read_lines(path)
+    assert header["configuration"] == {"a": [1, 2]}
+    assert sample["psnr"] == [None, 1.0]
+    assert last == {"summary": {"mean": None}}
+    with ParityRecord(path, {"a": (1, 2)}, resume=True, overwrite=False) as record:
+        assert record.done == {"1"}
+
+
+def test_a_video_of_the_tests_can_be_measured(models, run):
+    """Real frames, of another size than the models: the dynamic one takes them."""
+    lines, _ = run(
+        "--model", models / "dynamic.onnx", "--weights", "demo", "--dataset", "folder",
+        "--root", DATA / "bear-vp9-odd-dimensions.webm", "--every", "5", "--limit", "2",
     )  # fmt: skip
-    assert done.returncode == 1
-    assert "give the same file, or --force" in done.stderr
+    names = [sample["sample"] for sample in lines[1:-1]]
+    assert names == [f"bear-vp9-odd-dimensions/{k}" for k in (0, 10)]
+    for one in itertools.islice(lines, 1, 3):
+        assert min(map(db, one["artefacts"]["dynamic.onnx"]["against_reference"])) > 70
