@@ -1,272 +1,187 @@
 """How long a pair takes, with the evidence: artefacts and PyTorch in one run, in turns.
 
-python -m bench.latency --model model.onnx --weights demo --compare authors --size 256x448
+python -m bench.latency --model model.onnx --weights demo --compare authors --dataset vimeo90k
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
-import itertools
-import math
-import statistics
-import time
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from bench.environment import MeasurementError, write_evidence
-from bench.layers import layer_lines
-from bench.turns import (
-    ON_GPU,
-    ON_PROCESSOR,
-    WARM_UP,
-    measure_in_turns,
-    parts_in_turns,
-    ratios,
-    summary,
+from bench.latency_case import STREAM_FRAMES, How, measure_case
+from bench.latency_runs import (
+    ArtefactRun,
+    Case,
+    Run,
+    artefact_runs,
+    calls_of_a_pair,
+    case_of_dataset,
+    is_engine,
 )
-from runtime import Interpolator
-from runtime.backends.base import Backend, OpenOptions, open_backend
-from runtime.backends.trt import TensorRTBackend
+from bench.latency_text import case_lines
+from bench.latency_torch import Formulation, PyTorchRun, pytorch_runs
+from bench.protocols import LATENCY_SETS
 from runtime.cli import command_parser, parse_size, run_command
-from runtime.frames import to_planes
+from runtime.frames import MINIMUM_SIDE
 from runtime.machine import available_processors
-from runtime.manifest import file_sha256
 
-STREAM_FRAMES = 60
-_STREAMED = 3
-"""How often the throughput of each run is measured."""
+if TYPE_CHECKING:
+    from bench.roofline import Ceilings
 
-_PROFILED = 50
-_PARTS = ("h2d", "compute", "d2h")
+FORMAT_VERSION = 1
+"""Of the evidence."""
 
-_Clip = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-
-
-def _frames(height: int, width: int) -> _Clip:
-    rng = np.random.default_rng(0)
-    frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return frame, np.roll(frame, 4, axis=1)
-
-
-def _torch_runs(
-    args: argparse.Namespace, frame0: NDArray[np.uint8], frame1: NDArray[np.uint8]
-) -> dict[str, Callable[[], object]]:
-    """PyTorch eager on the same frames: our module, or the authors' formulation."""
-    import torch
-
-    from bench.reference import authors_forward, load_reference
-    from ifrnet_model import divisor
-
-    if args.weights is None:
-        raise MeasurementError("--compare needs --weights: give the checkpoint, or demo")
-    network = load_reference(args.weights).network
-    torch.set_num_threads(args.threads)
-    img0, img1 = (torch.from_numpy(to_planes(f, divisor())) for f in (frame0, frame1))
-    middle = torch.full((1, 1, 1, 1), 0.5)
-    state = network.state_dict()
-
-    def ours() -> object:
-        with torch.inference_mode():
-            return network(img0, img1, middle)
-
-    def authors() -> object:
-        with torch.inference_mode():
-            return authors_forward(state, network.config, img0, img1, middle)
-
-    known: dict[str, Callable[[], object]] = {"torch": ours, "authors": authors}
-    return {f"PyTorch eager ({name})": known[name] for name in args.compare}
-
-
-class _Opened(NamedTuple):
-    path: Path
-    backend: Backend
-    vfi: Interpolator
-    options: dict[str, Any]
-
-
-def _is_engine(path: Path) -> bool:
-    return path.suffix.lower() in (".engine", ".plan")
-
-
-def _opened(args: argparse.Namespace, owner: contextlib.ExitStack) -> dict[str, _Opened]:
-    """Every run by name: each engine once for each number of streams, with and without graph."""
-    opened: dict[str, _Opened] = {}
-    for path in args.model:
-        graphs = [True, False] if args.no_cuda_graph else [True]
-        for streams, graph in itertools.product(args.streams or [1], graphs):
-            if _is_engine(path):
-                options = OpenOptions(args.device, streams=streams, cuda_graph=graph)
-            else:
-                options = OpenOptions(args.device, threads=args.threads)
-            backend = open_backend(path, options)
-            vfi = owner.enter_context(Interpolator(backend))
-            name, said = f"{path.name} on {vfi.backend}", {}
-            if isinstance(backend, TensorRTBackend):
-                # Where sizes are free there is no graph, whatever was asked for.
-                said = {"streams": streams, "cuda_graph": graph and vfi.info.size is not None}
-                name += f", {streams} {'stream' if streams == 1 else 'streams'}, "
-                name += "CUDA graph" if said["cuda_graph"] else "no CUDA graph"
-            if name in opened:
-                vfi.close()
-            else:
-                opened[name] = _Opened(path, backend, vfi, said)
-    return opened
-
-
-def _call_inputs(
-    run: _Opened, clip: _Clip
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
-    """What one call of the model takes: two images of `Backend.put`, and its time steps."""
-    info = run.vfi.info
-    img0, img1 = (f[None] if info.io == "frames" else to_planes(f, info.divisor) for f in clip)
-    count = info.frames_per_call
-    steps = np.arange(1, count + 1, dtype=np.float32) / np.float32(count + 1)
-    return img0, img1, steps.reshape(-1, 1, 1, 1)
-
-
-def _parts(runs: dict[str, _Opened], clip: _Clip, samples: int) -> dict[str, Any]:
-    """H2D, compute and D2H of one call of each TensorRT run."""
-    timed = {
-        name: functools.partial(run.backend.timed, *_call_inputs(run, clip))
-        for name, run in runs.items()
-        if isinstance(run.backend, TensorRTBackend)
-    }
-    measured = parts_in_turns(timed, samples=samples) if timed else {}
-    return {
-        name: {
-            part: {**summary([one / 1e3 for one in ms]), "samples": ms}
-            for part, ms in parts.items()
-        }
-        for name, parts in measured.items()
-    }
-
-
-def _throughput(runs: dict[str, _Opened], clip: _Clip, count: int, factor: int) -> dict[str, Any]:
-    """Pairs a second of a stream of `count` frames, in turns, after one that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(1 + _STREAMED):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            for _ in run.vfi.stream(itertools.islice(itertools.cycle(clip), count), factor=factor):
-                pass
-            if number:
-                seconds[name].append(time.perf_counter() - started)
-    pairs = count - 1
-    return {
-        name: {"pairs_per_second": pairs / statistics.median(s), "pairs": pairs, "seconds": s}
-        for name, s in seconds.items()
-    }
-
-
-def _profiles(runs: dict[str, _Opened], clip: _Clip) -> dict[str, list[tuple[str, float]]]:
-    """Milliseconds of each layer of each engine, which are printed too."""
-    layers: dict[str, list[tuple[str, float]]] = {}
-    for run in runs.values():
-        backend, name = run.backend, run.path.name
-        if not isinstance(backend, TensorRTBackend):
-            print(f"{name} runs on {backend.name}: --profile is for TensorRT engines")
-        elif name not in layers:
-            layers[name] = backend.profile_layers(*_call_inputs(run, clip), _PROFILED)
-            print(f"{name}:", *layer_lines(layers[name]), sep="\n  ")
-    return layers
-
-
-def _artefact(run: _Opened) -> dict[str, Any]:
-    info = run.vfi.info
-    return {
-        "sha256": file_sha256(run.path),
-        "bytes": run.path.stat().st_size,
-        "variant": info.variant,
-        "precision": info.precision,
-        "io": info.io,
-        "frames_per_call": info.frames_per_call,
-        **run.options,
-    }
+_SIZE = (256, 448)
+_SAMPLES, _SECONDS = 30, 3.0
 
 
 def _measure(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
-    height, width = args.size
-    args.threads = args.threads or available_processors()
-    if args.factor < 2:
-        raise MeasurementError(f"--factor is {args.factor}: use 2 or more")
-    engines = [_is_engine(path) for path in args.model]
-    if (args.streams or args.no_cuda_graph) and not any(engines):
-        raise MeasurementError("--streams and --no-cuda-graph are for TensorRT engines: leave them")
-    clip = _frames(height, width)
-    on_gpu = all(engines) and not args.compare
-    turns = ON_GPU if on_gpu else ON_PROCESSOR
-    with contextlib.ExitStack() as owner:
-        opened = _opened(args, owner)
-        runs: dict[str, Callable[[], object]] = {}
-        for name, run in opened.items():
-            steps = run.vfi.steps_for_factor(args.factor)
-            runs[name] = functools.partial(run.vfi.interpolate, *clip, timesteps=steps)
-        baselines = list(_torch_runs(args, *clip).items()) if args.compare else []
-        runs |= baselines
-        rounds = WARM_UP + math.ceil(args.samples / turns.samples)
-        with tqdm(total=rounds, unit="round", disable=None, leave=False) as bar:
-            measured = measure_in_turns(
-                runs, samples=args.samples, turns=turns, progress=bar.update
-            )
-        parts = _parts(opened, clip, args.samples)
-        count = STREAM_FRAMES if args.stream_frames is None and any(engines) else args.stream_frames
-        throughput = _throughput(opened, clip, count, args.factor) if count else {}
-        layers = _profiles(opened, clip) if args.profile else {}
-        artefacts = {name: _artefact(run) for name, run in opened.items()}
-
-    made = args.factor - 1
+    _check_arguments(args)
+    threads = args.threads or available_processors()
+    artefacts = artefact_runs(
+        args.model,
+        device=args.device,
+        threads=threads,
+        streams=args.streams or (1,),
+        cuda_graphs=(True, False) if args.no_cuda_graph else (True,),
+    )
+    baselines: list[PyTorchRun] = []
+    if args.compare:
+        baselines = pytorch_runs(args.compare, args.weights, threads=threads, artefacts=artefacts)
+    plan = planned(_cases(args), artefacts, baselines)
+    on_gpu = all(run.on_gpu for _, runs in plan for run in runs)
+    ceilings, said = _ceilings(threads, on_gpu=on_gpu)
     record: dict[str, Any] = {
-        "what": "one pair, end to end: frame to planes where needed, network, frame back; "
-        "PyTorch is timed from planes to planes",
-        "size": f"{height}x{width}",
-        "factor": args.factor,
-        "threads": None if on_gpu else args.threads,
-        "artefacts": artefacts,
-        "milliseconds": {name: summary(seconds) for name, seconds in measured.items()},
-        "fps": {name: made / statistics.median(seconds) for name, seconds in measured.items()},
-        "parts_of_a_call_milliseconds": parts,
-        "stream": throughput,
-        "layers_milliseconds": layers,
-        "ratios": {
-            f"{slower} / {faster}": ratios(measured[slower], measured[faster])
-            for slower, _ in baselines
-            for faster in artefacts
-        },
-        "seconds": measured,
+        "kind": "latency",
+        "format_version": FORMAT_VERSION,
+        "what": "one pair, end to end: uint8 frames in, uint8 frames out, padding and conversion "
+        "included",
+        "threads": None if on_gpu else threads,
+        "ceilings": said,
+        "cases": [],
+        "layers_milliseconds": {},
     }
-    _print(record, samples=len(next(iter(measured.values()))))
+    how = How(
+        samples=args.samples,
+        seconds=args.seconds,
+        cold=not args.no_cold,
+        stream_frames=args.stream_frames or (STREAM_FRAMES if _engines(args) else None),
+        profile=args.profile,
+        threads=threads,
+    )
+    for case, runs in plan:
+        measured, layers = measure_case(case, runs, how, ceilings)
+        print(*case_lines(measured, layers, threads=record["threads"]), sep="\n", flush=True)
+        record["cases"].append(measured)
+        place = f" at {case.size_text}" if len(plan) > 1 else ""
+        record["layers_milliseconds"] |= {f"{file}{place}": of for file, of in layers.items()}
     if args.json is not None:
         write_evidence(args.json, record)
 
 
-def _print(record: dict[str, Any], *, samples: int) -> None:
-    threads = f"{record['threads']} threads, " if record["threads"] else ""
-    print(f"{record['size']}, {threads}{samples} samples in turns")
-    for name, figures in record["milliseconds"].items():
-        print(
-            f"  {name:32} p50 {figures['p50']:8.3f} ms  p90 {figures['p90']:8.3f}  "
-            f"p99 {figures['p99']:8.3f}  IQR {figures['iqr'] / figures['p50']:5.1%}  "
-            f"{record['fps'][name]:8.1f} fps"
+def _engines(args: argparse.Namespace) -> list[Path]:
+    return [path for path in args.model if is_engine(path)]
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    """What can be known to be wrong before anything is opened."""
+    if not args.model and not args.compare:
+        raise MeasurementError("there is nothing to measure: give --model, --compare, or both")
+    if bool(args.compare) != (args.weights is not None):
+        given, lacking = ("--compare", "--weights") if args.compare else ("--weights", "--compare")
+        raise MeasurementError(
+            f"{given} needs {lacking}: give both, as --compare torch authors --weights demo"
         )
-        if name in record["parts_of_a_call_milliseconds"]:
-            parts = record["parts_of_a_call_milliseconds"][name]
-            print(" " * 4, *(f"{p} {parts[p]['p50']:.3f} ms" for p in _PARTS), "in a call")
-        if name in record["stream"]:
-            print(f"     stream {record['stream'][name]['pairs_per_second']:.1f} pairs a second")
-    for names, ratio in record["ratios"].items():
-        slower, faster = names.split(" / ")
-        print(
-            f"  {faster} is {ratio['p50']:.2f}x as fast as {slower} "
-            f"(half of the samples: {ratio['p25']:.2f} to {ratio['p75']:.2f})"
-        )
+    if args.dataset and args.factor is not None:
+        raise MeasurementError("a data set has a factor of its own: leave --factor, or give --size")
+    if (args.streams or args.no_cuda_graph) and not _engines(args):
+        raise MeasurementError("--streams and --no-cuda-graph are for TensorRT engines: leave them")
+    least = {"factor": 2, "samples": 1, "seconds": 0, "threads": 1, "stream_frames": 2}
+    for name, low in least.items():
+        value = getattr(args, name)
+        if value is not None and not value >= low:
+            option = name.replace("_", "-")
+            raise MeasurementError(f"--{option} is {value}: use {low} or more")
+    for height, width in args.size or ():
+        if min(height, width) < MINIMUM_SIDE:
+            raise MeasurementError(
+                f"--size is {height}x{width}: frames are at least {MINIMUM_SIDE}x{MINIMUM_SIDE}"
+            )
+    if args.json is not None:
+        _check_writable(args.json)
+
+
+def _check_writable(path: Path) -> None:
+    """Refuses before a measurement what could not be written after it."""
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise MeasurementError(f"--json {path}: the folder {folder} does not exist, make it first")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise MeasurementError(f"--json {path} cannot be written: name a file in a folder of yours")
+
+
+def _cases(args: argparse.Namespace) -> list[Case]:
+    if args.dataset:
+        return [case_of_dataset(name) for name in dict.fromkeys(args.dataset)]
+    sizes = dict.fromkeys(args.size or [_SIZE])
+    return [Case(None, size, args.factor or 2, None) for size in sizes]
+
+
+def planned(
+    cases: Sequence[Case], artefacts: Sequence[ArtefactRun], baselines: Sequence[PyTorchRun]
+) -> list[tuple[Case, list[Run]]]:
+    """Which runs make which case: an artefact those sizes that it takes, PyTorch all of them.
+
+    Raises:
+        MeasurementError: If an artefact takes none of the sizes, or a size has no run.
+        FrameError: If weights cannot make a factor.
+    """
+    sizes = ", ".join(dict.fromkeys(case.size_text for case in cases))
+    for artefact in artefacts:
+        if not any(artefact.takes(case.size) for case in cases):
+            raise MeasurementError(
+                f"{artefact.file} takes {artefact.sizes}, none of {sizes}: build one with "
+                f"python -m export.build_engine --size {cases[0].size_text}, or leave it out"
+            )
+    plan = []
+    for case in cases:
+        fitting = [artefact for artefact in artefacts if artefact.takes(case.size)]
+        runs: list[Run] = [*fitting, *baselines]
+        if not runs:
+            raise MeasurementError(
+                f"no artefact takes {case.size_text}: build one with "
+                f"python -m export.build_engine --size {case.size_text}, or leave that size out"
+            )
+        if artefacts and not fitting:
+            print(f"no artefact takes {case.size_text}: PyTorch is measured there alone")
+        for run in runs:
+            calls_of_a_pair(run.info(case), case.factor)  # Or the weights cannot.
+        plan.append((case, runs))
+    return plan
+
+
+def _ceilings(threads: int, *, on_gpu: bool) -> tuple[Ceilings | None, dict[str, Any]]:
+    """What this machine reaches, and what the evidence says about it."""
+    try:
+        from bench.roofline import measured_ceilings
+    except ModuleNotFoundError as error:
+        problem = f"the package {error.name} is not installed"
+        print(f"{problem}: operations are not counted, and ceilings of the machine not measured")
+        return None, {"problem": problem}
+    if on_gpu:
+        # The Python that runs engines often has no PyTorch that could use the GPU.
+        return None, {"problem": "all runs on a GPU: tools/gpu_check_torch.py measures its peak"}
+    ceilings = measured_ceilings(threads)
+    print(
+        f"this machine, {ceilings.measured_with}: matmul of float32 "
+        f"{ceilings.matmul_flops_per_second / 1e9:.0f} GFLOP/s, copy "
+        f"{ceilings.copy_bytes_per_second / 1e9:.1f} GB/s"
+    )
+    return ceilings, ceilings.record()
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -275,18 +190,29 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "python -m bench.latency",
         "Measures how long one pair takes, artefacts and PyTorch in turns in one run.",
         "python -m bench.latency --model model.onnx --weights demo --compare authors torch",
+        "python -m bench.latency --model model.onnx --dataset vimeo90k snufilm --json new.json",
         "python -m bench.latency --model model.engine --size 720x1280 --streams 1 2 --profile",
     )
-    parser.add_argument("--model", required=True, nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--size", type=parse_size, default=(256, 448), metavar="HxW")
-    parser.add_argument("--factor", type=int, default=2, metavar="N", help="N - 1 new frames")
+    parser.add_argument("--model", nargs="+", default=[], type=Path, metavar="FILE")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--dataset",
+        nargs="+",
+        choices=tuple(LATENCY_SETS),
+        help="measure at the size and the factor of these; their data is not needed",
+    )
+    what.add_argument("--size", nargs="+", type=parse_size, metavar="HxW", help="default 256x448")
+    parser.add_argument(
+        "--factor", type=int, metavar="N", help="with --size: N - 1 new frames (default 2)"
+    )
     parser.add_argument("--weights", metavar="FILE", help="for --compare: a checkpoint, or demo")
     parser.add_argument(
         "--compare",
         nargs="+",
-        choices=("torch", "authors"),
+        choices=get_args(Formulation),
         default=(),
-        help="PyTorch eager in the same run: our module, or the authors' formulation",
+        help="PyTorch on the processor: our module, the authors' formulation, torch.compile of "
+        "our module",
     )
     parser.add_argument(
         "--device", metavar="NAME", help="cpu, cuda or cuda:N (default: the backend's own)"
@@ -304,8 +230,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         metavar="N",
         help=f"of the stream that shows the throughput (default {STREAM_FRAMES} with engines)",
     )
-    parser.add_argument("--profile", action="store_true", help="engines: time of every layer")
-    parser.add_argument("--samples", type=int, default=30, metavar="N", help="default 30")
+    parser.add_argument(
+        "--no-cold", action="store_true", help="do not start processes for the first pair"
+    )
+    parser.add_argument("--profile", action="store_true", help="time of every layer or node")
+    parser.add_argument(
+        "--samples", type=int, default=_SAMPLES, metavar="N", help=f"at least (default {_SAMPLES})"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=_SECONDS,
+        metavar="S",
+        help=f"of each run, at least (default {_SECONDS:.0f})",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
     run_command(parser, _measure, extra="export", argv=argv)
 

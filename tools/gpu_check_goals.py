@@ -76,26 +76,25 @@ def _get(steps: Mapping[str, Any], name: str, *keys: str) -> Any:
     return value
 
 
-def _run_of(figures: Any, ending: str, engine: str) -> Any:
-    """The figures of one run of bench.latency, by engine and end of its name."""
-    for name, value in (figures or {}).items():
-        if name.startswith(f"{engine}.engine on") and name.endswith(ending):
-            return value
+def _run_of(steps: Mapping[str, Any], step: str, engine: str) -> Any:
+    """An engine's run with one stream and a CUDA graph, in what bench.latency wrote of one size."""
+    for case in _get(steps, step, "cases") or []:
+        for name, run in case["runs"].items():
+            if name.startswith(f"{engine}.engine on") and name.endswith("1 stream, CUDA graph"):
+                return run
     return None
 
 
 def compute_ms(steps: Mapping[str, Any], engine: str, step: str | None = None) -> float | None:
     """Median milliseconds of the network with one stream and a CUDA graph."""
-    parts = _get(steps, step or f"latency_{engine}", "parts_of_a_call_milliseconds")
-    run = _run_of(parts, "1 stream, CUDA graph", engine)
-    return None if run is None else float(run["compute"]["p50"])
+    run = _run_of(steps, step or f"latency_{engine}", engine)
+    return None if run is None else float(run["parts_of_a_call_milliseconds"]["compute"]["p50"])
 
 
 def end_to_end_ms(steps: Mapping[str, Any], engine: str) -> float | None:
     """Median milliseconds of a pair from host to host, with one stream and a CUDA graph."""
-    figures = _get(steps, f"latency_{engine}", "milliseconds")
-    run = _run_of(figures, "1 stream, CUDA graph", engine)
-    return None if run is None else float(run["p50"])
+    run = _run_of(steps, f"latency_{engine}", engine)
+    return None if run is None else float(run["milliseconds"]["p50"])
 
 
 def best_torch(steps: Mapping[str, Any]) -> tuple[str, float] | None:

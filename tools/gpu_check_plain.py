@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.environment import MeasurementError, write_evidence  # noqa: E402
-from bench.turns import parts_in_turns, ratios, summary  # noqa: E402
+from bench.turns import flat, parts_in_turns, ratio, summary, warm_up  # noqa: E402
 from export.errors import ExportError  # noqa: E402
 from export.verify import compare, moving_frames  # noqa: E402
 from runtime.backends.base import OpenOptions, open_backend  # noqa: E402
@@ -162,9 +162,12 @@ def _measure(args: argparse.Namespace) -> None:
             "plain": lambda: plain.timed(graph=False),
             "plain with CUDA graph": lambda: plain.timed(graph=True),
         }
+        for run in runs.values():
+            warm_up(run)
         measured = parts_in_turns(runs, samples=args.samples)
         plain.close()
-    samples = {name: parts["compute"] for name, parts in measured.items()}
+    rounds = {name: parts["compute"] for name, parts in measured.items()}
+    samples = {name: flat(ms) for name, ms in rounds.items()}
     record: dict[str, Any] = {
         "what": "time of the network on the GPU, without copies to and from the host, in turns; "
         "ours takes and gives frames of bytes, which it pads and converts, the plain one floats",
@@ -181,9 +184,9 @@ def _measure(args: argparse.Namespace) -> None:
         "ours": {"engine": args.engine.name, "sha256": file_sha256(args.engine)},
         "milliseconds": {n: summary([one / 1e3 for one in ms]) for n, ms in samples.items()},
         "plain_over_ours": {
-            name: ratios(ms, samples["ours"]) for name, ms in samples.items() if name != "ours"
+            name: ratio(ms, rounds["ours"]) for name, ms in rounds.items() if name != "ours"
         },
-        "samples": samples,
+        "samples": rounds,
     }
     for name, figures in record["milliseconds"].items():
         print(f"{name}: compute p50 {figures['p50']:.3f} ms")

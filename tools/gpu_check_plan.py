@@ -13,6 +13,9 @@ HEADLINE = (("base", "720x1280"), ("small", "256x448"))
 """What the goals are about."""
 
 SAMPLES = "200"
+NO_COLD = "--no-cold"
+"""Where engines are held against each other only: a fresh process for each run costs seconds."""
+
 STEPS_OF_X8 = "7"
 REWRITES = {
     "side": "fewer copies of channels for reading the input of a layer twice: faster where copies "
@@ -268,9 +271,8 @@ class Plan:
             )
         # Each against the plain one in turns, so that one that failed to build costs only itself.
         for change in changes:
-            yield self._bench(
-                f"rewrite_{change}", [plain, f"{plain}_{change}"], size, part="rewrites"
-            )
+            both = [plain, f"{plain}_{change}"]
+            yield self._bench(f"rewrite_{change}", both, size, NO_COLD, part="rewrites")
 
     def _x8(self) -> Iterator[Step]:
         """Seven frames between two: one call that encodes once against seven calls."""
@@ -281,7 +283,7 @@ class Plan:
         size = ("--size", "720x1280", "--precision", "fp16")
         yield self._export(seven, "small", *size, "--timesteps", STEPS_OF_X8)
         yield self._build(seven, part="latency")
-        yield self._bench("x8", [one, seven], "720x1280", "--factor", "8")
+        yield self._bench("x8", [one, seven], "720x1280", "--factor", "8", NO_COLD)
 
 
 def planned(plan: Plan, parts: Sequence[str]) -> list[Step]:

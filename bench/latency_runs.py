@@ -1,0 +1,281 @@
+"""What bench.latency measures: a pair of some size, made by an artefact or by another run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.protocols import LATENCY_SETS, PROTOCOLS
+from runtime import Interpolator
+from runtime.backends.base import Backend, HostBackend, OpenOptions, open_backend
+from runtime.backends.trt import TensorRTBackend
+from runtime.frames import padding
+from runtime.manifest import ModelInfo, file_sha256
+
+Size = tuple[int, int]
+Clip = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a pair is: its size, and how many frames it becomes.
+
+    Attributes:
+        dataset: Short name of the data set whose size and factor these are; None where the size
+            was given.
+        size: (height, width) of the frames.
+        factor: New frame rate over old: factor - 1 new frames.
+        flow_scale: Of the data set's protocol; None without one.
+    """
+
+    dataset: str | None
+    size: Size
+    factor: int
+    flow_scale: float | None
+
+    @property
+    def size_text(self) -> str:
+        """HEIGHTxWIDTH."""
+        return f"{self.size[0]}x{self.size[1]}"
+
+
+def case_of_dataset(name: str) -> Case:
+    """The case that a data set of `LATENCY_SETS` stands for."""
+    protocol = PROTOCOLS[LATENCY_SETS[name]]
+    assert protocol.frame_size is not None  # All of LATENCY_SETS have one.
+    return Case(name, protocol.frame_size, protocol.factor, protocol.flow_scale)
+
+
+def noise_frames(size: Size) -> Clip:
+    """Two uint8 frames (H, W, 3) of noise, the second four pixels on; time depends on no picture.
+
+    Args:
+        size: (height, width).
+    """
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return frame, np.roll(frame, 4, axis=1)
+
+
+class Run(Protocol):
+    """Something that makes the frames of a pair.
+
+    Attributes:
+        name: Unique; in tables and in the evidence.
+        kind: "artefact" or "pytorch".
+        variant: Of the network.
+        on_gpu: Whether it computes there.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102  # These are the attributes above.
+
+    @property
+    def kind(self) -> Literal["artefact", "pytorch"]: ...  # noqa: D102
+
+    @property
+    def variant(self) -> str: ...  # noqa: D102
+
+    @property
+    def on_gpu(self) -> bool: ...  # noqa: D102
+
+    def info(self, case: Case) -> ModelInfo:
+        """What it says about itself, in this case."""
+        ...
+
+    def open(self, case: Case) -> Backend:
+        """Loads it; the caller closes it."""
+        ...
+
+    def record(self) -> dict[str, Any] | None:
+        """The evidence's "artefact": what exactly was measured; None for PyTorch."""
+        ...
+
+    def request(self, case: Case) -> dict[str, Any]:
+        """What a process needs that shall open it itself; see `bench.cold`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArtefactRun:
+    """An artefact with one choice of options.
+
+    Attributes:
+        name: See `Run`.
+        path: Where the file lies.
+        file: Its name; its path where two files have the same name.
+        options: How it is opened.
+        model: What it says about itself.
+        on_gpu: See `Run`.
+        limits: Least and greatest (height, width) of an engine whose size is free.
+        lanes: "streams" and "cuda_graph" of an engine, as it really runs; else empty.
+    """
+
+    name: str
+    path: Path
+    file: str
+    options: OpenOptions
+    model: ModelInfo
+    on_gpu: bool
+    limits: tuple[Size, Size] | None
+    lanes: dict[str, Any]
+    kind: Literal["artefact", "pytorch"] = "artefact"
+
+    @property
+    def variant(self) -> str:
+        """See `Run`."""
+        return self.model.variant
+
+    @property
+    def sizes(self) -> str:
+        """The sizes that it takes, for errors."""
+        if self.model.size is not None:
+            fixed = "{}x{}".format(*self.model.size)
+            return fixed if self.model.io == "frames" else f"{fixed} and what pads to it"
+        return "any size" if self.limits is None else "{}x{} to {}x{}".format(*sum(self.limits, ()))
+
+    def takes(self, size: Size) -> bool:
+        """Whether it makes frames of `size`, (height, width)."""
+        fed = size
+        if self.model.io == "float":
+            height, width = (n + sum(padding(n, self.model.divisor)) for n in size)
+            fed = height, width
+        if self.model.size is not None:
+            return fed == self.model.size
+        if self.limits is None:
+            return True
+        return all(a <= n <= b for a, n, b in zip(self.limits[0], fed, self.limits[1], strict=True))
+
+    def info(self, case: Case) -> ModelInfo:
+        """See `Run`."""
+        del case
+        return self.model
+
+    def open(self, case: Case) -> Backend:
+        """See `Run`."""
+        del case
+        return open_backend(self.path, self.options)
+
+    def record(self) -> dict[str, Any]:
+        """See `Run`."""
+        model = self.model
+        return {
+            "file": self.path.name,
+            "sha256": file_sha256(self.path),
+            "bytes": self.path.stat().st_size,
+            "weights_sha256": model.weights_sha256,
+            "variant": model.variant,
+            "precision": model.precision,
+            "io": model.io,
+            "tuned_for": model.tuned_for,
+            "flow_scale": model.flow_scale,
+            "frames_per_call": model.frames_per_call,
+            **self.lanes,
+        }
+
+    def request(self, case: Case) -> dict[str, Any]:
+        """See `Run`."""
+        return {
+            "model": str(self.path.resolve()),
+            "options": vars(self.options),
+            "size": case.size,
+            "factor": case.factor,
+        }
+
+
+def artefact_runs(
+    paths: Sequence[Path],
+    *,
+    device: str | None,
+    threads: int,
+    streams: Sequence[int] = (1,),
+    cuda_graphs: Sequence[bool] = (True,),
+) -> list[ArtefactRun]:
+    """Every run of these files, each opened once and closed again.
+
+    Args:
+        paths: Artefacts; one that is named twice is measured once.
+        device: As of `Interpolator.open`.
+        threads: For ONNX Runtime.
+        streams: Of engines; each number is a run.
+        cuda_graphs: Of engines; each is a run. One whose size is free has none, whatever was
+            asked for.
+
+    Raises:
+        ModelError: If a file cannot be loaded.
+        BackendError: If its backend or the device is missing.
+    """
+    found: dict[tuple[Path, str], ArtefactRun] = {}
+    files = [path.name for path in {path.resolve(): path for path in paths}.values()]
+    for path in paths:
+        shown = str(path) if files.count(path.name) > 1 else path.name
+        options = OpenOptions(device, threads=None if is_engine(path) else threads)
+        with Interpolator(backend := open_backend(path, options)) as vfi:
+            title, model, limits = f"{shown} on {vfi.backend}", vfi.info, _limits(backend)
+            engine = isinstance(backend, TensorRTBackend)
+        on_gpu = engine or (device or "").startswith("cuda")
+        for count, graph in itertools.product(streams, cuda_graphs) if engine else [(1, True)]:
+            name, lanes = title, {}
+            if engine:
+                options = OpenOptions(device, streams=count, cuda_graph=graph)
+                recorded = graph and model.size is not None
+                lanes = {"streams": count, "cuda_graph": recorded}
+                name += f", {count} {'stream' if count == 1 else 'streams'}, "
+                name += "CUDA graph" if recorded else "no CUDA graph"
+            made = ArtefactRun(name, path, shown, options, model, on_gpu, limits, lanes)
+            found.setdefault((path.resolve(), name), made)
+    return list(found.values())
+
+
+def is_engine(path: Path) -> bool:
+    """Whether the suffix is that of a TensorRT engine."""
+    return path.suffix.lower() in (".engine", ".plan")
+
+
+def calls_of_a_pair(info: ModelInfo, factor: int) -> list[tuple[int, int]]:
+    """The calls of the model in which the runtime makes the frames of one pair.
+
+    Found by letting it: (pairs, time steps) of each call, with what fills up the last one.
+
+    Raises:
+        FrameError: If the weights cannot make this factor.
+    """
+    # Sizes are free here, for the number of calls depends on none.
+    backend = _Counting(ModelInfo(**{**vars(info), "height": None, "width": None}))
+    vfi = Interpolator(backend)
+    frame = np.zeros((16, 16, 3), np.uint8)
+    vfi.interpolate(frame, frame, timesteps=vfi.steps_for_factor(factor))
+    return backend.calls
+
+
+class _Counting(HostBackend):
+    """A model that makes black frames, and notes what it was asked for."""
+
+    name = "counting"
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+        self.calls: list[tuple[int, int]] = []
+
+    def run(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> NDArray[Any]:
+        """See `HostBackend.run`."""
+        self.calls.append((len(img0), len(timestep)))
+        return np.zeros((len(timestep), *img1.shape[1:]), img1.dtype)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+
+
+def _limits(backend: Backend) -> tuple[Size, Size] | None:
+    if not isinstance(backend, TensorRTBackend) or backend.engine.limits is None:
+        return None
+    first = 0 if backend.info.io == "frames" else 1
+    low, high = ((shape[first], shape[first + 1]) for shape in backend.engine.limits)
+    return low, high
