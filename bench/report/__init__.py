@@ -1,0 +1,1 @@
+"""Tables and a page of evidence: python -m bench.report."""

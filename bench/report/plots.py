@@ -1,0 +1,267 @@
+"""The plots of a report. A plot without data is not in the list that is returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from bench.report.evidence import Evidence
+from bench.report.formats import Decibel
+from bench.report.runs import (
+    ComparedRun,
+    MeasuredRun,
+    compared_runs,
+    measured_runs,
+)
+from bench.report.svg import (
+    CARD,
+    WIDTH,
+    Style,
+    new_figure,
+    pixels,
+    plain_log,
+    row_label,
+    rows_only,
+    size_axis,
+    svg_of,
+    time_axis,
+)
+from bench.report.tables import case_name
+from bench.report.text import rounded
+
+Styles = Mapping[str, Style]
+
+_DOTS = 120
+"""Of each run, at most: what a page can carry. Boxes and medians are of all samples."""
+
+_LEAST_SPAN_DB = 0.2
+"""Of an axis of PSNR: differences far below what anyone publishes must not look like some."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot: `svg` is markup, all else plain text; `runs` are the labels of its legend."""
+
+    title: str
+    svg: str
+    caption: str
+    runs: tuple[str, ...] = ()
+
+
+def latency_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
+    """Every sample of every run, a plot for each case."""
+    by_case: dict[int, list[MeasuredRun]] = {}
+    for one in measured_runs(evidence):
+        by_case.setdefault(id(one.case), []).append(one)
+    plots = []
+    for number, runs in enumerate(by_case.values()):
+        title = case_name(runs[0], evidence) + _factor(runs[0].case["factor"])
+        plots.append(Plot(title, _latency_strips(runs, styles, f"latency {number}"), ""))
+    return plots
+
+
+def _latency_strips(runs: Sequence[MeasuredRun], styles: Styles, salt: str) -> str:
+    with new_figure(WIDTH, 0.5 + 0.46 * len(runs)) as figure:
+        ax = figure.add_subplot()
+        for row, one in enumerate(runs):
+            ms = 1e3 * np.array([second for round_ in one.run["seconds"] for second in round_])
+            low, median, high = np.percentile(ms, (25, 50, 75))
+            colour = styles[one.label].colour
+            shown = np.unique(np.linspace(0, len(ms) - 1, _DOTS).astype(int))
+            # From top to bottom in the order measured: a drift leans, noise does not.
+            heights = row - 0.1 + 0.36 * (shown + 0.5) / len(ms)
+            ax.barh(row + 0.08, high - low, 0.42, low, color=colour, alpha=0.2, linewidth=0)
+            ax.plot(
+                ms[shown], heights, "o", color=colour, markersize=2.4, alpha=0.7, markeredgewidth=0
+            )
+            ax.plot([median] * 2, [row - 0.13, row + 0.29], color=colour, linewidth=2)
+            row_label(ax, row, f"{_shortened(one.name)}: {rounded(median)} ms")
+        time_axis(ax, [one.run["milliseconds"]["p50"] for one in runs])
+        ax.set_xlabel("milliseconds of a pair")
+        rows_only(ax, len(runs))
+    return svg_of(figure, salt)
+
+
+def size_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
+    """Milliseconds of a new frame over the frame's size, both logarithmic; by factor."""
+    plots = []
+    runs = measured_runs(evidence)
+    for factor in sorted({one.case["factor"] for one in runs}):
+        of_factor = [one for one in runs if one.case["factor"] == factor]
+        sizes = sorted({one.case["size"] for one in of_factor}, key=pixels)
+        if pixels(sizes[0]) == pixels(sizes[-1]):
+            continue
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for one in of_factor:
+            point = (pixels(one.case["size"]), one.run["milliseconds_per_frame"])
+            lines.setdefault(one.label, []).append(point)
+        with new_figure(WIDTH, 3.3) as figure:
+            ax = figure.add_subplot()
+            ax.grid(axis="y")
+            for label, points in lines.items():
+                style = styles[label]
+                ax.plot(
+                    *zip(*sorted(points), strict=True),
+                    color=style.colour, marker=style.marker, markersize=4.5, linewidth=1.2,
+                )  # fmt: skip
+            ax.set(yscale="log", ylabel="milliseconds of a new frame")
+            size_axis(ax, sizes)
+            plain_log(ax.yaxis, [ms for points in lines.values() for _, ms in points])
+        title = f"Latency over frame size{_factor(factor)}"
+        caption = "Median of a pair over its new frames. Both axes are logarithmic."
+        plots.append(Plot(title, svg_of(figure, title), caption, tuple(lines)))
+    return plots
+
+
+def parity_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
+    """Artefact against PyTorch: mean and worst new frame, a plot for each data set."""
+    by_title: dict[str, list[ComparedRun]] = {}
+    for one in compared_runs(evidence):
+        by_title.setdefault(one.parity.configuration["title"], []).append(one)
+    figures = [db for runs in by_title.values() for one in runs for db in _mean_and_worst(one)]
+    finite = [db for db in figures if db is not None]
+    # One axis for all data sets; what is identical stands beyond its end.
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    span = max(high - low, 1.0)
+    beyond = high + 0.12 * span
+    plots = []
+    for number, (title, runs) in enumerate(by_title.items()):
+        with new_figure(WIDTH, 0.5 + 0.38 * len(runs)) as figure:
+            ax = figure.add_subplot()
+            ax.grid(axis="x")
+            for row, one in enumerate(runs):
+                style = styles[one.label]
+                mean, worst = (beyond if db is None else db for db in _mean_and_worst(one))
+                row_label(ax, row, _shortened(one.artefact["name"]))
+                ax.plot([worst, mean], [row + 0.12] * 2, color=style.colour, linewidth=1.4)
+                for db, face in ((mean, style.colour), (worst, CARD)):
+                    ax.plot(
+                        [db], [row + 0.12], style.marker, color=style.colour, markersize=5.5,
+                        markerfacecolor=face, markeredgewidth=1.3,
+                    )  # fmt: skip
+                if mean == beyond:
+                    ax.text(beyond - 0.03 * span, row + 0.12, "identical", ha="right", va="center")
+            ax.set(xlim=(low - 0.06 * span, high + 0.18 * span), xlabel="dB")
+            rows_only(ax, len(runs))
+        caption = "Filled: mean. Hollow: the new frame that agrees least."
+        plots.append(Plot(title, svg_of(figure, f"parity {number}"), caption))
+    return plots
+
+
+def _mean_and_worst(one: ComparedRun) -> tuple[Decibel, Decibel]:
+    agreement = one.result["against_reference"]
+    mean, worst = agreement["mean"], agreement["worst"]
+    return mean, mean if worst is None else worst["psnr"]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One run in a plot of quality against speed."""
+
+    label: str
+    milliseconds: float
+    db: float
+
+
+def quality_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
+    """PSNR against latency of what occurs in both kinds of evidence, by data set.
+
+    With random weights the PSNR to ground truth means nothing: the agreement with PyTorch stands
+    in its place, in a plot of its own.
+    """
+    by_panel: dict[tuple[str, bool], list[ComparedRun]] = {}
+    for one in compared_runs(evidence):
+        key = (one.parity.configuration["title"], one.parity.configuration["weights"]["random"])
+        by_panel.setdefault(key, []).append(one)
+    plots = []
+    measured = measured_runs(evidence)
+    for number, ((title, random), compared) in enumerate(by_panel.items()):
+        runs = _runs_at_one_size(measured, compared)
+        points = _points(runs, compared, random=random)
+        if not points:
+            continue
+        what = "Agreement with PyTorch" if random else "PSNR to ground truth"
+        case = runs[0].case
+        plots.append(
+            Plot(
+                f"{title}: {'agreement' if random else 'quality'} against speed",
+                _scatter(points, styles, what, f"quality {number}"),
+                f"{what} on {title}; median latency of a new frame at {case['size']}"
+                f"{_factor(case['factor'])}. Up and to the left is better.",
+                tuple(dict.fromkeys(point.label for point in points)),
+            )
+        )
+    return plots
+
+
+def _runs_at_one_size(
+    measured: Sequence[MeasuredRun], compared: Sequence[ComparedRun]
+) -> list[MeasuredRun]:
+    """The runs of one size and factor: the data set's own, or that with most of its artefacts."""
+    hashes = {one.artefact["sha256"] for one in compared}
+    dataset = compared[0].parity.configuration["dataset"]
+    by_size: dict[tuple[str, int], list[MeasuredRun]] = {}
+    own = any(_hash(one) in hashes and one.case["dataset"] == dataset for one in measured)
+    for one in measured:
+        if one.case["dataset"] == dataset or not own:
+            by_size.setdefault((one.case["size"], one.case["factor"]), []).append(one)
+
+    def worth(size: tuple[str, int]) -> tuple[int, int]:
+        return len(hashes & {_hash(one) for one in by_size[size]}), -pixels(size[0])
+
+    return by_size[max(by_size, key=worth)] if by_size else []
+
+
+def _hash(one: MeasuredRun) -> str | None:
+    return one.run["artefact"] and one.run["artefact"]["sha256"]
+
+
+def _points(
+    runs: Sequence[MeasuredRun], compared: Sequence[ComparedRun], *, random: bool
+) -> list[_Point]:
+    """Artefacts, and where their quality is that of trained weights PyTorch as well."""
+    points = []
+    variants: dict[str, Decibel] = {}
+    for run in runs:
+        for one in compared:
+            db = one.result["against_reference"]["mean"] if random else one.result["psnr"]
+            if _hash(run) == one.artefact["sha256"] and db is not None:
+                points.append(_Point(run.label, run.run["milliseconds_per_frame"], db))
+                variant = one.parity.configuration["weights"]["variant"]
+                variants.setdefault(variant, one.result["reference_psnr"])
+    for run in runs:
+        db = variants.get(run.run["variant"] or "")
+        if run.run["kind"] == "pytorch" and not random and db is not None:
+            points.append(_Point(run.label, run.run["milliseconds_per_frame"], db))
+    return points
+
+
+def _scatter(points: Sequence[_Point], styles: Styles, what: str, salt: str) -> str:
+    with new_figure(WIDTH, 2.9) as figure:
+        ax = figure.add_subplot()
+        ax.grid(axis="y")
+        for point in points:
+            style = styles[point.label]
+            ax.plot(
+                [point.milliseconds], [point.db], style.marker, color=style.colour, markersize=7
+            )
+        low, high = (limit(point.db for point in points) for limit in (min, max))
+        margin = max(0.15 * (high - low), (_LEAST_SPAN_DB - (high - low)) / 2)
+        ax.set(xlabel="milliseconds of a new frame", ylabel=f"{what}, dB")
+        ax.set_ylim(low - margin, high + margin)
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        time_axis(ax, [point.milliseconds for point in points])
+        ax.margins(x=0.1)
+    return svg_of(figure, salt)
+
+
+def _factor(factor: int) -> str:
+    return "" if factor == 2 else f", factor {factor}"
+
+
+def _shortened(name: str, limit: int = 58) -> str:
+    """Begin and end of a long name: both tell runs apart."""
+    return name if len(name) <= limit else f"{name[: limit // 2 - 2]} ... {name[3 - limit // 2 :]}"

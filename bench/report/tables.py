@@ -1,0 +1,235 @@
+"""The tables of a report: parity, latency and roofline, each with what its reader must know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.report.evidence import Evidence, Latency, Parity
+from bench.report.formats import Environment
+from bench.report.runs import (
+    ComparedRun,
+    MeasuredRun,
+    compared_runs,
+    dataset_titles,
+    file_names,
+    machine_name,
+    measured_runs,
+    several_machines,
+)
+from bench.report.text import NONE, RANDOM, Table, decibels, rounded, signed
+
+_RANDOM_NOTE = (
+    "Random weights: their PSNR to ground truth means nothing, only the agreement of artefact and "
+    "PyTorch does."
+)
+_METRICS = {"ssim_3d": ("SSIM (3D)", 4), "ssim_2d": ("SSIM (2D)", 4), "ie": ("IE", 2)}
+_KEY_PACKAGES = ("python", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "openvino")
+
+
+def report_tables(evidence: Evidence) -> dict[str, Table]:
+    """The tables that the evidence has data for, by name, in the order of a report."""
+    tables = (parity_table(evidence), latency_table(evidence), roofline_table(evidence))
+    return {table.name: table for table in tables if table.rows}
+
+
+def parity_table(evidence: Evidence) -> Table:
+    """Artefact against PyTorch and both against ground truth, by data set and artefact."""
+    table = Table("parity", "Quality and parity")
+    compared = compared_runs(evidence)
+    if any(one.parity.configuration["weights"]["random"] for one in compared):
+        table.notes[RANDOM] = _RANDOM_NOTE
+    for one in compared:
+        table.rows.append(_parity_row(table, one, evidence))
+    # The name of a file is needed only where the other columns do not tell the rows apart.
+    keys = ("data set", "variant", "precision", "I/O", "compared", "machine")
+    if len({tuple(row[key] for key in keys) for row in table.rows}) == len(table.rows):
+        for row in table.rows:
+            row["artefact"] = ""
+    table.sources = _origins(evidence, evidence.parities)
+    return table
+
+
+def _parity_row(table: Table, one: ComparedRun, evidence: Evidence) -> dict[str, str]:
+    configuration, summary, result = one.parity.configuration, one.parity.summary, one.result
+    random = configuration["weights"]["random"]
+    title, official = configuration["title"], configuration["official_samples"]
+    notes = [f"{title}: {note}" for note in configuration["notes"]]
+    if damaged := summary["damaged"]:
+        notes.append(f"{title}: {len(damaged)} damaged, left out: {', '.join(damaged)}.")
+    of = "" if official in (None, summary["samples"]) else f" of {official}"
+    drop = None if random else result["drop"]
+    row = {
+        "data set": table.marked(title, notes),
+        "samples": f"{summary['samples']}{of}",
+        "machine": machine_name(one.parity.environment) if several_machines(evidence) else "",
+        "variant": configuration["weights"]["variant"] + (f" {RANDOM}" if random else ""),
+        "artefact": one.artefact["name"],
+        "precision": one.artefact["precision"],
+        "I/O": one.artefact["io"],
+        "compared": one.artefact["compared"],
+        "PyTorch, dB": NONE if random else decibels(result["reference_psnr"], 2),
+        "artefact, dB": NONE if random else decibels(result["psnr"], 2),
+        "difference, dB": NONE if drop is None else signed(-drop, 3),
+        **_agreement_cells(one),
+    }
+    for metric, (name, digits) in _METRICS.items():
+        value = result.get(metric)
+        shown = f"{value:.{digits}f}" if isinstance(value, float | int) else ""
+        row[name] = NONE if shown and random else shown
+    return row | {"published": "" if random else _published(one.parity)}
+
+
+def _agreement_cells(one: ComparedRun) -> dict[str, str]:
+    agreement = one.result["against_reference"]
+    mean, worst = decibels(agreement["mean"], 1), agreement["worst"]
+    if agreement["mean"] is not None and agreement["identical"]:
+        mean += f" ({agreement['identical']} identical)"
+    least = NONE if worst is None else decibels(worst["psnr"], 1)
+    if worst is not None and worst["psnr"] is not None:
+        # There is more than the middle between two frames at factors above 2 only.
+        at = "" if worst["timestep"] == 0.5 else f", t = {worst['timestep']:g}"
+        least += f" ({worst['sample']}{at})"
+    return {"artefact against PyTorch: mean, dB": mean, "worst, dB (sample)": least}
+
+
+def _published(parity: Parity) -> str:
+    published = parity.summary["published"]
+    if published is None:
+        return ""
+    figures = [(published["psnr"], 2), (published["ssim"], 4), (published["ie"], 2)]
+    shown = " / ".join(f"{value:.{digits}f}" for value, digits in figures if value is not None)
+    return f"{shown} ({published['source']})"
+
+
+def latency_table(evidence: Evidence) -> Table:
+    """Every run of every case, with its speed against each baseline of the same turns."""
+    table = Table("latency", "Latency")
+    runs = measured_runs(evidence)
+    ratios = [ratio for one in runs for ratio in one.case["ratios"]]
+    baselines = list(dict.fromkeys(ratio["slower"] for ratio in ratios))
+    for one in runs:
+        run, milliseconds = one.run, one.run["milliseconds"]
+        table.rows.append(
+            {
+                "size": case_name(one, evidence),
+                "factor": str(one.case["factor"]),
+                "machine": _machine_cell(one.latency, evidence),
+                "variant": run["variant"] or NONE,
+                "run": table.marked(one.name, run["warnings"]),
+                "median, ms": rounded(milliseconds["p50"]),
+                "p90, ms": rounded(milliseconds["p90"]),
+                "per new frame, ms": rounded(run["milliseconds_per_frame"]),
+                "new frames/s": rounded(run["fps"]),
+                "IQR, %": f"{100 * milliseconds['iqr'] / milliseconds['p50']:.1f}",
+                **{f"against {name}": _ratio_cell(one, name) for name in baselines},
+                **_cold_cells(one),
+            }
+        )
+    table.sources = list(
+        dict.fromkeys(f"{_sentence(file.record['what'])}" for file in evidence.latencies)
+    )
+    table.sources += [
+        f"In brackets: the {100 * confidence:g} % confidence interval of the ratio."
+        for confidence in sorted({ratio["confidence"] for ratio in ratios})
+    ]
+    table.sources += _origins(evidence, evidence.latencies)
+    return table
+
+
+def _ratio_cell(one: MeasuredRun, baseline: str) -> str:
+    for ratio in one.case["ratios"]:
+        if (ratio["slower"], ratio["faster"]) == (baseline, one.name):
+            return f"{ratio['p50']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})"
+    return ""
+
+
+def _cold_cells(one: MeasuredRun) -> dict[str, str]:
+    cold = one.run["cold"]
+    load, peak, device = (
+        (cold["load_seconds"], cold["peak_host_bytes"], cold["device_bytes"])
+        if cold
+        else (None, None, None)
+    )
+    return {
+        "peak memory, MB": "" if peak is None else rounded(peak / 1e6),
+        "GPU memory, MB": "" if device is None else rounded(device / 1e6),
+        "load, s": "" if load is None else rounded(load),
+    }
+
+
+def roofline_table(evidence: Evidence) -> Table:
+    """How much of what the machine can do each run reaches, where its work is known."""
+    table = Table("roofline", "Share of what the machine can do")
+    runs = [one for one in measured_runs(evidence) if one.run["work"]]
+    for one in runs:
+        work, roofline = one.run["work"], one.run["roofline"]
+        reached, matmul, copy = (
+            (roofline["flops_per_second"], roofline["share_of_matmul"], roofline["share_of_copy"])
+            if roofline
+            else (None, None, None)
+        )
+        assert work is not None
+        table.rows.append(
+            {
+                "size": case_name(one, evidence),
+                "factor": str(one.case["factor"]),
+                "machine": _machine_cell(one.latency, evidence),
+                "run": one.name,
+                "GFLOP of a pair": rounded(work["operations"] / 1e9),
+                "GFLOP/s": NONE if reached is None else rounded(reached / 1e9),
+                "of the matmul ceiling": NONE if matmul is None else f"{100 * matmul:.1f} %",
+                "MB moved": rounded(work["bytes_moved"] / 1e6),
+                "of the copy ceiling": NONE if copy is None else f"{100 * copy:.1f} %",
+            }
+        )
+    files = [file for file in evidence.latencies if any(one.latency is file for one in runs)]
+    table.sources = [_ceilings(file, evidence) for file in files] + _origins(evidence, files)
+    return table
+
+
+def case_name(one: MeasuredRun, evidence: Evidence) -> str:
+    """The data set, where there is one, and the size of a case, as "UCF101, 256x256"."""
+    dataset = one.case["dataset"]
+    if dataset is None:
+        return one.case["size"]
+    return f"{dataset_titles(evidence).get(dataset, dataset)}, {one.case['size']}"
+
+
+def _machine_cell(file: Latency, evidence: Evidence) -> str:
+    return machine_name(file.environment) if several_machines(evidence) else ""
+
+
+def _ceilings(file: Latency, evidence: Evidence) -> str:
+    name, ceilings = file_names(evidence)[file.path], file.record["ceilings"]
+    if "problem" in ceilings:
+        return f"Ceilings in {name}: not measured ({ceilings['problem']})."
+    return (
+        f"Ceilings in {name}: matmul {rounded(ceilings['matmul_flops_per_second'] / 1e9)} GFLOP/s, "
+        f"copy {rounded(ceilings['copy_bytes_per_second'] / 1e9)} GB/s, "
+        f"measured with {ceilings['measured_with']}."
+    )
+
+
+def _origins(evidence: Evidence, files: Sequence[Latency | Parity]) -> list[str]:
+    """Each distinct environment once, with the files that come from it."""
+    names = file_names(evidence)
+    by_origin: dict[str, list[str]] = {}
+    for file in files:
+        threads = file.record["threads"] if isinstance(file, Latency) else None
+        by_origin.setdefault(origin(file.environment, threads), []).append(names[file.path])
+    return [f"{', '.join(found)}: {text}." for text, found in by_origin.items()]
+
+
+def origin(environment: Environment, threads: int | None) -> str:
+    """Machine, key versions and commit, as a table's reader needs them to judge a figure."""
+    parts = [machine_name(environment)]
+    if threads is not None:
+        parts[0] += f", {threads} {'thread' if threads == 1 else 'threads'}"
+    known = environment["versions"]
+    parts.append(", ".join(f"{name} {known[name]}" for name in _KEY_PACKAGES if name in known))
+    parts.append(f"commit {environment['commit'] or 'unknown'}")
+    return "; ".join(parts)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -1,0 +1,105 @@
+"""What the tables of a report are made of: rows, marks, numbers, and Markdown of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+NONE = "-"
+"""Stands where a figure does not exist, or would mean nothing."""
+
+RANDOM = "*"
+"""Marks random weights."""
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_TEXT_COLUMNS = {
+    "data set", "size", "variant", "precision", "I/O", "compared", "artefact", "run", "machine",
+}  # fmt: skip
+
+
+@dataclass
+class Table:
+    """Rows by column title; every row has the same titles.
+
+    Attributes:
+        name: What the markers of a README call it.
+        title: Its heading.
+        rows: Cells, not escaped; the marks of notes stand at their ends.
+        notes: Sentence by mark.
+        sources: Sentences: what was measured, where, and which files say so.
+    """
+
+    name: str
+    title: str
+    rows: list[dict[str, str]] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[str]:
+        """The titles of the columns in which anything stands."""
+        return [title for title in self.rows[0] if any(row[title] for row in self.rows)]
+
+    def is_number(self, column: str) -> bool:
+        """Whether the cells of a column belong at its right side."""
+        return column not in _TEXT_COLUMNS
+
+    def marked(self, cell: str, sentences: Iterable[str]) -> str:
+        """Adds notes, each once, and gives the cell with their marks behind it."""
+        for sentence in sentences:
+            mark = next((mark for mark, known in self.notes.items() if known == sentence), None)
+            if mark is None:
+                mark = superscript(1 + sum(known != RANDOM for known in self.notes))
+                self.notes[mark] = sentence
+            cell += f" {mark}"
+        return cell
+
+
+def markdown_table(table: Table) -> str:
+    """A table with its notes and sources, a paragraph each; ends with a line break."""
+    columns = table.columns
+    lines = [
+        _row(markdown_text(title) for title in columns),
+        _row("---:" if table.is_number(title) else "---" for title in columns),
+        *(_row(markdown_text(row[title]) for title in columns) for row in table.rows),
+    ]
+    notes = [markdown_text(f"{mark} {sentence}") for mark, sentence in table.notes.items()]
+    sources = [markdown_text(sentence) for sentence in table.sources]
+    return "\n\n".join(["\n".join(lines), *notes, *sources]) + "\n"
+
+
+def rounded(value: float) -> str:
+    """Three significant digits, and all before the point: 0.123, 1.23, 1235."""
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return f"{value:.{max(0, 2 - exponent)}f}"
+
+
+def decibels(value: float | None, digits: int) -> str:
+    """A PSNR; None is that of identical pictures, which is infinite."""
+    return "identical" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int) -> str:
+    """With its sign, unless it rounds to zero."""
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else text[1:]
+
+
+def superscript(number: int) -> str:
+    """A raised number that needs no markup."""
+    return str(number).translate(_SUPERSCRIPTS)
+
+
+def one_line(text: str) -> str:
+    """Without line breaks, tabs and the characters that no one can see."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def markdown_text(text: str) -> str:
+    r"""Text that Markdown shows as it is, in a cell too: a|b -> a\|b."""
+    return re.sub(r"[\\`*\[\]<|~&$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line(text))
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
