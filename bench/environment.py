@@ -34,7 +34,7 @@ def environment_record() -> dict[str, Any]:
     """What a reader needs to judge a figure or to measure it again."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.orig_argv[1:]),
+        "command": shlex.join(map(_shareable, sys.orig_argv[1:])),
         "commit": _commit(),
         "platform": platform.platform(),
         "processor": processor_name(),
@@ -42,6 +42,11 @@ def environment_record() -> dict[str, Any]:
         "gpu": asdict(gpu_driver()),
         "versions": {"python": platform.python_version(), **installed_versions()},
     }
+
+
+def _shareable(argument: str) -> str:
+    """An absolute path's last part: evidence is published, where the files lay is not."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _commit() -> str | None:

@@ -199,7 +199,7 @@ def samples_of_video(path: Path, protocol: Protocol) -> Iterator[Sample]:
                 window.append(frame.to_ndarray(format="rgb24"))
                 decoded += 1
                 if len(window) > protocol.factor:
-                    name = f"{path.stem}/{decoded - len(window)}"
+                    name = f"frame {decoded - len(window)}"
                     frames = _by_protocol(window, protocol, str(path))
                     yield Sample(name, partial(lambda kept: kept, frames))
                     window = window[-1:]

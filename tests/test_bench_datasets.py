@@ -478,7 +478,7 @@ def test_windows_of_a_video_are_its_frames(tmp_path, suffix, count):
     assert (found.count, found.notes) == (count, [])
     # All are asked for before the first is read.
     first, second = found.samples
-    assert (first.name, second.name) == ("clip/0", "clip/4")
+    assert (first.name, second.name) == ("frame 0", "frame 4")
     assert_reads(first, pictures[:5])
     assert_reads(second, pictures[4:9])
 
@@ -570,8 +570,8 @@ def test_a_missing_file_is_named_where_its_sample_is_chosen(seven, tmp_path):
 def test_videos_are_thinned_as_they_are_decoded(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 9)
     found = select(find("folder", path), every=2, limit=1)
-    assert (names(found), found.count) == (["clip/0"], 1)
-    assert names(select(find("folder", path), every=3)) == ["clip/0", "clip/6"]
+    assert (names(found), found.count) == (["frame 0"], 1)
+    assert names(select(find("folder", path), every=3)) == ["frame 0", "frame 6"]
 
 
 @pytest.mark.parametrize("options", [{"every": 2}, {"limit": 2}])

@@ -283,7 +283,7 @@ def test_a_clip_is_its_own_truth(models, run, tmp_path):
     write_clip(tmp_path / "clip.mp4", 9, size=SIZE)
     arguments = ("--weights", "demo", "--dataset", "folder", "--root", tmp_path / "clip.mp4")
     lines, printed = run("--model", models / "frames.onnx", *arguments, "--limit", "3")
-    assert [line["sample"] for line in lines[1:-1]] == ["clip/0", "clip/2", "clip/4"]
+    assert [line["sample"] for line in lines[1:-1]] == ["frame 0", "frame 2", "frame 4"]
     assert "clip.mp4, 3 samples" in printed
     lines, _ = run("--model", models / "three.onnx", *arguments, "--factor", "4", "--overwrite")
     by_timestep = lines[-1]["summary"]["artefacts"]["three.onnx"]["by_timestep"]

@@ -388,7 +388,7 @@ def test_warnings_are_notes_each_once(tmp_path):
 def test_a_data_set_is_named_by_its_title_where_parity_knows_it(tmp_path):
     record = a_latency_record(a_case(dataset="ucf101"), a_case(dataset="vimeo90k"))
     table = latency_table(evidence_of(tmp_path, record, parity_lines()))
-    assert [row["size"] for row in table.rows[::2]] == ["UCF101, 256x448", "vimeo90k, 256x448"]
+    assert [row["size"] for row in table.rows[::2]] == ["UCF101, 256x448", "Vimeo90K, 256x448"]
 
 
 def test_a_roofline_row_by_hand(tmp_path):

@@ -9,6 +9,10 @@ import pytest
 from conftest import ROOT
 from test_runtime_video import write_clip
 
+from bench.report.evidence import read_evidence
+from bench.report.readme import with_tables
+from bench.report.tables import report_tables
+
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
@@ -64,3 +68,9 @@ def test_the_inline_commands_are_real():
     for module in re.findall(r"`python -m ([\w.]+)", TEXT):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_its_tables_are_those_of_the_committed_evidence():
+    evidence = read_evidence([ROOT / "bench" / "results"])
+    assert evidence.notes == []  # All of it can be used.
+    assert with_tables(TEXT, report_tables(evidence), where="README.md") == (TEXT, [])

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.protocols import LATENCY_SETS, PROTOCOLS
 from bench.report.evidence import Evidence, Latency, Parity
 from bench.report.formats import ArtefactSummary, Case, ComparedArtefact, Environment, Run
 
@@ -96,8 +97,10 @@ def several_machines(evidence: Evidence) -> bool:
 
 
 def dataset_titles(evidence: Evidence) -> dict[str, str]:
-    """The titles of the data sets that the parity files know."""
-    return {p.configuration["dataset"]: p.configuration["title"] for p in evidence.parities}
+    """The titles of the data sets by the names that the files use, those of folders included."""
+    known = {name: PROTOCOLS[protocol].title for name, protocol in LATENCY_SETS.items()}
+    found = {p.configuration["dataset"]: p.configuration["title"] for p in evidence.parities}
+    return known | found
 
 
 def file_names(evidence: Evidence) -> dict[Path, str]:
