@@ -1,9 +1,22 @@
-"""When each frame is shown, in exact rational seconds. Pure: no frames, no files."""
+"""What is shown when, in exact rational seconds. Pure: no frames, no files.
+
+`Clock` makes rising times of a decoder's stamps; `Timeline` makes of times, cuts and repeats the
+list of frames to show, each a real one or a new one between two real ones.
+
+Constant rates are recognised in one place, `Clock`: it puts stamps on the grid of the nominal rate
+(`on_grid`). So `Multiply` on a source of constant rate gives rate x factor exactly, with no rule of
+its own, and a source of variable rate keeps every frame at its own time.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
+from typing import NamedTuple
 
 _FINE = 60_000
 """Ticks a second that an output has at least, so that odd time stamps are kept to 17 us."""
@@ -11,8 +24,14 @@ _FINE = 60_000
 _COARSE_TICK = Fraction(1, 500)
 """A clock with longer ticks is not rounded from a regular grid but has its own rhythm."""
 
+_JUMP = Fraction(1)
+"""Seconds. A stamp that falls back further begins a new clock (joined recordings); one that falls
+back less is out of place by itself."""
 
-def output_time_base(rate: Fraction, factor: int) -> Fraction:
+_HALF = Fraction(1, 2)
+
+
+def output_time_base(rate: Fraction, factor: int = 1) -> Fraction:
     """The tick of an output: a whole number of them make one frame at `rate` x `factor`."""
     frames = rate.numerator * factor
     return Fraction(1, frames * ceil(Fraction(_FINE, frames)))
@@ -37,3 +56,388 @@ def on_grid(time: Fraction, *, start: Fraction, rate: Fraction, tick: Fraction) 
 def times_between(time0: Fraction, time1: Fraction, factor: int) -> list[Fraction]:
     """The `factor` - 1 times that cut the gap between two frames evenly."""
     return [time0 + (time1 - time0) * k / factor for k in range(1, factor)]
+
+
+class Clock:
+    """Makes rising, exact times of the stamps of decoded frames.
+
+    A missing stamp is one nominal frame after the last time. One that does not rise is half a
+    nominal frame after it, so that the frames that follow are not pushed off their own stamps; if
+    it falls back by more than a second, it and what follows go on one nominal frame after the last.
+
+    Attributes:
+        origin: The stamp, in seconds, that is time 0; None until it is known.
+        repaired: How many stamps were missing or did not rise.
+    """
+
+    def __init__(self, tick: Fraction, rate: Fraction, *, origin: Fraction | None = None) -> None:
+        """Starts before the first frame.
+
+        Args:
+            tick: Of the stamps, in seconds.
+            rate: Nominal frames a second.
+            origin: In seconds; by default the first frame is at 0. Earlier frames get negative
+                times.
+        """
+        if tick <= 0 or rate <= 0:
+            raise ValueError(f"tick is {tick} and rate is {rate}: both are above 0")
+        self.origin = origin
+        self.repaired = 0
+        self._tick = Fraction(tick)
+        self._rate = Fraction(rate)
+        self._zero = origin
+        self._grid: Fraction | None = None
+        self._last: Fraction | None = None
+
+    def feed(self, pts: int | None) -> Fraction:
+        """The time of the next frame, in seconds after `origin`; above all times before."""
+        self._last = self._time(pts)
+        return self._last
+
+    def _time(self, pts: int | None) -> Fraction:
+        last = self._last
+        if pts is None:
+            self.repaired += 1
+            return self._expected()
+        stamp = pts * self._tick
+        if self._zero is None:
+            self.origin = self._zero = stamp - self._expected()
+        time = stamp - self._zero
+        if last is not None and time <= last:
+            self.repaired += 1
+            if last - time <= _JUMP:
+                return last + _HALF / self._rate
+            self._grid = self._expected()
+            self._zero = stamp - self._grid
+            return self._grid
+        if self._grid is None:
+            self._grid = time
+        exact = on_grid(time, start=self._grid, rate=self._rate, tick=self._tick)
+        return exact if last is None or exact > last else time
+
+    def _expected(self) -> Fraction:
+        return Fraction(0) if self._last is None else self._last + 1 / self._rate
+
+
+class Shown(NamedTuple):
+    """One frame of the output.
+
+    Frames are numbered in the order in which they were pushed, from 0.
+
+    Attributes:
+        time: Seconds on the output's clock; the first is shown at 0.
+        first: The real frame that is shown as it is or, with `second`, lies before the new one.
+        second: The real frame after the new one; None where a real frame is shown.
+        t: Where between the two, in (0, 1); 0 where a real frame is shown.
+    """
+
+    time: Fraction
+    first: int
+    second: int | None = None
+    t: Fraction = Fraction(0)
+
+
+@dataclass(frozen=True)
+class Multiply:
+    """`factor` frames for each frame: every gap is cut evenly at its own times.
+
+    Real frames keep their own times, so what is variable stays variable. The last frame is shown
+    `factor` times in its own duration.
+    """
+
+    factor: int
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ValueError(f"factor is {self.factor}: it is 1 or more")
+
+
+@dataclass(frozen=True)
+class ConstantRate:
+    """Frames at k / `rate` seconds from the start, whatever the input's rhythm.
+
+    Attributes:
+        rate: Frames a second.
+        snap: Part of an output frame, in [0, 1/2]: a real frame this near is shown as it is in
+            place of a new one. 1/16 is 1 ms at 60 frames a second, the rounding of a clock that
+            counts milliseconds.
+    """
+
+    rate: Fraction
+    snap: Fraction = Fraction(1, 16)
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0 or not 0 <= self.snap <= _HALF:
+            raise ValueError(
+                f"rate is {self.rate} and snap is {self.snap}: rate is above 0, snap is in [0, 1/2]"
+            )
+
+
+Mode = Multiply | ConstantRate
+
+
+def expected(mode: Mode, *, duration: Fraction, rate: Fraction) -> int:
+    """How many frames come out; with `Multiply` and a source of variable rate an estimate.
+
+    Args:
+        mode: Of the output.
+        duration: Of the input, or of the part that is wanted, in seconds.
+        rate: Nominal frames a second of the input.
+    """
+    if isinstance(mode, Multiply):
+        return max(1, round(duration * rate)) * mode.factor
+    return max(1, floor(duration * mode.rate + _HALF))
+
+
+class Timeline:
+    """Says for each moment of the output which frame is shown; frames are pushed as they come.
+
+    - Before a cut the last frame stands until the cut; so does the last frame of all until its
+      time is over.
+    - Up to `most_repeats` repeats of a frame are taken for a lower rate of the scene: A A B B C C
+      is A, B, C over twice the gaps, at the same output times. A longer run, or one that ends at a
+      cut, is a still scene: its frames are shown as they are, and motion begins at the last.
+    - `Multiply` keeps the duration of the input, `ConstantRate` keeps it to half an output frame
+      (but shows one frame at least).
+    - `start` and `end` cut out a part: only what falls in [start, end) is shown. Frames before
+      `start` are pushed all the same: the last of them is needed for the first new one. With
+      `ConstantRate` the first frame lies at `start` itself, with `Multiply` it is the first that
+      is not before it; see `origin`.
+
+    What is held back: after a push, all is known up to `most_repeats` frames before the one
+    pushed (to that one, where there are no repeats); `ConstantRate` holds back half an output
+    frame more, as it is not known to be part of the input before that.
+
+    Attributes:
+        origin: The input time at which the output's clock is 0; None until the first is shown.
+        end: When the last frame shown is over, on the output's clock; None until `finish`.
+        done: True once nothing more will be shown, because the `end` asked for is reached or
+            after `finish`: no frame is needed any more.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        *,
+        most_repeats: int = 3,
+        dyadic: int | None = None,
+        start: Fraction | None = None,
+        end: Fraction | None = None,
+    ) -> None:
+        """Starts before the first frame.
+
+        Args:
+            mode: Of the output.
+            most_repeats: See above; 0 shows all repeats as they are.
+            dyadic: For weights that know the midpoint only, reached by recursion: t is rounded to
+                the nearest k / 2^dyadic, where 0 and 1 are the real frames. A new frame then
+                shows a moment at most gap / 2^(dyadic + 1) from its time.
+            start: Where to begin, in seconds of the input's times; by default the first frame.
+            end: Where to stop.
+        """
+        if most_repeats < 0 or (dyadic is not None and dyadic < 1):
+            raise ValueError(
+                f"most_repeats is {most_repeats} and dyadic is {dyadic}: "
+                "most_repeats is 0 or more, dyadic is 1 or more"
+            )
+        if start is not None and end is not None and end <= start:
+            raise ValueError(f"end is {end} and start is {start}: end is after start")
+        self.origin: Fraction | None = None
+        self.end: Fraction | None = None
+        self.done = False
+        self._slots: _EvenSlots | _RegularSlots
+        if isinstance(mode, Multiply):
+            self._slots = _EvenSlots(mode.factor)
+            self._frame, self._snap = None, Fraction(0)
+        else:
+            self._frame = 1 / Fraction(mode.rate)
+            self._slots = _RegularSlots(self._frame, start)
+            self._snap = mode.snap * self._frame
+        # A slot is part of the output where the input lasts at least this long after it.
+        self._margin = (self._frame or Fraction(0)) / 2
+        self._most_repeats = most_repeats
+        self._parts = None if dyadic is None else 2**dyadic
+        self._from, self._to = start, end
+        self._count = 0
+        self._before: Fraction | None = None  # the time of the frame before the last
+        self._still = False
+        self._run: list[_Real] = []  # the last frame that is no repeat, and its repeats
+        self._waiting: deque[Shown] = deque()
+        self._shown_until = Fraction(0)
+
+    @property
+    def oldest(self) -> int:
+        """The lowest number that what is shown from now on may name; all below may be let go."""
+        if self.done or not self._run:
+            return self._count
+        number = self._run[0].number
+        return min(number, self._waiting[0].first) if self._waiting else number
+
+    def push(self, time: Fraction, *, cut: bool = False, repeat: bool = False) -> list[Shown]:
+        """Takes the next frame.
+
+        Args:
+            time: In seconds from any origin; above that of the frame before.
+            cut: A new scene begins with this frame: it is never mixed with the one before.
+            repeat: It equals the frame before. Without effect at a cut and on the first frame.
+
+        Returns:
+            What is known to be shown next, in order; often nothing or several.
+
+        Raises:
+            ValueError: If the time does not rise.
+        """
+        if self._run and time <= self._run[-1].time:
+            raise ValueError(
+                f"the frame at {self._run[-1].time} s is followed by one at {time} s: "
+                "times must rise, see Clock"
+            )
+        frame = _Real(self._count, Fraction(time))
+        self._count += 1
+        if not self._run:
+            self._fill([frame.time], frame, frame)
+            self._run = [frame]
+            return self._known(frame.time)
+        self._before = self._run[-1].time
+        if repeat and not cut:
+            self._run.append(frame)
+            if self._still or len(self._run) > self._most_repeats + 1:
+                self._stand()
+                self._still = True
+        else:
+            if cut:
+                self._stand()
+            times = [*(repeated.time for repeated in self._run[1:]), frame.time]
+            self._fill(times, self._run[0], frame, moves=not cut)
+            self._run, self._still = [frame], False
+        return self._known(frame.time)
+
+    def finish(self, duration: Fraction | None = None) -> list[Shown]:
+        """Ends the input.
+
+        Args:
+            duration: Of the last frame, in seconds; by default that of the one before. A lone
+                frame without a duration is shown once.
+
+        Returns:
+            All that is left to show.
+
+        Raises:
+            ValueError: If the duration is not above 0.
+        """
+        if duration is not None and duration <= 0:
+            raise ValueError(f"the last frame lasts {duration} s: expected more than 0")
+        if not self._run:
+            return []
+        self._stand()
+        last = self._run[-1]
+        if duration is None:
+            duration = Fraction(0) if self._before is None else last.time - self._before
+        over = last.time + duration
+        self._to = over if self._to is None else min(over, self._to)
+        self._fill([over], last, _Real(last.number, over))
+        shown = self._known(self._to)
+        self._waiting.clear()
+        self.done = True
+        if self.origin is not None:
+            self.end = (
+                self._to - self.origin if self._frame is None else self._shown_until + self._frame
+            )
+        return shown
+
+    def _stand(self) -> None:
+        """Shows the frames of the run as they are, each from its time to that of the next."""
+        for frame, following in itertools.pairwise(self._run):
+            self._fill([following.time], frame, following)
+        self._run = self._run[-1:]
+
+    def _fill(
+        self, times: Sequence[Fraction], first: _Real, second: _Real, *, moves: bool = False
+    ) -> None:
+        """Decides all slots after `first` up to `second`.
+
+        Args:
+            times: Of the frames after `first` up to `second`; between them are repeats of `first`.
+            first: Its own slot was decided before.
+            second: Its own slot is the last.
+            moves: Whether there are new frames between the two; otherwise `first` stands.
+        """
+        if self.done:
+            return
+        for slot in self._slots.until(times):
+            if self._from is not None and slot < self._from:
+                continue
+            if self._to is not None and (
+                slot >= self._to or (self.origin is not None and slot + self._margin > self._to)
+            ):
+                self.done = True
+                return
+            if self.origin is None:
+                self.origin = slot
+            self._waiting.append(self._at(slot, slot - self.origin, first, second, moves))
+
+    def _at(
+        self, slot: Fraction, time: Fraction, first: _Real, second: _Real, moves: bool
+    ) -> Shown:
+        if slot == second.time:
+            return Shown(time, second.number)
+        after, before = slot - first.time, second.time - slot
+        if before <= self._snap and before <= after:
+            return Shown(time, second.number)
+        if not moves or after <= self._snap:
+            return Shown(time, first.number)
+        t = after / (after + before)
+        if self._parts is not None:
+            t = Fraction(round(t * self._parts), self._parts)
+        if t.denominator == 1:
+            return Shown(time, first.number if t == 0 else second.number)
+        return Shown(time, first.number, second.number, t)
+
+    def _known(self, until: Fraction) -> list[Shown]:
+        """Lets go what is part of an output whose input lasts until `until`, the first always."""
+        known: list[Shown] = []
+        if self.origin is not None and self._waiting:
+            limit = max(until - self.origin - self._margin, Fraction(0))
+            while self._waiting and self._waiting[0].time <= limit:
+                known.append(self._waiting.popleft())
+        if known:
+            self._shown_until = known[-1].time
+        return known
+
+
+class _Real(NamedTuple):
+    """A frame of the input."""
+
+    number: int
+    time: Fraction
+
+
+class _EvenSlots:
+    """The times of frames, and the gaps before them cut evenly."""
+
+    def __init__(self, factor: int) -> None:
+        self._factor = factor
+        self._last: Fraction | None = None
+
+    def until(self, times: Sequence[Fraction]) -> Iterator[Fraction]:
+        for time in times:
+            if self._last is not None:
+                yield from times_between(self._last, time, self._factor)
+            yield time
+            self._last = time
+
+
+class _RegularSlots:
+    """Times in equal steps from the first frame, or from `start` where that is later."""
+
+    def __init__(self, step: Fraction, start: Fraction | None) -> None:
+        self._step = step
+        self._start = start
+        self._next: Fraction | None = None
+
+    def until(self, times: Sequence[Fraction]) -> Iterator[Fraction]:
+        if self._next is None:
+            self._next = times[0] if self._start is None else max(times[0], self._start)
+        while self._next <= times[-1]:
+            yield self._next
+            self._next += self._step
