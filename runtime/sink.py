@@ -1,0 +1,349 @@
+"""Where frames go: a video file, a folder of PNGs, or Y4M on stdout.
+
+A file is written as NAME.partial.EXT (a folder as NAME.partial) and renamed when it is whole, so
+that under the final name there is never a broken one. After an error or Ctrl-C the partial file is
+finished, so that it plays up to there, and kept; where that cannot be done (a full disk, say, with
+MP4, whose index comes last) it is removed. After a kill it stays as it is: Matroska and WebM then
+play, MP4 and MOV do not.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from runtime.colour import ColourConverter
+from runtime.encoding import Encoding, encoding_for, tag
+from runtime.errors import InterpolationError, VideoError
+from runtime.media import SourceInfo, reason
+from runtime.picture_sinks import FolderSink, Y4MSink
+from runtime.pictures import is_pattern
+from runtime.timeline import output_time_base
+from runtime.tracks import AudioMode, TrackWriter, kept_metadata, open_tracks
+
+SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm")
+_FORMATS = {".mkv": "matroska", ".m4v": "mp4"}
+_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
+
+
+class Sink(Protocol):
+    """Takes frames and packets.
+
+    Attributes:
+        notes: What the user should know; complete at the end.
+        written: Frames so far.
+        partial: After an error, what is left: a file that plays up to there, a folder with the
+            pictures so far, or None.
+    """
+
+    notes: list[str]
+    written: int
+    partial: Path | None
+
+    def write(self, frame: VideoFrame, time: Fraction) -> None:
+        """Writes a frame that is shown at `time`, in seconds on the output's clock.
+
+        Its stamp is set, otherwise it is left as it is; it may be written again.
+
+        Raises:
+            VideoError: If it cannot be written.
+        """
+
+    def write_packet(self, packet: Packet[Any]) -> None:
+        """Writes a packet of the source, whose stamps are shifted with it.
+
+        Raises:
+            VideoError: If it cannot be written.
+        """
+
+
+class _OwnedSink(Sink, Protocol):
+    def close(self) -> None:
+        """Ends well."""
+
+    def abort(self) -> None:
+        """Ends after an error."""
+
+
+@contextmanager
+def open_sink(
+    path: str | Path | Any,
+    *,
+    like: SourceInfo,
+    rate: Fraction,
+    time_base: Fraction | None = None,
+    origin: Fraction | None = None,
+    codec: str | None = None,
+    quality: float | None = None,
+    preset: str | None = None,
+    lossless: bool = False,
+    audio: AudioMode = "copy",
+) -> Iterator[Sink]:
+    """Opens an output like `like`; leaving the block ends it, with an error as without.
+
+    Args:
+        path: .mp4, .mkv, .mov, .m4v or .webm; a folder or a pattern as %06d.png, new or empty;
+            "-" for Y4M on stdout, or a binary file object for Y4M.
+        like: The source.
+        rate: Nominal frames a second.
+        time_base: The tick, in seconds, to which times are rounded; by default one that makes
+            frames at `rate` whole. Matroska and WebM round to milliseconds in any case.
+        origin: The stamp in the source, in seconds, that is the output's 0; by default the
+            source's.
+        codec: See `encoding_for`, as the next three.
+        quality: On the encoder's own scale.
+        preset: The encoder's own.
+        lossless: Bit by bit.
+        audio: Copied, made AAC or left out.
+
+    Raises:
+        VideoError: If this cannot be written, before or while it is.
+    """
+    origin = like.origin if origin is None else origin
+    choice = {"codec": codec, "quality": quality, "preset": preset}
+    sink: _OwnedSink
+    if not isinstance(path, str | Path) or str(path) == "-":
+        _refuse_choice("Y4M", choice, lossless)
+        sink = Y4MSink(sys.stdout.buffer if isinstance(path, str | Path) else path, like, rate)
+    elif _is_folder(Path(path)):
+        _refuse_choice("PNG", choice, lossless)
+        sink = FolderSink(Path(path), like)
+    else:
+        path = Path(path)
+        _check(path, like)
+        encoding = encoding_for(
+            like,
+            path.suffix.lower(),
+            codec=codec,
+            quality=quality,
+            preset=preset,
+            lossless=lossless,
+        )
+        sink = _FileSink(path, like, rate, time_base or output_time_base(rate), encoding)
+        sink.open(audio, origin)
+    try:
+        yield sink
+        sink.close()
+    except BaseException as error:
+        sink.abort()
+        if isinstance(error, InterpolationError) and sink.partial is not None:
+            raise type(error)(f"{error}; what was done until then is in {sink.partial}") from error
+        raise
+
+
+class _FileSink:
+    """A video file with its tracks."""
+
+    def __init__(
+        self, path: Path, like: SourceInfo, rate: Fraction, tick: Fraction, encoding: Encoding
+    ) -> None:
+        self.notes = list(encoding.notes)
+        self.written = 0
+        self.partial: Path | None = None
+        self._path = path
+        self._beside = partial_path(path)
+        self._like = like
+        self._rate = rate
+        self._tick = tick
+        self._encoding = encoding
+        self._converter = ColourConverter()
+        self._tracks: dict[int, TrackWriter] = {}
+        self._output: Any = None
+        self._stream: Any = None
+
+    def open(self, audio: AudioMode, origin: Fraction) -> None:
+        """Writes the header, so that what cannot be is known before a frame is made."""
+        kind = _FORMATS.get(self._path.suffix.lower(), self._path.suffix.lower()[1:])
+        try:
+            with self._errors():
+                # "file:" keeps a name with a colon from being taken for a protocol.
+                self._output = av.open(f"file:{self._beside}", "w", format=kind)
+                self._add_video(kind)
+                self._tracks = open_tracks(self._output, self._like, audio, origin, self.notes)
+                self._describe(origin)
+                self._output.start_encoding()
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, frame: VideoFrame, time: Fraction) -> None:
+        """See `Sink`."""
+        if (frame.width, frame.height) != (self._like.width, self._like.height):
+            raise VideoError(
+                f"a frame of {frame.width}x{frame.height} came for a video of "
+                f"{self._like.width}x{self._like.height}: all have one size"
+            )
+        if frame.format.name != self._encoding.pixel_format:
+            frame = self._converter.reformatted(frame, self._encoding.pixel_format, frame)
+        frame.pts = round(time / self._tick)
+        frame.time_base = self._tick
+        frame.duration = round(1 / self._rate / self._tick)
+        frame.pict_type = 0  # the encoder decides, not the source
+        with self._errors():
+            self._output.mux(self._stream.encode(frame))
+        self.written += 1
+
+    def write_packet(self, packet: Packet[Any]) -> None:
+        """See `Sink`."""
+        writer = self._tracks.get(packet.stream_index)
+        if writer is not None:
+            with self._errors():
+                writer.write(packet)
+
+    def close(self) -> None:
+        """Ends well: under the final name."""
+        with self._errors():
+            self._finish()
+            self._beside.replace(self._path)
+
+    def abort(self) -> None:
+        """Ends after an error: what plays stays under the partial name."""
+        playable = False
+        try:
+            if self._output is not None:
+                if self.written:
+                    with suppress(av.error.FFmpegError, OSError, ValueError):
+                        self._finish()
+                with suppress(av.error.FFmpegError, OSError):
+                    self._output.close()
+            playable = self.written > 0 and _is_playable(self._beside)
+        finally:
+            if playable:
+                self.partial = self._beside
+            else:
+                self._beside.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        self._output.mux(self._stream.encode(None))
+        for writer in self._tracks.values():
+            writer.finish()
+        self._output.close()
+
+    def _add_video(self, kind: str) -> None:
+        like, encoding = self._like, self._encoding
+        try:
+            stream = self._output.add_stream(
+                encoding.encoder, rate=self._rate, options=encoding.options
+            )
+        except ValueError as error:
+            other = ".mov" if encoding.encoder.startswith("prores") else ".mkv"
+            raise VideoError(
+                f"{kind} does not take {encoding.encoder}: choose {other} or another codec"
+            ) from error
+        context = stream.codec_context
+        context.width, context.height = like.width, like.height
+        context.time_base = stream.time_base = self._tick
+        context.pix_fmt = encoding.pixel_format
+        tag(context, like, encoding.pixel_format)
+        context.bit_rate = 0  # or, with VP9, the quality asked for is only an upper bound
+        if like.sample_aspect_ratio not in (None, 1):
+            context.sample_aspect_ratio = like.sample_aspect_ratio
+            if kind in ("matroska", "webm") and re.search("vp[89]|av1", encoding.encoder):
+                # PyAV has no way to say it to the container, and these streams do not say it.
+                self.notes.append(
+                    f"the pixel aspect ratio, {like.sample_aspect_ratio}, is not carried over by "
+                    f"{encoding.encoder} in {kind}: choose .mp4 or .mov"
+                )
+        if encoding.encoder == "libx265" and kind in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # Apple's players take no other
+        try:
+            context.open()
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(
+                f"the encoder {encoding.encoder} does not open ({reason(error)}): check its "
+                "preset and quality, and whether this machine has the hardware that it needs"
+            ) from error
+        stream.metadata.update(kept_metadata(like.video_metadata))
+        self._stream = stream
+        self._rotate()
+
+    def _rotate(self) -> None:
+        like = self._like
+        if like.display_matrix is None:
+            return
+        if hasattr(self._stream, "set_display_matrix"):
+            self._stream.set_display_matrix(like.display_matrix)
+        elif like.rotation:
+            self.notes.append(
+                f"the rotation by {like.rotation} degrees is not carried over: PyAV 18 can"
+            )
+
+    def _describe(self, origin: Fraction) -> None:
+        metadata = self._like.metadata
+        self._output.metadata.update(
+            {k: v for k, v in metadata.items() if k.lower() not in _OF_THE_FILE}
+        )
+        if chapters := _shifted(self._like.chapters, origin, self._like.end):
+            self._output.set_chapters(chapters)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.error.FFmpegError, OSError) as error:
+            raise VideoError(
+                f"{self._path.name} could not be written ({reason(error)}): check free space, "
+                "and whether the container takes this size and format"
+            ) from error
+
+
+def partial_path(path: Path) -> Path:
+    """Under which name a file is written until it is whole."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() or not path.suffix or (is_pattern(path) and path.suffix == ".png")
+
+
+def _check(path: Path, like: SourceInfo) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise VideoError(
+            f"{path.name} has no suffix of a video: use one of {', '.join(SUFFIXES)}, a folder, "
+            "or %06d.png"
+        )
+    if not path.parent.is_dir():
+        raise VideoError(f"{path.parent} is no folder: create it first")
+    source = Path(like.name)
+    if path.exists() and source.exists() and path.samefile(source):
+        raise VideoError(f"{path} is the input itself: write to another file")
+
+
+def _refuse_choice(kind: str, choice: dict[str, Any], lossless: bool) -> None:
+    given = [name for name, value in choice.items() if value is not None]
+    if given:
+        raise VideoError(f"{kind} takes no {' or '.join(given)}: leave it out")
+    del lossless  # it is that in any case
+
+
+def _shifted(
+    chapters: list[dict[str, Any]], origin: Fraction, end: Fraction | None
+) -> list[dict[str, Any]]:
+    """Chapters on the output's clock, those that lie in it."""
+    tick = Fraction(1, 1000)
+    kept = []
+    for chapter in chapters:
+        own = Fraction(chapter["time_base"])
+        begins = max(chapter["start"] * own, origin)
+        over = chapter["end"] * own if end is None else min(chapter["end"] * own, end)
+        if over > begins:
+            start, stop = (round((moment - origin) / tick) for moment in (begins, over))
+            kept.append({**chapter, "start": start, "end": stop, "time_base": tick})
+    return kept
+
+
+def _is_playable(path: Path) -> bool:
+    try:
+        with av.open(f"file:{path}") as clip:
+            return next(clip.decode(video=0), None) is not None
+    except (av.error.FFmpegError, OSError, IndexError):
+        return False

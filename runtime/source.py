@@ -1,0 +1,271 @@
+"""Where frames come from: a video file, a folder of pictures, or Y4M on stdin.
+
+One pass of demuxing gives the frames of one video track and the packets of the audio and subtitle
+tracks, in the order of the file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.packet import Packet
+from av.stream import Disposition
+
+from runtime.demux import Demuxer, Part
+from runtime.errors import VideoError
+from runtime.media import Frame, SourceInfo, Track, picture_facts, reason
+from runtime.pictures import PictureDecoder, is_pattern, packets_of, pictures_at
+
+PICTURE_RATE = Fraction(25)
+"""Frames a second of a folder of pictures, as with FFmpeg."""
+
+_STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_EARLIER = (Fraction(0), Fraction(5), Fraction(30))
+"""Seconds before the start to seek to, one after the other, until a frame at or before the start
+is found; containers without an index (MPEG-TS) may land behind it."""
+
+
+@contextmanager
+def open_source(
+    path: str | Path | Any,
+    *,
+    video_stream: int | None = None,
+    strict: bool = False,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+    picture_rate: Fraction = PICTURE_RATE,
+) -> Iterator[Source]:
+    """Opens a video and decodes its first frames.
+
+    Args:
+        path: A file that FFmpeg reads, a folder of PNG or JPEG files, a pattern as %06d.png, "-"
+            for Y4M on stdin, or a binary file object with Y4M.
+        video_stream: Index of the video track to take; by default FFmpeg's best.
+        strict: Whether damage is an error; by default what is damaged is skipped and counted.
+        start: Seconds after the beginning. Of the frames before it only the last is given.
+        end: Seconds after the beginning. The first frame at or after it is the last given.
+        picture_rate: Frames a second of a folder of pictures.
+
+    Raises:
+        VideoError: If there is no video to decode, or the track or the part does not exist.
+    """
+    if start is not None and (start < 0 or (end is not None and end <= start)):
+        raise VideoError(f"the part is {start} to {end} s: start is 0 or more, end is after start")
+    if end is not None and end <= 0:
+        raise VideoError(f"end is {end} s: it is above 0")
+    if isinstance(path, str | Path) and str(path) != "-":
+        path = Path(path)
+        if path.is_dir() or is_pattern(path):
+            yield _picture_source(path, picture_rate, Part(start, end), strict)
+            return
+        if not path.is_file():
+            raise VideoError(f"{path} does not exist: give a video file")
+    with _opened(path) as container:
+        yield _container_source(container, _name(path), video_stream, Part(start, end), strict)
+
+
+class Source:
+    """Frames and packets in the order of the file; iterate once.
+
+    Items are `Frame`, and `av.Packet` of the tracks in `info.tracks`. Packets that begin before
+    the start or at or after the end are left out; a subtitle that is on at the start begins there.
+
+    Attributes:
+        info: What is known before.
+        notes: What the user should know; complete at the end of the iteration.
+    """
+
+    def __init__(self, info: SourceInfo, notes: list[str], demuxer: Demuxer) -> None:
+        self.info = info
+        self.notes = notes
+        self._demuxer = demuxer
+
+    @property
+    def damaged(self) -> int:
+        """Packets so far that could not be decoded."""
+        return self._demuxer.damaged
+
+    def __iter__(self) -> Iterator[Frame | Packet[Any]]:
+        yield from self._demuxer.items()
+        if self.damaged:
+            self.notes.append(f"skipped as damaged: {self.damaged} packets")
+
+
+def _name(path: Any) -> str:
+    return str(path) if isinstance(path, Path) else "the Y4M stream"
+
+
+def _opened(path: Any) -> Any:
+    try:
+        if isinstance(path, Path):
+            # "file:" keeps a name with a colon from being taken for a protocol.
+            return av.open(f"file:{path}")
+        stream = sys.stdin.buffer if path == "-" else path
+        return av.open(stream, format="yuv4mpegpipe")
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{_name(path)} cannot be read as a video ({reason(error)}): "
+            "it is damaged or of a kind that FFmpeg does not know"
+        ) from error
+
+
+def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Source:
+    files, notes = pictures_at(path)
+    decoder = PictureDecoder()
+    # A failed read goes on with the next picture: one iterator for all tries.
+    packets = packets_of(files, rate)
+    _refuse_late(str(path), part, len(files) / rate)
+    demuxer = Demuxer(str(path), lambda: packets, decoder.decode, 0, part, strict)
+    _probe(demuxer, str(path), part)
+    assert demuxer.first is not None
+    info = SourceInfo(
+        name=str(path),
+        **picture_facts(demuxer.first),
+        rate=rate,
+        time_base=1 / rate,
+        origin=part.start or Fraction(0),
+        duration=part.duration(len(files) / rate),
+        frames=len(files) if part.whole else None,
+        end=part.end,
+        sample_aspect_ratio=None,
+        metadata={},
+        video_metadata={},
+        chapters=[],
+        tracks=(),
+        dropped=(),
+    )
+    return Source(info, notes, demuxer)
+
+
+def _container_source(
+    container: Any, name: str, number: int | None, part: Part, strict: bool
+) -> Source:
+    stream = _video_stream(container, name, number)
+    # Frame threads lose up to one good frame a thread where damage lies near the end.
+    stream.thread_type = "SLICE"
+    tracks, dropped = _tracks(container, stream)
+    beginning = _beginning([stream, *(track.stream for track in tracks)])
+    part.starts_at(beginning)
+    duration = _duration(container, stream)
+    _refuse_late(name, part, duration)
+    streams = [stream, *(track.stream for track in tracks)]
+    demuxer = Demuxer(
+        name,
+        lambda: container.demux(streams),
+        lambda packet: packet.decode(),
+        stream.index,
+        part,
+        strict,
+        sum(track.kind == "audio" for track in tracks),
+    )
+    _seek(container, stream, demuxer, part)
+    _probe(demuxer, name, part)
+    assert demuxer.first is not None
+    info = SourceInfo(
+        name=name,
+        **picture_facts(demuxer.first),
+        rate=Fraction(stream.guessed_rate or stream.average_rate or PICTURE_RATE),
+        time_base=Fraction(stream.time_base),
+        origin=beginning if part.start is None else part.start,
+        duration=part.duration(duration),
+        frames=(stream.frames or None) if part.whole else None,
+        end=part.end,
+        sample_aspect_ratio=stream.sample_aspect_ratio or None,
+        metadata=dict(container.metadata),
+        video_metadata=dict(stream.metadata),
+        chapters=list(container.chapters()),
+        tracks=tuple(tracks),
+        dropped=tuple(dropped),
+    )
+    notes = [f"not carried over: {', '.join(map(str, dropped))}"] if dropped else []
+    return Source(info, notes, demuxer)
+
+
+def _refuse_late(name: str, part: Part, duration: Fraction | None) -> None:
+    if part.start is not None and duration is not None and part.start >= part.zero + duration:
+        raise VideoError(
+            f"{name} lasts {float(duration):.3f} s: start at less than that, not at "
+            f"{float(part.start - part.zero):.3f} s"
+        )
+
+
+def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
+    frames = demuxer.probe()
+    if frames == 0 and part.whole:
+        raise VideoError(f"{name} has no frame that can be decoded: it is damaged or empty")
+    if frames == 0:
+        raise VideoError(
+            f"{name} has no frame that can be decoded from {part.start or part.zero} s on: "
+            "it ends before, or is damaged"
+        )
+    if frames == 1 and part.whole:
+        raise VideoError(f"{name} is a still image (one frame): give a video of two frames or more")
+
+
+def _seek(container: Any, stream: Any, demuxer: Demuxer, part: Part) -> None:
+    """Goes to a key frame at or before the start, where the source can be sought in."""
+    start = part.start
+    if start is None or container.format.name == "yuv4mpegpipe":
+        return
+    for earlier in (*_EARLIER, start - part.zero):
+        target = max(part.zero, start - earlier)
+        try:
+            container.seek(int(target / stream.time_base), stream=stream)
+        except av.error.FFmpegError:
+            continue
+        demuxer.again()
+        demuxer.probe()
+        first = next((item for item in demuxer.probed if isinstance(item, Frame)), None)
+        if first is not None and (first.pts is None or first.pts * first.time_base <= start):
+            return
+
+
+def _video_stream(container: Any, name: str, number: int | None) -> Any:
+    videos = [s for s in container.streams.video if not s.disposition & _STILLS]
+    if not videos:
+        raise VideoError(f"{name} has no video track: give a file with moving pictures")
+    if number is not None:
+        chosen = next((s for s in videos if s.index == number), None)
+        if chosen is None:
+            there = ", ".join(f"{s.index} ({s.width}x{s.height})" for s in videos)
+            raise VideoError(f"{name} has no video track {number}: choose one of {there}")
+    else:
+        best = container.streams.best("video")
+        chosen = best if best in videos else videos[0]
+    if chosen.codec_context is None:
+        raise VideoError(f"{name} has a video track of a codec that this FFmpeg cannot decode")
+    return chosen
+
+
+def _tracks(container: Any, video: Any) -> tuple[list[Track], list[Track]]:
+    kept, dropped = [], []
+    chapters = bool(container.chapters())
+    for stream in container.streams:
+        if stream.index == video.index:
+            continue
+        context = stream.codec_context
+        codec = context.name if context is not None else getattr(stream, "name", None)
+        kind = "cover picture" if stream.disposition & _STILLS else stream.type
+        track = Track(stream.index, kind, codec or "unknown", stream.language, stream)
+        if stream.type in ("audio", "subtitle") and context is not None:
+            kept.append(track)
+        elif not (chapters and stream.type == "data" and codec == "bin_data"):
+            dropped.append(track)  # but for the text track that holds an MP4's chapters
+    return kept, dropped
+
+
+def _beginning(streams: list[Any]) -> Fraction:
+    starts = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None]
+    return min(starts, default=Fraction(0))
+
+
+def _duration(container: Any, stream: Any) -> Fraction | None:
+    if stream.duration:
+        return Fraction(stream.duration * stream.time_base)
+    return Fraction(container.duration, av.time_base) if container.duration else None

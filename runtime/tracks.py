@@ -1,0 +1,211 @@
+"""Audio and subtitle tracks on their way to the output: copied packet by packet, or made AAC."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Literal, Protocol
+
+import av
+from av.packet import Packet
+
+from runtime.errors import VideoError
+from runtime.media import SourceInfo, Track
+
+AudioMode = Literal["copy", "aac", "none"]
+
+_NANO = Fraction(1, 10**9)
+"""The tick of a shifted stamp before the container rounds it to its own."""
+
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+"""By the number of channels, as many files do not say which they are; any other becomes stereo."""
+
+_AAC_BITS_A_CHANNEL = 96_000
+_STALE = ("duration", "encoder", "bps", "number_of_frames", "number_of_bytes", "_statistics")
+"""Beginnings of tags, in lower case, that speak of the old file."""
+
+
+class TrackWriter(Protocol):
+    """Takes a source track's packets and writes them in its own way."""
+
+    def write(self, packet: Packet[Any]) -> None:
+        """The next packet, with the stamps of the source."""
+
+    def finish(self) -> None:
+        """No packet follows."""
+
+
+def open_tracks(
+    output: Any, like: SourceInfo, audio: AudioMode, origin: Fraction, notes: list[str]
+) -> dict[int, TrackWriter]:
+    """Adds the source's tracks to a container.
+
+    Returns:
+        A writer for each, by the index of the source's stream.
+
+    Raises:
+        VideoError: If the container does not take an audio track as it is to be.
+    """
+    writers: dict[int, TrackWriter] = {}
+    kind = output.format.name
+    for track in like.tracks:
+        if track.kind == "audio" and audio == "none":
+            notes.append(f"not carried over: {track}")
+        elif track.kind == "audio" and audio == "aac":
+            if "aac" not in output.supported_codecs:
+                raise VideoError(f"{kind} does not take aac: choose .mkv, or --audio copy or none")
+            writers[track.index] = _Aac(output, track, origin, like.end)
+        elif takes(kind, track):
+            writers[track.index] = _Copy(output, track, origin, notes)
+        elif track.kind == "audio":
+            raise VideoError(
+                f"{kind} does not take {track.codec} audio: choose .mkv, or --audio "
+                f"{'none' if kind == 'webm' else 'aac'}"
+            )
+        else:
+            notes.append(f"not carried over, as {kind} does not take it: {track}")
+    return writers
+
+
+def takes(format_name: str, track: Track) -> bool:
+    """Whether a container takes a track as it is; tried out, as tables of FFmpeg do not tell all.
+
+    MOV, for one, claims Opus and refuses it when the header is written.
+    """
+    try:
+        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+            trial.add_stream_from_template(track.stream)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def kept_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """Tags of a track without those that describe the old file's bytes."""
+    return {k: v for k, v in metadata.items() if not k.lower().startswith(_STALE)}
+
+
+def _describe(stream: Any, track: Track) -> None:
+    stream.metadata.update(kept_metadata(track.stream.metadata))
+    stream.disposition = track.stream.disposition.value
+
+
+class _Copy:
+    """Packets as they are, with shifted stamps."""
+
+    def __init__(self, output: Any, track: Track, origin: Fraction, notes: list[str]) -> None:
+        self._output = output
+        self._track = track
+        self._origin = origin
+        self._notes = notes
+        self._stream = output.add_stream_from_template(track.stream)
+        _describe(self._stream, track)
+        self._last: int | None = None
+        self._dropped = 0
+
+    def write(self, packet: Packet[Any]) -> None:
+        """Shifts and writes; a packet whose stamps do not rise cannot be placed and is dropped."""
+        tick = Fraction(packet.time_base)
+        pts, dts = (None if s is None else self._nano(s, tick) for s in (packet.pts, packet.dts))
+        dts = pts if dts is None else dts
+        rises = self._last is None or (dts is not None and dts >= self._last)
+        if dts is None or not rises:
+            self._dropped += 1
+            return
+        self._last = dts
+        duration = None if packet.duration is None else round(packet.duration * tick / _NANO)
+        packet.time_base = _NANO
+        packet.pts, packet.dts = dts if pts is None else pts, dts
+        if duration is not None:
+            packet.duration = duration
+        packet.stream = self._stream
+        self._output.mux(packet)
+
+    def finish(self) -> None:
+        if self._dropped:
+            self._notes.append(f"dropped as out of order: {self._dropped} packets of {self._track}")
+
+    def _nano(self, stamp: int, tick: Fraction) -> int:
+        return round((stamp * tick - self._origin) / _NANO)
+
+
+class _Aac:
+    """Decoded and encoded as AAC; the first sample lies at the output's 0.
+
+    libavfilter's aresample puts silence where there is none, at the start and in gaps, and cuts
+    what lies before the start, so that sound and picture stay in step.
+    """
+
+    def __init__(self, output: Any, track: Track, origin: Fraction, end: Fraction | None) -> None:
+        self._output = output
+        self._track = track
+        self._origin = origin
+        source = track.stream.codec_context
+        rate = source.sample_rate if source.sample_rate in _AAC_RATES else 48000
+        self._layout = _AAC_LAYOUTS.get(source.layout.nb_channels, "stereo")
+        self._stream = output.add_stream("aac", rate=rate, layout=self._layout)
+        self._stream.bit_rate = _AAC_BITS_A_CHANNEL * self._stream.layout.nb_channels
+        self._stream.time_base = Fraction(1, rate)
+        _describe(self._stream, track)
+        self._last = None if end is None else round((end - origin) * rate)
+        self._graph: Any = None
+
+    def write(self, packet: Packet[Any]) -> None:
+        """Decodes; what cannot be decoded is silence."""
+        try:
+            frames: list[Any] = packet.decode()
+        except av.error.FFmpegError:
+            return
+        for frame in frames:
+            if self._graph is None:
+                self._graph = self._made(frame)
+            if frame.pts is not None:
+                tick = Fraction(frame.time_base)
+                frame.pts = round((frame.pts * tick - self._origin) * frame.sample_rate)
+                frame.time_base = Fraction(1, frame.sample_rate)
+            self._graph.push(frame)
+            self._encode()
+
+    def finish(self) -> None:
+        if self._graph is not None:
+            self._graph.push(None)
+            self._encode()
+        self._output.mux(self._stream.encode(None))
+
+    def _made(self, frame: Any) -> Any:
+        graph = av.filter.Graph()
+        rate = self._stream.codec_context.sample_rate
+        source = graph.add_abuffer(
+            format=frame.format.name,
+            sample_rate=frame.sample_rate,
+            layout=frame.layout.name,
+            time_base=Fraction(1, frame.sample_rate),
+        )
+        steps = [
+            ("aresample", f"{rate}:async=1:first_pts=0"),
+            ("aformat", f"sample_fmts=fltp:channel_layouts={self._layout}"),
+            *([("atrim", f"end_pts={self._last}")] if self._last is not None else []),
+            ("asetnsamples", "n=1024:p=0"),
+            ("abuffersink", None),
+        ]
+        before = source
+        for name, arguments in steps:
+            step = graph.add(name, arguments) if arguments else graph.add(name)
+            before.link_to(step)
+            before = step
+        graph.configure()
+        return graph
+
+    def _encode(self) -> None:
+        for frame in self._pulled():
+            self._output.mux(self._stream.encode(frame))
+
+    def _pulled(self) -> Iterator[Any]:
+        while True:
+            try:
+                yield self._graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return

@@ -1,0 +1,180 @@
+"""Small clips for the tests of source and sink."""
+
+import contextlib
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+
+RATE = Fraction(25)
+SUBTITLES = ((0, 200, "one"), (300, 400, "two"))
+
+
+def pictures(count, *, size=(48, 64), fmt="yuv420p", seed=0):
+    """Frames of soft noise that differ."""
+    height, width = size
+    rng = np.random.default_rng(seed)
+    ground = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2 + count, 3), dtype=np.uint8)
+    for k in range(count):
+        part = np.repeat(np.repeat(ground[:, k : k + width // 8 + 2], 8, 0), 8, 1)
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(part[:height, :width]), format="rgb24")
+        yield frame.reformat(format=fmt)
+
+
+def write(
+    path,
+    count=12,
+    *,
+    size=(48, 64),
+    fmt="yuv420p",
+    codec=None,
+    options=None,
+    rate=RATE,
+    stamps=None,
+    audio=None,
+    audio_start=0,
+    subtitles=None,
+    tags=(),
+    sar=None,
+    rotation=0,
+    metadata=(),
+    languages=(),
+    chapters=(),
+    video_tracks=1,
+    cover=False,
+    container_options=None,
+    format=None,  # noqa: A002
+):
+    """A clip with what is asked for; `stamps` of the frames in 1/1000 s."""
+    default = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+    with av.open(str(path), "w", format=format, container_options=container_options or {}) as out:
+        videos = []
+        for number in range(video_tracks):
+            stream = out.add_stream(codec or default, rate=rate, options=options or {})
+            stream.width, stream.height, stream.pix_fmt = size[1] + 16 * number, size[0], fmt
+            stream.codec_context.time_base = Fraction(1, 1000) if stamps else 1 / rate
+            for name, value in dict(tags).items():
+                setattr(stream.codec_context, name, value)
+            if sar:
+                stream.codec_context.sample_aspect_ratio = sar
+            if rotation:
+                stream.set_display_rotation(rotation)
+            videos.append(stream)
+        sound = None
+        if audio:
+            sound = out.add_stream(audio, rate=48000)
+            if languages:
+                sound.metadata["language"] = languages[0]
+        words = None
+        if subtitles:
+            words = out.add_mux_stream(subtitles)
+            words.time_base = Fraction(1, 1000)
+            if languages:
+                words.metadata["language"] = languages[1]
+        if cover:
+            out.add_attachment("cover.png", "image/png", png())
+        out.metadata.update(dict(metadata))
+        if chapters:
+            out.set_chapters(
+                [
+                    {"id": n, "start": a, "end": b, "time_base": Fraction(1, 1000),
+                     "metadata": {"title": title}}
+                    for n, (a, b, title) in enumerate(chapters, 1)
+                ]
+            )  # fmt: skip
+        for number, stream in enumerate(videos):
+            frames = pictures(count, size=(size[0], size[1] + 16 * number), fmt=fmt)
+            for k, frame in enumerate(frames):
+                frame.pts = stamps[k] if stamps else k
+                frame.time_base = stream.codec_context.time_base
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+        if sound is not None:
+            _sound(out, sound, count, rate, audio_start)
+        if words is not None:
+            for start, end, text in SUBTITLES:
+                packet = av.Packet(text.encode())
+                packet.pts = packet.dts = start
+                packet.duration = end - start
+                packet.time_base = Fraction(1, 1000)
+                packet.stream = words
+                out.mux(packet)
+    return path
+
+
+def _sound(out, sound, count, rate, start):
+    resampler = av.AudioResampler(
+        format=sound.codec_context.format.name, layout="stereo", rate=48000
+    )
+    total, at = round(count / rate * 48000), 0
+    while at < total:
+        n = min(1024, total - at)
+        wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(at, at + n) / 48000)
+        frame = av.AudioFrame.from_ndarray(
+            np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo"
+        )
+        frame.sample_rate, frame.pts = 48000, at + round(start * 48000)
+        frame.time_base = Fraction(1, 48000)
+        for made in resampler.resample(frame):
+            out.mux(sound.encode(made))
+        at += n
+    out.mux(sound.encode(None))
+
+
+def png():
+    context = av.CodecContext.create("png", "w")
+    context.width, context.height, context.pix_fmt = 16, 16, "rgb24"
+    context.time_base = Fraction(1, 25)
+    context.thread_type = "SLICE"
+    picture = VideoFrame.from_ndarray(np.full((16, 16, 3), 90, np.uint8), format="rgb24")
+    return b"".join(map(bytes, context.encode(picture)))
+
+
+def frames_of(path):
+    with av.open(str(path)) as clip:
+        return list(clip.decode(video=0))
+
+
+def times_of(path):
+    return [frame.pts * Fraction(frame.time_base) for frame in frames_of(path)]
+
+
+def planes(frame):
+    """All samples, for every format (`to_ndarray` knows some)."""
+    wide = 2 if frame.format.components[0].bits > 8 else 1
+    return np.concatenate(
+        [
+            np.frombuffer(plane, np.uint8)
+            .reshape(-1, plane.line_size)[: plane.height, : plane.width * wide]
+            .copy()
+            .view(np.uint16 if wide == 2 else np.uint8)
+            .ravel()
+            for plane in frame.planes
+        ]
+    )
+
+
+def arrays_of(path):
+    return [planes(frame) for frame in frames_of(path)]
+
+
+def packets_of(path, index):
+    """(pts in seconds, bytes) of a track's packets."""
+    with av.open(str(path)) as clip:
+        return [
+            (p.pts * Fraction(p.time_base), bytes(p))
+            for p in clip.demux(clip.streams[index])
+            if p.size
+        ]
+
+
+def samples_of(path):
+    """(first time, samples) of the first audio track."""
+    with av.open(str(path)) as clip:
+        frames = []
+        with contextlib.suppress(av.error.EOFError):
+            frames = list(clip.decode(audio=0))
+        step = 1 if frames[0].format.is_planar else len(frames[0].layout.channels)
+        sound = np.concatenate([frame.to_ndarray()[0, ::step] for frame in frames])
+        return frames[0].pts * Fraction(frames[0].time_base), sound
