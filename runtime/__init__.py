@@ -14,7 +14,7 @@ from runtime.errors import BackendError, FrameError, InterpolationError, ModelEr
 from runtime.interpolator import Interpolator
 
 if TYPE_CHECKING:
-    from runtime.video import VideoReport, interpolate_video
+    from runtime.video import Plan, VideoOptions, VideoReport, interpolate_video, plan_video
 
 __version__ = "0.1.0"
 
@@ -24,15 +24,20 @@ __all__ = [
     "InterpolationError",
     "Interpolator",
     "ModelError",
+    "Plan",
     "VideoError",
+    "VideoOptions",
     "VideoReport",
     "interpolate_video",
+    "plan_video",
 ]
+
+_OF_VIDEO = ("Plan", "VideoOptions", "VideoReport", "interpolate_video", "plan_video")
 
 
 def __getattr__(name: str) -> Any:
     """Loads the video part, and PyAV with it, when it is first asked for."""
-    if name in ("VideoReport", "interpolate_video"):
+    if name in _OF_VIDEO:
         from runtime import video
 
         return getattr(video, name)

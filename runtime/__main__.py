@@ -1,4 +1,4 @@
-"""A video at a multiple of its frame rate, from the command line.
+"""A video at a higher frame rate, from the command line.
 
 python -m runtime in.mp4 out.mp4 --model model.onnx --factor 2
 """
@@ -6,66 +6,222 @@ python -m runtime in.mp4 out.mp4 --model model.onnx --factor 2
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from runtime.backends.base import BackendName
 from runtime.cli import command_parser, run_command
+from runtime.errors import VideoError
+from runtime.files import written_beside
+
+if TYPE_CHECKING:
+    from runtime.video import Plan, VideoOptions, VideoReport
+
+_NTSC = Fraction(1000, 1001)
+
+
+def parse_rate(text: str) -> Fraction:
+    """Frames a second: 60, 60000/1001, or 59.94, which with its kin means 60 x 1000/1001."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate: write 60, 59.94 or N/D") from error
+    near = round(rate / _NTSC) * _NTSC
+    if rate.denominator > 1 and "/" not in text and abs(rate - near) < Fraction(1, 100):
+        rate = near
+    if rate <= 0:
+        raise argparse.ArgumentTypeError(f"{text} frames a second: the rate is above 0")
+    return rate
+
+
+def parse_time(text: str) -> Fraction:
+    """Seconds: 90, 90.5, 1:30 or 0:01:30.5."""
+    try:
+        parts = [Fraction(part) for part in text.split(":")]
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90.5 or 1:30.5") from error
+    if len(parts) > 3 or any(part < 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90.5 or 1:30.5")
+    return sum((part * 60**k for k, part in enumerate(reversed(parts))), Fraction(0))
 
 
 def _interpolate(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
+    from runtime.video import interpolate_video, plan_video
 
-    from runtime.video import interpolate_video
-
-    with tqdm(unit=" frames", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    options, factor = _options(args), args.factor or 2
+    # With Y4M on stdout, what is for people goes to stderr.
+    said = sys.stderr if args.output == "-" else sys.stdout
+    if args.dry_run:
+        plan = plan_video(args.input, args.output, factor=factor, rate=args.fps, options=options)
+        print(*_plan_lines(plan, args.output), sep="\n", file=said)
+        return
+    if args.model is None:
+        raise VideoError("--model is needed: give a file of export.build_engine")
+    with _Bar() as bar, _told_what_is_left(args.output):
         report = interpolate_video(
             args.input,
             args.output,
             model=args.model,
-            factor=args.factor,
+            factor=factor,
+            rate=args.fps,
+            options=options,
             backend=args.backend,
             device=args.device,
             threads=args.threads,
-            progress=progress,
+            progress=bar.update,
         )
-    print(
-        f"{args.output}: {report.frames_in} -> {report.frames_out} frames at "
+    print(*_report_lines(report, args.output), sep="\n", file=said)
+    if args.json is not None:
+        with written_beside(args.json) as beside:
+            beside.write_text(json.dumps(asdict(report), indent=1, default=str) + "\n")
+
+
+@contextmanager
+def _told_what_is_left(output: str) -> Iterator[None]:
+    """After Ctrl-C says where the frames up to there are."""
+    from runtime.sink import partial_path
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        partial = partial_path(Path(output))
+        if output != "-" and partial.exists():
+            print(f"what was done until then is in {partial}", file=sys.stderr)
+        raise
+
+
+class _Bar:
+    """Frames written, frames a second and what is left of the time."""
+
+    def __enter__(self) -> _Bar:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit=" frames", disable=None, leave=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, done: int, total: int | None) -> None:
+        """See `interpolate_video`."""
+        self._bar.total = None if total is None else max(done, total)
+        self._bar.update(done - self._bar.n)
+
+
+def _options(args: argparse.Namespace) -> VideoOptions:
+    from runtime.video import VideoOptions
+
+    given: dict[str, Any] = {
+        name: getattr(args, name)
+        for name in (
+            "video_stream", "start", "end", "strict", "cuts", "dedupe", "picture_rate", "codec",
+            "quality", "preset", "lossless", "audio",
+        )
+    }  # fmt: skip
+    if given["cuts"] is not None and given["cuts"] == 0:
+        return VideoOptions(**{k: v for k, v in given.items() if v is not None} | {"cuts": None})
+    return VideoOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def _plan_lines(plan: Plan, output: str) -> list[str]:
+    info = plan.source
+    frames = "an unknown number of" if plan.frames is None else f"about {plan.frames}"
+    duration = "of unknown length" if info.duration is None else f"{float(info.duration):.3f} s"
+    return [
+        f"{info.name}: {info.width}x{info.height} {info.pixel_format}, "
+        f"{float(info.rate):.3f} frames/s, {duration}",
+        f"{output}: {frames} frames at {float(plan.rate):.3f} per second, {plan.encoder}",
+        *(f"{track}: goes along" for track in info.tracks),
+        *(f"note: {note}" for note in plan.notes),
+    ]
+
+
+def _report_lines(report: VideoReport, output: str) -> list[str]:
+    lines = [
+        f"{output}: {report.frames_in} -> {report.frames_out} frames at "
         f"{float(report.rate):.3f} per second, in {report.seconds:.1f} s "
-        f"({report.frames_out / report.seconds:.1f} frames/s) on {report.backend}"
-    )
-    for note in report.notes:
-        print(f"note: {note}")
+        f"({report.frames_out / report.seconds:.1f} frames/s) on {report.backend}, which waited "
+        f"for frames {report.idle:.0%} of the time"
+    ]
+    if report.cuts:
+        shown = ", ".join(f"{float(moment):.3f}" for moment in report.cuts[:20])
+        more = f" and {len(report.cuts) - 20} more" if len(report.cuts) > 20 else ""
+        lines.append(f"scene cuts, where the frame before stands, at {shown}{more} s")
+    if report.repeats:
+        lines.append(f"{report.repeats} frames repeat the one before")
+    return [*lines, *(f"note: {note}" for note in report.notes)]
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
     parser = command_parser(
         "python -m runtime",
-        "Writes a video at a multiple of its frame rate.",
+        "Writes a video at a higher frame rate and the same speed; sound stays in step.",
         "python -m runtime in.mp4 out.mp4 --model model.onnx --factor 2",
-    )
-    parser.add_argument("input", type=Path, metavar="IN", help="any video that FFmpeg reads")
-    parser.add_argument("output", type=Path, metavar="OUT", help=".mp4, .mkv, .mov, .m4v or .webm")
-    parser.add_argument("--model", required=True, type=Path, metavar="FILE", help="a model file")
-    parser.add_argument(
-        "--factor", type=int, default=2, metavar="N", help="new frame rate over old (default 2)"
+        "python -m runtime in.mkv out.mkv --model model.onnx --fps 59.94 --codec hevc",
+        "ffmpeg -i in.mp4 -f yuv4mpegpipe - | python -m runtime - - --model model.onnx | mpv -",
     )
     parser.add_argument(
+        "input", metavar="IN", help="a video, a folder of pictures, %%06d.png, or - for Y4M"
+    )
+    parser.add_argument(
+        "output",
+        metavar="OUT",
+        help=".mp4, .mkv, .mov, .m4v, .webm, a folder or %%06d.png, or - for Y4M",
+    )
+    parser.add_argument("--model", type=Path, metavar="FILE", help="a model file")
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--factor",
+        type=int,
+        metavar="N",
+        help="new frame rate over old; a variable rate stays variable (default 2)",
+    )
+    rate.add_argument(
+        "--fps", type=parse_rate, metavar="R", help="constant rate: 60, 59.94, 60000/1001"
+    )
+    reading = parser.add_argument_group("what is read")
+    reading.add_argument("--start", type=parse_time, metavar="T", help="seconds or H:M:S")
+    reading.add_argument("--end", type=parse_time, metavar="T", help="seconds or H:M:S")
+    reading.add_argument("--video-stream", type=int, metavar="N", help="index of the video track")
+    reading.add_argument(
+        "--picture-rate", type=parse_rate, metavar="R", help="of a folder of pictures (default 25)"
+    )
+    reading.add_argument("--strict", action="store_true", help="refuse a file with damage")
+    reading.add_argument(
+        "--cuts", type=float, metavar="SCORE", help="scene cuts from this score on; 0 for none"
+    )
+    reading.add_argument(
+        "--dedupe", action="store_true", help="interpolate over frames that repeat the one before"
+    )
+    writing = parser.add_argument_group("what is written")
+    writing.add_argument(
+        "--codec", metavar="NAME", help="h264, hevc, vp9, av1, ffv1, prores, or FFmpeg's encoder"
+    )
+    writing.add_argument(
+        "--quality", type=float, metavar="Q", help="on the encoder's own scale (crf, cq, qp)"
+    )
+    writing.add_argument("--preset", metavar="P", help="the encoder's own")
+    writing.add_argument("--lossless", action="store_true", help="bit by bit")
+    writing.add_argument("--audio", choices=("copy", "aac", "none"), help="default copy")
+    writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary")
+    writing.add_argument("--dry-run", action="store_true", help="print what would be done")
+    running = parser.add_argument_group("what runs the model")
+    running.add_argument(
         "--backend", choices=get_args(BackendName), help="default: what the model's suffix means"
     )
-    parser.add_argument(
+    running.add_argument(
         "--device",
         metavar="cpu|cuda|cuda:N",
         help="default: cpu for ONNX files, cuda for TensorRT engines",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
+    running.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
     run_command(parser, _interpolate, extra="video", argv=argv)
 
 

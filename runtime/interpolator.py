@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,24 @@ from runtime.frames import (
     padding,
     to_planes,
 )
+from runtime.live import Live, Time
 from runtime.manifest import ModelInfo
 
 MIDPOINT = 0.5
 _MAXIMUM_DEPTH = 6
 """Levels of recursion with midpoint-only weights: 64 times the frame rate."""
+
+_ENTRIES_A_PAIR = 4
+"""Entries without a pair that are held for one with a pair, at most, on average."""
+
+
+class Between(NamedTuple):
+    """Two frames, and where between them new ones are wanted; see `Interpolator.interpolate`."""
+
+    frame0: Frame
+    frame1: Frame
+    timesteps: Sequence[float]
+
 
 _Job = tuple[Image, Image, float]
 """Two images and the time step of the one that is wanted between them."""
@@ -119,7 +132,7 @@ class Interpolator:
         self._check_fits_model(frame0)
         steps = _checked_steps(timesteps)
         pair = self._put(frame0), self._put(frame1)
-        made = self._between([pair], steps)
+        made = self._between([(*pair, steps)])
         frames = [self._from_model(sample, frame0) for sample in self._downloaded(made)]
         return frames[0] if timesteps is None else frames
 
@@ -174,10 +187,10 @@ class Interpolator:
                 "this model has float I/O, whose conversion runs on the host: "
                 "build it with --io frames to hand over frames on the GPU"
             )
-        self._check_size_and_type(first.shape[0], first.shape[1], first.dtype)
+        self.check_takes(first.shape[0], first.shape[1], first.dtype)
         steps = _checked_steps(timesteps)
         pair = tuple(self._backend.put_device(view, stream) for view in views)
-        made = self._between([(pair[0], pair[1])], steps)
+        made = self._between([(pair[0], pair[1], steps)])
         return [self._backend.hand_over(image, stream) for image in made]
 
     def stream(self, frames: Iterable[Frame], *, factor: int = 2) -> Iterator[Frame]:
@@ -201,6 +214,61 @@ class Interpolator:
         steps = self.steps_for_factor(factor)
         return self._stream(iter(frames), steps)
 
+    def interpolate_each(self, pairs: Iterable[Between | None]) -> Iterator[list[Frame]]:
+        """Makes the frames between each of many pairs, lazily, in bounded memory.
+
+        What `stream` and video files are made with. A frame that is part of the pair before too,
+        the very same object, is sent to the device once. On a GPU pairs are read, and sent up,
+        while earlier ones are computed: up to two ahead, and one more for each stream.
+
+        Args:
+            pairs: In order; None where nothing is to be made.
+
+        Yields:
+            For each entry its new frames, in the order of its time steps; none for None.
+
+        Raises:
+            FrameError: If frames or time steps do not fit each other or the model.
+            BackendError: If the inference fails.
+        """
+        queued: deque[tuple[list[Callable[[], NDArray[Any]]], Frame | None]] = deque()
+        per_call = self.info.pairs_per_call
+        ahead = self._backend.lookahead * per_call
+        pairs = iter(pairs)
+        put: list[tuple[Frame, Image]] = []
+        ended = False
+        while not ended or queued:
+            group = list(_group(pairs, per_call))
+            ended = not group
+            jobs: list[tuple[Image, Image, Sequence[float]]] = []
+            for pair in group:
+                if pair is not None:
+                    check_pair(pair.frame0, pair.frame1)
+                    self._check_fits_model(pair.frame0)
+                    steps = _checked_steps(pair.timesteps)
+                    put = self._put_pair(pair, put)
+                    jobs.append((put[0][1], put[1][1], steps))
+            made = self._between(jobs)
+            for pair in group:
+                count = 0 if pair is None else len(pair.timesteps)
+                waits = [self._backend.download(next(made)) for _ in range(count)]
+                queued.append((waits, None if pair is None else pair.frame0))
+            under_way = sum(bool(waits) for waits, _ in queued)
+            # What needs no waiting goes out; behind what does, not too many are held either.
+            while queued and (
+                ended
+                or not queued[0][0]
+                or under_way > ahead
+                or len(queued) > _ENTRIES_A_PAIR * (ahead + 1)
+            ):
+                waits, like = queued.popleft()
+                under_way -= bool(waits)
+                yield [] if like is None else [self._from_model(wait(), like) for wait in waits]
+
+    def live(self, *, factor: int = 2, max_gap: Time | None = None) -> Live:
+        """For frames that come one by one, with their times; see `runtime.live.Live`."""
+        return Live(self, factor=factor, max_gap=max_gap)
+
     def steps_for_factor(self, factor: int) -> tuple[float, ...]:
         """The time steps that multiply a frame rate by `factor`.
 
@@ -214,6 +282,29 @@ class Interpolator:
             for t in steps:
                 _recursion_depth(t)
         return steps
+
+    def check_takes(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+        """Says beforehand whether frames of a size and type fit the model.
+
+        Raises:
+            FrameError: If they do not.
+        """
+        info = self.info
+        if info.io == "frames":
+            if dtype != np.uint8:
+                raise FrameError(
+                    f"frames are {dtype}, this model takes uint8: convert them, "
+                    "or export with --io float to keep their depth"
+                )
+            fed = (height, width)
+        else:
+            rows, columns = padding(height, info.divisor), padding(width, info.divisor)
+            fed = (height + sum(rows), width + sum(columns))
+        if info.size is not None and fed != info.size:
+            raise FrameError(
+                f"frames are {height}x{width}, this model was exported for "
+                f"{info.height}x{info.width}: export with --size {height}x{width} or --dynamic"
+            )
 
     def close(self) -> None:
         """Frees the model."""
@@ -235,57 +326,25 @@ class Interpolator:
         if first is None:
             return
         check_frame(first, "frame0")
+        yield first
         if not steps:
-            yield first
             yield from frames
             return
-        self._check_fits_model(first)
-        yield first
-        queued: deque[tuple[list[Callable[[], NDArray[Any]]], Frame]] = deque()
-        per_call = self.info.pairs_per_call
-        previous, image = first, self._put(first)
-        while True:
-            # As many pairs as one call of the model takes; fewer at the end.
-            group: list[tuple[Frame, Image]] = []
-            for frame in itertools.islice(frames, per_call):
-                check_pair(previous, frame)
-                group.append((frame, self._put(frame)))
+        waiting: deque[Frame] = deque()
+
+        def pairs() -> Iterator[Between]:
+            previous = first
+            for frame in frames:
+                waiting.append(frame)
+                yield Between(previous, frame, steps)
                 previous = frame
-            images = [image, *(put for _, put in group)]
-            if group:
-                made = self._between(list(itertools.pairwise(images)), steps)
-                for frame, _ in group:
-                    waits = [self._backend.download(next(made)) for _ in steps]
-                    queued.append((waits, frame))
-                image = images[-1]
-            while queued and (not group or len(queued) > self._backend.lookahead * per_call):
-                waits, frame = queued.popleft()
-                for wait in waits:
-                    yield self._from_model(wait(), first)
-                yield frame
-            if not group:
-                return
+
+        for made in self.interpolate_each(pairs()):
+            yield from made
+            yield waiting.popleft()
 
     def _check_fits_model(self, frame: Frame) -> None:
-        self._check_size_and_type(frame.shape[0], frame.shape[1], frame.dtype)
-
-    def _check_size_and_type(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
-        info = self.info
-        if info.io == "frames":
-            if dtype != np.uint8:
-                raise FrameError(
-                    f"frames are {dtype}, this model takes uint8: convert them, "
-                    "or export with --io float to keep their depth"
-                )
-            fed = (height, width)
-        else:
-            rows, columns = padding(height, info.divisor), padding(width, info.divisor)
-            fed = (height + sum(rows), width + sum(columns))
-        if info.size is not None and fed != info.size:
-            raise FrameError(
-                f"frames are {height}x{width}, this model was exported for "
-                f"{info.height}x{info.width}: export with --size {height}x{width} or --dynamic"
-            )
+        self.check_takes(frame.shape[0], frame.shape[1], frame.dtype)
 
     def _put(self, frame: Frame) -> Image:
         if self.info.io == "frames":
@@ -308,13 +367,24 @@ class Interpolator:
         while under_way:
             yield under_way.popleft()()
 
-    def _between(
-        self, pairs: Sequence[tuple[Image, Image]], steps: Sequence[float]
-    ) -> Iterator[Image]:
-        """All images wanted between each pair, pair by pair, in the order of `steps`."""
-        if self.info.time_steps == "midpoint":
-            return self._by_recursion(pairs, steps)
-        return self._made((*pair, t) for pair in pairs for t in steps)
+    def _put_pair(
+        self, pair: Between, known: list[tuple[Frame, Image]]
+    ) -> list[tuple[Frame, Image]]:
+        """Both frames with their images; one that is known by identity keeps its own."""
+        return [
+            next((one for one in known if one[0] is frame), None) or (frame, self._put(frame))
+            for frame in (pair.frame0, pair.frame1)
+        ]
+
+    def _between(self, jobs: Sequence[tuple[Image, Image, Sequence[float]]]) -> Iterator[Image]:
+        """All images wanted between each pair, pair by pair, in the order of its time steps."""
+        if self.info.time_steps == "arbitrary":
+            return self._made((first, second, t) for first, second, steps in jobs for t in steps)
+        alike = itertools.groupby(jobs, key=lambda job: tuple(job[2]))
+        return itertools.chain.from_iterable(
+            self._by_recursion([(first, second) for first, second, _ in group], steps)
+            for steps, group in alike
+        )
 
     def _made(self, jobs: Iterable[_Job]) -> Iterator[Image]:
         """Runs the model with as many jobs at a time as one call takes; one image for each.
@@ -347,6 +417,15 @@ class Interpolator:
             for images in known:
                 images.update(zip(level, itertools.islice(made, len(level)), strict=True))
         return (images[t] for images in known for t in steps)
+
+
+def _group(pairs: Iterator[Between | None], count: int) -> Iterator[Between | None]:
+    """As many pairs as one call of the model takes, with what stands between; fewer at the end."""
+    for pair in itertools.islice(pairs, _ENTRIES_A_PAIR * count if count > 1 else 1):
+        yield pair
+        count -= pair is not None
+        if count == 0:
+            return
 
 
 def _checked_steps(timesteps: Sequence[float] | None) -> list[float]:

@@ -1,35 +1,81 @@
-"""A video file at a multiple of its frame rate: decode, interpolate, encode, two frames at a time.
+"""A video at another frame rate: decode, interpolate and encode, each in a thread of its own.
 
-Frames that exist pass from decoder to encoder as they are; only new frames go through RGB.
+Frames that exist pass from decoder to encoder as they are; only new frames go through RGB. Sound,
+subtitles and chapters go along.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import av
+import numpy as np
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from runtime.backends.base import BackendName
-from runtime.colour import frame_from_rgb, matrix_of, range_of, reformatted, rgb_from_frame
+from runtime.colour import ColourConverter
+from runtime.encoding import encoding_for
 from runtime.errors import VideoError
-from runtime.files import written_beside
-from runtime.interpolator import Interpolator
-from runtime.timeline import on_grid, output_time_base, times_between
+from runtime.interpolator import Between, Interpolator
+from runtime.media import Frame, SourceInfo
+from runtime.pictures import is_pattern
+from runtime.pipeline import Stage, in_thread
+from runtime.scenes import CUT_THRESHOLD, SceneDetector, SceneFlags
+from runtime.sink import SUFFIXES, Sink, open_sink
+from runtime.source import PICTURE_RATE, Source, open_source
+from runtime.timeline import Clock, ConstantRate, Mode, Multiply, Shown, Timeline, expected
 
-_CODECS = {".webm": "libvpx-vp9"}
-_DEFAULT_CODEC = "libx264"
-_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm")
-_CRF = 16
+_AHEAD = 4
+"""Frames that wait between two threads, at most."""
+
+_DEPTH = 6
+"""Weights that know the midpoint only reach k / 64 by recursion."""
+
 Progress = Callable[[int, int | None], None]
-"""Called with the input frames done and, where it is known, how many there are."""
+"""Called with the frames written and, where it is known, how many there will be."""
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How a video is read, cut and written.
+
+    Attributes:
+        video_stream: Index of the track to take where there are several; None for FFmpeg's best.
+        start: Seconds after the beginning at which to begin.
+        end: Seconds after the beginning at which to stop.
+        strict: Refuse a file with damage instead of skipping what is damaged.
+        cuts: Score from which on there is a scene cut, 0 to 100, see `SceneDetector`; nothing is
+            made across one. None: cuts are not looked for.
+        dedupe: See frames that repeat the one before, and interpolate over them.
+        picture_rate: Frames a second of a folder of pictures.
+        codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg; None: what suits the
+            suffix.
+        quality: On the encoder's own scale (crf, cq, qp).
+        preset: The encoder's own.
+        lossless: Write bit by bit what was made.
+        audio: "copy", "aac" or "none".
+    """
+
+    video_stream: int | None = None
+    start: Fraction | None = None
+    end: Fraction | None = None
+    strict: bool = False
+    cuts: float | None = CUT_THRESHOLD
+    dedupe: bool = False
+    picture_rate: Fraction = PICTURE_RATE
+    codec: str | None = None
+    quality: float | None = None
+    preset: str | None = None
+    lossless: bool = False
+    audio: Literal["copy", "aac", "none"] = "copy"
 
 
 @dataclass(frozen=True)
@@ -38,19 +84,50 @@ class VideoReport:
 
     Attributes:
         frames_in: Frames decoded.
-        frames_out: Frames written.
+        frames_out: Frames written, of which `frames_new` were made.
+        frames_new: See `frames_out`.
         rate: Nominal frames a second of the output.
         seconds: How long it took.
+        idle: Share of that time in which the model waited for frames.
         backend: What ran the model.
+        cuts: Seconds after the beginning at which a new scene begins.
+        repeats: Frames that repeat the one before.
+        damaged: Packets that could not be decoded.
         notes: What the user should know: what was dropped, skipped or changed.
     """
 
     frames_in: int
     frames_out: int
+    frames_new: int
     rate: Fraction
     seconds: float
+    idle: float
     backend: str
+    cuts: list[Fraction] = field(default_factory=list)
+    repeats: int = 0
+    damaged: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `interpolate_video` would do.
+
+    Attributes:
+        source: What is known of the input.
+        mode: Every gap cut evenly, or a constant rate.
+        rate: Nominal frames a second of the output.
+        frames: How many are expected; None where the duration is not known.
+        encoder: FFmpeg's name, or what is written instead of a video file.
+        notes: What the user should know.
+    """
+
+    source: SourceInfo
+    mode: Mode
+    rate: Fraction
+    frames: int | None
+    encoder: str
+    notes: list[str]
 
 
 def interpolate_video(
@@ -59,34 +136,40 @@ def interpolate_video(
     *,
     model: str | Path | Interpolator,
     factor: int = 2,
+    rate: Fraction | None = None,
+    options: VideoOptions | None = None,
     backend: BackendName | None = None,
     device: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> VideoReport:
-    """Writes `source` to `destination` at `factor` times its frame rate and the same speed.
+    """Writes `source` to `destination` at a higher frame rate and the same speed.
 
-    The video track alone is written. Variable gaps are cut evenly, each at its own times; the
-    last frame is held for as long as it was shown. Memory does not grow with the clip.
+    With `factor` every gap between two frames is cut evenly, so that real frames keep their own
+    times and what is variable stays so; with `rate` the output is constant. At a scene cut the
+    last frame stands. Sound stays in step. Memory does not grow with the clip.
 
     Args:
-        source: Any video file that FFmpeg reads.
-        destination: .mp4, .mkv, .mov, .m4v or .webm; written beside and renamed.
+        source: Any video that FFmpeg reads, a folder of pictures, %06d.png, or "-" for Y4M.
+        destination: .mp4, .mkv, .mov, .m4v or .webm, written as NAME.partial.EXT and renamed; a
+            folder or %06d.png for PNG; "-" for Y4M on stdout.
         model: A model file, or an Interpolator that stays open.
         factor: New frame rate over old, 2 or more; 2^k with weights that know the midpoint only.
+        rate: Frames a second of the output, in place of `factor`.
+        options: How to read, cut and write.
         backend: See `Interpolator.open`.
         device: See `Interpolator.open`.
         threads: See `Interpolator.open`.
-        progress: Called after each input frame.
+        progress: Called after each frame that is written.
 
     Raises:
-        VideoError: If the source has no frames or the destination cannot be written.
+        VideoError: If the source cannot be used or the destination cannot be written.
         FrameError: If the factor is not possible or the frames do not fit the model.
         ModelError: If the model cannot be opened.
         BackendError: If the backend is not available or fails.
     """
-    source, destination = Path(source), Path(destination)
-    _check_paths(source, destination)
+    options = options or VideoOptions()
+    _check_destination(source, destination)
     started = time.perf_counter()
     with ExitStack() as stack:
         if isinstance(model, Interpolator):
@@ -94,227 +177,317 @@ def interpolate_video(
         else:
             opened = Interpolator.open(model, backend=backend, device=device, threads=threads)
             vfi = stack.enter_context(opened)
-        if not vfi.steps_for_factor(factor):
+        if rate is None and not vfi.steps_for_factor(factor):
             raise VideoError(f"factor is {factor}: it is 2 or more")
-        job = _Job(vfi, factor, progress)
-        container = stack.enter_context(_open_source(source))
-        beside = stack.enter_context(written_beside(destination))
-        job.run(container, beside, source)
+        read = stack.enter_context(_open(source, options))
+        job = _Job(vfi, read, _mode(read.info, destination, factor, rate), options)
+        sink = stack.enter_context(_open_sink(destination, job, options))
+        job.run(sink, progress)
+    seconds = time.perf_counter() - started
     return VideoReport(
-        job.frames_in,
-        job.frames_out,
-        job.rate,
-        time.perf_counter() - started,
-        vfi.backend,
-        job.notes,
+        frames_in=job.frames_in,
+        frames_out=sink.written,
+        frames_new=job.frames_new,
+        rate=job.rate,
+        seconds=seconds,
+        idle=job.idle,
+        backend=vfi.backend,
+        cuts=job.cuts,
+        repeats=job.repeats,
+        damaged=read.damaged,
+        notes=[*read.notes, *job.notes, *sink.notes],
     )
 
 
-def _check_paths(source: Path, destination: Path) -> None:
-    if not source.is_file():
-        raise VideoError(f"{source} does not exist: give a video file")
-    if not destination.parent.is_dir():
-        raise VideoError(f"{destination.parent} is no folder: create it first")
-    if destination.suffix.lower() not in _SUFFIXES:
+def plan_video(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    factor: int = 2,
+    rate: Fraction | None = None,
+    options: VideoOptions | None = None,
+) -> Plan:
+    """What `interpolate_video` would do; decodes two frames and writes nothing.
+
+    Raises:
+        VideoError: If the source cannot be used, or the destination cannot be written like that.
+    """
+    options = options or VideoOptions()
+    _check_destination(source, destination)
+    with _open(source, options) as read:
+        info = read.info
+        mode = _mode(info, destination, factor, rate)
+        encoder, notes = "PNG", list(read.notes)
+        if str(destination) == "-":
+            encoder = "Y4M"
+        elif not _is_folder(destination):
+            encoding = encoding_for(
+                info,
+                Path(destination).suffix.lower(),
+                codec=options.codec,
+                quality=options.quality,
+                preset=options.preset,
+                lossless=options.lossless,
+            )
+            encoder = encoding.encoder
+            notes += encoding.notes
+        return Plan(info, mode, _rate_of(mode, info), _frames(mode, info), encoder, notes)
+
+
+def _open(source: str | Path, options: VideoOptions) -> Any:
+    return open_source(
+        source,
+        video_stream=options.video_stream,
+        strict=options.strict,
+        start=options.start,
+        end=options.end,
+        picture_rate=options.picture_rate,
+    )
+
+
+def _open_sink(destination: str | Path, job: _Job, options: VideoOptions) -> Any:
+    return open_sink(
+        destination,
+        like=job.info,
+        rate=job.rate,
+        codec=options.codec,
+        quality=options.quality,
+        preset=options.preset,
+        lossless=options.lossless,
+        audio=options.audio,
+    )
+
+
+def _check_destination(source: str | Path, destination: str | Path) -> None:
+    """Before a model is opened."""
+    if str(destination) == "-" or _is_folder(destination):
+        return
+    path = Path(destination)
+    if path.suffix.lower() not in SUFFIXES:
         raise VideoError(
-            f"{destination.name} has no suffix of a video: use one of {', '.join(_SUFFIXES)}"
+            f"{path.name} has no suffix of a video: use one of {', '.join(SUFFIXES)}, a folder, "
+            "or %06d.png"
         )
-    if destination.exists() and destination.samefile(source):
-        raise VideoError(f"{destination} is the input itself: write to another file")
+    if not path.parent.is_dir():
+        raise VideoError(f"{path.parent} is no folder: create it first")
+    if str(source) != "-" and path.exists() and Path(source).exists() and path.samefile(source):
+        raise VideoError(f"{path} is the input itself: write to another file")
 
 
-def _open_source(source: Path) -> Any:
-    try:
-        return av.open(str(source))
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(
-            f"{source} cannot be read as a video ({_reason(error)}): "
-            "it is damaged or of a kind that FFmpeg does not know"
-        ) from error
+def _is_folder(destination: str | Path) -> bool:
+    path = Path(destination)
+    return path.is_dir() or not path.suffix or is_pattern(path)
+
+
+def _mode(info: SourceInfo, destination: str | Path, factor: int, rate: Fraction | None) -> Mode:
+    if rate is not None:
+        if rate <= 0:
+            raise VideoError(f"the rate is {rate} frames a second: it is above 0")
+        return ConstantRate(rate)
+    if str(destination) == "-" or _is_folder(destination):
+        return ConstantRate(info.rate * factor)  # Pictures in a row have no times of their own.
+    return Multiply(factor)
+
+
+def _rate_of(mode: Mode, info: SourceInfo) -> Fraction:
+    return info.rate * mode.factor if isinstance(mode, Multiply) else mode.rate
+
+
+def _frames(mode: Mode, info: SourceInfo) -> int | None:
+    duration = info.duration
+    if duration is None and info.frames:
+        duration = info.frames / info.rate
+    return None if not duration else expected(mode, duration=duration, rate=info.rate)
+
+
+class _Seen(NamedTuple):
+    """A decoded frame with what is known of it before it is used."""
+
+    frame: Frame
+    flags: SceneFlags
+    picture: NDArray[Any]
+
+
+class _Known(NamedTuple):
+    """A real frame for as long as the timeline may ask for it."""
+
+    frame: VideoFrame
+    picture: NDArray[Any]
+
+
+class _Request(NamedTuple):
+    """What goes to the encoder next: new frames, a real one, or a packet of another track."""
+
+    times: list[Fraction]
+    like: VideoFrame | None
+    between: Between | None
+    packet: Packet[Any] | None = None
 
 
 class _Job:
     """One conversion: its counters and what the frames need on their way."""
 
-    def __init__(self, vfi: Interpolator, factor: int, progress: Progress | None) -> None:
+    def __init__(
+        self, vfi: Interpolator, source: Source, mode: Mode, options: VideoOptions
+    ) -> None:
         self.vfi = vfi
-        self.factor = factor
-        self.progress = progress
-        self.frames_in = 0
-        self.frames_out = 0
-        self.rate = Fraction(0)
+        self.source = source
+        self.info = source.info
+        self.mode = mode
+        self.rate = _rate_of(mode, self.info)
+        self.frames_in = self.frames_new = self.repeats = 0
+        self.idle = 0.0
+        self.cuts: list[Fraction] = []
         self.notes: list[str] = []
-
-    def run(self, container: Any, destination: Path, source: Path) -> None:
-        stream = _video_stream(container, source)
-        rate = Fraction(stream.guessed_rate or stream.average_rate or 25)
-        self.rate = rate * self.factor
-        if others := [s.type for s in container.streams if s.type in ("audio", "subtitle")]:
-            self.notes.append(f"not carried over: {', '.join(others)}")
-        shown = self._interpolated(self._timed(stream, container, rate))
-        first = next(shown, None)
-        if first is None:
-            raise VideoError(f"{source} has no frame that can be decoded: it is damaged or empty")
-        try:
-            with av.open(str(destination), "w") as output:
-                encoder = _Encoder(output, first[1], self, stream.sample_aspect_ratio)
-                encoder.write(*first)
-                for moment, frame in shown:
-                    encoder.write(moment, frame)
-                encoder.flush()
-        except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(
-                f"{destination.name} could not be written ({_reason(error)}): check free space, "
-                "and whether the container takes this size and format"
-            ) from error
-
-    def _timed(
-        self, stream: Any, container: Any, rate: Fraction
-    ) -> Iterator[tuple[Fraction, VideoFrame]]:
-        """Decoded frames with exact, rising times; what cannot be decoded is counted and noted."""
-        tick = Fraction(stream.time_base)
-        start: Fraction | None = None
-        last: Fraction | None = None
-        skipped = 0
-        total = stream.frames or None
-        for frame in _decoded(container, stream):
-            if frame is None:
-                skipped += 1
-                continue
-            moment = None if frame.pts is None else frame.pts * tick
-            if moment is None or (last is not None and moment <= last):
-                moment = Fraction(0) if last is None else last + 1 / rate
-            start = moment if start is None else start
-            exact = on_grid(moment, start=start, rate=rate, tick=tick)
-            moment = exact if last is None or exact > last else moment
-            self.frames_in += 1
-            yield moment, frame
-            if self.progress is not None:
-                self.progress(self.frames_in, total)
-            last = moment
-        if skipped:
-            self.notes.append(f"skipped as damaged: {skipped} packets")
-
-    def _interpolated(
-        self, frames: Iterator[tuple[Fraction, VideoFrame]]
-    ) -> Iterator[tuple[Fraction, VideoFrame]]:
-        """The frames with new ones between them; the last is held until its time is over."""
-        steps = self.vfi.steps_for_factor(self.factor)
-        previous: tuple[Fraction, VideoFrame, NDArray[Any]] | None = None
-        gap = 1 / (self.rate / self.factor)
-        for moment, frame in frames:
-            picture = rgb_from_frame(frame, self._depth(frame))
-            if previous is not None:
-                before, _, picture0 = previous
-                if picture0.shape != picture.shape:
-                    raise VideoError(
-                        f"the frame size changes from {picture0.shape[1]}x{picture0.shape[0]} to "
-                        f"{picture.shape[1]}x{picture.shape[0]}: cut the file there first"
-                    )
-                made = self.vfi.interpolate(picture0, picture, timesteps=steps)
-                moments = times_between(before, moment, self.factor)
-                for at, new in zip(moments, made, strict=True):
-                    yield at, frame_from_rgb(new, like=frame)
-                gap = moment - before
-            yield moment, frame
-            previous = moment, frame, picture
-        if previous is not None:
-            moment, frame, _ = previous
-            for at in times_between(moment, moment + gap, self.factor):
-                yield at, frame
-
-    def _depth(self, frame: VideoFrame) -> int:
-        """Bits of the RGB that the model sees: 16 where source and model have more than 8."""
-        bits = frame.format.components[0].bits
-        if bits <= 8 or self.vfi.info.io == "float":
-            return 8 if bits <= 8 else 16
-        note = (
-            f"the new frames were made from 8 of {bits} bit: use a model exported with --io float "
-            "to keep them all"
+        self._options = options
+        self._detector = None
+        if options.cuts is not None or options.dedupe:
+            self._detector = SceneDetector(threshold=options.cuts, dedupe=options.dedupe)
+        self._converter = ColourConverter()
+        self._depth = self._depth_of_pictures()
+        info = self.info
+        vfi.check_takes(
+            info.height, info.width, np.dtype(np.uint8 if self._depth == 8 else np.uint16)
         )
-        if note not in self.notes:
-            self.notes.append(note)
+        self._clock = Clock(info.time_base, info.rate, origin=info.origin)
+        self._timeline = Timeline(
+            mode,
+            dyadic=_DEPTH if vfi.info.time_steps == "midpoint" else None,
+            start=None if options.start is None else Fraction(0),
+            end=None if info.end is None else info.end - info.origin,
+        )
+
+    def run(self, sink: Sink, progress: Progress | None) -> None:
+        """Everything, from the first packet to the last."""
+        total = _frames(self.mode, self.info)
+        started = time.perf_counter()
+        with in_thread(self._seen(), ahead=_AHEAD, name="decode", weight=_weight) as seen:
+            made = self._made(seen)
+            with in_thread(made, ahead=_AHEAD, name="interpolate", weight=_weight) as shown:
+                for item in shown:
+                    if isinstance(item, Packet):
+                        sink.write_packet(item)
+                        continue
+                    moment, frame, picture = item
+                    if picture is not None:
+                        frame = self._converter.frame_from_rgb(picture, like=frame)
+                    sink.write(frame, moment)
+                    if progress is not None:
+                        progress(sink.written, total)
+            self.idle = seen.waited / (time.perf_counter() - started)
+        if self._clock.repaired:
+            self.notes.append(
+                f"{self._clock.repaired} frames had no time stamp, or one that did not rise: "
+                "their times are a guess"
+            )
+
+    def _seen(self) -> Iterator[_Seen | Packet[Any]]:
+        """Decodes, looks for cuts, and converts: the work of the first thread."""
+        for item in self.source:
+            if not isinstance(item, Frame):
+                yield item
+                continue
+            detector, frame = self._detector, item.picture
+            flags = SceneFlags(False, False, 0.0) if detector is None else detector.flags(frame)
+            yield _Seen(item, flags, self._converter.rgb_from_frame(frame, self._depth))
+
+    def _made(
+        self, seen: Stage[_Seen | Packet[Any]]
+    ) -> Iterator[tuple[Fraction, VideoFrame, NDArray[Any] | None] | Packet[Any]]:
+        """Runs the model: the work of the second thread."""
+        asked: deque[_Request] = deque()
+
+        def pairs() -> Iterator[Between | None]:
+            for request in self._requests(seen):
+                asked.append(request)
+                yield request.between
+
+        for pictures in self.vfi.interpolate_each(pairs()):
+            request = asked.popleft()
+            if request.packet is not None:
+                yield request.packet
+                continue
+            assert request.like is not None
+            if request.between is None:
+                yield request.times[0], request.like, None
+                continue
+            for moment, picture in zip(request.times, pictures, strict=True):
+                self.frames_new += 1
+                yield moment, request.like, picture
+
+    def _requests(self, seen: Stage[_Seen | Packet[Any]]) -> Iterator[_Request]:
+        """What is shown when, in order; frames are held for as long as they may be asked for."""
+        known: dict[int, _Known] = {}
+        previous = Fraction(0)
+        gap = duration = None
+        for item in seen:
+            if isinstance(item, Packet):
+                yield _Request([], None, None, item)
+                continue
+            frame, flags, picture = item
+            moment = self._clock.feed(frame.pts)
+            gap, previous = (moment - previous if self.frames_in else None), moment
+            duration = _duration(frame)
+            self._count(flags, moment)
+            known[self.frames_in] = _Known(frame.picture, picture)
+            self.frames_in += 1
+            yield from self._asked(
+                self._timeline.push(moment, cut=flags.cut, repeat=flags.repeat), known
+            )
+            for number in [n for n in known if n < self._timeline.oldest]:
+                del known[number]
+        if gap is None or (duration is not None and abs(duration - gap) > self.info.time_base):
+            gap = duration or 1 / self.info.rate
+        yield from self._asked(self._timeline.finish(gap), known)
+
+    def _asked(self, shown: list[Shown], known: dict[int, _Known]) -> Iterator[_Request]:
+        """Neighbours between the same two frames become one request."""
+        origin = self._timeline.origin or Fraction(0)
+        request: _Request | None = None
+        pair: tuple[int, int] | None = None
+        steps: list[float] = []
+        for one in shown:
+            moment = origin + one.time
+            if one.second is not None and pair == (one.first, one.second) and request is not None:
+                request.times.append(moment)
+                steps.append(float(one.t))
+                continue
+            if request is not None:
+                yield request
+            first = known[one.first]
+            if one.second is None:
+                pair, request = None, _Request([moment], first.frame, None)
+            else:
+                pair, steps = (one.first, one.second), [float(one.t)]
+                between = Between(first.picture, known[one.second].picture, steps)
+                request = _Request([moment], first.frame, between)
+        if request is not None:
+            yield request
+
+    def _count(self, flags: SceneFlags, moment: Fraction) -> None:
+        self.repeats += flags.repeat
+        if flags.cut:
+            self.cuts.append(moment)
+
+    def _depth_of_pictures(self) -> int:
+        """Bits of the RGB that the model sees: 16 where source and model have more than 8."""
+        if self.info.bits <= 8:
+            return 8
+        if self.vfi.info.io == "float":
+            return 16
+        self.notes.append(
+            f"the new frames were made from 8 of {self.info.bits} bits: use a model exported with "
+            "--io float to keep them all"
+        )
         return 8
 
 
-class _Encoder:
-    """The output's video stream; made when the first frame is known."""
-
-    def __init__(self, output: Any, frame: VideoFrame, job: _Job, aspect: Fraction | None) -> None:
-        suffix = Path(output.name).suffix.lower()
-        codec = _CODECS.get(suffix, _DEFAULT_CODEC)
-        self.job = job
-        self.output = output
-        self.tick = output_time_base(job.rate / job.factor, job.factor)
-        self.start: Fraction | None = None
-        self.stream = output.add_stream(codec, rate=job.rate, options={"crf": str(_CRF)})
-        context = self.stream.codec_context
-        context.width, context.height = frame.width, frame.height
-        context.time_base = self.stream.time_base = self.tick
-        self.format = context.pix_fmt = _encoded_format(frame, codec)
-        context.color_range = range_of(frame) if frame.format.is_rgb else frame.color_range
-        context.colorspace = matrix_of(frame) if frame.format.is_rgb else frame.colorspace
-        context.color_primaries = frame.color_primaries
-        context.color_trc = frame.color_trc
-        if aspect:
-            context.sample_aspect_ratio = aspect
-        if codec == "libvpx-vp9":
-            context.bit_rate = 0  # or crf is only an upper bound
-        if frame.rotation:
-            self.stream.set_display_rotation(frame.rotation)
-        if self.format != frame.format.name:
-            job.notes.append(f"written as {self.format}, the source is {frame.format.name}")
-
-    def write(self, moment: Fraction, frame: VideoFrame) -> None:
-        if self.start is None:
-            self.start = moment
-        if frame.format.name != self.format:
-            frame = reformatted(frame, self.format, frame)
-        frame.pts = round((moment - self.start) / self.tick)
-        frame.time_base = self.tick
-        frame.pict_type = 0  # the encoder decides, not the source
-        for packet in self.stream.encode(frame):
-            self.output.mux(packet)
-        self.job.frames_out += 1
-
-    def flush(self) -> None:
-        for packet in self.stream.encode(None):
-            self.output.mux(packet)
+def _weight(item: object) -> int:
+    """Packets of other tracks are small and wait for nobody."""
+    return 0 if isinstance(item, Packet) else 1
 
 
-def _video_stream(container: Any, source: Path) -> Any:
-    if not container.streams.video:
-        raise VideoError(f"{source} has no video track: give a file with moving pictures")
-    stream = container.streams.best("video")
-    stream.thread_type = "SLICE"  # frame threads lose good frames behind a damaged packet
-    return stream
-
-
-def _decoded(container: Any, stream: Any) -> Iterator[VideoFrame | None]:
-    """Frames in order; None for a packet that cannot be decoded."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                return
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            yield None
-            continue
-        yield from frames
-
-
-def _encoded_format(frame: VideoFrame, codec: str) -> str:
-    """The pixel format to write: the source's, where the encoder and the size allow it."""
-    name = str(frame.format.name)
-    offered = {f.name for f in av.Codec(codec, "w").video_formats or []}
-    if name not in offered:
-        name = "yuv420p"
-    if codec == _DEFAULT_CODEC and "420" in name and (frame.width % 2 or frame.height % 2):
-        name = name.replace("420", "444")  # H.264 has no odd sizes with halved chroma
-    return name
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _duration(frame: Frame) -> Fraction | None:
+    """Of a decoded frame, in seconds, where the file says it."""
+    ticks = getattr(frame.picture, "duration", None)
+    return ticks * frame.time_base if ticks else None

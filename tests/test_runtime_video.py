@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
@@ -8,8 +11,10 @@ from conftest import DATA, run_module
 
 from export.verify import moving_frames
 from runtime import FrameError, Interpolator, VideoError, interpolate_video
+from runtime.__main__ import parse_rate, parse_time
 from runtime.backends.base import HostBackend
 from runtime.manifest import ModelInfo
+from runtime.video import VideoOptions, plan_video
 
 RATE = Fraction(30000, 1001)
 
@@ -85,7 +90,9 @@ def test_frames_times_and_rate(tmp_path, vfi, factor, suffix):
     assert (report.frames_in, report.frames_out) == (5, 5 * factor)
     assert report.rate == RATE * factor
     assert report.notes == []
-    assert seen == [1, 2, 3, 4, 5]
+    assert seen == list(range(1, 5 * factor + 1))
+    assert report.frames_new == 4 * (factor - 1)
+    assert 0 <= report.idle <= 1
     assert len(frames) == 5 * factor
     # Matroska rounds the length of a frame to nanoseconds.
     assert rate == pytest.approx(RATE * factor, rel=0 if suffix == ".mp4" else 1e-6)
@@ -134,43 +141,209 @@ def test_odd_sizes(tmp_path, vfi):
         assert any("yuv444p" in text for text in report.notes) == note
 
 
-def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path):
-    class Hold(HostBackend):
-        """A model that repeats the first frame: this clip is about packets, not pictures."""
+class Mean(HostBackend):
+    """A model that makes the mean of both frames, weighted by time: for tests of all around it."""
 
-        name = "hold"
-        info = ModelInfo(
-            "small", "", "fp32", "frames", 16, 1.0, "arbitrary", 1, 1, None, None, "gridsample",
-            "any", "0",
+    name = "mean"
+
+    def __init__(self, io="frames"):
+        self.info = ModelInfo(
+            "small", "", "fp32", io, 16, 1.0, "arbitrary", 1, 1, None, None, "gridsample", "any",
+            "0",
         )  # fmt: skip
 
-        def run(self, img0, img1, timestep):
-            del img1, timestep
-            return img0.copy()
+    def run(self, img0, img1, timestep):
+        made = img0 * (1 - timestep) + img1 * timestep
+        return (np.rint(made) if img0.dtype == np.uint8 else made).astype(img0.dtype)
 
-        def close(self):
-            pass
+    def close(self):
+        pass
 
-    report = interpolate_video(
-        DATA / "sample_with_invalid_nalu.mp4", tmp_path / "out.mp4", model=Interpolator(Hold())
-    )
-    assert report.frames_in == 29
-    assert report.notes == ["skipped as damaged: 1 packets"]
+
+@pytest.fixture
+def mean():
+    return Interpolator(Mean())
+
+
+def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path, mean):
+    source = DATA / "sample_with_invalid_nalu.mp4"
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    assert (report.frames_in, report.damaged) == (29, 1)
+    assert "skipped as damaged: 1 packets" in report.notes
     frames, times, _ = read_clip(tmp_path / "out.mp4")
     assert len(frames) == report.frames_out == 58
     assert times == sorted(set(times))
+    with pytest.raises(VideoError, match=r"is damaged .*: repair it, or go without --strict"):
+        interpolate_video(
+            source, tmp_path / "no.mp4", model=mean, options=VideoOptions(strict=True)
+        )
+    assert not (tmp_path / "no.mp4").exists()
 
 
-def test_what_is_dropped_is_said(tmp_path, vfi):
+def packets(path, kind):
+    with av.open(str(path)) as clip:
+        (stream,) = getattr(clip.streams, kind)
+        return [
+            (float(p.pts * p.time_base), bytes(p)) for p in clip.demux(stream) if p.pts is not None
+        ]
+
+
+def test_sound_goes_along_packet_by_packet(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 3, audio=True)
-    report = interpolate_video(source, tmp_path / "out.mp4", model=vfi)
-    assert report.notes == ["not carried over: audio"]
+    for name in ("out.mp4", "out.mkv"):
+        report = interpolate_video(source, tmp_path / name, model=mean)
+        assert report.notes == []
+        before, after = packets(source, "audio"), packets(tmp_path / name, "audio")
+        assert [data for _, data in after] == [data for _, data in before]
+        for (time0, _), (time1, _) in zip(before, after, strict=True):
+            assert abs(time0 - time1) <= 0.001
+    report = interpolate_video(
+        source, tmp_path / "silent.mp4", model=mean, options=VideoOptions(audio="none")
+    )
+    (note,) = report.notes
+    assert note.startswith("not carried over: audio track 1 (aac")
+
+
+def test_a_constant_rate_and_real_frames_bit_by_bit(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mkv", 24, rate=Fraction(24), codec="ffv1")
+    report = interpolate_video(
+        source, tmp_path / "out.mkv", model=mean, rate=Fraction(60),
+        options=VideoOptions(codec="ffv1"),
+    )  # fmt: skip
+    real, (made, times, rate) = read_clip(source)[0], read_clip(tmp_path / "out.mkv")
+    assert (len(made), rate, report.rate) == (60, 60, 60)
+    for number, time in enumerate(times):
+        assert abs(time - Fraction(number, 60)) <= Fraction(1, 1000)
+    for k in range(0, 24, 2):  # Every second frame of 24 lies on one of 60.
+        assert_same_planes(made[k * 5 // 2], real[k])
+    assert report.frames_new == 60 - 12 - 2  # The last frame is held from 23/24 on.
+
+
+def assert_same_planes(frame, other):
+    assert frame.format.name == other.format.name
+    for plane, wanted in zip(frame.to_ndarray(), other.to_ndarray(), strict=True):
+        np.testing.assert_array_equal(plane, wanted)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
+def test_real_and_new_frames_of_a_still_clip_do_not_flicker(tmp_path, pix_fmt):
+    ground, _ = moving_frames(64, 80, 2.0)
+    picture = np.ascontiguousarray(64 + ground // 2)  # All of it within YUV's gamut.
+    source, out = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    with av.open(str(source), "w") as clip:
+        stream = clip.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, pix_fmt
+        for number in range(3):
+            frame = VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            clip.mux(stream.encode(frame))
+        clip.mux(stream.encode(None))
+    deep = pix_fmt.endswith("10le")
+    model = Interpolator(Mean("float" if deep else "frames"))
+    interpolate_video(source, out, model=model, options=VideoOptions(codec="ffv1"))
+    real, new, *_ = read_clip(out)[0]
+    levels = 4 if deep else 1
+    for a, b in zip(planes(real), planes(new), strict=True):
+        assert abs((b - a).mean()) / levels < 0.1
+
+
+def planes(frame):
+    dtype = np.uint16 if "10" in frame.format.name else np.uint8
+    return [
+        np.frombuffer(p, dtype).reshape(p.height, -1)[:, : p.width].astype(float)
+        for p in frame.planes
+    ]
+
+
+def write_pictures(path, pictures, rate=25):
+    """A clip of one ground, for each frame moved by some pixels, and dark or not."""
+    with av.open(str(path), "w") as clip:
+        stream = clip.add_stream("ffv1", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        ground, _ = moving_frames(64, 80 + 64, 2.0)
+        for number, (shift, dark) in enumerate(pictures):
+            picture = np.ascontiguousarray(ground[:, shift : shift + 80])
+            frame = VideoFrame.from_ndarray(picture // 4 if dark else picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            clip.mux(stream.encode(frame))
+        clip.mux(stream.encode(None))
+    return path
+
+
+def test_the_frame_before_a_scene_cut_stands(tmp_path, mean):
+    scenes = [(0, False), (2, False), (4, False), (0, True), (2, True)]
+    source = write_pictures(tmp_path / "in.mkv", scenes)
+    lossless = VideoOptions(codec="ffv1")
+    report = interpolate_video(source, tmp_path / "out.mkv", model=mean, options=lossless)
+    assert report.cuts == [Fraction(3, 25)]
+    made, real = read_clip(tmp_path / "out.mkv")[0], read_clip(source)[0]
+    assert len(made) == 10
+    assert_same_planes(made[5], real[2])  # Held.
+    assert_same_planes(made[6], real[3])
+    off = VideoOptions(codec="ffv1", cuts=None)
+    report = interpolate_video(source, tmp_path / "melts.mkv", model=mean, options=off)
+    assert report.cuts == []
+    melted = read_clip(tmp_path / "melts.mkv")[0][5]
+    assert not np.array_equal(melted.to_ndarray(), real[2].to_ndarray())
+
+
+def test_repeats_are_interpolated_over(tmp_path, mean):
+    doubled = [(4 * (k // 2), False) for k in range(8)]
+    source = write_pictures(tmp_path / "in.mkv", doubled)
+    options = VideoOptions(codec="ffv1", dedupe=True)
+    report = interpolate_video(source, tmp_path / "out.mkv", model=mean, options=options)
+    assert (report.repeats, report.frames_out) == (4, 16)
+    made, real = read_clip(tmp_path / "out.mkv")[0], read_clip(source)[0]
+    # A A B B: three new frames between A and B in place of A's repeat.
+    assert_same_planes(made[0], real[0])
+    assert_same_planes(made[4], real[2])
+    luma = [planes(made[k])[0] for k in range(5)]
+    for k in (1, 2, 3):
+        wanted = luma[0] + (luma[4] - luma[0]) * k / 4
+        assert np.abs(luma[k] - wanted).mean() < 1
+
+
+def test_a_part_of_a_clip(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 25, rate=Fraction(25), audio=True)
+    options = VideoOptions(start=Fraction(1, 5), end=Fraction(3, 5))
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=options)
+    _, times, _ = read_clip(tmp_path / "out.mp4")
+    assert times == [Fraction(k, 50) for k in range(20)]
+    assert report.frames_out == 20
+
+
+def test_pictures_in_a_folder_come_and_go(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mkv", 3, rate=Fraction(25), codec="ffv1")
+    interpolate_video(source, tmp_path / "pictures", model=mean)
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
+        f"{k:06}.png" for k in range(1, 7)
+    ]
+    report = interpolate_video(tmp_path / "pictures", tmp_path / "out.mp4", model=mean)
+    assert (report.frames_in, report.frames_out, report.rate) == (6, 12, 50)
+
+
+def test_midpoint_weights_reach_a_rate_that_is_no_power_of_two(tmp_path, midpoint_model):
+    source = write_clip(tmp_path / "in.mp4", 4, size=(50, 70), rate=Fraction(24))
+    report = interpolate_video(
+        source, tmp_path / "out.mp4", model=midpoint_model, rate=Fraction(60)
+    )
+    assert report.frames_out == 10
+
+
+def test_the_plan_is_what_then_happens(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 25, rate=Fraction(25), audio=True)
+    plan = plan_video(source, tmp_path / "out.mp4", rate=Fraction(60))
+    assert (plan.frames, plan.rate, plan.encoder) == (60, 60, "libx264")
+    assert [track.codec for track in plan.source.tracks] == ["aac"]
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, rate=Fraction(60))
+    assert report.frames_out == plan.frames
 
 
 def test_ten_bit_in_is_ten_bit_out_and_what_is_lost_is_said(tmp_path, vfi, models):
     source = write_clip(tmp_path / "in.mp4", 3, pix_fmt="yuv420p10le")
     report = interpolate_video(source, tmp_path / "a.mp4", model=vfi)
-    assert any("8 of 10 bit: use a model exported with --io float" in n for n in report.notes)
+    assert any("8 of 10 bits: use a model exported with --io float" in n for n in report.notes)
     report = interpolate_video(source, tmp_path / "b.mp4", model=models / "float.onnx")
     assert report.notes == []
     for name in ("a.mp4", "b.mp4"):
@@ -266,7 +439,8 @@ def test_a_failure_in_the_middle_keeps_what_stood_there(tmp_path, vfi):
     with pytest.raises(KeyboardInterrupt):
         interpolate_video(source, out, model=vfi, progress=stop)
     assert out.read_bytes() == b"an older result"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "out.partial.mp4"]
+    assert len(read_clip(tmp_path / "out.partial.mp4")[0]) >= 3  # It plays up to there.
 
 
 def test_a_model_of_another_size_is_named_before_anything_is_written(tmp_path, models):
@@ -292,3 +466,47 @@ def test_the_command(tmp_path, models):
     assert done.returncode == 0, done.stderr
     assert "3 -> 12 frames at 119.880 per second" in done.stdout
     assert len(read_clip(tmp_path / "out.mp4")[0]) == 12
+    assert not (tmp_path / "out.partial.mp4").exists()
+
+
+def test_the_command_plans_reports_and_writes_a_summary(tmp_path, models):
+    write_clip(tmp_path / "in.mp4", 3, rate=Fraction(25), audio=True)
+    done = run_module("runtime", "in.mp4", "out.mp4", "--fps", "60", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "out.mp4: about 7 frames at 60.000 per second, libx264" in done.stdout
+    assert "audio track 1 (aac" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+    done = run_module(
+        "runtime", "in.mp4", "out.mp4", "--model", models / "dynamic.onnx", "--json", "s.json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert (summary["frames_in"], summary["frames_out"], summary["rate"]) == (3, 6, "50")
+
+
+def test_y4m_through_a_pipe(tmp_path, models):
+    source = write_clip(tmp_path / "in.y4m", 3, codec="wrapped_avframe", rate=Fraction(25))
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime", "-", "-", "--model", str(models / "dynamic.onnx")],
+        input=source.read_bytes(), capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "out.y4m").write_bytes(done.stdout)
+    frames, _, rate = read_clip(tmp_path / "out.y4m")
+    assert (len(frames), rate) == (6, 50)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("60", 60), ("59.94", Fraction(60000, 1001)), ("23.976", Fraction(24000, 1001)),
+     ("60000/1001", Fraction(60000, 1001)), ("12.5", Fraction(25, 2)),
+     ("119.88", Fraction(120000, 1001))],
+)  # fmt: skip
+def test_rates_are_what_people_mean(text, rate):
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90.5", 90.5), ("1:30.5", 90.5), ("1:00:01", 3601)])
+def test_times_are_seconds_or_clock_times(text, seconds):
+    assert parse_time(text) == seconds

@@ -1,0 +1,129 @@
+"""Interpolation for players and capture loops: push a frame, get what is to be shown before it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import isfinite
+from numbers import Rational, Real
+from typing import TYPE_CHECKING, NamedTuple
+
+from runtime.errors import FrameError
+from runtime.frames import Frame, check_frame
+
+if TYPE_CHECKING:
+    from runtime.backends.base import Image
+    from runtime.interpolator import Interpolator
+
+Time = int | float | Fraction
+"""A point in time, in any unit, from any start; numbers of NumPy will do."""
+
+
+class TimedFrame(NamedTuple):
+    """A frame and when it is shown."""
+
+    time: Time
+    frame: Frame
+
+
+class _Held(NamedTuple):
+    time: Time
+    frame: Frame
+    image: Image
+
+
+class Live:
+    """Multiplies the frame rate of frames as they come; made by `Interpolator.live`.
+
+        live = vfi.live(factor=2)
+        for time, frame in live.push(time1, frame1):
+            show(time, frame)
+
+    The delay is one frame, always: a frame comes out, with the new ones after it, when the next
+    is pushed. `push` computes before it returns, so whoever pushes too fast is slowed down. One
+    frame is held, and it is sent to the model's device once.
+
+    Real frames come out as they went in, the same object at the same time; a frame must not be
+    written to until it has come out. The time of a new frame is a float where one of its
+    neighbours' is, and otherwise an exact Fraction.
+
+    One stream and one thread each; several may share an Interpolator, which must stay open.
+    """
+
+    def __init__(self, vfi: Interpolator, *, factor: int = 2, max_gap: Time | None = None) -> None:
+        """Starts with no frame.
+
+        Args:
+            vfi: The model.
+            factor: New frame rate over old; 2^k with weights that know the midpoint only.
+            max_gap: The longest time between two frames across which new ones are made, in the
+                unit of the times; None for any.
+
+        Raises:
+            FrameError: If the factor or the gap is not possible.
+        """
+        if max_gap is not None and not (isinstance(max_gap, Real) and max_gap > 0):
+            raise FrameError(f"max_gap is {max_gap!r}: it is a time above 0, or None")
+        self._vfi = vfi
+        self._factor = factor
+        self._steps = vfi.steps_for_factor(factor)
+        self._max_gap = max_gap
+        self._held: _Held | None = None
+
+    def push(self, time: Time, frame: Frame) -> list[TimedFrame]:
+        """Takes the next frame; gives what is shown from the one before until `time`.
+
+        That is the frame before at its own time, then the new ones, evenly spaced. It is that
+        frame alone where there is a discontinuity: a time that is not later than the last, a gap
+        longer than `max_gap`, another size or type. After the first frame, and after `reset`, it
+        is nothing.
+
+        Raises:
+            FrameError: If the frame or the time is none, or does not fit the model.
+            BackendError: If the inference fails. After an error all is as it was before.
+        """
+        if type(time) is bool or not isinstance(time, Real) or not isfinite(time):
+            raise FrameError(f"time is {time!r}: give a finite int, float or Fraction")
+        check_frame(frame, "frame")
+        self._vfi._check_fits_model(frame)
+        held = self._held
+        new = _Held(time, frame, self._vfi._put(frame))
+        shown = []
+        if held is not None:
+            shown.append(TimedFrame(held.time, held.frame))
+            if self._continues(held, new):
+                shown += self._between(held, new)
+        self._held = new
+        return shown
+
+    def reset(self) -> list[TimedFrame]:
+        """Ends the stream here: gives the frame that is held, if any.
+
+        Nothing is made between it and the next that is pushed. For the end, a seek, or a cut.
+        """
+        held, self._held = self._held, None
+        return [] if held is None else [TimedFrame(held.time, held.frame)]
+
+    def _continues(self, held: _Held, new: _Held) -> bool:
+        alike = (held.frame.shape, held.frame.dtype) == (new.frame.shape, new.frame.dtype)
+        if not alike or new.time <= held.time:
+            return False
+        return self._max_gap is None or new.time - held.time <= self._max_gap
+
+    def _between(self, held: _Held, new: _Held) -> list[TimedFrame]:
+        vfi = self._vfi
+        made = vfi._downloaded(vfi._between([(held.image, new.image, self._steps)]))
+        frames = [vfi._from_model(sample, held.frame) for sample in made]
+        start, end = _exact(held.time), _exact(new.time)
+        exact = isinstance(held.time, Rational) and isinstance(new.time, Rational)
+        shown = []
+        for k, frame in enumerate(frames, 1):
+            time = start + (end - start) * k / self._factor
+            shown.append(TimedFrame(time if exact else float(time), frame))
+        return shown
+
+
+def _exact(time: Time) -> Fraction:
+    """The same number, with Python's unbounded integers."""
+    if isinstance(time, Rational):
+        return Fraction(int(time.numerator), int(time.denominator))
+    return Fraction(float(time))
