@@ -172,8 +172,7 @@ class _Scaler:
         if cubic:
             options |= {"param0": str(cubic[0]), "param1": str(cubic[1])}
         self._graph = Graph()
-        if hasattr(self._graph, "threads"):  # Since PyAV 17.1; one frame is too little for more.
-            self._graph.threads = 1
+        self._graph.threads = 1
         source = self._graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
         )

@@ -31,6 +31,9 @@ from runtime.timeline import output_time_base
 from runtime.tracks import AudioMode, TrackWriter, kept_metadata, open_tracks
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm")
+_WRITTEN_SOON = {"cluster_time_limit": "1000", "flush_packets": "1"}
+"""Matroska holds 5 seconds back by default, the header among them: too much to lose by a kill."""
+
 _FORMATS = {".mkv": "matroska", ".m4v": "mp4"}
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
@@ -166,7 +169,12 @@ class _FileSink:
         try:
             with self._errors():
                 # "file:" keeps a name with a colon from being taken for a protocol.
-                self._output = av.open(f"file:{self._beside}", "w", format=kind)
+                self._output = av.open(
+                    f"file:{self._beside}",
+                    "w",
+                    format=kind,
+                    container_options=_WRITTEN_SOON if kind in ("matroska", "webm") else {},
+                )
                 self._add_video(kind)
                 self._tracks = open_tracks(self._output, self._like, audio, origin, self.notes)
                 self._describe(origin)

@@ -33,12 +33,23 @@ RUN_KEYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("how", [["-m", "bench.latency"], [str(ROOT / "bench" / "latency.py")]])
-def test_the_command_writes_its_evidence(models, tmp_path, how):
+def test_the_file_is_a_command_too(models, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "latency.py"), "--model",
+         str(models / "frames.onnx"), "--size", "50x70", "--samples", "1", "--seconds", "0",
+         "--no-cold"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "frames.onnx on onnxruntime cpu" in done.stdout
+
+
+def test_the_command_writes_its_evidence(models, tmp_path):
     evidence = tmp_path / "latency.json"
     done = subprocess.run(
-        [sys.executable, *how, "--model", str(models / "frames.onnx"), "--size", "50x70",
-         "--weights", "demo", "--compare", "torch", "authors", "--samples", "4", "--seconds", "0",
+        [sys.executable, "-m", "bench.latency", "--model", str(models / "frames.onnx"),
+         "--size", "50x70", "--weights", "demo", "--compare", "torch", "authors",
+         "--samples", "4", "--seconds", "0",
          "--threads", "1", "--json", str(evidence)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

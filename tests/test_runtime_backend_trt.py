@@ -18,6 +18,7 @@ from export.trt_build import Profile
 from export.verify import moving_frames
 from runtime import BackendError, FrameError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions, open_backend
+from runtime.interpolator import Between
 from runtime.machine import Gpu, GpuDriver
 from runtime.manifest import manifest_path
 
@@ -81,6 +82,39 @@ def test_a_stream_is_the_same_in_any_order_of_the_device(
         made = list(vfi.stream(clip, factor=4))
     assert_same(made, expected)
     assert all(any(frame is real for frame in made) for real in clip)
+
+
+@pytest.mark.parametrize("graph", ["frames", "batch", "midpoint"])
+def test_pairs_with_steps_of_their_own_and_gaps_between_them(trt10, engine, reference, clip, graph):
+    steps = [(0.5,), (), (0.25, 0.75), (0.5,)]
+    pairs = [Between(*two, own) for two, own in zip(itertools.pairwise(clip), steps, strict=True)]
+    asked = [None, pairs[0], None, None, *pairs[1:], *[None] * 40, pairs[0]]
+    with reference(graph) as plain:
+        expected = [
+            [] if pair is None or not pair.timesteps
+            else plain.interpolate(pair.frame0, pair.frame1, timesteps=pair.timesteps)
+            for pair in asked
+        ]  # fmt: skip
+    with Interpolator.open(engine(graph), streams=2) as vfi:
+        made = list(vfi.interpolate_each(iter(asked)))
+    assert len(made) == len(expected)
+    for one, other in zip(made, expected, strict=True):
+        assert_same(one, other)
+
+
+def test_frames_that_come_one_by_one_give_what_a_stream_gives(trt10, engine, clip):
+    with Interpolator.open(engine(), cuda_graph=False) as vfi:
+        list(vfi.stream(clip[:2], factor=4))  # The time steps go up once too.
+        copies = [trt10.cuda.calls["cudaMemcpyAsync"]]
+        expected = list(vfi.stream(clip, factor=4))
+        copies.append(trt10.cuda.calls["cudaMemcpyAsync"])
+        live = vfi.live(factor=4)
+        shown = [one for time, frame in enumerate(clip) for one in live.push(time, frame)]
+        shown += live.reset()
+        copies.append(trt10.cuda.calls["cudaMemcpyAsync"])
+    assert_same([one.frame for one in shown], expected)
+    assert [one.time * 4 for one in shown] == list(range(len(expected)))
+    assert copies[2] - copies[1] == copies[1] - copies[0]  # Each frame goes up once here too.
 
 
 def test_a_frame_of_a_stream_goes_up_once(trt10, engine, clip):

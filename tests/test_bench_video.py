@@ -1,0 +1,30 @@
+import json
+
+import pytest
+from test_runtime_video import write_clip
+
+from bench.video import main
+
+
+def test_stages_and_pipeline_are_measured_on_the_same_frames(tmp_path, capsys):
+    clip = write_clip(tmp_path / "in.mp4", 5)
+    with pytest.raises(SystemExit) as left:
+        main(["--clip", str(clip), "--json", str(tmp_path / "video.json")])
+    assert left.value.code == 0, capsys.readouterr().err
+    record = json.loads((tmp_path / "video.json").read_text())
+    assert (record["kind"], record["format_version"]) == ("video", 1)
+    (one,) = record["clips"]
+    assert (one["size"], one["frames"], one["pixel_format"]) == ("64x80", 10, "yuv420p")
+    assert {name: len(rounds) for name, rounds in one["seconds"].items()} == {
+        "decode": 3, "encode": 3, "pipeline": 3
+    }  # fmt: skip
+    slower = min(one["frames_per_second"][name] for name in ("decode", "encode"))
+    assert one["share"] == pytest.approx(one["frames_per_second"]["pipeline"] / slower)
+    assert "of the slower stage alone" in capsys.readouterr().out
+
+
+def test_a_clip_that_is_not_there(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--clip", str(tmp_path / "no.mp4")])
+    assert left.value.code == 1
+    assert "no.mp4 does not exist: give a video file" in capsys.readouterr().err
