@@ -18,6 +18,7 @@ class Stages:
     def __init__(self, total: int, *, disable: bool | None = None) -> None:
         self._bar: tqdm[None] = tqdm(total=total, disable=disable, leave=False, bar_format=_FORMAT)
         self._running = False
+        self._silent = disable is True
 
     @classmethod
     def silent(cls) -> Stages:
@@ -48,7 +49,8 @@ class Stages:
 
     def note(self, line: str) -> None:
         """Prints a line for the user, above the bar."""
-        self._bar.write(line)
+        if not self._silent:
+            self._bar.write(line)
 
     def __enter__(self) -> Stages:
         return self

@@ -35,7 +35,8 @@ from export.wrapper import (
     rounding_to_fp16,
     wrap,
 )
-from ifrnet_model import Checkpoint, CheckpointError, IFRNet, load_checkpoint, probe_time_steps
+from ifrnet_model import Checkpoint, CheckpointError, IFRNet, load_checkpoint
+from ifrnet_model.probe import try_time_steps
 from runtime import __version__
 from runtime.frames import MINIMUM_SIDE
 from runtime.manifest import GateReport, ModelInfo, TimeSteps, TunedFor
@@ -101,7 +102,7 @@ def _traced(
     except CheckpointError as error:
         raise ExportError(str(error)) from error
     network = checkpoint.network
-    known = time_steps or checkpoint.time_steps or probe_time_steps(network)
+    known = time_steps or checkpoint.time_steps or _tried(network, stages)
     stages.start(STAGES[1])
     model = _trace(wrap(network, options), options)
     stages.start(STAGES[2])
@@ -116,6 +117,22 @@ def _traced(
     name = f"PyTorch {torch.__version__} fp32"
     stages.finish()
     return _Traced(Source(plain, info, onnx_sha256, _pytorch_run(reference, info), name), network)
+
+
+def _tried(network: IFRNet, stages: Stages) -> TimeSteps:
+    """What a trial shows of weights of which nothing is known; it is said, for it is no proof."""
+    trial = try_time_steps(network)
+    placed = "; ".join(
+        f"at t = {step.t:g} {step.true_db:.1f} dB to its true place, {step.middle_db:.1f} to the "
+        "middle"
+        for step in trial.steps
+        if step.t != 0.5
+    )
+    stages.note(
+        f"time steps: {trial.time_steps}, as a trial shows, for nothing is known of these weights "
+        f"(a moved pattern: {placed}); --time says otherwise"
+    )
+    return trial.time_steps
 
 
 def _trace(module: nn.Module, options: ExportOptions) -> ModelProto:

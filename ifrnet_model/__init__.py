@@ -1,9 +1,19 @@
-"""IFRNet in PyTorch, for inference: sizes, network, checkpoints."""
+"""IFRNet in PyTorch, for inference: sizes, network, checkpoints.
 
-from ifrnet_model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+PyTorch is loaded with the first name that needs it: `python -m ifrnet_model.weights list` and
+`download` run without.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ifrnet_model.config import VARIANTS, IFRNetConfig, divisor
-from ifrnet_model.model import IFRNet
-from ifrnet_model.probe import probe_time_steps
+from ifrnet_model.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ifrnet_model.checkpoint import Checkpoint, load_checkpoint
+    from ifrnet_model.model import IFRNet
+    from ifrnet_model.probe import probe_time_steps
 
 __all__ = [
     "VARIANTS",
@@ -15,3 +25,16 @@ __all__ = [
     "load_checkpoint",
     "probe_time_steps",
 ]
+
+_WITH_TORCH = {
+    "Checkpoint": "checkpoint",
+    "IFRNet": "model",
+    "load_checkpoint": "checkpoint",
+    "probe_time_steps": "probe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WITH_TORCH:
+        return getattr(importlib.import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

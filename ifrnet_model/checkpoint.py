@@ -9,39 +9,25 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ifrnet_model.config import VARIANTS, IFRNetConfig
+from ifrnet_model.errors import CheckpointError
 from ifrnet_model.layers import WarpLowering
 from ifrnet_model.model import IFRNet
+from ifrnet_model.weights.table import DEMO_WEIGHTS, Identity, TimeSteps, identify, with_name
 
-TimeSteps = Literal["midpoint", "arbitrary"]
-
-DEMO_WEIGHTS = Path(__file__).parent / "weights" / "ifrnet_small_demo.safetensors"
-"""Our own small demo weights, shipped with the package; see MODEL_CARD.md beside them."""
-
-KNOWN_SHA256: dict[str, str] = {
-    DEMO_WEIGHTS.name: "7a1f54a86432ecb9fe7a0431137b724c99ee3bc5dc4a5506c1e65cedb964573e",
-}
-"""Files whose hash is known in full. OpenMMLab's names carry the first eight digits of theirs."""
-
-_MMAGIC_NAME = re.compile(r"IFRNet_(?:vimeo90k|gopro)-([0-9a-f]{8})\.pth", re.IGNORECASE)
 _WRAPPERS = ("state_dict", "params", "model")
 _PREFIXES = ("module.", "generator.")
 _STEM = "encoder.pyramid1.0.0.weight"
 _NAMES_SHOWN = 4
-
-
-class CheckpointError(Exception):
-    """A checkpoint cannot be loaded; the message says what was found and what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +37,38 @@ class Checkpoint:
     Attributes:
         network: float32, in inference mode.
         sha256: Of the file.
-        time_steps: What the file's metadata or its published name says about the time input;
-            None where they say nothing.
+        time_steps: What the file's metadata, or else the table of known checkpoints, says about
+            the time input; None where they say nothing.
+        identity: Which known checkpoint it is; None where it is none.
     """
 
     network: IFRNet
     sha256: str
     time_steps: TimeSteps | None
+    identity: Identity | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """What a file holds, before a network is made of it.
+
+    Attributes:
+        path: Where it is.
+        size_bytes: Its size.
+        sha256: Its hash.
+        state: The tensors as they are stored, under the authors' names.
+        wrappers: Keys of the dictionaries around the tensors, outermost first.
+        prefixes: What stood before every name, outermost first.
+        metadata: Of a .safetensors file.
+    """
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    state: dict[str, Tensor]
+    wrappers: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    metadata: Mapping[str, str]
 
 
 def load_checkpoint(path: str | Path, *, warp_lowering: WarpLowering = "gridsample") -> Checkpoint:
@@ -73,32 +84,70 @@ def load_checkpoint(path: str | Path, *, warp_lowering: WarpLowering = "gridsamp
         CheckpointError: If the file is missing, not safe, damaged, of another network, or has
             another hash than its name promises.
     """
+    return checkpoint_from_file(read_checkpoint(path), warp_lowering=warp_lowering)
+
+
+def read_checkpoint(path: str | Path) -> CheckpointFile:
+    """Reads a file safely and checks its hash where that is known.
+
+    Raises:
+        CheckpointError: If the file is missing, not safe, damaged, or has another hash than its
+            name promises.
+    """
     path = DEMO_WEIGHTS if str(path) == "demo" else Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}): give a checkpoint file, or demo"
+            f"{path} cannot be read ({error.strerror}): give a checkpoint file, or demo; "
+            "python -m ifrnet_model.weights list shows which there are"
         ) from error
     sha256 = hashlib.sha256(content).hexdigest()
     _check_sha256(path, sha256)
+    wrappers: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
     if path.suffix == ".safetensors":
-        state, metadata = _read_safetensors(path)
+        stored, metadata = _read_safetensors(path)
     else:
-        state, metadata = _read_pickle(path, content), {}
-    state = _strip_prefixes(state)
-    network = IFRNet(_find_variant(state, path), warp_lowering=warp_lowering)
-    _check_keys(state, network.state_dict(), path)
-    network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    return Checkpoint(network.eval(), sha256, _published_time_steps(path, metadata))
+        stored, wrappers = _read_pickle(path, content)
+    state, prefixes = _strip_prefixes(stored)
+    return CheckpointFile(path, len(content), sha256, state, wrappers, prefixes, metadata)
+
+
+def checkpoint_from_file(
+    file: CheckpointFile, *, warp_lowering: WarpLowering = "gridsample"
+) -> Checkpoint:
+    """The network of a file that was read.
+
+    Raises:
+        CheckpointError: If the tensors are not IFRNet's or not finite.
+    """
+    network = IFRNet(_find_variant(file.state, file.path), warp_lowering=warp_lowering)
+    _check_keys(file.state, network.state_dict(), file.path)
+    network.load_state_dict({name: tensor.float() for name, tensor in file.state.items()})
+    identity = identify(
+        file.path.name,
+        sha256=file.sha256,
+        variant=network.config.variant,
+        metadata=file.metadata,
+    )
+    steps = stated_time_steps(file.metadata) or (identity.known.time_steps if identity else None)
+    return Checkpoint(network.eval(), file.sha256, steps, identity)
+
+
+def stated_time_steps(metadata: Mapping[str, str]) -> TimeSteps | None:
+    """What a file says of itself; None where it says nothing."""
+    stated = metadata.get("timesteps")
+    return stated if stated in get_args(TimeSteps) else None  # type: ignore[return-value]
 
 
 def _check_sha256(path: Path, found: str) -> None:
-    published = _MMAGIC_NAME.fullmatch(path.name)
-    expected = published.group(1).lower() if published else KNOWN_SHA256.get(path.name, "")
-    if not found.startswith(expected):
+    known = with_name(path.name)
+    if known is None or known.sha256 is None or Path(known.name).suffix != path.suffix.lower():
+        return  # A conversion has a hash of its own.
+    if not found.startswith(known.sha256):
         raise CheckpointError(
-            f"{path} has sha256 {found[:12]}..., the published file {expected[:12]}...: "
+            f"{path} has sha256 {found[:12]}..., the published file {known.sha256[:12]}...: "
             "it is damaged or not what its name says; download it again"
         )
 
@@ -114,7 +163,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _read_pickle(path: Path, content: bytes) -> dict[str, Tensor]:
+def _read_pickle(path: Path, content: bytes) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors, and the keys of the dictionaries that were around them."""
     try:
         loaded: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -127,9 +177,11 @@ def _read_pickle(path: Path, content: bytes) -> dict[str, Tensor]:
             f"{path} is no readable PyTorch checkpoint ({type(error).__name__}): "
             "copy or download it again"
         ) from error
+    wrappers = []
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
+            wrappers.append(wrapper)
     if not isinstance(loaded, Mapping):
         raise CheckpointError(
             f"{path} holds a {type(loaded).__name__}, not a state_dict: "
@@ -141,17 +193,18 @@ def _read_pickle(path: Path, content: bytes) -> dict[str, Tensor]:
             f"{path} holds entries that are no tensors ({_some(wrong)}): "
             "save the network's state_dict() alone"
         )
-    return {str(key): value for key, value in loaded.items()}
+    return {str(key): value for key, value in loaded.items()}, tuple(wrappers)
 
 
-def _strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefixes(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Removes `module.` and `generator.`, in any order, where every key has them."""
-    stripped = dict(state)
+    stripped, prefixes = dict(state), []
     while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in stripped)), None):
         if not stripped:
             break
         stripped = {key.removeprefix(prefix): value for key, value in stripped.items()}
-    return stripped
+        prefixes.append(prefix)
+    return stripped, tuple(prefixes)
 
 
 def _find_variant(state: Mapping[str, Tensor], path: Path) -> IFRNetConfig:
@@ -185,19 +238,6 @@ def _check_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
         raise CheckpointError(f"{path} does not fit IFRNet: tensors {'; '.join(problems)}")
     if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in state.values()):
         raise CheckpointError(f"{path} holds integers, infinities or NaN: the file is damaged")
-
-
-def _published_time_steps(path: Path, metadata: Mapping[str, str]) -> TimeSteps | None:
-    """What is stated or published: Vimeo90K weights ignore the time input (IFRNet issue 34)."""
-    stated = metadata.get("timesteps")
-    if stated in get_args(TimeSteps):
-        return stated  # type: ignore[return-value]  # mypy does not narrow through get_args.
-    name = path.name.lower()
-    if not name.startswith("ifrnet"):
-        return None
-    if "vimeo" in name:
-        return "midpoint"
-    return "arbitrary" if "gopro" in name else None
 
 
 def _some(names: list[str]) -> str:

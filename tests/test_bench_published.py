@@ -3,7 +3,8 @@ from typing import get_args
 import pytest
 
 from bench.protocols import PROTOCOLS, Metric
-from bench.published import BY_SHA256, PAPER, published
+from bench.published import published
+from ifrnet_model.weights import CHECKPOINTS
 
 MMAGIC_VIMEO = "7a66b214" + "0" * 56
 MMAGIC_GOPRO = "5d2f805a" + "f" * 56
@@ -82,18 +83,21 @@ def test_that_weights_are_the_authors_is_for_the_user_to_say():
 
 def test_one_source_has_one_ssim():
     kinds = {}
-    for table in (*PAPER.values(), *BY_SHA256.values()):
-        for figure in table.values():
+    for known in CHECKPOINTS:
+        for figure in known.figures.values():
             kinds.setdefault(figure.source, set()).add(figure.ssim_kind)
     assert sorted(map(list, kinds.values())) == [["ssim_2d"], ["ssim_3d"]]
     assert set().union(*kinds.values()) <= set(get_args(Metric))
 
 
 def test_figures_are_of_data_sets_that_can_be_measured():
-    for table in (*PAPER.values(), *BY_SHA256.values()):
-        assert set(table) <= set(PROTOCOLS)
+    for known in CHECKPOINTS:
+        assert set(known.figures) <= set(PROTOCOLS)
+        assert all(0 < f.ssim < 1 for f in known.figures.values() if f.ssim is not None)
+
+
+@pytest.mark.parametrize("variant", ["small", "base", "large"])
+def test_the_paper_measured_every_variant(variant):
     snu = [f"snufilm-{level}" for level in ("easy", "medium", "hard", "extreme")]
-    everywhere = {"vimeo90k", "ucf101", "middlebury", *snu}
-    assert set(PAPER) == {"small", "base", "large"}
-    assert all(everywhere <= set(table) for table in PAPER.values())
-    assert all(0 < f.ssim < 1 for t in PAPER.values() for f in t.values() if f.ssim is not None)
+    for dataset in ("vimeo90k", "ucf101", "middlebury", *snu):
+        assert published(dataset, sha256=UNKNOWN, variant=variant, authors=True)

@@ -1,7 +1,7 @@
 import hashlib
 import os
 import pickle
-import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from bench.reference import random_network
 from ifrnet_model import CheckpointError, load_checkpoint, probe_time_steps
-from ifrnet_model.checkpoint import DEMO_WEIGHTS
+from ifrnet_model.weights import DEMO_WEIGHTS, table
+from ifrnet_model.weights.table import checkpoint_named
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +73,20 @@ def test_openmmlab_names_promise_a_hash(tmp_path, state, name):
         load_checkpoint(tmp_path / name)
 
 
-def test_openmmlab_name_with_the_right_hash_loads(tmp_path, state):
-    torch.save({"generator." + k: v for k, v in state.items()}, tmp_path / "weights.pth")
-    digits = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()[:8]
-    path = tmp_path / f"IFRNet_gopro-{digits}.pth"
-    shutil.copy(tmp_path / "weights.pth", path)
+def test_openmmlab_name_with_the_right_hash_loads(tmp_path, state, monkeypatch):
+    path = tmp_path / "IFRNet_gopro-5d2f805a.pth"
+    torch.save({"generator." + k: v for k, v in state.items()}, path)
+    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    known = replace(checkpoint_named(path.name), sha256=digits)
+    monkeypatch.setattr(table, "CHECKPOINTS", (known,))
     assert assert_loads(path, state).time_steps == "arbitrary"
 
 
 @pytest.mark.parametrize(
     ("name", "time_steps"),
     [
-        ("IFRNet_Vimeo90K.pth", "midpoint"),
-        ("IFRNet_L_GoPro.pth", "arbitrary"),
+        ("IFRNet_S_Vimeo90K.pth", "midpoint"),
+        ("ifrnet_s_gopro.pt", "arbitrary"),
         ("mine.pth", None),
         ("my_vimeo_run.pth", None),
     ],

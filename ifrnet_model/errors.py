@@ -1,0 +1,5 @@
+"""The error of this package."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be had, loaded or written; the message says what to do."""

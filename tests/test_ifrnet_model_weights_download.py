@@ -1,0 +1,427 @@
+"""Downloads from a server on this machine that behaves as bad as servers do."""
+
+import hashlib
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ifrnet_model import CheckpointError
+from ifrnet_model.weights import DEMO_WEIGHTS, KnownCheckpoint, __main__, download_checkpoint
+from ifrnet_model.weights import table as table_module
+
+CONTENT = b"PK\x03\x04" + bytes(range(256)) * 1200
+NEWER = CONTENT[::-1]
+CUT = 200_000
+NAME = "IFRNet_test.pth"
+TRIES = 3
+
+
+def answer(body=CONTENT, *, etag='"1"', cut=None, claims=None, kind="application/octet-stream"):
+    """A server that knows Range and If-Range; `cut`: it breaks off there; `claims`: its length."""
+
+    def reply(handler):
+        start, condition = 0, handler.headers.get("If-Range")
+        if (wanted := handler.headers.get("Range")) and condition in (None, etag):
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(body):
+            handler.send_response(416)
+            handler.send_header("Content-Range", f"bytes */{len(body)}")
+            handler.end_headers()
+            return
+        handler.send_response(206 if start else 200)
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        if etag:
+            handler.send_header("ETag", etag)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str((claims or len(body)) - start))
+        handler.end_headers()
+        handler.wfile.write(body[start:cut])
+
+    return reply
+
+
+def ignores_range(body=CONTENT, cut=None):
+    def reply(handler):
+        del handler.headers["Range"]
+        answer(body, cut=cut)(handler)
+
+    return reply
+
+
+def status(code, **headers):
+    def reply(handler):
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+
+    return reply
+
+
+def hangs_up(handler):
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """`server.replies` are given in turn, the last again and again; `server.asked` is kept."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked.append((self.path, dict(self.headers)))
+            replies = self.server.replies
+            (replies.pop(0) if len(replies) > 1 else replies[0])(self)
+
+        def log_message(self, *_):
+            pass
+
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.upper(), raising=False)
+    monkeypatch.delenv("IFRNET_WEIGHTS_MIRROR", raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.replies, server.asked = [answer()], []
+        server.base = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def known(monkeypatch, server):
+    """Puts a checkpoint of this server into the table."""
+
+    def known(**changed):
+        fields = {
+            "name": NAME,
+            "publisher": "mmagic",
+            "variant": "base",
+            "training_set": "Vimeo90K",
+            "time_steps": "midpoint",
+            "licence": "MIT",
+            "place": "https://example.org has it",
+            "sha256": hashlib.sha256(CONTENT).hexdigest(),
+            "url": f"{server.base}/{NAME}",
+            **changed,
+        }
+        monkeypatch.setattr(table_module, "CHECKPOINTS", (KnownCheckpoint(**fields),))
+
+    known()
+    return known
+
+
+@pytest.fixture
+def fetch(tmp_path, known):
+    """Downloads into an empty folder, without waiting between tries."""
+
+    def fetch(**options):
+        return download_checkpoint(NAME, tmp_path, pauses=(0,) * (TRIES - 1), **options)
+
+    return fetch
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def ranges(server):
+    return [headers.get("Range") for _, headers in server.asked]
+
+
+def test_a_file_comes_whole_and_nothing_else_is_left(server, fetch, tmp_path):
+    seen = []
+    done = fetch(progress=lambda *state: seen.append(state))
+    assert done.path == tmp_path / NAME
+    assert done.path.read_bytes() == CONTENT
+    assert done.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert not done.was_there
+    assert names(tmp_path) == [NAME]
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert len(server.asked) == 1
+
+
+def test_a_hash_may_be_known_by_its_first_digits(fetch, known, server):
+    known(sha256=hashlib.sha256(CONTENT).hexdigest()[:8])
+    assert fetch().path.read_bytes() == CONTENT
+    known(sha256="0" * 8)
+    with pytest.raises(CheckpointError, match="has sha256"):
+        fetch(force=True)
+
+
+def test_after_the_connection_broke_off_it_goes_on_from_there(server, fetch, tmp_path):
+    server.replies = [answer(cut=CUT), answer()]
+    notes = []
+    assert fetch(note=notes.append).path.read_bytes() == CONTENT
+    assert ranges(server) == [None, f"bytes={CUT}-"]
+    assert server.asked[1][1]["If-Range"] == '"1"'
+    assert notes == [
+        f"the connection broke off at {CUT} of {len(CONTENT)} bytes; trying again in 0 s"
+    ]
+    assert names(tmp_path) == [NAME]
+
+
+def test_another_call_goes_on_from_there(server, fetch, tmp_path):
+    server.replies = [answer(cut=CUT)]
+    with pytest.raises(CheckpointError, match=r"broke off .*the first \d+ bytes are kept in"):
+        fetch()
+    assert names(tmp_path) == [f"{NAME}.partial", f"{NAME}.partial.json"]
+    server.replies, server.asked = [answer()], []
+    assert fetch().path.read_bytes() == CONTENT
+    assert ranges(server) == [f"bytes={CUT}-"]
+    assert names(tmp_path) == [NAME]
+
+
+def test_the_bytes_of_another_address_are_not_gone_on_from(server, fetch, tmp_path):
+    server.replies = [answer(cut=CUT)]
+    with pytest.raises(CheckpointError):
+        fetch()
+    server.replies, server.asked = [answer()], []
+    assert fetch(mirror=f"{server.base}/mirror").path.read_bytes() == CONTENT
+    assert ranges(server) == [None]
+
+
+def test_tries_are_bounded(server, fetch):
+    server.replies = [hangs_up]
+    with pytest.raises(CheckpointError, match=f"{TRIES} times"):
+        fetch()
+    assert len(server.asked) == TRIES
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 503])
+def test_a_server_in_trouble_is_asked_again(server, fetch, code):
+    server.replies = [status(code), hangs_up, answer()]
+    assert fetch().path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 410])
+def test_a_server_that_says_no_is_not_asked_again(server, fetch, tmp_path, code):
+    server.replies = [status(code)]
+    with pytest.raises(CheckpointError, match=f"the server answered {code}"):
+        fetch()
+    assert len(server.asked) == 1
+    assert names(tmp_path) == []
+
+
+def test_a_server_that_ignores_range_starts_anew(server, fetch):
+    server.replies = [answer(cut=CUT), ignores_range()]
+    assert fetch().path.read_bytes() == CONTENT
+    assert ranges(server) == [None, f"bytes={CUT}-"]
+
+
+def test_a_file_that_changed_between_tries_is_not_mixed(server, fetch, known):
+    known(sha256=hashlib.sha256(NEWER).hexdigest())
+    server.replies = [answer(cut=CUT), answer(NEWER, etag='"2"')]
+    assert fetch().path.read_bytes() == NEWER
+
+
+def test_a_server_that_ignores_if_range_is_found_out(server, fetch, known):
+    known(sha256=hashlib.sha256(NEWER).hexdigest())
+
+    def careless(handler):
+        del handler.headers["If-Range"]
+        answer(NEWER, etag='"2"')(handler)
+
+    server.replies = [answer(cut=CUT), careless]
+    assert fetch().path.read_bytes() == NEWER
+    assert ranges(server) == [None, f"bytes={CUT}-", None]
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"1"'])
+def test_without_a_strong_tag_it_starts_anew(server, fetch, etag):
+    server.replies = [answer(cut=CUT, etag=etag), answer(etag=etag)]
+    assert fetch().path.read_bytes() == CONTENT
+    assert ranges(server) == [None, None]
+
+
+def test_a_length_that_is_too_large_is_no_endless_loop(server, fetch):
+    server.replies = [answer(claims=len(CONTENT) + 1000), status(500)]
+    with pytest.raises(CheckpointError, match=f"answered 500.*{len(CONTENT)} bytes are kept"):
+        fetch()
+
+
+def test_a_whole_file_of_a_lying_server_is_whole(server, fetch):
+    server.replies = [answer(claims=len(CONTENT) + 1000), answer()]
+    assert fetch().path.read_bytes() == CONTENT  # 416: nothing is missing.
+
+
+def test_a_length_that_is_too_small_gives_no_file(server, fetch, tmp_path):
+    server.replies = [answer(claims=1000)]
+    with pytest.raises(CheckpointError, match=r"has sha256 .* it was not kept"):
+        fetch()
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_became_shorter_starts_anew(server, fetch, known):
+    shorter = CONTENT[: CUT // 2]
+    known(sha256=hashlib.sha256(shorter).hexdigest())
+
+    def short(handler):
+        del handler.headers["If-Range"]
+        answer(shorter, etag='"2"')(handler)
+
+    server.replies = [answer(cut=CUT), short]
+    assert fetch().path.read_bytes() == shorter
+
+
+def test_wrong_bytes_are_not_kept(server, fetch, tmp_path):
+    server.replies = [answer(NEWER)]
+    with pytest.raises(CheckpointError, match=r"has sha256 .* the published file .* not kept"):
+        fetch()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        answer(b"\n<!DOCTYPE html><title>Share</title>"),
+        answer(b"<HTML lang=en>"),
+        answer(b"anything", kind="text/html; charset=utf-8"),
+    ],
+)
+def test_a_page_in_place_of_a_file_is_named(server, fetch, tmp_path, page):
+    server.replies = [page]
+    with pytest.raises(CheckpointError, match="gives a web page, not a file"):
+        fetch()
+    assert len(server.asked) == 1
+    assert names(tmp_path) == []
+
+
+def test_a_page_in_the_middle_costs_nothing(server, fetch, tmp_path):
+    server.replies = [answer(cut=CUT), answer(b"<html>", etag=None, kind="text/html")]
+    with pytest.raises(CheckpointError, match="web page"):
+        fetch()
+    assert (tmp_path / f"{NAME}.partial").stat().st_size == CUT
+
+
+def test_redirects_are_followed(server, fetch):
+    server.replies = [status(302, Location="/elsewhere"), answer()]
+    assert fetch().path.read_bytes() == CONTENT
+    assert [path for path, _ in server.asked] == [f"/{NAME}", "/elsewhere"]
+
+
+@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,x"])
+def test_redirects_lead_to_http_only(server, fetch, tmp_path, target):
+    server.replies = [status(302, Location=target)]
+    with pytest.raises(CheckpointError, match=f"leads to {target}, which is not followed"):
+        fetch()
+    assert names(tmp_path) == []
+
+
+def test_redirects_end(server, fetch):
+    server.replies = [status(302, Location=f"/{NAME}")]
+    with pytest.raises(CheckpointError, match="is not followed"):
+        fetch()
+    assert len(server.asked) < 20
+
+
+def test_a_proxy_of_the_environment_is_asked(server, fetch, known, monkeypatch):
+    known(url=f"http://weights.invalid/{NAME}")
+    monkeypatch.setenv("http_proxy", server.base)
+    assert fetch().path.read_bytes() == CONTENT
+    assert server.asked[0][0] == f"http://weights.invalid/{NAME}"
+
+
+def test_a_host_that_does_not_exist_is_not_asked_again(fetch, known):
+    known(url=f"http://weights.invalid/{NAME}")
+    notes = []
+    with pytest.raises(CheckpointError, match=r"cannot be reached .* proxy"):
+        fetch(note=notes.append)
+    assert notes == []
+
+
+@pytest.mark.parametrize("base", ["/folder", "/folder/"])
+def test_a_mirror_of_the_environment_comes_first(server, fetch, known, monkeypatch, base):
+    known(url="http://weights.invalid/")
+    monkeypatch.setenv("IFRNET_WEIGHTS_MIRROR", server.base + base)
+    fetch()
+    assert [path for path, _ in server.asked] == [f"/folder/{NAME}"]
+
+
+@pytest.mark.parametrize("mirror", ["file:///srv", "example.org", "https://"])
+def test_a_mirror_is_a_base_url(fetch, mirror):
+    with pytest.raises(CheckpointError, match=r"IFRNET_WEIGHTS_MIRROR is .*: give a base URL"):
+        fetch(mirror=mirror)
+
+
+def test_what_is_there_and_right_is_not_loaded_again(server, fetch, tmp_path):
+    fetch()
+    server.asked.clear()
+    assert fetch().was_there
+    assert server.asked == []
+    assert not fetch(force=True).was_there
+
+
+def test_another_file_of_that_name_is_kept(server, fetch, tmp_path):
+    (tmp_path / NAME).write_bytes(b"mine")
+    with pytest.raises(CheckpointError, match=r"is there and has sha256 .*--force"):
+        fetch()
+    assert (tmp_path / NAME).read_bytes() == b"mine"
+    server.replies = [answer(NEWER)]
+    with pytest.raises(CheckpointError, match="not kept"):
+        fetch(force=True)
+    assert (tmp_path / NAME).read_bytes() == b"mine"
+    server.replies = [answer()]
+    assert fetch(force=True).path.read_bytes() == CONTENT
+
+
+def test_without_a_hash_size_and_kind_of_file_must_do(server, fetch, known, tmp_path):
+    known(sha256=None, megabytes=round(len(CONTENT) / 1e6, 1))
+    assert fetch().path.read_bytes() == CONTENT
+    assert fetch().was_there
+    server.replies = [answer(CONTENT[:CUT])]
+    with pytest.raises(CheckpointError, match=r"is of 0\.2 MB, the published file of 0\.3 MB"):
+        fetch(force=True)
+    server.replies = [answer(NEWER)]
+    with pytest.raises(CheckpointError, match="is no PyTorch file"):
+        fetch(force=True)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_what_a_share_page_holds_says_where_it_is(fetch, known, tmp_path, server):
+    known(url=None, sha256=None)
+    with pytest.raises(CheckpointError) as error:
+        fetch()
+    message = str(error.value)
+    for part in ("share page", "https://example.org has it", "--weights", "IFRNET_WEIGHTS_MIRROR"):
+        assert part in message
+    assert names(tmp_path) == []
+    assert fetch(mirror=server.base).path.read_bytes() == CONTENT
+
+
+def test_the_demo_weights_are_copied(tmp_path):
+    done = download_checkpoint("demo", tmp_path / "new")
+    assert done.path.read_bytes() == DEMO_WEIGHTS.read_bytes()
+    assert names(tmp_path / "new") == [DEMO_WEIGHTS.name]
+
+
+def test_the_command(server, known, tmp_path, capsys):
+    def download(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            __main__.main(["download", *map(str, arguments)])
+        return ended.value.code, *capsys.readouterr()
+
+    # By the name without its suffix, in any case.
+    assert download("ifrnet_TEST", "--output", tmp_path)[0] == 0
+    code, out, _ = download(NAME, "--output", tmp_path)
+    assert code == 0
+    assert "is there already" in out
+    assert hashlib.sha256(CONTENT).hexdigest() in out
+    (tmp_path / NAME).write_bytes(b"mine")
+    code, out, err = download(NAME, "--output", tmp_path)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "error: " in err
+    with pytest.raises(CheckpointError):
+        __main__.main(["download", NAME, "--output", str(tmp_path), "--debug"])
+
+
+def test_the_note_beside_a_partial_file_may_be_anything(server, fetch, tmp_path):
+    for note in ("", "[]", json.dumps({"url": 1})):
+        (tmp_path / f"{NAME}.partial").write_bytes(b"old")
+        (tmp_path / f"{NAME}.partial.json").write_text(note)
+        assert fetch(force=True).path.read_bytes() == CONTENT
