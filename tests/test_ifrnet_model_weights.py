@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from bench.protocols import PROTOCOLS
 from bench.reference import random_network
@@ -375,10 +375,10 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
     def full(_state, path, _metadata):
         path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("No space left on device")
 
     monkeypatch.setattr(convert, "save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CheckpointError, match=r"cannot be written \(No space"):
         convert_checkpoint("demo", target, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors"]
     assert target.read_bytes() == b"mine"
@@ -386,11 +386,21 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("out.pth", "NAME.safetensors"), ("none/out.safetensors", "folder .* is missing")],
+    [
+        ("out.pth", "NAME.safetensors"),
+        ("none/out.safetensors", "folder .* is missing"),
+        (DEMO_WEIGHTS.name, "promises the hash of the shipped file"),
+    ],
 )
 def test_targets_that_cannot_be(tmp_path, target, message):
     with pytest.raises(CheckpointError, match=message):
         convert_checkpoint("demo", tmp_path / target)
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": "int8"}, {"time_steps": "any"}])
+def test_options_are_those_named(tmp_path, wrong):
+    with pytest.raises(ValueError, match=r"(dtype|time_steps) is '(int8|any)': use '"):
+        convert_checkpoint("demo", tmp_path / "out.safetensors", **wrong)
 
 
 @pytest.mark.parametrize("arguments", [["inspect"], ["convert"]])

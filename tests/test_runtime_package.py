@@ -29,7 +29,9 @@ def test_import_runtime_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["runtime", "runtime.doctor", "export.build_engine"])
+@pytest.mark.parametrize(
+    "module", ["runtime", "runtime.doctor", "export.build_engine", "ifrnet_model.weights"]
+)
 def test_help_needs_neither_torch_nor_onnx(module):
     code = (
         "import sys; sys.modules.update(torch=None, onnx=None, onnxruntime=None, av=None); "

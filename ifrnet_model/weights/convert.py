@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ifrnet_model.checkpoint import (
@@ -19,7 +20,7 @@ from ifrnet_model.checkpoint import (
 )
 from ifrnet_model.errors import CheckpointError
 from ifrnet_model.probe import probe_time_steps
-from ifrnet_model.weights.table import TimeSteps
+from ifrnet_model.weights.table import DEMO_WEIGHTS, TimeSteps
 
 StoredType = Literal["float32", "float16"]
 
@@ -31,7 +32,7 @@ class Conversion(NamedTuple):
         path: The file.
         sha256: Of the file.
         metadata: What it says of itself.
-        largest_difference: Of any weight from the source's; 0 in float32.
+        largest_difference: Of any weight from the source's, read as float32; 0 in float32.
     """
 
     path: Path
@@ -60,10 +61,15 @@ def convert_checkpoint(
 
     Raises:
         CheckpointError: If the source cannot be loaded or does not fit the type, or the target
-            has another suffix, no folder, or is there already.
+            cannot be written, has a name that it cannot have, or is there already.
+        ValueError: If an option is none of those named.
     """
-    if dtype not in get_args(StoredType):
-        raise CheckpointError(f"dtype is {dtype}: use {', '.join(get_args(StoredType))}")
+    for option, given, allowed in (
+        ("dtype", dtype, get_args(StoredType)),
+        ("time_steps", time_steps, (*get_args(TimeSteps), None)),
+    ):
+        if given not in allowed:
+            raise ValueError(f"{option} is {given!r}: use {' or '.join(map(repr, allowed))}")
     target = Path(target)
     _check_target(target, force=force)
     file = read_checkpoint(source)
@@ -84,6 +90,10 @@ def convert_checkpoint(
         if any(not torch.equal(loaded[name], tensor.float()) for name, tensor in stored.items()):
             raise CheckpointError(f"{target} does not load as it was written: check the disk")
         beside.replace(target)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{target} cannot be written ({error}): look at the disk and the folder"
+        ) from error
     finally:
         beside.unlink(missing_ok=True)
     largest = max(float((loaded[name] - weights[name]).abs().max()) for name in weights)
@@ -113,6 +123,10 @@ def _metadata(
 def _check_target(target: Path, *, force: bool) -> None:
     if target.suffix != ".safetensors":
         raise CheckpointError(f"{target} is to be a safetensors file: call it NAME.safetensors")
+    if target.name.lower() == DEMO_WEIGHTS.name:
+        raise CheckpointError(
+            f"{target.name} promises the hash of the shipped file: choose another name"
+        )
     if not target.parent.is_dir():
         raise CheckpointError(f"the folder {target.parent} is missing: make it first")
     if target.exists() and not force:
