@@ -54,9 +54,15 @@ def parse_time(text: str) -> Fraction:
 def _interpolate(args: argparse.Namespace) -> None:
     from runtime.video import interpolate_video, plan_video
 
-    options, factor = _options(args), args.factor or 2
+    options, factor = _options(args), 2 if args.factor is None else args.factor
     # With Y4M on stdout, what is for people goes to stderr.
     said = sys.stderr if args.output == "-" else sys.stdout
+    if args.json is not None and not args.json.parent.is_dir():
+        raise VideoError(f"{args.json.parent} is no folder: create it first")
+    if args.json is not None and args.dry_run:
+        raise VideoError("--json is the summary of what was done: leave it out with --dry-run")
+    if args.keep_vfr and args.fps is not None:
+        raise VideoError("--fps makes a constant rate: take --keep-vfr with --factor")
     if args.dry_run:
         plan = plan_video(args.input, args.output, factor=factor, rate=args.fps, options=options)
         print(*_plan_lines(plan, args.output), sep="\n", file=said)
@@ -90,7 +96,7 @@ def _told_what_is_left(output: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        partial = partial_path(Path(output))
+        partial = partial_path(output)
         if output != "-" and partial.exists():
             print(f"what was done until then is in {partial}", file=sys.stderr)
         raise
@@ -120,8 +126,8 @@ def _options(args: argparse.Namespace) -> VideoOptions:
     given: dict[str, Any] = {
         name: getattr(args, name)
         for name in (
-            "video_stream", "start", "end", "strict", "cuts", "dedupe", "picture_rate", "codec",
-            "quality", "preset", "lossless", "audio",
+            "video_stream", "start", "end", "strict", "cuts", "dedupe", "picture_rate", "keep_vfr",
+            "codec", "quality", "preset", "lossless", "audio",
         )
     }  # fmt: skip
     if given["cuts"] is not None and given["cuts"] == 0:
@@ -137,7 +143,7 @@ def _plan_lines(plan: Plan, output: str) -> list[str]:
         f"{info.name}: {info.width}x{info.height} {info.pixel_format}, "
         f"{float(info.rate):.3f} frames/s, {duration}",
         f"{output}: {frames} frames at {float(plan.rate):.3f} per second, {plan.encoder}",
-        *(f"{track}: goes along" for track in info.tracks),
+        *plan.tracks,
         *(f"note: {note}" for note in plan.notes),
     ]
 
@@ -181,10 +187,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--factor",
         type=int,
         metavar="N",
-        help="new frame rate over old; a variable rate stays variable (default 2)",
+        help="new frame rate over old (default 2)",
     )
     rate.add_argument(
         "--fps", type=parse_rate, metavar="R", help="constant rate: 60, 59.94, 60000/1001"
+    )
+    parser.add_argument(
+        "--keep-vfr",
+        action=argparse.BooleanOptionalAction,
+        help="with --factor: a variable rate stays variable (default), or becomes constant",
     )
     reading = parser.add_argument_group("what is read")
     reading.add_argument("--start", type=parse_time, metavar="T", help="seconds or H:M:S")

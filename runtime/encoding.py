@@ -140,6 +140,9 @@ def encoding_for(
         notes.append(f"written as {pixel_format}, the source is {like.pixel_format}")
     if like.hdr is not None and not _carries_hdr(name):
         notes.append(f"{name} does not carry the HDR10 metadata over")
+    elif like.hdr is not None and (like.hdr.primaries is None) != (like.hdr.luminance is None):
+        lacks = "primaries" if like.hdr.primaries is None else "luminance"
+        notes.append(f"the mastering display is not carried over, as its {lacks} is not said")
     return Encoding(name, options, pixel_format, notes)
 
 

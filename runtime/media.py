@@ -152,6 +152,26 @@ def picture_facts(frame: VideoFrame) -> dict[str, Any]:
     }
 
 
+_DYNAMIC = {
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DOVI_METADATA": "Dolby Vision",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid",
+}
+"""By FFmpeg's name: metadata that differs from frame to frame, which no encoder is handed."""
+
+
+def picture_notes(frame: VideoFrame) -> list[str]:
+    """What of the first frame is not kept, or not understood."""
+    notes = []
+    held: Any = frame.side_data
+    dynamic = [_DYNAMIC[data.type.name] for data in held if data.type.name in _DYNAMIC]
+    if dynamic:
+        notes.append(f"not carried over: the dynamic metadata of {' and '.join(dynamic)}")
+    if frame.interlaced_frame:
+        notes.append("interlaced frames are taken for progressive ones: deinterlace them first")
+    return notes
+
+
 def _side_data(frame: VideoFrame, name: str) -> bytes | None:
     held: Any = frame.side_data  # PyAV iterates over what it holds, not over keys
     found = next((data for data in held if data.type.name == name), None)

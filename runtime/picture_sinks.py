@@ -101,11 +101,10 @@ class FolderSink:
         self.notes: list[str] = []
         self.written = 0
         self.partial: Path | None = None
-        self._folder, self._name = (path.parent, path.name) if is_pattern(path) else (path, "")
-        self._name = self._name or _PICTURES
-        if self._folder.exists() and (not self._folder.is_dir() or any(self._folder.iterdir())):
-            raise VideoError(f"{self._folder} is not empty: give a folder that is new or empty")
-        self._beside = self._folder.with_name(f"{self._folder.name}.partial")
+        check_folder(path)
+        self._folder = _folder_of(path)
+        self._name = path.name if is_pattern(path) else _PICTURES
+        self._beside = partial_folder(path)
         self._depth = 8 if like.bits <= 8 else 16
         self._converter = ColourConverter()
         if like.tracks:
@@ -167,6 +166,29 @@ class FolderSink:
             raise VideoError(
                 f"{self._folder} could not be written ({reason(error)}): check free space"
             ) from error
+
+
+def check_folder(path: Path) -> None:
+    """Refuses a folder, or that of a pattern, to which pictures cannot be written.
+
+    Raises:
+        VideoError: If it is none, not empty, or the working folder.
+    """
+    folder = _folder_of(path)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise VideoError(f"{folder} is not empty: give a folder that is new or empty")
+    if folder.resolve() == Path.cwd():  # It is renamed at the end.
+        raise VideoError(f"{folder} is the working folder: give a folder of the pictures' own")
+
+
+def partial_folder(path: Path) -> Path:
+    """Where the pictures are until all are there."""
+    folder = _folder_of(path)
+    return folder.with_name(f"{folder.name}.partial")
+
+
+def _folder_of(path: Path) -> Path:
+    return path.parent if is_pattern(path) else path
 
 
 def _y4m_format(like: SourceInfo) -> str:

@@ -25,7 +25,7 @@ from runtime.colour import ColourConverter
 from runtime.encoding import Encoding, encoding_for, tag
 from runtime.errors import InterpolationError, VideoError
 from runtime.media import SourceInfo, reason
-from runtime.picture_sinks import FolderSink, Y4MSink
+from runtime.picture_sinks import FolderSink, Y4MSink, check_folder, partial_folder
 from runtime.pictures import is_pattern
 from runtime.timeline import output_time_base
 from runtime.tracks import AudioMode, TrackWriter, kept_metadata, open_tracks
@@ -117,12 +117,13 @@ def open_sink(
     if not isinstance(path, str | Path) or str(path) == "-":
         _refuse_choice("Y4M", choice, lossless)
         sink = Y4MSink(sys.stdout.buffer if isinstance(path, str | Path) else path, like, rate)
-    elif _is_folder(Path(path)):
+    elif is_folder(path):
         _refuse_choice("PNG", choice, lossless)
+        check_destination(path, like.name)
         sink = FolderSink(Path(path), like)
     else:
         path = Path(path)
-        _check(path, like)
+        check_destination(path, like.name)
         encoding = encoding_for(
             like,
             path.suffix.lower(),
@@ -165,7 +166,7 @@ class _FileSink:
 
     def open(self, audio: AudioMode, origin: Fraction) -> None:
         """Writes the header, so that what cannot be is known before a frame is made."""
-        kind = _FORMATS.get(self._path.suffix.lower(), self._path.suffix.lower()[1:])
+        kind = container_of(self._path)
         try:
             with self._errors():
                 # "file:" keeps a name with a colon from being taken for a protocol.
@@ -304,26 +305,50 @@ class _FileSink:
             ) from error
 
 
-def partial_path(path: Path) -> Path:
-    """Under which name a file is written until it is whole."""
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
+def container_of(path: Path) -> str:
+    """FFmpeg's name of the container that a suffix means."""
+    suffix = path.suffix.lower()
+    return _FORMATS.get(suffix, suffix[1:])
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: str | Path) -> bool:
+    """Whether pictures are written there: a folder, or a pattern of PNGs."""
+    path = Path(path)
     return path.is_dir() or not path.suffix or (is_pattern(path) and path.suffix == ".png")
 
 
-def _check(path: Path, like: SourceInfo) -> None:
-    if path.suffix.lower() not in SUFFIXES:
+def partial_path(path: str | Path) -> Path:
+    """Under which name a file or a folder is written until it is whole."""
+    path = Path(path)
+    if is_folder(path):
+        return partial_folder(path)
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def check_destination(path: str | Path, source: str | Path) -> None:
+    """Refuses what cannot be written, or would cost the source; touches nothing.
+
+    Raises:
+        VideoError: If it is no place for a video, or holds the source.
+    """
+    path = Path(path)
+    if is_folder(path):
+        check_folder(path)
+    elif path.suffix.lower() not in SUFFIXES:
         raise VideoError(
             f"{path.name} has no suffix of a video: use one of {', '.join(SUFFIXES)}, a folder, "
             "or %06d.png"
         )
-    if not path.parent.is_dir():
+    elif not path.parent.is_dir():
         raise VideoError(f"{path.parent} is no folder: create it first")
-    source = Path(like.name)
-    if path.exists() and source.exists() and path.samefile(source):
+    beside, read = partial_path(path), Path(source).resolve()
+    if path.resolve() == read or (path.exists() and read.exists() and path.samefile(read)):
         raise VideoError(f"{path} is the input itself: write to another file")
+    if beside.exists() and beside.resolve() in (read, *read.parents):
+        raise VideoError(
+            f"{source} would be overwritten, as {beside.name} is where the output is written until "
+            "it is whole: rename the input or the output"
+        )
 
 
 def _refuse_choice(kind: str, choice: dict[str, Any], lossless: bool) -> None:

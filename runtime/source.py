@@ -19,7 +19,7 @@ from av.stream import Disposition
 
 from runtime.demux import Demuxer, Part
 from runtime.errors import VideoError
-from runtime.media import Frame, SourceInfo, Track, picture_facts, reason
+from runtime.media import Frame, SourceInfo, Track, picture_facts, picture_notes, reason
 from runtime.pictures import PictureDecoder, is_pattern, packets_of, pictures_at
 
 PICTURE_RATE = Fraction(25)
@@ -56,9 +56,12 @@ def open_source(
         VideoError: If there is no video to decode, or the track or the part does not exist.
     """
     if start is not None and (start < 0 or (end is not None and end <= start)):
-        raise VideoError(f"the part is {start} to {end} s: start is 0 or more, end is after start")
+        until = "the end" if end is None else f"{float(end):g} s"
+        raise VideoError(
+            f"the part is {float(start):g} s to {until}: start is 0 or more, end is after start"
+        )
     if end is not None and end <= 0:
-        raise VideoError(f"end is {end} s: it is above 0")
+        raise VideoError(f"end is {float(end):g} s: it is above 0")
     if isinstance(path, str | Path) and str(path) != "-":
         path = Path(path)
         if path.is_dir() or is_pattern(path):
@@ -184,7 +187,7 @@ def _container_source(
         dropped=tuple(dropped),
     )
     notes = [f"not carried over: {', '.join(map(str, dropped))}"] if dropped else []
-    return Source(info, notes, demuxer)
+    return Source(info, [*notes, *picture_notes(demuxer.first)], demuxer)
 
 
 def _refuse_late(name: str, part: Part, duration: Fraction | None) -> None:
@@ -201,8 +204,8 @@ def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
         raise VideoError(f"{name} has no frame that can be decoded: it is damaged or empty")
     if frames == 0:
         raise VideoError(
-            f"{name} has no frame that can be decoded from {part.start or part.zero} s on: "
-            "it ends before, or is damaged"
+            f"{name} has no frame that can be decoded from "
+            f"{float((part.start or part.zero) - part.zero):g} s on: it ends before, or is damaged"
         )
     if frames == 1 and part.whole:
         raise VideoError(f"{name} is a still image (one frame): give a video of two frames or more")

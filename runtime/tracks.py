@@ -49,24 +49,38 @@ def open_tracks(
         VideoError: If the container does not take an audio track as it is to be.
     """
     writers: dict[int, TrackWriter] = {}
-    kind = output.format.name
     for track in like.tracks:
-        if track.kind == "audio" and audio == "none":
-            notes.append(f"not carried over: {track}")
-        elif track.kind == "audio" and audio == "aac":
-            if "aac" not in output.supported_codecs:
-                raise VideoError(f"{kind} does not take aac: choose .mkv, or --audio copy or none")
+        what = fate(output.format.name, track, audio)
+        if what == "made AAC":
             writers[track.index] = _Aac(output, track, origin, like.end)
-        elif takes(kind, track):
+        elif what == "copied":
             writers[track.index] = _Copy(output, track, origin, notes)
-        elif track.kind == "audio":
-            raise VideoError(
-                f"{kind} does not take {track.codec} audio: choose .mkv, or --audio "
-                f"{'none' if kind == 'webm' else 'aac'}"
-            )
         else:
-            notes.append(f"not carried over, as {kind} does not take it: {track}")
+            notes.append(f"{what}: {track}")
     return writers
+
+
+def fate(format_name: str, track: Track, audio: AudioMode) -> str:
+    """What becomes of a track in a container: "copied", "made AAC", or why it is left out.
+
+    Raises:
+        VideoError: If the container does not take an audio track as it is to be.
+    """
+    if track.kind == "audio" and audio == "none":
+        return "not carried over"
+    if track.kind == "audio" and audio == "aac":
+        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+            if "aac" in trial.supported_codecs:
+                return "made AAC"
+        raise VideoError(f"{format_name} does not take aac: choose .mkv, or --audio copy or none")
+    if takes(format_name, track):
+        return "copied"
+    if track.kind == "audio":
+        raise VideoError(
+            f"{format_name} does not take {track.codec} audio: choose .mkv, or --audio "
+            f"{'none' if format_name == 'webm' else 'aac'}"
+        )
+    return f"not carried over, as {format_name} does not take it"
 
 
 def takes(format_name: str, track: Track) -> bool:

@@ -26,12 +26,12 @@ from runtime.encoding import encoding_for
 from runtime.errors import VideoError
 from runtime.interpolator import Between, Interpolator
 from runtime.media import Frame, SourceInfo
-from runtime.pictures import is_pattern
 from runtime.pipeline import Stage, in_thread
 from runtime.scenes import CUT_THRESHOLD, SceneDetector, SceneFlags
-from runtime.sink import SUFFIXES, Sink, open_sink
+from runtime.sink import Sink, check_destination, container_of, is_folder, open_sink
 from runtime.source import PICTURE_RATE, Source, open_source
 from runtime.timeline import Clock, ConstantRate, Mode, Multiply, Shown, Timeline, expected
+from runtime.tracks import fate
 
 _AHEAD = 4
 """Frames that wait between two threads, at most."""
@@ -58,6 +58,9 @@ class VideoOptions:
         picture_rate: Frames a second of a folder of pictures.
         codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg; None: what suits the
             suffix.
+        keep_vfr: With a factor: whether what is variable stays so. Otherwise the output has the
+            nominal rate times the factor. Without effect with a rate, which is constant, and
+            where pictures alone are written.
         quality: On the encoder's own scale (crf, cq, qp).
         preset: The encoder's own.
         lossless: Write bit by bit what was made.
@@ -71,6 +74,7 @@ class VideoOptions:
     cuts: float | None = CUT_THRESHOLD
     dedupe: bool = False
     picture_rate: Fraction = PICTURE_RATE
+    keep_vfr: bool = True
     codec: str | None = None
     quality: float | None = None
     preset: str | None = None
@@ -119,6 +123,7 @@ class Plan:
         rate: Nominal frames a second of the output.
         frames: How many are expected; None where the duration is not known.
         encoder: FFmpeg's name, or what is written instead of a video file.
+        tracks: What becomes of each audio and subtitle track.
         notes: What the user should know.
     """
 
@@ -127,6 +132,7 @@ class Plan:
     rate: Fraction
     frames: int | None
     encoder: str
+    tracks: list[str]
     notes: list[str]
 
 
@@ -146,7 +152,8 @@ def interpolate_video(
     """Writes `source` to `destination` at a higher frame rate and the same speed.
 
     With `factor` every gap between two frames is cut evenly, so that real frames keep their own
-    times and what is variable stays so; with `rate` the output is constant. At a scene cut the
+    times and what is variable stays so (see `VideoOptions.keep_vfr`); with `rate` the output is
+    constant. At a scene cut the
     last frame stands. Sound stays in step. Memory does not grow with the clip.
 
     Args:
@@ -169,7 +176,8 @@ def interpolate_video(
         BackendError: If the backend is not available or fails.
     """
     options = options or VideoOptions()
-    _check_destination(source, destination)
+    if str(destination) != "-":
+        check_destination(destination, source)
     started = time.perf_counter()
     with ExitStack() as stack:
         if isinstance(model, Interpolator):
@@ -177,10 +185,10 @@ def interpolate_video(
         else:
             opened = Interpolator.open(model, backend=backend, device=device, threads=threads)
             vfi = stack.enter_context(opened)
-        if rate is None and not vfi.steps_for_factor(factor):
-            raise VideoError(f"factor is {factor}: it is 2 or more")
+        if rate is None:
+            vfi.steps_for_factor(factor)  # Or says which factors these weights know.
         read = stack.enter_context(_open(source, options))
-        job = _Job(vfi, read, _mode(read.info, destination, factor, rate), options)
+        job = _Job(vfi, read, _mode(read.info, destination, factor, rate, options), options)
         sink = stack.enter_context(_open_sink(destination, job, options))
         job.run(sink, progress)
     seconds = time.perf_counter() - started
@@ -213,14 +221,16 @@ def plan_video(
         VideoError: If the source cannot be used, or the destination cannot be written like that.
     """
     options = options or VideoOptions()
-    _check_destination(source, destination)
+    if str(destination) != "-":
+        check_destination(destination, source)
     with _open(source, options) as read:
         info = read.info
-        mode = _mode(info, destination, factor, rate)
+        mode = _mode(info, destination, factor, rate, options)
         encoder, notes = "PNG", list(read.notes)
+        tracks = [f"{track}: not carried over" for track in info.tracks]
         if str(destination) == "-":
             encoder = "Y4M"
-        elif not _is_folder(destination):
+        elif not is_folder(destination):
             encoding = encoding_for(
                 info,
                 Path(destination).suffix.lower(),
@@ -231,7 +241,9 @@ def plan_video(
             )
             encoder = encoding.encoder
             notes += encoding.notes
-        return Plan(info, mode, _rate_of(mode, info), _frames(mode, info), encoder, notes)
+            kind = container_of(Path(destination))
+            tracks = [f"{track}: {fate(kind, track, options.audio)}" for track in info.tracks]
+        return Plan(info, mode, _rate_of(mode, info), _frames(mode, info), encoder, tracks, notes)
 
 
 def _open(source: str | Path, options: VideoOptions) -> Any:
@@ -258,34 +270,22 @@ def _open_sink(destination: str | Path, job: _Job, options: VideoOptions) -> Any
     )
 
 
-def _check_destination(source: str | Path, destination: str | Path) -> None:
-    """Before a model is opened."""
-    if str(destination) == "-" or _is_folder(destination):
-        return
-    path = Path(destination)
-    if path.suffix.lower() not in SUFFIXES:
-        raise VideoError(
-            f"{path.name} has no suffix of a video: use one of {', '.join(SUFFIXES)}, a folder, "
-            "or %06d.png"
-        )
-    if not path.parent.is_dir():
-        raise VideoError(f"{path.parent} is no folder: create it first")
-    if str(source) != "-" and path.exists() and Path(source).exists() and path.samefile(source):
-        raise VideoError(f"{path} is the input itself: write to another file")
-
-
-def _is_folder(destination: str | Path) -> bool:
-    path = Path(destination)
-    return path.is_dir() or not path.suffix or is_pattern(path)
-
-
-def _mode(info: SourceInfo, destination: str | Path, factor: int, rate: Fraction | None) -> Mode:
+def _mode(
+    info: SourceInfo,
+    destination: str | Path,
+    factor: int,
+    rate: Fraction | None,
+    options: VideoOptions,
+) -> Mode:
     if rate is not None:
         if rate <= 0:
             raise VideoError(f"the rate is {rate} frames a second: it is above 0")
         return ConstantRate(rate)
-    if str(destination) == "-" or _is_folder(destination):
-        return ConstantRate(info.rate * factor)  # Pictures in a row have no times of their own.
+    if factor < 2:
+        raise VideoError(f"factor is {factor}: it is 2 or more")
+    # Pictures in a row have no times of their own.
+    if not options.keep_vfr or str(destination) == "-" or is_folder(destination):
+        return ConstantRate(info.rate * factor)
     return Multiply(factor)
 
 
@@ -375,6 +375,8 @@ class _Job:
                     if progress is not None:
                         progress(sink.written, total)
             self.idle = seen.waited / (time.perf_counter() - started)
+        if not sink.written:
+            raise VideoError(f"no frame of {self.info.name} falls in the part: give a longer one")
         if self._clock.repaired:
             self.notes.append(
                 f"{self._clock.repaired} frames had no time stamp, or one that did not rise: "

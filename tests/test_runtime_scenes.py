@@ -259,7 +259,7 @@ def shared(name):
 
 
 def test_the_cut_of_a_real_clip_is_found_where_it_is():
-    assert cuts(decoded(shared("bbb_642x642_768kbps_30fps_vp9.webm"))) == [6]
+    assert cuts(decoded(DATA / "bbb_642x642_768kbps_30fps_vp9.webm")) == [6]
 
 
 @pytest.mark.parametrize("step", [1, 4])

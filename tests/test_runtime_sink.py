@@ -331,6 +331,15 @@ def test_hdr10(tmp_path, codec):
     assert "libvpx-vp9 does not carry the HDR10 metadata over" in notes
 
 
+def test_a_mastering_display_without_luminance_is_named(tmp_path):
+    hdr = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(1000,50)"
+    options = {"x265-params": f"log-level=error:hdr10=1:{hdr}"}  # FFmpeg takes 0.1 cd/m2 for none.
+    source = write(tmp_path / "in.mkv", 3, codec="libx265", fmt="yuv420p10le", options=options)
+    info, notes = passed(source, tmp_path / "out.mp4")
+    assert info.hdr.luminance is None
+    assert notes == ["the mastering display is not carried over, as its luminance is not said"]
+
+
 @pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV 18 only")
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
 def test_rotation(tmp_path, name):

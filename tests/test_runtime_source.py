@@ -1,6 +1,7 @@
 import io
 import random
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import pytest
@@ -8,7 +9,7 @@ from conftest import DATA, ROOT
 from video_clips import RATE, arrays_of, pictures, planes, png, write
 
 from runtime import VideoError
-from runtime.media import Frame
+from runtime.media import Frame, picture_notes
 from runtime.source import open_source
 
 CLIPS = ROOT.parent / "shared" / "data" / "clips"
@@ -334,6 +335,13 @@ def test_what_is_no_video(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(VideoError, match=message):
         read(path)
+
+
+def test_dynamic_hdr_metadata_is_named():
+    kinds = ("CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
+    held = [SimpleNamespace(type=SimpleNamespace(name=kind)) for kind in kinds]
+    (note,) = picture_notes(SimpleNamespace(side_data=held, interlaced_frame=False))
+    assert note == "not carried over: the dynamic metadata of HDR10+ and Dolby Vision"
 
 
 def test_edit_lists_and_variable_rates():

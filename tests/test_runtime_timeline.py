@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.timeline import (
@@ -53,8 +53,10 @@ def play(mode, times, *, cuts=(), repeats=(), duration=None, **options):
     run.shown += line.finish(duration)
     assert line.oldest == len(times)
     assert oldest == sorted(oldest)
+    firsts = [*(frame.first for frame in run.shown), len(times)]
+    lowest_from = [*itertools.accumulate(reversed(firsts), min)][::-1]
     for lowest, known in zip(oldest, run.known, strict=True):
-        assert all(frame.first >= lowest for frame in run.shown[known:])
+        assert lowest_from[known] >= lowest
     return run
 
 
@@ -94,8 +96,8 @@ def test_24_to_48_shows_every_frame_as_it_is():
     assert spelled(shown) == "0 0+1/2 1 1+1/2 2 2+1/2 3 3"
 
 
-def test_twenty_minutes_of_film_do_not_drift():
-    count = 28_771  # 1200 s at 23.976
+def test_five_minutes_of_film_do_not_drift():
+    count = 7_193  # 300 s at 23.976; what drifts at all is not equal
     clock = Clock(MILLISECOND, NTSC_FILM)
     line = Timeline(ConstantRate(NTSC_60))
     slots, real = 0, 0
@@ -256,6 +258,8 @@ def test_one_frame():
 
 # --- properties ---
 
+FILMS = settings(max_examples=50)  # Drawing one costs more than playing it.
+
 GAPS = st.one_of(
     st.sampled_from([Fraction(1, 24), Fraction(1001, 24000), Fraction(33, 1000), Fraction(1, 60)]),
     st.fractions("1/500", "1/2", max_denominator=1000),
@@ -311,6 +315,7 @@ def snap_of(mode):
     return mode.snap / mode.rate if isinstance(mode, ConstantRate) else Fraction(0)
 
 
+@FILMS
 @given(films(), MODES)
 def test_times_rise_from_zero_without_a_hole(film, mode):
     run = play_film(mode, film)
@@ -328,6 +333,7 @@ def test_times_rise_from_zero_without_a_hole(film, mode):
         assert times == slots
 
 
+@FILMS
 @given(films(), MODES)
 def test_the_duration_is_kept(film, mode):
     run = play_film(mode, film)
@@ -339,6 +345,7 @@ def test_the_duration_is_kept(film, mode):
         assert missed <= 1 / mode.rate / 2 or len(run.shown) == 1
 
 
+@FILMS
 @given(films(), MODES, st.sampled_from([0, 1, 3]))
 def test_every_new_frame_is_at_its_place(film, mode, most_repeats):
     run = play_film(mode, film, most_repeats=most_repeats)
@@ -357,6 +364,7 @@ def test_every_new_frame_is_at_its_place(film, mode, most_repeats):
         assert second - first <= 1 + most_repeats
 
 
+@FILMS
 @given(films(), MODES, st.sampled_from([0, 1, 3]))
 def test_a_real_frame_stands_only_where_it_should(film, mode, most_repeats):
     run = play_film(mode, film, most_repeats=most_repeats)
@@ -372,6 +380,7 @@ def test_a_real_frame_stands_only_where_it_should(film, mode, most_repeats):
         assert number == last or following in film.cuts or following in film.repeats
 
 
+@FILMS
 @given(films(), MODES)
 def test_a_scene_that_moves_is_never_held(film, mode):
     """Up to three repeats that lead to a new frame of the scene: nothing stands in there."""
@@ -392,6 +401,7 @@ def test_a_scene_that_moves_is_never_held(film, mode):
         begin = end
 
 
+@FILMS
 @given(films(), st.integers(1, 5))
 def test_every_real_frame_is_shown_once_at_its_own_time(film, factor):
     film.repeats.clear()
@@ -401,12 +411,14 @@ def test_every_real_frame_is_shown_once_at_its_own_time(film, factor):
         assert at == [Shown(time - film.times[0], number)]
 
 
+@FILMS
 @given(films(), MODES)
 def test_as_many_frames_as_expected(film, mode):
     rate = len(film.times) / film.length
     assert len(play_film(mode, film).shown) == expected(mode, duration=film.length, rate=rate)
 
 
+@FILMS
 @given(films(), MODES, st.integers(1, 6))
 def test_dyadic_steps_are_near(film, mode, depth):
     exact = play_film(mode, film)
@@ -427,6 +439,7 @@ def test_dyadic_steps_are_near(film, mode, depth):
         assert abs(shows - film.times[0] - one.time) <= gap / 2 ** (depth + 1)
 
 
+@FILMS
 @given(films(), st.sampled_from([1, 2, 4, 8]))
 def test_powers_of_two_are_exact_with_the_midpoint(film, factor):
     film.repeats.clear()
@@ -435,6 +448,7 @@ def test_powers_of_two_are_exact_with_the_midpoint(film, factor):
     )
 
 
+@FILMS
 @given(films(), MODES, st.sampled_from([0, 1, 3]))
 def test_little_is_held_back(film, mode, most_repeats):
     run = play_film(mode, film, most_repeats=most_repeats)
@@ -450,6 +464,7 @@ def test_little_is_held_back(film, mode, most_repeats):
         assert run.kept[number] <= most_repeats + slack
 
 
+@FILMS
 @given(films(), MODES, st.data())
 def test_a_part_is_cut_out_of_the_whole(film, mode, data):
     start = film.times[0] + data.draw(st.fractions(-1, 3, max_denominator=100))

@@ -1,6 +1,9 @@
+import itertools
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -11,12 +14,13 @@ from conftest import DATA, run_module
 
 from export.verify import moving_frames
 from runtime import FrameError, Interpolator, VideoError, interpolate_video
-from runtime.__main__ import parse_rate, parse_time
+from runtime.__main__ import main, parse_rate, parse_time
 from runtime.backends.base import HostBackend
 from runtime.manifest import ModelInfo
 from runtime.video import VideoOptions, plan_video
 
 RATE = Fraction(30000, 1001)
+QUICK = VideoOptions(preset="8")
 
 
 def write_clip(
@@ -31,13 +35,14 @@ def write_clip(
     tags=(),
     rotation=0,
     codec=None,
+    options=None,
 ):
     """A clip of a moving scene; `stamps` in frames of `rate` where they are not 0, 1, 2 ..."""
     height, width = size
     ground, _ = moving_frames(height, width + 4 * count, 2.0)
     codec = codec or ("libvpx-vp9" if path.suffix == ".webm" else "libx264")
     with av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, rate=rate)
+        stream = out.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = pix_fmt
         for name, value in dict(tags).items():
@@ -79,12 +84,12 @@ def vfi(models):
 
 @pytest.mark.parametrize("factor", [2, 3])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_frames_times_and_rate(tmp_path, vfi, factor, suffix):
+def test_frames_times_and_rate(tmp_path, mean, factor, suffix):
     source = write_clip(tmp_path / f"in{suffix}", 5)
     out = tmp_path / f"out{suffix}"
     seen = []
     report = interpolate_video(
-        source, out, model=vfi, factor=factor, progress=lambda done, _: seen.append(done)
+        source, out, model=mean, factor=factor, progress=lambda done, _: seen.append(done)
     )
     frames, times, rate = read_clip(out)
     assert (report.frames_in, report.frames_out) == (5, 5 * factor)
@@ -130,10 +135,47 @@ def test_variable_gaps_are_cut_each_at_its_own_times(tmp_path, vfi):
     assert times == [Fraction(h, 50) for h in halves]
 
 
-def test_odd_sizes(tmp_path, vfi):
+def test_a_variable_rate_becomes_constant_where_it_is_not_kept(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 5, rate=Fraction(25), stamps=[0, 1, 2, 5, 6])
+    options = VideoOptions(keep_vfr=False)
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=options)
+    _, times, _ = read_clip(tmp_path / "out.mp4")
+    assert report.rate == 50
+    assert times == [Fraction(k, 50) for k in range(14)]
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        ("out.partial.mp4", "out.mp4"),
+        ("out.partial/%06d.png", "out"),
+        ("out.partial", "out/%d.png"),
+    ],
+)
+def test_an_input_under_the_partial_name_is_not_written_over(tmp_path, mean, source, out):
+    clip = write_clip(tmp_path / "in.mp4", 3)
+    if source.endswith(".mp4"):
+        clip.rename(tmp_path / source)
+    else:
+        interpolate_video(clip, tmp_path / "made", model=mean)
+        (tmp_path / "made").rename(tmp_path / "out.partial")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(VideoError, match=r"would be overwritten, as out\.partial.* is where"):
+        interpolate_video(tmp_path / source, tmp_path / out, model=mean)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_interlaced_frames_are_named(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 3, options={"flags": "+ildct", "x264-params": "tff=1"})
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    (note,) = report.notes
+    assert "deinterlace them first" in note
+
+
+def test_odd_sizes(tmp_path, mean):
     source = DATA / "bear-vp9-odd-dimensions.webm"
     for name, note in (("out.webm", False), ("out.mp4", True)):
-        report = interpolate_video(source, tmp_path / name, model=vfi)
+        report = interpolate_video(source, tmp_path / name, model=mean, options=QUICK)
         frames, _, rate = read_clip(tmp_path / name)
         assert len(frames) == report.frames_out == 60
         assert (frames[0].width, frames[0].height) == (161, 121)
@@ -153,7 +195,7 @@ class Mean(HostBackend):
         )  # fmt: skip
 
     def run(self, img0, img1, timestep):
-        made = img0 * (1 - timestep) + img1 * timestep
+        made = img0 + (img1.astype(np.float32) - img0) * timestep
         return (np.rint(made) if img0.dtype == np.uint8 else made).astype(img0.dtype)
 
     def close(self):
@@ -167,7 +209,8 @@ def mean():
 
 def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path, mean):
     source = DATA / "sample_with_invalid_nalu.mp4"
-    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    quick = VideoOptions(preset="ultrafast", cuts=None)
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=quick)
     assert (report.frames_in, report.damaged) == (29, 1)
     assert "skipped as damaged: 1 packets" in report.notes
     frames, times, _ = read_clip(tmp_path / "out.mp4")
@@ -175,7 +218,7 @@ def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path, mean):
     assert times == sorted(set(times))
     with pytest.raises(VideoError, match=r"is damaged .*: repair it, or go without --strict"):
         interpolate_video(
-            source, tmp_path / "no.mp4", model=mean, options=VideoOptions(strict=True)
+            source, tmp_path / "no.mp4", model=mean, options=replace(quick, strict=True)
         )
     assert not (tmp_path / "no.mp4").exists()
 
@@ -285,6 +328,21 @@ def test_the_frame_before_a_scene_cut_stands(tmp_path, mean):
     assert report.cuts == []
     melted = read_clip(tmp_path / "melts.mkv")[0][5]
     assert not np.array_equal(melted.to_ndarray(), real[2].to_ndarray())
+
+
+def test_the_cut_of_a_real_clip_is_held(tmp_path, mean):
+    source, out = DATA / "bbb_642x642_768kbps_30fps_vp9.webm", tmp_path / "out.mkv"
+    options = VideoOptions(codec="ffv1", end=Fraction(4, 15))
+    report = interpolate_video(source, out, model=mean, options=options)
+    assert report.cuts == [Fraction(6, 30)]
+    with av.open(str(source)) as clip:
+        real = list(itertools.islice(clip.decode(video=0), 8))
+    made = read_clip(out)[0]
+    assert len(made) == 16
+    for number, frame in enumerate(real):  # At their own times, as they were.
+        assert_same_planes(made[2 * number], frame)
+    stands = [k for k in range(1, 15, 2) if (planes(made[k])[0] == planes(made[k - 1])[0]).all()]
+    assert stands == [11]
 
 
 def test_repeats_are_interpolated_over(tmp_path, mean):
@@ -469,20 +527,64 @@ def test_the_command(tmp_path, models):
     assert not (tmp_path / "out.partial.mp4").exists()
 
 
-def test_the_command_plans_reports_and_writes_a_summary(tmp_path, models):
+@pytest.fixture
+def command(tmp_path, mean, monkeypatch, capsys):
+    """`python -m runtime` within this process and a folder, with a model that costs nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Interpolator, "open", lambda *_, **__: mean)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        return left.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
     write_clip(tmp_path / "in.mp4", 3, rate=Fraction(25), audio=True)
-    done = run_module("runtime", "in.mp4", "out.mp4", "--fps", "60", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "out.mp4: about 7 frames at 60.000 per second, libx264" in done.stdout
-    assert "audio track 1 (aac" in done.stdout
+    code, out, _ = command("in.mp4", "out.mp4", "--fps", "60", "--dry-run")
+    assert code == 0
+    assert "out.mp4: about 7 frames at 60.000 per second, libx264" in out
+    assert "audio track 1 (aac" in out
+    assert ": copied" in out
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
-    done = run_module(
-        "runtime", "in.mp4", "out.mp4", "--model", models / "dynamic.onnx", "--json", "s.json",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert command("in.mp4", "out.mp4", "--model", "m", "--json", "s.json")[0] == 0
     summary = json.loads((tmp_path / "s.json").read_text())
     assert (summary["frames_in"], summary["frames_out"], summary["rate"]) == (3, 6, "50")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["out.mp4", "--factor", "0"], "factor is 0"),
+        (["out.mp4", "--json", "no/s.json"], "no is no folder: create it first"),
+        (["out.mp4", "--json", "s.json", "--dry-run"], "leave it out with --dry-run"),
+        (["out.mp4", "--fps", "60", "--keep-vfr"], "take --keep-vfr with --factor"),
+        (["out.webm", "--dry-run"], "webm does not take aac audio: choose .mkv, or --audio none"),
+        (["%06d.png"], "working folder|not empty"),
+        (["out.mp4", "--start", "1.5", "--end", "1"], "the part is 1.5 s to 1 s: start is 0 or"),
+        (["out.mp4", "--start", "0.115"], "no frame of in.mp4 falls in the part"),
+    ],
+)
+def test_what_the_command_refuses_leaves_nothing(tmp_path, command, arguments, message):
+    write_clip(tmp_path / "in.mp4", 3, rate=Fraction(25), audio=True)
+    code, _, errors = command("in.mp4", *arguments, "--model", "m")
+    assert code == 1
+    assert re.search(message, errors), errors
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_ctrl_c_says_where_the_pictures_are(tmp_path, command, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    write_clip(tmp_path / "in.mp4", 3)
+    monkeypatch.setattr("runtime.__main__._Bar.update", stop)
+    code, _, errors = command("in.mp4", "out/%03d.png", "--model", "m")
+    assert code == 130
+    assert "what was done until then is in out.partial" in errors
+    assert [p.name for p in (tmp_path / "out.partial").iterdir()] == ["001.png"]
 
 
 def test_y4m_through_a_pipe(tmp_path, models):
