@@ -85,7 +85,7 @@ def first_pair(request: Mapping[str, Any]) -> dict[str, float | int | None]:
         "import_seconds": imported,
         "load_seconds": loaded,
         "first_pair_seconds": made,
-        "peak_host_bytes": _peak_host_bytes(),
+        "peak_host_bytes": peak_host_bytes(),
         "device_bytes": None if free is None or left is None else free - left,
     }
 
@@ -135,7 +135,7 @@ def _free_device_bytes(request: Mapping[str, Any]) -> int | None:
     return int(free)
 
 
-def _peak_host_bytes() -> int | None:
+def peak_host_bytes() -> int | None:
     """Most memory that this process held; None where the system does not tell.
 
     Linux is asked for the figure of the program alone: what getrusage says there includes the

@@ -1,42 +1,58 @@
 """What the video pipeline reaches of its slower stage, with a model that costs nothing.
 
+Beside it how long a model waits that is the slowest stage, how much memory the pipeline takes, and
+how far new frames of a still scene are from real ones.
+
 python -m bench.video --clip in.mp4
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, NoReturn
 
+import av
 import numpy as np
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from bench.cold import peak_host_bytes
 from bench.environment import MeasurementError, write_evidence
 from runtime import Interpolator, interpolate_video
 from runtime.backends.base import HostBackend
-from runtime.cli import command_parser, run_command
+from runtime.cli import command_parser, parse_size, run_command
 from runtime.manifest import ModelInfo
 from runtime.media import Frame
 from runtime.sink import open_sink
 from runtime.source import open_source
+from runtime.video import VideoOptions
 
 _ROUNDS = 3
 _FACTOR = 2
+_SLOWEST = 1.5
+"""How much longer than the slower stage the model takes that shall be the slowest."""
+
+_STILL = {"yuv420p": "frames", "yuv422p": "frames", "yuv444p": "frames", "yuv420p10le": "float"}
+"""Pixel formats in which new and real frames are compared, and what the model is fed."""
 
 
 class PassThrough(HostBackend):
-    """Gives the first frame back."""
+    """Gives the first frame back, after `seconds` that cost no processor."""
 
     name = "pass-through"
 
-    def __init__(self) -> None:
+    def __init__(self, io: Any = "frames", seconds: float = 0.0) -> None:
+        self._seconds = seconds
         self.info = ModelInfo(
-            variant="none", weights_sha256="", precision="fp32", io="frames", divisor=16,
+            variant="none", weights_sha256="", precision="fp32", io=io, divisor=16,
             flow_scale=1.0, time_steps="arbitrary", steps_per_call=1, pairs_per_call=1,
             height=None, width=None, warp="gridsample", tuned_for="any", tool_version="0",
         )  # fmt: skip
@@ -46,6 +62,8 @@ class PassThrough(HostBackend):
     ) -> NDArray[Any]:
         """See `HostBackend.run`."""
         del img1, timestep
+        if self._seconds:
+            time.sleep(self._seconds)
         return img0.copy()
 
     def close(self) -> None:
@@ -74,8 +92,9 @@ def measure(clip: Path) -> dict[str, Any]:
         clip: A video of which all frames fit into memory.
 
     Returns:
-        "seconds" of each round of each, "frames" written, "new_frames_per_second" of medians,
-        and "share": the whole's speed over that of its slower stage alone.
+        "seconds" of each round of each, "frames" written, "frames_per_second" of medians, "share":
+        the whole's speed over that of its slower stage alone, and "idle": the share of time in
+        which a model that is the slowest stage waits for frames.
 
     Raises:
         VideoError: If the clip cannot be used.
@@ -95,7 +114,10 @@ def measure(clip: Path) -> dict[str, Any]:
                 stage()
                 if number:  # The first round fills caches.
                     seconds[name].append(time.perf_counter() - started)
-    median = {name: statistics.median(rounds) for name, rounds in seconds.items()}
+        median = {name: statistics.median(rounds) for name, rounds in seconds.items()}
+        slow = _SLOWEST * median["pipeline"] / len(frames)
+        with Interpolator(PassThrough(seconds=slow)) as slowest:
+            idle = interpolate_video(clip, out, model=slowest, factor=_FACTOR).idle
     written = _FACTOR * len(frames)
     first = frames[0].picture
     return {
@@ -106,7 +128,95 @@ def measure(clip: Path) -> dict[str, Any]:
         "seconds": seconds,
         "frames_per_second": {name: written / value for name, value in median.items()},
         "share": max(median["decode"], median["encode"]) / median["pipeline"],
+        "model_seconds": slow,
+        "idle": idle,
     }
+
+
+def write_clip(clip: Path, size: tuple[int, int] | None, count: int, path: Path) -> None:
+    """Writes the first `count` frames of a clip, from its beginning again where it is shorter.
+
+    Args:
+        clip: The video.
+        size: (height, width) to scale to; None for its own.
+        count: Frames to write.
+        path: Of the new clip.
+    """
+    with open_source(clip) as source:
+        info = source.info
+    height, width = size or (info.height, info.width)
+    with av.open(f"file:{path}", "w") as out:
+        stream: Any = out.add_stream("libx264", rate=info.rate, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        again = chain.from_iterable(_frames(clip) for _ in repeat(None))
+        for number, frame in enumerate(islice(again, count)):
+            scaled = frame.reformat(width=width, height=height, format="yuv420p")
+            scaled.pts, scaled.time_base = number, 1 / info.rate
+            out.mux(stream.encode(scaled))
+        out.mux(stream.encode(None))
+
+
+def _frames(clip: Path) -> Iterator[VideoFrame]:
+    with open_source(clip) as source:
+        yield from (item.picture for item in source if isinstance(item, Frame))
+
+
+def peak_memory(clip: Path) -> int | None:
+    """Most bytes that a fresh process holds while it doubles the rate of a clip.
+
+    Returns:
+        The bytes; None where the system does not tell.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_memory, (clip,))
+
+
+def _peak_memory(clip: Path) -> int | None:
+    with tempfile.TemporaryDirectory() as folder, Interpolator(PassThrough()) as vfi:
+        interpolate_video(clip, Path(folder) / "out.mp4", model=vfi, factor=_FACTOR)
+    return peak_host_bytes()
+
+
+def flicker(clip: Path) -> dict[str, float]:
+    """How far new frames are from real ones where nothing moves.
+
+    The first frame of the clip is shown three times, in each of several pixel formats, and passed
+    through the pipeline without loss.
+
+    Returns:
+        By pixel format the largest mean difference of a plane, in 8-bit levels.
+    """
+    picture = next(_frames(clip))
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, io in _STILL.items():
+            source, out = Path(folder) / f"{name}.mkv", Path(folder) / f"{name}.out.mkv"
+            _write_still(picture.reformat(format=name), source)
+            with Interpolator(PassThrough(io)) as vfi:
+                options = VideoOptions(codec="ffv1")
+                interpolate_video(source, out, model=vfi, factor=_FACTOR, options=options)
+            real, new = (_planes(frame) for frame in islice(_frames(out), 2))
+            levels = 4 if name.endswith("10le") else 1
+            means = [abs((b - a).mean()) / levels for a, b in zip(real, new, strict=True)]
+            found[name] = float(max(means))
+    return found
+
+
+def _write_still(picture: VideoFrame, path: Path) -> None:
+    with av.open(f"file:{path}", "w") as out:
+        stream: Any = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height = picture.width, picture.height
+        stream.pix_fmt = picture.format.name
+        for number in range(3):
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+
+
+def _planes(frame: VideoFrame) -> list[NDArray[np.float64]]:
+    dtype = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
+    rows = [(np.frombuffer(bytes(p), dtype).reshape(p.height, -1), p.width) for p in frame.planes]
+    return [plane[:, :width].astype(float) for plane, width in rows]
 
 
 def _measure(args: argparse.Namespace) -> None:
@@ -114,23 +224,44 @@ def _measure(args: argparse.Namespace) -> None:
         "kind": "video",
         "format_version": 1,
         "what": "decoding, encoding and the whole pipeline with a model that costs nothing; "
-        "frames a second are those written",
+        "frames a second are those written; memory is the most that a fresh process holds, in "
+        "bytes; flicker is the largest mean difference of a plane of a new frame to the real one "
+        "in a still scene, in 8-bit levels",
         "clips": [],
     }
     for clip in args.clip:
         if not clip.is_file():
             raise MeasurementError(f"{clip} does not exist: give a video file")
-        measured = measure(clip)
-        record["clips"].append(measured)
-        speeds = ", ".join(
-            f"{name} {fps:.1f}" for name, fps in measured["frames_per_second"].items()
-        )
-        print(
-            f"{clip.name}, {measured['size']}: frames a second: {speeds}; "
-            f"{measured['share']:.0%} of the slower stage alone"
-        )
+        for size in args.size or [None]:
+            record["clips"].append(_measured(clip, size, args.frames, args.memory or ()))
     if args.json is not None:
         write_evidence(args.json, record)
+
+
+def _measured(
+    clip: Path, size: tuple[int, int] | None, count: int | None, lengths: Sequence[int]
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "clip.mp4"
+        if size is not None or count is not None:
+            write_clip(clip, size, count or len(decode(clip)), made)
+        measured = measure(made if made.exists() else clip)
+        measured["clip"] = clip.name
+        measured["flicker"] = flicker(made if made.exists() else clip)
+        measured["memory"] = {}
+        for length in lengths:
+            write_clip(clip, size, length, made)
+            measured["memory"][str(length)] = peak_memory(made)
+    speeds = ", ".join(f"{name} {fps:.1f}" for name, fps in measured["frames_per_second"].items())
+    print(
+        f"{clip.name}, {measured['size']}: frames a second: {speeds}; "
+        f"{measured['share']:.0%} of the slower stage alone; a model that is the slowest waits "
+        f"{measured['idle']:.1%} of the time"
+    )
+    print("  flicker: " + ", ".join(f"{k} {v:.3f}" for k, v in measured["flicker"].items()))
+    for length, most in measured["memory"].items():
+        print(f"  {length} frames: {'unknown' if most is None else f'{most / 1e6:.0f} MB'}")
+    return measured
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -141,6 +272,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "python -m bench.video --clip in.mp4 --json video.json",
     )
     parser.add_argument("--clip", nargs="+", required=True, type=Path, metavar="FILE")
+    parser.add_argument(
+        "--size", nargs="+", type=parse_size, metavar="HxW", help="scale to (default: as it is)"
+    )
+    parser.add_argument("--frames", type=int, metavar="N", help="that many frames of each clip")
+    parser.add_argument(
+        "--memory", nargs="+", type=int, metavar="N", help="peak memory over that many frames"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
     run_command(parser, _measure, extra="video", argv=argv)
 

@@ -8,18 +8,23 @@ from bench.video import main
 
 def test_stages_and_pipeline_are_measured_on_the_same_frames(tmp_path, capsys):
     clip = write_clip(tmp_path / "in.mp4", 5)
+    arguments = ["--clip", str(clip), "--size", "48x64", "--frames", "7", "--memory", "3"]
     with pytest.raises(SystemExit) as left:
-        main(["--clip", str(clip), "--json", str(tmp_path / "video.json")])
+        main([*arguments, "--json", str(tmp_path / "video.json")])
     assert left.value.code == 0, capsys.readouterr().err
     record = json.loads((tmp_path / "video.json").read_text())
     assert (record["kind"], record["format_version"]) == ("video", 1)
     (one,) = record["clips"]
-    assert (one["size"], one["frames"], one["pixel_format"]) == ("64x80", 10, "yuv420p")
+    assert (one["clip"], one["size"], one["frames"]) == ("in.mp4", "48x64", 14)
     assert {name: len(rounds) for name, rounds in one["seconds"].items()} == {
         "decode": 3, "encode": 3, "pipeline": 3
     }  # fmt: skip
     slower = min(one["frames_per_second"][name] for name in ("decode", "encode"))
     assert one["share"] == pytest.approx(one["frames_per_second"]["pipeline"] / slower)
+    assert 0 <= one["idle"] < 1
+    assert set(one["flicker"]) == {"yuv420p", "yuv422p", "yuv444p", "yuv420p10le"}
+    assert all(levels < 5 for levels in one["flicker"].values())
+    assert one["memory"]["3"] is None or one["memory"]["3"] > 20_000_000
     assert "of the slower stage alone" in capsys.readouterr().out
 
 
