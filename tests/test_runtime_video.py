@@ -126,10 +126,10 @@ def test_real_frames_stay_and_new_ones_lie_between(tmp_path, vfi):
     assert distance(made[-1], made[-2]) < 1  # the last frame is held
 
 
-def test_variable_gaps_are_cut_each_at_its_own_times(tmp_path, vfi):
+def test_variable_gaps_are_cut_each_at_its_own_times(tmp_path, mean):
     stamps = [0, 1, 2, 5, 6]
     source = write_clip(tmp_path / "in.mp4", 5, rate=Fraction(25), stamps=stamps)
-    interpolate_video(source, tmp_path / "out.mp4", model=vfi)
+    interpolate_video(source, tmp_path / "out.mp4", model=mean)
     _, times, _ = read_clip(tmp_path / "out.mp4")
     halves = [0, 1, 2, 3, 4, 7, 10, 11, 12, 13]
     assert times == [Fraction(h, 50) for h in halves]
@@ -408,27 +408,27 @@ def test_ten_bit_in_is_ten_bit_out_and_what_is_lost_is_said(tmp_path, vfi, model
         assert read_clip(tmp_path / name)[0][0].format.name == "yuv420p10le"
 
 
-def test_colour_tags_are_carried_over(tmp_path, vfi):
+def test_colour_tags_are_carried_over(tmp_path, mean):
     tags = {"color_range": 2, "colorspace": 5, "color_primaries": 5, "color_trc": 6}
     source = write_clip(tmp_path / "in.mp4", 3, pix_fmt="yuvj420p", tags=tags)
-    report = interpolate_video(source, tmp_path / "out.mp4", model=vfi)
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
     assert report.notes == []
     for frame in read_clip(tmp_path / "out.mp4")[0]:
         assert {name: int(getattr(frame, name)) for name in tags} == tags
 
 
-def test_rotation_is_carried_over(tmp_path, vfi):
+def test_rotation_is_carried_over(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 3, rotation=90)
     assert read_clip(source)[0][0].rotation == 90
-    interpolate_video(source, tmp_path / "out.mp4", model=vfi)
+    interpolate_video(source, tmp_path / "out.mp4", model=mean)
     frames, _, _ = read_clip(tmp_path / "out.mp4")
     assert {frame.rotation for frame in frames} == {90}
     assert (frames[0].width, frames[0].height) == (80, 64)
 
 
-def test_rgb_sources_become_yuv_with_a_note(tmp_path, vfi):
+def test_rgb_sources_become_yuv_with_a_note(tmp_path, mean):
     source = write_clip(tmp_path / "in.mov", 3, pix_fmt="rgb24", codec="png")
-    report = interpolate_video(source, tmp_path / "out.mp4", model=vfi)
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
     assert report.notes == ["written as yuv420p, the source is rgb24"]
     real, made = (read_clip(p)[0][0] for p in (source, tmp_path / "out.mp4"))
     assert int(made.colorspace) != 0  # 0 says RGB
@@ -451,15 +451,15 @@ def test_rgb_sources_become_yuv_with_a_note(tmp_path, vfi):
         ),
     ],
 )
-def test_sources_that_are_none_leave_nothing(tmp_path, vfi, make, message):
+def test_sources_that_are_none_leave_nothing(tmp_path, mean, make, message):
     source = tmp_path / "in.webm"
     make(source)
     with pytest.raises(VideoError, match=message):
-        interpolate_video(source, tmp_path / "out.mp4", model=vfi)
+        interpolate_video(source, tmp_path / "out.mp4", model=mean)
     assert {p.name for p in tmp_path.iterdir()} <= {"in.webm"}
 
 
-def test_sound_alone_is_no_video(tmp_path, vfi):
+def test_sound_alone_is_no_video(tmp_path, mean):
     with av.open(str(tmp_path / "in.mka"), "w") as out:
         sound = out.add_stream("aac", rate=48000)
         silence = av.AudioFrame.from_ndarray(
@@ -469,23 +469,23 @@ def test_sound_alone_is_no_video(tmp_path, vfi):
         out.mux(sound.encode(silence))
         out.mux(sound.encode(None))
     with pytest.raises(VideoError, match="no video track"):
-        interpolate_video(tmp_path / "in.mka", tmp_path / "out.mp4", model=vfi)
+        interpolate_video(tmp_path / "in.mka", tmp_path / "out.mp4", model=mean)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [("out.txt", "no suffix of a video"), ("no/out.mp4", "is no folder"), ("in.mp4", "itself")],
 )
-def test_destinations_that_cannot_be(tmp_path, vfi, name, message):
+def test_destinations_that_cannot_be(tmp_path, mean, name, message):
     source = write_clip(tmp_path / "in.mp4", 2)
     content = source.read_bytes()
     with pytest.raises(VideoError, match=message):
-        interpolate_video(source, tmp_path / name, model=vfi)
+        interpolate_video(source, tmp_path / name, model=mean)
     assert source.read_bytes() == content
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_failure_in_the_middle_keeps_what_stood_there(tmp_path, vfi):
+def test_a_failure_in_the_middle_keeps_what_stood_there(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 6)
     out = tmp_path / "out.mp4"
     out.write_bytes(b"an older result")
@@ -495,7 +495,7 @@ def test_a_failure_in_the_middle_keeps_what_stood_there(tmp_path, vfi):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interpolate_video(source, out, model=vfi, progress=stop)
+        interpolate_video(source, out, model=mean, progress=stop)
     assert out.read_bytes() == b"an older result"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "out.partial.mp4"]
     assert len(read_clip(tmp_path / "out.partial.mp4")[0]) >= 3  # It plays up to there.
@@ -509,10 +509,10 @@ def test_a_model_of_another_size_is_named_before_anything_is_written(tmp_path, m
 
 
 @pytest.mark.parametrize("factor", [0, 1, 2.5])
-def test_factors_that_are_none(tmp_path, vfi, factor):
+def test_factors_that_are_none(tmp_path, mean, factor):
     source = write_clip(tmp_path / "in.mp4", 2)
     with pytest.raises((FrameError, VideoError), match="factor is"):
-        interpolate_video(source, tmp_path / "out.mp4", model=vfi, factor=factor)
+        interpolate_video(source, tmp_path / "out.mp4", model=mean, factor=factor)
 
 
 def test_the_command(tmp_path, models):
