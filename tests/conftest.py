@@ -140,22 +140,15 @@ GRAPHS: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture(scope="session")
-def sources(midpoint_checkpoint: Path, once: Once[Any]) -> dict[str, Source]:
+def sources(midpoint_checkpoint: Path, export: Export) -> dict[str, Source]:
     """What engines are built from."""
-    from export.tracing import source_from_checkpoint
-    from export.wrapper import ExportOptions
 
-    def traced(weights: str | Path, **options: object) -> Source:
-        sized = {"height": 50, "width": 70, **options}
+    def source(weights: str | Path, **options: object) -> Source:
+        checked = export(weights, **{"height": 50, "width": 70, **options})
+        return source_from_model(checked.model, checked.info, checked.onnx_sha256)
 
-        def trace() -> Any:
-            made = source_from_checkpoint(weights, ExportOptions(**sized))  # type: ignore[arg-type]
-            return made.model, made.info, made.onnx_sha256
-
-        return source_from_model(*once(f"source {named(weights)} {sorted(sized.items())}", trace))
-
-    made = {name: traced("demo", **options) for name, options in GRAPHS.items()}
-    return {**made, "midpoint": traced(midpoint_checkpoint)}
+    made = {name: source("demo", **options) for name, options in GRAPHS.items()}
+    return {**made, "midpoint": source(midpoint_checkpoint)}
 
 
 @pytest.fixture(params=gpu_fakes.VERSIONS)

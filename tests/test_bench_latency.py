@@ -533,14 +533,15 @@ def test_the_profile_names_every_layer_of_an_engine(trt10, engine, measured, gra
     assert f"{len(found)} layers, {len(found)}.000 ms in sum" in printed
 
 
-@pytest.mark.parametrize("options", [{}, {"io": "float"}, {"batch": 2}, {"timesteps": 3}])
+@pytest.mark.parametrize("graph", ["frames", "float", "batch", "three"])
 def test_the_profile_names_every_node_of_an_onnx_file(
-    export, tmp_path, measured, options, monkeypatch
+    sources, tmp_path, measured, graph, monkeypatch
 ):
     monkeypatch.setitem(latency_case._PROFILED, "onnx", 1)
     monkeypatch.chdir(tmp_path)
-    write_onnx(export(height=48, width=64, **options).model, tmp_path / "m.onnx")
-    record, printed = measured("--model", tmp_path / "m.onnx", "--size", "48x64", "--profile")
+    write_onnx(sources[graph].model, tmp_path / "m.onnx")
+    size = "48x64" if graph == "float" else "50x70"
+    record, printed = measured("--model", tmp_path / "m.onnx", "--size", size, "--profile")
     found = record["layers_milliseconds"]["m.onnx"]
     assert any(name.startswith(("Conv ", "FusedConv ")) for name, _ in found)
     assert all(ms >= 0 for _, ms in found)
