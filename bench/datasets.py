@@ -94,7 +94,7 @@ def select(found: Found, *, every: int = 1, limit: int | None = None) -> Found:
         count = min(-(-count // every), limit or count)
     notes = list(found.notes)
     if every > 1 or (limit is not None and (count is None or count != found.count)):
-        part = "every sample" if every == 1 else f"one sample of {every}"
+        part = "the first samples" if every == 1 else f"one sample of {every}"
         if count is not None:
             part += f", {count} in all"
         elif limit is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -28,6 +29,27 @@ def write_evidence(path: Path, record: dict[str, Any]) -> None:
             json.dumps({**record, "environment": environment_record()}, indent=1) + "\n"
         )
     print(f"{path}: evidence with every sample")
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Refuses before a measurement what could not be written after it.
+
+    Args:
+        path: Of the file that is to be written.
+        option: Of the command line that names it.
+
+    Raises:
+        MeasurementError: If its folder is missing, or it cannot be written there.
+    """
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise MeasurementError(
+            f"{option} {path}: the folder {folder} does not exist, make it first"
+        )
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise MeasurementError(
+            f"{option} {path} cannot be written: name a file in a folder of yours"
+        )
 
 
 def environment_record() -> dict[str, Any]:

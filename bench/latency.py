@@ -6,12 +6,11 @@ python -m bench.latency --model model.onnx --weights demo --compare authors --da
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from bench.environment import MeasurementError, write_evidence
+from bench.environment import MeasurementError, check_writable, write_evidence
 from bench.latency_case import STREAM_FRAMES, How, measure_case
 from bench.latency_runs import (
     ArtefactRun,
@@ -112,16 +111,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
                 f"--size is {height}x{width}: frames are at least {MINIMUM_SIDE}x{MINIMUM_SIDE}"
             )
     if args.json is not None:
-        _check_writable(args.json)
-
-
-def _check_writable(path: Path) -> None:
-    """Refuses before a measurement what could not be written after it."""
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise MeasurementError(f"--json {path}: the folder {folder} does not exist, make it first")
-    if path.is_dir() or not os.access(folder, os.W_OK):
-        raise MeasurementError(f"--json {path} cannot be written: name a file in a folder of yours")
+        check_writable(args.json, "--json")
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:

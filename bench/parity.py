@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from bench.datasets import Found, find, select
-from bench.environment import MeasurementError
+from bench.environment import MeasurementError, check_writable
 from bench.parity_pictures import write_pictures
 from bench.parity_record import ParityRecord
 from bench.parity_run import Artefact, Bench, Compared, make, measure_all
@@ -55,7 +57,14 @@ def _references(
         torch.set_num_threads(args.threads)
     # A convolution in TensorFloat-32 is no float32 reference.
     torch.backends.cudnn.allow_tf32 = False
-    network = checkpoint.network.to(args.reference_device)
+    try:
+        network = checkpoint.network.to(args.reference_device)
+    except (AssertionError, RuntimeError) as error:  # PyTorch without CUDA, or an unknown name.
+        said = str(error).partition("\n")[0]
+        raise MeasurementError(
+            f"PyTorch cannot compute on {args.reference_device!r} here ({said}): give another "
+            "--reference-device"
+        ) from error
     first = artefacts[0].vfi.info
     opened: dict[Compared, Interpolator] = {}
     for artefact in artefacts:
@@ -153,12 +162,26 @@ def _configuration(
     }
 
 
+def _check_arguments(args: argparse.Namespace) -> None:
+    """What can be known to be wrong before anything is opened."""
+    if not args.model or args.weights is None:
+        raise MeasurementError("--model and --weights are needed: --help shows an example")
+    for name in ("worst", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise MeasurementError(f"--{name} is {value}: use 1 or more")
+    if args.max_drop is not None and math.isnan(args.max_drop):
+        # Nothing is larger than NaN: the gate would always be open.
+        raise MeasurementError("--max-drop is nan: give a number of dB, as 0.01")
+    if args.output is not None:
+        check_writable(args.output, "--output")
+
+
 def _measure(args: argparse.Namespace) -> int:
     if args.list:
         print("\n".join(protocol_lines()))
         return 0
-    if not args.model or args.weights is None:
-        raise MeasurementError("--model and --weights are needed: --help shows an example")
+    _check_arguments(args)
     from bench.reference import load_reference
 
     protocol = _protocol(args)
@@ -177,8 +200,10 @@ def _measure(args: argparse.Namespace) -> int:
         record = owner.enter_context(
             ParityRecord(args.output, configuration, resume=args.resume, overwrite=args.overwrite)
         )
-        _run(bench, found, record, args.threads or available_processors())
-        summary = _summary(args, bench, record, checkpoint)
+        if args.pictures is not None:
+            args.pictures.mkdir(parents=True, exist_ok=True)  # Or it fails now, not at the end.
+        seconds = _run(bench, found, record, args.threads or available_processors())
+        summary = {**_summary(args, bench, record, checkpoint), "wall_seconds": seconds}
         record.finish(summary)
     print(*table(configuration, summary), sep="\n")
     failed = [] if args.max_drop is None else failures(record.lines, summary, args.max_drop)
@@ -218,10 +243,12 @@ def _find(args: argparse.Namespace, protocol: Protocol) -> Found:
     return select(found, every=args.every, limit=args.limit)
 
 
-def _run(bench: Bench, found: Found, record: ParityRecord, workers: int) -> None:
+def _run(bench: Bench, found: Found, record: ParityRecord, workers: int) -> float | None:
+    """Measures what is not done; the seconds that took, None where some was done before."""
     from tqdm import tqdm
 
     done = record.done
+    started = time.perf_counter()
     with tqdm(
         total=found.count, initial=len(done), unit="sample", disable=None, leave=False
     ) as bar:
@@ -230,6 +257,7 @@ def _run(bench: Bench, found: Found, record: ParityRecord, workers: int) -> None
             if "damaged" in line:
                 bar.write(f"damaged: {line['damaged']}")
             bar.update()
+    return None if done else round(time.perf_counter() - started, 2)
 
 
 def _pictures(

@@ -72,7 +72,6 @@ def summarise(
     """
     whole = [line for line in lines if "damaged" not in line]
     return {
-        "seconds": round(math.fsum(line["seconds"] for line in whole), 2),
         "samples": len(whole),
         "damaged": [line["sample"] for line in lines if "damaged" in line],
         "artefacts": {
@@ -147,8 +146,10 @@ def worst_frames(
 def table(configuration: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     """What is printed at the end, for a person."""
     weights = configuration["weights"]
+    seconds = summary["wall_seconds"]
     lines = [
-        f"{configuration['title']}, {summary['samples']} samples, "
+        f"{configuration['title']}, {summary['samples']} samples"
+        f"{'' if seconds is None else f' in {seconds:.1f} s'}, "
         f"weights {weights['name']} ({weights['variant']})"
     ]
     further = [metric for metric in configuration["metrics"] if metric != "psnr"]

@@ -164,6 +164,7 @@ def _seconds(call: Callable[[], object], clock: Clock) -> float:
 
 # What is said about samples
 
+_SAMPLES = 30
 _DRIFT = 0.05
 _SPREAD = 0.10
 _RESAMPLES = 2000
@@ -225,6 +226,11 @@ def doubts(rounds: Rounds, warmed_up: WarmUp) -> list[str]:
             "a ratio says little: raise --samples"
         )
     seconds = flat(rounds)
+    if len(rounds) >= _ROUNDS[0] and len(seconds) < _SAMPLES:
+        found.append(
+            f"it has {len(seconds)} samples, of fewer than {_SAMPLES} p90 and p99 say little: "
+            "raise --samples"
+        )
     quarter = max(1, len(seconds) // 4)
     first, last = (statistics.median(part) for part in (seconds[:quarter], seconds[-quarter:]))
     if abs(last - first) > _DRIFT * first:

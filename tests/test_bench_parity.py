@@ -4,9 +4,10 @@ import itertools
 import math
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from conftest import DATA, run_module
+from conftest import DATA, initializer, run_module
 from PIL import Image
 
 from bench import parity, parity_run
@@ -167,6 +168,7 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
     path = tmp_path / "parity.jsonl"
     texts = path.read_text().splitlines(keepends=True)
     path.write_text("".join(texts[:3]) + texts[3][:40])  # Killed while it wrote the last sample.
+    assert whole[-1]["summary"]["wall_seconds"] > 0
     measured = []
     real = parity_run.make
     monkeypatch.setattr(
@@ -175,9 +177,11 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
     )  # fmt: skip
     resumed, _ = run(*on_ucf(models, ucf101), "--resume")
     assert measured == ["3"]
+    assert resumed[-1]["summary"]["wall_seconds"] is None  # Nobody knows that of the whole.
     for before, after in zip(whole[1:], resumed[1:], strict=True):
         for one in (before, after):
-            one.get("summary", one).pop("seconds")
+            found = one.get("summary", one)
+            found.pop("wall_seconds" if "summary" in one else "seconds")
         assert before == after
     again, _ = run(*on_ucf(models, ucf101), "--resume")
     assert measured == ["3"]
@@ -226,32 +230,30 @@ def test_a_damaged_image_is_named_counted_and_fails_the_gate(models, ucf101, run
 
 
 def test_the_gate_names_what_loses_and_where(ucf101, export, run, tmp_path):
-    state = load_reference("demo").network.state_dict()
-    state["decoder1.convblock.2.bias"] = state["decoder1.convblock.2.bias"] + 0.02
-    torch.save(state, tmp_path / "worse.pth")
-    model = tmp_path / "worse.onnx"
-    write_onnx(export(tmp_path / "worse.pth", height=50, width=70).model, model)
-    arguments = ("--model", model, "--weights", "demo", "--dataset", "ucf101", "--root", ucf101)
-    _, printed = run(*arguments, code=1)
-    assert "give what fits, or --force" in printed
-    lines, printed = run(*arguments, "--force", "--max-drop", "0.01", code=1)
+    model = export(height=50, width=70).model
+    bias = initializer(model, "network.decoder1.convblock.2.bias")
+    # Mask and colour of every pixel are off, by what only a comparison shows.
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.02, bias.name))
+    write_onnx(model, tmp_path / "worse.onnx")
+    arguments = on_ucf(tmp_path, ucf101, "worse")
+    lines, printed = run(*arguments, "--max-drop", "0.01", code=1)
     assert "FAILED: worse.onnx loses" in printed
     worst = lines[-1]["summary"]["artefacts"]["worse.onnx"]["worst_drop"]
     assert f"worst: {worst['sample']} at 0.5" in printed
-    assert any("forced: worse.onnx" in note for note in lines[0]["configuration"]["notes"])
-    run(*arguments, "--force", "--max-drop", "60", "--overwrite")
+    run(*arguments, "--max-drop", "60", "--overwrite")
 
 
 def test_a_flow_scale_other_than_the_protocols_is_refused(models, export, run, tmp_path):
     root = tmp_path / "snu"
-    for name, frame in zip(("000001", "000002", "000003"), three(4), strict=True):
+    for name, frame in zip(("000001", "000002", "000003"), three(4, (70, 90)), strict=True):
         picture(frame, root / "test" / "GOPRO_test" / "seq" / f"{name}.png")
     paths = " ".join(f"data/SNU-FILM/test/GOPRO_test/seq/00000{k}.png" for k in (1, 2, 3))
     (root / "test-hard.txt").write_text(f"{paths}\n")
     arguments = ("--weights", "demo", "--dataset", "snufilm-hard", "--root", root)
     _, printed = run("--model", models / "frames.onnx", *arguments, code=1)
     assert "measured at flow scale 0.8, the models have 1" in printed
-    write_onnx(export(height=50, width=70, flow_scale=0.8).model, tmp_path / "scaled.onnx")
+    scaled = export(height=80, width=100, io="float", flow_scale=0.8)  # Frames pad to 20.
+    write_onnx(scaled.model, tmp_path / "scaled.onnx")
     lines, _ = run("--model", tmp_path / "scaled.onnx", *arguments)
     found = lines[-1]["summary"]["artefacts"]["scaled.onnx"]
     assert db(found["against_reference"]["worst"]["psnr"]) > 60
@@ -352,11 +354,14 @@ def test_frames_that_the_artefact_cannot_take_are_an_error(models, run, tmp_path
     assert "frames.onnx cannot take sample seq/1: frames are 40x40" in printed
 
 
+GIVEN = ("--model", "m.onnx", "--weights", "demo")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "--model and --weights are needed"),
-        (["--model", "m.onnx", "--weights", "demo"], "--dataset and --root are needed"),
+        (GIVEN, "--dataset and --root are needed"),
         (
             ["--model", "m.onnx", "--weights", "demo", "--dataset", "ucf101", "--root", "nowhere"],
             "nowhere does not exist: UCF101 lies as",
@@ -366,6 +371,9 @@ def test_frames_that_the_artefact_cannot_take_are_an_error(models, run, tmp_path
              "--factor", "8"],
             "--factor is for --dataset folder",
         ),
+        ([*GIVEN, "--worst", "0"], "--worst is 0: use 1 or more"),
+        ([*GIVEN, "--threads", "0"], "--threads is 0: use 1 or more"),
+        ([*GIVEN, "--max-drop", "nan"], "--max-drop is nan: give a number of dB"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_said(run, arguments, message):
@@ -377,8 +385,18 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(
     models, ucf101, run, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(parity_run, "make", lambda *_: pytest.fail("measured"))
-    _, printed = run(*on_ucf(models, ucf101), output=tmp_path / "nowhere" / "p.jsonl", code=1)
-    assert "No such file or directory" in printed
+    nowhere = tmp_path / "nowhere"
+    _, printed = run(*on_ucf(models, ucf101), output=nowhere / "p.jsonl", code=1)
+    assert f"the folder {nowhere} does not exist, make it first" in printed
+    (tmp_path / "file").touch()
+    _, printed = run(*on_ucf(models, ucf101), "--pictures", tmp_path / "file", code=1)
+    assert "file" in printed
+
+
+def test_a_device_that_pytorch_has_not_is_said(models, ucf101, run):
+    _, printed = run(*on_ucf(models, ucf101), "--reference-device", "abacus", code=1)
+    assert "PyTorch cannot compute on 'abacus' here (" in printed
+    assert "give another --reference-device" in printed
 
 
 def test_models_of_one_name_or_two_kinds_are_refused(models, midpoint_model, ucf101, run, tmp_path):
@@ -399,9 +417,13 @@ def test_the_command_as_a_user_runs_it(models, ucf101, tmp_path):
     assert all(name in listed.stdout for name in PROTOCOLS)
 
 
-def test_other_weights_are_refused(models, midpoint_checkpoint, ucf101, run):
-    _, printed = run(*on_ucf(models, ucf101, weights=midpoint_checkpoint), code=1)
+def test_other_weights_are_refused_or_forced_and_noted(models, midpoint_checkpoint, ucf101, run):
+    arguments = (*on_ucf(models, ucf101, weights=midpoint_checkpoint), "--limit", "1")
+    lines, printed = run(*arguments, code=1)
+    assert lines == []
     assert "give what fits, or --force" in printed
+    lines, _ = run(*arguments, "--force")
+    assert any("forced: frames.onnx" in note for note in lines[0]["configuration"]["notes"])
 
 
 def line(sample, reference, made, against, kind="bytes", **metrics):
@@ -480,6 +502,7 @@ def test_the_table_shows_what_was_published_and_what_is_missing():
         **summarise(lines, {"m": "bytes"}, ["psnr", "ssim_3d"], 2),
         "damaged": ["x"],
         "published": published,
+        "wall_seconds": 12.34,
     }
     configuration = {
         "title": "UCF101",
@@ -488,6 +511,7 @@ def test_the_table_shows_what_was_published_and_what_is_missing():
         "notes": ["1 of the official 379 samples are here"],
     }
     printed = "\n".join(table(configuration, summary))
+    assert "UCF101, 1 samples in 12.3 s, weights w.pth (small)" in printed
     assert "published: 35.0 dB, ssim_2d 0.9 (somebody)" in printed
     assert "1 of the official 379" in printed
     assert "identical (a)" in printed

@@ -9,6 +9,7 @@ import zlib
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image
 
 from bench.report.__main__ import main, tables_as_markdown
 from bench.report.evidence import EvidenceError, read_evidence
@@ -157,7 +158,7 @@ def parity_lines(artefacts=None, *, dataset="ucf101", title="UCF101", pictures=(
         },
     }
     summary = {
-        "seconds": 0.8, "samples": 2, "damaged": [],
+        "samples": 2, "damaged": [],
         "artefacts": {one["name"]: result for one, result in artefacts},
         "published": None, "pictures": list(pictures), **changes,
     }  # fmt: skip
@@ -316,6 +317,23 @@ def test_notes_and_damaged_samples_are_not_swallowed(tmp_path):
     assert list(table.notes.values()) == [
         "UCF101: The size was forced.", "UCF101: 1 damaged, left out: 0007.",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "notes"),
+    [
+        (
+            {"wall_seconds": 81.6},
+            ["UCF101: all samples in 82 s, PyTorch, one artefact and metrics"],
+        ),
+        ({"wall_seconds": None}, []),  # Of a run that was resumed nobody knows.
+        ({"wall_seconds": 81.6, "official": 379}, []),
+        ({"wall_seconds": 81.6, "official": None}, []),
+    ],
+)
+def test_how_long_a_whole_data_set_takes_is_noted(tmp_path, changes, notes):
+    table = parity_table(evidence_of(tmp_path, parity_lines(**changes)))
+    assert list(table.notes.values()) == notes
 
 
 def test_a_time_step_is_named_where_there_are_several(tmp_path):
@@ -725,19 +743,31 @@ def page_of(folder, *records):
     return page(evidence, report_tables(evidence))
 
 
-@pytest.fixture
-def full(tmp_path):
+def full_records(folder):
     """Records that have data for every plot, and two pictures."""
     cases = [a_case(size=size) for size in ("256x448", "720x1280")]
-    pictures = [a_picture(tmp_path, sample=f"131{k}", number=k) for k in range(2)]
+    pictures = [a_picture(folder, sample=f"131{k}", number=k) for k in range(2)]
     return [a_latency_record(*cases), parity_lines(pictures=pictures)]
+
+
+@pytest.fixture
+def full(tmp_path):
+    """`full_records`, with their pictures in the test's folder."""
+    return full_records(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def full_page(tmp_path_factory):
+    """The page of `full`, drawn once."""
+    folder = tmp_path_factory.mktemp("full")
+    return page_of(folder, *full_records(folder))
 
 
 SIZE, QUALITY = "Latency over frame size", "UCF101: quality against speed"
 
 
-def test_every_plot_is_there_where_its_data_is(full, tmp_path):
-    found = Page(page_of(tmp_path, *full))
+def test_every_plot_is_there_where_its_data_is(full_page):
+    found = Page(full_page)
     assert found.headings == [
         "IFRNet: artefacts against PyTorch", "Quality and parity", "UCF101", "Latency", SIZE,
         "256x448", "720x1280", "Quality against speed", QUALITY,
@@ -746,6 +776,19 @@ def test_every_plot_is_there_where_its_data_is(full, tmp_path):
     assert [attrs["aria-label"] for tag, attrs in found.tags if attrs.get("role") == "img"] == [
         "UCF101", SIZE, "256x448", "720x1280", QUALITY,
     ]  # fmt: skip
+
+
+def test_cases_of_one_size_are_told_apart_by_their_variant(tmp_path):
+    from bench.report.plots import latency_plots
+    from bench.report.svg import run_styles
+
+    records = [
+        a_latency_record(a_case({"PyTorch eager (torch)": a_run((0.1,), variant=variant)}))
+        for variant in ("base", "small")
+    ]
+    evidence = evidence_of(tmp_path, *records, a_latency_record(a_case(size="64x80")))
+    titles = [plot.title for plot in latency_plots(evidence, run_styles(evidence))]
+    assert titles == ["256x448, base", "256x448, small", "64x80"]
 
 
 def test_a_plot_without_data_is_left_out_with_its_heading(full, tmp_path):
@@ -777,11 +820,10 @@ def test_identical_pictures_are_said_to_be_in_the_plot(tmp_path):
     assert ">identical</text>" in svg[0]
 
 
-def test_a_run_has_the_same_colour_in_every_plot(full, tmp_path):
-    text = page_of(tmp_path, *full)
-    assert set(re.findall(r"var\(--series-\d\)", text)) == {"var(--series-0)"}
-    assert set(re.findall(r"var\(--baseline-\d\)", text)) == {"var(--baseline-0)"}
-    colours = re.findall(r"--(series|baseline)-(\d):", text)
+def test_a_run_has_the_same_colour_in_every_plot(full_page):
+    assert set(re.findall(r"var\(--series-\d\)", full_page)) == {"var(--series-0)"}
+    assert set(re.findall(r"var\(--baseline-\d\)", full_page)) == {"var(--baseline-0)"}
+    colours = re.findall(r"--(series|baseline)-(\d):", full_page)
     from bench.report.svg import ARTEFACT_COLOURS, BASELINE_COLOURS
 
     # Once for light, once for dark.
@@ -791,31 +833,29 @@ def test_a_run_has_the_same_colour_in_every_plot(full, tmp_path):
         )
 
 
-def test_no_colour_of_matplotlib_is_left(full, tmp_path):
+def test_no_colour_of_matplotlib_is_left(full_page):
     """They would not follow the page into the dark."""
-    text = page_of(tmp_path, *full)
-    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+    for svg in re.findall(r"<svg.*?</svg>", full_page, re.DOTALL):
         assert not re.findall(r"#[0-9a-f]{6}", re.sub(r'"#[mp][0-9a-f]+"|url\([^)]*\)', "", svg))
 
 
-def test_the_page_loads_nothing(full, tmp_path):
-    text = page_of(tmp_path, *full)
-    assert "://" not in text
-    for tag, attrs in Page(text).tags:
+def test_the_page_loads_nothing(full_page):
+    assert "://" not in full_page
+    for tag, attrs in Page(full_page).tags:
         for name in ("src", "href", "xlink:href", "srcset", "poster", "data", "action"):
             assert re.match(r"#|data:", attrs.get(name) or "#"), (tag, attrs)
-    assert not re.search(r"@import|url\((?!#)", text)
+    assert not re.search(r"@import|url\((?!#)", full_page)
     # Those of matplotlib would be rules for the whole page.
-    assert [tag for tag, _ in Page(text).tags].count("style") == 1
+    assert [tag for tag, _ in Page(full_page).tags].count("style") == 1
     (policy,) = (
-        attrs["content"] for _, attrs in Page(text).tags
+        attrs["content"] for _, attrs in Page(full_page).tags
         if attrs.get("http-equiv") == "Content-Security-Policy"
     )  # fmt: skip
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
-def test_no_two_elements_have_one_id(full, tmp_path):
-    ids = [attrs["id"] for _, attrs in Page(page_of(tmp_path, *full)).tags if "id" in attrs]
+def test_no_two_elements_have_one_id(full_page):
+    ids = [attrs["id"] for _, attrs in Page(full_page).tags if "id" in attrs]
     assert len(set(ids)) == len(ids)
 
 
@@ -967,9 +1007,9 @@ def state_of(dom):
     return dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<html[^>]*>", dom)[0]))
 
 
-def test_the_script_runs_and_a_link_leads_to_a_picture(full, tmp_path):
+def test_the_script_runs_and_a_link_leads_to_a_picture(full_page, tmp_path):
     page = tmp_path / "page.html"
-    page.write_text(page_of(tmp_path, *full))
+    page.write_text(full_page)
     profile = tmp_path / "profile"
     assert state_of(browse(page, profile, "--dump-dom")) == {
         "ready": "2", "view": "1", "wipe": "50", "error": "1",
@@ -983,19 +1023,18 @@ def test_the_script_runs_and_a_link_leads_to_a_picture(full, tmp_path):
     assert re.search(r'id="error-pane"[^>]* hidden', dom)
 
 
-def test_a_link_that_asks_too_much_is_bounded(full, tmp_path):
+def test_a_link_that_asks_too_much_is_bounded(full_page, tmp_path):
     page = tmp_path / "page.html"
-    page.write_text(page_of(tmp_path, *full))
+    page.write_text(full_page)
     dom = browse(page, tmp_path / "profile", "--dump-dom", fragment="#view=99&wipe=nonsense")
     assert state_of(dom) == {"ready": "2", "view": "2", "wipe": "50", "error": "1"}
 
 
-def test_controls_work(full, tmp_path):
+def test_controls_work(full_page, tmp_path):
     """By keyboard and pointer as by their events: the page's own script has to notice."""
     page = tmp_path / "page.html"
-    text = page_of(tmp_path, *full)
     # The policy of the page allows no script but its own, so for this it has to go.
-    text = re.sub(r"<meta http-equiv[^>]*>", "", text)
+    text = re.sub(r"<meta http-equiv[^>]*>", "", full_page)
     drive = """<script>
 const addresses = [];
 const step = (act) => {
@@ -1050,15 +1089,14 @@ def test_a_page_without_pictures_is_ready(tmp_path):
 
 
 @pytest.mark.parametrize(("scheme", "paper"), [("1", (251, 250, 247)), ("0", (20, 23, 28))])
-def test_the_page_is_drawn_light_and_dark(full, tmp_path, scheme, paper):
-    image = pytest.importorskip("PIL.Image", reason="Pillow is in the extra bench")
+def test_the_page_is_drawn_light_and_dark(full_page, tmp_path, scheme, paper):
     page, shot = tmp_path / "page.html", tmp_path / "shot.png"
-    page.write_text(page_of(tmp_path, *full))
+    page.write_text(full_page)
     browse(
         page, tmp_path / "profile", f"--screenshot={shot}", "--window-size=900,1200",
         f"--blink-settings=preferredColorScheme={scheme}",
     )  # fmt: skip
-    with image.open(shot) as picture:
+    with Image.open(shot) as picture:
         pixels = picture.convert("RGB")
     assert pixels.getpixel((1, 1)) == paper
     assert len(pixels.getcolors(1 << 20)) > 100

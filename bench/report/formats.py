@@ -232,8 +232,15 @@ class Picture(TypedDict):
     error: str
 
 
-class Summary(TypedDict):
-    """The last line of a parity file that is complete."""
+class _Time(TypedDict, total=False):
+    wall_seconds: float | None
+
+
+class Summary(_Time):
+    """The last line of a parity file that is complete.
+
+    `wall_seconds` is null where a run was resumed, and missing in files of earlier versions.
+    """
 
     samples: int
     damaged: list[str]

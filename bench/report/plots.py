@@ -56,10 +56,14 @@ def latency_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
     by_case: dict[int, list[MeasuredRun]] = {}
     for one in measured_runs(evidence):
         by_case.setdefault(id(one.case), []).append(one)
+    cases = list(by_case.values())
+    titles = [case_name(runs[0], evidence) + _factor(runs[0].case["factor"]) for runs in cases]
     plots = []
-    for number, runs in enumerate(by_case.values()):
-        title = case_name(runs[0], evidence) + _factor(runs[0].case["factor"])
-        plots.append(Plot(title, _latency_strips(runs, styles, f"latency {number}"), ""))
+    for number, (title, runs) in enumerate(zip(titles, cases, strict=True)):
+        # The same size in two files: what they measured there tells them apart.
+        variants = dict.fromkeys(one.run["variant"] for one in runs if one.run["variant"])
+        named = ", ".join((title, *variants)) if titles.count(title) > 1 else title
+        plots.append(Plot(named, _latency_strips(runs, styles, f"latency {number}"), ""))
     return plots
 
 
@@ -144,7 +148,7 @@ def parity_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
                     )  # fmt: skip
                 if mean == beyond:
                     ax.text(beyond - 0.03 * span, row + 0.12, "identical", ha="right", va="center")
-            ax.set(xlim=(low - 0.06 * span, high + 0.18 * span), xlabel="dB")
+            ax.set(xlim=(low - 0.06 * span, high + 0.18 * span), xlabel="PSNR to PyTorch, dB")
             rows_only(ax, len(runs))
         caption = "Filled: mean. Hollow: the new frame that agrees least."
         plots.append(Plot(title, svg_of(figure, f"parity {number}"), caption))

@@ -57,6 +57,10 @@ def _parity_row(table: Table, one: ComparedRun, evidence: Evidence) -> dict[str,
     if damaged := summary["damaged"]:
         notes.append(f"{title}: {len(damaged)} damaged, left out: {', '.join(damaged)}.")
     of = "" if official in (None, summary["samples"]) else f" of {official}"
+    if official == summary["samples"] and (seconds := summary.get("wall_seconds")):
+        count = len(configuration["artefacts"])
+        what = "one artefact" if count == 1 else f"{count} artefacts"
+        notes.append(f"{title}: all samples in {seconds:.0f} s, PyTorch, {what} and metrics")
     drop = None if random else result["drop"]
     row = {
         "data set": table.marked(title, notes),
