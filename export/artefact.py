@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import onnx
 import onnxruntime
@@ -17,7 +17,7 @@ from export import graph
 from export.arguments import DEFAULT_SIZE
 from export.errors import ExportError
 from export.tuning import tuned_for_cpu
-from export.verify import Run, gate, gate_cases, onnx_run
+from export.verify import Run, gate, gate_cases, onnx_run, openvino_run
 from runtime import Interpolator
 from runtime.files import written_beside
 from runtime.machine import gpu_driver, installed_versions, processor_name
@@ -51,6 +51,9 @@ class Source(NamedTuple):
     reference_name: str
 
 
+ProcessorBackend = Literal["onnxruntime", "openvino"]
+
+
 class Checked(NamedTuple):
     """A model that passed the gate.
 
@@ -59,12 +62,14 @@ class Checked(NamedTuple):
         info: What it says about itself.
         gate: What the gate measured.
         onnx_sha256: Of the plain graph, before it was tuned for one kind of processor.
+        backend: What it was compared in, and what runs it by default.
     """
 
     model: ModelProto
     info: ModelInfo
     gate: GateReport
     onnx_sha256: str
+    backend: ProcessorBackend = "onnxruntime"
 
 
 def finished(
@@ -122,24 +127,31 @@ def source_from_model(model: ModelProto, info: ModelInfo, onnx_sha256: str) -> S
     )
 
 
-def checked_from_onnx(path: Path, *, tuned_for: TunedFor | None = None) -> Checked:
+def checked_from_onnx(
+    path: Path,
+    *,
+    tuned_for: TunedFor | None = None,
+    backend: ProcessorBackend = "onnxruntime",
+) -> Checked:
     """Reads an ONNX file of ours, tunes and gates it without PyTorch.
 
     Args:
         path: A file of `export.to_onnx`.
         tuned_for: See `default_tuning`, which is the default.
+        backend: What will run it.
 
     Raises:
         ExportError: If the file cannot be read, is not plain ONNX, or is tuned already.
         ModelError: If it carries no metadata of ours.
+        BackendError: If the backend is not installed.
         GateError: If the result differs from the file.
     """
     source = source_from_onnx(path)
     info = source.info
-    model, info = finished(source.model, info, tuned_for or default_tuning(info.precision))
+    model, info = finished(source.model, info, tuned_for or default_tuning(info.precision, backend))
     report = gate(
         source.reference,
-        {f"ONNX Runtime {onnxruntime.__version__}": onnx_run(model, info)},
+        dict([candidate(model, info, backend)]),
         gate_cases(
             [info.size or DEFAULT_SIZE],
             frames_per_call=info.frames_per_call,
@@ -148,16 +160,31 @@ def checked_from_onnx(path: Path, *, tuned_for: TunedFor | None = None) -> Check
         precision=info.precision,
         reference_name=source.reference_name,
     )
-    return Checked(model, info, report, source.onnx_sha256)
+    return Checked(model, info, report, source.onnx_sha256, backend)
 
 
-def default_tuning(precision: Precision) -> TunedFor:
-    """float32 is for processors; float16 is for GPUs, whose kernels want the plain graph."""
-    return "cpu" if precision == "fp32" else "any"
+def candidate(model: ModelProto, info: ModelInfo, backend: ProcessorBackend) -> tuple[str, Run]:
+    """The name of a backend with its version, and a model in it, for the gate.
+
+    Raises:
+        BackendError: If the backend is not installed.
+    """
+    if backend == "openvino":
+        run = openvino_run(model, info)
+        return f"OpenVINO {installed_versions().get('openvino', '')}".strip(), run
+    return f"ONNX Runtime {onnxruntime.__version__}", onnx_run(model, info)
+
+
+def default_tuning(precision: Precision, backend: ProcessorBackend = "onnxruntime") -> TunedFor:
+    """float32 is for processors; float16 is for GPUs, whose kernels want the plain graph.
+
+    So do OpenVINO's; see `runtime.backends.ov`.
+    """
+    return "cpu" if precision == "fp32" and backend == "onnxruntime" else "any"
 
 
 def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineManifest:
-    """Writes an ONNX artefact for ONNX Runtime and its manifest; opens it once to be sure.
+    """Writes an ONNX artefact and its manifest; opens it once to be sure.
 
     Args:
         checked: What passed the gate.
@@ -172,13 +199,13 @@ def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineMan
 
     def save(beside: Path) -> None:
         onnx.save(checked.model, beside)
-        Interpolator.open(beside, backend="onnxruntime").close()
+        Interpolator.open(beside, backend=checked.backend).close()
 
     return keep(
         path,
         save,
         started=started,
-        backend="onnxruntime",
+        backend=checked.backend,
         model=checked.info,
         onnx_sha256=checked.onnx_sha256,
         report=checked.gate,

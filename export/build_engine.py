@@ -43,14 +43,14 @@ def _build(args: argparse.Namespace) -> None:
 
 
 def _build_onnx(args: argparse.Namespace) -> None:
-    """An artefact for ONNX Runtime."""
+    """An artefact for processors."""
     if foreign := [name for name in _ENGINE_OPTIONS if getattr(args, name) is not None]:
         shown = ", ".join("--" + name.replace("_", "-") for name in foreign)
-        raise ExportError(f"{shown} came with --backend onnxruntime: TensorRT alone knows that")
+        raise ExportError(f"{shown} came with --backend {args.backend}: TensorRT alone knows that")
     sizes = args.size or [None]
     if len(sizes) > 1:
         raise ExportError(
-            f"{len(sizes)} sizes came with --backend onnxruntime: give one, or --dynamic"
+            f"{len(sizes)} sizes came with --backend {args.backend}: give one, or --dynamic"
         )
     options = graph_options(args, size=sizes[0])
     if args.onnx is not None:
@@ -70,7 +70,9 @@ def _build_onnx(args: argparse.Namespace) -> None:
     if args.onnx is not None:
         with Stages(1) as stages:
             stages.start("compare")
-            checked = checked_from_onnx(args.onnx, tuned_for=args.tuned_for)
+            checked = checked_from_onnx(
+                args.onnx, tuned_for=args.tuned_for, backend=args.backend
+            )
     else:
         from export.tracing import STAGES, checked_from_checkpoint  # needs PyTorch
         from export.wrapper import ExportOptions
@@ -81,7 +83,8 @@ def _build_onnx(args: argparse.Namespace) -> None:
                 args.weights,
                 wanted,
                 time_steps=args.time,
-                tuned_for=args.tuned_for or default_tuning(wanted.precision),
+                tuned_for=args.tuned_for or default_tuning(wanted.precision, args.backend),
+                backend=args.backend,
                 stages=stages,
             )
     manifest = write_artefact(checked, args.output, started=started)
@@ -91,7 +94,7 @@ def _build_onnx(args: argparse.Namespace) -> None:
 def _build_engines(args: argparse.Namespace) -> None:
     """One TensorRT engine for each size, or one for a range of sizes."""
     if args.tuned_for is not None:
-        raise ExportError("--tuned-for is for --backend onnxruntime: TensorRT uses --rewrite")
+        raise ExportError("--tuned-for is for processors: TensorRT uses --rewrite")
 
     # TensorRT is asked for by `target_at`, after the driver.
     from export.engine import Request, target_at, write_engine
@@ -270,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     parser.add_argument(
         "--backend",
-        choices=("tensorrt", "onnxruntime"),
+        choices=("tensorrt", "onnxruntime", "openvino"),
         default="tensorrt",
         help="what will run the artefact (default tensorrt)",
     )
@@ -278,8 +281,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--tuned-for",
         choices=get_args(TunedFor),
-        help="with --backend onnxruntime: cpu rewrites the graph for its CPU kernels (default "
-        "for fp32), any leaves it as exported (default for fp16, and better on CUDA)",
+        help="with onnxruntime and openvino: cpu rewrites the graph for the CPU kernels of ONNX "
+        "Runtime (its default for fp32), any leaves it as exported (default for OpenVINO and for "
+        "fp16, and better on CUDA)",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     _add_engine_arguments(parser.add_argument_group("with --backend tensorrt"))

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
 from export import graph
-from export.artefact import Checked, Source, finished
+from export.artefact import Checked, ProcessorBackend, Source, candidate, finished
 from export.errors import ExportError
 from export.stages import Stages
-from export.verify import Run, gate, gate_cases, images_for, onnx_run
+from export.verify import Run, gate, gate_cases, images_for
 from export.wrapper import (
     INPUTS,
     OUTPUT,
@@ -50,6 +49,7 @@ def checked_from_checkpoint(
     *,
     time_steps: TimeSteps | None = None,
     tuned_for: TunedFor = "any",
+    backend: ProcessorBackend = "onnxruntime",
     stages: Stages | None = None,
 ) -> Checked:
     """Loads, traces, rewrites, compares; writes nothing.
@@ -59,9 +59,11 @@ def checked_from_checkpoint(
         options: What to export.
         time_steps: What the weights know; by default what their file says, else what a trial shows.
         tuned_for: "cpu": rewritten for ONNX Runtime's CPU kernels before it is compared.
+        backend: What will run it, and what it is compared in.
         stages: Told about progress.
 
     Raises:
+        BackendError: If the backend is not installed.
         ExportError: If the weights cannot be loaded or the graph cannot be made as asked.
         GateError: If the result is too far from PyTorch.
     """
@@ -69,9 +71,9 @@ def checked_from_checkpoint(
     traced = _traced(weights, options, time_steps, stages)
     model, info = finished(traced.source.model, traced.source.info, tuned_for)
     stages.start(STAGES[3])
-    report = _compare_with_pytorch(model, info, traced, options)
+    report = _compare_with_pytorch(model, info, traced, options, backend)
     stages.finish()
-    return Checked(model, info, report, traced.source.onnx_sha256)
+    return Checked(model, info, report, traced.source.onnx_sha256, backend)
 
 
 def source_from_checkpoint(
@@ -174,14 +176,18 @@ def _describe(checkpoint: Checkpoint, options: ExportOptions, time_steps: TimeSt
 
 
 def _compare_with_pytorch(
-    model: ModelProto, info: ModelInfo, traced: _Traced, options: ExportOptions
+    model: ModelProto,
+    info: ModelInfo,
+    traced: _Traced,
+    options: ExportOptions,
+    backend: ProcessorBackend,
 ) -> GateReport:
-    """ONNX Runtime against PyTorch.
+    """A backend against PyTorch.
 
-    ONNX Runtime computes float16 graphs in float32 on a CPU, so its figure proves the graph and
+    On a CPU float16 graphs are computed in float32, so its figure proves the graph and
     its casts; what float16 itself costs is simulated in PyTorch and must pass too.
     """
-    candidates = {f"ONNX Runtime {onnxruntime.__version__}": onnx_run(model, info)}
+    candidates = dict([candidate(model, info, backend)])
     if info.precision == "fp16":
         rounded = wrap(rounding_to_fp16(traced.network), replace(options, precision="fp32"))
         candidates["float16 simulated in PyTorch"] = _pytorch_run(rounded, info)

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import ModelError
 from runtime.files import written_beside
+from runtime.machine import cache_folder
 from runtime.manifest import EngineManifest
 
 _MAGIC = b"ifrnet-timing-1\n"
@@ -21,9 +21,8 @@ _DIGEST = 32
 
 def default_timing_cache(version: str, gpu: str) -> Path:
     """Where the timing cache of one TensorRT and one kind of GPU lies."""
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{version}-{gpu}")
-    return Path(folder) / "ifrnet-deploy" / f"timing-{name}.cache"
+    return cache_folder() / f"timing-{name}.cache"
 
 
 def read_timing_cache(path: Path) -> tuple[bytes, str | None]:

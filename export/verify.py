@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.errors import GateError
-from runtime.backends.base import Backend
+from runtime.backends.base import NO_CACHE, Backend
 from runtime.frames import to_planes
+from runtime.machine import available_processors
 from runtime.manifest import GateReport, ModelInfo, Precision, TimeSteps
 
 REQUIRED_DB: dict[Precision, float] = {"fp32": 80.0, "fp16": 50.0}
@@ -106,13 +108,7 @@ def onnx_run(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> R
     Raises:
         GateError: From the returned function, if the bytes are not.
     """
-    tap = None
-    if info.io == "frames":
-        model = _copy(model)
-        (tap,) = (node.input[0] for node in model.graph.node if node.op_type == "Round")
-        model.graph.output.append(
-            onnx.helper.make_tensor_value_info(tap, onnx.TensorProto.FLOAT, None)
-        )
+    model, tap = _tapped(model, info)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if not optimised:
@@ -121,6 +117,51 @@ def onnx_run(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> R
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+    return _run_of_graph(info, tap, lambda names, feed: session.run(names, feed))
+
+
+def openvino_run(model: ModelProto, info: ModelInfo) -> Run:
+    """An ONNX model in OpenVINO, compiled as the runtime does it; the rest as `onnx_run`.
+
+    Raises:
+        BackendError: If OpenVINO is not installed.
+        GateError: From the returned function, if the bytes are not the rounded picture.
+    """
+    from runtime.backends.ov import compiled_model, import_openvino
+
+    model, tap = _tapped(model, info)
+    request = compiled_model(
+        import_openvino(),
+        model.SerializeToString(),
+        precision="fp32",
+        streams=1,
+        threads=available_processors(),
+        cache=NO_CACHE,
+    ).create_infer_request()
+
+    def compute(names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        request.infer(feed)
+        return [request.get_tensor(name).data.copy() for name in names]
+
+    return _run_of_graph(info, tap, compute)
+
+
+def _tapped(model: ModelProto, info: ModelInfo) -> tuple[ModelProto, str | None]:
+    """With frame I/O a copy that gives the picture before it is rounded too, and its name."""
+    if info.io == "float":
+        return model, None
+    model = _copy(model)
+    (tap,) = (node.input[0] for node in model.graph.node if node.op_type == "Round")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(tap, onnx.TensorProto.FLOAT, None))
+    return model, tap
+
+
+def _run_of_graph(
+    info: ModelInfo,
+    tap: str | None,
+    compute: Callable[[list[str], dict[str, NDArray[Any]]], list[NDArray[Any]]],
+) -> Run:
+    """A run by what gives the named outputs of a graph, tapped where it makes bytes."""
 
     def run(
         frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
@@ -128,9 +169,9 @@ def onnx_run(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> R
         img0, img1 = images_for(info, frame0, frame1)
         feed = {"img0": img0, "img1": img1, "timestep": timestep}
         if tap is None:
-            planes: NDArray[np.float32] = session.run(["imgt"], feed)[0]
+            planes: NDArray[np.float32] = compute(["imgt"], feed)[0]
             return planes
-        frames, picture = session.run(["imgt", tap], feed)
+        frames, picture = compute(["imgt", tap], feed)
         if not np.array_equal(frames, np.rint(picture).transpose(0, 2, 3, 1)):
             raise GateError("the graph's bytes are not its picture rounded to nearest")
         scaled: NDArray[np.float32] = picture / np.float32(255)

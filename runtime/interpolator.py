@@ -12,7 +12,14 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import Backend, BackendName, Image, OpenOptions, open_backend
+from runtime.backends.base import (
+    Backend,
+    BackendName,
+    Image,
+    InferencePrecision,
+    OpenOptions,
+    open_backend,
+)
 from runtime.device_arrays import DeviceFrame, device_view
 from runtime.errors import FrameError
 from runtime.frames import (
@@ -70,25 +77,37 @@ class Interpolator:
         threads: int | None = None,
         streams: int | None = None,
         cuda_graph: bool | None = None,
+        precision: InferencePrecision | None = None,
+        cache: str | Path | None = None,
     ) -> Interpolator:
         """Loads a model.
 
         Args:
             model: An artefact of `export.build_engine`, or an ONNX file of `export.to_onnx`.
-            backend: What runs it; by default what the file's suffix means.
+            backend: "onnxruntime", "openvino" or "tensorrt". By default engines run in TensorRT,
+                and ONNX files on a processor in the backend that their manifest names; without a
+                manifest in OpenVINO where it is installed, else in ONNX Runtime. `backend` of
+                what is returned says which it is.
             device: "cpu" (default for ONNX files; "cuda" with onnxruntime-gpu), "cuda" (default
                 for TensorRT engines) or "cuda:N". Never replaced by another.
             threads: Processors to use; by default all that this process may use.
-            streams: TensorRT: inferences that run at the same time on the GPU, each with working
-                memory of its own; default 1.
+            streams: TensorRT and OpenVINO: inferences that run at the same time, each with
+                working memory of its own; default 1, which is the shortest time for one pair.
+                On a processor they share `threads`.
             cuda_graph: TensorRT: replay recorded launches where the size is fixed; default True.
+            precision: OpenVINO: what convolutions are computed in, "fp32" (default), "bf16" or
+                "fp16"; refused where the processor has no such arithmetic. Coordinates, flow,
+                sampling, mean and blend are float32 in any case.
+            cache: OpenVINO: folder in which the compiled model is kept, by which it opens sooner
+                the next time; "none" for none. Default: `~/.cache/ifrnet-deploy/openvino`.
 
         Raises:
             ModelError: If the file is missing, damaged, not one of ours, or was built for
                 another machine.
             BackendError: If the backend or the device is not available.
         """
-        options = OpenOptions(device, threads, streams, cuda_graph)
+        kept = None if cache is None else str(cache)
+        options = OpenOptions(device, threads, streams, cuda_graph, precision, kept)
         return cls(open_backend(model, options, backend=backend))
 
     @property
@@ -196,7 +215,8 @@ class Interpolator:
     def stream(self, frames: Iterable[Frame], *, factor: int = 2) -> Iterator[Frame]:
         """Multiplies the frame rate of a stream, lazily, in bounded memory.
 
-        On a processor two frames are held at a time. On a GPU the next frames are read, and sent
+        On a processor two frames are held at a time. On a GPU, and with several `streams`, the
+        next frames are read, and sent
         up, while earlier ones are computed: up to two pairs ahead, and one more for each stream;
         where every frame must come out as soon as its successor is there, call `interpolate`.
 

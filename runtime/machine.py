@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
+import math
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +85,50 @@ def processor_name() -> str:
 
 
 def available_processors() -> int:
-    """Processors that this process may use, which in a container is not the whole machine."""
+    """Processors that this process may use, which in a container is not the whole machine.
+
+    The set that it may run on, or the share of time that its control groups grant if that is
+    less (`docker run --cpus`), rounded up.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, min([count, *(math.ceil(share) for share in _granted_processors())]))
+
+
+def _granted_processors(
+    groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> Iterator[float]:
+    """The processors that each control group above this process grants, where it limits them."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # In a container the group is often named as the host sees it, and lies at the root.
+        root = groups / controllers if controllers else groups
+        below = root / name.lstrip("/")
+        for folder in dict.fromkeys((below, *below.parents)):
+            if folder == root or root in folder.parents:
+                yield from _quota(folder)
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    """Of version 2, or of version 1; nothing where there is no limit."""
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = (folder / "cpu.max").read_text().split()
+        yield int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota = (folder / "cpu.cfs_quota_us").read_text()
+        if int(quota) > 0:
+            yield int(quota) / int((folder / "cpu.cfs_period_us").read_text())
+
+
+def cache_folder() -> Path:
+    """Where what is expensive to make is kept for the next time."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "ifrnet-deploy"

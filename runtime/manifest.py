@@ -217,7 +217,8 @@ class EngineManifest:
 
     Attributes:
         model: The artefact's self-description.
-        backend: The backend that runs it ("onnxruntime" or "tensorrt").
+        backend: The backend that it was compared with, and that runs it by default
+            ("onnxruntime", "openvino" or "tensorrt").
         artefact_sha256: Hash of the artefact itself.
         onnx_sha256: Hash of the ONNX file that it was built from.
         versions: Versions of what built and checked it.
@@ -283,6 +284,18 @@ class EngineManifest:
 def manifest_path(artefact: Path) -> Path:
     """Where the manifest of an artefact lies: model.onnx -> model.onnx.json."""
     return artefact.with_name(artefact.name + ".json")
+
+
+def backend_in_manifest(artefact: Path) -> str | None:
+    """The backend that the manifest beside a file names; None without one that can be read.
+
+    Nothing is checked: whoever opens the file reads the manifest in full.
+    """
+    try:
+        named = json.loads(manifest_path(artefact).read_text())["backend"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return named if isinstance(named, str) else None
 
 
 def file_sha256(path: Path) -> str:

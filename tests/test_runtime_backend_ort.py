@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from runtime import BackendError, Interpolator, ModelError
-from runtime.backends.external_data import has_external_data
+from runtime.backends.onnx_file import has_external_data
 from runtime.manifest import manifest_path
 
 

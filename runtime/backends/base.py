@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,19 +16,20 @@ from numpy.typing import NDArray
 
 from runtime.device_arrays import DeviceFrame, DeviceView
 from runtime.errors import BackendError, ModelError
-from runtime.manifest import ModelInfo
+from runtime.manifest import ModelInfo, backend_in_manifest
 
-BackendName = Literal["onnxruntime", "tensorrt"]
+BackendName = Literal["onnxruntime", "openvino", "tensorrt"]
+InferencePrecision = Literal["fp32", "bf16", "fp16"]
+"""What convolutions are computed in, whatever the model's own precision is."""
+
+NO_CACHE = "none"
 
 _MODULES: dict[str, str] = {
     "onnxruntime": "runtime.backends.ort",
+    "openvino": "runtime.backends.ov",
     "tensorrt": "runtime.backends.trt",
 }
-_BY_SUFFIX: dict[str, str] = {
-    ".onnx": "onnxruntime",
-    ".engine": "tensorrt",
-    ".plan": "tensorrt",
-}
+_SUFFIXES = (".onnx", ".engine", ".plan")
 
 Image = Any
 """One image where the backend computes: an array on the host, or an object of the backend's."""
@@ -161,14 +163,18 @@ class OpenOptions:
     Attributes:
         device: "cpu", "cuda" or "cuda:N".
         threads: Processors to use.
-        streams: Inferences at the same time on one GPU.
+        streams: Inferences at the same time.
         cuda_graph: Replay recorded launches.
+        precision: What convolutions are computed in.
+        cache: Folder of compiled models; "none": none is read or written.
     """
 
     device: str | None = None
     threads: int | None = None
     streams: int | None = None
     cuda_graph: bool | None = None
+    precision: InferencePrecision | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         if self.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
@@ -177,6 +183,11 @@ class OpenOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BackendError(f"{name} is {value}: use 1 or more, or None for {meaning}")
+        if self.precision not in (None, *get_args(InferencePrecision)):
+            raise BackendError(
+                f"precision {self.precision!r} is unknown: use one of "
+                f"{', '.join(get_args(InferencePrecision))}"
+            )
 
     def cuda_device(self) -> int | None:
         """Index of the GPU; None for a processor."""
@@ -197,7 +208,7 @@ class OpenOptions:
 def open_backend(
     model: str | Path, options: OpenOptions, *, backend: BackendName | None = None
 ) -> Backend:
-    """Loads `model` with the backend that is named or, without a name, that its suffix means.
+    """Loads `model` with the backend that is named or, without a name, with `default_backend`.
 
     Raises:
         ModelError: If the file is missing, damaged, or its suffix means nothing.
@@ -213,12 +224,37 @@ def open_backend(
         raise BackendError(
             f"backend {backend!r} is unknown: use one of {', '.join(get_args(BackendName))}"
         )
-    name = backend or _BY_SUFFIX.get(path.suffix.lower())
-    if name is None:
-        raise ModelError(
-            f"{path.name} has no known suffix: expected {', '.join(_BY_SUFFIX)}, "
-            "or name the backend"
-        )
+    name = backend or default_backend(path, options)
     module = importlib.import_module(_MODULES[name])
     opened: Backend = module.open_model(path, options)
     return opened
+
+
+def default_backend(path: Path, options: OpenOptions) -> BackendName:
+    """What runs a file where nobody says it.
+
+    Engines: TensorRT. ONNX files: on a GPU ONNX Runtime; on a processor the backend that the
+    manifest beside the file names, which is the one that it was compared with; without a
+    manifest OpenVINO where it is installed, else ONNX Runtime.
+
+    Raises:
+        ModelError: If the suffix means nothing.
+        BackendError: If the manifest names a backend that is unknown.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ModelError(
+            f"{path.name} has no known suffix: expected {', '.join(_SUFFIXES)}, "
+            "or name the backend"
+        )
+    if suffix != ".onnx":
+        return "tensorrt"
+    if (options.device or "cpu") != "cpu":
+        return "onnxruntime"
+    named = backend_in_manifest(path)
+    if named is None:
+        return "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
+    for known in get_args(BackendName):
+        if named == known:
+            return known  # type: ignore[no-any-return]  # get_args knows no types.
+    raise BackendError(f"the manifest of {path} names {named}, which is unknown: name the backend")

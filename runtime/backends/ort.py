@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import HostBackend, OpenOptions
-from runtime.backends.external_data import has_external_data
+from runtime.backends.onnx_file import Port, check_ports, read_onnx
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_processors
-from runtime.manifest import EngineManifest, ModelInfo, manifest_path
+from runtime.manifest import ModelInfo
 
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_KINDS: dict[str, str] = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxRuntimeBackend(HostBackend):
@@ -48,15 +50,13 @@ class OnnxRuntimeBackend(HostBackend):
 def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend:
     """Loads an ONNX file of ours, by default on the processor.
 
-    A manifest beside the file must be the file's own. A file that names others for its weights
-    is refused: it could read anything on this machine.
-
     Raises:
-        ModelError: If the file is damaged or not one of ours.
+        ModelError: If the file is damaged or not one of ours; see `read_onnx`.
         BackendError: If ONNX Runtime or the provider for `device` is not available.
     """
-    for name in ("streams", "cuda_graph"):
-        options.refuse(name, "belongs to TensorRT engines: leave it out")
+    options.refuse("cuda_graph", "belongs to TensorRT engines: leave it out")
+    for name in ("streams", "precision", "cache"):
+        options.refuse(name, "is not for ONNX Runtime: leave it out, or use backend='openvino'")
     device = options.device or "cpu"
     kind, _, index = device.partition(":")
     ort = _import_onnxruntime()
@@ -67,15 +67,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend:
             f"{', '.join(ort.get_available_providers())}: pip uninstall onnxruntime, then "
             "pip install ifrnet-deploy[gpu], or use device='cpu'"
         )
-    if manifest_path(path).exists():
-        EngineManifest.read(path)
-    content = path.read_bytes()
-    try:
-        external = has_external_data(content)
-    except ValueError as error:
-        raise ModelError(f"{path} cannot be read as ONNX ({error}): export it again") from error
-    if external:
-        raise ModelError(f"{path} names other files for its weights: a model of ours is one file")
+    content, info = read_onnx(path)
     try:
         chosen = (provider, {"device_id": index}) if index else provider
         session = ort.InferenceSession(
@@ -91,8 +83,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend:
             f"{provider} did not start and ONNX Runtime fell back to "
             f"{session.get_providers()[0]}: see python -m runtime.doctor, or use device='cpu'"
         )
-    info = ModelInfo.from_properties(session.get_modelmeta().custom_metadata_map, source=str(path))
-    _check_interface(session, info, path)
+    check_ports(dict(_ports(session)), info, path)
     return OnnxRuntimeBackend(session, info, device=device)
 
 
@@ -117,28 +108,11 @@ def _session_options(ort: Any, threads: int | None) -> Any:
     return options
 
 
-def _check_interface(session: Any, info: ModelInfo, path: Path) -> None:
-    """The graph must have the inputs and the output that its metadata promises."""
-    sample = "tensor(uint8)" if info.io == "frames" else "tensor(float)"
-    expected = {"img0": sample, "img1": sample, "timestep": "tensor(float)", "imgt": sample}
-    found = {port.name: port.type for port in (*session.get_inputs(), *session.get_outputs())}
-    if found != expected:
-        raise ModelError(f"{path} has {found}, its metadata promises {expected}: export it again")
-    height, width = info.size or (None, None)
-    image = (height, width, 3) if info.io == "frames" else (3, height, width)
-    promised = {
-        "img0": (info.pairs_per_call, *image),
-        "img1": (info.pairs_per_call, *image),
-        "timestep": (info.frames_per_call, 1, 1, 1),
-    }
-    for port in session.get_inputs():
-        wanted, shape = promised[port.name], tuple(port.shape)
-        fits = (w is None or w == s for w, s in zip(wanted, shape, strict=False))
-        if len(shape) != len(wanted) or not all(fits):
-            raise ModelError(
-                f"{path} has {port.name} of shape {shape}, its metadata promises {wanted}: "
-                "export it again"
-            )
+def _ports(session: Any) -> Iterator[tuple[str, Port]]:
+    for port in (*session.get_inputs(), *session.get_outputs()):
+        # A free axis has a name, or none at all.
+        shape = (n if isinstance(n, int) else None for n in port.shape)
+        yield port.name, Port(_KINDS.get(port.type, port.type), tuple(shape))
 
 
 def _first_line(error: Exception) -> str:

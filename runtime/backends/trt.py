@@ -401,7 +401,8 @@ def open_model(path: Path, options: OpenOptions) -> TensorRTBackend:
             for another TensorRT or another GPU.
         BackendError: If TensorRT, cuda-python or a GPU is missing.
     """
-    options.refuse("threads", "is for processors: leave it out with a TensorRT engine")
+    for name in ("threads", "precision", "cache"):
+        options.refuse(name, "is for processors: leave it out with a TensorRT engine")
     device = options.cuda_device()
     if device is None:
         raise BackendError(f"{path.name} is a TensorRT engine: use device='cuda'")

@@ -1,0 +1,211 @@
+"""Keeps the float32 chain of a graph float32 where OpenVINO computes in bfloat16 or float16.
+
+Casts of an ONNX file do not survive there: OpenVINO makes one type of all floats first, and then
+gives its lower precision to every node but those behind the last convolution. Coordinates of the
+inner levels would be bfloat16 (simulated in PyTorch: 53.9 dB instead of 61.5 at 448x256). A node
+keeps its type if it carries a mark, which OpenVINO's own passes set (RoPE of language models does
+the same). Two things about it are not obvious:
+
+- Python cannot set it on a node, but a file in OpenVINO's own format can carry it; "precise" is
+  what it is called there in all versions.
+- It goes when a pass puts another node in the place of its own. So what is known to be replaced is
+  replaced here first: Interpolate by its older version, which the processor's plugin wants, two
+  sums with constants in a row by one, means of one axis after the other by one, a difference by a
+  sum, a division by a product. A test looks for the marks in what the plugin made of the graph.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from runtime.errors import BackendError
+
+_CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
+_NEVER = frozenset({*_CONVOLUTIONS, "Constant", "Parameter", "Result"})
+
+
+def with_float32_marks(openvino: Any, core: Any, model: Any) -> Any:
+    """A copy of an openvino.Model whose float32 chain keeps its type.
+
+    That chain is what makes coordinates and the result: everything between them and the
+    convolutions before, and what comes before the first convolution.
+
+    Args:
+        openvino: The module.
+        core: An openvino.Core.
+        model: As read from an ONNX file; changed.
+
+    Raises:
+        BackendError: If a mark was lost on the way.
+    """
+    for replace in (_older_interpolation, _sums_at_once, _means_at_once, _sums_and_products):
+        replace(openvino, model)
+    chain = float32_chain(model)
+    for number, node in enumerate(model.get_ordered_ops()):
+        # Names of nodes that the frontend made itself come more than once.
+        node.set_friendly_name(f"{number}:{node.get_friendly_name()}")
+    names = {node.get_friendly_name() for node in chain}
+    with tempfile.TemporaryDirectory() as folder:
+        xml, weights = Path(folder) / "model.xml", Path(folder) / "model.bin"
+        openvino.serialize(model, str(xml), str(weights))
+        tree = ElementTree.parse(xml)
+        for layer in tree.iterfind("layers/layer"):
+            if layer.get("name") in names:
+                _mark(layer)
+        # Read whole, so that nothing of it lies in the folder any more.
+        content = np.fromfile(weights, np.uint8)
+        marked = core.read_model(ElementTree.tostring(tree.getroot()), openvino.Tensor(content))
+    kept = {node.get_friendly_name() for node in marked.get_ops() if is_marked(node)}
+    if kept != names:
+        raise BackendError(
+            f"OpenVINO {openvino.get_version()} kept {len(kept)} of {len(names)} marks of float32: "
+            "leave precision out"
+        )
+    return marked
+
+
+def float32_chain(model: Any) -> list[Any]:
+    """The nodes that must stay float32."""
+    ordered = model.get_ordered_ops()
+    behind: set[str] = set()  # Of a convolution.
+    for node in ordered:
+        if node.get_type_name() in _CONVOLUTIONS or any(
+            parent.get_name() in behind for parent in _parents(node)
+        ):
+            behind.add(node.get_name())
+    wanted: set[str] = set()
+    for node in reversed(ordered):
+        kind = node.get_type_name()
+        if kind == "Result" or node.get_name() in wanted:
+            asked = list(_parents(node))
+        elif kind == "GridSample":
+            wanted.add(node.get_name())
+            # Where to sample; what is sampled is rounded as a convolution's result may be.
+            asked = [node.input_value(1).get_node()]
+        else:
+            asked = []
+        wanted |= {one.get_name() for one in asked if one.get_type_name() not in _CONVOLUTIONS}
+    return [
+        node
+        for node in ordered
+        if node.get_type_name() not in _NEVER
+        and (node.get_name() in wanted or node.get_name() not in behind)
+    ]
+
+
+def is_marked(node: Any) -> bool:
+    """Whether a node carries the mark, under the name of this version."""
+    return any(
+        key.startswith(("precise", "DisablePrecisionConversion")) for key in node.get_rt_info()
+    )
+
+
+def _parents(node: Any) -> Iterator[Any]:
+    for value in node.input_values():
+        yield value.get_node()
+
+
+def _mark(layer: ElementTree.Element) -> None:
+    info = layer.find("rt_info")
+    if info is None:
+        info = ElementTree.Element("rt_info")
+        layer.insert(0 if layer.find("data") is None else 1, info)
+    ElementTree.SubElement(info, "attribute", name="precise", version="0")
+
+
+def _older_interpolation(openvino: Any, model: Any) -> None:
+    """Interpolate of opset 11 -> opset 4, which says the same of two axes."""
+    for node in model.get_ordered_ops():
+        info = node.get_type_info()
+        if (info.name, info.version_id) != ("Interpolate", "opset11"):
+            continue
+        said = node.get_attributes()
+        image, target, *axes = node.input_values()
+        by_size = said["shape_calculation_mode"] == "sizes"
+        count = len(target.get_node().data) if hasattr(target.get_node(), "data") else 2
+        constant = openvino.opset10.constant
+        sizes = target if by_size else constant(np.ones(count, np.int64)).output(0)
+        scales = constant(np.ones(count, np.float32)).output(0) if by_size else target
+        made = openvino.opset10.interpolate(
+            image,
+            sizes,
+            scales,
+            said["mode"],
+            said["shape_calculation_mode"],
+            said["pads_begin"],
+            said["pads_end"],
+            said["coordinate_transformation_mode"],
+            said["nearest_mode"],
+            said["antialias"],
+            said["cube_coeff"],
+            *axes,
+        )
+        made.set_friendly_name(node.get_friendly_name())
+        openvino.utils.replace_node(node, made)
+
+
+def _sums_at_once(openvino: Any, model: Any) -> None:
+    """x + a + b with constants a and b -> x + (a + b), which OpenVINO does too."""
+    for node in model.get_ordered_ops():
+        inner, outer = _constant_of_sum(node), None
+        if inner is None:
+            continue
+        rest, value = inner
+        below = rest.get_node()
+        if len(rest.get_target_inputs()) == 1:
+            outer = _constant_of_sum(below)
+        if outer is None:
+            continue
+        total = openvino.opset1.constant(outer[1] + value)
+        made = openvino.opset1.add(outer[0], total)
+        made.set_friendly_name(node.get_friendly_name())
+        openvino.utils.replace_node(node, made)
+
+
+def _means_at_once(openvino: Any, model: Any) -> None:
+    """The mean of the mean over other axes -> one mean over all of them."""
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "ReduceMean":
+            continue
+        source, axes = (value.get_node() for value in node.input_values())
+        if source.get_type_name() != "ReduceMean" or len(source.output(0).get_target_inputs()) > 1:
+            continue
+        image, more = source.input_values()
+        both = np.concatenate([np.ravel(axes.data), np.ravel(more.get_node().data)])
+        made = openvino.opset1.reduce_mean(image, np.sort(both), True)
+        made.set_friendly_name(node.get_friendly_name())
+        openvino.utils.replace_node(node, made)
+
+
+def _sums_and_products(openvino: Any, model: Any) -> None:
+    """x - y -> x + -1 * y, and x / constant -> x * (1 / constant), of float32."""
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind not in ("Subtract", "Divide") or node.get_element_type() != openvino.Type.f32:
+            continue
+        x, y = node.input_values()
+        if kind == "Subtract":
+            made = openvino.opset1.add(x, openvino.opset1.multiply(y, np.float32(-1)))
+        elif y.get_node().get_type_name() == "Constant":
+            made = openvino.opset1.multiply(x, 1 / y.get_node().data)
+        else:
+            continue
+        made.set_friendly_name(node.get_friendly_name())
+        openvino.utils.replace_node(node, made)
+
+
+def _constant_of_sum(node: Any) -> tuple[Any, Any] | None:
+    """(the other summand, the constant) of a sum with one constant."""
+    if node.get_type_name() != "Add":
+        return None
+    first, second = node.input_values()
+    for value, other in ((second, first), (first, second)):
+        if value.get_node().get_type_name() == "Constant":
+            return other, value.get_node().data
+    return None
