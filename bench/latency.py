@@ -24,6 +24,7 @@ from bench.latency_runs import (
 from bench.latency_text import case_lines
 from bench.latency_torch import Formulation, PyTorchRun, pytorch_runs
 from bench.protocols import LATENCY_SETS
+from runtime.backends.base import InferencePrecision
 from runtime.cli import command_parser, parse_size, run_command
 from runtime.frames import MINIMUM_SIDE
 from runtime.machine import available_processors
@@ -47,6 +48,8 @@ def _measure(args: argparse.Namespace) -> None:
         threads=threads,
         streams=args.streams or (1,),
         cuda_graphs=(True, False) if args.no_cuda_graph else (True,),
+        backends=args.backend or (None,),
+        precision=args.inference_precision,
     )
     baselines: list[PyTorchRun] = []
     if args.compare:
@@ -68,7 +71,8 @@ def _measure(args: argparse.Namespace) -> None:
         samples=args.samples,
         seconds=args.seconds,
         cold=not args.no_cold,
-        stream_frames=args.stream_frames or (STREAM_FRAMES if _engines(args) else None),
+        stream_frames=args.stream_frames
+        or (STREAM_FRAMES if _engines(args) or args.streams else None),
         profile=args.profile,
         threads=threads,
     )
@@ -97,8 +101,8 @@ def _check_arguments(args: argparse.Namespace) -> None:
         )
     if args.dataset and args.factor is not None:
         raise MeasurementError("a data set has a factor of its own: leave --factor, or give --size")
-    if (args.streams or args.no_cuda_graph) and not _engines(args):
-        raise MeasurementError("--streams and --no-cuda-graph are for TensorRT engines: leave them")
+    if args.no_cuda_graph and not _engines(args):
+        raise MeasurementError("--no-cuda-graph is for TensorRT engines: leave it out")
     least = {"factor": 2, "samples": 1, "seconds": 0, "threads": 1, "stream_frames": 2}
     for name, low in least.items():
         value = getattr(args, name)
@@ -207,9 +211,24 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--device", metavar="NAME", help="cpu, cuda or cuda:N (default: the backend's own)"
     )
+    parser.add_argument(
+        "--backend",
+        nargs="+",
+        choices=("onnxruntime", "openvino"),
+        help="of ONNX files: each is a run (default: as the runtime chooses)",
+    )
+    parser.add_argument(
+        "--inference-precision",
+        choices=get_args(InferencePrecision),
+        help="OpenVINO: what convolutions are computed in (default fp32)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
     parser.add_argument(
-        "--streams", type=int, nargs="+", metavar="N", help="engines: each number is a run"
+        "--streams",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="engines and OpenVINO: each number is a run",
     )
     parser.add_argument(
         "--no-cuda-graph", action="store_true", help="engines: measure them without one too"

@@ -216,6 +216,8 @@ def _profiles(opened: Mapping[str, _Opened], clip: Clip, threads: int) -> Layers
         img0, img1, timestep = _call_inputs(vfi.info, clip)
         if isinstance(backend, TensorRTBackend):
             layers[run.file] = backend.profile_layers(img0, img1, timestep, _PROFILED["engine"])
+        elif not vfi.backend.startswith("onnxruntime"):
+            print(f"{run.file} runs on {vfi.backend}: --profile is for engines and ONNX Runtime")
         elif run.on_gpu:
             # What ONNX Runtime notes there is when a kernel was queued, not how long it ran.
             print(f"{run.file} runs on {vfi.backend}: --profile is for engines and processors")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from bench.protocols import LATENCY_SETS, PROTOCOLS
 from runtime import Interpolator
-from runtime.backends.base import Backend, HostBackend, OpenOptions, open_backend
+from runtime.backends.base import (
+    Backend,
+    BackendName,
+    HostBackend,
+    InferencePrecision,
+    OpenOptions,
+    open_backend,
+)
 from runtime.backends.trt import TensorRTBackend
 from runtime.frames import padding
 from runtime.manifest import ModelInfo, file_sha256
@@ -113,7 +120,8 @@ class ArtefactRun:
         model: What it says about itself.
         on_gpu: See `Run`.
         limits: Least and greatest (height, width) of an engine whose size is free.
-        lanes: "streams" and "cuda_graph" of an engine, as it really runs; else empty.
+        lanes: "streams" and "cuda_graph" as it really runs, where there is a choice.
+        backend: What runs it, as was asked for; None: the default.
     """
 
     name: str
@@ -124,6 +132,7 @@ class ArtefactRun:
     on_gpu: bool
     limits: tuple[Size, Size] | None
     lanes: dict[str, Any]
+    backend: BackendName | None = None
     kind: Literal["artefact", "pytorch"] = "artefact"
 
     @property
@@ -159,7 +168,7 @@ class ArtefactRun:
     def open(self, case: Case) -> Backend:
         """See `Run`."""
         del case
-        return open_backend(self.path, self.options)
+        return open_backend(self.path, self.options, backend=self.backend)
 
     def record(self) -> dict[str, Any]:
         """See `Run`."""
@@ -183,6 +192,7 @@ class ArtefactRun:
         return {
             "model": str(self.path.resolve()),
             "options": vars(self.options),
+            "backend": self.backend,
             "size": case.size,
             "factor": case.factor,
         }
@@ -195,16 +205,20 @@ def artefact_runs(
     threads: int,
     streams: Sequence[int] = (1,),
     cuda_graphs: Sequence[bool] = (True,),
+    backends: Sequence[BackendName | None] = (None,),
+    precision: InferencePrecision | None = None,
 ) -> list[ArtefactRun]:
     """Every run of these files, each opened once and closed again.
 
     Args:
         paths: Artefacts; one that is named twice is measured once.
         device: As of `Interpolator.open`.
-        threads: For ONNX Runtime.
-        streams: Of engines; each number is a run.
+        threads: Of processors.
+        streams: Of engines and of OpenVINO; each number is a run.
         cuda_graphs: Of engines; each is a run. One whose size is free has none, whatever was
             asked for.
+        backends: Of ONNX files; each is a run, None the default.
+        precision: As of `Interpolator.open`.
 
     Raises:
         ModelError: If a file cannot be loaded.
@@ -212,24 +226,39 @@ def artefact_runs(
     """
     found: dict[tuple[Path, str], ArtefactRun] = {}
     files = [path.name for path in {path.resolve(): path for path in paths}.values()]
-    for path in paths:
+    for path, backend_name in itertools.product(paths, backends):
         shown = str(path) if files.count(path.name) > 1 else path.name
-        options = OpenOptions(device, threads=None if is_engine(path) else threads)
-        with Interpolator(backend := open_backend(path, options)) as vfi:
+        asked = None if is_engine(path) else backend_name
+        options = OpenOptions(
+            device, threads=None if is_engine(path) else threads, precision=precision
+        )
+        with Interpolator(backend := open_backend(path, options, backend=asked)) as vfi:
             title, model, limits = f"{shown} on {vfi.backend}", vfi.info, _limits(backend)
             engine = isinstance(backend, TensorRTBackend)
         on_gpu = engine or (device or "").startswith("cuda")
-        for count, graph in itertools.product(streams, cuda_graphs) if engine else [(1, True)]:
-            name, lanes = title, {}
-            if engine:
-                options = OpenOptions(device, streams=count, cuda_graph=graph)
-                recorded = graph and model.size is not None
-                lanes = {"streams": count, "cuda_graph": recorded}
-                name += f", {count} {'stream' if count == 1 else 'streams'}, "
-                name += "CUDA graph" if recorded else "no CUDA graph"
-            made = ArtefactRun(name, path, shown, options, model, on_gpu, limits, lanes)
+        several = engine or title.split(" on ")[-1].startswith("openvino")
+        choices = itertools.product(
+            streams if several else (None,), cuda_graphs if engine else (None,)
+        )
+        for count, graph in choices:
+            recorded = None if graph is None else graph and model.size is not None
+            lanes: dict[str, Any] = {}
+            if engine or count not in (None, 1):
+                lanes["streams"] = count
+            if recorded is not None:
+                lanes["cuda_graph"] = recorded
+            name = ", ".join([title, *_named_lanes(lanes)])
+            chosen = replace(options, cuda_graph=graph, streams=lanes.get("streams"))
+            made = ArtefactRun(name, path, shown, chosen, model, on_gpu, limits, lanes, asked)
             found.setdefault((path.resolve(), name), made)
     return list(found.values())
+
+
+def _named_lanes(lanes: Mapping[str, Any]) -> Iterator[str]:
+    if "streams" in lanes:
+        yield f"{lanes['streams']} {'stream' if lanes['streams'] == 1 else 'streams'}"
+    if "cuda_graph" in lanes:
+        yield "CUDA graph" if lanes["cuda_graph"] else "no CUDA graph"
 
 
 def is_engine(path: Path) -> bool:

@@ -23,6 +23,7 @@ from bench.parity_summary import NewFrame, failures, summarise, table, worst_fra
 from bench.protocols import PROTOCOLS, Metric, Protocol, protocol_lines
 from bench.published import published
 from runtime import Interpolator
+from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, run_command
 from runtime.machine import available_processors
 from runtime.manifest import file_sha256
@@ -34,7 +35,15 @@ if TYPE_CHECKING:
 def _open_artefacts(args: argparse.Namespace, owner: contextlib.ExitStack) -> list[Artefact]:
     artefacts = []
     for path in args.model:
-        vfi = owner.enter_context(Interpolator.open(path, device=args.device, threads=args.threads))
+        vfi = owner.enter_context(
+            Interpolator.open(
+                path,
+                backend=args.backend,
+                device=args.device,
+                threads=args.threads,
+                precision=args.inference_precision,
+            )
+        )
         compared: Compared = "floats" if vfi.info.io == "float" else "bytes"
         artefacts.append(Artefact(path.name, path, vfi, compared))
     if len({artefact.name for artefact in artefacts}) < len(artefacts):
@@ -345,6 +354,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--force", action="store_true", help="measure other weights or another flow scale too"
     )
     parser.add_argument("--device", metavar="NAME", help="of the artefacts: cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--backend",
+        choices=get_args(BackendName),
+        help="of the artefacts (default: as the runtime)",
+    )
+    parser.add_argument(
+        "--inference-precision",
+        choices=get_args(InferencePrecision),
+        help="OpenVINO: what convolutions are computed in (default fp32)",
+    )
     parser.add_argument(
         "--reference-device", default="cpu", metavar="NAME", help="of PyTorch (default cpu)"
     )

@@ -70,9 +70,7 @@ def _build_onnx(args: argparse.Namespace) -> None:
     if args.onnx is not None:
         with Stages(1) as stages:
             stages.start("compare")
-            checked = checked_from_onnx(
-                args.onnx, tuned_for=args.tuned_for, backend=args.backend
-            )
+            checked = checked_from_onnx(args.onnx, tuned_for=args.tuned_for, backend=args.backend)
     else:
         from export.tracing import STAGES, checked_from_checkpoint  # needs PyTorch
         from export.wrapper import ExportOptions

@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from runtime.backends.base import BackendName
+from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, run_command
 from runtime.errors import VideoError
 from runtime.files import written_beside
@@ -80,6 +80,8 @@ def _interpolate(args: argparse.Namespace) -> None:
             backend=args.backend,
             device=args.device,
             threads=args.threads,
+            streams=args.streams,
+            precision=args.inference_precision,
             progress=bar.update,
         )
     print(*_report_lines(report, args.output), sep="\n", file=said)
@@ -225,7 +227,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     writing.add_argument("--dry-run", action="store_true", help="print what would be done")
     running = parser.add_argument_group("what runs the model")
     running.add_argument(
-        "--backend", choices=get_args(BackendName), help="default: what the model's suffix means"
+        "--backend",
+        choices=get_args(BackendName),
+        help="default: TensorRT for engines; for ONNX files what their manifest names, else "
+        "OpenVINO where it is installed, else ONNX Runtime",
     )
     running.add_argument(
         "--device",
@@ -233,6 +238,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         help="default: cpu for ONNX files, cuda for TensorRT engines",
     )
     running.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
+    running.add_argument(
+        "--streams", type=int, metavar="N", help="pairs at a time (TensorRT, OpenVINO; default 1)"
+    )
+    running.add_argument(
+        "--inference-precision",
+        choices=get_args(InferencePrecision),
+        help="OpenVINO: what convolutions are computed in (default fp32)",
+    )
     run_command(parser, _interpolate, extra="video", argv=argv)
 
 

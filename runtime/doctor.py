@@ -1,6 +1,6 @@
 """What this machine can run, and what to do where it cannot.
 
-python -m runtime.doctor
+python -m runtime.doctor --measure --model model.onnx
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
+from runtime.backends.ov import capabilities, import_openvino
 from runtime.backends.trt_engine import import_tensorrt
 from runtime.cli import command_parser, run_command
-from runtime.errors import BackendError
+from runtime.errors import BackendError, ModelError
 from runtime.machine import (
     GpuDriver,
     available_processors,
@@ -23,6 +25,7 @@ from runtime.machine import (
     installed_versions,
     processor_name,
 )
+from runtime.trial import trial_of
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ def backend_states(
     driver: GpuDriver,
     providers: Sequence[str],
     tensorrt_problem: str | None = None,
+    openvino_problem: str | None = None,
 ) -> Iterator[BackendState]:
-    """What runs here, from what is installed and found; `tensorrt_problem`: why it won't load."""
+    """What runs here, from what is installed and found; the problems: why one won't load."""
     both = {"onnxruntime", "onnxruntime-gpu"} <= versions.keys()
     version = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
     conflict = (
@@ -63,7 +67,17 @@ def backend_states(
             yield BackendState(name, False, driver.problem, "install an NVIDIA driver, or use cpu")
         else:
             yield BackendState(name, True, f"{version}, {provider}")
+    yield _openvino_state(versions, openvino_problem)
     yield _tensorrt_state(versions, driver, tensorrt_problem)
+
+
+def _openvino_state(versions: dict[str, str], problem: str | None) -> BackendState:
+    install = "pip install 'ifrnet-deploy[openvino]'"
+    if "openvino" not in versions:
+        return BackendState("openvino cpu", False, "not installed", install)
+    if problem is not None:
+        return BackendState("openvino cpu", False, problem, f"repair the installation: {install}")
+    return BackendState("openvino cpu", True, versions["openvino"])
 
 
 def _tensorrt_state(
@@ -97,6 +111,16 @@ def _tensorrt_problem(versions: dict[str, str], driver: GpuDriver) -> str | None
     return None
 
 
+def _openvino(versions: dict[str, str]) -> tuple[list[str], str | None]:
+    """What OpenVINO says the processor computes in, and why it does not load."""
+    if "openvino" not in versions:
+        return [], None
+    try:
+        return capabilities(import_openvino())[1], None
+    except (BackendError, RuntimeError) as error:
+        return [], str(error)
+
+
 def examine() -> dict[str, Any]:
     """Everything that the command prints, as plain data."""
     versions, driver = installed_versions(), gpu_driver()
@@ -107,7 +131,8 @@ def examine() -> dict[str, Any]:
         except (ImportError, AttributeError):  # what a half-removed installation raises
             providers = []
     problem = _tensorrt_problem(versions, driver)
-    states = backend_states(versions, driver, providers, problem)
+    computes_in, openvino_problem = _openvino(versions)
+    states = list(backend_states(versions, driver, providers, problem, openvino_problem))
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -117,8 +142,23 @@ def examine() -> dict[str, Any]:
         "gpu": asdict(driver),
         "providers": providers,
         "backends": [asdict(state) for state in states],
+        "openvino_computes_in": computes_in,
+        "recommended": recommendation(states, computes_in),
         "video": "av" in versions,
     }
+
+
+def recommendation(states: Sequence[BackendState], computes_in: Sequence[str]) -> str:
+    """What to use on this processor, from what is ready and what it computes in."""
+    ready = {state.name for state in states if state.ready}
+    if "openvino cpu" not in ready:
+        what = "onnxruntime" if "onnxruntime cpu" in ready else "nothing yet"
+        return f"{what} (OpenVINO may be faster: pip install 'ifrnet-deploy[openvino]')"
+    if "BF16" in computes_in:
+        return "openvino, with precision bf16 where 45 dB against float32 are enough, else fp32"
+    if "FP16" in computes_in:
+        return "openvino, with precision fp16 where 45 dB against float32 are enough, else fp32"
+    return "openvino with fp32 (onnxruntime may be close: --measure tells)"
 
 
 def _report(found: dict[str, Any]) -> Iterator[str]:
@@ -138,6 +178,14 @@ def _report(found: dict[str, Any]) -> Iterator[str]:
         yield f"{state['name']:17} {verdict}: {state['detail']}"
         if state["remedy"]:
             yield f"{'':17} -> {state['remedy']}"
+    if found["openvino_computes_in"]:
+        yield f"{'':17} computes in {', '.join(found['openvino_computes_in'])}"
+    for one in found.get("trial", []):
+        yield (
+            f"{one['name']:17} {one['milliseconds']:.0f} ms for a pair of {one['size']}, the best "
+            f"of {one['pairs']}"
+        )
+    yield f"on this processor use {found['recommended']}"
     if not found["video"]:
         yield "video files       not ready: PyAV is not installed"
         yield f"{'':17} -> pip install 'ifrnet-deploy[video]'"
@@ -146,7 +194,15 @@ def _report(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _doctor(args: argparse.Namespace) -> int:
+    if args.measure and args.model is None:
+        raise ModelError("--measure needs --model FILE: there is nothing to measure without one")
+    if args.model is not None and not args.measure:
+        raise ModelError("--model is for --measure: give both")
     found = examine()
+    if args.measure:
+        found["trial"] = trial = trial_of(args.model, tuple(found["openvino_computes_in"]))
+        found["recommended"] = f"{trial[0].name}, the fastest of those measured"
+        found["trial"] = [asdict(one) for one in trial]
     if args.json:
         print(json.dumps(found, indent=2))
     else:
@@ -160,7 +216,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "python -m runtime.doctor",
         "Says what this machine can run, and what to do where it cannot.",
         "python -m runtime.doctor",
+        "python -m runtime.doctor --measure --model model.onnx",
     )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="time a pair with each backend on the processor, in five seconds in all",
+    )
+    parser.add_argument("--model", type=Path, metavar="FILE.onnx", help="for --measure")
     parser.add_argument("--json", action="store_true", help="print JSON")
     run_command(parser, _doctor, extra="cpu", argv=argv)
 

@@ -20,7 +20,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from runtime.backends.base import BackendName
+from runtime.backends.base import BackendName, InferencePrecision
 from runtime.colour import ColourConverter
 from runtime.encoding import encoding_for
 from runtime.errors import VideoError
@@ -147,6 +147,8 @@ def interpolate_video(
     backend: BackendName | None = None,
     device: str | None = None,
     threads: int | None = None,
+    streams: int | None = None,
+    precision: InferencePrecision | None = None,
     progress: Progress | None = None,
 ) -> VideoReport:
     """Writes `source` to `destination` at a higher frame rate and the same speed.
@@ -167,6 +169,8 @@ def interpolate_video(
         backend: See `Interpolator.open`.
         device: See `Interpolator.open`.
         threads: See `Interpolator.open`.
+        streams: See there.
+        precision: See there.
         progress: Called after each frame that is written.
 
     Raises:
@@ -183,7 +187,14 @@ def interpolate_video(
         if isinstance(model, Interpolator):
             vfi = model
         else:
-            opened = Interpolator.open(model, backend=backend, device=device, threads=threads)
+            opened = Interpolator.open(
+                model,
+                backend=backend,
+                device=device,
+                threads=threads,
+                streams=streams,
+                precision=precision,
+            )
             vfi = stack.enter_context(opened)
         if rate is None:
             vfi.steps_for_factor(factor)  # Or says which factors these weights know.

@@ -244,8 +244,7 @@ def default_backend(path: Path, options: OpenOptions) -> BackendName:
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise ModelError(
-            f"{path.name} has no known suffix: expected {', '.join(_SUFFIXES)}, "
-            "or name the backend"
+            f"{path.name} has no known suffix: expected {', '.join(_SUFFIXES)}, or name the backend"
         )
     if suffix != ".onnx":
         return "tensorrt"

@@ -63,9 +63,7 @@ class OpenVinoBackend(HostBackend):
         """See `HostBackend.run`."""
         return self._requests.start(img0, img1, timestep).result()
 
-    def submit(
-        self, pairs: Sequence[tuple[Any, Any]], timestep: NDArray[np.float32]
-    ) -> list[Any]:
+    def submit(self, pairs: Sequence[tuple[Any, Any]], timestep: NDArray[np.float32]) -> list[Any]:
         """See `Backend.submit`. Waits for images that are still being made."""
         arrays = [tuple(map(_array, pair)) for pair in pairs]
         img0, img1 = (
@@ -142,9 +140,7 @@ class _Requests:
         self._under_way: deque[_Call] = deque()
         self._changed = threading.Condition()
 
-    def start(
-        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
-    ) -> _Call:
+    def start(self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]) -> _Call:
         """Queues an inference.
 
         Raises:
@@ -213,6 +209,12 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
     openvino = import_openvino()
     content, info = read_onnx(path)
     precision, streams = options.precision or "fp32", options.streams or 1
+    if precision != "fp32" and (info.size is None or info.tuned_for != "any"):
+        # There OpenVINO replaces nodes of the coordinates, whose marks go with them.
+        raise BackendError(
+            f"precision={precision!r} is for models of one size that are not tuned for ONNX "
+            "Runtime: build one with --size HxW --backend openvino"
+        )
     try:
         compiled = compiled_model(
             openvino,

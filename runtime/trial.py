@@ -1,0 +1,117 @@
+"""Which backend is the fastest on this processor: a few seconds of real pairs, in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime.backends.base import InferencePrecision
+from runtime.errors import BackendError
+from runtime.frames import Frame
+from runtime.interpolator import Interpolator
+
+SECONDS = 5.0
+"""Of a trial in all, opening apart; one pair of each backend is made however long it takes."""
+
+_FREE_SIZE = (256, 448)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one backend reached.
+
+    Attributes:
+        name: As `Interpolator.backend`.
+        milliseconds: Of a pair, frames in and frames out; the best of all, for what else runs on
+            the machine only ever adds to it.
+        pairs: How many were timed.
+        size: HEIGHTxWIDTH of the frames.
+    """
+
+    name: str
+    milliseconds: float
+    pairs: int
+    size: str
+
+
+def trial_of(
+    model: Path, computes_in: Sequence[str] = (), *, seconds: float = SECONDS
+) -> list[Trial]:
+    """Times a pair with each backend that is installed, on the processor.
+
+    Args:
+        model: An ONNX file of ours.
+        computes_in: Capabilities as OpenVINO names them: with BF16 or FP16 that precision is
+            tried too.
+        seconds: In all.
+
+    Returns:
+        The fastest first.
+
+    Raises:
+        ModelError: If the file cannot be loaded.
+        BackendError: If no backend is installed.
+    """
+    problems = []
+    with contextlib.ExitStack() as owner:
+        opened: dict[str, Interpolator] = {}
+        wanted: list[tuple[str, InferencePrecision | None]] = [
+            ("onnxruntime", None),
+            ("openvino", None),
+        ]
+        if "BF16" in computes_in:
+            wanted.append(("openvino", "bf16"))
+        elif "FP16" in computes_in:
+            wanted.append(("openvino", "fp16"))
+        for backend, precision in wanted:
+            try:
+                vfi = Interpolator.open(
+                    model,
+                    backend=backend,  # type: ignore[arg-type]  # Both are names of backends.
+                    device="cpu",
+                    precision=precision,
+                )
+            except BackendError as error:
+                problems.append(str(error))
+                continue
+            opened[vfi.backend] = owner.enter_context(vfi)
+        if not opened:
+            raise BackendError("; ".join(problems))
+        return _timed(opened, seconds)
+
+
+def _timed(opened: dict[str, Interpolator], seconds: float) -> list[Trial]:
+    info = next(iter(opened.values())).info
+    size = info.size or _FREE_SIZE
+    frames = _frames(size, uint8=info.io == "frames")
+    taken: dict[str, list[float]] = {name: [] for name in opened}
+    deadline = time.perf_counter() + seconds
+    longest = 0.0
+    while True:
+        started = time.perf_counter()
+        for name, vfi in opened.items():
+            began = time.perf_counter()
+            vfi.interpolate(*frames)
+            taken[name].append(time.perf_counter() - began)
+        now = time.perf_counter()
+        longest = max(longest, now - started)
+        if now + longest > deadline:
+            break
+    trials = [
+        Trial(name, 1e3 * min(times), len(times), f"{size[0]}x{size[1]}")
+        for name, times in taken.items()
+    ]
+    return sorted(trials, key=lambda one: one.milliseconds)
+
+
+def _frames(size: tuple[int, int], *, uint8: bool) -> tuple[Frame, Frame]:
+    rng = np.random.default_rng(0)
+    frame: Frame = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    if not uint8:
+        frame = frame.astype(np.float32) / np.float32(255)
+    return frame, np.roll(frame, 4, axis=1)
