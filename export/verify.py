@@ -174,7 +174,7 @@ def _run_of_graph(
         frames, picture = compute(["imgt", tap], feed)
         if not np.array_equal(frames, np.rint(picture).transpose(0, 2, 3, 1)):
             raise GateError("the graph's bytes are not its picture rounded to nearest")
-        scaled: NDArray[np.float32] = picture / np.float32(255)
+        scaled: NDArray[np.float32] = picture.astype(np.float32) / np.float32(255)
         return scaled
 
     return run

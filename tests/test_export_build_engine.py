@@ -74,6 +74,22 @@ def test_from_an_onnx_file_without_torch(models, tmp_path, model):
     Interpolator.open(tmp_path / "m.onnx").close()
 
 
+def test_an_artefact_for_openvino_is_compared_there_and_runs_there(models, tmp_path, frames):
+    done = build_without_torch(
+        "--onnx", models / "frames.onnx", "--backend", "openvino", "--output", "m.onnx",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "OpenVINO 20" in done.stdout
+    manifest = EngineManifest.read(tmp_path / "m.onnx")
+    assert (manifest.backend, manifest.model.tuned_for) == ("openvino", "any")
+    assert all(case["candidate"].startswith("OpenVINO") for case in manifest.gate.cases)
+    assert manifest.gate.psnr_db > 80
+    with Interpolator.open(tmp_path / "m.onnx", cache=tmp_path / "cache") as vfi:
+        assert vfi.backend == "openvino cpu"
+        assert vfi.interpolate(*frames).shape == (50, 70, 3)
+
+
 def test_from_a_checkpoint_without_torch_says_what_to_install(tmp_path):
     done = build_without_torch(
         "--weights", "demo", "--backend", "onnxruntime", "--output", "m.onnx", cwd=tmp_path

@@ -331,7 +331,7 @@ def test_coordinates_are_marked_and_convolutions_are_not(marked):
 
 
 def test_the_marked_graph_makes_the_same_picture(marked, export, frames):
-    openvino, core, model = marked
+    _, core, model = marked
     plain = core.read_model(export(height=64, width=96).model.SerializeToString())
     pair = [np.pad(frame, ((0, 14), (0, 26), (0, 0)), mode="edge")[None] for frame in frames]
     feed = {"img0": pair[0], "img1": pair[1], "timestep": np.full((1, 1, 1, 1), 0.5, np.float32)}
@@ -380,7 +380,7 @@ def test_the_default_of_an_onnx_file(models, tmp_path, monkeypatch):
     with pytest.raises(BackendError, match="names abacus, which is unknown"):
         default_backend(path, OpenOptions())
     manifest_path(path).unlink()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert default_backend(path, OpenOptions()) == "onnxruntime"
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from conftest import run_module
 
-from runtime.doctor import backend_states
+from runtime.doctor import backend_states, recommendation
 from runtime.machine import Gpu, GpuDriver
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -77,6 +77,47 @@ def test_whatever_is_not_ready_has_a_remedy(name):
         for driver in (NO_GPU, GPU):
             state = states(versions, driver, [CPU] if versions else [])[name]
             assert state.ready or state.remedy
+
+
+def test_openvino_and_what_it_lacks():
+    assert states({"openvino": "2026.4"}, NO_GPU, [])["openvino cpu"].ready
+    missing = states({}, NO_GPU, [])["openvino cpu"]
+    assert (missing.ready, missing.remedy) == (False, "pip install 'ifrnet-deploy[openvino]'")
+    broken = {s.name: s for s in backend_states({"openvino": "1"}, NO_GPU, [], None, "no libtbb")}
+    assert broken["openvino cpu"].detail == "no libtbb"
+    assert "repair" in broken["openvino cpu"].remedy
+
+
+@pytest.mark.parametrize(
+    ("versions", "computes_in", "expected"),
+    [
+        ({"openvino": "1"}, ["FP32", "BF16"], "openvino, with precision bf16"),
+        ({"openvino": "1"}, ["FP32", "FP16"], "openvino, with precision fp16"),
+        ({"openvino": "1"}, ["FP32"], "openvino with fp32"),
+        ({"onnxruntime": "1"}, [], "onnxruntime (OpenVINO may be faster"),
+        ({}, [], "nothing yet"),
+    ],
+)
+def test_what_is_recommended(versions, computes_in, expected):
+    found = list(backend_states(versions, NO_GPU, [CPU] if "onnxruntime" in versions else []))
+    assert recommendation(found, computes_in).startswith(expected)
+
+
+def test_a_measurement_times_every_backend(models):
+    done = run_module("runtime.doctor", "--measure", "--model", models / "frames.onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {"onnxruntime cpu", "openvino cpu"} <= {one["name"] for one in found["trial"]}
+    assert [one["milliseconds"] for one in found["trial"]] == sorted(
+        one["milliseconds"] for one in found["trial"]
+    )
+    assert found["recommended"].startswith(found["trial"][0]["name"])
+
+
+def test_a_measurement_without_a_model_is_refused():
+    done = run_module("runtime.doctor", "--measure")
+    assert done.returncode == 1
+    assert "--measure needs --model FILE" in done.stderr
 
 
 def test_the_command():

@@ -1,0 +1,47 @@
+import os
+
+import pytest
+
+from runtime import machine
+from runtime.machine import available_processors
+
+
+def groups(folder, files, own):
+    for name, text in files.items():
+        path = folder / "sys" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "own").write_text(own)
+    return list(machine._granted_processors(folder / "sys", folder / "own"))
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "granted"),
+    [
+        ({"cpu.max": "150000 100000"}, "0::/\n", [1.5]),
+        ({"cpu.max": "max 100000"}, "0::/\n", []),
+        # Those above limit what is below.
+        ({"a/cpu.max": "400000 100000", "a/b/cpu.max": "max 100000"}, "0::/a/b\n", [4.0]),
+        # The host's name of a group that is the container's root.
+        ({"cpu.max": "200000 100000"}, "0::/docker/123\n", [2.0]),
+        (
+            {
+                "cpu,cpuacct/x/cpu.cfs_quota_us": "50000",
+                "cpu,cpuacct/x/cpu.cfs_period_us": "100000",
+            },
+            "5:memory:/x\n4:cpu,cpuacct:/x\n",
+            [0.5],
+        ),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "4:cpu:/\n", []),
+        ({"cpu.max": "nonsense"}, "0::/\n", []),
+    ],
+)
+def test_what_control_groups_grant(tmp_path, files, own, granted):
+    assert groups(tmp_path, files, own) == granted
+
+
+@pytest.mark.parametrize(("share", "expected"), [([0.2], 1), ([1.5, 64.0], 2), ([], 8)])
+def test_the_least_of_affinity_and_share_rounded_up(monkeypatch, share, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "_granted_processors", lambda: iter(share))
+    assert available_processors() == expected
