@@ -34,6 +34,7 @@ from runtime.machine import available_processors, cache_folder
 from runtime.manifest import ModelInfo
 
 _HINTS: dict[InferencePrecision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_PORTS = {"img0", "img1", "timestep", "imgt"}
 _CAPABILITIES: dict[InferencePrecision, str] = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
 
@@ -331,7 +332,10 @@ def _check_capability(core: Any, precision: InferencePrecision) -> None:
 def _ports(compiled: Any) -> Iterator[tuple[str, Port]]:
     for port in (*compiled.inputs, *compiled.outputs):
         shape = (n.get_length() if n.is_static else None for n in port.get_partial_shape())
-        yield port.get_any_name(), Port(port.get_element_type().to_dtype().name, tuple(shape))
+        # Where a cast is left out, its result lends the port a second name.
+        names = port.get_names()
+        name = next(iter(names & _PORTS), min(names, default=""))
+        yield name, Port(port.get_element_type().to_dtype().name, tuple(shape))
 
 
 def _array(image: Any) -> NDArray[Any]:
