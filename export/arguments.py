@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from runtime.cli import parse_size
-from runtime.manifest import IOKind, Precision, TimeSteps, Warp
+from runtime.manifest import IOKind, TimeSteps, Warp
 
 DEFAULT_SIZE = (256, 448)
 
+TracedPrecision = Literal["fp32", "fp16"]
+"""What PyTorch exports; int8 is made from a float32 graph."""
 
-def add_graph_arguments(parser: argparse.ArgumentParser, *, several_sizes: bool = False) -> None:
+
+def add_graph_arguments(
+    parser: argparse.ArgumentParser, *, several_sizes: bool = False, int8: bool = False
+) -> None:
     """The arguments that say what is exported; `graph_options` reads them.
 
     Args:
         parser: Gets them.
         several_sizes: --size takes a list; `args.size` is one then.
+        int8: --precision takes int8 too.
     """
     more = "; several: one TensorRT engine for each" if several_sizes else ""
     parser.add_argument(
@@ -33,9 +39,10 @@ def add_graph_arguments(parser: argparse.ArgumentParser, *, several_sizes: bool 
     )
     parser.add_argument(
         "--precision",
-        choices=get_args(Precision),
-        help="fp32, or fp16, which keeps coordinates, mean and blend in float32 (default: fp16 for "
-        "TensorRT, else fp32)",
+        choices=(*get_args(TracedPrecision), *(["int8"] if int8 else [])),
+        help="fp32, or fp16, which keeps coordinates, mean and blend in float32"
+        + (", or int8, for CPUs, with --calibrate" if int8 else "")
+        + " (default: fp16 for TensorRT, else fp32)",
     )
     parser.add_argument(
         "--flow-scale",

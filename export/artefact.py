@@ -22,6 +22,7 @@ from runtime import Interpolator
 from runtime.files import written_beside
 from runtime.machine import gpu_driver, installed_versions, processor_name
 from runtime.manifest import (
+    Calibration,
     EngineBuild,
     EngineManifest,
     GateReport,
@@ -63,6 +64,7 @@ class Checked(NamedTuple):
         gate: What the gate measured.
         onnx_sha256: Of the plain graph, before it was tuned for one kind of processor.
         backend: What it was compared in, and what runs it by default.
+        calibration: Where it is int8.
     """
 
     model: ModelProto
@@ -70,6 +72,7 @@ class Checked(NamedTuple):
     gate: GateReport
     onnx_sha256: str
     backend: ProcessorBackend = "onnxruntime"
+    calibration: Calibration | None = None
 
 
 def finished(
@@ -98,7 +101,7 @@ def source_from_onnx(path: Path) -> Source:
         path: A file of `export.to_onnx`.
 
     Raises:
-        ExportError: If the file cannot be read, is not plain ONNX, or is tuned already.
+        ExportError: If the file cannot be read, is not plain ONNX, or is tuned or int8 already.
         ModelError: If it carries no metadata of ours.
     """
     try:
@@ -108,6 +111,8 @@ def source_from_onnx(path: Path) -> Source:
     graph.check(plain)
     properties = {entry.key: entry.value for entry in plain.metadata_props}
     info = ModelInfo.from_properties(properties, source=str(path))
+    if info.precision == "int8":
+        raise ExportError(f"{path} is int8 already: give the float32 file of export.to_onnx")
     if info.tuned_for != "any":
         raise ExportError(
             f"{path} is tuned for {info.tuned_for} already: give the file of export.to_onnx"
@@ -176,11 +181,11 @@ def candidate(model: ModelProto, info: ModelInfo, backend: ProcessorBackend) -> 
 
 
 def default_tuning(precision: Precision, backend: ProcessorBackend = "onnxruntime") -> TunedFor:
-    """float32 is for processors; float16 is for GPUs, whose kernels want the plain graph.
+    """float16 is for GPUs, whose kernels want the plain graph; the others are for processors.
 
-    So do OpenVINO's; see `runtime.backends.ov`.
+    OpenVINO wants the plain graph too; see `runtime.backends.ov`.
     """
-    return "cpu" if precision == "fp32" and backend == "onnxruntime" else "any"
+    return "cpu" if precision != "fp16" and backend == "onnxruntime" else "any"
 
 
 def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineManifest:
@@ -209,6 +214,7 @@ def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineMan
         model=checked.info,
         onnx_sha256=checked.onnx_sha256,
         report=checked.gate,
+        calibration=checked.calibration,
     )
 
 
@@ -222,6 +228,7 @@ def keep(
     onnx_sha256: str,
     report: GateReport,
     engine: EngineBuild | None = None,
+    calibration: Calibration | None = None,
 ) -> EngineManifest:
     """Writes an artefact beside its place, renames it, and writes its manifest.
 
@@ -234,6 +241,7 @@ def keep(
         onnx_sha256: See there.
         report: What the gate measured.
         engine: See there.
+        calibration: See there.
     """
     with written_beside(path) as beside:
         save(beside)
@@ -254,6 +262,7 @@ def keep(
         build_seconds=round(time.perf_counter() - started, 2),
         gate=report,
         engine=engine,
+        calibration=calibration,
     )
     manifest.write(path)
     return manifest

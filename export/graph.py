@@ -14,9 +14,9 @@ OPSET = 17
 "linear", which TensorRT's parser before 11.2 takes for nearest (TensorRT issue 4646)."""
 
 ALLOWED_OPERATORS = frozenset({
-    "Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Expand",
-    "Floor", "GatherElements", "GridSample", "Max", "Min", "Mul", "PRelu", "Pad", "Range",
-    "ReduceMean", "Relu", "Reshape", "Resize", "Round", "Sigmoid", "Slice", "Split", "Sub", "Tile",
+    "Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "DequantizeLinear",
+    "Div", "Expand", "Floor", "GatherElements", "GridSample", "Max", "Min", "Mul", "PRelu", "Pad",
+    "QuantizeLinear", "Range", "ReduceMean", "Relu", "Reshape", "Resize", "Round", "Sigmoid", "Slice", "Split", "Sub", "Tile",
     "Transpose",
     # Of shapes, where sizes are free.
     "Gather", "Mod", "Neg", "Reciprocal", "Shape", "Squeeze", "Unsqueeze",

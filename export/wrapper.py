@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.arguments import DEFAULT_SIZE
+from export.arguments import DEFAULT_SIZE, TracedPrecision
 from export.errors import ExportError
 from ifrnet_model import IFRNet, divisor
 from runtime.frames import MINIMUM_SIDE
-from runtime.manifest import IOKind, Precision, Warp
+from runtime.manifest import IOKind, Warp
 
 INPUTS = ("img0", "img1", "timestep")
 OUTPUT = "imgt"
@@ -40,7 +40,7 @@ class ExportOptions:
     height: int = DEFAULT_SIZE[0]
     width: int = DEFAULT_SIZE[1]
     io: IOKind = "frames"
-    precision: Precision = "fp32"
+    precision: TracedPrecision = "fp32"
     flow_scale: float = 1.0
     timesteps: int = 1
     batch: int = 1
@@ -48,7 +48,7 @@ class ExportOptions:
     warp: Warp = "gridsample"
 
     def __post_init__(self) -> None:
-        for name, kind in (("io", IOKind), ("precision", Precision), ("warp", Warp)):
+        for name, kind in (("io", IOKind), ("precision", TracedPrecision), ("warp", Warp)):
             if getattr(self, name) not in get_args(kind):
                 raise ExportError(
                     f"{name} {getattr(self, name)!r} is unknown: use {', '.join(get_args(kind))}"

@@ -25,7 +25,7 @@ PROPERTY_PREFIX = "ifrnet."
 
 _NUMBERS = ("format_version", "divisor", "steps_per_call", "pairs_per_call", "height", "width")
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 IOKind = Literal["float", "frames"]
 TimeSteps = Literal["midpoint", "arbitrary"]
 Warp = Literal["gridsample", "gather"]
@@ -39,7 +39,8 @@ class ModelInfo:
     Attributes:
         variant: "small", "base" or "large".
         weights_sha256: Hash of the checkpoint file that the weights came from.
-        precision: "fp32", or "fp16" with float32 islands.
+        precision: "fp32", "fp16" with float32 islands, or "int8" in the decoders' convolutions and
+            float32 everywhere else.
         io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
         divisor: Height and width inside the network are multiples of it.
         flow_scale: Relative size of the frame on which motion is estimated.
@@ -163,6 +164,9 @@ class GateReport:
         required_db: The limit under which the artefact would have been refused.
         reference: What it was compared with.
         cases: Each case with its own figures.
+        loss_db: Where real frames were compared: by how much the artefact is further from the true
+            frames than the reference is, the mean over them; negative where it is nearer.
+        allowed_loss_db: The limit over which the artefact would have been refused.
     """
 
     psnr_db: float | None
@@ -170,6 +174,31 @@ class GateReport:
     required_db: float
     reference: str
     cases: list[dict[str, Any]] = field(default_factory=list)
+    loss_db: float | None = None
+    allowed_loss_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How an int8 artefact came by its scales.
+
+    Attributes:
+        source: Name of the video or the folder.
+        frames: How many of its frames were used.
+        frames_sha256: Hash of their pixels, (H, W, 3) RGB, in order.
+        method: How ranges and scales were found.
+        quantised: Layers in int8.
+        excluded: Convolutions that are never in int8.
+        skipped: Layers that stayed float32 because the gate refused the artefact with them.
+    """
+
+    source: str
+    frames: int
+    frames_sha256: str
+    method: str
+    quantised: list[str]
+    excluded: list[str]
+    skipped: list[str]
 
 
 @dataclass(frozen=True)
@@ -226,6 +255,7 @@ class EngineManifest:
         build_seconds: How long the build took, gate included.
         gate: What the gate measured.
         engine: How it was built, where it is a TensorRT engine.
+        calibration: Where it is int8.
     """
 
     model: ModelInfo
@@ -237,6 +267,7 @@ class EngineManifest:
     build_seconds: float
     gate: GateReport
     engine: EngineBuild | None = None
+    calibration: Calibration | None = None
 
     def write(self, artefact: Path) -> Path:
         """Writes the manifest of `artefact` beside it, whole or not at all; returns its path."""
@@ -262,7 +293,16 @@ class EngineManifest:
             engine = values["engine"]
             if engine is not None:
                 engine = _build(EngineBuild, {**engine, **version}, str(path))
-            read = {**values, "model": model, "gate": gate, "engine": engine}
+            calibration = values["calibration"]
+            if calibration is not None:
+                calibration = _build(Calibration, {**calibration, **version}, str(path))
+            read = {
+                **values,
+                "model": model,
+                "gate": gate,
+                "engine": engine,
+                "calibration": calibration,
+            }
             manifest = _build(cls, read, str(path))
         except FileNotFoundError as error:
             raise ModelError(
