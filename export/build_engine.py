@@ -21,7 +21,7 @@ from runtime.cli import command_parser, parse_size, run_command
 from runtime.manifest import EngineManifest, TunedFor, manifest_path
 
 if TYPE_CHECKING:
-    from export.artefact import Source
+    from export.artefact import Checked, Source
     from export.engine import Fallback
     from export.stages import Stages
     from export.trt_build import Profile
@@ -36,6 +36,18 @@ _ENGINE_OPTIONS = (
 
 
 def _build(args: argparse.Namespace) -> None:
+    if args.precision == "int8" and args.backend == "tensorrt":
+        raise ExportError(
+            "int8 came with --backend tensorrt: engines are fp16 or fp32, int8 is for "
+            "--backend onnxruntime and openvino"
+        )
+    if args.precision == "int8" and args.calibrate is None:
+        raise ExportError(
+            "--precision int8 came without --calibrate: give a video or a folder of pictures of "
+            "what the model will see"
+        )
+    if args.precision != "int8" and args.calibrate is not None:
+        raise ExportError("--calibrate is for --precision int8: give both or neither")
     if args.backend == "tensorrt":
         _build_engines(args)
     else:
@@ -53,6 +65,8 @@ def _build_onnx(args: argparse.Namespace) -> None:
             f"{len(sizes)} sizes came with --backend {args.backend}: give one, or --dynamic"
         )
     options = graph_options(args, size=sizes[0])
+    if args.calibrate is not None:
+        del options["precision"]  # What is exported is float32.
     if args.onnx is not None:
         _refuse_what_the_file_says(args, options)
 
@@ -67,7 +81,9 @@ def _build_onnx(args: argparse.Namespace) -> None:
 
     check_folder(args.output)
     started = time.perf_counter()
-    if args.onnx is not None:
+    if args.calibrate is not None:
+        checked = _int8(args, options)
+    elif args.onnx is not None:
         with Stages(1) as stages:
             stages.start("compare")
             checked = checked_from_onnx(args.onnx, tuned_for=args.tuned_for, backend=args.backend)
@@ -87,6 +103,39 @@ def _build_onnx(args: argparse.Namespace) -> None:
             )
     manifest = write_artefact(checked, args.output, started=started)
     _report(args.output, manifest, nodes=len(checked.model.graph.node))
+
+
+def _int8(args: argparse.Namespace, options: dict[str, Any]) -> Checked:
+    """From a file or a checkpoint, with the frames of --calibrate."""
+    from export import int8
+    from export.stages import Stages
+
+    if args.onnx is not None:
+        from export.artefact import source_from_onnx
+
+        with Stages(len(int8.STAGES)) as stages:
+            source = source_from_onnx(args.onnx)
+            return int8.checked_int8(
+                source,
+                args.calibrate,
+                tuned_for=args.tuned_for,
+                backend=args.backend,
+                stages=stages,
+            )
+
+    from export.tracing import STAGES, source_from_checkpoint  # needs PyTorch
+    from export.wrapper import ExportOptions
+
+    wanted = ExportOptions(**options)
+    with Stages(len(STAGES[:-1]) + len(int8.STAGES)) as stages:
+        source = source_from_checkpoint(args.weights, wanted, time_steps=args.time, stages=stages)
+        return int8.checked_int8(
+            source,
+            args.calibrate,
+            tuned_for=args.tuned_for,
+            backend=args.backend,
+            stages=stages,
+        )
 
 
 def _build_engines(args: argparse.Namespace) -> None:
@@ -228,10 +277,23 @@ def _report(output: Path, manifest: EngineManifest, *, nodes: int) -> None:
     print(f"{output}: compared with {manifest.gate.reference}")
     for line in (
         *report_lines(manifest.gate, manifest.model, nodes=nodes),
+        *_calibration_lines(manifest),
         *_engine_lines(manifest),
     ):
         print(line)
     print(f"{manifest_path(output)}: built in {manifest.build_seconds:.1f} s")
+
+
+def _calibration_lines(manifest: EngineManifest) -> Iterator[str]:
+    made = manifest.calibration
+    if made is None:
+        return
+    yield (
+        f"  int8: {len(made.quantised)} layers, calibrated with {made.frames} frames of "
+        f"{made.source}; float32: {len(made.excluded)} convolutions of the encoder and the heads"
+    )
+    if made.skipped:
+        yield f"  skipped layers, float32 for the gate's sake: {', '.join(made.skipped)}"
 
 
 def _engine_lines(manifest: EngineManifest) -> Iterator[str]:
@@ -258,6 +320,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "if it\npasses.",
         "python -m export.build_engine --weights demo --dynamic --backend onnxruntime "
         "--output model.onnx",
+        "python -m export.build_engine --onnx model.onnx --backend onnxruntime --precision int8 "
+        "--calibrate clip.mp4\n      --output int8.onnx",
         "python -m export.build_engine --weights demo --size 720x1280 1080x1920 "
         "--output model.engine",
     )
@@ -275,13 +339,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         default="tensorrt",
         help="what will run the artefact (default tensorrt)",
     )
-    add_graph_arguments(parser, several_sizes=True)
+    add_graph_arguments(parser, several_sizes=True, int8=True)
     parser.add_argument(
         "--tuned-for",
         choices=get_args(TunedFor),
         help="with onnxruntime and openvino: cpu rewrites the graph for the CPU kernels of ONNX "
-        "Runtime (its default for fp32), any leaves it as exported (default for OpenVINO and for "
-        "fp16, and better on CUDA)",
+        "Runtime (its default for fp32 and int8), any leaves it as exported (default for OpenVINO "
+        "and for fp16, and better on CUDA)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="PATH",
+        help="with --precision int8: a video or a folder of pictures of what the model will see, "
+        "of its size; all of it is decoded, some seconds are enough",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     _add_engine_arguments(parser.add_argument_group("with --backend tensorrt"))

@@ -135,3 +135,18 @@ def _check_size(path: Path, frame: Frame, info: ModelInfo) -> None:
             " give frames of that size, or leave the model's size free (--dynamic)"
         )
 
+
+def moved_apart(
+    frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], motion: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The pair with so many pixels of motion more, to the side mostly; borders are repeated."""
+    step_x, step_y = round(motion * 0.45), round(motion * 0.2)  # As of `verify.moving_frames`.
+
+    def moved(frame: NDArray[np.uint8], direction: int) -> NDArray[np.uint8]:
+        rows, columns = (
+            np.clip(np.arange(n) + direction * step, 0, n - 1)
+            for n, step in zip(frame.shape[:2], (step_y, step_x), strict=True)
+        )
+        return frame[rows][:, columns]
+
+    return moved(frame0, -1), moved(frame1, 1)

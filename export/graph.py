@@ -16,8 +16,8 @@ OPSET = 17
 ALLOWED_OPERATORS = frozenset({
     "Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "DequantizeLinear",
     "Div", "Expand", "Floor", "GatherElements", "GridSample", "Max", "Min", "Mul", "PRelu", "Pad",
-    "QuantizeLinear", "Range", "ReduceMean", "Relu", "Reshape", "Resize", "Round", "Sigmoid", "Slice", "Split", "Sub", "Tile",
-    "Transpose",
+    "QuantizeLinear", "Range", "ReduceMean", "Relu", "Reshape", "Resize", "Round", "Sigmoid",
+    "Slice", "Split", "Sub", "Tile", "Transpose",
     # Of shapes, where sizes are free.
     "Gather", "Mod", "Neg", "Reciprocal", "Shape", "Squeeze", "Unsqueeze",
 })  # fmt: skip

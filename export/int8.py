@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from export.artefact import Checked, Source, default_tuning, finished
-from export.calibration import RealFrames, real_frames
+from export.artefact import (
+    Checked,
+    ProcessorBackend,
+    Source,
+    candidate,
+    default_tuning,
+    finished,
+)
+from export.calibration import RealFrames, moved_apart, real_frames
 from export.errors import ExportError, GateError
 from export.quantisation import Ranges, layer_names, measured_ranges, quantised
 from export.stages import Stages
@@ -31,8 +37,8 @@ from runtime.manifest import Calibration, ModelInfo, TunedFor
 STAGES = ("read frames", "calibrate", "compare")
 
 _METHOD = (
-    "extremes of the activations, uint8 for each tensor; weights int8 in [-64, 64] for each "
-    "output channel"
+    "extremes of the activations on the pairs, of which every other one moved apart too; uint8 "
+    "for each tensor; weights int8 in [-64, 64] for each output channel"
 )
 _SKIPPED_AT_ONCE = 2
 _SKIPPED_AT_MOST = 0.25
@@ -47,6 +53,7 @@ def checked_int8(
     clip: Path,
     *,
     tuned_for: TunedFor | None = None,
+    backend: ProcessorBackend = "onnxruntime",
     stages: Stages | None = None,
 ) -> Checked:
     """Calibrates, quantises, compares; writes nothing.
@@ -58,11 +65,13 @@ def checked_int8(
         source: A float32 graph, and what it is compared with.
         clip: A video or a folder of pictures, see `real_frames`. A part is kept for the gate.
         tuned_for: See `default_tuning`, which is the default.
+        backend: What it is compared in, and what runs it by default.
         stages: Told about progress, and notes for the user.
 
     Raises:
         ExportError: If the graph is not float32, or the clip does not serve.
         VideoError: If the clip cannot be read.
+        BackendError: If the backend is not installed.
         GateError: If too little of it could be int8; names the layers that cost most.
     """
     info = source.info
@@ -85,12 +94,12 @@ def checked_int8(
         model, made = finished(
             quantised(source.model, ranges, layers),
             replace(info, precision="int8"),
-            tuned_for or default_tuning("int8"),
+            tuned_for or default_tuning("int8", backend),
         )
         try:
             report = gate(
                 source.reference,
-                {f"ONNX Runtime {onnxruntime.__version__}": onnx_run(model, made)},
+                dict([candidate(model, made, backend)]),
                 cases,
                 precision="int8",
                 reference_name=source.reference_name,
@@ -114,7 +123,7 @@ def checked_int8(
         excluded=excluded,
         skipped=skipped,
     )
-    return Checked(model, made, report, source.onnx_sha256, calibration)
+    return Checked(model, made, report, source.onnx_sha256, backend, calibration)
 
 
 class _Blame:
@@ -160,12 +169,20 @@ def _gate_cases(frames: RealFrames, info: ModelInfo) -> list[GateCase | TrueCase
 
 
 def _feeds(frames: RealFrames, info: ModelInfo) -> Iterator[dict[str, NDArray[Any]]]:
-    """Each pair at each of the time steps that the gate tries."""
-    cases = gate_cases(
+    """Each pair as it is, and every other one with the motion and the time steps of the gate too.
+
+    A clip in which little moves would leave the decoders no room for flows that are larger.
+    """
+    small, large = gate_cases(
         [frames.size], frames_per_call=info.frames_per_call, time_steps=info.time_steps
     )
-    for window in frames.calibration:
-        img0, img1 = images_for(info, window[0], window[-1])
-        for timesteps in dict.fromkeys(case.timesteps for case in cases):
-            timestep = np.array(timesteps, np.float32).reshape(-1, 1, 1, 1)
-            yield {"img0": img0, "img1": img1, "timestep": timestep}
+
+    def feed(pair: tuple[NDArray[np.uint8], NDArray[np.uint8]], case: GateCase) -> dict[str, Any]:
+        img0, img1 = images_for(info, *pair)
+        timestep = np.array(case.timesteps, np.float32).reshape(-1, 1, 1, 1)
+        return {"img0": img0, "img1": img1, "timestep": timestep}
+
+    for number, window in enumerate(frames.calibration):
+        yield feed((window[0], window[-1]), small)
+        if number % 2 == 0:
+            yield feed(moved_apart(window[0], window[-1], large.motion), large)

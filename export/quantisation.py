@@ -49,10 +49,11 @@ def layer_names(model: ModelProto) -> tuple[list[str], list[str]]:
     convolution stays float32: warps, mean, blend, output.
 
     Raises:
-        ExportError: If the graph has none to quantise: its nodes were renamed, or it is not float32.
+        ExportError: If the graph has none to quantise: its nodes were renamed.
     """
     view = GraphView(model)
-    chosen, left = [], []
+    chosen: list[str] = []
+    left: list[str] = []
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):
             fits = node.op_type == "Conv" and view.is_convolution(node)
@@ -95,9 +96,7 @@ def measured_ranges(
             tapped.graph.node.append(
                 helper.make_node(operator, [name], [tap], name=tap, keepdims=0)
             )
-            tapped.graph.output.append(
-                helper.make_tensor_value_info(tap, TensorProto.FLOAT, [])
-            )
+            tapped.graph.output.append(helper.make_tensor_value_info(tap, TensorProto.FLOAT, []))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
@@ -166,8 +165,7 @@ def _weight_scales(
     """A scale for each output channel; its bias, in steps of scale * input_scale, fits too."""
     largest = np.abs(weights).reshape(len(weights), -1).max(1) / _LARGEST_WEIGHT
     scales = np.maximum(largest, np.abs(biases) / input_scale / _LARGEST_BIAS)
-    scales[scales == 0] = 1
-    return scales.astype(np.float32)
+    return np.where(scales == 0, 1, scales).astype(np.float32)
 
 
 def _rounded(
