@@ -325,7 +325,6 @@ def test_coordinates_are_marked_and_convolutions_are_not(marked):
     kinds = {node.get_type_name() for node in model.get_ops() if is_marked(node)}
     assert kinds >= {"GridSample", "Interpolate", "ReduceMean", "Sigmoid", "Transpose"}
     assert not kinds & {"Convolution", "ConvolutionBackpropData", "PRelu"}
-    # One sum for each of: mean, three upsampled flows, four grids and their two blends.
     chain = {node.get_friendly_name() for node in float32_chain(model)}
     assert chain == {node.get_friendly_name() for node in model.get_ops() if is_marked(node)}
 

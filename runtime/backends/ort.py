@@ -98,6 +98,14 @@ def _import_onnxruntime() -> Any:
 
 
 def _session_options(ort: Any, threads: int | None) -> Any:
+    """The options that pay.
+
+    Measured on a busy x86-64 with AVX2 (1.32, small, 448x256, processor time of a pair on one
+    thread, in turns, the least of 9; 467 ms as it is): without the layout optimisation 551. No
+    difference that shows above the noise: denormals as zero, no arena, no prepacked weights. A
+    graph that was saved optimised opens in 29 ms of processor time instead of 77, and fits one
+    kind of processor only. Spinning needs an idle machine to be judged, and is left on.
+    """
     options = ort.SessionOptions()
     # The processors that this process may use: a container's share, not the whole machine.
     options.intra_op_num_threads = threads or available_processors()

@@ -1,15 +1,15 @@
 """OpenVINO on the processor.
 
 Float32 is said to it, for on processors with bfloat16 its own choice is that. Its cache is not
-used: it takes a blob whose weights are damaged without a word (one byte in a thousand turned over
+used: it takes a blob whose weights are damaged without a word (64 of 12.9 million bytes turned over
 gave another picture), and it reads the ONNX file even where the blob is at hand. `ov_cache` keeps
 blobs with a checksum.
 
-Measured on two cores of an x86-64 with AVX2 (OpenVINO 2026.4, small, 448x256, processor time of a
-pair on one thread, in turns): the graph as exported 322 ms, the graph that is rewritten for ONNX
-Runtime 327 ms; it runs either, and is best served by the first, in which a PReLU is part of its
-convolution. Pinning of threads is left as OpenVINO has it: two models side by side were no faster
-without.
+Measured on a busy x86-64 with AVX2 (OpenVINO 2026.4, small, 448x256, processor time of a pair, one
+thread, in turns, the least of 7): the graph as exported 322 ms, the graph that is rewritten for
+ONNX Runtime 327, which is no difference; the first is what is built for it, for there a PReLU is
+part of its convolution. Pinning of threads is left as OpenVINO has it: two models side by side
+were no faster without.
 """
 
 from __future__ import annotations
