@@ -147,6 +147,7 @@ def moved_apart(
             np.clip(np.arange(n) + direction * step, 0, n - 1)
             for n, step in zip(frame.shape[:2], (step_y, step_x), strict=True)
         )
-        return frame[rows][:, columns]
+        picture: NDArray[np.uint8] = frame[rows][:, columns]
+        return picture
 
     return moved(frame0, -1), moved(frame1, 1)

@@ -28,6 +28,13 @@ from runtime.manifest import manifest_path
 if TYPE_CHECKING:
     from ifrnet_model import IFRNet
 
+# Workers that run side by side share the processors out: thread pools as large as the machine in
+# each of them would wait for each other. Before PyTorch is imported, which counts them then.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    _workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    _mine = sorted(os.sched_getaffinity(0))[int(os.environ["PYTEST_XDIST_WORKER"][2:]) :: _workers]
+    os.sched_setaffinity(0, _mine or os.sched_getaffinity(0))
+
 # The tests that need a GPU run where there is neither PyTorch nor hypothesis.
 with contextlib.suppress(ImportError):
     from hypothesis import settings
@@ -43,6 +50,14 @@ Frames = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Export = Callable[..., Checked]
 Made = TypeVar("Made")
 Once = Callable[[str, Callable[[], Made]], Made]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is compiled here neither comes from the user's cache nor fills it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def test_the_file_is_a_command_too(models, tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "bench" / "latency.py"), "--model",
          str(models / "frames.onnx"), "--size", "50x70", "--samples", "1", "--seconds", "0",
-         "--no-cold"],
+         "--no-cold", "--backend", "onnxruntime"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -50,7 +50,7 @@ def test_the_command_writes_its_evidence(models, tmp_path):
         [sys.executable, "-m", "bench.latency", "--model", str(models / "frames.onnx"),
          "--size", "50x70", "--weights", "demo", "--compare", "torch", "authors",
          "--samples", "4", "--seconds", "0",
-         "--threads", "1", "--json", str(evidence)],
+         "--threads", "1", "--backend", "onnxruntime", "--json", str(evidence)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -129,7 +129,7 @@ def measured(fast, tmp_path, capsys):
         with pytest.raises(SystemExit) as left:
             latency.main(
                 [*map(str, arguments), "--no-cold", "--samples", "2", "--seconds", "0",
-                 "--json", str(evidence)]
+                 "--backend", "onnxruntime", "--json", str(evidence)]
             )  # fmt: skip
         printed = capsys.readouterr()
         assert left.value.code == 0, printed.err
@@ -329,7 +329,7 @@ MODEL = ("--model", "m.onnx")
         ((*MODEL, "--compare", "torch"), "--compare needs --weights"),
         ((*MODEL, "--weights", "demo"), "--weights needs --compare"),
         ((*MODEL, "--dataset", "gopro", "--factor", "4"), "a data set has a factor of its own"),
-        ((*MODEL, "--streams", "2"), "are for TensorRT engines"),
+        ((*MODEL, "--no-cuda-graph"), "--no-cuda-graph is for TensorRT engines"),
         ((*MODEL, "--factor", "1"), "--factor is 1: use 2 or more"),
         ((*MODEL, "--samples", "0"), "--samples is 0: use 1 or more"),
         ((*MODEL, "--seconds", "-1"), "--seconds is -1.0: use 0 or more"),

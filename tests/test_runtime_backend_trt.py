@@ -32,7 +32,7 @@ def reference(tmp_path, sources):
     def opened(graph="frames"):
         path = tmp_path / f"{graph}.onnx"
         onnx.save(sources[graph].model, path)
-        return Interpolator.open(path)
+        return Interpolator.open(path, backend="onnxruntime")
 
     return opened
 
