@@ -223,6 +223,18 @@ def test_a_long_clip_gives_no_more_windows_and_reaches_its_end(tmp_path, source)
     assert gaps.max() <= 2 * gaps.min()
 
 
+@pytest.mark.usefixtures("_limit")
+def test_it_is_gated_in_the_backend_that_will_run_it(source, clip, tmp_path):
+    from export.artefact import write_artefact
+
+    made = int8.checked_int8(source, clip, backend="openvino")
+    assert made.info.tuned_for == "any"
+    assert {case["candidate"].split()[0] for case in made.gate.cases} == {"OpenVINO"}
+    write_artefact(made, tmp_path / "int8.onnx", started=0.0)
+    with Interpolator.open(tmp_path / "int8.onnx") as vfi:
+        assert vfi.backend.startswith("openvino")
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
@@ -280,13 +292,14 @@ def test_a_model_that_fails_the_gate_is_refused_with_the_layers(
     monkeypatch.setattr(int8, "_SKIPPED_AT_MOST", 0.0)
     with pytest.raises(
         GateError,
-        match=rf"{LIMIT:.0f} dB are required for int8; the layers that cost most are {one_bad_layer} \(.*dB "
-        r"alone\), .*: nothing was written; calibrate with frames",
+        match=rf"{LIMIT:.0f} dB are required for int8; the layers that cost most are "
+        rf"{one_bad_layer} \(.*dB alone\), .*: nothing was written; calibrate with frames",
     ):
         int8.checked_int8(source, clip)
 
 
-def test_a_loss_to_the_truth_is_refused(monkeypatch, source, clip, _limit):
+@pytest.mark.usefixtures("_limit")
+def test_a_loss_to_the_truth_is_refused(monkeypatch, source, clip):
     monkeypatch.setattr(int8, "_SKIPPED_AT_MOST", 0.0)
     monkeypatch.setattr(verify, "ALLOWED_LOSS_DB", -100.0)
     with pytest.raises(GateError, match=r"dB further from the true frames than .* the layers that"):
