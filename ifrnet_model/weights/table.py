@@ -199,7 +199,7 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
         licence="MIT",
         place="shipped with this package: --weights demo",
         megabytes=5.6,
-        sha256="7a1f54a86432ecb9fe7a0431137b724c99ee3bc5dc4a5506c1e65cedb964573e",
+        sha256="a13987997ca00eb34568abb33699f7d958a3837afad56c2801e399ac59df0882",
     ),
 )
 
