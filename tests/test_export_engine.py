@@ -606,7 +606,10 @@ def test_a_range_of_sizes_with_the_command(trt10, onnx_file, tmp_path, monkeypat
         (["--onnx", "f", "--timesteps", "3"], "--onnx came with timesteps: the file has these"),
         (["--weights", "demo", "--min", "32x32"], "--min, --opt and --max go together"),
         (["--weights", "demo", "--dynamic"], "--dynamic is for ONNX files: give --min"),
-        (["--weights", "demo", "--tuned-for", "cpu"], "--tuned-for is for --backend onnxruntime"),
+        (
+            ["--weights", "demo", "--tuned-for", "cpu"],
+            "--tuned-for is for processors: TensorRT uses --rewrite",
+        ),
         (["--weights", "demo", "--device", "3"], "cuda:3 was asked for, the driver sees cuda:0"),
         (
             ["--weights", "demo", "--backend", "onnxruntime", "--portable", "--workspace", "5"],
