@@ -28,13 +28,6 @@ from runtime.manifest import manifest_path
 if TYPE_CHECKING:
     from ifrnet_model import IFRNet
 
-# Workers that run side by side share the processors out: thread pools as large as the machine in
-# each of them would wait for each other. Before PyTorch is imported, which counts them then.
-if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-    _workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    _mine = sorted(os.sched_getaffinity(0))[int(os.environ["PYTEST_XDIST_WORKER"][2:]) :: _workers]
-    os.sched_setaffinity(0, _mine or os.sched_getaffinity(0))
-
 # The tests that need a GPU run where there is neither PyTorch nor hypothesis.
 with contextlib.suppress(ImportError):
     from hypothesis import settings
