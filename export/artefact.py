@@ -156,7 +156,7 @@ def checked_from_onnx(
     model, info = finished(source.model, info, tuned_for or default_tuning(info.precision, backend))
     report = gate(
         source.reference,
-        dict([candidate(model, info, backend)]),
+        candidate(model, info, backend),
         gate_cases(
             [info.size or DEFAULT_SIZE],
             frames_per_call=info.frames_per_call,
@@ -168,16 +168,16 @@ def checked_from_onnx(
     return Checked(model, info, report, source.onnx_sha256, backend)
 
 
-def candidate(model: ModelProto, info: ModelInfo, backend: ProcessorBackend) -> tuple[str, Run]:
-    """The name of a backend with its version, and a model in it, for the gate.
+def candidate(model: ModelProto, info: ModelInfo, backend: ProcessorBackend) -> dict[str, Run]:
+    """A model in a backend, by its name with its version, for the gate.
 
     Raises:
         BackendError: If the backend is not installed.
     """
     if backend == "openvino":
         run = openvino_run(model, info)
-        return f"OpenVINO {installed_versions().get('openvino', '')}".strip(), run
-    return f"ONNX Runtime {onnxruntime.__version__}", onnx_run(model, info)
+        return {f"OpenVINO {installed_versions().get('openvino', '')}".strip(): run}
+    return {f"ONNX Runtime {onnxruntime.__version__}": onnx_run(model, info)}
 
 
 def default_tuning(precision: Precision, backend: ProcessorBackend = "onnxruntime") -> TunedFor:

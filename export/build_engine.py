@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -110,32 +110,34 @@ def _int8(args: argparse.Namespace, options: dict[str, Any]) -> Checked:
     from export import int8
     from export.stages import Stages
 
-    if args.onnx is not None:
-        from export.artefact import source_from_onnx
-
-        with Stages(len(int8.STAGES)) as stages:
-            source = source_from_onnx(args.onnx)
-            return int8.checked_int8(
-                source,
-                args.calibrate,
-                tuned_for=args.tuned_for,
-                backend=args.backend,
-                stages=stages,
-            )
-
-    from export.tracing import STAGES, source_from_checkpoint  # needs PyTorch
-    from export.wrapper import ExportOptions
-
-    wanted = ExportOptions(**options)
-    with Stages(len(STAGES[:-1]) + len(int8.STAGES)) as stages:
-        source = source_from_checkpoint(args.weights, wanted, time_steps=args.time, stages=stages)
+    read, before = _plain_source(args, options)
+    with Stages(before + len(int8.STAGES)) as stages:
         return int8.checked_int8(
-            source,
+            read(stages),
             args.calibrate,
             tuned_for=args.tuned_for,
             backend=args.backend,
             stages=stages,
         )
+
+
+def _plain_source(
+    args: argparse.Namespace, options: dict[str, Any]
+) -> tuple[Callable[[Stages], Source], int]:
+    """What gives the graph of a file or of a checkpoint, and in how many stages."""
+    if args.onnx is not None:
+        from export.artefact import source_from_onnx
+
+        return lambda _: source_from_onnx(args.onnx), 0
+    from export.tracing import STAGES, source_from_checkpoint  # needs PyTorch
+    from export.wrapper import ExportOptions
+
+    wanted = ExportOptions(**options)
+
+    def traced(stages: Stages) -> Source:
+        return source_from_checkpoint(args.weights, wanted, time_steps=args.time, stages=stages)
+
+    return traced, len(STAGES) - 1  # All but the comparison.
 
 
 def _build_engines(args: argparse.Namespace) -> None:

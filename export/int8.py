@@ -99,7 +99,7 @@ def checked_int8(
         try:
             report = gate(
                 source.reference,
-                dict([candidate(model, made, backend)]),
+                candidate(model, made, backend),
                 cases,
                 precision="int8",
                 reference_name=source.reference_name,

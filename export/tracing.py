@@ -187,7 +187,7 @@ def _compare_with_pytorch(
     On a CPU float16 graphs are computed in float32, so its figure proves the graph and
     its casts; what float16 itself costs is simulated in PyTorch and must pass too.
     """
-    candidates = dict([candidate(model, info, backend)])
+    candidates = candidate(model, info, backend)
     if info.precision == "fp16":
         rounded = wrap(rounding_to_fp16(traced.network), replace(options, precision="fp32"))
         candidates["float16 simulated in PyTorch"] = _pytorch_run(rounded, info)

@@ -216,9 +216,9 @@ class Interpolator:
         """Multiplies the frame rate of a stream, lazily, in bounded memory.
 
         On a processor two frames are held at a time. On a GPU, and with several `streams`, the
-        next frames are read, and sent
-        up, while earlier ones are computed: up to two pairs ahead, and one more for each stream;
-        where every frame must come out as soon as its successor is there, call `interpolate`.
+        next frames are read, and sent up, while earlier ones are computed: up to two pairs ahead,
+        and one more for each stream; where every frame must come out as soon as its successor is
+        there, call `interpolate`.
 
         Args:
             frames: The stream; all frames of one size and type.

@@ -9,6 +9,7 @@ play, MP4 and MOV do not.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -265,7 +266,8 @@ class _FileSink:
         if encoding.encoder == "libx265" and kind in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # Apple's players take no other
         try:
-            context.open()
+            with _priority_kept():
+                context.open()
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(
                 f"the encoder {encoding.encoder} does not open ({reason(error)}): check its "
@@ -303,6 +305,23 @@ class _FileSink:
                 f"{self._path.name} could not be written ({reason(error)}): check free space, "
                 "and whether the container takes this size and format"
             ) from error
+
+
+@contextmanager
+def _priority_kept() -> Iterator[None]:
+    """Leaves this thread as it was: SVT-AV1, as root, makes the one that opens it real-time.
+
+    Its own threads may be; whatever is started from this one later would let nothing else run.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # Linux alone has it.
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def container_of(path: Path) -> str:

@@ -155,8 +155,8 @@ def interpolate_video(
 
     With `factor` every gap between two frames is cut evenly, so that real frames keep their own
     times and what is variable stays so (see `VideoOptions.keep_vfr`); with `rate` the output is
-    constant. At a scene cut the
-    last frame stands. Sound stays in step. Memory does not grow with the clip.
+    constant. At a scene cut the last frame stands. Sound stays in step. Memory does not grow with
+    the clip.
 
     Args:
         source: Any video that FFmpeg reads, a folder of pictures, %06d.png, or "-" for Y4M.

@@ -53,14 +53,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _ordinary_priority() -> Iterator[None]:
-    """SVT-AV1 makes the process real-time where it may, and a browser started then starves."""
-    yield
-    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
 @pytest.fixture(scope="session")
 def demo_network() -> IFRNet:
     from ifrnet_model import load_checkpoint

@@ -331,6 +331,14 @@ def test_hdr10(tmp_path, codec):
     assert "libvpx-vp9 does not carry the HDR10 metadata over" in notes
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux alone has it")
+def test_an_encoder_leaves_the_priority_of_its_caller(tmp_path):
+    source = write(tmp_path / "in.mkv", 3)
+    before = os.sched_getscheduler(0)
+    passed(source, tmp_path / "out.mkv", codec="av1")  # Makes it real-time, where root runs it.
+    assert os.sched_getscheduler(0) == before
+
+
 def test_a_mastering_display_without_luminance_is_named(tmp_path):
     hdr = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(1000,50)"
     options = {"x265-params": f"log-level=error:hdr10=1:{hdr}"}  # FFmpeg takes 0.1 cd/m2 for none.

@@ -22,20 +22,13 @@ from export.tuning_trt import REWRITES
 TOOLS = ROOT / "tools"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _tools_on_path():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(TOOLS))
-        yield
-
-
 @pytest.fixture(scope="module")
-def gpu_check(_tools_on_path):
+def gpu_check():
     return importlib.import_module("gpu_check")
 
 
 @pytest.fixture(scope="module")
-def plan_module(_tools_on_path):
+def plan_module():
     return importlib.import_module("gpu_check_plan")
 
 

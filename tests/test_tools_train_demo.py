@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import train_demo
 from conftest import ROOT
 from PIL import Image
 
 from ifrnet_model import load_checkpoint
 from ifrnet_model.layers import warp
-
-sys.path.insert(0, str(ROOT / "tools"))
-import train_demo
 
 CUT = 5
 

@@ -5,10 +5,10 @@
 
 CLIPS holds `index.json`, a list of {"name", "frames", "cuts"}, and for each a `name.npy`, uint8
 (N, H, W, 3); PHOTOS holds pictures. A stage is SIZE:BATCH:STEPS:MOTION, the batch for each worker,
-the motion in pixels of a 1-frame distance. Workers share the gradients, one core each: a worker
-that waits for its core delays a step, not every layer. The same seed and the same number of
-workers give the same weights on the same machine. Not part of the product: training belongs to
-the authors' repository.
+the motion in pixels between the first and the last frame. Workers share the gradients, one core
+each: a worker that waits for its core delays a step, not every layer. The same seed and the same
+number of workers give the same weights on the same machine. Not part of the product: training
+belongs to the authors' repository.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ifrnet_model import VARIANTS, IFRNet, load_checkpoint
+from ifrnet_model.config import FLOW_CHANNELS
 from ifrnet_model.layers import resize, upsample, warp
 from ifrnet_model.model import _side_by_side, _split_flow
 
@@ -325,7 +326,7 @@ def interpolate(network: IFRNet, b: Batch) -> tuple[Tensor, list[Tensor]]:
         flow = residual + 2.0 * upsample(flow)
         flows.append(flow)
     out = network._refine(network.decoder1, f1, flow, ft)
-    residual, logit, colour = torch.split(out, [4, 1, 3], 1)
+    residual, logit, colour = torch.split(out, [FLOW_CHANNELS, 1, 3], 1)
     flow = residual + 2.0 * upsample(flow)
     flows.append(flow)
     warped0, warped1 = warp(b.img0, flow[:, :2]), warp(b.img1, flow[:, 2:])
