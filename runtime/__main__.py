@@ -11,50 +11,30 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, run_command
 from runtime.errors import VideoError
 from runtime.files import written_beside
+from runtime.video_arguments import (
+    add_rate_arguments,
+    add_reading_arguments,
+    add_writing_arguments,
+    options_from,
+    parse_rate,
+    parse_time,
+)
 
 if TYPE_CHECKING:
-    from runtime.video import Plan, VideoOptions, VideoReport
-
-_NTSC = Fraction(1000, 1001)
-
-
-def parse_rate(text: str) -> Fraction:
-    """Frames a second: 60, 60000/1001, or 59.94, which with its kin means 60 x 1000/1001."""
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate: write 60, 59.94 or N/D") from error
-    near = round(rate / _NTSC) * _NTSC
-    if rate.denominator > 1 and "/" not in text and abs(rate - near) < Fraction(1, 100):
-        rate = near
-    if rate <= 0:
-        raise argparse.ArgumentTypeError(f"{text} frames a second: the rate is above 0")
-    return rate
-
-
-def parse_time(text: str) -> Fraction:
-    """Seconds: 90, 90.5, 1:30 or 0:01:30.5."""
-    try:
-        parts = [Fraction(part) for part in text.split(":")]
-    except (ValueError, ZeroDivisionError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90.5 or 1:30.5") from error
-    if len(parts) > 3 or any(part < 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90.5 or 1:30.5")
-    return sum((part * 60**k for k, part in enumerate(reversed(parts))), Fraction(0))
+    from runtime.video import Plan, VideoReport
 
 
 def _interpolate(args: argparse.Namespace) -> None:
     from runtime.video import interpolate_video, plan_video
 
-    options, factor = _options(args), 2 if args.factor is None else args.factor
+    options, factor = options_from(args), 2 if args.factor is None else args.factor
     # With Y4M on stdout, what is for people goes to stderr.
     said = sys.stderr if args.output == "-" else sys.stdout
     if args.json is not None and not args.json.parent.is_dir():
@@ -122,21 +102,6 @@ class _Bar:
         self._bar.update(done - self._bar.n)
 
 
-def _options(args: argparse.Namespace) -> VideoOptions:
-    from runtime.video import VideoOptions
-
-    given: dict[str, Any] = {
-        name: getattr(args, name)
-        for name in (
-            "video_stream", "start", "end", "strict", "cuts", "dedupe", "picture_rate", "keep_vfr",
-            "codec", "quality", "preset", "lossless", "audio",
-        )
-    }  # fmt: skip
-    if given["cuts"] is not None and given["cuts"] == 0:
-        return VideoOptions(**{k: v for k, v in given.items() if v is not None} | {"cuts": None})
-    return VideoOptions(**{name: value for name, value in given.items() if value is not None})
-
-
 def _plan_lines(plan: Plan, output: str) -> list[str]:
     info = plan.source
     frames = "an unknown number of" if plan.frames is None else f"about {plan.frames}"
@@ -184,45 +149,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         help=".mp4, .mkv, .mov, .m4v, .webm, a folder or %%06d.png, or - for Y4M",
     )
     parser.add_argument("--model", type=Path, metavar="FILE", help="a model file")
-    rate = parser.add_mutually_exclusive_group()
-    rate.add_argument(
-        "--factor",
-        type=int,
-        metavar="N",
-        help="new frame rate over old (default 2)",
-    )
-    rate.add_argument(
-        "--fps", type=parse_rate, metavar="R", help="constant rate: 60, 59.94, 60000/1001"
-    )
-    parser.add_argument(
-        "--keep-vfr",
-        action=argparse.BooleanOptionalAction,
-        help="with --factor: a variable rate stays variable (default), or becomes constant",
-    )
+    add_rate_arguments(parser)
     reading = parser.add_argument_group("what is read")
     reading.add_argument("--start", type=parse_time, metavar="T", help="seconds or H:M:S")
     reading.add_argument("--end", type=parse_time, metavar="T", help="seconds or H:M:S")
-    reading.add_argument("--video-stream", type=int, metavar="N", help="index of the video track")
     reading.add_argument(
         "--picture-rate", type=parse_rate, metavar="R", help="of a folder of pictures (default 25)"
     )
-    reading.add_argument("--strict", action="store_true", help="refuse a file with damage")
-    reading.add_argument(
-        "--cuts", type=float, metavar="SCORE", help="scene cuts from this score on; 0 for none"
-    )
-    reading.add_argument(
-        "--dedupe", action="store_true", help="interpolate over frames that repeat the one before"
-    )
+    add_reading_arguments(reading)
     writing = parser.add_argument_group("what is written")
-    writing.add_argument(
-        "--codec", metavar="NAME", help="h264, hevc, vp9, av1, ffv1, prores, or FFmpeg's encoder"
-    )
-    writing.add_argument(
-        "--quality", type=float, metavar="Q", help="on the encoder's own scale (crf, cq, qp)"
-    )
-    writing.add_argument("--preset", metavar="P", help="the encoder's own")
-    writing.add_argument("--lossless", action="store_true", help="bit by bit")
-    writing.add_argument("--audio", choices=("copy", "aac", "none"), help="default copy")
+    add_writing_arguments(writing)
     writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary")
     writing.add_argument("--dry-run", action="store_true", help="print what would be done")
     running = parser.add_argument_group("what runs the model")

@@ -86,8 +86,10 @@ class Demuxer:
         self.damaged, self.first = 0, None
         self._made = self._within()
 
-    def items(self) -> Iterator[Frame | Packet[Any]]:
-        """All, those probed included; once."""
+    def items(self, *, decoded: bool = True) -> Iterator[Frame | Packet[Any]]:
+        """All, those probed included; once. Without `decoded` no frame after those probed."""
+        if not decoded:
+            self._decode = _nothing
         probed, self.probed = self.probed, []
         yield from itertools.chain(probed, self._made)
 
@@ -179,6 +181,12 @@ class Demuxer:
                 f"{frame.width}x{frame.height}: cut the file there first"
             )
         return Frame(frame, frame.pts, Fraction(frame.time_base or 1))
+
+
+def _nothing(packet: Packet[Any]) -> list[VideoFrame]:
+    """In place of decoding."""
+    del packet
+    return []
 
 
 def _moment(packet: Packet[Any]) -> Fraction | None:

@@ -142,7 +142,7 @@ class SceneDetector:
         return _plane(small, 0, np.uint8).astype(np.int16)
 
     def _repeats(self, frame: VideoFrame) -> bool:
-        planes, peak = _planes(frame)
+        planes, peak = planes_of(frame)
         if self._kept and all(
             _alike(kept, plane, peak) for kept, plane in zip(self._kept, planes, strict=True)
         ):
@@ -182,7 +182,7 @@ def _unexplained(before: NDArray[np.int16], after: NDArray[np.int16]) -> float:
     return difference
 
 
-def _planes(frame: VideoFrame) -> tuple[list[NDArray[Any]], int]:
+def planes_of(frame: VideoFrame) -> tuple[list[NDArray[Any]], int]:
     """The planes of a frame, without a copy where its format is planar YUV; and full scale."""
     if not _PLANAR.fullmatch(frame.format.name):
         frame = frame.reformat(format="yuv444p")

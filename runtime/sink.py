@@ -9,10 +9,11 @@ play, MP4 and MOV do not.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -133,7 +134,7 @@ def open_sink(
             preset=preset,
             lossless=lossless,
         )
-        sink = _FileSink(path, like, rate, time_base or output_time_base(rate), encoding)
+        sink = FileSink(path, like, rate, time_base or output_time_base(rate), encoding)
         sink.open(audio, origin)
     try:
         yield sink
@@ -145,8 +146,44 @@ def open_sink(
         raise
 
 
-class _FileSink:
-    """A video file with its tracks."""
+@contextmanager
+def open_encoder(
+    path: Path,
+    *,
+    like: SourceInfo,
+    rate: Fraction,
+    codec: str | None = None,
+    quality: float | None = None,
+    preset: str | None = None,
+    lossless: bool = False,
+) -> Iterator[FileSink]:
+    """The encoder that `open_sink` opens for `path`, set up in the same way, and no file.
+
+    For parts of a video that are encoded apart: see `FileSink.encoded` and `write_encoded`.
+
+    Raises:
+        VideoError: If there is no such encoder, or it does not open.
+    """
+    encoding = encoding_for(
+        like, path.suffix.lower(), codec=codec, quality=quality, preset=preset, lossless=lossless
+    )
+    sink = FileSink(path, like, rate, output_time_base(rate), encoding)
+    sink.open_without_file()
+    try:
+        yield sink
+    finally:
+        sink.drop()
+
+
+class FileSink:
+    """A video file with its tracks.
+
+    Attributes:
+        notes: See `Sink`, as the next two.
+        written: Frames so far.
+        partial: What is left after an error.
+        tick: The unit of the packets' stamps, in seconds.
+    """
 
     def __init__(
         self, path: Path, like: SourceInfo, rate: Fraction, tick: Fraction, encoding: Encoding
@@ -158,12 +195,18 @@ class _FileSink:
         self._beside = partial_path(path)
         self._like = like
         self._rate = rate
-        self._tick = tick
+        self.tick = tick
         self._encoding = encoding
         self._converter = ColourConverter()
         self._tracks: dict[int, TrackWriter] = {}
         self._output: Any = None
         self._stream: Any = None
+        self._encodes = False
+
+    @property
+    def encoder(self) -> tuple[str, bytes]:
+        """FFmpeg's name, and the header that all packets share."""
+        return self._encoding.encoder, bytes(self._stream.codec_context.extradata or b"")
 
     def open(self, audio: AudioMode, origin: Fraction) -> None:
         """Writes the header, so that what cannot be is known before a frame is made."""
@@ -185,22 +228,60 @@ class _FileSink:
             self.abort()
             raise
 
+    def open_without_file(self) -> None:
+        """Opens the encoder alone."""
+        kind = container_of(self._path)
+        with self._errors():
+            self._output = av.open(io.BytesIO(), "w", format=kind)
+            self._add_video(kind)
+
+    def drop(self) -> None:
+        """Leaves the encoder behind, and what was opened for it."""
+        with suppress(av.error.FFmpegError, OSError, ValueError):
+            self._output.close()
+
     def write(self, frame: VideoFrame, time: Fraction) -> None:
         """See `Sink`."""
+        self.write_encoded(self.encoded(frame, time))
+        self.written += 1
+
+    def encoded(self, frame: VideoFrame | None, time: Fraction = Fraction(0)) -> list[Packet[Any]]:
+        """What the encoder gives for a frame that is shown at `time`; with None, its rest.
+
+        Raises:
+            VideoError: If it fails.
+        """
+        if frame is not None:
+            frame = self._fitted(frame)
+            frame.pts = round(time / self.tick)
+            frame.time_base = self.tick
+            frame.duration = round(1 / self._rate / self.tick)
+            frame.pict_type = 0  # the encoder decides, not the source
+        self._encodes = True
+        with self._errors():
+            packets: list[Packet[Any]] = self._stream.encode(frame)
+        return packets
+
+    def write_encoded(self, packets: Iterable[Packet[Any]]) -> None:
+        """Writes packets of the encoder, in its order.
+
+        Raises:
+            VideoError: If they cannot be written.
+        """
+        with self._errors():
+            for packet in packets:
+                packet.stream = self._stream
+                self._output.mux(packet)
+
+    def _fitted(self, frame: VideoFrame) -> VideoFrame:
         if (frame.width, frame.height) != (self._like.width, self._like.height):
             raise VideoError(
                 f"a frame of {frame.width}x{frame.height} came for a video of "
                 f"{self._like.width}x{self._like.height}: all have one size"
             )
-        if frame.format.name != self._encoding.pixel_format:
-            frame = self._converter.reformatted(frame, self._encoding.pixel_format, frame)
-        frame.pts = round(time / self._tick)
-        frame.time_base = self._tick
-        frame.duration = round(1 / self._rate / self._tick)
-        frame.pict_type = 0  # the encoder decides, not the source
-        with self._errors():
-            self._output.mux(self._stream.encode(frame))
-        self.written += 1
+        if frame.format.name == self._encoding.pixel_format:
+            return frame
+        return self._converter.reformatted(frame, self._encoding.pixel_format, frame)
 
     def write_packet(self, packet: Packet[Any]) -> None:
         """See `Sink`."""
@@ -233,7 +314,8 @@ class _FileSink:
                 self._beside.unlink(missing_ok=True)
 
     def _finish(self) -> None:
-        self._output.mux(self._stream.encode(None))
+        if self._encodes:  # An encoder that never saw a frame need not answer.
+            self._output.mux(self._stream.encode(None))
         for writer in self._tracks.values():
             writer.finish()
         self._output.close()
@@ -251,7 +333,7 @@ class _FileSink:
             ) from error
         context = stream.codec_context
         context.width, context.height = like.width, like.height
-        context.time_base = stream.time_base = self._tick
+        context.time_base = stream.time_base = self.tick
         context.pix_fmt = encoding.pixel_format
         tag(context, like, encoding.pixel_format)
         context.bit_rate = 0  # or, with VP9, the quality asked for is only an upper bound

@@ -73,6 +73,24 @@ def open_source(
         yield _container_source(container, _name(path), video_stream, Part(start, end), strict)
 
 
+def key_frames(path: Path, video_stream: int | None = None) -> list[int]:
+    """Stamps at which decoding can begin, rising, in ticks of the video track; decodes nothing.
+
+    Raises:
+        VideoError: If there is no video to read, or the track does not exist.
+    """
+    stamps = set()
+    with _opened(path) as container:
+        stream = _video_stream(container, str(path), video_stream)
+        try:
+            for packet in container.demux(stream):
+                if packet.is_keyframe and packet.pts is not None:
+                    stamps.add(packet.pts)
+        except (av.error.FFmpegError, OSError) as error:
+            raise VideoError(f"{path} cannot be read to its end ({reason(error)})") from error
+    return sorted(stamps)
+
+
 class Source:
     """Frames and packets in the order of the file; iterate once.
 
@@ -93,6 +111,12 @@ class Source:
     def damaged(self) -> int:
         """Packets so far that could not be decoded."""
         return self._demuxer.damaged
+
+    def track_packets(self) -> Iterator[Packet[Any]]:
+        """The packets of `info.tracks` alone, in place of the iteration; no frame is decoded."""
+        for item in self._demuxer.items(decoded=False):
+            if isinstance(item, Packet):
+                yield item
 
     def __iter__(self) -> Iterator[Frame | Packet[Any]]:
         yield from self._demuxer.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -27,17 +27,15 @@ from runtime.errors import VideoError
 from runtime.interpolator import Between, Interpolator
 from runtime.media import Frame, SourceInfo
 from runtime.pipeline import Stage, in_thread
-from runtime.scenes import CUT_THRESHOLD, SceneDetector, SceneFlags
+from runtime.scenes import CUT_THRESHOLD, SceneDetector
+from runtime.script import FrameFacts, LiveScript, Script
 from runtime.sink import Sink, check_destination, container_of, is_folder, open_sink
-from runtime.source import PICTURE_RATE, Source, open_source
-from runtime.timeline import Clock, ConstantRate, Mode, Multiply, Shown, Timeline, expected
+from runtime.source import PICTURE_RATE, open_source
+from runtime.timeline import ConstantRate, Mode, Multiply, Shown, expected
 from runtime.tracks import fate
 
 _AHEAD = 4
 """Frames that wait between two threads, at most."""
-
-_DEPTH = 6
-"""Weights that know the midpoint only reach k / 64 by recursion."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the frames written and, where it is known, how many there will be."""
@@ -199,22 +197,26 @@ def interpolate_video(
         if rate is None:
             vfi.steps_for_factor(factor)  # Or says which factors these weights know.
         read = stack.enter_context(_open(source, options))
-        job = _Job(vfi, read, _mode(read.info, destination, factor, rate, options), options)
-        sink = stack.enter_context(_open_sink(destination, job, options))
-        job.run(sink, progress)
+        info, mode = read.info, mode_for(read.info, destination, factor, rate, options)
+        script = LiveScript(info, mode, vfi.info.time_steps, start=options.start)
+        rendering = Rendering(vfi, info, script, detector_for(options))
+        sink = stack.enter_context(_open_sink(destination, info, rate_of(mode, info), options))
+        rendering.run(read, sink, progress, frames_expected(mode, info))
+        if not sink.written:
+            raise VideoError(f"no frame of {info.name} falls in the part: give a longer one")
     seconds = time.perf_counter() - started
     return VideoReport(
-        frames_in=job.frames_in,
+        frames_in=script.frames,
         frames_out=sink.written,
-        frames_new=job.frames_new,
-        rate=job.rate,
+        frames_new=rendering.frames_new,
+        rate=rate_of(mode, info),
         seconds=seconds,
-        idle=job.idle,
+        idle=rendering.idle,
         backend=vfi.backend,
-        cuts=job.cuts,
-        repeats=job.repeats,
+        cuts=script.cuts,
+        repeats=script.repeats,
         damaged=read.damaged,
-        notes=[*read.notes, *job.notes, *sink.notes],
+        notes=[*read.notes, *rendering.notes, *repair_notes(script), *sink.notes],
     )
 
 
@@ -236,7 +238,7 @@ def plan_video(
         check_destination(destination, source)
     with _open(source, options) as read:
         info = read.info
-        mode = _mode(info, destination, factor, rate, options)
+        mode = mode_for(info, destination, factor, rate, options)
         encoder, notes = "PNG", list(read.notes)
         tracks = [f"{track}: not carried over" for track in info.tracks]
         if str(destination) == "-":
@@ -254,7 +256,9 @@ def plan_video(
             notes += encoding.notes
             kind = container_of(Path(destination))
             tracks = [f"{track}: {fate(kind, track, options.audio)}" for track in info.tracks]
-        return Plan(info, mode, _rate_of(mode, info), _frames(mode, info), encoder, tracks, notes)
+        return Plan(
+            info, mode, rate_of(mode, info), frames_expected(mode, info), encoder, tracks, notes
+        )
 
 
 def _open(source: str | Path, options: VideoOptions) -> Any:
@@ -268,11 +272,13 @@ def _open(source: str | Path, options: VideoOptions) -> Any:
     )
 
 
-def _open_sink(destination: str | Path, job: _Job, options: VideoOptions) -> Any:
+def _open_sink(
+    destination: str | Path, info: SourceInfo, rate: Fraction, options: VideoOptions
+) -> Any:
     return open_sink(
         destination,
-        like=job.info,
-        rate=job.rate,
+        like=info,
+        rate=rate,
         codec=options.codec,
         quality=options.quality,
         preset=options.preset,
@@ -281,13 +287,28 @@ def _open_sink(destination: str | Path, job: _Job, options: VideoOptions) -> Any
     )
 
 
-def _mode(
+def repair_notes(script: LiveScript) -> list[str]:
+    """What is to be said of stamps that were missing or did not rise."""
+    if not script.repaired:
+        return []
+    return [
+        f"{script.repaired} frames had no time stamp, or one that did not rise: their times are a "
+        "guess"
+    ]
+
+
+def mode_for(
     info: SourceInfo,
     destination: str | Path,
     factor: int,
     rate: Fraction | None,
     options: VideoOptions,
 ) -> Mode:
+    """How the frames of a source are multiplied.
+
+    Raises:
+        VideoError: If the factor or the rate is not possible.
+    """
     if rate is not None:
         if rate <= 0:
             raise VideoError(f"the rate is {rate} frames a second: it is above 0")
@@ -300,11 +321,13 @@ def _mode(
     return Multiply(factor)
 
 
-def _rate_of(mode: Mode, info: SourceInfo) -> Fraction:
+def rate_of(mode: Mode, info: SourceInfo) -> Fraction:
+    """Nominal frames a second of the output."""
     return info.rate * mode.factor if isinstance(mode, Multiply) else mode.rate
 
 
-def _frames(mode: Mode, info: SourceInfo) -> int | None:
+def frames_expected(mode: Mode, info: SourceInfo) -> int | None:
+    """Frames of the output, where the duration is known."""
     duration = info.duration
     if duration is None and info.frames:
         duration = info.frames / info.rate
@@ -314,13 +337,13 @@ def _frames(mode: Mode, info: SourceInfo) -> int | None:
 class _Seen(NamedTuple):
     """A decoded frame with what is known of it before it is used."""
 
-    frame: Frame
-    flags: SceneFlags
+    frame: VideoFrame
+    facts: FrameFacts
     picture: NDArray[Any]
 
 
 class _Known(NamedTuple):
-    """A real frame for as long as the timeline may ask for it."""
+    """A real frame for as long as the script may ask for it."""
 
     frame: VideoFrame
     picture: NDArray[Any]
@@ -335,44 +358,63 @@ class _Request(NamedTuple):
     packet: Packet[Any] | None = None
 
 
-class _Job:
-    """One conversion: its counters and what the frames need on their way."""
+class Rendering:
+    """Frames on their way from a source through the model to a sink, as a script says.
+
+    Attributes:
+        frames_new: Made so far.
+        idle: Share of the time in which the model waited for frames.
+        notes: What the user should know.
+    """
 
     def __init__(
-        self, vfi: Interpolator, source: Source, mode: Mode, options: VideoOptions
+        self,
+        vfi: Interpolator,
+        info: SourceInfo,
+        script: Script,
+        detector: SceneDetector | None = None,
     ) -> None:
+        """Prepares.
+
+        Args:
+            vfi: What makes the new frames.
+            info: Of the source.
+            script: Says what is shown; it is used up.
+            detector: Looks for the cuts and repeats that the script is told; None: for none.
+
+        Raises:
+            FrameError: If the frames do not fit the model.
+        """
         self.vfi = vfi
-        self.source = source
-        self.info = source.info
-        self.mode = mode
-        self.rate = _rate_of(mode, self.info)
-        self.frames_in = self.frames_new = self.repeats = 0
+        self.info = info
+        self.frames_new = 0
         self.idle = 0.0
-        self.cuts: list[Fraction] = []
         self.notes: list[str] = []
-        self._options = options
-        self._detector = None
-        if options.cuts is not None or options.dedupe:
-            self._detector = SceneDetector(threshold=options.cuts, dedupe=options.dedupe)
+        self._script = script
+        self._detector = detector
         self._converter = ColourConverter()
         self._depth = self._depth_of_pictures()
-        info = self.info
         vfi.check_takes(
             info.height, info.width, np.dtype(np.uint8 if self._depth == 8 else np.uint16)
         )
-        self._clock = Clock(info.time_base, info.rate, origin=info.origin)
-        self._timeline = Timeline(
-            mode,
-            dyadic=_DEPTH if vfi.info.time_steps == "midpoint" else None,
-            start=None if options.start is None else Fraction(0),
-            end=None if info.end is None else info.end - info.origin,
-        )
 
-    def run(self, sink: Sink, progress: Progress | None) -> None:
-        """Everything, from the first packet to the last."""
-        total = _frames(self.mode, self.info)
+    def run(
+        self,
+        items: Iterable[Frame | Packet[Any]],
+        sink: Sink,
+        progress: Progress | None = None,
+        total: int | None = None,
+    ) -> None:
+        """Everything, from the first packet to the last.
+
+        Args:
+            items: Of the source: its frames, and the packets of its other tracks.
+            sink: Takes both.
+            progress: Called after each frame that is written, with `total`.
+            total: How many are expected.
+        """
         started = time.perf_counter()
-        with in_thread(self._seen(), ahead=_AHEAD, name="decode", weight=_weight) as seen:
+        with in_thread(self._seen(items), ahead=_AHEAD, name="decode", weight=_weight) as seen:
             made = self._made(seen)
             with in_thread(made, ahead=_AHEAD, name="interpolate", weight=_weight) as shown:
                 for item in shown:
@@ -386,23 +428,15 @@ class _Job:
                     if progress is not None:
                         progress(sink.written, total)
             self.idle = seen.waited / (time.perf_counter() - started)
-        if not sink.written:
-            raise VideoError(f"no frame of {self.info.name} falls in the part: give a longer one")
-        if self._clock.repaired:
-            self.notes.append(
-                f"{self._clock.repaired} frames had no time stamp, or one that did not rise: "
-                "their times are a guess"
-            )
 
-    def _seen(self) -> Iterator[_Seen | Packet[Any]]:
+    def _seen(self, items: Iterable[Frame | Packet[Any]]) -> Iterator[_Seen | Packet[Any]]:
         """Decodes, looks for cuts, and converts: the work of the first thread."""
-        for item in self.source:
-            if not isinstance(item, Frame):
+        for item in items:
+            if isinstance(item, Frame):
+                picture = self._converter.rgb_from_frame(item.picture, self._depth)
+                yield _Seen(item.picture, frame_facts(item, self._detector), picture)
+            else:
                 yield item
-                continue
-            detector, frame = self._detector, item.picture
-            flags = SceneFlags(False, False, 0.0) if detector is None else detector.flags(frame)
-            yield _Seen(item, flags, self._converter.rgb_from_frame(frame, self._depth))
 
     def _made(
         self, seen: Stage[_Seen | Packet[Any]]
@@ -431,56 +465,17 @@ class _Job:
     def _requests(self, seen: Stage[_Seen | Packet[Any]]) -> Iterator[_Request]:
         """What is shown when, in order; frames are held for as long as they may be asked for."""
         known: dict[int, _Known] = {}
-        previous = Fraction(0)
-        gap = duration = None
+        number = 0
         for item in seen:
             if isinstance(item, Packet):
                 yield _Request([], None, None, item)
                 continue
-            frame, flags, picture = item
-            moment = self._clock.feed(frame.pts)
-            gap, previous = (moment - previous if self.frames_in else None), moment
-            duration = _duration(frame)
-            self._count(flags, moment)
-            known[self.frames_in] = _Known(frame.picture, picture)
-            self.frames_in += 1
-            yield from self._asked(
-                self._timeline.push(moment, cut=flags.cut, repeat=flags.repeat), known
-            )
-            for number in [n for n in known if n < self._timeline.oldest]:
-                del known[number]
-        if gap is None or (duration is not None and abs(duration - gap) > self.info.time_base):
-            gap = duration or 1 / self.info.rate
-        yield from self._asked(self._timeline.finish(gap), known)
-
-    def _asked(self, shown: list[Shown], known: dict[int, _Known]) -> Iterator[_Request]:
-        """Neighbours between the same two frames become one request."""
-        origin = self._timeline.origin or Fraction(0)
-        request: _Request | None = None
-        pair: tuple[int, int] | None = None
-        steps: list[float] = []
-        for one in shown:
-            moment = origin + one.time
-            if one.second is not None and pair == (one.first, one.second) and request is not None:
-                request.times.append(moment)
-                steps.append(float(one.t))
-                continue
-            if request is not None:
-                yield request
-            first = known[one.first]
-            if one.second is None:
-                pair, request = None, _Request([moment], first.frame, None)
-            else:
-                pair, steps = (one.first, one.second), [float(one.t)]
-                between = Between(first.picture, known[one.second].picture, steps)
-                request = _Request([moment], first.frame, between)
-        if request is not None:
-            yield request
-
-    def _count(self, flags: SceneFlags, moment: Fraction) -> None:
-        self.repeats += flags.repeat
-        if flags.cut:
-            self.cuts.append(moment)
+            known[number] = _Known(item.frame, item.picture)
+            number += 1
+            yield from _asked(self._script.push(item.facts), known)
+            for old in [n for n in known if n < self._script.oldest]:
+                del known[old]
+        yield from _asked(self._script.finish(), known)
 
     def _depth_of_pictures(self) -> int:
         """Bits of the RGB that the model sees: 16 where source and model have more than 8."""
@@ -493,6 +488,48 @@ class _Job:
             "--io float to keep them all"
         )
         return 8
+
+
+def frame_facts(frame: Frame, detector: SceneDetector | None) -> FrameFacts:
+    """What a script is told of a frame; the detector sees the frames in order, each once."""
+    flags = None if detector is None else detector.flags(frame.picture)
+    return FrameFacts(
+        frame.pts,
+        frame.time_base,
+        _duration(frame),
+        cut=flags is not None and flags.cut,
+        repeat=flags is not None and flags.repeat,
+    )
+
+
+def detector_for(options: VideoOptions) -> SceneDetector | None:
+    """Looks for what is asked for; None where that is nothing."""
+    if options.cuts is None and not options.dedupe:
+        return None
+    return SceneDetector(threshold=options.cuts, dedupe=options.dedupe)
+
+
+def _asked(shown: list[Shown], known: dict[int, _Known]) -> Iterator[_Request]:
+    """Neighbours between the same two frames become one request."""
+    request: _Request | None = None
+    pair: tuple[int, int] | None = None
+    steps: list[float] = []
+    for one in shown:
+        if one.second is not None and pair == (one.first, one.second) and request is not None:
+            request.times.append(one.time)
+            steps.append(float(one.t))
+            continue
+        if request is not None:
+            yield request
+        first = known[one.first]
+        if one.second is None:
+            pair, request = None, _Request([one.time], first.frame, None)
+        else:
+            pair, steps = (one.first, one.second), [float(one.t)]
+            between = Between(first.picture, known[one.second].picture, steps)
+            request = _Request([one.time], first.frame, between)
+    if request is not None:
+        yield request
 
 
 def _weight(item: object) -> int:

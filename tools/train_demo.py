@@ -39,8 +39,15 @@ from ifrnet_model.config import FLOW_CHANNELS
 from ifrnet_model.layers import resize, upsample, warp
 from ifrnet_model.model import _side_by_side, _split_flow
 
-SPANS = (2, 2, 2, 3, 4)
+SPANS = (2, 2, 2, 3, 4, 8)
 """Frames from the first to the last of a real triplet, as often as they are drawn."""
+
+NEXT_TO_AN_END = 0.5
+"""Of the longer spans: the middle is a neighbour of the first or the last, t = 1/8 or 7/8, where
+blending is strongest and a network that only knows midpoints weakest."""
+
+ANYWHERE_SHARE = 0.5
+"""Of the real crops: from anywhere, still parts too; the others from where most changes."""
 
 STILL = 1.0
 """Crops that change less, in 8-bit levels, are taken only as often as `STILL_SHARE` says."""
@@ -53,8 +60,11 @@ STANDING_SHARE = 0.3
 
 CENSUS_WEIGHT = 0.1
 FLOW_WEIGHT = 0.02
-LOG_WEIGHT = 0.01
+LOG_WEIGHT = 0.015
 """Of the logarithm of each sample's squared error, which is what a mean of PSNRs counts."""
+
+BELOW_BLENDING_WEIGHT = 0.015
+"""Of what that logarithm lies above that of blending: no sample should be worse than that."""
 
 AVERAGED_STEPS = 600
 """The weights that are kept are an average over about so many steps."""
@@ -111,7 +121,7 @@ class RealMotion:
             frames, cuts = self.clips[self.rng.integers(len(self.clips))]
             span = int(self.rng.choice(SPANS))
             first = int(self.rng.integers(len(frames) - span))
-            middle = first + int(self.rng.integers(1, span))
+            middle = first + self._between(span)
             if cuts & set(range(first + 1, first + span + 1)):
                 continue
             height, width = frames.shape[1:3]
@@ -124,7 +134,7 @@ class RealMotion:
                     int(self.rng.integers(height - side + 1)),
                     int(self.rng.integers(width - side + 1)),
                 )
-                for _ in range(3)
+                for _ in range(1 if self.rng.random() < ANYWHERE_SHARE else 3)
             ]
             ends = frames[first], frames[first + span]
             changes = [_change(*ends, corner, side) for corner in corners]
@@ -136,6 +146,11 @@ class RealMotion:
                 blocks = crop.reshape(3, size, 2, size, 2, 3).astype(np.float32).mean((2, 4))
                 crop = np.rint(blocks).astype(np.uint8)
             return crop, (middle - first) / span
+
+    def _between(self, span: int) -> int:
+        if span > 2 and self.rng.random() < NEXT_TO_AN_END:
+            return int(self.rng.choice([1, span - 1]))
+        return int(self.rng.integers(1, span))
 
 
 def _change(
@@ -162,7 +177,7 @@ class SyntheticMotion:
     def sample(self, size: int, motion: float) -> tuple[Tensor, float, Tensor]:
         """(3, 3, size, size) in [0, 1]: first, middle, last; its time; flows (4, size, size)."""
         rng = self.rng
-        t = float(rng.choice([0.5, rng.uniform(0.1, 0.9)]))
+        t = float(rng.choice([0.5, rng.uniform(0.05, 0.95), rng.uniform(0.05, 0.25)]))
         picture = torch.zeros(3, 3, size, size)
         flow = torch.zeros(4, size, size)
         reach = motion * rng.uniform() ** 1.5
@@ -356,8 +371,16 @@ def loss_of(network: IFRNet, b: Batch) -> tuple[Tensor, Tensor]:
         true = resize(b.flow, *size) / factor
         distance = distance + (((flow - true) ** 2 + 1e-4).sqrt() * b.known).mean()
     squared = (error**2).mean((1, 2, 3))
-    logarithm = torch.log(squared + 1e-5).mean()
-    loss = charbonnier + CENSUS_WEIGHT * ternary + FLOW_WEIGHT * distance + LOG_WEIGHT * logarithm
+    blended = ((1 - b.t) * b.img0 + b.t * b.img1 - b.imgt).square().mean((1, 2, 3))
+    logarithm = torch.log(squared + 1e-6)
+    below = F.relu(logarithm - torch.log(blended + 1e-6))
+    loss = (
+        charbonnier
+        + CENSUS_WEIGHT * ternary
+        + FLOW_WEIGHT * distance
+        + LOG_WEIGHT * logarithm.mean()
+        + BELOW_BLENDING_WEIGHT * below.mean()
+    )
     return loss, (error.detach().clamp(-1, 1) ** 2).mean()
 
 

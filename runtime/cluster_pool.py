@@ -1,0 +1,305 @@
+"""Workers on a Ray cluster, each with something that was opened once, and jobs for them.
+
+The only module that knows Ray, which places the workers, notices those that die and carries what
+goes to them and comes back.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from runtime import __version__
+from runtime.errors import InterpolationError
+from runtime.machine import available_processors
+
+TRIES = 3
+"""Workers that may die of one job before it is given up."""
+
+_WAIT = 60.0
+"""Seconds without any worker after which that is said."""
+
+
+class ClusterError(InterpolationError):
+    """The cluster cannot be used, or lost what it needs."""
+
+
+class Share(NamedTuple):
+    """What a worker takes of a machine.
+
+    Attributes:
+        cpus: Processors, which are its threads too.
+        gpus: GPUs; 0 for none. Below 1 several workers share one.
+    """
+
+    cpus: int = 2
+    gpus: float = 0.0
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Joins a Ray cluster, or starts one on this machine, for as long as the block lasts.
+
+    Args:
+        address: "local", "auto" for one that runs on this machine, ray://HOST:PORT, or HOST:PORT.
+
+    Raises:
+        ClusterError: If there is none at that address.
+    """
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        options |= {"num_cpus": available_processors(), "include_dashboard": False}
+    try:
+        ray.init(address, **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise ClusterError(
+            f"there is no Ray cluster at {address} ({_sentence(error)}): start one with "
+            "ray start --head, or use --address local"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Job(NamedTuple):
+    """One call of a worker's method.
+
+    Attributes:
+        method: Of the worker.
+        arguments: For it, by name; Ray carries them.
+        about: What the caller knows the result by.
+    """
+
+    method: str
+    arguments: dict[str, Any]
+    about: Any
+
+
+class Done(NamedTuple):
+    """A job that ended, well or not.
+
+    Attributes:
+        job: That.
+        result: What the method returned; None after an error.
+        error: What it raised, or that its workers died.
+        seconds: That the method took; 0 after an error.
+    """
+
+    job: Job
+    result: Any
+    error: Exception | None
+    seconds: float
+
+
+class Pool:
+    """Ray actors that each hold one object, and the jobs that wait for one of them to be free.
+
+    What an actor had when it died goes to the next that is free, up to `TRIES` times; another actor
+    is asked for in its place, which Ray starts where there is room.
+
+    Attributes:
+        size: Workers that were asked for.
+        retries: Jobs that had to be given out again.
+        said: What the workers said of themselves when they were ready.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        *,
+        share: Share,
+        workers: int | None = None,
+    ) -> None:
+        """Asks for workers.
+
+        Args:
+            make: A class whose objects do the work, importable on every machine; each has a method
+                `ready`, whose result is kept in `said`.
+            arguments: For it.
+            share: Of a machine, for each worker.
+            workers: How many; None: as many as fit the cluster as it is now.
+
+        Raises:
+            ClusterError: If none fits.
+        """
+        import ray
+
+        fits = _fitting(share)
+        if fits < 1:
+            gpus = f" and {share.gpus:g} GPUs" if share.gpus else ""
+            raise ClusterError(
+                f"no machine of the cluster has {share.cpus} processors{gpus}: ask for less with "
+                "--cpus-per-worker or --gpus-per-worker"
+            )
+        self.size = fits if workers is None else workers
+        self.retries = 0
+        self.said: list[Any] = []
+        self._actor: Any = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(_Host)
+        self._make, self._arguments = make, arguments
+        self._waiting: deque[_Entry] = deque()
+        self._lost_at_start = 0
+        self._running: dict[Any, tuple[Any, _Entry | None]] = {}
+        self._idle: list[Any] = []
+        for _ in range(self.size):
+            self._start()
+
+    def add(self, job: Job, *, first: bool = False) -> None:
+        """Queues a job, behind the others or before them."""
+        (self._waiting.appendleft if first else self._waiting.append)(_Entry(job, 0))
+
+    def forget(self, wanted: Callable[[Job], bool]) -> None:
+        """Takes jobs that were not begun from the queue, those that are not `wanted`."""
+        self._waiting = deque(entry for entry in self._waiting if wanted(entry.job))
+
+    def results(self) -> Iterator[Done]:
+        """Yields jobs as they end, until none is left; more may be added meanwhile.
+
+        Raises:
+            ClusterError: If a worker cannot be made, whatever the job.
+        """
+        import ray
+
+        since = time.monotonic()
+        while self._waiting or any(entry is not None for _, entry in self._running.values()):
+            self._give_out()
+            ended, _ = ray.wait(list(self._running), num_returns=1, timeout=_WAIT)
+            if not ended:
+                if not self._idle and all(entry is None for _, entry in self._running.values()):
+                    waited = time.monotonic() - since
+                    print(
+                        f"no worker for {waited:.0f} s: waiting for the cluster to have room",
+                        file=sys.stderr,
+                    )
+                continue
+            since = time.monotonic()
+            done = self._ended(ended[0])
+            if done is not None:
+                yield done
+
+    def close(self) -> None:
+        """Ends the workers."""
+        import ray
+
+        for actor in [*self._idle, *(actor for actor, _ in self._running.values())]:
+            with suppress(Exception):
+                ray.kill(actor)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        actor = self._actor.remote(self._make, self._arguments)
+        self._running[actor.ready.remote()] = actor, None
+
+    def _give_out(self) -> None:
+        while self._waiting and self._idle:
+            entry, actor = self._waiting.popleft(), self._idle.pop()
+            call = actor.call.remote(entry.job.method, entry.job.arguments)
+            self._running[call] = actor, entry
+
+    def _ended(self, reference: Any) -> Done | None:
+        """What became of a call; None where it was a worker's start, or is tried again."""
+        import ray
+
+        actor, entry = self._running.pop(reference)
+        try:
+            result = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if entry is None:
+                raise ClusterError(f"a worker cannot start: {_sentence(cause)}") from cause
+            self._idle.append(actor)
+            return Done(entry.job, None, cause, 0.0)
+        except ray.exceptions.RayError as error:
+            self._start()
+            return self._lost(entry, error)
+        self._idle.append(actor)
+        if entry is None:
+            if result["version"] != __version__:
+                raise ClusterError(
+                    f"{result['host']} has ifrnet-deploy {result['version']}, this is "
+                    f"{__version__}: install the same on all machines"
+                )
+            self.said.append(result)
+            return None
+        return Done(entry.job, result[0], None, result[1])
+
+    def _lost(self, entry: _Entry | None, error: Exception) -> Done | None:
+        """A worker died: what it had is tried again, up to a limit."""
+        if entry is None:
+            self._lost_at_start += 1
+            if self._lost_at_start >= TRIES * self.size:
+                raise ClusterError(
+                    f"{self._lost_at_start} workers died at their start ({_sentence(error)}): see "
+                    "Ray's logs"
+                ) from error
+            return None
+        if entry.lost + 1 < TRIES:
+            self.retries += 1
+            self._waiting.appendleft(_Entry(entry.job, entry.lost + 1))
+            return None
+        lost = ClusterError(
+            f"{TRIES} workers died of it ({_sentence(error)}): see Ray's logs, and whether the "
+            "machines have memory enough"
+        )
+        return Done(entry.job, None, lost, 0.0)
+
+
+class _Entry(NamedTuple):
+    """A job, and how many workers died of it."""
+
+    job: Job
+    lost: int
+
+
+class _Host:
+    """What runs in Ray's processes: makes the object, and calls its methods."""
+
+    def __init__(self, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._worker = make(*arguments)
+
+    def ready(self) -> dict[str, Any]:
+        import ray
+
+        where = {"host": socket.gethostname(), "node": ray.get_runtime_context().get_node_id()}
+        return {**where, "version": __version__, **self._worker.ready()}
+
+    def call(self, method: str, arguments: dict[str, Any]) -> tuple[Any, float]:
+        started = time.perf_counter()
+        result = getattr(self._worker, method)(**arguments)
+        return result, time.perf_counter() - started
+
+
+def _fitting(share: Share) -> int:
+    """Workers that fit the machines of the cluster."""
+    import ray
+
+    count = 0
+    for node in ray.nodes():
+        if not node["Alive"]:
+            continue
+        has = node["Resources"]
+        fits = has.get("CPU", 0) // share.cpus
+        if share.gpus:
+            each = int(1 / share.gpus) if share.gpus < 1 else 1
+            fits = min(fits, has.get("GPU", 0) // max(1.0, share.gpus) * each)
+        count += int(fits)
+    return count
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of what an error says: Ray's go on for a page."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
