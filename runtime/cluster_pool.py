@@ -53,6 +53,7 @@ def connected(address: str) -> Iterator[None]:
     """
     import ray
 
+    _check_reachable(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         options |= {"num_cpus": available_processors(), "include_dashboard": False}
@@ -67,6 +68,24 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes.
+
+    Raises:
+        ClusterError: If nothing listens there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise ClusterError(
+            f"there is no Ray cluster at {address} ({_sentence(error)}): start one with "
+            "ray start --head, or use --address local"
+        ) from error
 
 
 class Job(NamedTuple):
@@ -268,11 +287,15 @@ class _Host:
     """What runs in Ray's processes: makes the object, and calls its methods."""
 
     def __init__(self, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        self._worker = make(*arguments)
+        self._make = make, arguments
+        self._worker: Any = None
 
     def ready(self) -> dict[str, Any]:
         import ray
 
+        # Not made in __init__: Ray takes an error there for a death, and buries what it says.
+        make, arguments = self._make
+        self._worker = make(*arguments)
         where = {"host": socket.gethostname(), "node": ray.get_runtime_context().get_node_id()}
         return {**where, "version": __version__, **self._worker.ready()}
 

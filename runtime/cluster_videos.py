@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -250,6 +251,8 @@ class Video:
             ]
         self.error = str(error) or type(error).__name__
         self.done = True
+        with suppress(OSError):  # Whole segments stay for --resume.
+            self.folder.rmdir()
         return []
 
     def result(self) -> VideoResult:

@@ -159,6 +159,22 @@ def test_a_scene_cut_near_a_seam(tmp_path, vfi, first):
     assert decided.cuts == [first / RATE]
 
 
+def test_flicker_is_no_cut_behind_a_seam_either(tmp_path, vfi):
+    """Whoever sees a part alone does not know that it changed as much before."""
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE, options=KEYS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(40):
+            level = 200 if k % 2 else 40
+            frame = VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = k, 1 / RATE
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    decided, *_ = assert_equal_to_one_run(source, tmp_path, vfi, VideoOptions(codec="ffv1"))
+    assert all(moment < 10 / RATE for moment in decided.cuts)
+
+
 def test_repeats_over_a_seam(tmp_path, vfi):
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w") as out:
