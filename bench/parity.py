@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args
 
 from bench.datasets import Found, find, select
 from bench.environment import MeasurementError, check_writable
@@ -175,7 +175,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
     """What can be known to be wrong before anything is opened."""
     if not args.model or args.weights is None:
         raise MeasurementError("--model and --weights are needed: --help shows an example")
-    for name in ("worst", "threads"):
+    for name in ("worst", "threads", "workers", "cpus_per_worker"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise MeasurementError(f"--{name} is {value}: use 1 or more")
@@ -186,32 +186,58 @@ def _check_arguments(args: argparse.Namespace) -> None:
         check_writable(args.output, "--output")
 
 
-def _measure(args: argparse.Namespace) -> int:
-    if args.list:
-        print("\n".join(protocol_lines()))
-        return 0
-    _check_arguments(args)
+class Opened(NamedTuple):
+    """All that a run needs, opened.
+
+    Attributes:
+        bench: What a sample is put through.
+        found: The samples.
+        checkpoint: Of the reference.
+        deviations: What does not fit and was forced.
+    """
+
+    bench: Bench
+    found: Found
+    checkpoint: Checkpoint
+    deviations: list[str]
+
+
+def open_bench(args: argparse.Namespace, owner: contextlib.ExitStack) -> Opened:
+    """Opens what the arguments of this command name; `owner` closes it.
+
+    Raises:
+        MeasurementError: If something is not there, or does not fit.
+    """
     from bench.reference import load_reference
 
     protocol = _protocol(args)
     found = _find(args, protocol)
     checkpoint = load_reference(args.weights)
+    artefacts = _open_artefacts(args, owner)
+    if protocol.name == "folder":  # Its own truth: nobody says at which flow scale.
+        protocol = replace(protocol, flow_scale=artefacts[0].vfi.info.flow_scale)
+    deviations = _deviations(artefacts, protocol, checkpoint.sha256, force=args.force)
+    wanted = args.metrics or protocol.metrics
+    metrics: list[Metric] = ["psnr", *(metric for metric in wanted if metric != "psnr")]
+    references = _references(args, checkpoint, artefacts, owner)
+    bench = Bench(protocol, metrics, references, artefacts)
+    return Opened(bench, found, checkpoint, deviations)
+
+
+def _measure(args: argparse.Namespace) -> int:
+    if args.list:
+        print("\n".join(protocol_lines()))
+        return 0
+    _check_arguments(args)
     with contextlib.ExitStack() as owner:
-        artefacts = _open_artefacts(args, owner)
-        if protocol.name == "folder":  # Its own truth: nobody says at which flow scale.
-            protocol = replace(protocol, flow_scale=artefacts[0].vfi.info.flow_scale)
-        deviations = _deviations(artefacts, protocol, checkpoint.sha256, force=args.force)
-        wanted = args.metrics or protocol.metrics
-        metrics: list[Metric] = ["psnr", *(metric for metric in wanted if metric != "psnr")]
-        references = _references(args, checkpoint, artefacts, owner)
-        bench = Bench(protocol, metrics, references, artefacts)
+        bench, found, checkpoint, deviations = open_bench(args, owner)
         configuration = _configuration(args, bench, checkpoint, found, found.notes + deviations)
         record = owner.enter_context(
             ParityRecord(args.output, configuration, resume=args.resume, overwrite=args.overwrite)
         )
         if args.pictures is not None:
             args.pictures.mkdir(parents=True, exist_ok=True)  # Or it fails now, not at the end.
-        seconds = _run(bench, found, record, args.threads or available_processors())
+        seconds = _run(args, bench, found, record)
         summary = {**_summary(args, bench, record, checkpoint), "wall_seconds": seconds}
         record.finish(summary)
     print(*table(configuration, summary), sep="\n")
@@ -252,16 +278,24 @@ def _find(args: argparse.Namespace, protocol: Protocol) -> Found:
     return select(found, every=args.every, limit=args.limit)
 
 
-def _run(bench: Bench, found: Found, record: ParityRecord, workers: int) -> float | None:
+def _run(
+    args: argparse.Namespace, bench: Bench, found: Found, record: ParityRecord
+) -> float | None:
     """Measures what is not done; the seconds that took, None where some was done before."""
     from tqdm import tqdm
 
     done = record.done
+    if args.workers is None:
+        lines = measure_all(bench, found, done, args.threads or available_processors())
+    else:
+        from bench.parity_cluster import measure_on_cluster
+
+        lines = measure_on_cluster(args, found, done)
     started = time.perf_counter()
     with tqdm(
         total=found.count, initial=len(done), unit="sample", disable=None, leave=False
     ) as bar:
-        for line in measure_all(bench, found, done, workers):
+        for line in lines:
             record.add(line)
             if "damaged" in line:
                 bar.write(f"damaged: {line['damaged']}")
@@ -368,6 +402,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--reference-device", default="cpu", metavar="NAME", help="of PyTorch (default cpu)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
+    cluster = parser.add_argument_group("on a Ray cluster, whose machines see the same paths")
+    cluster.add_argument("--workers", type=int, metavar="N", help="spread the samples over so many")
+    cluster.add_argument(
+        "--cpus-per-worker", type=int, default=2, metavar="N", help="and its threads (default 2)"
+    )
+    cluster.add_argument(
+        "--address",
+        default="local",
+        metavar="A",
+        help="local (default: starts one here), auto, HOST:PORT or ray://HOST:PORT",
+    )
     run_command(parser, _measure, extra="bench,export", argv=argv)
 
 

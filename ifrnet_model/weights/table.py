@@ -199,7 +199,7 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
         licence="MIT",
         place="shipped with this package: --weights demo",
         megabytes=5.6,
-        sha256="a13987997ca00eb34568abb33699f7d958a3837afad56c2801e399ac59df0882",
+        sha256="b2136463476d8b82d36608c6ef78b9bd71a38bf7a23d79cfa593ef4a1364c114",
     ),
 )
 
