@@ -10,8 +10,9 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
-from conftest import DATA, run_module
+from conftest import run_module
 from test_runtime_segments import KEYS, shown_in
 from video_clips import write
 
@@ -203,12 +204,15 @@ def test_segments_of_other_arguments_are_not_taken(cluster, model, clip, tmp_pat
     assert report.videos[0].frames_out == 165
 
 
-def test_a_video_that_cannot_be_cut_is_rendered_in_one_piece(cluster, models, tmp_path):
-    source = DATA / "sample_with_invalid_nalu.mp4"
-    path = models / "dynamic.onnx"
-    model = ModelChoice(path, file_sha256(path), backend="onnxruntime", threads=1)
+def test_a_video_that_cannot_be_cut_is_rendered_in_one_piece(cluster, model, tmp_path):
+    source = write(
+        tmp_path / "in.webm", 30, size=(50, 70), options={"g": "10", "auto-alt-ref": "0"}
+    )
+    with av.open(str(source)) as made:
+        packet = bytes([p for p in made.demux(video=0) if p.size][14])
+    source.write_bytes(source.read_bytes().replace(packet, bytes(len(packet))))
     one, out = tmp_path / "one.mkv", tmp_path / "out.mkv"
-    with Interpolator.open(path, backend="onnxruntime", threads=1) as vfi:
+    with Interpolator.open(model.path, backend="onnxruntime", threads=1) as vfi:
         there = interpolate_video(source, one, model=vfi, options=WHOLE)
     assert there.damaged
     (video,) = many([(source, out)], model).videos
