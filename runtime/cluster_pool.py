@@ -53,13 +53,13 @@ def connected(address: str) -> Iterator[None]:
     """
     import ray
 
-    _check_reachable(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         options |= {"num_cpus": available_processors(), "include_dashboard": False}
     try:
+        _check_reachable(address)
         ray.init(address, **options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"there is no Ray cluster at {address} ({_sentence(error)}): start one with "
             "ray start --head, or use --address local"
@@ -74,18 +74,11 @@ def _check_reachable(address: str) -> None:
     """Ray itself tries for minutes.
 
     Raises:
-        ClusterError: If nothing listens there.
+        OSError: If nothing listens there.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
+    if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError as error:
-        raise ClusterError(
-            f"there is no Ray cluster at {address} ({_sentence(error)}): start one with "
-            "ray start --head, or use --address local"
-        ) from error
 
 
 class Job(NamedTuple):

@@ -292,7 +292,6 @@ class Video:
         ]
 
     def _to_render(self, time_steps: TimeSteps) -> list[Job]:
-
         assert self._found is not None
         how = self.how
         self._mode = mode_for(self._found.info, self.destination, how.factor, how.rate, how.options)
@@ -301,7 +300,6 @@ class Video:
         self.segments = decided.segments
         self.frames_in, self.frames_out = decided.frames_in, decided.frames_out
         self.cuts = decided.cuts
-        self.notes += decided.notes
         self.folder.mkdir(exist_ok=True)
         self._left = {segment.number for segment in self.segments if not self._is_whole(segment)}
         self.resumed = len(self.segments) - len(self._left)

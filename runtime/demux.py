@@ -113,7 +113,7 @@ class Demuxer:
                 yield item
                 over = end is not None and moment is not None and moment >= end
             elif item.stream_index == self._video:
-                late = _moment(item)
+                late = moment_of(item)
                 if over and end is not None and late is not None and late > end + _AUDIO_LATE:
                     return
             else:
@@ -189,13 +189,14 @@ def _nothing(packet: Packet[Any]) -> list[VideoFrame]:
     return []
 
 
-def _moment(packet: Packet[Any]) -> Fraction | None:
+def moment_of(packet: Packet[Any]) -> Fraction | None:
+    """When a packet is shown, or else decoded, in seconds on its file's clock."""
     stamp = packet.dts if packet.pts is None else packet.pts
     return None if stamp is None else stamp * Fraction(packet.time_base)
 
 
 def _is_over(packet: Packet[Any], end: Fraction | None) -> bool:
-    moment = _moment(packet)
+    moment = moment_of(packet)
     return (
         end is not None and moment is not None and moment >= end and packet.stream.type == "audio"
     )
@@ -203,7 +204,7 @@ def _is_over(packet: Packet[Any], end: Fraction | None) -> bool:
 
 def _cut(packet: Packet[Any], start: Fraction | None, end: Fraction | None) -> Packet[Any] | None:
     """The packet, where it lies in the part."""
-    moment = _moment(packet)
+    moment = moment_of(packet)
     if moment is None:
         return packet
     if end is not None and moment >= end:

@@ -35,7 +35,7 @@ from runtime.live import Live, Time
 from runtime.manifest import ModelInfo
 
 MIDPOINT = 0.5
-_MAXIMUM_DEPTH = 6
+MAXIMUM_DEPTH = 6
 """Levels of recursion with midpoint-only weights: 64 times the frame rate."""
 
 _ENTRIES_A_PAIR = 4
@@ -474,11 +474,11 @@ def _levels(steps: Sequence[float]) -> Iterator[tuple[float, list[float]]]:
 
 def _recursion_depth(t: float) -> int:
     """How many halvings lead to t: the n of t = k / 2^n with k odd."""
-    for depth in range(1, _MAXIMUM_DEPTH + 1):
+    for depth in range(1, MAXIMUM_DEPTH + 1):
         if (t * 2**depth).is_integer():
             return depth
     raise FrameError(
         f"these weights know the midpoint only, so time steps are k/2^n up to n = "
-        f"{_MAXIMUM_DEPTH} and factors are powers of two, not {t:g}: "
+        f"{MAXIMUM_DEPTH} and factors are powers of two, not {t:g}: "
         "use weights trained for arbitrary time steps (GoPro, demo)"
     )

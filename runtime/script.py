@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple, Protocol
 
+from runtime.interpolator import MAXIMUM_DEPTH
 from runtime.manifest import TimeSteps
 from runtime.media import SourceInfo
 from runtime.timeline import Clock, Mode, Shown, Timeline
-
-_DEPTH = 6
-"""Weights that know the midpoint only reach k / 64 by recursion."""
 
 
 class FrameFacts(NamedTuple):
@@ -86,7 +84,7 @@ class LiveScript:
         self._clock = Clock(info.time_base, info.rate, origin=info.origin)
         self._timeline = Timeline(
             mode,
-            dyadic=_DEPTH if time_steps == "midpoint" else None,
+            dyadic=MAXIMUM_DEPTH if time_steps == "midpoint" else None,
             start=None if start is None else Fraction(0),
             end=None if info.end is None else info.end - info.origin,
         )

@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import json
 import struct
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 from av.packet import Packet
 
+from runtime.demux import moment_of
 from runtime.errors import InterpolationError, VideoError
 from runtime.files import written_beside
 from runtime.interpolator import Interpolator
@@ -34,7 +34,7 @@ from runtime.script import FixedScript, FrameFacts, LiveScript
 from runtime.sink import FileSink, open_encoder, open_sink
 from runtime.source import Source, key_frames, open_source
 from runtime.timeline import Mode, Shown
-from runtime.video import Rendering, VideoOptions, detector_for, frame_facts, rate_of, repair_notes
+from runtime.video import Rendering, VideoOptions, detector_for, frame_facts, rate_of
 
 _OVERLAP = 4
 """Frames that are looked at beyond a part: a cut is judged by the three frames before it, so what
@@ -96,6 +96,11 @@ class Segment:
     shown: tuple[Shown, ...]
 
     @property
+    def begins(self) -> int | None:
+        """Stamp at which decoding begins; None for the file's own beginning."""
+        return None if self.from_beginning else self.stamps[0]
+
+    @property
     def key(self) -> str:
         """The same for segments that show the same."""
         return hashlib.sha256(repr((self.stamps, self.shown)).encode()).hexdigest()
@@ -110,7 +115,6 @@ class Decided(NamedTuple):
         frames_out: Of the result.
         cuts: Seconds after the beginning at which a new scene begins.
         repeats: Frames that repeat the one before.
-        notes: What the user should know.
     """
 
     segments: list[Segment]
@@ -118,7 +122,6 @@ class Decided(NamedTuple):
     frames_out: int
     cuts: list[Fraction]
     repeats: int
-    notes: list[str]
 
 
 class Rendered(NamedTuple):
@@ -128,14 +131,12 @@ class Rendered(NamedTuple):
         sha256: Of the file.
         frames: In it.
         frames_new: Of those made.
-        seconds: That it took.
         notes: What the user should know.
     """
 
     sha256: str
     frames: int
     frames_new: int
-    seconds: float
     notes: list[str]
 
 
@@ -221,9 +222,7 @@ def decide(found: Scan, looks: Sequence[Look], mode: Mode, time_steps: TimeSteps
     for seen in reversed(looks):  # as decoded with what lies before, where there are two
         pictures |= seen.pictures
     segments = _divided(stamps, shown, [s for s in found.seams if s in pictures], pictures)
-    return Decided(
-        segments, script.frames, len(shown), script.cuts, script.repeats, repair_notes(script)
-    )
+    return Decided(segments, script.frames, len(shown), script.cuts, script.repeats)
 
 
 def render(
@@ -253,11 +252,9 @@ def render(
         SeamError: If the source cannot be decoded from there as from its beginning.
         VideoError: If it cannot be read or written.
     """
-    started = time.perf_counter()
-    begins = None if segment.from_beginning else segment.stamps[0]
     rendering = Rendering(vfi, found.info, FixedScript(segment.shown))
     with (
-        _opened(path, found, options, begins) as read,
+        _opened(path, found, options, segment.begins) as read,
         open_encoder(like, like=found.info, rate=rate_of(mode, found.info), **_codec(options)) as e,
         written_beside(output) as beside,
         SegmentSink(beside, e) as sink,
@@ -269,13 +266,7 @@ def render(
                 f"segment {segment.number} of {path} has {sink.written} frames, "
                 f"{len(segment.shown)} were decided: the file changed meanwhile, begin again"
             )
-    return Rendered(
-        sink.sha256,
-        sink.written,
-        rendering.frames_new,
-        time.perf_counter() - started,
-        rendering.notes,
-    )
+    return Rendered(sink.sha256, sink.written, rendering.frames_new, rendering.notes)
 
 
 def join(
@@ -305,10 +296,10 @@ def join(
             segment.check(sink)
         video = deque(_stamped([(s, p) for s in segments for p in s.packets]))
         for packet in read.track_packets():
-            stamp = packet.dts if packet.pts is None else packet.pts
-            if stamp is not None:
-                reached = stamp * Fraction(packet.time_base) - read.info.origin
-                sink.write_encoded(_until(video, reached / sink.tick, sink.tick))
+            moment = moment_of(packet)
+            if moment is not None:
+                reached = (moment - read.info.origin) / sink.tick
+                sink.write_encoded(_until(video, reached, sink.tick))
             sink.write_packet(packet)
         sink.write_encoded(_until(video, None, sink.tick))
         return [*read.notes, *sink.notes]
@@ -506,8 +497,7 @@ def _frames_from(read: Source, begins: int | None) -> Iterator[Frame]:
 
 def _frames_of(read: Source, segment: Segment) -> Iterator[Frame]:
     """Exactly the frames of a segment, the first of them checked."""
-    begins = None if segment.from_beginning else segment.stamps[0]
-    frames = _frames_from(read, begins)
+    frames = _frames_from(read, segment.begins)
     for number, stamp in enumerate(segment.stamps):
         frame = next(frames, None)
         if frame is None or frame.pts != stamp:
