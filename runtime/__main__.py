@@ -6,25 +6,25 @@ python -m runtime in.mp4 out.mp4 --model model.onnx --factor 2
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, run_command
 from runtime.errors import VideoError
-from runtime.files import written_beside
 from runtime.video_arguments import (
+    FrameBar,
     add_rate_arguments,
     add_reading_arguments,
     add_writing_arguments,
+    check_summary,
     options_from,
     parse_rate,
     parse_time,
+    write_summary,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def _interpolate(args: argparse.Namespace) -> None:
     options, factor = options_from(args), 2 if args.factor is None else args.factor
     # With Y4M on stdout, what is for people goes to stderr.
     said = sys.stderr if args.output == "-" else sys.stdout
-    if args.json is not None and not args.json.parent.is_dir():
-        raise VideoError(f"{args.json.parent} is no folder: create it first")
+    check_summary(args.json)
     if args.json is not None and args.dry_run:
         raise VideoError("--json is the summary of what was done: leave it out with --dry-run")
     if args.keep_vfr and args.fps is not None:
@@ -49,7 +48,7 @@ def _interpolate(args: argparse.Namespace) -> None:
         return
     if args.model is None:
         raise VideoError("--model is needed: give a file of export.build_engine")
-    with _Bar() as bar, _told_what_is_left(args.output):
+    with FrameBar() as bar, _told_what_is_left(args.output):
         report = interpolate_video(
             args.input,
             args.output,
@@ -65,9 +64,7 @@ def _interpolate(args: argparse.Namespace) -> None:
             progress=bar.update,
         )
     print(*_report_lines(report, args.output), sep="\n", file=said)
-    if args.json is not None:
-        with written_beside(args.json) as beside:
-            beside.write_text(json.dumps(asdict(report), indent=1, default=str) + "\n")
+    write_summary(args.json, report)
 
 
 @contextmanager
@@ -82,24 +79,6 @@ def _told_what_is_left(output: str) -> Iterator[None]:
         if output != "-" and partial.exists():
             print(f"what was done until then is in {partial}", file=sys.stderr)
         raise
-
-
-class _Bar:
-    """Frames written, frames a second and what is left of the time."""
-
-    def __enter__(self) -> _Bar:
-        from tqdm import tqdm
-
-        self._bar = tqdm(unit=" frames", disable=None, leave=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def update(self, done: int, total: int | None) -> None:
-        """See `interpolate_video`."""
-        self._bar.total = None if total is None else max(done, total)
-        self._bar.update(done - self._bar.n)
 
 
 def _plan_lines(plan: Plan, output: str) -> list[str]:

@@ -6,11 +6,9 @@ python -m runtime.cluster IN... --output DIR --model model.onnx --factor 2 --add
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
@@ -18,13 +16,15 @@ from typing import TYPE_CHECKING, NoReturn, get_args
 from runtime.backends.base import BackendName
 from runtime.cli import command_parser, run_command
 from runtime.errors import VideoError
-from runtime.files import written_beside
 from runtime.manifest import file_sha256
 from runtime.video_arguments import (
+    FrameBar,
     add_rate_arguments,
     add_reading_arguments,
     add_writing_arguments,
+    check_summary,
     options_from,
+    write_summary,
 )
 
 if TYPE_CHECKING:
@@ -64,31 +64,12 @@ def sources_in(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     return found
 
 
-class _Bar:
-    """Frames rendered, frames a second, and what is left of the time as far as it is known."""
-
-    def __enter__(self) -> _Bar:
-        from tqdm import tqdm
-
-        self._bar = tqdm(unit=" frames", disable=None, leave=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def update(self, done: int, known: int) -> None:
-        """See `interpolate_many`."""
-        self._bar.total = max(done, known)
-        self._bar.update(done - self._bar.n)
-
-
 def _interpolate(args: argparse.Namespace) -> int:
     from runtime.cluster_pool import Share, connected
     from runtime.cluster_videos import interpolate_many
     from runtime.cluster_worker import ModelChoice
 
-    if args.json is not None and not args.json.parent.is_dir():
-        raise VideoError(f"{args.json.parent} is no folder: create it first")
+    check_summary(args.json)
     if not args.model.is_file():
         raise VideoError(f"{args.model} does not exist: give a file of export.build_engine")
     if args.onnx is not None and not args.onnx.is_file():
@@ -106,7 +87,7 @@ def _interpolate(args: argparse.Namespace) -> int:
         None if args.onnx is None else args.onnx.absolute(),
         args.build_options,
     )
-    with connected(args.address), _Bar() as bar, _told_how_to_go_on():
+    with connected(args.address), FrameBar() as bar, _told_how_to_go_on():
         report = interpolate_many(
             sources,
             model,
@@ -120,9 +101,7 @@ def _interpolate(args: argparse.Namespace) -> int:
             progress=bar.update,
         )
     print(*_report_lines(report), sep="\n")
-    if args.json is not None:
-        with written_beside(args.json) as beside:
-            beside.write_text(json.dumps(asdict(report), indent=1, default=str) + "\n")
+    write_summary(args.json, report)
     return 1 if report.failures else 0
 
 

@@ -1,10 +1,16 @@
-"""Arguments that the commands on videos share: how one is read, at what rate, and how written."""
+"""What the commands on videos share: how one is read, at what rate, how written, what is said."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from runtime.errors import VideoError
+from runtime.files import written_beside
 
 if TYPE_CHECKING:
     from runtime.video import VideoOptions
@@ -95,3 +101,38 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
     if given["cuts"] is not None and given["cuts"] == 0:
         return VideoOptions(**{k: v for k, v in given.items() if v is not None} | {"cuts": None})
     return VideoOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def check_summary(path: Path | None) -> None:
+    """Refuses a place for the summary that is none, before anything is done.
+
+    Raises:
+        VideoError: If its folder does not exist.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise VideoError(f"{path.parent} is no folder: create it first")
+
+
+def write_summary(path: Path | None, report: Any) -> None:
+    """Writes a report, a dataclass, as JSON, whole or not at all; None: nowhere."""
+    if path is not None:
+        with written_beside(path) as beside:
+            beside.write_text(json.dumps(asdict(report), indent=1, default=str) + "\n")
+
+
+class FrameBar:
+    """Frames that are done, frames a second, and what is left of the time as far as is known."""
+
+    def __enter__(self) -> FrameBar:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit=" frames", disable=None, leave=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, done: int, total: int | None) -> None:
+        """See `interpolate_video` and `interpolate_many`."""
+        self._bar.total = None if total is None else max(done, total)
+        self._bar.update(done - self._bar.n)

@@ -580,7 +580,7 @@ def test_ctrl_c_says_where_the_pictures_are(tmp_path, command, monkeypatch):
         raise KeyboardInterrupt
 
     write_clip(tmp_path / "in.mp4", 3)
-    monkeypatch.setattr("runtime.__main__._Bar.update", stop)
+    monkeypatch.setattr("runtime.video_arguments.FrameBar.update", stop)
     code, _, errors = command("in.mp4", "out/%03d.png", "--model", "m")
     assert code == 130
     assert "what was done until then is in out.partial" in errors
