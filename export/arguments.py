@@ -63,6 +63,13 @@ def add_graph_arguments(
         help="pairs in one call, each with a time step of its own (default 1)",
     )
     parser.add_argument(
+        "--max-batch",
+        type=int,
+        metavar="N",
+        help="leave the number of pairs in a call free, up to N, for servers that gather the "
+        "requests of several clients (export.triton)",
+    )
+    parser.add_argument(
         "--dynamic", action="store_const", const=True, help="leave height and width free"
     )
     parser.add_argument(
@@ -81,7 +88,16 @@ def graph_options(args: argparse.Namespace, *, size: tuple[int, int] | None) -> 
     """What was given of the above, named as the fields of `ExportOptions`; `size` is the one."""
     given = {
         name: getattr(args, name)
-        for name in ("io", "precision", "flow_scale", "timesteps", "batch", "dynamic", "warp")
+        for name in (
+            "io",
+            "precision",
+            "flow_scale",
+            "timesteps",
+            "batch",
+            "max_batch",
+            "dynamic",
+            "warp",
+        )
         if getattr(args, name) is not None
     }
     if size is not None:

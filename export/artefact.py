@@ -157,11 +157,7 @@ def checked_from_onnx(
     report = gate(
         source.reference,
         candidate(model, info, backend),
-        gate_cases(
-            [info.size or DEFAULT_SIZE],
-            frames_per_call=info.frames_per_call,
-            time_steps=info.time_steps,
-        ),
+        gate_cases([info.size or DEFAULT_SIZE], info),
         precision=info.precision,
         reference_name=source.reference_name,
     )

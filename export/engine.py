@@ -124,6 +124,7 @@ def write_engine(
     """
     check_folder(path)
     _check_profile(source, request.options)
+    request = replace(request, options=replace(request.options, max_pairs=source.info.max_pairs))
     stages = stages or Stages.silent()
     started = time.perf_counter()
     depends_on = _depends_on(target, source, request)
@@ -306,7 +307,7 @@ def _gate(backend: TensorRTBackend, source: Source, options: BuildOptions) -> Ga
     return gate(
         rounded_to_bytes(source.reference) if frames else source.reference,
         {backend.name: backend_run(backend)},
-        gate_cases(sizes, frames_per_call=info.frames_per_call, time_steps=info.time_steps),
+        gate_cases(sizes, info),
         precision=info.precision,
         reference_name=f"{source.reference_name}, {'bytes' if frames else 'floats'}",
         limits=REQUIRED_DB_OF_ENGINES,
@@ -319,7 +320,7 @@ def _milliseconds(backend: TensorRTBackend, source: Source) -> float:
     """Median time that the network takes on the GPU, without copies."""
     info = source.info
     frame0, frame1 = moving_frames(*backend.best_size, 4.0)
-    img0, img1 = images_for(info, frame0, frame1)
+    img0, img1 = images_for(info, frame0, frame1, rows=info.frames_per_call)
     timestep = np.full((info.frames_per_call, 1, 1, 1), 0.5, np.float32)
     return statistics.median(
         backend.timed(img0[:1], img1[:1], timestep)["compute"] for _ in range(_TIMED)

@@ -142,6 +142,36 @@ def with_size(model: ModelProto, height: int, width: int, *, axes: tuple[int, in
     return onnx.shape_inference.infer_shapes(copied)
 
 
+def with_free_batch(model: ModelProto) -> ModelProto:
+    """A copy of a graph of one pair and one time step in which the number of pairs N is free.
+
+    Nothing but the leading axis of a Reshape's shape says how many pairs there are (2N images, N
+    rows): it is left to be inferred. What is expanded or broadcast along it is one long.
+
+    Raises:
+        ExportError: If a Reshape leaves another axis to be inferred already.
+    """
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    shapes = {node.input[1]: node for node in copied.graph.node if node.op_type == "Reshape"}
+    for tensor in copied.graph.initializer:
+        if tensor.name not in shapes:
+            continue
+        shape = numpy_helper.to_array(tensor).copy()
+        if -1 in shape[1:]:
+            raise ExportError(
+                f"Reshape {shapes[tensor.name].name} to {shape.tolist()} leaves no room for a free "
+                "number of pairs: export without --max-batch"
+            )
+        shape[0] = -1
+        tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
+    for value in (*copied.graph.input, *copied.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "pairs"
+    # What was inferred for one pair is wrong now.
+    del copied.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(copied)
+
+
 def check(model: ModelProto) -> None:
     """Refuses a file that is not plain ONNX of opset 17.
 

@@ -31,6 +31,7 @@ from export.verify import (
     gate_cases,
     images_for,
     onnx_run,
+    spread_steps,
 )
 from runtime.manifest import Calibration, ModelInfo, TunedFor
 
@@ -154,13 +155,8 @@ class _Blame:
 
 def _gate_cases(frames: RealFrames, info: ModelInfo) -> list[GateCase | TrueCase]:
     """Made frames, of which some move far, and the real ones that calibration has not seen."""
-    made = gate_cases(
-        [info.size or frames.size],
-        frames_per_call=info.frames_per_call,
-        time_steps=info.time_steps,
-    )
-    steps = info.steps_per_call
-    evenly = tuple(k / (steps + 1) for k in range(1, steps + 1)) * info.pairs_per_call
+    made = gate_cases([info.size or frames.size], info)
+    evenly = spread_steps(info.steps_per_call) * info.pairs_per_call
     real = [
         TrueCase(f"{frames.source}, {number} of {len(frames.held_out)} held out", window, evenly)
         for number, window in enumerate(frames.held_out, 1)
@@ -173,12 +169,10 @@ def _feeds(frames: RealFrames, info: ModelInfo) -> Iterator[dict[str, NDArray[An
 
     A clip in which little moves would leave the decoders no room for flows that are larger.
     """
-    small, large = gate_cases(
-        [frames.size], frames_per_call=info.frames_per_call, time_steps=info.time_steps
-    )
+    small, large = gate_cases([frames.size], info)
 
     def feed(pair: tuple[NDArray[np.uint8], NDArray[np.uint8]], case: GateCase) -> dict[str, Any]:
-        img0, img1 = images_for(info, *pair)
+        img0, img1 = images_for(info, *pair, rows=len(case.timesteps))
         timestep = np.array(case.timesteps, np.float32).reshape(-1, 1, 1, 1)
         return {"img0": img0, "img1": img1, "timestep": timestep}
 

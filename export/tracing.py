@@ -110,6 +110,8 @@ def _traced(
     stages.start(STAGES[2])
     graph.lower_opset(model)
     graph.tidy(model)
+    if options.max_batch is not None:
+        model = graph.with_free_batch(model)
     model.producer_name, model.producer_version = "ifrnet-deploy", __version__
     plain, info = finished(model, _describe(checkpoint, options, known), "any")
     onnx_sha256 = hashlib.sha256(plain.SerializeToString()).hexdigest()
@@ -172,6 +174,7 @@ def _describe(checkpoint: Checkpoint, options: ExportOptions, time_steps: TimeSt
         warp=options.warp,
         tuned_for="any",
         tool_version=__version__,
+        max_pairs=options.max_batch,
     )
 
 
@@ -194,11 +197,7 @@ def _compare_with_pytorch(
     return gate(
         traced.source.reference,
         candidates,
-        gate_cases(
-            _gate_sizes(options),
-            frames_per_call=info.frames_per_call,
-            time_steps=info.time_steps,
-        ),
+        gate_cases(_gate_sizes(options), info),
         precision=info.precision,
         reference_name=traced.source.reference_name,
     )
@@ -208,7 +207,7 @@ def _pytorch_run(module: FloatIO | FrameIO, info: ModelInfo) -> Run:
     def run(
         frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        inputs = (*images_for(info, frame0, frame1), timestep)
+        inputs = (*images_for(info, frame0, frame1, rows=len(timestep)), timestep)
         with torch.inference_mode():
             picture: Tensor = module.picture(*map(torch.from_numpy, inputs))
         result: NDArray[np.float32] = picture.numpy()

@@ -53,6 +53,8 @@ class BuildOptions:
         portable: For later releases of the same major version and any GPU from Ampere on.
         device: Index of the GPU.
         timing_cache: A file that makes further builds faster; None for none.
+        max_pairs: Most pairs of a call, where the graph leaves their number free; the engine is
+            fastest for that many.
     """
 
     profile: Profile | None = None
@@ -61,6 +63,7 @@ class BuildOptions:
     portable: bool = False
     device: int = 0
     timing_cache: Path | None = None
+    max_pairs: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= 5:
@@ -173,21 +176,26 @@ def _configure(trt: Any, builder: Any, network: Any, config: Any, options: Build
     if options.portable:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    images = [network.get_input(k) for k in range(network.num_inputs)]
-    free = [image for image in images if -1 in tuple(image.shape)]
+    ports = [network.get_input(k) for k in range(network.num_inputs)]
+    free = [port for port in ports if -1 in tuple(port.shape)]
     if not free:
         if options.profile is not None:
             raise ExportError("the graph has a fixed size: leave out --min, --opt and --max")
         return
-    if options.profile is None:
+    ranges: list[tuple[int, ...]]
+    if options.profile is not None:
+        ranges = [options.profile.min, options.profile.opt, options.profile.max]
+    elif options.max_pairs is not None:
+        ranges = [(1,), (options.max_pairs,), (options.max_pairs,)]
+    else:
         raise ExportError("the graph leaves sizes free: give --min, --opt and --max, or --size")
     profile = builder.create_optimization_profile()
-    for image in free:
+    for port in free:
         shapes = []
-        for size in (options.profile.min, options.profile.opt, options.profile.max):
-            axes = iter(size)
-            shapes.append(tuple(next(axes) if n == -1 else n for n in tuple(image.shape)))
-        profile.set_shape(image.name, *shapes)
+        for values in ranges:
+            axes = iter(values)
+            shapes.append(tuple(next(axes) if n == -1 else n for n in tuple(port.shape)))
+        profile.set_shape(port.name, *shapes)
     config.add_optimization_profile(profile)
 
 

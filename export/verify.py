@@ -22,7 +22,7 @@ from export.errors import GateError
 from runtime.backends.base import NO_CACHE, Backend
 from runtime.frames import to_planes
 from runtime.machine import available_processors
-from runtime.manifest import GateReport, ModelInfo, Precision, TimeSteps
+from runtime.manifest import GateReport, ModelInfo, Precision
 
 REQUIRED_DB: dict[Precision, float] = {"fp32": 80.0, "fp16": 50.0, "int8": 40.0}
 """Worst PSNR against fp32 PyTorch. Measured: float32 in another order of operations 120 to 146 dB,
@@ -106,24 +106,31 @@ class TrueCase:
         return f"{height}x{width}"
 
 
-def gate_cases(
-    sizes: Iterable[tuple[int, int]], *, frames_per_call: int, time_steps: TimeSteps
-) -> list[GateCase]:
+def gate_cases(sizes: Iterable[tuple[int, int]], info: ModelInfo) -> list[GateCase]:
     """Small and large motion at each (height, width): 2 pixels, and a tenth of the longer side.
 
     That is 45 pixels at 448x256; at most 128, from 1280 pixels on. Weights that know any time
-    step are tried off the middle too.
+    step are tried off the middle too. Where the number of pairs is free the first case has one
+    and the second as many as a call may have.
     """
-    evenly = tuple(k / (frames_per_call + 1) for k in range(1, frames_per_call + 1))
-    early = tuple(t / 2 for t in evenly) if time_steps == "arbitrary" else evenly
+    few, many = (
+        spread_steps(info.frames_per_call),
+        spread_steps(info.max_pairs or info.frames_per_call),
+    )
+    early = tuple(t / 2 for t in many) if info.time_steps == "arbitrary" else many
     return [
         case
         for height, width in sizes
         for case in (
-            GateCase(height, width, 2.0, evenly),
+            GateCase(height, width, 2.0, few),
             GateCase(height, width, min(128.0, max(height, width) / 10), early),
         )
     ]
+
+
+def spread_steps(count: int) -> tuple[float, ...]:
+    """So many time steps, evenly inside (0, 1)."""
+    return tuple(k / (count + 1) for k in range(1, count + 1))
 
 
 def moving_frames(
@@ -225,7 +232,7 @@ def _run_of_graph(
     def run(
         frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        img0, img1 = images_for(info, frame0, frame1)
+        img0, img1 = images_for(info, frame0, frame1, rows=len(timestep))
         feed = {"img0": img0, "img1": img1, "timestep": timestep}
         if tap is None:
             planes: NDArray[np.float32] = compute(["imgt"], feed)[0]
@@ -246,7 +253,7 @@ def backend_run(backend: Backend) -> Run:
     def run(
         frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        rows = zip(*images_for(info, frame0, frame1), strict=True)
+        rows = zip(*images_for(info, frame0, frame1, rows=len(timestep)), strict=True)
         pairs = [(backend.put(img0[None]), backend.put(img1[None])) for img0, img1 in rows]
         waits = [backend.download(image) for image in backend.submit(pairs, timestep)]
         made = np.concatenate([wait() for wait in waits])
@@ -270,15 +277,16 @@ def rounded_to_bytes(run: Run) -> Run:
 
 
 def images_for(
-    info: ModelInfo, frame0: NDArray[np.uint8], frame1: NDArray[np.uint8]
+    info: ModelInfo, frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], *, rows: int
 ) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.uint8] | NDArray[np.float32]]:
     """Two frames (H, W, 3) as the inputs img0 and img1 of a model.
 
     A model that takes several pairs gets a different one in each place: the pair, and it turned
-    around and shifted, so that a mix-up of the places shows.
+    around and shifted, so that a mix-up of the places shows. Where the number of pairs is free it
+    is `rows`, that of the time steps.
     """
     pairs = [(frame0, frame1)]
-    while len(pairs) < info.pairs_per_call:
+    while len(pairs) < (rows if info.max_pairs else info.pairs_per_call):
         pairs.append((np.roll(pairs[-1][1], 5, 1), np.roll(pairs[-1][0], 5, 1)))
     if info.io == "frames":
         return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])

@@ -33,6 +33,7 @@ class ExportOptions:
         flow_scale: Relative size of the frame on which motion is estimated.
         timesteps: Time steps of one pair in one call, T.
         batch: Pairs in one call, N, each with a time step of its own; 1 where T > 1.
+        max_batch: Most pairs in a call where their number stays free; None where it is `batch`.
         dynamic: Height and width stay free.
         warp: How a warp is written.
     """
@@ -44,6 +45,7 @@ class ExportOptions:
     flow_scale: float = 1.0
     timesteps: int = 1
     batch: int = 1
+    max_batch: int | None = None
     dynamic: bool = False
     warp: Warp = "gridsample"
 
@@ -62,6 +64,15 @@ class ExportOptions:
                 f"{self.batch} pairs with {self.timesteps} time steps each: use one of --batch "
                 "and --timesteps"
             )
+        if self.max_batch is not None:
+            if not 2 <= self.max_batch <= MAXIMUM_STEPS:
+                raise ExportError(f"up to {self.max_batch} pairs: use 2 to {MAXIMUM_STEPS}")
+            if self.batch > 1 or self.timesteps > 1 or self.dynamic:
+                raise ExportError(
+                    f"up to {self.max_batch} pairs came with a fixed number of pairs or time "
+                    "steps, or with free sizes: use --max-batch with neither --batch, "
+                    "--timesteps nor --dynamic"
+                )
         if min(self.height, self.width) < MINIMUM_SIDE:
             raise ExportError(
                 f"size {self.height}x{self.width} is below {MINIMUM_SIDE}x{MINIMUM_SIDE}"

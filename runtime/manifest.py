@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -23,7 +23,9 @@ FORMAT_VERSION = 1
 PROPERTY_PREFIX = "ifrnet."
 """Our keys in `metadata_props`; other tools' keys are left alone."""
 
-_NUMBERS = ("format_version", "divisor", "steps_per_call", "pairs_per_call", "height", "width")
+_NUMBERS = (
+    "format_version", "divisor", "steps_per_call", "pairs_per_call", "height", "width", "max_pairs",
+)  # fmt: skip
 
 Precision = Literal["fp32", "fp16", "int8"]
 IOKind = Literal["float", "frames"]
@@ -52,6 +54,8 @@ class ModelInfo:
         warp: "gridsample" or "gather".
         tuned_for: "any": the graph as exported; "cpu": rewritten for ONNX Runtime's CPU kernels.
         tool_version: Version of ifrnet-deploy that wrote the file.
+        max_pairs: Where N is free, for a server that gathers the requests of several clients: most
+            pairs of one call. `pairs_per_call` is 1 then.
     """
 
     variant: str
@@ -68,6 +72,7 @@ class ModelInfo:
     warp: Warp
     tuned_for: TunedFor
     tool_version: str
+    max_pairs: int | None = None
 
     def __post_init__(self) -> None:
         kinds = {
@@ -91,11 +96,14 @@ class ModelInfo:
             self.pairs_per_call,
             self.height or 1,
             self.width or 1,
+            self.max_pairs or 1,
         )
         if min(numbers) < 1 or not self.flow_scale > 0:
             raise ModelError("the model's metadata holds sizes below 1: export it again")
         if self.steps_per_call > 1 and self.pairs_per_call > 1:
             raise ModelError("the model has several pairs and several time steps: export it again")
+        if self.max_pairs is not None and self.frames_per_call > 1:
+            raise ModelError("the model has a free and a fixed number of pairs: export it again")
 
     @property
     def frames_per_call(self) -> int:
@@ -358,7 +366,9 @@ def _build(cls: type[_Record], values: Mapping[str, Any], source: str) -> _Recor
             f"{FORMAT_VERSION}: export the model with the same version of ifrnet-deploy"
         )
     given = {key: value for key, value in values.items() if key != "format_version"}
-    wanted = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # only dataclasses come here
+    # What came later has a default, and older files do not say it.
+    known = fields(cls)  # type: ignore[arg-type]  # only dataclasses come here
+    wanted = {f.name for f in known if f.name in given or f.default is MISSING}
     if wrong := wanted ^ given.keys():
         raise ModelError(
             f"{source} lacks or has too much of: {', '.join(sorted(wrong))}; "

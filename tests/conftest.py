@@ -144,6 +144,7 @@ GRAPHS: dict[str, dict[str, object]] = {
     "three": {"timesteps": 3},
     "batch": {"batch": 2},
     "dynamic": {"height": 64, "width": 80, "dynamic": True},
+    "free pairs": {"max_batch": 3},
 }
 
 

@@ -46,12 +46,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("small", {"height": 50, "width": 70}),
     "small, fp16, 3 steps": ("small", {"precision": "fp16", "timesteps": 3}),
     "base, float, batch": ("base", {"io": "float", "batch": 2}),
+    "small, fp16, free pairs": ("small", {"precision": "fp16", "max_batch": 4}),
     "base, fp16, gather": ("base", {"precision": "fp16", "warp": "gather"}),
     "large, gather, float": ("large", {"warp": "gather", "io": "float"}),
     "large, fp16": ("large", {"precision": "fp16", "height": 50, "width": 70}),
 }
 DYNAMIC = [name for name, (_, options) in CASES.items() if options.get("dynamic")]
 WITH_GRID_SAMPLE = [name for name, (_, options) in CASES.items() if "warp" not in options]
+
+
+def free_axes(case: str) -> BuildOptions:
+    """What the graph of a case needs to be told of the axes that it leaves free."""
+    if case in DYNAMIC:
+        return FREE_SIZES
+    return BuildOptions(max_pairs=CASES[case][1].get("max_batch"))
 
 
 def exported(variant: str, options: dict[str, Any]) -> bytes:
@@ -179,7 +187,7 @@ def test_it_is_the_strongly_typed_generation(trt):
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_kind_of_graph_builds(trt, plain, case):
-    built = engine_from_onnx(trt, plain(case), FREE_SIZES if case in DYNAMIC else BuildOptions())
+    built = engine_from_onnx(trt, plain(case), free_axes(case))
     assert len(built.plan) > 1_000_000  # The weights at least.
     assert built.notes == []
 
@@ -203,7 +211,7 @@ def test_rewritten_graphs_parse(trt, plain, case, rewrites):
 @pytest.mark.parametrize("case", ["small, fp16, 3 steps", "small, dynamic"])
 def test_all_rewrites_together_build(trt, plain, case):
     model = rewritten_for_tensorrt(plain(case), list(REWRITES))
-    assert engine_from_onnx(trt, model, FREE_SIZES if case in DYNAMIC else BuildOptions()).plan
+    assert engine_from_onnx(trt, model, free_axes(case)).plan
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -262,7 +270,7 @@ def test_optimisation_levels_and_workspace_are_taken(trt, plain, level):
 
 @pytest.mark.parametrize("case", ["small", "small, dynamic"])
 def test_progress_moves_and_every_phase_ends(trt, plain, recorder, case):
-    engine_from_onnx(trt, plain(case), FREE_SIZES if case in DYNAMIC else BuildOptions())
+    engine_from_onnx(trt, plain(case), free_axes(case))
     steps: dict[str, int] = {}
     now: dict[str, int] = {}  # Of the phases that are open.
     for kind, name, value in recorder.told:

@@ -85,6 +85,21 @@ def test_the_manifest_says_all_that_the_engine_depends_on(trt, sources, tmp_path
     assert not config.get_flag(trt.BuilderFlag.TF32)
 
 
+def test_a_free_number_of_pairs_is_the_profile_and_is_gated_with_one_and_with_all(
+    trt, sources, tmp_path
+):
+    path = tmp_path / "m.engine"
+    write(sources["free pairs"], path)
+    manifest = EngineManifest.read(path)
+    assert manifest.model.max_pairs == 3
+    assert {case["motion_px"] for case in manifest.gate.cases} == {2.0, 7.0}
+    (profile,) = trt.builds[-1][1]._profiles
+    assert [tuple(shape) for shape in profile.get_shape("img0")] == [
+        (pairs, 50, 70, 3) for pairs in (1, 3, 3)
+    ]
+    assert [shape[0] for shape in profile.get_shape("timestep")] == [1, 3, 3]
+
+
 def test_islands_stay_float32_in_weakly_typed_engines(sources, tmp_path, monkeypatch):
     import gpu_fakes
 
@@ -621,6 +636,8 @@ def test_a_range_of_sizes_with_the_command(trt10, onnx_file, tmp_path, monkeypat
         ),
         (["--weights", "demo", "--rewrite", "magic", "--size", "32x32"], "rewrite 'magic' is unk"),
         (["--weights", "demo", "--batch", "2", "--timesteps", "3"], "use one of --batch"),
+        (["--weights", "demo", "--max-batch", "4", "--batch", "2"], "--max-batch with neither"),
+        (["--weights", "demo", "--max-batch", "1"], "up to 1 pairs: use 2 to 64"),
     ],
 )
 def test_errors_of_the_command_are_one_sentence(trt10, tmp_path, capsys, arguments, message):

@@ -70,7 +70,7 @@ def checked(source, clip, _limit):
 
 
 def feed(info, walk):
-    img0, img1 = verify.images_for(info, walk[0], walk[2])
+    img0, img1 = verify.images_for(info, walk[0], walk[2], rows=1)
     return {"img0": img0, "img1": img1, "timestep": np.full((1, 1, 1, 1), 0.5, np.float32)}
 
 

@@ -53,6 +53,27 @@ def test_dynamic_frames_at_sizes_not_traced(export, demo_network, size):
     assert np.abs(found - expected).max() < 0.5 + 0.03
 
 
+@pytest.mark.parametrize("options", [{}, {"io": "float"}, {"warp": "gather"}])
+def test_a_free_number_of_pairs_equals_one_pair_at_a_time(export, options):
+    size = {"height": 48, "width": 64}
+    checked = export(**size, **options, max_batch=3)
+    one = export(**size, **options).model
+    assert checked.info.max_pairs == 3
+    assert [len(case["timesteps"]) for case in checked.gate.cases] == [1, 3]
+    pairs = [moving_frames(48, 64, 4.0, seed=k) for k in range(3)]
+    planes = "io" in options
+    img0, img1 = (
+        np.concatenate([to_planes(pair[k], 16) if planes else pair[k][None] for pair in pairs])
+        for k in (0, 1)
+    )
+    times = steps(0.25, 0.5, 0.75)
+    single = [run_onnx(one, img0[k : k + 1], img1[k : k + 1], times[k : k + 1]) for k in range(3)]
+    for count in (1, 2, 3):
+        found = run_onnx(checked.model, img0[:count], img1[:count], times[:count])
+        expected = np.concatenate(single[:count])
+        np.testing.assert_allclose(found, expected, atol=1e-5 if planes else 0)
+
+
 def test_three_time_steps_equal_three_calls(export):
     three = export(height=50, width=70, timesteps=3).model
     one = export(height=50, width=70).model

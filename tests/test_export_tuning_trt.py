@@ -23,6 +23,7 @@ CASES = {
     "base, fp16, 3 steps": ("base", {"precision": "fp16", "timesteps": 3}),
     "large, fp16": ("large", {"precision": "fp16"}),
     "demo, 3 steps": ("demo", {"timesteps": 3}),
+    "demo, free pairs": ("demo", {"max_batch": 3}),
     "demo, gather": ("demo", {"warp": "gather", "io": "float"}),
 }
 

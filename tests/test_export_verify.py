@@ -6,10 +6,21 @@ import torch.nn.functional as F
 from export.errors import GateError
 from export.verify import compare, gate, gate_cases, moving_frames, onnx_run
 from ifrnet_model import layers
+from runtime.manifest import ModelInfo
+
+
+def described(**changes):
+    values = {
+        "variant": "small", "weights_sha256": "0" * 64, "precision": "fp32", "io": "frames",
+        "divisor": 16, "flow_scale": 1.0, "time_steps": "arbitrary", "steps_per_call": 1,
+        "pairs_per_call": 1, "height": 64, "width": 80, "warp": "gridsample", "tuned_for": "any",
+        "tool_version": "0",
+    }  # fmt: skip
+    return ModelInfo(**{**values, **changes})
 
 
 def cases():
-    return gate_cases([(64, 80)], frames_per_call=1, time_steps="arbitrary")
+    return gate_cases([(64, 80)], described())
 
 
 def run_of(network):
@@ -42,13 +53,19 @@ def test_moving_frames_of_the_smallest_size():
 
 
 def test_cases_reach_tens_of_pixels_and_leave_the_middle():
-    small, large = gate_cases([(256, 448)], frames_per_call=1, time_steps="arbitrary")
+    small, large = gate_cases([(256, 448)], described())
     assert small.timesteps == (0.5,)
     assert large.motion == pytest.approx(44.8)
     assert large.timesteps == (0.25,)
-    _, large = gate_cases([(1080, 1920)], frames_per_call=3, time_steps="midpoint")
+    _, large = gate_cases([(1080, 1920)], described(steps_per_call=3, time_steps="midpoint"))
     assert large.motion == 128
     assert large.timesteps == (0.25, 0.5, 0.75)
+
+
+def test_cases_of_a_free_number_of_pairs_have_one_and_as_many_as_fit():
+    small, large = gate_cases([(64, 80)], described(max_pairs=3))
+    assert small.timesteps == (0.5,)
+    assert large.timesteps == (0.125, 0.25, 0.375)
 
 
 def test_compare_by_hand():
@@ -87,7 +104,7 @@ def shifted(image, flow, lowering="gridsample"):
 def test_the_gate_refuses_a_faulty_warp(monkeypatch, demo_network, fault):
     reference = run_of(demo_network)
     # 256x448, for float16 coordinates cost more the larger the frame is.
-    only = gate_cases([(256, 448)], frames_per_call=1, time_steps="arbitrary")[1:]
+    only = gate_cases([(256, 448)], described())[1:]
 
     def broken(*inputs):
         with monkeypatch.context() as patch:

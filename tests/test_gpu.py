@@ -156,7 +156,7 @@ def call_inputs(info: Any, size: tuple[int, int] = SIZE) -> dict[str, np.ndarray
     if info.io == "float":
         assert info.size is not None
         size = info.size
-    img0, img1 = images_for(info, *moving_frames(*size, 8.0))
+    img0, img1 = images_for(info, *moving_frames(*size, 8.0), rows=info.frames_per_call)
     count = info.frames_per_call
     steps = np.arange(1, count + 1, dtype=np.float32) / np.float32(count + 1)
     return {"img0": img0, "img1": img1, "timestep": steps.reshape(-1, 1, 1, 1)}

@@ -56,7 +56,9 @@ def test_a_pair_gives_what_onnx_runtime_gives_with_every_generation(trt, engine,
         assert_same(vfi.interpolate(*frames, timesteps=THREE), expected)
 
 
-@pytest.mark.parametrize("graph", ["fp16", "float", "three", "batch", "dynamic", "midpoint"])
+@pytest.mark.parametrize(
+    "graph", ["fp16", "float", "three", "batch", "dynamic", "midpoint", "free pairs"]
+)
 def test_every_kind_of_graph(trt10, engine, reference, graph):
     size = (48, 64) if graph == "float" else (50, 70)
     profile = Profile((32, 32), (64, 80), (96, 96)) if graph == "dynamic" else None
@@ -65,6 +67,22 @@ def test_every_kind_of_graph(trt10, engine, reference, graph):
         expected = plain.interpolate(*frames, timesteps=THREE)
     with Interpolator.open(engine(graph, profile=profile)) as vfi:
         assert_same(vfi.interpolate(*frames, timesteps=THREE), expected)
+
+
+def test_an_engine_with_a_free_number_of_pairs_takes_one_and_several(trt, engine, reference):
+    frames = [moving_frames(50, 70, 4.0, seed=k) for k in range(3)]
+    steps = np.array([0.25, 0.5, 0.75], np.float32).reshape(-1, 1, 1, 1)
+    with reference("free pairs") as plain:
+        expected = [
+            plain.interpolate(*two, timesteps=[t])[0]
+            for two, t in zip(frames, steps.ravel(), strict=True)
+        ]
+    with Interpolator.open(engine("free pairs")) as vfi:
+        backend = vfi._backend
+        pairs = [tuple(backend.put(frame[None]) for frame in two) for two in frames]
+        for count in (3, 1, 2):
+            waits = [backend.download(one) for one in backend.submit(pairs[:count], steps[:count])]
+            assert_same([wait()[0] for wait in waits], expected[:count])
 
 
 @pytest.mark.parametrize("graph", ["frames", "batch", "midpoint"])

@@ -86,10 +86,12 @@ def check_ports(ports: Mapping[str, Port], info: ModelInfo, path: Path) -> None:
         raise ModelError(f"{path} has {found}, its metadata promises {expected}: export it again")
     height, width = info.size or (None, None)
     image = (height, width, 3) if info.io == "frames" else (3, height, width)
+    pairs, rows = info.pairs_per_call, info.frames_per_call
+    first: tuple[int | None, int | None] = (None, None) if info.max_pairs else (pairs, rows)
     promised = {
-        "img0": (info.pairs_per_call, *image),
-        "img1": (info.pairs_per_call, *image),
-        "timestep": (info.frames_per_call, 1, 1, 1),
+        "img0": (first[0], *image),
+        "img1": (first[0], *image),
+        "timestep": (first[1], 1, 1, 1),
     }
     for name, wanted in promised.items():
         shape = ports[name].shape

@@ -69,7 +69,7 @@ class TensorRTBackend:
         self._times: OrderedDict[tuple[float, ...], DeviceImage] = OrderedDict()
         self._transfers = Transfers(cuda)
         self._lanes: list[Lane] = []
-        self._recorded = cuda_graph and info.size is not None
+        self._recorded = cuda_graph and info.size is not None and info.max_pairs is None
         self._fixed: dict[Lane, list[Memory]] = {}
         with self._guarded():
             self._transfers.open()
@@ -185,9 +185,19 @@ class TensorRTBackend:
                 laid.append(memory)
             addresses.append(address)
         img0, img1 = addresses
-        free = None if self.info.size else (len(sides[0]), *sides[0][0].shape[1:])
-        lane.run(Call(img0, img1, times.pointer, result.buffer.pointer), free)
+        lane.run(
+            Call(img0, img1, times.pointer, result.buffer.pointer), self._free_shapes(sides, times)
+        )
         return laid
+
+    def _free_shapes(
+        self, sides: Sequence[list[DeviceImage]], times: DeviceImage
+    ) -> dict[str, tuple[int, ...]]:
+        """Of one call, the shapes of the inputs that the engine leaves free."""
+        image = (len(sides[0]), *sides[0][0].shape[1:])
+        if self.info.max_pairs is not None:
+            return {"img0": image, "img1": image, "timestep": times.shape}
+        return {} if self.info.size else {"img0": image, "img1": image}
 
     def download(self, image: DeviceImage) -> Callable[[], NDArray[Any]]:
         """See `Backend.download`."""

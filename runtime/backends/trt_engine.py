@@ -195,11 +195,12 @@ class Engine:
         sample = kinds.UINT8 if info.io == "frames" else kinds.FLOAT
         height, width = info.size or (-1, -1)
         image = (height, width, 3) if info.io == "frames" else (3, height, width)
+        pairs, rows = (-1, -1) if info.max_pairs else (info.pairs_per_call, info.frames_per_call)
         promised = {
-            "img0": (sample, (info.pairs_per_call, *image)),
-            "img1": (sample, (info.pairs_per_call, *image)),
-            "timestep": (kinds.FLOAT, (info.frames_per_call, 1, 1, 1)),
-            "imgt": (sample, (info.frames_per_call, *image)),
+            "img0": (sample, (pairs, *image)),
+            "img1": (sample, (pairs, *image)),
+            "timestep": (kinds.FLOAT, (rows, 1, 1, 1)),
+            "imgt": (sample, (rows, *image)),
         }
         names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
         found = {

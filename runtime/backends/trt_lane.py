@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,17 +83,17 @@ class Lane:
         self.stream = Stream(cuda)
         self._cuda = cuda
         self._context = engine.context()
-        self._shape: tuple[int, ...] | None = None
+        self._shapes: Mapping[str, tuple[int, ...]] = {}
         self._graph: Graph | None = None
         self._warm = False
 
-    def run(self, call: Call, free_shape: tuple[int, ...] | None = None) -> None:
-        """Queues one inference; `free_shape` is that of both images where the engine's is free."""
-        if free_shape != self._shape:
-            for name in ("img0", "img1"):
-                if not self._context.set_input_shape(name, free_shape):
-                    raise BackendError(f"TensorRT refused {name} of shape {free_shape}")
-            self._shape = free_shape
+    def run(self, call: Call, free_shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Queues one inference; `free_shapes`: of the inputs whose shape the engine leaves free."""
+        if free_shapes != self._shapes:
+            for name, shape in free_shapes.items():
+                if not self._context.set_input_shape(name, shape):
+                    raise BackendError(f"TensorRT refused {name} of shape {shape}")
+            self._shapes = free_shapes
         for name, address in vars(call).items():
             if not self._context.set_tensor_address(name, address):
                 raise BackendError(f"TensorRT refused the address {address:#x} for {name}")
@@ -103,12 +104,12 @@ class Lane:
         """Queues the inference that is recorded at the second call; it is always the same one."""
         if self._graph is None and self._warm:
             with self._cuda.capture(self.stream) as captured:
-                self.run(call)
+                self.run(call, {})
             (self._graph,) = captured
         if self._graph is not None:
             self._graph.launch(self.stream)
         else:
-            self.run(call)  # What TensorRT prepares at its first call cannot be recorded.
+            self.run(call, {})  # What TensorRT prepares at its first call cannot be recorded.
             self._warm = True
 
     def report_to(self, profiler: Any) -> None:
