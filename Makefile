@@ -9,7 +9,10 @@ BIN := .venv/bin
 # TensorRT's builder without a GPU; says why in one line where that cannot be had.
 BUILDER := tools/builder_on_cpu/setup.sh .builder $(BIN)/python $(PIP_FLAGS)
 
-.PHONY: demo test test-builder report lint format clean
+# A real Triton server with its Python backend; says why in one line where that cannot be had.
+TRITON := tools/triton_server/setup.sh .triton $(BIN)/python $(PIP_FLAGS)
+
+.PHONY: demo test test-builder test-triton report lint format clean
 
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
@@ -18,10 +21,16 @@ test: lint
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 	@if why=$$($(BUILDER) 2>&1); then $(MAKE) --no-print-directory test-builder; \
 	else echo "SKIPPED the tests with TensorRT's real builder: $$why"; fi
+	@if why=$$($(TRITON) 2>&1); then $(MAKE) --no-print-directory test-triton; \
+	else echo "SKIPPED the tests with a real Triton server: $$why"; fi
 
 test-builder: .venv/installed
 	@$(BUILDER)
 	. .builder/env.sh && $(BIN)/python -m pytest -m builder tests/test_builder_real.py
+
+test-triton: .venv/installed
+	@$(TRITON)
+	. .triton/env.sh && $(BIN)/python -m pytest -m triton tests/test_triton_server.py
 
 # README's tables from the evidence that is committed; no number is typed.
 report: .venv/installed
@@ -39,8 +48,8 @@ format: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e ".[cpu,export,video,bench,openvino,cluster,dev]"
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e ".[cpu,export,video,bench,openvino,cluster,triton,dev]"
 	touch $@
 
 clean:
-	rm -rf .venv .builder demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .builder .triton demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache

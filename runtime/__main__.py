@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName, InferencePrecision
-from runtime.cli import command_parser, run_command
+from runtime.cli import command_parser, parse_model, run_command
 from runtime.errors import VideoError
 from runtime.video_arguments import (
     FrameBar,
@@ -127,7 +127,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         metavar="OUT",
         help=".mp4, .mkv, .mov, .m4v, .webm, a folder or %%06d.png, or - for Y4M",
     )
-    parser.add_argument("--model", type=Path, metavar="FILE", help="a model file")
+    parser.add_argument(
+        "--model",
+        type=parse_model,
+        metavar="MODEL",
+        help="a model file, or triton://HOST:PORT/NAME[?shared_memory=system]",
+    )
     add_rate_arguments(parser)
     reading = parser.add_argument_group("what is read")
     reading.add_argument("--start", type=parse_time, metavar="T", help="seconds or H:M:S")

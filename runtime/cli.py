@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from runtime.backends.base import SERVED
 from runtime.errors import InterpolationError
 
 
@@ -28,6 +30,12 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write HEIGHTxWIDTH, as 256x448")
     return int(height), int(width)
+
+
+def parse_model(text: str) -> str | Path:
+    """Reads what `Interpolator.open` takes: a file, or triton://HOST:PORT/MODEL."""
+    # A path would lose the second slash.
+    return text if text.startswith(SERVED) else Path(text)
 
 
 def run_command(

@@ -83,7 +83,9 @@ class Interpolator:
         """Loads a model.
 
         Args:
-            model: An artefact of `export.build_engine`, or an ONNX file of `export.to_onnx`.
+            model: An artefact of `export.build_engine`, an ONNX file of `export.to_onnx`, or
+                "triton://HOST:PORT/NAME" for a model of `export.triton` that a Triton server
+                serves; see `runtime.backends.triton`.
             backend: "onnxruntime", "openvino" or "tensorrt". By default engines run in TensorRT,
                 and ONNX files on a processor in the backend that their manifest names; without a
                 manifest in OpenVINO where it is installed, else in ONNX Runtime. `backend` of
@@ -93,7 +95,7 @@ class Interpolator:
             threads: Processors to use; by default all that this process may use.
             streams: TensorRT and OpenVINO: inferences that run at the same time, each with
                 working memory of its own; default 1, which is the shortest time for one pair.
-                On a processor they share `threads`.
+                On a processor they share `threads`. Triton: pairs under way at a time, default 2.
             cuda_graph: TensorRT: replay recorded launches where the size is fixed; default True.
             precision: OpenVINO: what convolutions are computed in, "fp32" (default), "bf16" or
                 "fp16"; refused where the processor has no such arithmetic. Coordinates, flow,

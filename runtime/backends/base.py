@@ -18,7 +18,7 @@ from runtime.device_arrays import DeviceFrame, DeviceView
 from runtime.errors import BackendError, ModelError
 from runtime.manifest import ModelInfo, backend_in_manifest
 
-BackendName = Literal["onnxruntime", "openvino", "tensorrt"]
+BackendName = Literal["onnxruntime", "openvino", "tensorrt", "triton"]
 InferencePrecision = Literal["fp32", "bf16", "fp16"]
 """What convolutions are computed in, whatever the model's own precision is."""
 
@@ -30,6 +30,8 @@ _MODULES: dict[str, str] = {
     "tensorrt": "runtime.backends.trt",
 }
 _SUFFIXES = (".onnx", ".engine", ".plan")
+SERVED = "triton://"
+"""What the address of a served model begins with; anything else is a file."""
 
 Image = Any
 """One image where the backend computes: an array on the host, or an object of the backend's."""
@@ -214,15 +216,25 @@ def open_backend(
         ModelError: If the file is missing, damaged, or its suffix means nothing.
         BackendError: If the backend is unknown, not installed or not available.
     """
+    if backend is not None and backend not in get_args(BackendName):
+        raise BackendError(
+            f"backend {backend!r} is unknown: use one of {', '.join(get_args(BackendName))}"
+        )
+    served = str(model).startswith(SERVED)
+    if backend is not None and (backend == "triton") != served:
+        raise BackendError(
+            f"backend {backend!r} came with {model}: 'triton', and nothing else, is for models "
+            f"that are served at {SERVED}HOST:PORT/MODEL"
+        )
+    if served:
+        from runtime.backends import triton
+
+        return triton.open_model(str(model), options)
     path = Path(model)
     if not path.is_file():
         raise ModelError(
             f"{path} does not exist: make a model with "
             "python -m export.to_onnx --weights demo --output model.onnx"
-        )
-    if backend is not None and backend not in get_args(BackendName):
-        raise BackendError(
-            f"backend {backend!r} is unknown: use one of {', '.join(get_args(BackendName))}"
         )
     name = backend or default_backend(path, options)
     module = importlib.import_module(_MODULES[name])
@@ -253,7 +265,7 @@ def default_backend(path: Path, options: OpenOptions) -> BackendName:
     named = backend_in_manifest(path)
     if named is None:
         return "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
-    for known in get_args(BackendName):
+    for known in _MODULES:
         if named == known:
-            return known  # type: ignore[no-any-return]  # get_args knows no types.
+            return known  # type: ignore[return-value]  # One of BackendName, all but "triton".
     raise BackendError(f"the manifest of {path} names {named}, which is unknown: name the backend")
