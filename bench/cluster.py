@@ -26,6 +26,7 @@ from runtime.machine import available_processors
 from runtime.manifest import file_sha256
 
 _ROUNDS = 2
+_EMPTY_JOBS = 1000
 
 
 class _Measured(NamedTuple):
@@ -35,14 +36,14 @@ class _Measured(NamedTuple):
         seconds: From the first step that ended, when a worker is there, to the last.
         steps: Seconds of each kind of step on the workers, together.
         segments: Parts that were rendered.
-        frames: Frames written.
+        frames: Frames read and written.
         retries: Steps done again.
     """
 
     seconds: float
     steps: dict[str, float]
     segments: int
-    frames: int
+    frames: tuple[int, int]
     retries: int
 
 
@@ -69,7 +70,8 @@ def measure(
         "seconds" of each kind of run and round; "speed_up" of two workers over one; "overhead": by
         how much the steps of one worker together take longer than the run in this process, as a
         share of that; "steps": seconds of each of these steps; "lost_seconds" with a killed worker
-        and "segment_seconds_rendering", what a segment takes.
+        and "segment_seconds_rendering", what a segment takes; "jobs_per_second" that one driver
+        gives out and takes back where they cost nothing.
 
     Raises:
         MeasurementError: If the machine is too small, or the clip gives too few segments.
@@ -100,6 +102,7 @@ def measure(
                         f"{clip} gives {run.segments} segments: give a longer clip, key frames "
                         "nearer to each other, or fewer --segment-seconds"
                     )
+        jobs_per_second = _jobs_per_second(threads)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     one = runs["one"][-1]
     worked = statistics.median(sum(run.steps.values()) for run in runs["one"])
@@ -109,10 +112,12 @@ def measure(
         "overhead": worked / median["in this process"] - 1,
         "steps": one.steps,
         "segments": one.segments,
-        "frames": one.frames,
+        "frames_in": one.frames[0],
+        "frames_out": one.frames[1],
         "segment_seconds_rendering": one.steps["render"] / one.segments,
         "lost_seconds": median["killed"] - median["two"],
         "retries": [run.retries for run in runs["killed"]],
+        "jobs_per_second": jobs_per_second,
     }
 
 
@@ -162,9 +167,32 @@ def _on_cluster(
         begun[-1] - begun[0],
         video.worker_seconds,
         video.segments,
-        video.frames_out,
+        (video.frames_in, video.frames_out),
         report.retries,
     )
+
+
+class Nothing:
+    """A worker whose jobs cost nothing."""
+
+    def ready(self) -> dict[str, Any]:
+        """See `runtime.cluster_pool.Pool`."""
+        return {}
+
+    def nothing(self) -> None:
+        """A job."""
+
+
+def _jobs_per_second(threads: int) -> float:
+    from runtime.cluster_pool import Job, Pool, Share
+
+    with Pool(Nothing, (), share=Share(cpus=threads), workers=2) as pool:
+        for number in range(_EMPTY_JOBS):
+            pool.add(Job("nothing", {}, number))
+        begun = 0.0
+        for _ in pool.results():
+            begun = begun or time.perf_counter()  # With the first a worker is there.
+        return (_EMPTY_JOBS - 1) / (time.perf_counter() - begun)
 
 
 def _one_worker() -> int:
@@ -176,6 +204,13 @@ def _one_worker() -> int:
         except OSError:
             continue
     raise MeasurementError("no worker is found among the processes: run this on Linux")
+
+
+def _size(clip: Path) -> list[int]:
+    from runtime.source import open_source
+
+    with open_source(clip) as source:
+        return [source.info.height, source.info.width]
 
 
 def _measure(args: argparse.Namespace) -> None:
@@ -192,7 +227,8 @@ def _measure(args: argparse.Namespace) -> None:
         f"two workers over one: {found['speed_up']:.2f}x\n"
         f"cutting and joining: {found['overhead']:+.1%} of the time in one process\n"
         f"a killed worker: {found['lost_seconds']:.1f} s lost, where a segment takes "
-        f"{found['segment_seconds_rendering']:.1f} s"
+        f"{found['segment_seconds_rendering']:.1f} s\n"
+        f"a driver: {found['jobs_per_second']:.0f} jobs a second"
     )
     if args.json is not None:
         record = {
@@ -201,6 +237,8 @@ def _measure(args: argparse.Namespace) -> None:
             "clip": args.clip.name,
             "model": args.model.name,
             "model_sha256": file_sha256(args.model),
+            "size": _size(args.clip),
+            "segment_seconds": float(args.segment_seconds),
             "threads": args.threads,
             **found,
         }

@@ -199,7 +199,7 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
         licence="MIT",
         place="shipped with this package: --weights demo",
         megabytes=5.6,
-        sha256="b2136463476d8b82d36608c6ef78b9bd71a38bf7a23d79cfa593ef4a1364c114",
+        sha256="071b451cc5a2df969c5b8b87ae7512f8b5b646a719fbda4ad5d4eb2119ee8ca3",
     ),
 )
 
