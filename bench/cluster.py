@@ -13,6 +13,7 @@ import os
 import signal
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -45,6 +46,11 @@ class _Measured(NamedTuple):
     segments: int
     frames: tuple[int, int]
     retries: int
+
+    @property
+    def segment_seconds(self) -> float:
+        """That a segment takes a worker."""
+        return self.steps["render"] / self.segments
 
 
 def measure(
@@ -92,8 +98,10 @@ def measure(
             alone = _in_this_process(clip, out, model, threads)
             seconds.setdefault("in this process", []).append(alone)
             said(f"in this process: {alone:.1f} s")
-            for name, workers, kill in (("one", 1, False), ("two", 2, False), ("killed", 2, True)):
-                run = _on_cluster(clip, out, model, threads, segment_seconds, workers, kill=kill)
+            for name, workers in (("one", 1), ("two", 2), ("killed", 2)):
+                # In the middle of a segment: what a death costs on average.
+                half = runs["one"][-1].segment_seconds / 2 if name == "killed" else None
+                run = _on_cluster(clip, out, model, threads, segment_seconds, workers, half)
                 runs[name].append(run)
                 seconds.setdefault(name, []).append(run.seconds)
                 said(f"{name}: {run.seconds:.1f} s, {run.segments} segments")
@@ -114,7 +122,7 @@ def measure(
         "segments": one.segments,
         "frames_in": one.frames[0],
         "frames_out": one.frames[1],
-        "segment_seconds_rendering": one.steps["render"] / one.segments,
+        "segment_seconds_rendering": one.segment_seconds,
         "lost_seconds": median["killed"] - median["two"],
         "retries": [run.retries for run in runs["killed"]],
         "jobs_per_second": jobs_per_second,
@@ -135,21 +143,23 @@ def _on_cluster(
     threads: int,
     segment_seconds: Fraction,
     workers: int,
-    *,
-    kill: bool,
+    kill_after: float | None,
 ) -> _Measured:
+    """One run; with `kill_after` a worker is killed so many seconds after a third is rendered."""
     from runtime.cluster_pool import Share
     from runtime.cluster_videos import interpolate_many
     from runtime.cluster_worker import ModelChoice
 
     begun: list[float] = []
-    killed: list[int] = []
+    killers: list[threading.Timer] = []
 
     def seen(done: int, known: int) -> None:
         begun.append(time.perf_counter())
-        if kill and not killed and known and done >= known // 3:
-            killed.append(_one_worker())
-            os.kill(killed[0], signal.SIGKILL)
+        if kill_after is not None and not killers and known and done >= known // 3:
+            killers.append(
+                threading.Timer(kill_after, lambda: os.kill(_one_worker(), signal.SIGKILL))
+            )
+            killers[0].start()
 
     out.unlink(missing_ok=True)
     report = interpolate_many(
@@ -160,6 +170,8 @@ def _on_cluster(
         segment_seconds=segment_seconds,
         progress=seen,
     )
+    for killer in killers:
+        killer.join()
     (video,) = report.videos
     if video.error is not None:
         raise MeasurementError(f"{clip} could not be made on the cluster: {video.error}")

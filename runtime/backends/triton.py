@@ -140,9 +140,15 @@ class _Answer:
     def arrived(self, result: Any, error: Any) -> None:
         """Called by the client's thread."""
         self._result, self._error = result, error
-        self._held = ()
-        self._there.set()
+        if error is None:
+            self._held = ()
         self._ended(self)
+        self._there.set()
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no result, and will be none."""
+        return self._error is not None
 
     def settle(self, timeout: float) -> None:
         """Waits until the server has nothing to do with it any more."""
@@ -215,6 +221,8 @@ class TritonBackend:
         self._memory = memory
         self._lock = threading.Lock()  # The client is for one thread at a time.
         self._under_way: set[_Answer] = set()
+        # Of these the server may still read and write the slots: they are not used again.
+        self._failed: list[_Answer] = []
 
     def put(self, image: NDArray[Any]) -> _Sent:
         """See `Backend.put`."""
@@ -245,16 +253,20 @@ class TritonBackend:
             if self._memory is not None:
                 slot = self._memory.take((len(timestep), *one[1:]), self._dtype)
                 output.set_shared_memory(slot.name, slot.nbytes)
-            answer = _Answer([*held, *pairs], slot, self._under_way.discard)
+            answer = _Answer([*held, *pairs], slot, self._ended)
             self._under_way.add(answer)
-            self._open_client().async_infer(
-                self._address.model,
-                [*inputs, times],
-                answer.arrived,
-                model_version=self._address.version,
-                outputs=[output],
-                client_timeout=self._address.timeout,
-            )
+            try:
+                self._open_client().async_infer(
+                    self._address.model,
+                    [*inputs, times],
+                    answer.arrived,
+                    model_version=self._address.version,
+                    outputs=[output],
+                    client_timeout=self._address.timeout,
+                )
+            except BaseException:
+                self._under_way.discard(answer)  # It was never sent.
+                raise
         return [_Made(answer, row, one) for row in range(len(timestep))]
 
     def download(self, image: _Sent | _Made) -> Callable[[], NDArray[Any]]:
@@ -288,11 +300,18 @@ class TritonBackend:
                 answer.settle(self._address.timeout)
             if self._memory is not None:
                 self._memory.close()
+            self._failed.clear()
             client.close()
 
     @property
     def _dtype(self) -> np.dtype[Any]:
         return np.dtype(np.uint8 if self.info.io == "frames" else np.float32)
+
+    def _ended(self, answer: _Answer) -> None:
+        """Called by the client's thread."""
+        self._under_way.discard(answer)
+        if answer.failed and answer.slot is not None:
+            self._failed.append(answer)
 
     def _open_client(self) -> Any:
         if self._client is None:
@@ -317,7 +336,7 @@ class TritonBackend:
             rows: NDArray[Any] = result.as_numpy("imgt")
         else:
             shape = result.get_output("imgt").shape
-            rows = image.answer.slot.read(shape, self._dtype)
+            return image.answer.slot.read(shape, self._dtype, image.row)
         return np.array(rows[image.row : image.row + 1])
 
     def _input(

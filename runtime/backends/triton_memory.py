@@ -36,9 +36,9 @@ class Slot:
         """Lays arrays one behind the other."""
         self._memory.write(self.handle, arrays)
 
-    def read(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """What lies there, as a new array."""
-        return self._memory.read(self.handle, shape, dtype)
+    def read(self, shape: Sequence[int], dtype: np.dtype[Any], row: int) -> NDArray[Any]:
+        """One row of the array that lies there, (1, ...), as a new array."""
+        return self._memory.read(self.handle, shape, dtype, row)
 
     def __del__(self) -> None:
         self._memory.give_back(self.name, self.nbytes, self.handle)
@@ -95,8 +95,10 @@ class SharedMemory(ABC):
         """Lays arrays one behind the other."""
 
     @abstractmethod
-    def read(self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """What lies there, as a new array."""
+    def read(
+        self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any], row: int
+    ) -> NDArray[Any]:
+        """One row of the array that lies there, (1, ...), as a new array."""
 
     @abstractmethod
     def _create(self, name: str, nbytes: int) -> Any: ...
@@ -124,10 +126,12 @@ class SystemMemory(SharedMemory):
         """See `SharedMemory.write`."""
         self._kind.set_shared_memory_region(handle, list(arrays))
 
-    def read(self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    def read(
+        self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any], row: int
+    ) -> NDArray[Any]:
         """See `SharedMemory.read`."""
         view: NDArray[Any] = self._kind.get_contents_as_numpy(handle, dtype, tuple(shape))
-        return view.copy()
+        return view[row : row + 1].copy()
 
     def _create(self, name: str, nbytes: int) -> Any:
         return self._kind.create_shared_memory_region(name, name, nbytes, create_only=True)
@@ -162,10 +166,12 @@ class CudaMemory(SharedMemory):
         """See `SharedMemory.write`."""
         self._kind.set_shared_memory_region(handle, list(arrays))
 
-    def read(self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    def read(
+        self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any], row: int
+    ) -> NDArray[Any]:
         """See `SharedMemory.read`."""
         array: NDArray[Any] = self._kind.get_contents_as_numpy(handle, dtype, tuple(shape))
-        return array
+        return array[row : row + 1].copy()
 
     def _create(self, name: str, nbytes: int) -> Any:
         return self._kind.create_shared_memory_region(name, nbytes, self._device)
