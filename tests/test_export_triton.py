@@ -12,7 +12,14 @@ from export.errors import ExportError
 from export.triton import CONFIG, Serving, write_served_model
 from runtime import ModelError
 from runtime.backends.triton import Port, served_ports
-from runtime.manifest import EngineManifest, GateReport, ModelInfo, file_sha256, manifest_path
+from runtime.manifest import (
+    EngineBuild,
+    EngineManifest,
+    GateReport,
+    ModelInfo,
+    file_sha256,
+    manifest_path,
+)
 
 text_format = pytest.importorskip("google.protobuf.text_format")
 schema = pytest.importorskip("tritonclient.grpc.model_config_pb2")
@@ -60,9 +67,6 @@ def engine_file(tmp_path):
     def saved(name="small", info=INFO, profile=None):
         path = tmp_path / f"{name}.engine"
         path.write_bytes(b"plan")
-        build = dict.fromkeys(EngineManifest.__dataclass_fields__["engine"].metadata, None)
-        from runtime.manifest import EngineBuild
-
         build = {field.name: None for field in dataclasses.fields(EngineBuild)}
         build |= {
             "tensorrt": "10.3.0", "gpu": "NVIDIA L4", "portable": False, "profile": profile,
