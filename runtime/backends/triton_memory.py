@@ -49,10 +49,12 @@ class SharedMemory(ABC):
 
     Args:
         client: Of tritonclient.grpc.
+        kind: The module of tritonclient.utils for that memory.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, kind: Any) -> None:
         self._client = client
+        self._kind = kind
         self._prefix = f"ifrnet-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._made: dict[str, Any] = {}
         self._free: dict[int, list[tuple[str, Any]]] = {}
@@ -88,11 +90,11 @@ class SharedMemory(ABC):
             name, handle = self._made.popitem()
             with contextlib.suppress(Exception):  # A server that is gone has forgotten them.
                 self._unregister(name)
-            self._destroy(handle)
+            self._kind.destroy_shared_memory_region(handle)
 
-    @abstractmethod
     def write(self, handle: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Lays arrays one behind the other."""
+        self._kind.set_shared_memory_region(handle, list(arrays))
 
     @abstractmethod
     def read(
@@ -109,22 +111,14 @@ class SharedMemory(ABC):
     @abstractmethod
     def _unregister(self, name: str) -> None: ...
 
-    @abstractmethod
-    def _destroy(self, handle: Any) -> None: ...
-
 
 class SystemMemory(SharedMemory):
     """Memory of the host (/dev/shm)."""
 
     def __init__(self, client: Any) -> None:
-        super().__init__(client)
         import tritonclient.utils.shared_memory as kind
 
-        self._kind = kind
-
-    def write(self, handle: Any, arrays: Sequence[NDArray[Any]]) -> None:
-        """See `SharedMemory.write`."""
-        self._kind.set_shared_memory_region(handle, list(arrays))
+        super().__init__(client, kind)
 
     def read(
         self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any], row: int
@@ -143,9 +137,6 @@ class SystemMemory(SharedMemory):
     def _unregister(self, name: str) -> None:
         self._client.unregister_system_shared_memory(name)
 
-    def _destroy(self, handle: Any) -> None:
-        self._kind.destroy_shared_memory_region(handle)
-
 
 class CudaMemory(SharedMemory):
     """Memory of a GPU that the server uses too: frames go up once, results stay up there.
@@ -156,15 +147,10 @@ class CudaMemory(SharedMemory):
     """
 
     def __init__(self, client: Any, device: int) -> None:
-        super().__init__(client)
         import tritonclient.utils.cuda_shared_memory as kind
 
-        self._kind = kind
+        super().__init__(client, kind)
         self._device = device
-
-    def write(self, handle: Any, arrays: Sequence[NDArray[Any]]) -> None:
-        """See `SharedMemory.write`."""
-        self._kind.set_shared_memory_region(handle, list(arrays))
 
     def read(
         self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any], row: int
@@ -182,6 +168,3 @@ class CudaMemory(SharedMemory):
 
     def _unregister(self, name: str) -> None:
         self._client.unregister_cuda_shared_memory(name)
-
-    def _destroy(self, handle: Any) -> None:
-        self._kind.destroy_shared_memory_region(handle)
