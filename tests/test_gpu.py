@@ -49,7 +49,7 @@ GRAPHS: dict[str, dict[str, Any]] = {
     "float": {"precision": "fp16", "io": "float", "height": 128, "width": 192},
     "three": {"precision": "fp16", "timesteps": 3},
     "batch": {"precision": "fp16", "batch": 2},
-    "free pairs": {"precision": "fp16", "max_batch": 4},
+    "free_pairs": {"precision": "fp16", "max_batch": 4},
     "dynamic": {"precision": "fp16", "dynamic": True},
     "tiny": {"precision": "fp16", "height": 32, "width": 32},
 }
@@ -292,7 +292,7 @@ def polygraphy(target: Target) -> Callable[..., np.ndarray[Any, Any]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["fp16", "fp32", "float", "three", "batch", "free pairs", "dynamic"]
+    "name", ["fp16", "fp32", "float", "three", "batch", "free_pairs", "dynamic"]
 )
 def test_our_runtime_equals_polygraphys_bit_for_bit(built, polygraphy, name):
     path = built(name)

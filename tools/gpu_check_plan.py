@@ -37,6 +37,7 @@ TEST_GRAPHS = {
     "float": ("--size", "128x192", "--precision", "fp16", "--io", "float"),
     "three": ("--size", "130x190", "--precision", "fp16", "--timesteps", "3"),
     "batch": ("--size", "130x190", "--precision", "fp16", "--batch", "2"),
+    "free_pairs": ("--size", "130x190", "--precision", "fp16", "--max-batch", "4"),
     "dynamic": ("--size", "130x190", "--precision", "fp16", "--dynamic"),
     "tiny": ("--size", "32x32", "--precision", "fp16"),
 }
