@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,10 @@ with contextlib.suppress(ImportError):
     # No deadline: machines differ. The same examples in every CI run: a red one can be looked into.
     settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
     settings.load_profile("ours")
+
+# A shell has what it runs in the background ignore Ctrl-C, and so would all that is started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parent.parent
