@@ -114,13 +114,19 @@ def write_served_model(
             output, or Triton cannot serve the artefact that way.
         ModelError: If the artefact is missing, damaged or not one of ours.
     """
-    name = artefact.stem if name is None else name
+    return _add(_read(artefact), repository, name, version, serving or Serving())
+
+
+def _add(
+    read: _Artefact, repository: Path, name: str | None, version: int, serving: Serving
+) -> Path:
+    """See `write_served_model`."""
+    name = read.path.stem if name is None else name
     if not _NAME.fullmatch(name):
         raise ExportError(f"{name!r} is no name of a model: use letters, digits, _, . and -")
     if version < 1:
         raise ExportError(f"version {version}: use 1 or more")
-    read = _read(artefact)
-    serving = _settled(read, serving or Serving())
+    serving = _settled(read, serving)
     config = model_config(name, read.info, serving, sha256=read.sha256, profile=_best_size(read))
     folder = repository / name
     place = folder / str(version)
@@ -343,10 +349,9 @@ def _triton(args: argparse.Namespace) -> None:
         versions_served=args.versions_served,
     )
     for path in args.model:
-        folder = write_served_model(
-            path, args.output, name=args.name, version=args.version, serving=serving
-        )
-        print(*_lines(folder, _read(path), args.version), sep="\n")
+        read = _read(path)
+        folder = _add(read, args.output, args.name, args.version, serving)
+        print(*_lines(folder, read, args.version), sep="\n")
     print(
         f"tritonserver --model-repository {args.output}\n"
         f"open it with triton://HOST:8001/{args.name or args.model[0].stem}"
