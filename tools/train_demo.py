@@ -39,7 +39,7 @@ from ifrnet_model.config import FLOW_CHANNELS
 from ifrnet_model.layers import resize, upsample, warp
 from ifrnet_model.model import _side_by_side, _split_flow
 
-SPANS = (2, 2, 2, 3, 4, 8)
+SPANS = (2, 2, 2, 2, 3, 4, 8)
 """Frames from the first to the last of a real triplet, as often as they are drawn."""
 
 NEXT_TO_AN_END = 0.5
@@ -54,16 +54,16 @@ STILL = 1.0
 
 STILL_SHARE = 0.4
 
-SYNTHETIC_SHARE = 0.4
+SYNTHETIC_SHARE = 0.3
 STANDING_SHARE = 0.3
 """Of the synthetic samples: the ground does not move. What stands must stay as it is."""
 
 CENSUS_WEIGHT = 0.1
 FLOW_WEIGHT = 0.02
-LOG_WEIGHT = 0.015
+LOG_WEIGHT = 0.03
 """Of the logarithm of each sample's squared error, which is what a mean of PSNRs counts."""
 
-BELOW_BLENDING_WEIGHT = 0.015
+BELOW_BLENDING_WEIGHT = 0.03
 """Of what that logarithm lies above that of blending: no sample should be worse than that."""
 
 AVERAGED_STEPS = 600

@@ -199,7 +199,7 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
         licence="MIT",
         place="shipped with this package: --weights demo",
         megabytes=5.6,
-        sha256="071b451cc5a2df969c5b8b87ae7512f8b5b646a719fbda4ad5d4eb2119ee8ca3",
+        sha256="0e57d82bbc8e9cff87ac624e38032ba3fc920a282770fe75b590ea2944dc1c5f",
     ),
 )
 
