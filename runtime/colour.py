@@ -125,7 +125,11 @@ def siting_of(frame: VideoFrame) -> Siting:
     frame with those properties and a step in each plane of chroma is converted, and the step is
     looked for. swscale takes what is not said for "center", which is right for full range (JPEG);
     with limited range it is "left". MPEG-1 alone says "center" with limited range.
+
+    Raises:
+        VideoError: If swscale does not know the frame's matrix.
     """
+    matrix_of(frame)  # FFmpeg 9 fails on an unknown matrix, and does not name it.
     # Of another size, for what is like the frame already comes back as the frame itself.
     side = 16 if frame.width != 16 else 32
     probe = frame.reformat(width=side, height=side, format="yuv420p")

@@ -163,8 +163,7 @@ _DYNAMIC = {
 def picture_notes(frame: VideoFrame) -> list[str]:
     """What of the first frame is not kept, or not understood."""
     notes = []
-    held: Any = frame.side_data
-    dynamic = [_DYNAMIC[data.type.name] for data in held if data.type.name in _DYNAMIC]
+    dynamic = [_DYNAMIC[name] for name in _side_data(frame) if name in _DYNAMIC]
     if dynamic:
         notes.append(f"not carried over: the dynamic metadata of {' and '.join(dynamic)}")
     if frame.interlaced_frame:
@@ -172,21 +171,28 @@ def picture_notes(frame: VideoFrame) -> list[str]:
     return notes
 
 
-def _side_data(frame: VideoFrame, name: str) -> bytes | None:
-    held: Any = frame.side_data  # PyAV iterates over what it holds, not over keys
-    found = next((data for data in held if data.type.name == name), None)
-    return None if found is None else bytes(found)
+def _side_data(frame: VideoFrame) -> dict[str, bytes]:
+    """The side data of a frame by FFmpeg's name of its type; of two of one type, the last.
+
+    Iterating over PyAV's container gives the entries up to version 18, and their types from 19 on.
+    Looking one up by its type works in all of them.
+    """
+    held: Any = frame.side_data
+    types = [getattr(entry, "type", entry) for entry in held]
+    return {kind.name: bytes(held[kind]) for kind in types}
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    data = _side_data(frame, "DISPLAYMATRIX")
+    data = _side_data(frame).get("DISPLAYMATRIX")
     return None if data is None else struct.unpack("=9i", data[:36])
 
 
 def _hdr10(frame: VideoFrame) -> HDR10 | None:
     """Reads AVMasteringDisplayMetadata (libavutil) and AVContentLightMetadata."""
-    mastering = _side_data(frame, "MASTERING_DISPLAY_METADATA")
-    light = _side_data(frame, "CONTENT_LIGHT_LEVEL")
+    held = _side_data(frame)
+    mastering, light = (
+        held.get(kind) for kind in ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
+    )
     if mastering is None and light is None:
         return None
     primaries = luminance = None

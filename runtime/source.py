@@ -203,7 +203,7 @@ def _container_source(
         duration=part.duration(duration),
         frames=(stream.frames or None) if part.whole else None,
         end=part.end,
-        sample_aspect_ratio=stream.sample_aspect_ratio or None,
+        sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 0) or None,
         metadata=dict(container.metadata),
         video_metadata=dict(stream.metadata),
         chapters=list(container.chapters()),

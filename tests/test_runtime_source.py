@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import av
 import pytest
+from av.sidedata.sidedata import Type as SideDataType
 from conftest import DATA, ROOT
 from video_clips import RATE, arrays_of, pictures, planes, png, write
 
@@ -337,11 +338,58 @@ def test_what_is_no_video(tmp_path, content, message):
         read(path)
 
 
-def test_dynamic_hdr_metadata_is_named():
-    kinds = ("CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
-    held = [SimpleNamespace(type=SimpleNamespace(name=kind)) for kind in kinds]
+class Entry(bytes):
+    """An entry of a frame's side data, with the type that PyAV gives it."""
+
+    type: SideDataType
+
+
+class SideDataUpTo18:
+    """PyAV's container of side data up to version 18: it iterates over the entries."""
+
+    def __init__(self, *names):
+        self.entries = []
+        for name in names:
+            entry = Entry(name.encode())
+            entry.type = SideDataType[name]
+            self.entries.append(entry)
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __getitem__(self, kind):
+        return next(entry for entry in reversed(self.entries) if entry.type is kind)
+
+
+class SideDataFrom19(SideDataUpTo18):
+    """From version 19 on it is a mapping: it iterates over the types, each once."""
+
+    def __iter__(self):
+        return iter({entry.type: entry for entry in self.entries})
+
+
+@pytest.mark.parametrize("container", [SideDataUpTo18, SideDataFrom19])
+def test_dynamic_hdr_metadata_is_named(container):
+    held = container(
+        "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "CONTENT_LIGHT_LEVEL", "DOVI_METADATA"
+    )
     (note,) = picture_notes(SimpleNamespace(side_data=held, interlaced_frame=False))
     assert note == "not carried over: the dynamic metadata of HDR10+ and Dolby Vision"
+
+
+def test_the_pixel_aspect_ratio_is_a_fraction_or_not_known(tmp_path):
+    """PyAV 19 gives a rational of its own, which is 0 where the file does not say it."""
+    path = write(tmp_path / "a.mkv", 2, sar=Fraction(4, 3))
+    ratio = read(path)[0].sample_aspect_ratio
+    assert type(ratio) is Fraction
+    assert ratio == Fraction(4, 3)
+    assert read(DATA / "walk.mkv")[0].sample_aspect_ratio is None
+
+
+def test_a_matrix_that_cannot_be_converted_is_named_when_the_source_is_opened(tmp_path):
+    path = write(tmp_path / "a.mkv", 2, tags={"colorspace": 8})
+    with pytest.raises(VideoError, match="the video's colour matrix is YCgCo"):
+        read(path)
 
 
 def test_edit_lists_and_variable_rates():
