@@ -1,23 +1,37 @@
 """OpenVINO: the same frames as ONNX Runtime, streams, cache, precision, what it refuses."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
+from export.verify import moving_frames
 from runtime import BackendError, Interpolator, ModelError
-from runtime.backends import ov, ov_cache
+from runtime.backends import ov, ov_cache, ov_precision
 from runtime.backends.base import OpenOptions, default_backend
-from runtime.backends.ov_precision import float32_chain, is_marked, with_float32_marks
+from runtime.backends.ov_precision import (
+    float32_chain,
+    is_marked,
+    rounded_layers,
+    with_float32_marks,
+)
 from runtime.manifest import manifest_path
 
 LEVELS = 1
 """Of 255: float32 in another order; a value that lies between two levels goes either way."""
+
+BF16_DB = 55
+"""Measured 62 to 80 dB, on frames with 4 pixels of motion."""
+
+LOSES_MARKS = tuple(map(int, importlib.metadata.version("openvino").split(".")[:2])) < (2026, 4)
+"""Of the products and sums of the coordinates; see `rounded_layers`."""
 
 FLOATS = 1e-4
 """Measured 1.2e-5; sums of float32 in another order, carried through warps."""
@@ -345,6 +359,7 @@ def test_the_marked_graph_makes_the_same_picture(marked, export, frames):
 _REPLACED = {"Sub", "Sub_2", "Clip", "imgt", "Transpose", "Transpose_2", "Expand"}
 
 
+@pytest.mark.skipif(LOSES_MARKS, reason="OpenVINO before 2026.4 loses marks, and is refused")
 def test_marks_survive_the_passes_of_the_processors_plugin(marked):
     _, core, model = marked
     seen = []
@@ -365,6 +380,96 @@ def test_marks_survive_the_passes_of_the_processors_plugin(marked):
             lost.add(name.partition(":")[2])
     assert grids == 4
     assert lost <= _REPLACED
+
+
+def compiled_layer(precision, *nodes):
+    """A layer of a compiled model, as its runtime model describes it."""
+    info = {"runtimePrecision": precision, "originalLayersNames": ",".join(nodes)}
+    values = {key: SimpleNamespace(value=value) for key, value in info.items()}
+    return SimpleNamespace(get_rt_info=lambda: values)
+
+
+def as_compiled(layers):
+    graph = SimpleNamespace(get_ordered_ops=lambda: layers)
+    return SimpleNamespace(get_runtime_model=lambda: graph)
+
+
+def test_a_layer_of_the_coordinates_that_is_rounded_is_found(marked):
+    _, _, model = marked
+    grid, *_ = (n.get_friendly_name() for n in model.get_ops() if n.get_type_name() == "GridSample")
+    conv, *_ = (
+        n.get_friendly_name() for n in model.get_ops() if n.get_type_name() == "Convolution"
+    )
+    # The bias of a decoder's last layer: between convolution and coordinates, rounded with the
+    # convolution.
+    bias, *_ = (
+        n.get_friendly_name() for n in model.get_ops() if "ConvTranspose" in n.get_friendly_name()
+    )
+    for precision in ("bf16", "f16"):
+        layers = [compiled_layer(precision, conv, bias), compiled_layer("f32", grid)]
+        assert rounded_layers(model, as_compiled(layers)) == []
+        layers.append(compiled_layer(precision, "another", grid))
+        assert rounded_layers(model, as_compiled(layers)) == [grid]
+
+
+def test_an_openvino_that_rounds_coordinates_is_refused(models, monkeypatch, tmp_path):
+    """Versions up to 2026.3 lose the marks of the coordinates' products and sums."""
+    import openvino
+
+    real = openvino.Core.get_property
+
+    def with_bf16(core, device, name):
+        both = ["FP32", "BF16"]
+        return both if name == "OPTIMIZATION_CAPABILITIES" else real(core, device, name)
+
+    monkeypatch.setattr(openvino.Core, "get_property", with_bf16)
+    monkeypatch.setattr(ov_precision, "rounded_layers", lambda *_: ["Mul_3"])
+    with pytest.raises(
+        BackendError, match=r"computes 1 of the layers .* in bf16, .* install openvino 2026\.4"
+    ):
+        opened(models / "frames.onnx", precision="bf16", cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def bf16_processor():
+    import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU does not compute in bfloat16")
+
+
+@pytest.mark.parametrize("name", ["frames", "float", "three"])
+def test_bfloat16_keeps_the_coordinates_float32(bf16_processor, models, name, request):
+    if LOSES_MARKS:
+        with pytest.raises(
+            BackendError, match="of the coordinates in bf16, and they must stay float32"
+        ):
+            opened(models / f"{name}.onnx", precision="bf16")
+        return
+    size = (50, 70) if name != "float" else (64, 80)
+    frames = moving_frames(*size, 4.0)
+    if name == "float":
+        frames = [f.astype(np.float32) / np.float32(255) for f in frames]
+    made = []
+    for precision in ("fp32", "bf16"):
+        with opened(models / f"{name}.onnx", precision=precision) as vfi:  # Or it is refused.
+            made.append(vfi.interpolate(*frames, timesteps=(0.25, 0.5, 0.75)))
+    largest = 255 if name != "float" else 1
+    for one, other in zip(*made, strict=True):
+        error = np.mean((one.astype(np.float64) - other) ** 2) / largest**2
+        assert 10 * np.log10(1 / max(error, 1e-12)) > BF16_DB
+
+
+def test_without_marks_bfloat16_rounds_the_coordinates(bf16_processor, marked, export):
+    """What the check is for, on a CPU that does it."""
+    _, core, model = marked
+    for node in model.get_ops():
+        info = node.get_rt_info()
+        for key in [k for k in info if k.startswith(("precise", "DisablePrecisionConversion"))]:
+            del info[key]
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    assert len(rounded_layers(model, compiled)) > 5
 
 
 def test_the_default_of_an_onnx_file(models, tmp_path, monkeypatch):

@@ -272,8 +272,8 @@ def compiled_model(
         An openvino.CompiledModel.
 
     Raises:
-        BackendError: If the processor lacks the precision, or there are fewer threads than
-            streams.
+        BackendError: If the processor lacks the precision, this OpenVINO does not keep the
+            coordinates float32 in it, or there are fewer threads than streams.
         RuntimeError: If OpenVINO cannot read the file.
     """
     if streams > threads:
@@ -293,11 +293,12 @@ def compiled_model(
     if kept is not None and (compiled := kept.read()) is not None:
         return compiled
     model = core.read_model(content)
-    if precision != "fp32":
-        from runtime.backends.ov_precision import with_float32_marks
+    if precision == "fp32":
+        compiled = core.compile_model(model, "CPU", settings)
+    else:
+        from runtime.backends.ov_precision import compiled_with_float32
 
-        model = with_float32_marks(openvino, core, model)
-    compiled = core.compile_model(model, "CPU", settings)
+        compiled = compiled_with_float32(openvino, core, model, settings)
     if kept is not None:
         kept.write(compiled)
     return compiled

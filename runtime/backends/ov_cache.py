@@ -17,7 +17,10 @@ from typing import Any
 
 from runtime.files import written_beside
 
-_MAGIC = b"ifrnet-openvino-1\n"
+_MAGIC = b"ifrnet-openvino-2\n"
+"""Its number rises where blobs of an earlier version may not be used: those of 1 may hold bfloat16
+coordinates."""
+
 _DIGEST = 32
 _LARGEST = 2 << 30
 """Bytes that the folder holds; the blobs that were not used for the longest go first."""
