@@ -12,7 +12,15 @@ BUILDER := tools/builder_on_cpu/setup.sh .builder $(BIN)/python $(PIP_FLAGS)
 # A real Triton server with its Python backend; says why in one line where that cannot be had.
 TRITON := tools/triton_server/setup.sh .triton $(BIN)/python $(PIP_FLAGS)
 
-.PHONY: demo test test-builder test-triton report lint format clean
+# What runs on the installed wheel, without PyTorch; see tools/installed.
+INSTALLED_TESTS := $(filter-out %_package.py %_backend_trt.py %_device_arrays.py \
+  %_interpolator.py %_bench_latency.py %_bench_metrics.py %_bench_parity.py \
+  %_bench_parity_cluster.py %_bench_roofline.py, \
+  $(wildcard tests/test_installed.py tests/test_runtime_*.py tests/test_bench_*.py) \
+  tests/test_export_int8.py tests/test_export_triton.py tests/test_export_tuning.py)
+SHARED_EXPORTS := IFRNET_TEST_EXPORTS=$(CURDIR)/.exports
+
+.PHONY: demo test test-builder test-triton test-newest test-lowest report lint format clean
 
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
@@ -23,6 +31,7 @@ test: lint
 	else echo "SKIPPED the tests with TensorRT's real builder: $$why"; fi
 	@if why=$$($(TRITON) 2>&1); then $(MAKE) --no-print-directory test-triton; \
 	else echo "SKIPPED the tests with a real Triton server: $$why"; fi
+	@$(MAKE) --no-print-directory test-newest test-lowest
 
 test-builder: .venv/installed
 	@$(BUILDER)
@@ -31,6 +40,22 @@ test-builder: .venv/installed
 test-triton: .venv/installed
 	@$(TRITON)
 	. .triton/env.sh && $(BIN)/python -m pytest -m triton tests/test_triton_server.py
+
+# The wheel with the newest and with the lowest releases of what it needs.
+test-newest test-lowest: test-%: .exports/made
+	@status=0; why=$$(tools/installed/setup.sh .$* $* $(PIP_FLAGS) 2>&1) || status=$$?; \
+	if [ $$status = 3 ]; then echo "SKIPPED the tests with the $* releases: $$why"; exit 0; fi; \
+	echo "$$why"; [ $$status = 0 ] || exit $$status; \
+	$(SHARED_EXPORTS) $(if $(findstring export,$(EXTRAS)),,IFRNET_WITHOUT_TORCH=1) \
+	.$*/bin/pytest $(PYTEST_FLAGS) -m "not builder and not triton" $(INSTALLED_TESTS)
+
+# Graphs and reference frames of the fixtures, for environments without PyTorch.
+.exports/made: .venv/installed tests/conftest.py tests/test_installed.py tools/demo.py \
+  $(wildcard ifrnet_model/*.py ifrnet_model/weights/* export/*.py runtime/*.py)
+	rm -rf .exports && mkdir .exports
+	$(SHARED_EXPORTS) $(BIN)/python -m pytest $(PYTEST_FLAGS) -q --setup-only \
+	  -m "not builder and not triton" $(INSTALLED_TESTS) >.exports/log || { cat .exports/log; exit 1; }
+	touch $@
 
 # README's tables from the evidence that is committed; no number is typed.
 report: .venv/installed
@@ -52,4 +77,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .builder .triton demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .builder .triton .newest .lowest .exports demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache

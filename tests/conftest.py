@@ -58,8 +58,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def need_torch() -> None:
+    """Skips where PyTorch is left out on purpose (tools/installed); elsewhere it must be there."""
+    if "IFRNET_WITHOUT_TORCH" in os.environ:
+        pytest.skip("needs PyTorch, which is left out here")
+
+
 @pytest.fixture(scope="session")
 def demo_network() -> IFRNet:
+    need_torch()
     from ifrnet_model import load_checkpoint
 
     return load_checkpoint("demo").network
@@ -68,6 +75,7 @@ def demo_network() -> IFRNet:
 @pytest.fixture(scope="session")
 def midpoint_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo weights made blind to the time step, as the Vimeo90K weights are."""
+    need_torch()
     import torch
 
     from ifrnet_model import load_checkpoint
@@ -83,10 +91,14 @@ def midpoint_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Any]:
-    """Makes what is named once for all workers of this run: tracing a network takes seconds."""
+    """Makes what is named once for all workers of this run: tracing a network takes seconds.
+
+    IFRNET_TEST_EXPORTS names a folder that several runs share, also with those without PyTorch.
+    """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # That of the run; above it lie those of earlier runs.
+    folder = Path(os.environ.get("IFRNET_TEST_EXPORTS", folder))
 
     def once(name: str, make: Callable[[], Any]) -> Any:
         kept = folder / f"once-{hashlib.sha256(name.encode()).hexdigest()}"
@@ -101,16 +113,21 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Any]:
 @pytest.fixture(scope="session")
 def export(once: Once[Checked]) -> Export:
     """Exports demo weights (or `weights`) with ExportOptions by keyword, each set once."""
-    from export.tracing import checked_from_checkpoint
-    from export.wrapper import ExportOptions
 
     def export(weights: str | Path = "demo", **options: object) -> Checked:
         return once(
-            f"{named(weights)} {sorted(options.items())}",
-            lambda: checked_from_checkpoint(weights, ExportOptions(**options)),  # type: ignore[arg-type]
+            f"{named(weights)} {sorted(options.items())}", lambda: _exported(weights, options)
         )
 
     return export
+
+
+def _exported(weights: str | Path, options: dict[str, object]) -> Checked:
+    need_torch()
+    from export.tracing import checked_from_checkpoint
+    from export.wrapper import ExportOptions
+
+    return checked_from_checkpoint(weights, ExportOptions(**options))  # type: ignore[arg-type]
 
 
 def named(weights: str | Path) -> str:

@@ -5,17 +5,17 @@ Everything goes through the public commands and the public API, as a user's prog
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
 import av
 import numpy as np
-import torch
 from av.video.frame import VideoFrame
+from numpy.typing import NDArray
 
 from export.verify import compare
-from ifrnet_model import load_checkpoint
 from runtime import Interpolator
 from runtime.frames import to_planes
 from runtime.manifest import EngineManifest
@@ -32,6 +32,31 @@ def run(*arguments: object) -> None:
     subprocess.run([sys.executable, *map(str, arguments)], check=True, cwd=ROOT)
 
 
+def shown_frames() -> list[NDArray[np.uint8]]:
+    """The two frames of the clip around the still, uint8 RGB (480, 640, 3)."""
+    with av.open(str(CLIP)) as container:
+        frames = itertools.islice(container.decode(video=0), SHOWN, SHOWN + 2)
+        return [frame.to_ndarray(format="rgb24") for frame in frames]
+
+
+def middle_of_pytorch(frame0: NDArray[np.uint8], frame1: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The frame between two, by the network in PyTorch: uint8 RGB (H, W, 3)."""
+    import torch
+
+    from ifrnet_model import load_checkpoint
+
+    planes = (torch.from_numpy(to_planes(frame, 16)) for frame in (frame0, frame1))
+    with torch.inference_mode():
+        made = load_checkpoint("demo").network(*planes, torch.full((1, 1, 1, 1), 0.5))
+    return np.rint(made[0].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+
+
+def psnr_of_bytes(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """PSNR in dB of two uint8 images."""
+    decibels, _ = compare(one / np.float32(255), other / np.float32(255))
+    return decibels
+
+
 def main() -> None:
     """Builds, interpolates, measures, prints."""
     out = ROOT / "demo"
@@ -45,23 +70,13 @@ def main() -> None:
     )  # fmt: skip
     run("-m", "runtime", relative[3], relative[1], "--model", relative[0], "--factor", "2")
 
-    with av.open(str(CLIP)) as container:
-        frames = [f.to_ndarray(format="rgb24") for f, _ in zip(
-            container.decode(video=0), range(SHOWN + 2), strict=False)]  # fmt: skip
-    frame0, frame1 = frames[SHOWN : SHOWN + 2]
+    frame0, frame1 = shown_frames()
     with Interpolator.open(model) as vfi:
         middle = vfi.interpolate(frame0, frame1)
     picture = np.concatenate((frame0, middle, frame1), axis=1)
     VideoFrame.from_ndarray(picture, format="rgb24").save(str(still))
 
-    network = load_checkpoint("demo").network
-    with torch.inference_mode():
-        reference = network(
-            *(torch.from_numpy(to_planes(f, 16)) for f in (frame0, frame1)),
-            torch.full((1, 1, 1, 1), 0.5),
-        )
-    rounded = np.rint(reference[0].numpy().transpose(1, 2, 0) * 255) / 255
-    on_frames, _ = compare(rounded.astype(np.float32), (middle / np.float32(255)))
+    on_frames = psnr_of_bytes(middle_of_pytorch(frame0, frame1), middle)
     gate = EngineManifest.read(model).gate
 
     print()

@@ -1,0 +1,91 @@
+"""What a user's pip installs, used as a user uses it: `make test-newest`, `make test-lowest`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import demo
+import numpy as np
+import pytest
+from conftest import ROOT, need_torch
+from video_clips import frames_of
+
+import export
+import runtime
+from export.artefact import write_onnx
+from runtime import Interpolator
+
+pytestmark = pytest.mark.installed
+
+PARITY_DB = 60
+"""Of bytes. Another order of float32 sums turns single bytes by one level; all of them: 48 dB."""
+
+
+def command(*arguments, cwd):
+    """`python -m ...` in a folder without the checkout; its standard output."""
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return demo.shown_frames()
+
+
+@pytest.fixture(scope="module")
+def reference(once, frames):
+    """PyTorch's frame between them. Bytes, as NumPy 1 does not read pickles of NumPy 2."""
+    made = once("the demo's frame", lambda: demo.middle_of_pytorch(*frames).tobytes())
+    return np.frombuffer(made, np.uint8).reshape(frames[0].shape)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, export):
+    path = tmp_path_factory.mktemp("plain") / "plain.onnx"
+    write_onnx(export(height=480, width=640).model, path)
+    return path
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+def built(request, tmp_path_factory, plain):
+    folder = tmp_path_factory.mktemp(request.param)
+    command(
+        "export.build_engine", "--onnx", plain, "--backend", request.param,
+        "--output", "model.onnx", cwd=folder,
+    )  # fmt: skip
+    return folder / "model.onnx"
+
+
+def test_the_packages_are_those_of_the_wheel():
+    for package in (export, runtime):
+        assert Path(package.__file__).is_relative_to(sys.prefix), package
+        assert not Path(package.__file__).is_relative_to(ROOT / package.__name__)
+
+
+def test_doctor_finds_every_backend(tmp_path):
+    lines = command("runtime.doctor", cwd=tmp_path).splitlines()
+    ready = {line.split("ready")[0].strip() for line in lines}  # Or "... not", where it is not.
+    assert {"onnxruntime cpu", "openvino cpu", "video files"} <= ready
+
+
+def test_a_build_from_onnx_makes_the_frame_of_pytorch(built, frames, reference):
+    with Interpolator.open(built) as vfi:
+        middle = vfi.interpolate(*frames)
+    assert demo.psnr_of_bytes(reference, middle) > PARITY_DB
+
+
+def test_a_video_is_made(built, tmp_path):
+    command("runtime", demo.CLIP, "out.mp4", "--model", built, cwd=tmp_path)
+    assert len(frames_of(tmp_path / "out.mp4")) == 2 * len(frames_of(demo.CLIP))
+
+
+def test_a_build_from_the_checkpoint(tmp_path):
+    need_torch()
+    command(
+        "export.build_engine", "--weights", "demo", "--backend", "onnxruntime",
+        "--size", "96x128", "--output", "model.onnx", cwd=tmp_path,
+    )  # fmt: skip
