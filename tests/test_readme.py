@@ -1,13 +1,16 @@
 """The README's commands and its program do what they say."""
 
+import importlib
 import re
 import shlex
 import subprocess
 import sys
 
+import gpu_fakes
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_module
 from test_runtime_video import write_clip
+from video_clips import pictures
 
 from bench.report.evidence import read_evidence
 from bench.report.readme import with_tables
@@ -17,28 +20,115 @@ TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
+NOT_RUN = {
+    "make ": "runs this test, or what it runs",
+    "weights download": "needs the internet",
+    "IFRNet_S_GoPro.pth": "lies behind a share page",
+    "mpv": "needs FFmpeg's command and a player",
+    "ray://head": "needs a cluster with GPUs",
+    "tritonserver": "needs the server; tests/test_triton_server.py runs one",
+    "triton://": "needs the server; tests/test_triton_server.py runs one",
+}
+"""By a part of the command. Of those of Python, the options are checked."""
+
+INSTEAD = {
+    "720x1280 1080x1920": "64x96 96x128",
+    "720x1280": "64x96",
+    "256x448": "64x96",
+    "1:30": "0:00.1",
+    "2:00": "0:00.3",
+    "compare authors torch": "compare authors --samples 3 --seconds 0.1 --no-cold",
+    "--json latency.json": "--json latency.json --samples 3 --seconds 0.1 --no-cold",
+}
+"""What a test has no time for, or no clip of that length, and what is run for it."""
+
+MADE = {
+    "model.onnx", "model.onnx.json", "ov.onnx", "int8.onnx", "plain.onnx", "any.onnx",
+    "model_64x96.engine", "model_96x128.engine", "model.engine", "model.engine.json",
+    "small.engine", "repository", "out.mp4", "out.mkv", "summary.json", "made", "said.json",
+    "ucf101.jsonl", "latency.json", "report.html",
+}  # fmt: skip
+"""By the commands, in the folder where a reader runs them all."""
+
+
 def commands():
-    lines = [line for kind, body in BLOCKS if not kind for line in body.splitlines()]
-    return [line.split("#")[0].strip() for line in lines if line.strip()]
+    """Those of all blocks, in the order in which a reader meets them."""
+    lines = [
+        line
+        for kind, body in BLOCKS
+        if kind in ("", "sh")
+        for line in body.replace("\\\n", " ").splitlines()
+    ]
+    return [" ".join(line.split("#")[0].split()) for line in lines if line.strip()]
+
+
+def is_run(command):
+    return not any(part in command for part in NOT_RUN)
+
+
+def prepare(folder):
+    """What a reader brings: clips, an archive, a data set."""
+    write_clip(folder / "in.mp4", 12, size=(480, 640))
+    for name in ("in.mkv", "more.mp4", "archive/a.mp4"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_clip(folder / name, 3, size=(480, 640))
+    write_clip(folder / "clip_480x640.mp4", 14, size=(480, 640))
+    sample = folder / "DIR" / "ucf101_interp_ours" / "1"
+    sample.mkdir(parents=True)
+    names = ("frame_00.png", "frame_01_gt.png", "frame_02.png")
+    for name, frame in zip(names, pictures(3, size=(256, 256), fmt="rgb24"), strict=True):
+        frame.save(str(sample / name))
+
+
+def run(command, folder):
+    """(exit status, standard error). What builds or reads engines meets a fake of TensorRT."""
+    for text, other in INSTEAD.items():
+        command = command.replace(text, other)
+    arguments = shlex.split(command)[1:]
+    if ".engine" in command:
+        return run_with_a_gpu(arguments[1], arguments[2:], folder)
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def run_with_a_gpu(module, arguments, folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with gpu_fakes.machine("10.3.0", patch), pytest.raises(SystemExit) as ended:
+            importlib.import_module(module).main(arguments)
+    return ended.value.code or 0, ""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the README's commands ran, in its order, on a clip of the size it builds for."""
+    """Where the README's commands ran one after the other, on files that they themselves made."""
     folder = tmp_path_factory.mktemp("readme")
-    write_clip(folder / "in.mp4", 3, size=(480, 640))
-    for command in commands():
-        if command.startswith("python"):
-            arguments = [sys.executable, *shlex.split(command)[1:]]
-            done = subprocess.run(
-                arguments, cwd=folder, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, (command, done.stderr)
+    prepare(folder)
+    for command in filter(is_run, commands()):
+        status, error = run(command, folder)
+        assert status == 0, (command, error)
     return folder
 
 
 def test_every_command_runs_and_leaves_its_files(folder):
-    assert {"model.onnx", "model.onnx.json", "out.mp4"} <= {p.name for p in folder.iterdir()}
+    assert {path.name for path in folder.iterdir()} >= MADE
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "python -m" in c and not is_run(c)])
+def test_what_is_not_run_has_options_that_exist(command):
+    arguments = command.partition("python -m ")[2].partition(" | ")[0].split()
+    module, *rest = arguments
+    words = [module] if module != "ifrnet_model.weights" else [module, rest[0]]
+    usage = run_module(*words, "--help").stdout
+    for option in (word for word in rest if word.startswith("--")):
+        assert option in usage
+
+
+def test_all_that_is_not_run_is_in_the_readme():
+    for part in NOT_RUN:
+        assert any(part in command for command in commands()), part
 
 
 def test_the_make_targets_exist():
