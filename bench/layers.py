@@ -10,6 +10,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from runtime.backends.onnx_file import read_onnx
+
 Layers = Sequence[tuple[str, float]]
 """Name and milliseconds, in the order in which they run."""
 
@@ -42,10 +44,14 @@ def profile_onnx(
 
     Returns:
         Operator and name of each node with its time, in the order in which they run.
+
+    Raises:
+        ModelError: If the file is damaged or not one of ours; see `read_onnx`.
     """
     import onnxruntime
 
     # Recording must be asked for before the session is made; the rest as runtime.backends.ort.
+    content, _ = read_onnx(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -54,7 +60,7 @@ def profile_onnx(
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "trace")
         session = onnxruntime.InferenceSession(
-            str(path), sess_options=options, providers=["CPUExecutionProvider"]
+            content, sess_options=options, providers=["CPUExecutionProvider"]
         )
         for _ in range(1 + runs):
             session.run(None, dict(inputs))

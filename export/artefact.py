@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from export.arguments import DEFAULT_SIZE
 from export.errors import ExportError
 from export.tuning import tuned_for_cpu
 from export.verify import Run, gate, gate_cases, onnx_run, openvino_run
-from runtime import Interpolator
+from runtime import Interpolator, ModelError
+from runtime.backends.onnx_file import read_self_contained
 from runtime.files import written_beside
 from runtime.machine import gpu_driver, installed_versions, processor_name
 from runtime.manifest import (
@@ -101,11 +103,15 @@ def source_from_onnx(path: Path) -> Source:
         path: A file of `export.to_onnx`.
 
     Raises:
-        ExportError: If the file cannot be read, is not plain ONNX, or is tuned or int8 already.
+        ExportError: If the file cannot be read, names other files for its data, is not plain ONNX,
+            or is tuned or int8 already.
         ModelError: If it carries no metadata of ours.
     """
     try:
-        plain = onnx.load(path, load_external_data=False)
+        content = read_self_contained(path)
+        plain = onnx.load_model_from_string(content)
+    except ModelError as error:
+        raise ExportError(str(error)) from error
     except Exception as error:  # protobuf's DecodeError has no public home.
         raise ExportError(f"{path} cannot be read as ONNX ({error}): export it again") from error
     graph.check(plain)
@@ -117,7 +123,7 @@ def source_from_onnx(path: Path) -> Source:
         raise ExportError(
             f"{path} is tuned for {info.tuned_for} already: give the file of export.to_onnx"
         )
-    return source_from_model(plain, info, file_sha256(path))
+    return source_from_model(plain, info, hashlib.sha256(content).hexdigest())
 
 
 def source_from_model(model: ModelProto, info: ModelInfo, onnx_sha256: str) -> Source:

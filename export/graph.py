@@ -8,6 +8,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
+from runtime.backends.onnx_file import has_external_data
 
 OPSET = 17
 """The last that TensorRT 8.6 reads, and before GridSample's mode was renamed: newer files say
@@ -176,12 +177,12 @@ def check(model: ModelProto) -> None:
     """Refuses a file that is not plain ONNX of opset 17.
 
     Raises:
-        ExportError: If the model does not pass onnx's full check, uses another domain, an operator
-            that is not on the list, or a GridSample that is not bilinear.
+        ExportError: If a tensor of the model lies in another file, or the model does not pass
+            onnx's full check, uses another domain, an operator that is not on the list, or a
+            GridSample that is not bilinear.
     """
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise ExportError(f"{tensor.name} lies in another file: a model of ours is one file")
+    if has_external_data(model.SerializeToString()):
+        raise ExportError("the graph has tensors in other files: a model of ours is one file")
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -28,6 +28,7 @@ from export.errors import ExportError  # noqa: E402
 from export.verify import compare, moving_frames  # noqa: E402
 from runtime.backends.base import OpenOptions, open_backend  # noqa: E402
 from runtime.backends.cuda import Cuda, Graph, Pool, Stream, host_view  # noqa: E402
+from runtime.backends.onnx_file import read_self_contained  # noqa: E402
 from runtime.backends.trt import TensorRTBackend  # noqa: E402
 from runtime.backends.trt_engine import gpu_at, import_tensorrt, logger_for  # noqa: E402
 from runtime.cli import command_parser, run_command  # noqa: E402
@@ -41,6 +42,7 @@ class PlainEngine:
     """An engine from an ONNX file with float32 inputs and one output, all of fixed shapes."""
 
     def __init__(self, path: Path) -> None:
+        content = read_self_contained(path)
         gpu_at(0)  # Before TensorRT, which crashes where there is no driver.
         trt = import_tensorrt()
         self.cuda = Cuda(0)
@@ -51,7 +53,7 @@ class PlainEngine:
         explicit = 1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
         network = builder.create_network(explicit)
         parser = trt.OnnxParser(network, self._log)
-        if not parser.parse(path.read_bytes()):
+        if not parser.parse(content):
             said = "; ".join(str(parser.get_error(k)) for k in range(parser.num_errors))
             raise ExportError(f"TensorRT {trt.__version__} cannot parse {path.name}: {said}")
         config = builder.create_builder_config()
@@ -142,7 +144,8 @@ class PlainEngine:
 def _reference(path: Path, inputs: dict[str, Array]) -> Array:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    content = read_self_contained(path)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     made: Array = session.run(["imgt"], inputs)[0]
     return made
 

@@ -20,9 +20,16 @@ _METADATA_PROPS = 14
 _TENSOR_EXTERNAL_DATA = 13
 _TENSOR_DATA_LOCATION = 14
 
+_FIXED_WIDTHS = {1: 8, 5: 4}
+"""Wire type -> bytes of its values."""
+
+_ORT_FORMAT = b"ORTM"
+"""Bytes 4 to 7 of a model in ONNX Runtime's own format."""
+
 # Field numbers of onnx.proto that lead to tensors: message -> field -> message.
 _LEADS_TO: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 25: "function"},
+    "model": {7: "graph", 20: "training info", 25: "function"},
+    "training info": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
     "node": {5: "attribute"},
@@ -58,14 +65,36 @@ def read_onnx(path: Path) -> tuple[bytes, ModelInfo]:
     """
     if manifest_path(path).exists():
         EngineManifest.read(path)
+    content = read_self_contained(path)
+    try:
+        properties = _metadata(content)
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+    return content, ModelInfo.from_properties(properties, source=str(path))
+
+
+def read_self_contained(path: Path) -> bytes:
+    """Reads an ONNX file of any origin.
+
+    What it returns can be given to ONNX Runtime, OpenVINO or TensorRT, which read no other file for
+    it.
+
+    Raises:
+        ModelError: If the file is damaged, or has tensors whose data lies in another file.
+        OSError: If it cannot be read.
+    """
     content = path.read_bytes()
     try:
-        external, properties = has_external_data(content), _metadata(content)
+        external = has_external_data(content)
     except ValueError as error:
-        raise ModelError(f"{path} cannot be read as ONNX ({error}): export it again") from error
+        raise _unreadable(path, error) from error
     if external:
         raise ModelError(f"{path} names other files for its weights: a model of ours is one file")
-    return content, ModelInfo.from_properties(properties, source=str(path))
+    return content
+
+
+def _unreadable(path: Path, error: ValueError) -> ModelError:
+    return ModelError(f"{path} cannot be read as ONNX ({error}): export it again")
 
 
 def check_ports(ports: Mapping[str, Port], info: ModelInfo, path: Path) -> None:
@@ -114,21 +143,22 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def has_external_data(content: bytes) -> bool:
-    """Whether any tensor of the model lies in another file.
+    """Whether any tensor of the model lies in another file, or may lie there to some parser.
 
     Args:
         content: A serialised ModelProto.
 
     Raises:
-        ValueError: If it is not well-formed protobuf.
+        ValueError: If it is not well-formed protobuf, or protobuf that parsers read differently
+            (see `_fields`), or if ONNX Runtime would load it as a model in its own format.
     """
+    if content[4:8] == _ORT_FORMAT:
+        raise ValueError("it is in the format of ONNX Runtime")
     messages = [("model", memoryview(content))]
     while messages:
         kind, message = messages.pop()
         for number, value in _fields(message):
-            if kind == "tensor" and (
-                number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value == 1)
-            ):
+            if kind == "tensor" and _is_external(number, value):
                 return True
             below = _LEADS_TO[kind].get(number)
             if below is not None and isinstance(value, memoryview):
@@ -136,26 +166,58 @@ def has_external_data(content: bytes) -> bool:
     return False
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Field numbers and values of one message: numbers as int, everything longer as bytes."""
+def _is_external(number: int, value: int | memoryview | None) -> bool:
+    """Whether this field of a TensorProto can make its data external.
+
+    Parsers keep 32 bits of `data_location` and treat values that they do not know in different
+    ways: 0 is the only one that is internal to all.
+    """
+    return number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value != 0)
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
+    """Yields the number and the value of each field of a message.
+
+    A value is an int for a varint, bytes for a string or a message, and None for a number of fixed
+    width, which no field that is read here has.
+
+    Everything that parsers of protobuf read differently is refused, and no serialiser of ONNX
+    files writes it: tags and lengths of more than 32 bits or in more bytes than they need, field
+    number 0, groups.
+
+    Raises:
+        ValueError: If the message is malformed or refused.
+    """
     position = 0
     while position < len(message):
-        tag, position = _varint(message, position)
+        tag, position = _short_varint(message, position)
         number, wire_type = tag >> 3, tag & 7
+        if number == 0:
+            raise ValueError("a field has the number 0")
         if wire_type == 0:
             value, position = _varint(message, position)
             yield number, value
             continue
         if wire_type == 2:
-            length, position = _varint(message, position)
-        elif wire_type in (1, 5):
-            length = 8 if wire_type == 1 else 4
+            length, position = _short_varint(message, position)
+        elif wire_type in _FIXED_WIDTHS:
+            length = _FIXED_WIDTHS[wire_type]
         else:
-            raise ValueError(f"protobuf has no wire type {wire_type}")
+            raise ValueError(f"field {number} has the wire type {wire_type}")
         if length > len(message) - position:
             raise ValueError("the file ends in the middle of a field")
-        yield number, message[position : position + length]
+        yield number, message[position : position + length] if wire_type == 2 else None
         position += length
+
+
+def _short_varint(message: memoryview, position: int) -> tuple[int, int]:
+    """A tag or a length and the position behind it."""
+    value, end = _varint(message, position)
+    if value >= 1 << 32:
+        raise ValueError("a tag or a length has more than 32 bits")
+    if end - position > 1 and message[end - 1] == 0:
+        raise ValueError("a tag or a length takes more bytes than it needs")
+    return value, end
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
