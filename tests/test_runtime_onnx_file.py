@@ -107,6 +107,7 @@ def loads(monkeypatch):
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
     monkeypatch.setattr(openvino.Core, "read_model", refuse)
+    monkeypatch.setattr(openvino.frontend.FrontEnd, "load", refuse)
     yield given
     assert given == []
 
@@ -185,6 +186,20 @@ def test_the_format_of_onnx_runtime_is_refused(plain, tmp_path):
     path.write_bytes(bytes_field(2, b"..ORTM") + plain)
     with pytest.raises(ModelError, match="in the format of ONNX Runtime"):
         onnx_file.read_onnx(path)
+
+
+def test_what_is_in_openvinos_format_too_is_loaded_as_onnx(plain, tmp_path, frames):
+    import openvino
+
+    parameter = openvino.opset8.parameter([4], np.float32, name="x")
+    other = openvino.Model([openvino.opset8.relu(parameter)], [parameter], "other")
+    openvino.save_model(other, tmp_path / "other.xml")
+    xml = (tmp_path / "other.xml").read_bytes()
+    path = tmp_path / "both.onnx"
+    path.write_bytes(bytes_field(2, xml[xml.index(b"<net") :]) + plain)
+    assert len(openvino.Core().read_model(path.read_bytes()).inputs) == 1
+    with Interpolator.open(path, backend="openvino", cache="none") as vfi:
+        assert vfi.interpolate(*frames).shape == (50, 70, 3)
 
 
 def test_metadata_is_what_onnx_reads(plain):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import io
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -292,16 +293,33 @@ def compiled_model(
     kept = None if cache == NO_CACHE else ModelCache(folder, openvino, core, content, settings)
     if kept is not None and (compiled := kept.read()) is not None:
         return compiled
-    model = core.read_model(content)
+    model = _from_onnx(openvino, content)
     if precision == "fp32":
         compiled = core.compile_model(model, "CPU", settings)
     else:
         from runtime.backends.ov_precision import compiled_with_float32
 
+
         compiled = compiled_with_float32(openvino, core, model, settings)
     if kept is not None:
         kept.write(compiled)
     return compiled
+
+
+def _from_onnx(openvino: Any, content: bytes) -> Any:
+    """The model of an ONNX file, an openvino.Model.
+
+    `Core.read_model` would take the same bytes for OpenVINO's own format where they are that too,
+    and the model would not be the one that was checked.
+
+    Raises:
+        RuntimeError: If OpenVINO cannot read the file.
+    """
+    reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
+    try:
+        return reader.convert(reader.load(io.BytesIO(content)))
+    except Exception as error:  # The front end's classes share no base but this one.
+        raise RuntimeError(str(error)) from error
 
 
 def capabilities(openvino: Any) -> tuple[str, list[str]]:
