@@ -7,7 +7,6 @@ and compilers keep on disk between processes stays there.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -63,8 +62,10 @@ def first_pair(request: Mapping[str, Any]) -> dict[str, float | int | None]:
     """What `cold_start` asks for, in this process, which must be a fresh one."""
     clock = time.perf_counter
     started = clock()  # What is imported to find out what to import counts too.
+    from runtime.telemetry import import_quietly
+
     for module in _modules(request):
-        importlib.import_module(module)
+        import_quietly(module)
     imported = clock() - started
 
     from bench.latency_runs import noise_frames

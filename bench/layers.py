@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from runtime.backends.onnx_file import read_onnx
+from runtime.telemetry import import_quietly
 
 Layers = Sequence[tuple[str, float]]
 """Name and milliseconds, in the order in which they run."""
@@ -48,8 +49,7 @@ def profile_onnx(
     Raises:
         ModelError: If the file is damaged or not one of ours; see `read_onnx`.
     """
-    import onnxruntime
-
+    onnxruntime = import_quietly("onnxruntime")
     # Recording must be asked for before the session is made; the rest as runtime.backends.ort.
     content, _ = read_onnx(path)
     options = onnxruntime.SessionOptions()

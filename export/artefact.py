@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import onnx
-import onnxruntime
 from onnx import ModelProto, helper
 
 from export import graph
@@ -34,6 +33,9 @@ from runtime.manifest import (
     file_sha256,
     manifest_path,
 )
+from runtime.telemetry import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 
 class Source(NamedTuple):

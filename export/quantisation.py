@@ -20,12 +20,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from export.errors import ExportError
 from export.rewriting import GraphView, add_constant, replace_nodes
+from runtime.telemetry import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 Ranges = Mapping[str, tuple[float, float]]
 """The smallest and the largest value of a tensor; 0 lies between them."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
@@ -23,6 +22,9 @@ from runtime.backends.base import NO_CACHE, Backend
 from runtime.frames import to_planes
 from runtime.machine import available_processors
 from runtime.manifest import GateReport, ModelInfo, Precision
+from runtime.telemetry import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 REQUIRED_DB: dict[Precision, float] = {"fp32": 80.0, "fp16": 50.0, "int8": 40.0}
 """Worst PSNR against fp32 PyTorch. Measured: float32 in another order of operations 120 to 146 dB,

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from runtime import __version__
 from runtime.errors import InterpolationError
 from runtime.machine import available_processors
+from runtime.telemetry import import_quietly
 
 TRIES = 3
 """Workers that may die of one job before it is given up."""
@@ -51,8 +52,7 @@ def connected(address: str) -> Iterator[None]:
     Raises:
         ClusterError: If there is none at that address.
     """
-    import ray
-
+    ray = import_quietly("ray")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         options |= {"num_cpus": available_processors(), "include_dashboard": False}

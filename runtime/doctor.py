@@ -6,7 +6,6 @@ python -m runtime.doctor --measure --model model.onnx
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import platform
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from runtime.machine import (
     installed_versions,
     processor_name,
 )
+from runtime.telemetry import import_quietly
 from runtime.trial import trial_of
 
 
@@ -127,7 +127,7 @@ def examine() -> dict[str, Any]:
     providers: list[str] = []
     if {"onnxruntime", "onnxruntime-gpu"} & versions.keys():
         try:
-            providers = importlib.import_module("onnxruntime").get_available_providers()
+            providers = import_quietly("onnxruntime").get_available_providers()
         except (ImportError, AttributeError):  # what a half-removed installation raises
             providers = []
     problem = _tensorrt_problem(versions, driver)

@@ -24,10 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import onnxruntime
 from fake_cuda import FakeCuda
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
+
+from runtime.telemetry import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 RECORD = json.loads((Path(__file__).parent / "data" / "tensorrt_api.json").read_text())
 

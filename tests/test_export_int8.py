@@ -5,7 +5,6 @@ from dataclasses import replace
 import av
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from conftest import DATA
 from onnx import numpy_helper
@@ -22,6 +21,9 @@ from export.rewriting import GraphView
 from export.verify import moving_frames
 from runtime import Interpolator
 from runtime.manifest import EngineManifest
+from runtime.telemetry import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 LAYERS = 24
 """Of the decoders' convolutions: four times the first one and the five of the residual block."""

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from conftest import run_module
@@ -14,6 +13,9 @@ from export.tracing import checked_from_checkpoint
 from export.verify import REQUIRED_DB, moving_frames
 from export.wrapper import ExportOptions, wrap
 from runtime.frames import to_planes
+from runtime.telemetry import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 
 def run_onnx(model, *inputs):

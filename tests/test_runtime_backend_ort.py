@@ -9,6 +9,7 @@ from runtime import BackendError, Interpolator, ModelError
 from runtime.backends.onnx_file import has_external_data
 from runtime.machine import available_processors
 from runtime.manifest import manifest_path
+from runtime.telemetry import import_quietly
 
 
 @pytest.fixture
@@ -111,8 +112,7 @@ def test_a_manifest_of_another_file_is_refused(models, tmp_path):
 
 
 def test_cuda_without_its_provider_is_an_error_not_a_cpu(models):
-    import onnxruntime
-
+    onnxruntime = import_quietly("onnxruntime")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has the gpu package of ONNX Runtime")
     with pytest.raises(BackendError, match=r"CUDAExecutionProvider was asked for.*\[gpu\]"):
@@ -120,8 +120,7 @@ def test_cuda_without_its_provider_is_an_error_not_a_cpu(models):
 
 
 def test_a_provider_that_falls_back_is_an_error(models, monkeypatch):
-    import onnxruntime
-
+    onnxruntime = import_quietly("onnxruntime")
     real = onnxruntime.InferenceSession
 
     def falls_back(content, sess_options, providers):
@@ -158,8 +157,7 @@ def test_files_that_are_none(tmp_path):
 
 
 def test_threads_are_honoured(models, monkeypatch):
-    import onnxruntime
-
+    onnxruntime = import_quietly("onnxruntime")
     seen = []
     real = onnxruntime.InferenceSession
 

@@ -23,6 +23,7 @@ from runtime.backends.ov_precision import (
     with_float32_marks,
 )
 from runtime.manifest import manifest_path
+from runtime.telemetry import import_quietly
 
 LEVELS = 1
 """Of 255: float32 in another order; a value that lies between two levels goes either way."""
@@ -164,8 +165,7 @@ class Compiled:
     """Counts how often a model is compiled."""
 
     def __init__(self, monkeypatch):
-        import openvino
-
+        openvino = import_quietly("openvino")
         self.count, real = 0, openvino.Core.compile_model
 
         def counting(core, *args, **kwargs):
@@ -278,8 +278,7 @@ def test_onnx_runtime_refuses_what_is_openvinos(models, option):
 
 
 def test_a_precision_that_the_processor_lacks_is_refused(models, monkeypatch):
-    import openvino
-
+    openvino = import_quietly("openvino")
     real = openvino.Core.get_property
 
     def without(core, device, name):
@@ -296,8 +295,7 @@ def test_lower_precision_is_for_fixed_plain_models(models):
 
 
 def test_float32_is_asked_for_in_words(models, tmp_path, monkeypatch):
-    import openvino
-
+    openvino = import_quietly("openvino")
     asked = []
     real = openvino.Core.compile_model
 
@@ -327,8 +325,7 @@ def test_a_broken_or_foreign_file_is_one_sentence(models, tmp_path):
 
 @pytest.fixture
 def marked(export):
-    import openvino
-
+    openvino = import_quietly("openvino")
     core = openvino.Core()
     model = core.read_model(export(height=64, width=96).model.SerializeToString())
     return openvino, core, with_float32_marks(openvino, core, model)

@@ -16,6 +16,7 @@ from export.errors import ExportError
 from runtime import Interpolator, ModelError
 from runtime.backends import onnx_file
 from runtime.backends.onnx_file import has_external_data
+from runtime.telemetry import import_quietly
 
 WIDE = 1 << 32
 """Added to a tag, it is dropped by the parsers of ONNX Runtime and OpenVINO."""
@@ -96,9 +97,8 @@ TRICKS = {
 @pytest.fixture
 def loads(monkeypatch):
     """What was given to ONNX Runtime and OpenVINO."""
-    import onnxruntime
-    import openvino
-
+    onnxruntime = import_quietly("onnxruntime")
+    openvino = import_quietly("openvino")
     given = []
 
     def refuse(*arguments, **options):
@@ -189,8 +189,7 @@ def test_the_format_of_onnx_runtime_is_refused(plain, tmp_path):
 
 
 def test_what_is_in_openvinos_format_too_is_loaded_as_onnx(plain, tmp_path, frames):
-    import openvino
-
+    openvino = import_quietly("openvino")
     parameter = openvino.opset8.parameter([4], np.float32, name="x")
     other = openvino.Model([openvino.opset8.relu(parameter)], [parameter], "other")
     openvino.save_model(other, tmp_path / "other.xml")

@@ -34,6 +34,7 @@ from runtime.backends.trt_engine import gpu_at, import_tensorrt, logger_for  # n
 from runtime.cli import command_parser, run_command  # noqa: E402
 from runtime.frames import to_planes  # noqa: E402
 from runtime.manifest import file_sha256  # noqa: E402
+from runtime.telemetry import import_quietly  # noqa: E402
 
 Array = NDArray[np.float32]
 
@@ -142,8 +143,7 @@ class PlainEngine:
 
 
 def _reference(path: Path, inputs: dict[str, Array]) -> Array:
-    import onnxruntime
-
+    onnxruntime = import_quietly("onnxruntime")
     content = read_self_contained(path)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     made: Array = session.run(["imgt"], inputs)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from runtime.backends.onnx_file import Port, check_ports, read_onnx
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_processors
 from runtime.manifest import ModelInfo
+from runtime.telemetry import import_quietly
 
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _KINDS: dict[str, str] = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
@@ -89,7 +89,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend:
 
 def _import_onnxruntime() -> Any:
     try:
-        return importlib.import_module("onnxruntime")
+        return import_quietly("onnxruntime")
     except ImportError as error:
         raise BackendError(
             "ONNX Runtime is not installed: pip install ifrnet-deploy[cpu] "

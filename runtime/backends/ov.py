@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import io
 import threading
 from collections import deque
@@ -33,6 +32,7 @@ from runtime.backends.ov_cache import ModelCache
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_processors, cache_folder
 from runtime.manifest import ModelInfo
+from runtime.telemetry import import_quietly
 
 _HINTS: dict[InferencePrecision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _PORTS = {"img0", "img1", "timestep", "imgt"}
@@ -242,7 +242,7 @@ def import_openvino() -> Any:
         BackendError: If it is not installed or does not load.
     """
     try:
-        return importlib.import_module("openvino")
+        return import_quietly("openvino")
     except ImportError as error:
         raise BackendError(
             f"OpenVINO does not load ({_first_line(error)}): pip install "
