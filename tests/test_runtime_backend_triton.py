@@ -1,7 +1,12 @@
 """The client of a Triton server, without one; with one: test_triton_server.py."""
 
+import errno
+import os
+import shutil
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +18,10 @@ from runtime.backends.triton_memory import CudaMemory, SystemMemory
 from runtime.manifest import ModelInfo
 
 pytest.importorskip("tritonclient.grpc")
+SEGMENTS = Path("/dev/shm")
+needs_segments = pytest.mark.skipif(
+    sys.platform != "linux", reason="shared memory has files in /dev/shm on Linux alone"
+)
 InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceServerException
 
 
@@ -75,6 +84,7 @@ def cuda_shared_memory(monkeypatch):
     """tritonclient's module of that name over arrays on the host; there is no GPU here."""
     made = types.ModuleType("tritonclient.utils.cuda_shared_memory")
     made.regions = {}
+    made.CudaSharedMemoryException = type("CudaSharedMemoryException", (Exception,), {})
 
     def create_shared_memory_region(triton_shm_name, byte_size, device_id):
         made.regions[triton_shm_name] = np.zeros(byte_size, np.uint8), device_id
@@ -205,6 +215,96 @@ def places(entries):
 HALF = np.full((1, 1, 1, 1), 0.5, np.float32)
 
 
+def segments(prefix="ifrnet-"):
+    """Those of this process that exist now."""
+    return {path.name for path in SEGMENTS.glob(f"{prefix}{os.getpid()}-*")}
+
+
+@needs_segments
+def test_a_full_dev_shm_is_an_error_and_leaves_no_segment(served, monkeypatch):
+    client, backend = served
+    frame, known = np.zeros((1, 16, 16, 3), np.uint8), segments()
+
+    def full(descriptor, offset, length):
+        assert (offset, length) == (0, frame.nbytes)
+        assert os.fstat(descriptor).st_size >= length
+        (created,) = segments() - known
+        assert os.path.samestat(os.fstat(descriptor), (SEGMENTS / created).stat())
+        assert os.fstat(descriptor).st_blocks == 0  # Nothing has been written.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        said = r"/dev/shm cannot hold another 0\.0 MiB of frames \(No space left.*--shm-size"
+        with pytest.raises(BackendError, match=said):
+            backend.put(frame)
+    assert (client.known, segments()) == ({}, known)
+    backend.put(frame)
+    assert len(client.known) == 1
+
+
+@needs_segments
+def test_the_memory_of_a_slot_is_reserved():
+    memory = SystemMemory(Client())
+    before = segments()
+    slot = memory.take((3, 100, 100, 3), np.dtype(np.uint8))
+    (name,) = segments() - before
+    assert (SEGMENTS / name).stat().st_blocks * 512 >= slot.nbytes
+    memory.close()
+    assert segments() == before
+
+
+FULL = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_runtime_backend_triton import Client
+from runtime import BackendError
+from runtime.backends.triton_memory import SystemMemory
+memory = SystemMemory(Client())
+frame = np.full((1, 512, 512, 3), 7, np.uint8)
+slots = []
+try:
+    for _ in range(3):
+        slots.append(memory.take(frame.shape, frame.dtype))
+        slots[-1].write([frame])
+except BackendError as error:
+    print(len(slots), error)
+memory.close()
+"""
+
+
+@needs_segments
+def test_a_real_dev_shm_that_is_full():
+    """In a mount namespace of its own, where /dev/shm takes two frames and no third."""
+    mount = "mount -t tmpfs -o size=2m tmpfs /dev/shm"
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare here")
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this user cannot mount a file system in a namespace of its own")
+    script = f'{mount} && "$@" && ls /dev/shm'
+    python = [sys.executable, "-c", FULL, str(Path(__file__).parent)]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *python],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    assert done.stdout.startswith("2 /dev/shm cannot hold another 0.8 MiB of frames (No space left")
+    assert done.stdout.count("\n") == 1
+
+
+def test_a_gpu_without_memory_is_an_error(cuda_shared_memory, served, monkeypatch):
+    _, backend = served
+
+    def full(name, nbytes, device):
+        raise cuda_shared_memory.CudaSharedMemoryException("out of memory")
+
+    monkeypatch.setattr(cuda_shared_memory, "create_shared_memory_region", full)
+    monkeypatch.setattr(backend, "_memory", CudaMemory(Registry(), device=0))
+    with pytest.raises(BackendError, match="m at h:1: out of memory"):
+        backend.put(np.zeros((1, 16, 16, 3), np.uint8))
+
+
 def test_slots_of_a_request_that_failed_are_not_used_again(served):
     """The server may still be at it: it would write into another frame."""
     client, backend = served
@@ -247,6 +347,11 @@ def test_a_request_that_cannot_be_sent_is_not_waited_for(served, monkeypatch):
     assert not backend._under_way
 
 
-def test_cuda_memory_without_cuda():
+def test_cuda_memory_without_cuda(monkeypatch):
+    """As on a machine without cuda-bindings, whether it is installed here or not."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cuda"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cuda", None)
+    monkeypatch.delitem(sys.modules, "tritonclient.utils.cuda_shared_memory", raising=False)
     with pytest.raises(RuntimeError, match="cuda-python"):
         CudaMemory(Registry(), device=0)

@@ -20,7 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import SERVED, OpenOptions
-from runtime.backends.triton_memory import CudaMemory, SharedMemory, Slot, SystemMemory
+from runtime.backends.triton_memory import (
+    CudaMemory,
+    SharedMemory,
+    Slot,
+    SystemMemory,
+    memory_errors,
+)
 from runtime.device_arrays import DeviceFrame, DeviceView
 from runtime.errors import BackendError, ModelError
 from runtime.manifest import ModelInfo
@@ -380,7 +386,6 @@ class _Errors:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         from tritonclient.utils import InferenceServerException
-        from tritonclient.utils.shared_memory import SharedMemoryException
 
         address = self._address
         if isinstance(error, InferenceServerException):
@@ -399,7 +404,7 @@ class _Errors:
             raise BackendError(
                 f"Triton at {address.server} refused {address.model} ({reason})"
             ) from error
-        if isinstance(error, SharedMemoryException | TimeoutError):
+        if isinstance(error, (*memory_errors(), TimeoutError)):
             raise BackendError(f"{address.model} at {address.server}: {error}") from error
 
 

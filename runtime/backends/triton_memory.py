@@ -9,13 +9,29 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
+import sys
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from runtime.errors import BackendError
+
+_SEGMENTS = Path("/dev/shm")
+"""Where Linux has the segments of shared memory, by name."""
+
+
+def memory_errors() -> tuple[type[Exception], ...]:
+    """The exceptions of tritonclient for shared memory; that of CUDA only where it is in use."""
+    from tritonclient.utils.shared_memory import SharedMemoryException
+
+    cuda = sys.modules.get("tritonclient.utils.cuda_shared_memory")
+    return (SharedMemoryException, *([cuda.CudaSharedMemoryException] if cuda else []))
 
 
 class Slot:
@@ -65,7 +81,8 @@ class SharedMemory(ABC):
 
         Raises:
             InferenceServerException: If the server cannot map it.
-            SharedMemoryException: If there is no memory for it.
+            BackendError: If /dev/shm has no room for it.
+            SharedMemoryException: If the memory cannot be created; see `memory_errors`.
         """
         nbytes = math.prod(shape) * dtype.itemsize
         if free := self._free.get(nbytes):
@@ -128,7 +145,13 @@ class SystemMemory(SharedMemory):
         return view[row : row + 1].copy()
 
     def _create(self, name: str, nbytes: int) -> Any:
-        return self._kind.create_shared_memory_region(name, name, nbytes, create_only=True)
+        handle = self._kind.create_shared_memory_region(name, name, nbytes)
+        try:
+            _reserve(_SEGMENTS / name, nbytes)
+        except BaseException:
+            self._kind.destroy_shared_memory_region(handle)
+            raise
+        return handle
 
     def _register(self, name: str, handle: Any, nbytes: int) -> None:
         del handle
@@ -136,6 +159,29 @@ class SystemMemory(SharedMemory):
 
     def _unregister(self, name: str) -> None:
         self._client.unregister_system_shared_memory(name)
+
+
+def _reserve(segment: Path, nbytes: int) -> None:
+    """Takes the pages of a new segment of shared memory from the system.
+
+    A segment has none until it is written, and a process that writes where none is left is killed
+    by SIGBUS. Linux alone has segments as files and can reserve their pages.
+
+    Raises:
+        BackendError: If there are not enough.
+    """
+    if sys.platform != "linux":
+        return
+    with segment.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, nbytes)
+        except OSError as error:
+            free = shutil.disk_usage(segment.parent).free
+            raise BackendError(
+                f"{segment.parent} cannot hold another {nbytes / 2**20:.1f} MiB of frames "
+                f"({error.strerror}, {free / 2**20:.1f} MiB are free): enlarge it (docker run "
+                "--shm-size=1g), or leave out ?shared_memory=system"
+            ) from error
 
 
 class CudaMemory(SharedMemory):
