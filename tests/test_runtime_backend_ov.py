@@ -411,7 +411,7 @@ def test_a_layer_of_the_coordinates_that_is_rounded_is_found(marked):
 
 def test_an_openvino_that_rounds_coordinates_is_refused(models, monkeypatch, tmp_path):
     """Versions up to 2026.3 lose the marks of the coordinates' products and sums."""
-    import openvino
+    openvino = import_quietly("openvino")
 
     real = openvino.Core.get_property
 
@@ -430,7 +430,7 @@ def test_an_openvino_that_rounds_coordinates_is_refused(models, monkeypatch, tmp
 
 @pytest.fixture
 def bf16_processor():
-    import openvino
+    openvino = import_quietly("openvino")
 
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU does not compute in bfloat16")

@@ -299,7 +299,6 @@ def compiled_model(
     else:
         from runtime.backends.ov_precision import compiled_with_float32
 
-
         compiled = compiled_with_float32(openvino, core, model, settings)
     if kept is not None:
         kept.write(compiled)
