@@ -70,13 +70,14 @@ def _interpolate(args: argparse.Namespace) -> None:
 @contextmanager
 def _told_what_is_left(output: str) -> Iterator[None]:
     """After Ctrl-C says where the frames up to there are."""
-    from runtime.sink import partial_path
+    from runtime.destination import partial_path
+    from runtime.locks import is_locked
 
     try:
         yield
     except KeyboardInterrupt:
         partial = partial_path(output)
-        if output != "-" and partial.exists():
+        if output != "-" and partial.exists() and not is_locked(partial):
             print(f"what was done until then is in {partial}", file=sys.stderr)
         raise
 

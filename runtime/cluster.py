@@ -45,7 +45,7 @@ def sources_in(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     Raises:
         VideoError: If an input is not there, or a folder holds no video.
     """
-    from runtime.sink import SUFFIXES
+    from runtime.destination import SUFFIXES
 
     found: list[tuple[Path, Path]] = []
     for given in inputs:

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 from runtime.cluster_pool import Done, Job, Pool, Share
 from runtime.cluster_worker import ModelChoice, VideoWorker
+from runtime.destination import check_destination
 from runtime.errors import InterpolationError, VideoError
 from runtime.files import written_beside
 from runtime.manifest import TimeSteps, file_sha256
 from runtime.segments import Look, Rendered, Scan, SeamError, Segment, decide, parts
-from runtime.sink import check_destination
 from runtime.timeline import Mode
 from runtime.video import VideoOptions, VideoReport, mode_for
 

@@ -16,6 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from runtime.colour import ColourConverter
+from runtime.destination import check_folder, check_own, claimed_folder, folder_of, partial_path
 from runtime.encoding import tag
 from runtime.errors import VideoError
 from runtime.media import SourceInfo, reason
@@ -102,9 +103,9 @@ class FolderSink:
         self.written = 0
         self.partial: Path | None = None
         check_folder(path)
-        self._folder = _folder_of(path)
+        self._folder = folder_of(path)
         self._name = path.name if is_pattern(path) else _PICTURES
-        self._beside = partial_folder(path)
+        self._beside = partial_path(path)
         self._depth = 8 if like.bits <= 8 else 16
         self._converter = ColourConverter()
         if like.tracks:
@@ -119,8 +120,14 @@ class FolderSink:
         context.thread_type = "SLICE"  # with frame threads a picture would come out late
         self._context = context
         with self._errors():
-            shutil.rmtree(self._beside, ignore_errors=True)
-            self._beside.mkdir(parents=True)
+            self._lock = claimed_folder(self._beside)
+        self.notes += self._lock.notes
+        try:
+            with self._errors():
+                _empty(self._beside)
+        except BaseException:
+            self._lock.release()
+            raise
 
     def write(self, frame: VideoFrame, time: Fraction) -> None:
         """See `Sink`; pictures have no times."""
@@ -147,16 +154,20 @@ class FolderSink:
     def close(self) -> None:
         """Ends well: under the final name."""
         with self._errors():
+            check_own(self._lock)
             if self._folder.exists():
                 self._folder.rmdir()  # empty, or this fails
             self._beside.rename(self._folder)
+        self._lock.release()
 
     def abort(self) -> None:
         """Ends after an error: the pictures so far stay."""
-        if self.written:
-            self.partial = self._beside
-        else:
-            shutil.rmtree(self._beside, ignore_errors=True)
+        if self._lock.holds():
+            if self.written:
+                self.partial = self._beside
+            else:
+                shutil.rmtree(self._beside, ignore_errors=True)
+        self._lock.release()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -168,27 +179,13 @@ class FolderSink:
             ) from error
 
 
-def check_folder(path: Path) -> None:
-    """Refuses a folder, or that of a pattern, to which pictures cannot be written.
-
-    Raises:
-        VideoError: If it is none, not empty, or the working folder.
-    """
-    folder = _folder_of(path)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise VideoError(f"{folder} is not empty: give a folder that is new or empty")
-    if folder.resolve() == Path.cwd():  # It is renamed at the end.
-        raise VideoError(f"{folder} is the working folder: give a folder of the pictures' own")
-
-
-def partial_folder(path: Path) -> Path:
-    """Where the pictures are until all are there."""
-    folder = _folder_of(path)
-    return folder.with_name(f"{folder.name}.partial")
-
-
-def _folder_of(path: Path) -> Path:
-    return path.parent if is_pattern(path) else path
+def _empty(folder: Path) -> None:
+    """Removes what a killed run left in a folder, not the folder itself, which is locked."""
+    for left in folder.iterdir():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _y4m_format(like: SourceInfo) -> str:

@@ -1,10 +1,10 @@
 """Where frames go: a video file, a folder of PNGs, or Y4M on stdout.
 
 A file is written as NAME.partial.EXT (a folder as NAME.partial) and renamed when it is whole, so
-that under the final name there is never a broken one. After an error or Ctrl-C the partial file is
-finished, so that it plays up to there, and kept; where that cannot be done (a full disk, say, with
-MP4, whose index comes last) it is removed. After a kill it stays as it is: Matroska and WebM then
-play, MP4 and MOV do not.
+that under the final name there is never a broken one. One run at a time may write it. After an
+error or Ctrl-C the partial file is finished, so that it plays up to there, and kept; where that
+cannot be done (a full disk, say, with MP4, whose index comes last) it is removed. After a kill it
+stays as it is: Matroska and WebM then play, MP4 and MOV do not.
 """
 
 from __future__ import annotations
@@ -24,19 +24,25 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from runtime.colour import ColourConverter
+from runtime.destination import (
+    check_destination,
+    check_own,
+    claimed_file,
+    container_of,
+    is_folder,
+    partial_path,
+)
 from runtime.encoding import Encoding, encoding_for, tag
 from runtime.errors import InterpolationError, VideoError
+from runtime.locks import Lock
 from runtime.media import SourceInfo, reason
-from runtime.picture_sinks import FolderSink, Y4MSink, check_folder, partial_folder
-from runtime.pictures import is_pattern
+from runtime.picture_sinks import FolderSink, Y4MSink
 from runtime.timeline import output_time_base
 from runtime.tracks import AudioMode, TrackWriter, kept_metadata, open_tracks
 
-SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm")
 _WRITTEN_SOON = {"cluster_time_limit": "1000", "flush_packets": "1"}
 """Matroska holds 5 seconds back by default, the header among them: too much to lose by a kill."""
 
-_FORMATS = {".mkv": "matroska", ".m4v": "mp4"}
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
 
@@ -199,6 +205,7 @@ class FileSink:
         self._encoding = encoding
         self._converter = ColourConverter()
         self._tracks: dict[int, TrackWriter] = {}
+        self._lock: Lock | None = None
         self._output: Any = None
         self._stream: Any = None
         self._encodes = False
@@ -211,6 +218,9 @@ class FileSink:
     def open(self, audio: AudioMode, origin: Fraction) -> None:
         """Writes the header, so that what cannot be is known before a frame is made."""
         kind = container_of(self._path)
+        with self._errors():
+            self._lock = claimed_file(self._beside)
+        self.notes += self._lock.notes
         try:
             with self._errors():
                 # "file:" keeps a name with a colon from being taken for a protocol.
@@ -292,13 +302,17 @@ class FileSink:
 
     def close(self) -> None:
         """Ends well: under the final name."""
+        assert self._lock is not None
         with self._errors():
             self._finish()
+            check_own(self._lock)
             self._beside.replace(self._path)
+        self._lock.release()
 
     def abort(self) -> None:
         """Ends after an error: what plays stays under the partial name."""
-        playable = False
+        lock, playable = self._lock, False
+        assert lock is not None
         try:
             if self._output is not None:
                 if self.written:
@@ -306,12 +320,13 @@ class FileSink:
                         self._finish()
                 with suppress(av.error.FFmpegError, OSError):
                     self._output.close()
-            playable = self.written > 0 and _is_playable(self._beside)
+            playable = self.written > 0 and lock.holds() and _is_playable(self._beside)
         finally:
             if playable:
                 self.partial = self._beside
-            else:
+            elif lock.holds():
                 self._beside.unlink(missing_ok=True)
+            lock.release()
 
     def _finish(self) -> None:
         if self._encodes:  # An encoder that never saw a frame need not answer.
@@ -404,52 +419,6 @@ def _priority_kept() -> Iterator[None]:
     finally:
         if os.sched_getscheduler(0) != policy:
             os.sched_setscheduler(0, policy, parameters)
-
-
-def container_of(path: Path) -> str:
-    """FFmpeg's name of the container that a suffix means."""
-    suffix = path.suffix.lower()
-    return _FORMATS.get(suffix, suffix[1:])
-
-
-def is_folder(path: str | Path) -> bool:
-    """Whether pictures are written there: a folder, or a pattern of PNGs."""
-    path = Path(path)
-    return path.is_dir() or not path.suffix or (is_pattern(path) and path.suffix == ".png")
-
-
-def partial_path(path: str | Path) -> Path:
-    """Under which name a file or a folder is written until it is whole."""
-    path = Path(path)
-    if is_folder(path):
-        return partial_folder(path)
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
-
-
-def check_destination(path: str | Path, source: str | Path) -> None:
-    """Refuses what cannot be written, or would cost the source; touches nothing.
-
-    Raises:
-        VideoError: If it is no place for a video, or holds the source.
-    """
-    path = Path(path)
-    if is_folder(path):
-        check_folder(path)
-    elif path.suffix.lower() not in SUFFIXES:
-        raise VideoError(
-            f"{path.name} has no suffix of a video: use one of {', '.join(SUFFIXES)}, a folder, "
-            "or %06d.png"
-        )
-    elif not path.parent.is_dir():
-        raise VideoError(f"{path.parent} is no folder: create it first")
-    beside, read = partial_path(path), Path(source).resolve()
-    if path.resolve() == read or (path.exists() and read.exists() and path.samefile(read)):
-        raise VideoError(f"{path} is the input itself: write to another file")
-    if beside.exists() and beside.resolve() in (read, *read.parents):
-        raise VideoError(
-            f"{source} would be overwritten, as {beside.name} is where the output is written until "
-            "it is whole: rename the input or the output"
-        )
 
 
 def _refuse_choice(kind: str, choice: dict[str, Any], lossless: bool) -> None:

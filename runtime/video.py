@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.colour import ColourConverter
+from runtime.destination import check_destination, container_of, is_folder
 from runtime.encoding import encoding_for
 from runtime.errors import VideoError
 from runtime.interpolator import Between, Interpolator
@@ -29,7 +30,7 @@ from runtime.media import Frame, SourceInfo
 from runtime.pipeline import Stage, in_thread
 from runtime.scenes import CUT_THRESHOLD, SceneDetector
 from runtime.script import FrameFacts, LiveScript, Script
-from runtime.sink import Sink, check_destination, container_of, is_folder, open_sink
+from runtime.sink import Sink, open_sink
 from runtime.source import PICTURE_RATE, open_source
 from runtime.timeline import ConstantRate, Mode, Multiply, Shown, expected
 from runtime.tracks import fate
