@@ -6,6 +6,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -21,6 +22,7 @@ from export.verify import Run, gate, gate_cases, onnx_run, openvino_run
 from runtime import Interpolator, ModelError
 from runtime.backends.onnx_file import read_self_contained
 from runtime.files import written_beside
+from runtime.locks import alone_in
 from runtime.machine import gpu_driver, installed_versions, processor_name
 from runtime.manifest import (
     Calibration,
@@ -247,28 +249,30 @@ def keep(
         engine: See there.
         calibration: See there.
     """
-    with written_beside(path) as beside:
-        save(beside)
-        sha256 = file_sha256(beside)
-        # Between here and the new manifest there is none, which is true; an old one would lie.
-        manifest_path(path).unlink(missing_ok=True)
-    manifest = EngineManifest(
-        model=model,
-        backend=backend,
-        artefact_sha256=sha256,
-        onnx_sha256=onnx_sha256,
-        versions={"python": platform.python_version(), **installed_versions()},
-        machine={
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "gpus": [gpu.name for gpu in gpu_driver().gpus],
-        },
-        build_seconds=round(time.perf_counter() - started, 2),
-        gate=report,
-        engine=engine,
-        calibration=calibration,
-    )
-    manifest.write(path)
+    with ExitStack() as stack:
+        with written_beside(path) as beside:
+            save(beside)
+            manifest = EngineManifest(
+                model=model,
+                backend=backend,
+                artefact_sha256=file_sha256(beside),
+                onnx_sha256=onnx_sha256,
+                versions={"python": platform.python_version(), **installed_versions()},
+                machine={
+                    "platform": platform.platform(),
+                    "processor": processor_name(),
+                    "gpus": [gpu.name for gpu in gpu_driver().gpus],
+                },
+                build_seconds=round(time.perf_counter() - started, 2),
+                gate=report,
+                engine=engine,
+                calibration=calibration,
+            )
+            # Until both are renamed, no other build may put its own artefact or manifest there.
+            stack.enter_context(alone_in(path.parent))
+            # Between here and the new manifest there is none, which is true; an old one would lie.
+            manifest_path(path).unlink(missing_ok=True)
+        manifest.write(path)
     return manifest
 
 
@@ -279,8 +283,9 @@ def write_onnx(model: ModelProto, path: Path) -> None:
         ExportError: If the folder is missing.
     """
     check_folder(path)
-    with written_beside(path) as beside:
+    with ExitStack() as stack, written_beside(path) as beside:
         onnx.save(model, beside)
+        stack.enter_context(alone_in(path.parent))
         manifest_path(path).unlink(missing_ok=True)  # It would be that of another file.
 
 

@@ -6,7 +6,6 @@ scan -> look at each part -> decide -> render each part -> join, see `runtime.se
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runtime.cluster_folder import SegmentFolder
 from runtime.cluster_pool import Done, Job, Pool, Share
 from runtime.cluster_worker import ModelChoice, VideoWorker
 from runtime.destination import check_destination
@@ -123,7 +123,8 @@ def interpolate_many(
 
     Raises:
         ClusterError: If the cluster cannot be used.
-        VideoError: If a destination cannot be written, or two are the same.
+        VideoError: If a destination cannot be written, another run writes to it, or two are the
+            same.
     """
     options = options or VideoOptions()
     if options.start is not None or options.end is not None:
@@ -132,18 +133,23 @@ def interpolate_many(
         raise VideoError("two inputs have the same output: rename one of them")
     for source, destination in sources:
         check_destination(destination, source)
+        SegmentFolder(destination).check_free()
     started = time.perf_counter()
-    with Pool(VideoWorker, (model,), share=share or Share(), workers=workers) as pool:
-        how = How(factor, rate, options, segment_seconds, model.sha256, resume)
-        run = _Run(pool, [Video(source, to, how) for source, to in sources], progress)
-        run.all()
-        return ClusterReport(
-            [video.result() for video in run.videos],
-            pool.said,
-            pool.retries,
-            sum(video.frames_out for video in run.videos if video.error is None),
-            time.perf_counter() - started,
-        )
+    how = How(factor, rate, options, segment_seconds, model.sha256, resume)
+    videos = [Video(source, to, how) for source, to in sources]
+    try:
+        with Pool(VideoWorker, (model,), share=share or Share(), workers=workers) as pool:
+            _Run(pool, videos, progress).all()
+    finally:
+        for video in videos:
+            video.folder.leave()
+    return ClusterReport(
+        [video.result() for video in videos],
+        pool.said,
+        pool.retries,
+        sum(video.frames_out for video in videos if video.error is None),
+        time.perf_counter() - started,
+    )
 
 
 class How(NamedTuple):
@@ -181,20 +187,14 @@ class Video:
         self._mode: Mode | None = None
         self._left: set[int] = set()
         self._in_one_piece = False
-
-    @property
-    def folder(self) -> Path:
-        """Where the segments lie until they are joined."""
-        return self.destination.with_name(self.destination.name + ".segments")
+        self.folder = SegmentFolder(self.destination)
 
     def first(self) -> list[Job]:
         """The first job; none where an earlier run finished."""
-        if self.how.resume and self.destination.exists() and not self.folder.exists():
+        if self.how.resume and self.destination.exists() and not self.folder.path.exists():
             self.notes.append("was there already")
             self.done = True
             return []
-        if not self.how.resume and self.folder.exists():
-            shutil.rmtree(self.folder)
         return [
             self._job("scan", path=self.source, options=self.how.options, seconds=self.how.seconds)
         ]
@@ -226,7 +226,7 @@ class Video:
             self._take_report(done.result)
         else:
             self._note(done.result)
-            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.remove()
         self.done = True
         return []
 
@@ -237,7 +237,8 @@ class Video:
             self._in_one_piece = True
             self.segments, self.resumed = [], 0
             self.frames_new = self.frames_rendered = 0
-            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # It is removed in the end.
+                self.folder.clear()
             how = self.how
             return [
                 self._job(
@@ -251,8 +252,7 @@ class Video:
             ]
         self.error = str(error) or type(error).__name__
         self.done = True
-        with suppress(OSError):  # Whole segments stay for --resume.
-            self.folder.rmdir()
+        self.folder.leave()
         return []
 
     def result(self) -> VideoResult:
@@ -275,6 +275,7 @@ class Video:
         return Job(step, arguments, (self, number))
 
     def _to_look(self, found: Scan) -> list[Job]:
+        self._note(self.folder.claim(keep=self.how.resume))
         self._found = found
         wanted = parts(found, self.how.options)
         self._looks_wanted = len(wanted)
@@ -300,7 +301,6 @@ class Video:
         self.segments = decided.segments
         self.frames_in, self.frames_out = decided.frames_in, decided.frames_out
         self.cuts = decided.cuts
-        self.folder.mkdir(exist_ok=True)
         self._left = {segment.number for segment in self.segments if not self._is_whole(segment)}
         self.resumed = len(self.segments) - len(self._left)
         if not self._left:
@@ -315,7 +315,7 @@ class Video:
                 mode=self._mode,
                 options=how.options,
                 like=self.destination,
-                output=self._file(number),
+                output=self.folder.file(number),
             )
             for number in sorted(self._left)
         ]
@@ -326,14 +326,11 @@ class Video:
                 "join",
                 path=self.source,
                 destination=self.destination,
-                files=[self._file(segment.number) for segment in self.segments],
+                files=[self.folder.file(segment.number) for segment in self.segments],
                 mode=self._mode,
                 options=self.how.options,
             )
         ]
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{number:05}.segment"
 
     def _key(self, segment: Segment) -> str:
         """Of all that a segment file depends on."""
@@ -346,12 +343,12 @@ class Video:
         self.frames_rendered += rendered.frames
         self._note(rendered.notes)
         record = {"key": self._key(segment), **rendered._asdict()}
-        with written_beside(self._file(segment.number).with_suffix(".json")) as beside:
+        with written_beside(self.folder.file(segment.number).with_suffix(".json")) as beside:
             beside.write_text(json.dumps(record) + "\n")
 
     def _is_whole(self, segment: Segment) -> bool:
         """Whether an earlier run left this very segment whole."""
-        file = self._file(segment.number)
+        file = self.folder.file(segment.number)
         try:
             record = json.loads(file.with_suffix(".json").read_text())
             if record["key"] != self._key(segment) or record["sha256"] != file_sha256(file):

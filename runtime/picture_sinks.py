@@ -19,6 +19,7 @@ from runtime.colour import ColourConverter
 from runtime.destination import check_folder, check_own, claimed_folder, folder_of, partial_path
 from runtime.encoding import tag
 from runtime.errors import VideoError
+from runtime.files import empty_folder
 from runtime.media import SourceInfo, reason
 from runtime.pictures import is_pattern
 
@@ -124,7 +125,7 @@ class FolderSink:
         self.notes += self._lock.notes
         try:
             with self._errors():
-                _empty(self._beside)
+                empty_folder(self._beside)
         except BaseException:
             self._lock.release()
             raise
@@ -177,15 +178,6 @@ class FolderSink:
             raise VideoError(
                 f"{self._folder} could not be written ({reason(error)}): check free space"
             ) from error
-
-
-def _empty(folder: Path) -> None:
-    """Removes what a killed run left in a folder, not the folder itself, which is locked."""
-    for left in folder.iterdir():
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left)
-        else:
-            left.unlink()
 
 
 def _y4m_format(like: SourceInfo) -> str:

@@ -16,12 +16,13 @@ from conftest import run_module
 from test_runtime_segments import KEYS, shown_in
 from video_clips import write
 
-from runtime import Interpolator, VideoError, interpolate_video
+from runtime import Interpolator, VideoError, interpolate_video, locks
 from runtime.cluster import sources_in
 from runtime.cluster_pool import TRIES, ClusterError, Job, Pool, Share, connected
 from runtime.cluster_videos import interpolate_many
 from runtime.cluster_worker import ModelChoice, open_on_worker
 from runtime.errors import ModelError
+from runtime.locks import lock_file
 from runtime.manifest import file_sha256
 from runtime.video import VideoOptions
 
@@ -202,6 +203,57 @@ def test_segments_of_other_arguments_are_not_taken(cluster, model, clip, tmp_pat
     report = many([(clip, out)], model, factor=3, resume=True)
     assert report.videos[0].resumed == 0
     assert report.videos[0].frames_out == 165
+
+
+@pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
+def test_a_second_run_to_the_same_folder_is_refused(cluster, model, clip, one_run, tmp_path):
+    refused = []
+
+    def second(done, known):
+        if done and not refused:
+            before = files_in(tmp_path)
+            refused.append(
+                run_module(
+                    "runtime.cluster", str(clip), "--output", str(tmp_path), "--model",
+                    str(model.path), "--backend", "onnxruntime", "--cpus-per-worker", "1",
+                    "--factor", "3", "--address", cluster.address,
+                )
+            )  # fmt: skip
+            assert before <= files_in(tmp_path)  # The workers of the first go on meanwhile.
+
+    out = tmp_path / clip.name
+    report = many([(clip, out)], model, progress=second)
+    assert refused[0].returncode == 1
+    assert f"{clip.name}.segments is being written by another run: wait" in refused[0].stderr
+    assert "Traceback" not in refused[0].stderr
+    assert report.failures == []
+    assert shown_in(out) == one_run
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+def files_in(folder):
+    """Whole segments with their content."""
+    return {(p.name, p.read_bytes()) for p in folder.glob("*.segments/*.json")}
+
+
+@pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
+def test_a_video_that_another_run_took_meanwhile_fails_alone(cluster, model, clip, tmp_path):
+    outs = [tmp_path / "a.mkv", tmp_path / "b.mkv"]
+    folder = tmp_path / "b.mkv.segments"
+    held = []
+
+    def take(done, known):
+        if not held:
+            folder.mkdir()
+            (folder / "00000.segment").write_text("of the other run")
+            held.append(lock_file(folder / "lock"))
+
+    report = many([(clip, out) for out in outs], model, workers=1, progress=take)
+    held[0].release()
+    assert [video.error is None for video in report.videos] == [True, False]
+    assert "b.mkv.segments is being written by another run" in report.videos[1].error
+    assert sorted(p.name for p in folder.iterdir()) == ["00000.segment", "lock"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mkv", "b.mkv.segments"]
 
 
 def test_a_video_that_cannot_be_cut_is_rendered_in_one_piece(cluster, model, tmp_path):

@@ -170,9 +170,10 @@ def _environment(torch_path: str) -> dict[str, str]:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Writes the JSON whole, or not at all."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(json.dumps(record, indent=1) + "\n")
-    beside.replace(path)
+    from runtime.files import written_beside  # It loads NumPy, which a dry run does not need.
+
+    with written_beside(path) as beside:
+        beside.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _nvidia_smi() -> str | None:

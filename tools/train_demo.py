@@ -38,6 +38,7 @@ from ifrnet_model import VARIANTS, IFRNet, load_checkpoint
 from ifrnet_model.config import FLOW_CHANNELS
 from ifrnet_model.layers import resize, upsample, warp
 from ifrnet_model.model import _side_by_side, _split_flow
+from runtime.files import written_beside
 
 SPANS = (2, 2, 2, 2, 3, 4, 8)
 """Frames from the first to the last of a real triplet, as often as they are drawn."""
@@ -409,9 +410,8 @@ def save(network: IFRNet, path: Path) -> None:
         "timesteps": "arbitrary",
         "variant": network.config.variant,
     }
-    beside = path.with_name(path.name + ".tmp")
-    save_file(tensors, beside, metadata)
-    beside.replace(path)
+    with written_beside(path) as beside:
+        save_file(tensors, beside, metadata)
 
 
 class Trainer:
@@ -481,7 +481,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.done,
         }
-        torch.save(state, self.kept)
+        with written_beside(self.kept) as beside:
+            torch.save(state, beside)
 
     def _restore(self) -> None:
         state = torch.load(self.kept, map_location="cpu", weights_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -82,7 +82,7 @@ def convert_checkpoint(
         )
     metadata = _metadata(file, checkpoint, time_steps)
     # Called safetensors, for it is loaded under this name.
-    beside = target.with_name(f".{target.stem}.{os.getpid()}.partial.safetensors")
+    beside = target.with_name(f".{target.stem}.{secrets.token_hex(8)}.partial.safetensors")
     try:
         save_file(stored, beside, metadata)
         again = load_checkpoint(beside)

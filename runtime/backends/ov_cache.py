@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ coordinates."""
 _DIGEST = 32
 _LARGEST = 2 << 30
 """Bytes that the folder holds; the blobs that were not used for the longest go first."""
-
-_WRITING = threading.Lock()  # Within one process two writers would share a partial file.
 
 
 class ModelCache:
@@ -81,7 +78,7 @@ class ModelCache:
         """Keeps a compiled model. Where that cannot be written, the next start is a slow one."""
         blob = compiled.export_model()
         content = blob if isinstance(blob, bytes) else blob.getvalue()
-        with _WRITING, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with written_beside(self.path) as beside, beside.open("wb") as file:
                 file.write(_MAGIC + hashlib.sha256(content).digest())

@@ -1,0 +1,92 @@
+"""The folder that holds the segments of one video until they are joined."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.errors import VideoError
+from runtime.files import empty_folder
+from runtime.locks import HAS_FLOCK, Lock, is_locked, lock_file
+
+_LOCK = "lock"
+
+
+class SegmentFolder:
+    """DESTINATION.segments, which one run at a time holds by a lock file inside it.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, destination: Path) -> None:
+        self.path = destination.with_name(destination.name + ".segments")
+        self._lock: Lock | None = None
+
+    def file(self, number: int) -> Path:
+        """Where a segment is written."""
+        return self.path / f"{number:05}.segment"
+
+    def check_free(self) -> None:
+        """Refuses a folder that another run holds; creates nothing.
+
+        Raises:
+            VideoError: If another run holds it.
+        """
+        if is_locked(self.path / _LOCK):
+            raise self._busy()
+
+    def claim(self, *, keep: bool) -> list[str]:
+        """Creates the folder if it is missing, and holds it until `remove` or `leave`.
+
+        Args:
+            keep: Whether segments of an earlier run stay.
+
+        Returns:
+            What the user should know.
+
+        Raises:
+            VideoError: If another run holds it.
+            OSError: If it cannot be created.
+        """
+        self.path.mkdir(exist_ok=True)
+        self._lock = lock_file(self.path / _LOCK)
+        if self._lock is None:
+            raise self._busy()
+        if not keep:
+            self.clear()
+        return self._lock.notes
+
+    def clear(self) -> None:
+        """Removes the segments, and what belongs to them.
+
+        Raises:
+            OSError: If something cannot be removed.
+        """
+        empty_folder(self.path, keep=_LOCK)
+
+    def remove(self) -> None:
+        """Removes the folder with all that is in it, if this run holds it."""
+        if self._lock is not None:
+            with suppress(OSError):
+                self.clear()
+            self.leave()
+
+    def leave(self) -> None:
+        """Ends the hold of this run; whole segments stay, an empty folder does not."""
+        if self._lock is None:
+            return
+        if self._lock.holds():
+            self._lock.path.unlink()
+        # NFS keeps a removed file in the folder until it is closed.
+        self._lock.release()
+        self._lock = None
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def _busy(self) -> VideoError:
+        left = "" if HAS_FLOCK else f", or remove {self.path / _LOCK} that a killed run left"
+        return VideoError(
+            f"{self.path.name} is being written by another run: wait for it{left}, or write to "
+            "another folder"
+        )

@@ -1,0 +1,106 @@
+"""Two writers of one file, in one process and in several."""
+
+import stat
+import threading
+
+import pytest
+
+from runtime import locks
+from runtime.files import written_beside
+from runtime.manifest import EngineManifest, GateReport, ModelInfo
+
+MODEL = ModelInfo(
+    variant="small", weights_sha256="0" * 64, precision="fp32", io="frames", divisor=16,
+    flow_scale=1.0, time_steps="arbitrary", steps_per_call=1, pairs_per_call=1, height=None,
+    width=None, warp="gridsample", tuned_for="cpu", tool_version="0",
+)  # fmt: skip
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_two_writers_never_share_a_file(tmp_path):
+    # Both have one process id, as writers on two machines or in two containers may have.
+    path = tmp_path / "made.json"
+    with written_beside(path) as first:
+        first.write_text("first")
+        with written_beside(path) as second:
+            second.write_text("the second")
+        assert path.read_text() == "the second"
+        assert first.read_text() == "first"
+    assert path.read_text() == "first"
+    assert names(tmp_path) == ["made.json"]
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    path = tmp_path / "made.json"
+    path.write_text("old")
+
+    def fail():
+        with written_beside(path) as beside:
+            beside.write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["made.json"]
+
+
+def test_a_missing_folder_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(FileNotFoundError), written_beside(tmp_path / "no" / "made.json"):
+        pytest.fail("nothing can be written there")
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    usual = tmp_path / "usual"
+    usual.touch()
+    with written_beside(tmp_path / "made") as beside:
+        beside.write_text("")
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (usual, tmp_path / "made")]
+    assert modes[0] == modes[1]
+
+
+@pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
+def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch):
+    """The second build comes while the first has renamed its artefact and nothing more."""
+    artefact = pytest.importorskip("export.artefact")
+    path = tmp_path / "model.onnx"
+    came = threading.Event()
+    real_lock, real_write = locks.flock, EngineManifest.write
+
+    def build(content):
+        artefact.keep(
+            path,
+            lambda beside: beside.write_bytes(content),
+            started=0.0,
+            backend="onnxruntime",
+            model=MODEL,
+            onnx_sha256="0" * 64,
+            report=GateReport(90.0, 0.0, 80.0, "PyTorch"),
+        )
+
+    def second_build():
+        build(b"the second")
+        came.set()  # Without a lock it is through at once.
+
+    second = threading.Thread(target=second_build)
+
+    def lock(*how):
+        if threading.current_thread() is second:
+            came.set()  # With one it waits here.
+        real_lock(*how)
+
+    def write(manifest, target):
+        if threading.current_thread() is not second:
+            second.start()
+            assert came.wait(60)
+        return real_write(manifest, target)
+
+    monkeypatch.setattr(locks, "flock", lock)
+    monkeypatch.setattr(EngineManifest, "write", write)
+    build(b"the first")
+    second.join()
+    EngineManifest.read(path)
+    assert path.read_bytes() == b"the second"
