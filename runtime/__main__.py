@@ -48,6 +48,12 @@ def _interpolate(args: argparse.Namespace) -> None:
         return
     if args.model is None:
         raise VideoError("--model is needed: give a file of export.build_engine")
+    told: list[str] = []
+
+    def tell(note: str) -> None:
+        told.append(note)
+        bar.note(note, said)
+
     with FrameBar() as bar, _told_what_is_left(args.output):
         report = interpolate_video(
             args.input,
@@ -62,8 +68,9 @@ def _interpolate(args: argparse.Namespace) -> None:
             streams=args.streams,
             precision=args.inference_precision,
             progress=bar.update,
+            on_note=tell,
         )
-    print(*_report_lines(report, args.output), sep="\n", file=said)
+    print(*_report_lines(report, args.output, told), sep="\n", file=said)
     write_summary(args.json, report)
 
 
@@ -95,7 +102,8 @@ def _plan_lines(plan: Plan, output: str) -> list[str]:
     ]
 
 
-def _report_lines(report: VideoReport, output: str) -> list[str]:
+def _report_lines(report: VideoReport, output: str, told: Sequence[str]) -> list[str]:
+    """What was done, with the notes that were not told before."""
     lines = [
         f"{output}: {report.frames_in} -> {report.frames_out} frames at "
         f"{float(report.rate):.3f} per second, in {report.seconds:.1f} s "
@@ -108,7 +116,7 @@ def _report_lines(report: VideoReport, output: str) -> list[str]:
         lines.append(f"scene cuts, where the frame before stands, at {shown}{more} s")
     if report.repeats:
         lines.append(f"{report.repeats} frames repeat the one before")
-    return [*lines, *(f"note: {note}" for note in report.notes)]
+    return [*lines, *(f"note: {note}" for note in report.notes if note not in told)]
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

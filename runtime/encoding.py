@@ -12,6 +12,7 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
+from runtime.alpha import alpha_notes, has_alpha, without_alpha
 from runtime.colour import matrix_of, range_of
 from runtime.errors import VideoError
 from runtime.media import HDR10, SourceInfo
@@ -135,8 +136,8 @@ def encoding_for(
         options[kind.preset] = preset
     options |= _parameters(name, like, lossless)
     pixel_format = _pixel_format(name, kind, like, lossless)
-    notes = []
-    if pixel_format != like.pixel_format and not _same(pixel_format, like.pixel_format):
+    notes = alpha_notes(like)
+    if not _same(pixel_format, without_alpha(like.pixel_format)):
         notes.append(f"written as {pixel_format}, the source is {like.pixel_format}")
     if like.hdr is not None and not _carries_hdr(name):
         notes.append(f"{name} does not carry the HDR10 metadata over")
@@ -258,8 +259,9 @@ def _pixel_format(name: str, kind: _Kind, like: SourceInfo, lossless: bool) -> s
     codec = av.Codec(name, "w")
     offered = [f for f in codec.video_formats or [] if f.components]
     if not offered:
-        return like.pixel_format
-    names = [f.name for f in offered]
+        return without_alpha(like.pixel_format)
+    names = [f.name for f in offered if not has_alpha(f.name)]
+    names = names or [f.name for f in offered]  # Alpha is opaque then, of all frames.
     wanted = _wanted(like, lossless, names)
     if kind.even and _is_odd(like, wanted):
         names = [n for n in names if not _is_odd(like, n)] or names
@@ -274,10 +276,13 @@ def _pixel_format(name: str, kind: _Kind, like: SourceInfo, lossless: bool) -> s
 
 
 def _wanted(like: SourceInfo, lossless: bool, offered: list[str]) -> str:
-    """The source's format; for RGB, what players show: YUV with halved chroma unless lossless."""
+    """The source's format without alpha; for RGB, YUV with halved chroma unless lossless.
+
+    Players show no other.
+    """
     form = VideoFormat(like.pixel_format)
     if not (form.is_rgb or form.has_palette):
-        return like.pixel_format
+        return without_alpha(like.pixel_format)
     deep = "10le" if like.bits > 8 else ""
     if not lossless:
         return f"yuv420p{deep}"

@@ -15,6 +15,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from runtime.alpha import alpha_notes, without_alpha
 from runtime.colour import ColourConverter
 from runtime.destination import check_folder, check_own, claimed_folder, folder_of, partial_path
 from runtime.encoding import tag
@@ -30,7 +31,7 @@ class Y4MSink:
     """Raw pictures for a pipe; the file object stays open."""
 
     def __init__(self, stream: Any, like: SourceInfo, rate: Fraction) -> None:
-        self.notes: list[str] = []
+        self.notes = alpha_notes(like)
         self.written = 0
         self.partial: Path | None = None
         self._file = stream
@@ -45,7 +46,7 @@ class Y4MSink:
                 "the reader"
             )
         self._format = _y4m_format(like)
-        if self._format != like.pixel_format.replace("yuvj", "yuv"):
+        if self._format != without_alpha(like.pixel_format).replace("yuvj", "yuv"):
             self.notes.append(f"written as {self._format}, the source is {like.pixel_format}")
         with self._errors():
             # strict -1: more than 8 bits are an extension of the format that is widely read.
@@ -100,7 +101,7 @@ class FolderSink:
     """Numbered PNG files, 8 or 16 bits, from 1 on."""
 
     def __init__(self, path: Path, like: SourceInfo) -> None:
-        self.notes: list[str] = []
+        self.notes = alpha_notes(like)
         self.written = 0
         self.partial: Path | None = None
         check_folder(path)
@@ -181,7 +182,7 @@ class FolderSink:
 
 
 def _y4m_format(like: SourceInfo) -> str:
-    name = like.pixel_format.replace("yuvj", "yuv")
+    name = without_alpha(like.pixel_format).replace("yuvj", "yuv")
     plain = {"gray", *(f"yuv{kind}p" for kind in ("411", "420", "422", "444"))}
     deep = {f"yuv{kind}p{bits}le" for kind in ("420", "422", "444") for bits in (9, 10, 12, 14, 16)}
     if name in plain | deep:

@@ -23,6 +23,7 @@ import av
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
+from runtime.alpha import opaque, without_alpha_tag
 from runtime.colour import ColourConverter
 from runtime.destination import (
     check_destination,
@@ -203,7 +204,7 @@ class FileSink:
         self._rate = rate
         self.tick = tick
         self._encoding = encoding
-        self._converter = ColourConverter()
+        self._converter, self._opaque = ColourConverter(), ColourConverter()
         self._tracks: dict[int, TrackWriter] = {}
         self._lock: Lock | None = None
         self._output: Any = None
@@ -289,6 +290,7 @@ class FileSink:
                 f"a frame of {frame.width}x{frame.height} came for a video of "
                 f"{self._like.width}x{self._like.height}: all have one size"
             )
+        frame = opaque(frame, self._opaque)
         if frame.format.name == self._encoding.pixel_format:
             return frame
         return self._converter.reformatted(frame, self._encoding.pixel_format, frame)
@@ -370,7 +372,7 @@ class FileSink:
                 f"the encoder {encoding.encoder} does not open ({reason(error)}): check its "
                 "preset and quality, and whether this machine has the hardware that it needs"
             ) from error
-        stream.metadata.update(kept_metadata(like.video_metadata))
+        stream.metadata.update(without_alpha_tag(kept_metadata(like.video_metadata)))
         self._stream = stream
         self._rotate()
 
@@ -386,7 +388,7 @@ class FileSink:
             )
 
     def _describe(self, origin: Fraction) -> None:
-        metadata = self._like.metadata
+        metadata = without_alpha_tag(self._like.metadata)
         self._output.metadata.update(
             {k: v for k, v in metadata.items() if k.lower() not in _OF_THE_FILE}
         )

@@ -20,6 +20,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from runtime.alpha import alpha_notes, opaque
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.colour import ColourConverter
 from runtime.destination import check_destination, container_of, is_folder
@@ -149,6 +150,7 @@ def interpolate_video(
     streams: int | None = None,
     precision: InferencePrecision | None = None,
     progress: Progress | None = None,
+    on_note: Callable[[str], object] | None = None,
 ) -> VideoReport:
     """Writes `source` to `destination` at a higher frame rate and the same speed.
 
@@ -171,6 +173,8 @@ def interpolate_video(
         streams: See there.
         precision: See there.
         progress: Called after each frame that is written.
+        on_note: Called before the first frame is written with each note that is known by then;
+            `VideoReport.notes` has these too.
 
     Raises:
         VideoError: If the source cannot be used or the destination cannot be written.
@@ -202,6 +206,9 @@ def interpolate_video(
         script = LiveScript(info, mode, vfi.info.time_steps, start=options.start)
         rendering = Rendering(vfi, info, script, detector_for(options))
         sink = stack.enter_context(_open_sink(destination, info, rate_of(mode, info), options))
+        if on_note is not None:
+            for note in [*read.notes, *rendering.notes, *sink.notes]:
+                on_note(note)
         rendering.run(read, sink, progress, frames_expected(mode, info))
         if not sink.written:
             raise VideoError(f"no frame of {info.name} falls in the part: give a longer one")
@@ -240,7 +247,7 @@ def plan_video(
     with _open(source, options) as read:
         info = read.info
         mode = mode_for(info, destination, factor, rate, options)
-        encoder, notes = "PNG", list(read.notes)
+        encoder, notes = "PNG", [*read.notes, *alpha_notes(info)]
         tracks = [f"{track}: not carried over" for track in info.tracks]
         if str(destination) == "-":
             encoder = "Y4M"
@@ -254,7 +261,7 @@ def plan_video(
                 lossless=options.lossless,
             )
             encoder = encoding.encoder
-            notes += encoding.notes
+            notes = [*read.notes, *encoding.notes]
             kind = container_of(Path(destination))
             tracks = [f"{track}: {fate(kind, track, options.audio)}" for track in info.tracks]
         return Plan(
@@ -434,8 +441,9 @@ class Rendering:
         """Decodes, looks for cuts, and converts: the work of the first thread."""
         for item in items:
             if isinstance(item, Frame):
-                picture = self._converter.rgb_from_frame(item.picture, self._depth)
-                yield _Seen(item.picture, frame_facts(item, self._detector), picture)
+                shown = opaque(item.picture, self._converter)
+                picture = self._converter.rgb_from_frame(shown, self._depth)
+                yield _Seen(shown, frame_facts(item, self._detector), picture)
             else:
                 yield item
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from runtime.errors import VideoError
 from runtime.files import written_beside
@@ -131,6 +131,11 @@ class FrameBar:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+
+    def note(self, text: str, file: TextIO) -> None:
+        """Prints a note at once, above the bar where both are on one terminal."""
+        self._bar.write(f"note: {text}", file=file)
+        file.flush()
 
     def update(self, done: int, total: int | None) -> None:
         """See `interpolate_video` and `interpolate_many`."""

@@ -379,7 +379,10 @@ def test_a_format_that_the_encoder_lacks_is_said(tmp_path):
     _, notes = passed(source, tmp_path / "a.mkv", codec="av1")
     assert notes == ["written as yuv420p10le, the source is yuv422p10le"]
     _, notes = passed(write(tmp_path / "in.gif", 3, codec="gif", fmt="rgb8"), tmp_path / "a.mp4")
-    assert notes == ["written as yuv420p, the source is bgra"]
+    assert notes == [
+        "the alpha channel is not carried over",
+        "written as yuv420p, the source is bgra",
+    ]
 
 
 def info_of(tmp_path, **options):
