@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from bench.environment import MeasurementError, environment_record
 from runtime.files import written_beside
+from runtime.locks import HAS_FLOCK, Lock, lock_file
 
 KIND = "parity"
 FORMAT_VERSION = 1
@@ -43,11 +44,12 @@ class ParityRecord:
 
         Raises:
             MeasurementError: If the file is there and neither is asked for, or it is of another
-                configuration, or is no such file.
+                configuration, or is no such file, or another run is writing it.
             OSError: If it cannot be written.
         """
         self.lines: list[Line] = []
         self._file: TextIO | None = None
+        self._lock: Lock | None = None
         if path is None:
             return
         header: dict[str, Any] = {
@@ -60,11 +62,17 @@ class ParityRecord:
             raise MeasurementError(
                 f"{path} exists: --resume goes on with it, --overwrite starts anew"
             )
-        if path.exists() and resume:
-            self._go_on(path, header["configuration"])
-        else:
-            self._file = path.open("w", encoding="utf-8")
-            self._write(header)
+        goes_on = path.exists() and resume
+        self._claim(path)
+        try:
+            if goes_on:
+                self._go_on(path, header["configuration"])
+            else:
+                self._file = path.open("w", encoding="utf-8")
+                self._write(header)
+        except BaseException:
+            self._release()
+            raise
 
     @property
     def done(self) -> set[str]:
@@ -91,6 +99,23 @@ class ParityRecord:
     ) -> None:
         if self._file is not None:
             self._file.close()
+        self._release()
+
+    def _claim(self, path: Path) -> None:
+        """Locks the file for this run, in place of what was locked before."""
+        if not HAS_FLOCK or (path.exists() and not path.is_file()):  # A device, as /dev/null.
+            return
+        lock = lock_file(path.resolve())
+        if lock is None:
+            raise MeasurementError(
+                f"{path} is being written by another run: wait for it, or give another --output"
+            )
+        self._release()
+        self._lock = lock
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _go_on(self, path: Path, configuration: Mapping[str, Any]) -> None:
         read = read_lines(path)
@@ -108,6 +133,7 @@ class ParityRecord:
         whole = [read[0], *self.lines]
         with written_beside(path) as beside:
             beside.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
+            self._claim(beside)  # It becomes the file.
         self._file = path.open("a", encoding="utf-8")
 
     def _write(self, line: Mapping[str, Any]) -> None:

@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -24,6 +27,7 @@ from bench.torch_backend import TorchBackend, our_forward, reference_info
 from export.artefact import write_onnx
 from export.verify import moving_frames
 from runtime import Interpolator
+from runtime.locks import HAS_FLOCK
 
 SIZE = (50, 70)
 
@@ -531,6 +535,49 @@ def test_the_file_holds_no_infinity(tmp_path):
     assert last == {"summary": {"mean": None}}
     with ParityRecord(path, {"a": (1, 2)}, resume=True, overwrite=False) as record:
         assert record.done == {"1"}
+
+
+RUN = """
+import sys
+from pathlib import Path
+from bench.parity_record import ParityRecord
+how = {"resume": sys.argv[2] == "resume", "overwrite": sys.argv[2] == "overwrite"}
+with ParityRecord(Path(sys.argv[1]), {"a": 1}, **how) as record:
+    record.add({"sample": "of another run"})
+"""
+
+
+@pytest.mark.skipif(not HAS_FLOCK, reason="flock is of POSIX")
+@pytest.mark.parametrize("first", ["new", "resume"])
+@pytest.mark.parametrize("second", ["resume", "overwrite"])
+def test_a_second_run_does_not_write_to_the_file_of_the_first(tmp_path, first, second):
+    path = tmp_path / "p.jsonl"
+    if first == "resume":
+        with ParityRecord(path, {"a": 1}, resume=False, overwrite=False) as record:
+            record.add({"sample": "0"})
+    with ParityRecord(path, {"a": 1}, resume=first == "resume", overwrite=False) as record:
+        record.add({"sample": "1"})
+        command = [sys.executable, "-c", RUN, str(path), second]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "p.jsonl is being written by another run: wait for it" in done.stderr
+        record.add({"sample": "2"})
+        expected = [*(["0"] if first == "resume" else []), "1", "2"]
+    assert [line["sample"] for line in read_lines(path)[1:]] == expected
+    with pytest.raises(MeasurementError, match="other a"):
+        ParityRecord(path, {"a": 2}, resume=True, overwrite=False)
+    # Nothing is left locked, neither after success nor after an error.
+    with ParityRecord(path, {"a": 1}, resume=False, overwrite=True) as record:
+        assert record.done == set()
+
+
+def test_a_record_may_go_to_a_device():
+    for _ in range(2):
+        with (
+            ParityRecord(Path("/dev/null"), {}, resume=False, overwrite=True) as record,
+            ParityRecord(Path("/dev/null"), {}, resume=False, overwrite=True),
+        ):
+            record.add({"sample": "1"})
 
 
 def test_a_video_of_the_tests_can_be_measured(models, run):

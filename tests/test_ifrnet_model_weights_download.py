@@ -1,15 +1,24 @@
 """Downloads from a server on this machine that behaves as bad as servers do."""
 
+import errno
 import hashlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ifrnet_model import CheckpointError
-from ifrnet_model.weights import DEMO_WEIGHTS, KnownCheckpoint, __main__, download_checkpoint
+from ifrnet_model.weights import (
+    DEMO_WEIGHTS,
+    KnownCheckpoint,
+    __main__,
+    download_checkpoint,
+    transfer,
+)
 from ifrnet_model.weights import table as table_module
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 1200
@@ -144,6 +153,61 @@ def test_a_file_comes_whole_and_nothing_else_is_left(server, fetch, tmp_path):
     assert names(tmp_path) == [NAME]
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert len(server.asked) == 1
+
+
+SECOND = """
+import sys
+from ifrnet_model.weights import KnownCheckpoint, __main__, table
+table.CHECKPOINTS = (KnownCheckpoint(
+    name=sys.argv[1], publisher="mmagic", variant="base", training_set="Vimeo90K",
+    time_steps="midpoint", licence="MIT", place="a test", sha256=None, url=sys.argv[2],
+),)
+__main__.main(["download", sys.argv[1], "--output", sys.argv[3]])
+"""
+
+
+@pytest.mark.skipif(not transfer.HAS_FLOCK, reason="flock is of POSIX")
+def test_a_second_download_of_the_file_is_refused(server, fetch, known, tmp_path):
+    """Without a known hash nothing else would find out that bytes of two are mixed."""
+    known(sha256=None)
+    url, second = f"{server.base}/{NAME}", []
+
+    def meanwhile(done, _):
+        if not second and done > CUT:
+            command = [sys.executable, "-c", SECOND, NAME, url, str(tmp_path)]
+            second.append(subprocess.run(command, capture_output=True, text=True, check=False))
+
+    assert fetch(progress=meanwhile).path.read_bytes() == CONTENT
+    assert second[0].returncode == 1
+    assert f"{NAME}.partial is being written by another download: wait" in second[0].stderr
+    assert names(tmp_path) == [NAME]
+    assert len(server.asked) == 1
+
+
+@pytest.mark.skipif(not transfer.HAS_FLOCK, reason="flock is of POSIX")
+def test_a_partial_file_that_was_renamed_before_it_was_locked(fetch, tmp_path, monkeypatch):
+    real = transfer.flock
+
+    def late(file, how):
+        monkeypatch.setattr(transfer, "flock", real)
+        (tmp_path / f"{NAME}.partial").rename(tmp_path / "of the other")
+        real(file, how)
+
+    monkeypatch.setattr(transfer, "flock", late)
+    assert fetch().path.read_bytes() == CONTENT
+    assert (tmp_path / "of the other").read_bytes() == b""
+
+
+@pytest.mark.skipif(not transfer.HAS_FLOCK, reason="flock is of POSIX")
+def test_a_file_system_without_locks_is_said(fetch, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(transfer, "flock", unsupported)
+    notes = []
+    assert fetch(note=notes.append).path.read_bytes() == CONTENT
+    assert len(notes) == 1
+    assert "is not locked" in notes[0]
 
 
 def test_a_hash_may_be_known_by_its_first_digits(fetch, known, server):

@@ -73,7 +73,8 @@ def download_checkpoint(
 
     Raises:
         CheckpointError: If there is no such checkpoint, no place to load it from, the server
-            does not give it, it is not right, or another file has its name.
+            does not give it, it is not right, another file has its name, or another download
+            is writing it.
         OSError: If the file cannot be written.
     """
     known = checkpoint_named(name)
@@ -89,19 +90,20 @@ def download_checkpoint(
     url = "" if shipped else _url(known, os.environ.get(MIRROR) if mirror is None else mirror)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Partial(target.with_name(f"{target.name}.partial"), url)
-    if shipped:
-        shutil.copyfile(DEMO_WEIGHTS, partial.path)
-    else:
-        _receive_patiently(partial, progress or _nothing, note or _nothing, pauses)
-    sha256 = _file_sha256(partial.path)
-    if problem := _problem(known, partial.path, sha256):
+    with partial.held(note or _nothing):
+        if shipped:
+            shutil.copyfile(DEMO_WEIGHTS, partial.path)
+        else:
+            _receive_patiently(partial, progress or _nothing, note or _nothing, pauses)
+        sha256 = _file_sha256(partial.path)
+        if problem := _problem(known, partial.path, sha256):
+            partial.drop()
+            raise CheckpointError(
+                f"what {url or DEMO_WEIGHTS} gave for {known.name} {problem}; it was not kept: "
+                f"try again, or name another server in {MIRROR}"
+            )
+        partial.path.replace(target)
         partial.drop()
-        raise CheckpointError(
-            f"what {url or DEMO_WEIGHTS} gave for {known.name} {problem}; it was not kept: "
-            f"try again, or name another server in {MIRROR}"
-        )
-    partial.path.replace(target)
-    partial.drop()
     return Download(target, known, sha256, was_there=False)
 
 

@@ -9,7 +9,8 @@ import re
 import socket
 import ssl
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from email.message import Message
 from http.client import HTTPMessage
 from pathlib import Path
@@ -18,6 +19,13 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from ifrnet_model.errors import CheckpointError
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows: two downloads of one file at the same time are not kept apart.
+    HAS_FLOCK = False
+else:
+    HAS_FLOCK = True
 
 Progress = Callable[[int, "int | None"], object]
 """Called with the bytes that are there and those in all, None where the server does not say."""
@@ -67,9 +75,45 @@ class Partial:
             self._note.write_text(json.dumps({"url": self.url, "validator": validator}))
 
     def drop(self) -> None:
-        """Removes both files."""
+        """Forgets all bytes; the file itself stays until the end of `held`, which locks it."""
         self._note.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        if self.path.exists():
+            os.truncate(self.path, 0)
+
+    @contextmanager
+    def held(self, note: Callable[[str], object]) -> Iterator[None]:
+        """Keeps other downloads away from the file; at the end removes it if it is empty.
+
+        Args:
+            note: Called with a sentence if the file system does not support locks.
+
+        Raises:
+            CheckpointError: If another download is writing the file.
+            OSError: If the file cannot be created.
+        """
+        with self._locked(note) if HAS_FLOCK else nullcontext():
+            try:
+                yield
+            finally:
+                if self.size == 0:
+                    self.path.unlink(missing_ok=True)
+
+    def _locked(self, note: Callable[[str], object]) -> IO[bytes]:
+        while True:
+            file = self.path.open("ab")
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except BlockingIOError as error:
+                file.close()
+                raise CheckpointError(
+                    f"{self.path} is being written by another download: wait for it"
+                ) from error
+            except OSError as error:
+                note(f"{self.path} is not locked ({error}): do not download it twice at a time")
+            # Another download may have renamed or removed the file between the two calls.
+            if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                return file
+            file.close()
 
 
 def receive(partial: Partial, progress: Progress) -> None:
