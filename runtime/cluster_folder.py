@@ -77,7 +77,8 @@ class SegmentFolder:
         if self._lock is None:
             return
         if self._lock.holds():
-            self._lock.path.unlink()
+            with suppress(OSError):
+                self._lock.path.unlink()
         # NFS keeps a removed file in the folder until it is closed.
         self._lock.release()
         self._lock = None

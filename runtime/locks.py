@@ -141,7 +141,7 @@ def _locked(path: Path, opened: Callable[[], int]) -> Lock | None:
             return None
         except OSError as error:
             notes.append(
-                f"{path.name} is not locked ({error.strerror}): do not write to it from two runs "
+                f"{path} is not locked ({error.strerror}): do not write to it from two runs "
                 "at the same time"
             )
         lock = Lock(path, descriptor, notes)

@@ -260,8 +260,8 @@ def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch, na
         sink.write(next(pictures(1)), Fraction(0))
     partial = "out.partial" + name[3:]
     assert sink.notes == [
-        f"{partial} is not locked ({os.strerror(code)}): do not write to it from two runs at the "
-        "same time"
+        f"{tmp_path / partial} is not locked ({os.strerror(code)}): do not write to it from two "
+        "runs at the same time"
     ]
     assert count(tmp_path / name) == 1
 
