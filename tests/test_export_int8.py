@@ -226,6 +226,24 @@ def test_a_long_clip_gives_no_more_windows_and_reaches_its_end(tmp_path, source)
 
 
 @pytest.mark.usefixtures("_limit")
+def test_frames_with_alpha_calibrate_by_their_colours(tmp_path, source):
+    """swscale loses half of the last row of gbrap16le."""
+    path = tmp_path / "alpha.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "gbrap16le"
+        for number in range(12):
+            frame = av.VideoFrame(96, 64, "gbrap16le")
+            for plane in frame.planes:
+                plane.update(np.full(plane.buffer_size // 2, 30000 + 2000 * number, "<u2"))
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    for window in real_frames(path, source.info).calibration:
+        for frame in window:
+            assert frame.min() == frame.max() > 100
+
+
 def test_it_is_gated_in_the_backend_that_will_run_it(source, clip, tmp_path):
     from export.artefact import write_artefact
 
