@@ -112,7 +112,7 @@ class Demuxer:
                     before = None
                 yield item
                 over = end is not None and moment is not None and moment >= end
-            elif item.stream_index == self._video:
+            elif track_of(item) == self._video:
                 late = moment_of(item)
                 if over and end is not None and late is not None and late > end + _AUDIO_LATE:
                     return
@@ -120,7 +120,7 @@ class Demuxer:
                 if (kept := _cut(item, start, end)) is not None:
                     yield kept
                 elif _is_over(item, end):
-                    done.add(item.stream_index)
+                    done.add(track_of(item))
             if over and len(done) >= self._tracks:
                 return
         if before is not None and start is not None and not over:
@@ -132,7 +132,7 @@ class Demuxer:
         for packet in self._read():
             if packet.has_sidedata("encryption_info"):
                 raise VideoError(f"{self._name} is encrypted: give a file without copy protection")
-            if packet.stream_index != self._video:
+            if track_of(packet) != self._video:
                 if packet.size:
                     yield packet
                 continue
@@ -187,6 +187,16 @@ def _nothing(packet: Packet[Any]) -> list[VideoFrame]:
     """In place of decoding."""
     del packet
     return []
+
+
+def track_of(packet: Packet[Any]) -> int:
+    """Index of the stream that a packet belongs to; 0 for a packet without a stream.
+
+    `Packet.stream_index` is that of the data and therefore 0 in each packet that flushes a
+    decoder; `Packet.stream` is right in these packets too.
+    """
+    stream: Any = packet.stream
+    return 0 if stream is None else int(stream.index)
 
 
 def moment_of(packet: Packet[Any]) -> Fraction | None:

@@ -287,6 +287,7 @@ def join(
             like=read.info,
             rate=rate_of(mode, read.info),
             audio=options.audio,
+            strict=options.strict,
             **_codec(options),
         ) as sink,
     ):

@@ -99,6 +99,7 @@ def open_sink(
     preset: str | None = None,
     lossless: bool = False,
     audio: AudioMode = "copy",
+    strict: bool = False,
 ) -> Iterator[Sink]:
     """Opens an output like `like`; leaving the block ends it, with an error as without.
 
@@ -116,6 +117,8 @@ def open_sink(
         preset: The encoder's own.
         lossless: Bit by bit.
         audio: Copied, made AAC or left out.
+        strict: Whether damaged audio that has to be decoded is an error; by default it is counted
+            and becomes silence.
 
     Raises:
         VideoError: If this cannot be written, before or while it is.
@@ -142,7 +145,7 @@ def open_sink(
             lossless=lossless,
         )
         sink = FileSink(path, like, rate, time_base or output_time_base(rate), encoding)
-        sink.open(audio, origin)
+        sink.open(audio, origin, strict)
     try:
         yield sink
         sink.close()
@@ -216,7 +219,7 @@ class FileSink:
         """FFmpeg's name, and the header that all packets share."""
         return self._encoding.encoder, bytes(self._stream.codec_context.extradata or b"")
 
-    def open(self, audio: AudioMode, origin: Fraction) -> None:
+    def open(self, audio: AudioMode, origin: Fraction, strict: bool = False) -> None:
         """Writes the header, so that what cannot be is known before a frame is made."""
         kind = container_of(self._path)
         with self._errors():
@@ -232,7 +235,9 @@ class FileSink:
                     container_options=_WRITTEN_SOON if kind in ("matroska", "webm") else {},
                 )
                 self._add_video(kind)
-                self._tracks = open_tracks(self._output, self._like, audio, origin, self.notes)
+                self._tracks = open_tracks(
+                    self._output, self._like, audio, origin, self.notes, strict
+                )
                 self._describe(origin)
                 self._output.start_encoding()
         except BaseException:

@@ -11,7 +11,7 @@ import av
 from av.packet import Packet
 
 from runtime.errors import VideoError
-from runtime.media import SourceInfo, Track
+from runtime.media import SourceInfo, Track, reason
 
 AudioMode = Literal["copy", "aac", "none"]
 
@@ -38,9 +38,22 @@ class TrackWriter(Protocol):
 
 
 def open_tracks(
-    output: Any, like: SourceInfo, audio: AudioMode, origin: Fraction, notes: list[str]
+    output: Any,
+    like: SourceInfo,
+    audio: AudioMode,
+    origin: Fraction,
+    notes: list[str],
+    strict: bool = False,
 ) -> dict[int, TrackWriter]:
     """Adds the source's tracks to a container.
+
+    Args:
+        output: The container, open for writing.
+        like: The source.
+        audio: What becomes of audio tracks.
+        origin: The stamp in the source, in seconds, that is the output's 0.
+        notes: Receives what the user should know, some of it when the writers finish.
+        strict: Whether damaged audio that has to be decoded is an error.
 
     Returns:
         A writer for each, by the index of the source's stream.
@@ -52,7 +65,7 @@ def open_tracks(
     for track in like.tracks:
         what = fate(output.format.name, track, audio)
         if what == "made AAC":
-            writers[track.index] = _Aac(output, track, origin, like.end)
+            writers[track.index] = _Aac(output, track, origin, like.end, notes, strict)
         elif what == "copied":
             writers[track.index] = _Copy(output, track, origin, notes)
         else:
@@ -153,11 +166,23 @@ class _Aac:
     what lies before the start, so that sound and picture stay in step.
     """
 
-    def __init__(self, output: Any, track: Track, origin: Fraction, end: Fraction | None) -> None:
+    def __init__(
+        self,
+        output: Any,
+        track: Track,
+        origin: Fraction,
+        end: Fraction | None,
+        notes: list[str],
+        strict: bool,
+    ) -> None:
         self._output = output
         self._track = track
         self._origin = origin
-        source = track.stream.codec_context
+        self._notes = notes
+        self._strict = strict
+        # PyAV makes one decoder for each stream. The demuxer decodes video alone, so that this
+        # one belongs to this writer and to the thread that the writer runs in.
+        source = self._decoder = track.stream.codec_context
         rate = source.sample_rate if source.sample_rate in _AAC_RATES else 48000
         self._layout = _AAC_LAYOUTS.get(source.layout.nb_channels, "stereo")
         self._stream = output.add_stream("aac", rate=rate, layout=self._layout)
@@ -166,12 +191,41 @@ class _Aac:
         _describe(self._stream, track)
         self._last = None if end is None else round((end - origin) * rate)
         self._graph: Any = None
+        self._number = 0
+        self._damaged = 0
 
     def write(self, packet: Packet[Any]) -> None:
-        """Decodes; what cannot be decoded is silence."""
+        """Decodes and encodes; a packet that cannot be decoded is counted and becomes silence.
+
+        Raises:
+            VideoError: If the packet cannot be decoded and damage is an error.
+        """
+        self._convert(packet)
+        self._number += 1
+
+    def finish(self) -> None:
+        """Encodes what decoder and filters hold back.
+
+        Raises:
+            VideoError: If the end cannot be decoded and damage is an error.
+        """
+        flush: Packet[Any] = Packet()
+        flush.time_base = self._track.stream.time_base
+        self._convert(flush)
+        if self._graph is not None:
+            self._graph.push(None)
+            self._encode()
+        self._output.mux(self._stream.encode(None))
+        if self._damaged:
+            self._notes.append(
+                f"silent, as damaged: {self._damaged} packets of {self._track} could not be decoded"
+            )
+
+    def _convert(self, packet: Packet[Any]) -> None:
         try:
-            frames: list[Any] = packet.decode()
-        except av.error.FFmpegError:
+            frames = self._decoder.decode(packet)
+        except av.error.FFmpegError as error:
+            self._damage(error)
             return
         for frame in frames:
             if self._graph is None:
@@ -183,11 +237,14 @@ class _Aac:
             self._graph.push(frame)
             self._encode()
 
-    def finish(self) -> None:
-        if self._graph is not None:
-            self._graph.push(None)
-            self._encode()
-        self._output.mux(self._stream.encode(None))
+    def _damage(self, error: Exception) -> None:
+        self._damaged += 1
+        # Only the first raises: after an error the rest is finished without another one.
+        if self._strict and self._damaged == 1:
+            raise VideoError(
+                f"packet {self._number} of {self._track} is damaged ({reason(error)}): repair it, "
+                "or go without --strict to skip it"
+            ) from error
 
     def _made(self, frame: Any) -> Any:
         graph = av.filter.Graph()

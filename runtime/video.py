@@ -292,6 +292,7 @@ def _open_sink(
         preset=options.preset,
         lossless=options.lossless,
         audio=options.audio,
+        strict=options.strict,
     )
 
 

@@ -34,6 +34,8 @@ def write(
     stamps=None,
     audio=None,
     audio_start=0,
+    audio_first=False,
+    audio_seconds=None,
     subtitles=None,
     tags=(),
     sar=None,
@@ -50,6 +52,7 @@ def write(
     default = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
     with av.open(str(path), "w", format=format, container_options=container_options or {}) as out:
         videos = []
+        sound = _sound_stream(out, audio) if audio and audio_first else None
         for number in range(video_tracks):
             stream = out.add_stream(codec or default, rate=rate, options=options or {})
             stream.width, stream.height, stream.pix_fmt = size[1] + 16 * number, size[0], fmt
@@ -61,11 +64,10 @@ def write(
             if rotation:
                 stream.set_display_rotation(rotation)
             videos.append(stream)
-        sound = None
-        if audio:
-            sound = out.add_stream(audio, rate=48000)
-            if languages:
-                sound.metadata["language"] = languages[0]
+        if audio and not audio_first:
+            sound = _sound_stream(out, audio)
+        if sound is not None and languages:
+            sound.metadata["language"] = languages[0]
         words = None
         if subtitles:
             words = out.add_mux_stream(subtitles)
@@ -91,7 +93,8 @@ def write(
                 out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
         if sound is not None:
-            _sound(out, sound, count, rate, audio_start)
+            seconds = count / rate if audio_seconds is None else audio_seconds
+            _sound(out, sound, seconds, audio_start)
         if words is not None:
             for start, end, text in SUBTITLES:
                 packet = av.Packet(text.encode())
@@ -103,11 +106,20 @@ def write(
     return path
 
 
-def _sound(out, sound, count, rate, start):
+def _sound_stream(out, audio):
+    # FFmpeg's own encoder of Vorbis counts as experimental; wmav2 does not open without a rate.
+    options = {"strict": "experimental"} if audio == "vorbis" else {}
+    sound = out.add_stream(audio, rate=48000, options=options)
+    if audio == "wmav2":
+        sound.bit_rate = 128000
+    return sound
+
+
+def _sound(out, sound, seconds, start):
     resampler = av.AudioResampler(
         format=sound.codec_context.format.name, layout="stereo", rate=48000
     )
-    total, at = round(count / rate * 48000), 0
+    total, at = round(seconds * 48000), 0
     while at < total:
         n = min(1024, total - at)
         wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(at, at + n) / 48000)
