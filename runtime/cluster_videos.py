@@ -277,6 +277,7 @@ class Video:
     def _to_look(self, found: Scan) -> list[Job]:
         self._note(self.folder.claim(keep=self.how.resume))
         self._found = found
+        self._note(found.notes)
         wanted = parts(found, self.how.options)
         self._looks_wanted = len(wanted)
         return [

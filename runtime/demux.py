@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
 from runtime.media import Frame, reason
+from runtime.truncation import Tally
 
 _AUDIO_LATE = Fraction(10)
 """Seconds after the end up to which packets of other tracks are waited for."""
@@ -47,7 +48,14 @@ class Part:
 
 
 class Demuxer:
-    """Turns packets into items; knows nothing of files."""
+    """Turns packets into items; knows nothing of files.
+
+    Attributes:
+        damaged: Packets so far that could not be read or decoded.
+        came: Counts of the packets so far.
+        first: The first frame.
+        probed: Items that `probe` took and `items` gives.
+    """
 
     def __init__(
         self,
@@ -60,6 +68,7 @@ class Demuxer:
         tracks: int = 0,
     ) -> None:
         self.damaged = 0
+        self.came = Tally()
         self.first: VideoFrame | None = None
         self.probed: list[Frame | Packet[Any]] = []
         self._name = name
@@ -84,6 +93,7 @@ class Demuxer:
         """Begins anew after a seek."""
         self.probed.clear()
         self.damaged, self.first = 0, None
+        self.came = Tally()
         self._made = self._within()
 
     def items(self, *, decoded: bool = True) -> Iterator[Frame | Packet[Any]]:
@@ -132,6 +142,7 @@ class Demuxer:
         for packet in self._read():
             if packet.has_sidedata("encryption_info"):
                 raise VideoError(f"{self._name} is encrypted: give a file without copy protection")
+            self.came.add(packet, track_of(packet))
             if track_of(packet) != self._video:
                 if packet.size:
                     yield packet

@@ -55,10 +55,12 @@ class Scan(NamedTuple):
         info: Of the source, without what lives only while the file is open.
         seams: Stamps, in ticks, of the key frames at which parts begin; the first part begins with
             the file.
+        notes: What the user should know.
     """
 
     info: SourceInfo
     seams: list[int]
+    notes: tuple[str, ...] = ()
 
 
 class Look(NamedTuple):
@@ -149,12 +151,14 @@ def scan(path: Path, options: VideoOptions, seconds: Fraction) -> Scan:
         seconds: That a part lasts at least.
 
     Raises:
-        VideoError: If there is no video in it.
+        VideoError: If there is no video in it, or it is damaged or truncated and `options.strict`.
     """
     with open_source(path, video_stream=options.video_stream, strict=options.strict) as read:
         # Streams and chapters belong to the open file, and parts have neither.
         info = replace(read.info, tracks=(), dropped=(), chapters=[])
-    return Scan(info, seams(key_frames(path, options.video_stream), info.time_base, seconds))
+    stamps, truncated = key_frames(path, options.video_stream, strict=options.strict)
+    notes = () if truncated is None else (truncated,)
+    return Scan(info, seams(stamps, info.time_base, seconds), notes)
 
 
 def seams(stamps: Sequence[int], tick: Fraction, seconds: Fraction) -> list[int]:

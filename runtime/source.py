@@ -7,7 +7,7 @@ tracks, in the order of the file.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -21,11 +21,15 @@ from runtime.demux import Demuxer, Part
 from runtime.errors import VideoError
 from runtime.media import Frame, SourceInfo, Track, picture_facts, picture_notes, reason
 from runtime.pictures import PictureDecoder, is_pattern, packets_of, pictures_at
+from runtime.truncation import Tally, truncation
 
 PICTURE_RATE = Fraction(25)
 """Frames a second of a folder of pictures, as with FFmpeg."""
 
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_TIMELESS = ("attachment", "cover picture")
+"""Kinds of tracks that do not last."""
+
 _EARLIER = (Fraction(0), Fraction(5), Fraction(30))
 """Seconds before the start to seek to, one after the other, until a frame at or before the start
 is found; containers without an index (MPEG-TS) may land behind it."""
@@ -70,25 +74,42 @@ def open_source(
         if not path.is_file():
             raise VideoError(f"{path} does not exist: give a video file")
     with _opened(path) as container:
-        yield _container_source(container, _name(path), video_stream, Part(start, end), strict)
+        yield _container_source(container, path, video_stream, Part(start, end), strict)
 
 
-def key_frames(path: Path, video_stream: int | None = None) -> list[int]:
-    """Stamps at which decoding can begin, rising, in ticks of the video track; decodes nothing.
+def key_frames(
+    path: Path, video_stream: int | None = None, *, strict: bool = False
+) -> tuple[list[int], str | None]:
+    """Finds the stamps at which decoding can begin; reads the whole file and decodes nothing.
+
+    Args:
+        path: A video file.
+        video_stream: Index of the video track; by default FFmpeg's best.
+        strict: Whether a file that is damaged or truncated is an error; by default it is read as
+            far as possible.
+
+    Returns:
+        The stamps, rising, in ticks of the video track, and a note where the file is truncated.
 
     Raises:
         VideoError: If there is no video to read, or the track does not exist.
     """
-    stamps = set()
+    stamps, came = set(), Tally()
     with _opened(path) as container:
         stream = _video_stream(container, str(path), video_stream)
+        tracks, dropped = _tracks(container, stream)
         try:
-            for packet in container.demux(stream):
-                if packet.is_keyframe and packet.pts is not None:
+            for packet in container.demux([stream, *(track.stream for track in tracks)]):
+                came.add(packet, packet.stream.index)
+                if packet.stream is stream and packet.is_keyframe and packet.pts is not None:
                     stamps.add(packet.pts)
         except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(f"{path} cannot be read to its end ({reason(error)})") from error
-    return sorted(stamps)
+            if strict:
+                raise VideoError(f"{path} cannot be read to its end ({reason(error)})") from error
+        missing = _truncation(path, container, stream, tracks, dropped, came)
+    if missing and strict:
+        raise _truncated(str(path), missing)
+    return sorted(stamps), missing
 
 
 class Source:
@@ -102,10 +123,28 @@ class Source:
         notes: What the user should know; complete at the end of the iteration.
     """
 
-    def __init__(self, info: SourceInfo, notes: list[str], demuxer: Demuxer) -> None:
+    def __init__(
+        self,
+        info: SourceInfo,
+        notes: list[str],
+        demuxer: Demuxer,
+        missing: Callable[[], str | None] = lambda: None,
+        strict: bool = False,
+    ) -> None:
+        """Takes over an opened source.
+
+        Args:
+            info: What is known before.
+            notes: Of what was opened.
+            demuxer: Gives the items.
+            missing: Called at the end; says what is missing of a truncated file.
+            strict: Whether a truncated file is an error.
+        """
         self.info = info
         self.notes = notes
         self._demuxer = demuxer
+        self._missing = missing
+        self._strict = strict
 
     @property
     def damaged(self) -> int:
@@ -122,6 +161,29 @@ class Source:
         yield from self._demuxer.items()
         if self.damaged:
             self.notes.append(f"skipped as damaged: {self.damaged} packets")
+        if missing := self._missing():
+            if self._strict:
+                raise _truncated(self.info.name, missing)
+            self.notes.append(missing)
+
+
+def _truncated(name: str, missing: str) -> VideoError:
+    return VideoError(f"{name}: {missing}; get the whole file, or go without --strict")
+
+
+def _truncation(
+    path: Any,
+    container: Any,
+    stream: Any,
+    tracks: list[Track],
+    dropped: list[Track],
+    came: Tally,
+) -> str | None:
+    """See `runtime.truncation.truncation`; a pipe declares nothing."""
+    if not isinstance(path, Path):
+        return None
+    complete = all(track.kind in _TIMELESS for track in dropped)
+    return truncation(path, container, stream, [t.stream for t in tracks], came, complete)
 
 
 def _name(path: Any) -> str:
@@ -171,8 +233,9 @@ def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sou
 
 
 def _container_source(
-    container: Any, name: str, number: int | None, part: Part, strict: bool
+    container: Any, path: Any, number: int | None, part: Part, strict: bool
 ) -> Source:
+    name = _name(path)
     stream = _video_stream(container, name, number)
     # Frame threads lose up to one good frame a thread where damage lies near the end.
     stream.thread_type = "SLICE"
@@ -211,7 +274,12 @@ def _container_source(
         dropped=tuple(dropped),
     )
     notes = [f"not carried over: {', '.join(map(str, dropped))}"] if dropped else []
-    return Source(info, [*notes, *picture_notes(demuxer.first)], demuxer)
+
+    def missing() -> str | None:
+        return _truncation(path, container, stream, tracks, dropped, demuxer.came)
+
+    notes += picture_notes(demuxer.first)
+    return Source(info, notes, demuxer, missing if part.whole else lambda: None, strict)
 
 
 def _refuse_late(name: str, part: Part, duration: Fraction | None) -> None:

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -271,6 +273,22 @@ def test_a_video_that_cannot_be_cut_is_rendered_in_one_piece(cluster, model, tmp
     assert video.notes[0] == "rendered in one piece, as it has damage"
     assert (video.error, video.segments) == (None, 1)
     assert shown_in(out) == shown_in(one)
+
+
+def test_a_truncated_video_is_named_and_refused_when_strict(cluster, model, tmp_path):
+    source, out = write(tmp_path / "in.mkv", 60, size=(50, 70), options=KEYS), tmp_path / "out.mkv"
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    (video,) = many([(source, out)], model).videos
+    assert video.error is None
+    assert 10 < video.frames_in < 60
+    (note,) = video.notes
+    assert re.fullmatch(r"the file declares 2\.400 s of video, .* came .*: it is truncated", note)
+    strict = replace(WHOLE, strict=True)
+    (video,) = interpolate_many(
+        [(source, tmp_path / "no.mkv")], model, options=strict, share=ONE, segment_seconds=SECONDS
+    ).videos
+    assert video.error == f"{source}: {note}; get the whole file, or go without --strict"
+    assert not (tmp_path / "no.mkv").exists()
 
 
 def test_a_model_that_is_not_there_is_said_once(cluster, model, clip, tmp_path):

@@ -223,6 +223,21 @@ def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path, mean):
     assert not (tmp_path / "no.mp4").exists()
 
 
+def test_a_truncated_input_is_named_and_refused_when_strict(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mkv", 40, rate=Fraction(25))
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    assert 2 < report.frames_in < 40
+    (note,) = report.notes
+    came = f"{report.frames_in / 25:.3f} s came ({report.frames_in} frames)"
+    assert note == f"the file declares 1.600 s of video, {came}: it is truncated"
+    with pytest.raises(VideoError, match=r"in\.mkv: the file declares .* get the whole file"):
+        interpolate_video(
+            source, tmp_path / "no.mp4", model=mean, options=VideoOptions(strict=True)
+        )
+    assert not (tmp_path / "no.mp4").exists()
+
+
 def packets(path, kind):
     with av.open(str(path)) as clip:
         (stream,) = getattr(clip.streams, kind)

@@ -1,0 +1,217 @@
+"""Whether a file ends before what it declares: a download that broke off, a copy that was cut.
+
+A duration alone proves nothing: the last frame may be shown for seconds, which no packet says.
+What proves that bytes are missing are the lengths in bytes of which MP4, MOV, Matroska, WebM, AVI,
+FLV and ASF consist; durations then tell how much was lost. MPEG-TS, raw streams, GIF and Y4M
+declare neither: their duration is what FFmpeg estimates from the bytes that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+from av.packet import Packet
+
+_ROUNDING = Fraction(5, 1000)
+"""Seconds by which the end of the last frame may differ from the declared one: containers round
+stamps and durations to milliseconds, each for itself."""
+
+_CODEC_DELAY = Fraction(1, 10)
+"""Seconds by which the end of all tracks may differ: muxers count the samples that an audio codec
+needs to start (up to 93 ms in HE-AAC), demuxers take them off the stamps."""
+
+_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+_FLV_TAGS = (8, 9, 18)
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_HEAD = 1 << 16
+"""Bytes in which the File Properties Object is looked for."""
+
+
+class Tally:
+    """Counts the packets of each stream, and remembers where the last one ends."""
+
+    def __init__(self) -> None:
+        self.packets: dict[int, int] = {}
+        self.ends: dict[int, Fraction] = {}
+
+    def add(self, packet: Packet[Any], index: int) -> None:
+        """Counts a packet of the stream with that index, unless it only flushes a decoder."""
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is None and not packet.size:
+            return
+        self.packets[index] = self.packets.get(index, 0) + 1
+        if stamp is not None:
+            end = (stamp + (packet.duration or 0)) * Fraction(packet.time_base)
+            self.ends[index] = max(end, self.ends.get(index, end))
+
+
+def truncation(
+    path: Path, container: Any, video: Any, tracks: Iterable[Any], came: Tally, complete: bool
+) -> str | None:
+    """What is missing of a file that was read to its end.
+
+    Args:
+        path: The file.
+        container: The file, opened by PyAV.
+        video: The stream whose frames were read.
+        tracks: The other streams that were read.
+        came: Counts of all these streams.
+        complete: Whether these are all streams of the file that last for a time.
+
+    Returns:
+        One sentence with what was declared and what came; None where nothing is known to be
+        missing.
+    """
+    format_name = container.format.name
+    if "mp4" in format_name and (missing := _missing_packets(path, video, tracks, came)):
+        return missing
+    if not _is_cut(path, format_name):
+        return None
+    frames = came.packets.get(video.index, 0)
+    declared, end = _declared_end(format_name, video), came.ends.get(video.index, Fraction(0))
+    if declared is not None and end < declared - _ROUNDING:
+        return _sentence(f"{float(declared):.3f} s of video", end, frames)
+    if complete and container.duration:
+        over = Fraction(container.duration, av.time_base)
+        end = max(came.ends.values(), default=Fraction(0))
+        return _sentence(f"{float(over):.3f} s", end, frames) if end < over - _CODEC_DELAY else None
+    return None if declared is not None else "the file ends inside of its data: it is truncated"
+
+
+def _sentence(declared: str, end: Fraction, frames: int) -> str:
+    return (
+        f"the file declares {declared}, {float(end):.3f} s came ({frames} frames): it is truncated"
+    )
+
+
+def _missing_packets(path: Path, video: Any, tracks: Iterable[Any], came: Tally) -> str | None:
+    """Compares with the index of MP4 and MOV.
+
+    The index has what edit lists leave of the samples, and in fragmented files the fragments that
+    were read. Fewer packets than entries alone are no proof, as FFmpeg's parsers join some.
+    """
+    size = path.stat().st_size
+    for stream in (video, *tracks):
+        index, packets = stream.index_entries, came.packets.get(stream.index, 0)
+        if packets >= len(index) or all(entry.pos + entry.size <= size for entry in index):
+            continue
+        if stream is not video:
+            what = f"{len(index)} packets of {stream.type} track {stream.index}"
+            return f"the file declares {what}, {packets} came: it is truncated"
+        tick = Fraction(video.time_base)
+        over, end = (video.duration or 0) * tick, came.ends.get(video.index, Fraction(0))
+        return (
+            f"the file declares {len(index)} frames ({float(over):.3f} s), {packets} came "
+            f"({float(end):.3f} s): it is truncated"
+        )
+    return None
+
+
+def _declared_end(format_name: str, video: Any) -> Fraction | None:
+    """Seconds at which the last frame ends, as the file says."""
+    tick = Fraction(video.time_base)
+    if format_name == "avi":
+        # FFmpeg shortens the duration of an AVI file that is too small, but not this number.
+        return video.frames * tick if video.frames else None
+    if "mp4" in format_name:
+        return ((video.start_time or 0) + video.duration) * tick if video.duration else None
+    tags = {name.upper(): value for name, value in video.metadata.items()}
+    try:
+        hours, minutes, seconds = tags["DURATION"].split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    except (KeyError, ValueError):
+        return None
+
+
+def _is_cut(path: Path, format_name: str) -> bool:
+    """Whether bytes that the file declares are missing; False where it declares none."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        if format_name == "flv":
+            return not _ends_with_a_tag(file, size)
+        for name, declared in _DECLARED_SIZES.items():
+            if name in format_name:
+                return declared(file) > size
+    return False
+
+
+def _size_of_mp4(file: BinaryIO) -> int:
+    """Bytes up to the end of the last box; a box that extends to the end of the file counts 8."""
+    over = 0
+    while len(head := file.read(8)) == 8:
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:
+            size = int.from_bytes(file.read(8), "big")
+        if size < 8:
+            break
+        over = file.seek(over + size)
+    return over
+
+
+def _size_of_asf(file: BinaryIO) -> int:
+    """The size in the File Properties Object; 0 where it is that of a broadcast."""
+    head = file.read(_ASF_HEAD)
+    at = head.find(_ASF_PROPERTIES)
+    if at < 0 or len(head) < at + 92 or head[at + 88] & 1:
+        return 0
+    return int.from_bytes(head[at + 40 : at + 48], "little")
+
+
+def _size_of_matroska(file: BinaryIO) -> int:
+    """Bytes up to the end of the first segment; 0 where the segment does not say."""
+    while True:
+        name, size = _vint(file, keep_marker=True), _vint(file)
+        if name is None or size is None or name not in (_EBML, _SEGMENT):
+            return 0
+        if name == _SEGMENT:
+            return file.tell() + size
+        file.seek(size, 1)
+
+
+def _vint(file: BinaryIO, keep_marker: bool = False) -> int | None:
+    """A number of variable length (RFC 8794, section 4); None where it is unknown or missing."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    length = 9 - first[0].bit_length()
+    number = int.from_bytes(first + file.read(length - 1), "big")
+    if keep_marker:
+        return number
+    number -= 1 << 7 * length
+    return None if number == (1 << 7 * length) - 1 else number
+
+
+def _size_of_avi(file: BinaryIO) -> int:
+    """Bytes up to the end of the last RIFF chunk; 0 where it was never written."""
+    over = 0
+    while (head := file.read(8))[:4] == b"RIFF" and len(head) == 8:
+        size = int.from_bytes(head[4:], "little")
+        if size in (0, 0xFFFFFFFF):
+            return 0
+        over = file.seek(size, 1)
+    return over
+
+
+def _ends_with_a_tag(file: BinaryIO, size: int) -> bool:
+    """Whether the last 4 bytes of an FLV file are the length of a tag that is there."""
+    file.seek(max(0, size - 4))
+    length = int.from_bytes(file.read(4), "big")
+    if not 11 <= length <= size - 4:
+        return False
+    file.seek(size - 4 - length)
+    head = file.read(4)
+    return head[0] & 0x1F in _FLV_TAGS and int.from_bytes(head[1:], "big") == length - 11
+
+
+_DECLARED_SIZES: dict[str, Callable[[BinaryIO], int]] = {
+    "mp4": _size_of_mp4,
+    "matroska": _size_of_matroska,
+    "avi": _size_of_avi,
+    "asf": _size_of_asf,
+}
+"""By a part of FFmpeg's name of the format."""
