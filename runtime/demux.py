@@ -66,6 +66,7 @@ class Demuxer:
         part: Part,
         strict: bool,
         tracks: int = 0,
+        describe: Callable[[int], str] = "packet {} of the video".format,
     ) -> None:
         self.damaged = 0
         self.came = Tally()
@@ -78,6 +79,7 @@ class Demuxer:
         self._part = part
         self._strict = strict
         self._tracks = tracks
+        self._describe = describe
         self._made = self._within()
 
     def probe(self) -> int:
@@ -149,8 +151,8 @@ class Demuxer:
                 continue
             try:
                 frames = self._decode(packet)
-            except av.error.FFmpegError as error:
-                self._damage(f"packet {number} of the video", error)
+            except (av.error.FFmpegError, OSError) as error:
+                self._damage(self._describe(number), error)
                 frames = []
             number += 1
             for frame in frames:

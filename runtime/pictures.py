@@ -8,12 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 from av.codec import CodecContext
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
+from runtime.media import reason
 
 DECODERS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
 _NUMBER = re.compile(r"%(?:0(\d+))?d")
@@ -33,12 +35,17 @@ def pictures_at(path: Path) -> tuple[list[Path], list[str]]:
         The files, and notes on numbers that are missing among them.
 
     Raises:
-        VideoError: If there are fewer than two.
+        VideoError: If there are fewer than two, or the folder cannot be read.
     """
     folder, wanted = (path.parent, _matcher(path.name)) if is_pattern(path) else (path, None)
     if not folder.is_dir():
         raise VideoError(f"{folder} does not exist: give a folder of pictures")
-    names = [file for file in folder.iterdir() if file.suffix.lower() in DECODERS]
+    try:
+        names = [file for file in folder.iterdir() if file.suffix.lower() in DECODERS]
+    except OSError as error:
+        raise VideoError(
+            f"{folder} cannot be read ({reason(error)}): check its permissions"
+        ) from error
     found = sorted(
         (file for file in names if wanted is None or wanted.fullmatch(file.name)), key=_natural
     )
@@ -49,36 +56,72 @@ def pictures_at(path: Path) -> tuple[list[Path], list[str]]:
     return found, [] if wanted is None else _gaps(found, wanted)
 
 
-def packets_of(files: list[Path], rate: Fraction) -> Iterator[Packet[Any]]:
-    """One packet for each picture, `rate` a second."""
-    for number, file in enumerate(files):
-        packet = Packet(file.read_bytes())
-        packet.pts = packet.dts = number
-        packet.time_base = 1 / rate
-        packet.is_keyframe = True
-        yield packet
+class PictureReader:
+    """Reads and decodes pictures one by one; PNG and JPEG are told apart by their first bytes.
 
+    A picture that cannot be read or decoded costs that picture alone. The others keep their times,
+    so that the gap is interpolated over like that of a frame that was dropped.
 
-class PictureDecoder:
-    """Decodes PNG and JPEG, told apart by their first bytes."""
+    Attributes:
+        failed: Names of the pictures so far that could not be read or decoded.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, files: list[Path], rate: Fraction) -> None:
+        """Prepares; opens no file.
+
+        Args:
+            files: The pictures, in their order.
+            rate: Pictures a second.
+        """
+        self.failed: list[str] = []
+        self._files = files
+        self._tick = 1 / rate
         self._contexts: dict[str, VideoCodecContext] = {}
 
+    def packets(self) -> Iterator[Packet[Any]]:
+        """One packet without data for each picture, with its number as the stamp."""
+        for number in range(len(self._files)):
+            packet: Packet[Any] = Packet()
+            packet.pts = packet.dts = number
+            packet.time_base = self._tick
+            yield packet
+
+    def describe(self, number: int) -> str:
+        """The name of a picture, for messages."""
+        return self._files[number].name
+
     def decode(self, packet: Packet[Any]) -> list[VideoFrame]:
-        """The one frame of a packet; none for the empty packet that ends a stream."""
-        if not packet.size:
-            return []
-        name = "png" if bytes(packet)[:4] == b"\x89PNG" else "mjpeg"
+        """Reads and decodes the picture of a packet.
+
+        Raises:
+            OSError: If the file cannot be read, or has no picture.
+            av.error.FFmpegError: If the picture is damaged.
+        """
+        assert packet.pts is not None
+        file = self._files[packet.pts]
+        try:
+            frames = self._decoded(file.read_bytes())
+        except (av.error.FFmpegError, OSError):
+            self.failed.append(file.name)
+            raise
+        for frame in frames:
+            frame.pts, frame.time_base = packet.pts, self._tick
+        return frames
+
+    def _decoded(self, content: bytes) -> list[VideoFrame]:
+        name = "png" if content[:4] == b"\x89PNG" else "mjpeg"
         if name not in self._contexts:
             context = CodecContext.create(name, "r")
             assert isinstance(context, VideoCodecContext)
             # With frame threads a picture would come out several packets late.
             context.thread_type = "SLICE"
             self._contexts[name] = context
-        frames = self._contexts[name].decode(packet)
-        for frame in frames:
-            frame.pts, frame.time_base = packet.pts, packet.time_base
+        packet: Packet[Any] = Packet(content)
+        packet.is_keyframe = True  # otherwise the PNG decoder adds the picture before to it
+        # An empty packet would end the decoder for good.
+        frames = self._contexts[name].decode(packet) if content else []
+        if not frames:
+            raise OSError("there is no picture in it")
         return frames
 
 

@@ -7,7 +7,7 @@ tracks, in the order of the file.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -20,13 +20,16 @@ from av.stream import Disposition
 from runtime.demux import Demuxer, Part
 from runtime.errors import VideoError
 from runtime.media import Frame, SourceInfo, Track, picture_facts, picture_notes, reason
-from runtime.pictures import PictureDecoder, is_pattern, packets_of, pictures_at
+from runtime.pictures import PictureReader, is_pattern, pictures_at
 from runtime.truncation import Tally, truncation
 
 PICTURE_RATE = Fraction(25)
 """Frames a second of a folder of pictures, as with FFmpeg."""
 
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_NAMED = 5
+"""Names in a note, at most."""
+
 _TIMELESS = ("attachment", "cover picture")
 """Kinds of tracks that do not last."""
 
@@ -49,7 +52,8 @@ def open_source(
 
     Args:
         path: A file that FFmpeg reads, a folder of PNG or JPEG files, a pattern as %06d.png, "-"
-            for Y4M on stdin, or a binary file object with Y4M.
+            for Y4M on stdin, or a binary file object with Y4M. A picture that cannot be read or
+            decoded is skipped and named in the notes; the others keep their times.
         video_stream: Index of the video track to take; by default FFmpeg's best.
         strict: Whether damage is an error; by default what is damaged is skipped and counted.
         start: Seconds after the beginning. Of the frames before it only the last is given.
@@ -130,6 +134,7 @@ class Source:
         demuxer: Demuxer,
         missing: Callable[[], str | None] = lambda: None,
         strict: bool = False,
+        failed: Sequence[str] = (),
     ) -> None:
         """Takes over an opened source.
 
@@ -139,12 +144,14 @@ class Source:
             demuxer: Gives the items.
             missing: Called at the end; says what is missing of a truncated file.
             strict: Whether a truncated file is an error.
+            failed: Names of pictures that could not be read or decoded; complete at the end.
         """
         self.info = info
         self.notes = notes
         self._demuxer = demuxer
         self._missing = missing
         self._strict = strict
+        self._failed = failed
 
     @property
     def damaged(self) -> int:
@@ -159,12 +166,19 @@ class Source:
 
     def __iter__(self) -> Iterator[Frame | Packet[Any]]:
         yield from self._demuxer.items()
+        if self._failed:
+            self.notes.append(f"pictures that cannot be read or decoded: {_listed(self._failed)}")
         if self.damaged:
             self.notes.append(f"skipped as damaged: {self.damaged} packets")
         if missing := self._missing():
             if self._strict:
                 raise _truncated(self.info.name, missing)
             self.notes.append(missing)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _truncated(name: str, missing: str) -> VideoError:
@@ -206,11 +220,11 @@ def _opened(path: Any) -> Any:
 
 def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Source:
     files, notes = pictures_at(path)
-    decoder = PictureDecoder()
-    # A failed read goes on with the next picture: one iterator for all tries.
-    packets = packets_of(files, rate)
+    reader = PictureReader(files, rate)
     _refuse_late(str(path), part, len(files) / rate)
-    demuxer = Demuxer(str(path), lambda: packets, decoder.decode, 0, part, strict)
+    demuxer = Demuxer(
+        str(path), reader.packets, reader.decode, 0, part, strict, describe=reader.describe
+    )
     _probe(demuxer, str(path), part)
     assert demuxer.first is not None
     info = SourceInfo(
@@ -229,7 +243,7 @@ def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sou
         tracks=(),
         dropped=(),
     )
-    return Source(info, notes, demuxer)
+    return Source(info, notes, demuxer, failed=reader.failed)
 
 
 def _container_source(

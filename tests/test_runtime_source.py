@@ -153,7 +153,7 @@ def test_a_folder_of_pictures(tmp_path):
     _, notes, frames, _ = read(folder)
     assert len(frames) == 9
     assert notes[-1] == "skipped as damaged: 1 packets"
-    with pytest.raises(VideoError, match=r"packet 2 of the video in .* is damaged"):
+    with pytest.raises(VideoError, match=r"f3\.png in .* is damaged"):
         read(folder, strict=True)
     assert len(read(folder, start=Fraction(2, 25), end=Fraction(6, 25))[2]) == 5
 
