@@ -453,7 +453,7 @@ def _shifted(
 
 def _is_playable(path: Path) -> bool:
     try:
-        with av.open(f"file:{path}") as clip:
+        with av.open(f"file:{path}", metadata_errors="replace") as clip:
             return next(clip.decode(video=0), None) is not None
     except (av.error.FFmpegError, OSError, IndexError):
         return False

@@ -208,7 +208,8 @@ def _opened(path: Any) -> Any:
     try:
         if isinstance(path, Path):
             # "file:" keeps a name with a colon from being taken for a protocol.
-            return av.open(f"file:{path}")
+            # Old files have tags in other encodings than UTF-8.
+            return av.open(f"file:{path}", metadata_errors="replace")
         stream = sys.stdin.buffer if path == "-" else path
         return av.open(stream, format="yuv4mpegpipe")
     except (av.error.FFmpegError, OSError) as error:

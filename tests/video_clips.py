@@ -42,6 +42,7 @@ def write(
     rotation=0,
     metadata=(),
     languages=(),
+    titles=(),
     chapters=(),
     video_tracks=1,
     cover=False,
@@ -63,11 +64,15 @@ def write(
                 stream.codec_context.sample_aspect_ratio = sar
             if rotation:
                 stream.set_display_rotation(rotation)
+            if titles:
+                stream.metadata["title"] = titles[0]
             videos.append(stream)
         if audio and not audio_first:
             sound = _sound_stream(out, audio)
         if sound is not None and languages:
             sound.metadata["language"] = languages[0]
+        if sound is not None and titles:
+            sound.metadata["title"] = titles[1]
         words = None
         if subtitles:
             words = out.add_mux_stream(subtitles)

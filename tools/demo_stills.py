@@ -29,7 +29,7 @@ STEP = 16
 
 def decoded(clip: Path) -> list[NDArray[np.uint8]]:
     """All frames, (H, W, 3)."""
-    with av.open(str(clip)) as container:
+    with av.open(str(clip), metadata_errors="replace") as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
