@@ -80,6 +80,7 @@ class Demuxer:
         self._strict = strict
         self._tracks = tracks
         self._describe = describe
+        self._landing = False
         self._made = self._within()
 
     def probe(self) -> int:
@@ -92,9 +93,14 @@ class Demuxer:
         return frames
 
     def again(self) -> None:
-        """Begins anew after a seek."""
+        """Begins anew after a seek.
+
+        Until the first frame nothing counts as damage: a seek may land between two key frames,
+        where packets cannot be decoded without those before them.
+        """
         self.probed.clear()
         self.damaged, self.first = 0, None
+        self._landing = True
         self.came = Tally()
         self._made = self._within()
 
@@ -109,6 +115,7 @@ class Demuxer:
         """Leaves out what lies outside the part."""
         start, end = self._part.start, self._part.end
         before: Frame | None = None
+        begun = start is None
         over = False
         done: set[int] = set()
         for item in self._all():
@@ -116,9 +123,11 @@ class Demuxer:
                 moment = None if item.pts is None else item.pts * item.time_base
                 if over:
                     continue
-                if start is not None and moment is not None and moment < start:
+                # Stamps may go back (H.264 in AVI): what follows the first frame belongs to it.
+                if not begun and moment is not None and start is not None and moment < start:
                     before = item
                     continue
+                begun = True
                 if before is not None:
                     yield before
                     before = None
@@ -135,7 +144,7 @@ class Demuxer:
                     done.add(track_of(item))
             if over and len(done) >= self._tracks:
                 return
-        if before is not None and start is not None and not over:
+        if before is not None and not over:
             yield before
 
     def _all(self) -> Iterator[Frame | Packet[Any]]:
@@ -179,6 +188,8 @@ class Demuxer:
             yield packet
 
     def _damage(self, what: str, error: Exception) -> None:
+        if self._landing:
+            return
         self.damaged += 1
         if self._strict:
             raise VideoError(
@@ -188,6 +199,7 @@ class Demuxer:
 
     def _checked(self, frame: VideoFrame) -> Frame:
         first = self.first = frame if self.first is None else self.first
+        self._landing = False
         if (frame.width, frame.height) != (first.width, first.height):
             raise VideoError(
                 f"the frame size changes from {first.width}x{first.height} to "

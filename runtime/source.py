@@ -21,6 +21,7 @@ from runtime.demux import Demuxer, Part
 from runtime.errors import VideoError
 from runtime.media import Frame, SourceInfo, Track, picture_facts, picture_notes, reason
 from runtime.pictures import PictureReader, is_pattern, pictures_at
+from runtime.seeking import refuse_late, refuse_without_stamps, seek_to_start
 from runtime.truncation import Tally, truncation
 
 PICTURE_RATE = Fraction(25)
@@ -32,10 +33,6 @@ _NAMED = 5
 
 _TIMELESS = ("attachment", "cover picture")
 """Kinds of tracks that do not last."""
-
-_EARLIER = (Fraction(0), Fraction(5), Fraction(30))
-"""Seconds before the start to seek to, one after the other, until a frame at or before the start
-is found; containers without an index (MPEG-TS) may land behind it."""
 
 
 @contextmanager
@@ -77,8 +74,14 @@ def open_source(
             return
         if not path.is_file():
             raise VideoError(f"{path} does not exist: give a video file")
-    with _opened(path) as container:
-        yield _container_source(container, path, video_stream, Part(start, end), strict)
+    for seek in (True, False):
+        with _opened(path) as container:
+            source = _container_source(
+                container, path, video_stream, Part(start, end), strict, seek=seek
+            )
+            if source is not None:
+                yield source
+                return
 
 
 def key_frames(
@@ -93,7 +96,8 @@ def key_frames(
             far as possible.
 
     Returns:
-        The stamps, rising, in ticks of the video track, and a note where the file is truncated.
+        The stamps, rising, in ticks of the video track, and a note where the file is truncated. No
+        stamps of MPEG-PS, in which decoding always begins with the file.
 
     Raises:
         VideoError: If there is no video to read, or the track does not exist.
@@ -110,6 +114,8 @@ def key_frames(
         except (av.error.FFmpegError, OSError) as error:
             if strict:
                 raise VideoError(f"{path} cannot be read to its end ({reason(error)})") from error
+        if container.format.name == "mpeg":
+            stamps.clear()
         missing = _truncation(path, container, stream, tracks, dropped, came)
     if missing and strict:
         raise _truncated(str(path), missing)
@@ -211,7 +217,7 @@ def _opened(path: Any) -> Any:
             # Old files have tags in other encodings than UTF-8.
             return av.open(f"file:{path}", metadata_errors="replace")
         stream = sys.stdin.buffer if path == "-" else path
-        return av.open(stream, format="yuv4mpegpipe")
+        return av.open(stream, format="yuv4mpegpipe", metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{_name(path)} cannot be read as a video ({reason(error)}): "
@@ -222,7 +228,7 @@ def _opened(path: Any) -> Any:
 def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Source:
     files, notes = pictures_at(path)
     reader = PictureReader(files, rate)
-    _refuse_late(str(path), part, len(files) / rate)
+    refuse_late(str(path), part, len(files) / rate)
     demuxer = Demuxer(
         str(path), reader.packets, reader.decode, 0, part, strict, describe=reader.describe
     )
@@ -248,8 +254,9 @@ def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sou
 
 
 def _container_source(
-    container: Any, path: Any, number: int | None, part: Part, strict: bool
-) -> Source:
+    container: Any, path: Any, number: int | None, part: Part, strict: bool, *, seek: bool
+) -> Source | None:
+    """The source of an opened file; None where it must be opened anew and read without `seek`."""
     name = _name(path)
     stream = _video_stream(container, name, number)
     # Frame threads lose up to one good frame a thread where damage lies near the end.
@@ -258,7 +265,8 @@ def _container_source(
     beginning = _beginning([stream, *(track.stream for track in tracks)])
     part.starts_at(beginning)
     duration = _duration(container, stream)
-    _refuse_late(name, part, duration)
+    # That of MPEG-PS is an estimate, which may be too short by a second.
+    refuse_late(name, part, None if container.format.name == "mpeg" else duration)
     streams = [stream, *(track.stream for track in tracks)]
     demuxer = Demuxer(
         name,
@@ -269,8 +277,10 @@ def _container_source(
         strict,
         sum(track.kind == "audio" for track in tracks),
     )
-    _seek(container, stream, demuxer, part)
+    if seek and not seek_to_start(container, stream, demuxer, part):
+        return None
     _probe(demuxer, name, part)
+    refuse_without_stamps(demuxer, name, part)
     assert demuxer.first is not None
     info = SourceInfo(
         name=name,
@@ -297,14 +307,6 @@ def _container_source(
     return Source(info, notes, demuxer, missing if part.whole else lambda: None, strict)
 
 
-def _refuse_late(name: str, part: Part, duration: Fraction | None) -> None:
-    if part.start is not None and duration is not None and part.start >= part.zero + duration:
-        raise VideoError(
-            f"{name} lasts {float(duration):.3f} s: start at less than that, not at "
-            f"{float(part.start - part.zero):.3f} s"
-        )
-
-
 def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
     frames = demuxer.probe()
     if frames == 0 and part.whole:
@@ -316,24 +318,6 @@ def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
         )
     if frames == 1 and part.whole:
         raise VideoError(f"{name} is a still image (one frame): give a video of two frames or more")
-
-
-def _seek(container: Any, stream: Any, demuxer: Demuxer, part: Part) -> None:
-    """Goes to a key frame at or before the start, where the source can be sought in."""
-    start = part.start
-    if start is None or container.format.name == "yuv4mpegpipe":
-        return
-    for earlier in (*_EARLIER, start - part.zero):
-        target = max(part.zero, start - earlier)
-        try:
-            container.seek(int(target / stream.time_base), stream=stream)
-        except av.error.FFmpegError:
-            continue
-        demuxer.again()
-        demuxer.probe()
-        first = next((item for item in demuxer.probed if isinstance(item, Frame)), None)
-        if first is not None and (first.pts is None or first.pts * first.time_base <= start):
-            return
 
 
 def _video_stream(container: Any, name: str, number: int | None) -> Any:
