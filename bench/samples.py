@@ -169,10 +169,12 @@ def video_windows(path: Path, factor: int) -> int | None:
     """
     import av
 
+    from runtime.tags import open_for_reading
+
     if path.suffix.lower() in IMAGES:
         raise MeasurementError(f"{path} is a single picture: give a video or a folder")
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_for_reading(str(path)) as container:
             if not container.streams.video:
                 raise MeasurementError(f"{path} has no video track: give a video or a folder")
             frames = container.streams.video[0].frames
@@ -191,10 +193,12 @@ def samples_of_video(path: Path, protocol: Protocol) -> Iterator[Sample]:
     """
     import av
 
+    from runtime.tags import open_for_reading
+
     window: list[NDArray[Any]] = []
     decoded = 0
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_for_reading(str(path)) as container:
             for frame in container.decode(video=0):
                 window.append(frame.to_ndarray(format="rgb24"))
                 decoded += 1

@@ -38,6 +38,7 @@ from runtime.errors import InterpolationError, VideoError
 from runtime.locks import Lock
 from runtime.media import SourceInfo, reason
 from runtime.picture_sinks import FolderSink, Y4MSink
+from runtime.tags import open_for_reading
 from runtime.timeline import output_time_base
 from runtime.tracks import AudioMode, TrackWriter, kept_metadata, open_tracks
 
@@ -453,7 +454,7 @@ def _shifted(
 
 def _is_playable(path: Path) -> bool:
     try:
-        with av.open(f"file:{path}", metadata_errors="replace") as clip:
+        with open_for_reading(f"file:{path}") as clip:
             return next(clip.decode(video=0), None) is not None
     except (av.error.FFmpegError, OSError, IndexError):
         return False

@@ -22,6 +22,7 @@ from runtime.errors import VideoError
 from runtime.media import Frame, SourceInfo, Track, picture_facts, picture_notes, reason
 from runtime.pictures import PictureReader, is_pattern, pictures_at
 from runtime.seeking import refuse_late, refuse_without_stamps, seek_to_start
+from runtime.tags import open_for_reading, readable
 from runtime.truncation import Tally, truncation
 
 PICTURE_RATE = Fraction(25)
@@ -214,10 +215,9 @@ def _opened(path: Any) -> Any:
     try:
         if isinstance(path, Path):
             # "file:" keeps a name with a colon from being taken for a protocol.
-            # Old files have tags in other encodings than UTF-8.
-            return av.open(f"file:{path}", metadata_errors="replace")
+            return open_for_reading(f"file:{path}")
         stream = sys.stdin.buffer if path == "-" else path
-        return av.open(stream, format="yuv4mpegpipe", metadata_errors="replace")
+        return open_for_reading(stream, format="yuv4mpegpipe")
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{_name(path)} cannot be read as a video ({reason(error)}): "
@@ -292,9 +292,12 @@ def _container_source(
         frames=(stream.frames or None) if part.whole else None,
         end=part.end,
         sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 0) or None,
-        metadata=dict(container.metadata),
-        video_metadata=dict(stream.metadata),
-        chapters=list(container.chapters()),
+        metadata=readable(container.metadata),
+        video_metadata=readable(stream.metadata),
+        chapters=[
+            {**chapter, "metadata": readable(chapter["metadata"])}
+            for chapter in container.chapters()
+        ],
         tracks=tuple(tracks),
         dropped=tuple(dropped),
     )
@@ -346,7 +349,8 @@ def _tracks(container: Any, video: Any) -> tuple[list[Track], list[Track]]:
         context = stream.codec_context
         codec = context.name if context is not None else getattr(stream, "name", None)
         kind = "cover picture" if stream.disposition & _STILLS else stream.type
-        track = Track(stream.index, kind, codec or "unknown", stream.language, stream)
+        language = readable(stream.metadata).get("language")
+        track = Track(stream.index, kind, codec or "unknown", language, stream)
         if stream.type in ("audio", "subtitle") and context is not None:
             kept.append(track)
         elif not (chapters and stream.type == "data" and codec == "bin_data"):

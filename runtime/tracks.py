@@ -12,6 +12,7 @@ from av.packet import Packet
 
 from runtime.errors import VideoError
 from runtime.media import SourceInfo, Track, reason
+from runtime.tags import readable
 
 AudioMode = Literal["copy", "aac", "none"]
 
@@ -112,7 +113,7 @@ def takes(format_name: str, track: Track) -> bool:
 
 def kept_metadata(metadata: dict[str, str]) -> dict[str, str]:
     """Tags of a track without those that describe the old file's bytes."""
-    return {k: v for k, v in metadata.items() if not k.lower().startswith(_STALE)}
+    return {k: v for k, v in readable(metadata).items() if not k.lower().startswith(_STALE)}
 
 
 def _describe(stream: Any, track: Track) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from export.verify import compare
 from runtime import Interpolator
 from runtime.frames import to_planes
 from runtime.manifest import EngineManifest
+from runtime.tags import open_for_reading
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "tests" / "data" / "walk.mkv"
@@ -34,7 +34,7 @@ def run(*arguments: object) -> None:
 
 def shown_frames() -> list[NDArray[np.uint8]]:
     """The two frames of the clip around the still, uint8 RGB (480, 640, 3)."""
-    with av.open(str(CLIP)) as container:
+    with open_for_reading(str(CLIP)) as container:
         frames = itertools.islice(container.decode(video=0), SHOWN, SHOWN + 2)
         return [frame.to_ndarray(format="rgb24") for frame in frames]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,6 +18,7 @@ from PIL import Image
 from bench.torch_backend import TorchBackend, our_forward, reference_info
 from ifrnet_model import load_checkpoint
 from runtime import Interpolator
+from runtime.tags import open_for_reading
 
 SIDE = 320
 """Of a still, in pixels of the clip."""
@@ -29,7 +29,7 @@ STEP = 16
 
 def decoded(clip: Path) -> list[NDArray[np.uint8]]:
     """All frames, (H, W, 3)."""
-    with av.open(str(clip), metadata_errors="replace") as container:
+    with open_for_reading(str(clip)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
