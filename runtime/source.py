@@ -53,13 +53,15 @@ def open_source(
             for Y4M on stdin, or a binary file object with Y4M. A picture that cannot be read or
             decoded is skipped and named in the notes; the others keep their times.
         video_stream: Index of the video track to take; by default FFmpeg's best.
-        strict: Whether damage is an error; by default what is damaged is skipped and counted.
+        strict: Whether damage, and a file that is truncated, are errors; by default what is damaged
+            is skipped and counted, and the notes say what is missing.
         start: Seconds after the beginning. Of the frames before it only the last is given.
         end: Seconds after the beginning. The first frame at or after it is the last given.
         picture_rate: Frames a second of a folder of pictures.
 
     Raises:
-        VideoError: If there is no video to decode, or the track or the part does not exist.
+        VideoError: If there is no video to decode, or the track or the part does not exist; while
+            iterating, if the file is damaged or truncated and `strict`.
     """
     if start is not None and (start < 0 or (end is not None and end <= start)):
         until = "the end" if end is None else f"{float(end):g} s"
@@ -262,12 +264,12 @@ def _container_source(
     # Frame threads lose up to one good frame a thread where damage lies near the end.
     stream.thread_type = "SLICE"
     tracks, dropped = _tracks(container, stream)
-    beginning = _beginning([stream, *(track.stream for track in tracks)])
+    streams = [stream, *(track.stream for track in tracks)]
+    beginning = _beginning(streams)
     part.starts_at(beginning)
     duration = _duration(container, stream)
     # That of MPEG-PS is an estimate, which may be too short by a second.
     refuse_late(name, part, None if container.format.name == "mpeg" else duration)
-    streams = [stream, *(track.stream for track in tracks)]
     demuxer = Demuxer(
         name,
         lambda: container.demux(streams),
@@ -294,10 +296,7 @@ def _container_source(
         sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 0) or None,
         metadata=readable(container.metadata),
         video_metadata=readable(stream.metadata),
-        chapters=[
-            {**chapter, "metadata": readable(chapter["metadata"])}
-            for chapter in container.chapters()
-        ],
+        chapters=_chapters(container),
         tracks=tuple(tracks),
         dropped=tuple(dropped),
     )
@@ -356,6 +355,10 @@ def _tracks(container: Any, video: Any) -> tuple[list[Track], list[Track]]:
         elif not (chapters and stream.type == "data" and codec == "bin_data"):
             dropped.append(track)  # but for the text track that holds an MP4's chapters
     return kept, dropped
+
+
+def _chapters(container: Any) -> list[dict[str, Any]]:
+    return [{**c, "metadata": readable(c["metadata"])} for c in container.chapters()]
 
 
 def _beginning(streams: list[Any]) -> Fraction:

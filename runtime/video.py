@@ -51,7 +51,7 @@ class VideoOptions:
         video_stream: Index of the track to take where there are several; None for FFmpeg's best.
         start: Seconds after the beginning at which to begin.
         end: Seconds after the beginning at which to stop.
-        strict: Refuse a file with damage instead of skipping what is damaged.
+        strict: Refuse a file that is damaged or truncated instead of using what can be read.
         cuts: Score from which on there is a scene cut, 0 to 100, see `SceneDetector`; nothing is
             made across one. None: cuts are not looked for.
         dedupe: See frames that repeat the one before, and interpolate over them.

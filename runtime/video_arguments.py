@@ -65,7 +65,9 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
 def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
     """Options that say how a video is read, of all but its part."""
     group.add_argument("--video-stream", type=int, metavar="N", help="index of the video track")
-    group.add_argument("--strict", action="store_true", help="refuse a file with damage")
+    group.add_argument(
+        "--strict", action="store_true", help="refuse a file that is damaged or truncated"
+    )
     group.add_argument(
         "--cuts", type=float, metavar="SCORE", help="scene cuts from this score on; 0 for none"
     )
