@@ -153,7 +153,7 @@ def _trace(module: nn.Module, options: ExportOptions) -> ModelProto:
             verbose=False,
         )
     if program is None:
-        raise ExportError("torch.onnx.export returned nothing: torch 2.9 or newer is needed")
+        raise ExportError("torch.onnx.export returned nothing: torch 2.10 or newer is needed")
     model: ModelProto = program.model_proto
     return model
 

@@ -107,10 +107,7 @@ def claimed_file(path: Path) -> Lock:
         VideoError: If another run is writing it.
         OSError: If it cannot be created.
     """
-    lock = lock_file(path)
-    if lock is None:
-        raise _busy(path)
-    return lock
+    return _claimed(path, lock_file(path))
 
 
 def claimed_folder(path: Path) -> Lock:
@@ -120,10 +117,7 @@ def claimed_folder(path: Path) -> Lock:
         VideoError: If another run is writing it.
         OSError: If it cannot be created.
     """
-    lock = lock_folder(path)
-    if lock is None:
-        raise _busy(path)
-    return lock
+    return _claimed(path, lock_folder(path))
 
 
 def check_own(lock: Lock) -> None:
@@ -137,6 +131,12 @@ def check_own(lock: Lock) -> None:
             f"{lock.path.name} was removed or replaced while this run was writing it: run again, "
             "and keep other programs away from it"
         )
+
+
+def _claimed(path: Path, lock: Lock | None) -> Lock:
+    if lock is None:
+        raise _busy(path)
+    return lock
 
 
 def _busy(path: Path) -> VideoError:
