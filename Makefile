@@ -18,6 +18,13 @@ INSTALLED_TESTS := $(filter-out %_package.py %_backend_trt.py %_device_arrays.py
   %_bench_parity_cluster.py %_bench_roofline.py, \
   $(wildcard tests/test_installed.py tests/test_runtime_*.py tests/test_bench_*.py) \
   tests/test_export_int8.py tests/test_export_triton.py tests/test_export_tuning.py)
+ifneq (,$(findstring export,$(EXTRAS)))
+INSTALLED_TESTS += $(addprefix tests/test_,export_build_engine.py export_graph.py export_onnx.py \
+  export_verify.py ifrnet_model_checkpoint.py runtime_interpolator.py)
+WITHOUT_TORCH :=
+else
+WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1
+endif
 SHARED_EXPORTS := IFRNET_TEST_EXPORTS=$(CURDIR)/.exports
 
 .PHONY: demo test test-builder test-triton test-newest test-lowest report lint format clean
@@ -46,8 +53,7 @@ test-newest test-lowest: test-%: .exports/made
 	@status=0; why=$$(tools/installed/setup.sh .$* $* $(PIP_FLAGS) 2>&1) || status=$$?; \
 	if [ $$status = 3 ]; then echo "SKIPPED the tests with the $* releases: $$why"; exit 0; fi; \
 	echo "$$why"; [ $$status = 0 ] || exit $$status; \
-	$(SHARED_EXPORTS) $(if $(findstring export,$(EXTRAS)),,IFRNET_WITHOUT_TORCH=1) \
-	.$*/bin/pytest $(PYTEST_FLAGS) -m "not builder and not triton" $(INSTALLED_TESTS)
+	$(SHARED_EXPORTS) $(WITHOUT_TORCH) .$*/bin/pytest $(PYTEST_FLAGS) -m "not builder and not triton" $(INSTALLED_TESTS)
 
 # Graphs and reference frames of the fixtures, for environments without PyTorch.
 .exports/made: .venv/installed tests/conftest.py tests/test_installed.py tools/demo.py \

@@ -139,7 +139,8 @@ def test_nodes_are_named_after_layers_and_carry_no_paths(export):
     text = onnx.ModelProto()
     text.CopyFrom(model)
     del text.graph.initializer[:]
-    assert not re.search(rb"site-packages|\.py\b|/home|/root|torch", text.SerializeToString())
+    # Not "pytorch_half_pixel", which PyTorch 2.10 gives Resize.
+    assert not re.search(rb"site-packages|\.py\b|/home|/root|\btorch", text.SerializeToString())
 
 
 def test_metadata(export):
