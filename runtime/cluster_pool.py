@@ -198,10 +198,17 @@ class Pool:
                 yield done
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Ends the workers, those in the middle of a job at once.
+
+        Ray ends an actor without a job when its last handle is gone. `ray.kill` would abort this
+        process where the actor's machine has just left the cluster (Ray 2.40 to 2.48).
+        """
         import ray
 
-        for actor in [*self._idle, *(actor for actor, _ in self._running.values())]:
+        busy = [actor for actor, entry in self._running.values() if entry is not None]
+        self._idle.clear()
+        self._running.clear()
+        for actor in busy:
             with suppress(Exception):
                 ray.kill(actor)
 

@@ -42,8 +42,10 @@ def cluster():
 
     # What Ray's processes import is what this one imports.
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.second = made.add_node(num_cpus=1)
+    # The second node comes later, as older versions of Ray connect to any node that is there, and
+    # the node that this process is connected to cannot be removed.
     with connected(made.address):
+        made.second = made.add_node(num_cpus=1)
         yield made
     made.shutdown()
 

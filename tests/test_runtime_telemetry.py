@@ -132,7 +132,10 @@ def test_openvino_telemetry_can_be_imported_afterwards(tmp_path):
 @pytest.mark.parametrize(("chosen", "expected"), [(None, False), ("1", True), ("0", False)])
 def test_clusters_report_their_use_only_where_that_is_chosen(monkeypatch, chosen, expected):
     ray = pytest.importorskip("ray")
-    from ray._common.usage.usage_lib import usage_stats_enabled
+    try:
+        from ray._common.usage.usage_lib import usage_stats_enabled
+    except ModuleNotFoundError:  # Older versions have it there.
+        from ray._private.usage.usage_lib import usage_stats_enabled
 
     from runtime.cluster_pool import ClusterError, connected
 
