@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime.backends.ov import capabilities, import_openvino
+from runtime.backends.ov_precision import FIRST_WITH_FLOAT32, keeps_float32
 from runtime.backends.trt_engine import import_tensorrt
 from runtime.cli import command_parser, run_command
 from runtime.errors import BackendError, ModelError
@@ -154,11 +155,13 @@ def recommendation(states: Sequence[BackendState], computes_in: Sequence[str]) -
     if "openvino cpu" not in ready:
         what = "onnxruntime" if "onnxruntime cpu" in ready else "nothing yet"
         return f"{what} (OpenVINO may be faster: pip install 'ifrnet-deploy[openvino]')"
-    if "BF16" in computes_in:
-        return "openvino, with precision bf16 where 45 dB against float32 are enough, else fp32"
-    if "FP16" in computes_in:
-        return "openvino, with precision fp16 where 45 dB against float32 are enough, else fp32"
-    return "openvino with fp32 (onnxruntime may be close: --measure tells)"
+    lower = next((name.lower() for name in ("BF16", "FP16") if name in computes_in), None)
+    if lower is None:
+        return "openvino with fp32 (onnxruntime may be close: --measure tells)"
+    version = next(state.detail for state in states if state.name == "openvino cpu")
+    if not keeps_float32(version):
+        return f"openvino with fp32 (openvino {FIRST_WITH_FLOAT32} or newer has {lower} too)"
+    return f"openvino, with precision {lower} where 45 dB against float32 are enough, else fp32"
 
 
 def _report(found: dict[str, Any]) -> Iterator[str]:

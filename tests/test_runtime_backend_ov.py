@@ -19,6 +19,7 @@ from runtime.backends.base import OpenOptions, default_backend
 from runtime.backends.ov_precision import (
     float32_chain,
     is_marked,
+    keeps_float32,
     rounded_layers,
     with_float32_marks,
 )
@@ -31,7 +32,7 @@ LEVELS = 1
 BF16_DB = 55
 """Measured 62 to 80 dB, on frames with 4 pixels of motion."""
 
-LOSES_MARKS = tuple(map(int, importlib.metadata.version("openvino").split(".")[:2])) < (2026, 4)
+LOSES_MARKS = not keeps_float32(importlib.metadata.version("openvino"))
 """Of the products and sums of the coordinates; see `rounded_layers`."""
 
 FLOATS = 1e-4

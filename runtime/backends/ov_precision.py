@@ -32,6 +32,18 @@ from runtime.errors import BackendError
 _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 _NEVER = frozenset({*_CONVOLUTIONS, "Constant", "Parameter", "Result"})
 
+FIRST_WITH_FLOAT32 = "2026.4"
+"""The first OpenVINO that keeps all the marks; `compiled_with_float32` refuses those before it."""
+
+
+def keeps_float32(version: str) -> bool:
+    """Whether an OpenVINO, for example "2026.4.1", is known to keep all the marks."""
+    return _numbers(version) >= _numbers(FIRST_WITH_FLOAT32)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split(".")[:2])
+
 
 def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[str, str]) -> Any:
     """Compiles for bfloat16 or float16 and keeps the float32 chain float32.
@@ -49,7 +61,7 @@ def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[s
         BackendError: If this OpenVINO cannot keep the chain float32.
     """
     version, asked = openvino.get_version(), settings["INFERENCE_PRECISION_HINT"]
-    remedy = "install openvino 2026.4 or newer, or leave precision out"
+    remedy = f"install openvino {FIRST_WITH_FLOAT32} or newer, or leave precision out"
     try:
         marked = with_float32_marks(openvino, core, model)
         compiled = core.compile_model(marked, "CPU", settings)
@@ -120,7 +132,7 @@ def float32_chain(model: Any) -> list[Any]:
 def rounded_layers(model: Any, compiled: Any) -> list[str]:
     """The layers whose precision matters and that the compiled model computes in less than float32.
 
-    The marks alone prove nothing: OpenVINO up to 2026.3 loses those of the products and sums that
+    The marks alone prove nothing: OpenVINO before 2026.4 loses those of the products and sums that
     make the coordinates, which cost 5 to 12 dB at 1280x720. The compiled model tells in which
     precision each of its layers runs, and which nodes of the original it is made of.
 
