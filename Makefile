@@ -3,8 +3,9 @@
 
 PYTHON ?= python3
 PIP_FLAGS ?=
-# Two workers take 2 GB of memory each; a file stays in one, for its fixtures' sake.
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+# Two workers take 2 GB of memory each; a file stays in one, for its fixtures' sake. One that
+# crashes is not replaced: pytest-xdist then may wait for ever.
+PYTEST_FLAGS ?= -n 2 --dist loadfile --max-worker-restart 0
 BIN := .venv/bin
 # TensorRT's builder without a GPU; says why in one line where that cannot be had.
 BUILDER := tools/builder_on_cpu/setup.sh .builder $(BIN)/python $(PIP_FLAGS)
