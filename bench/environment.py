@@ -15,7 +15,13 @@ from typing import Any
 
 from runtime.errors import InterpolationError
 from runtime.files import written_beside
-from runtime.machine import available_processors, gpu_driver, installed_versions, processor_name
+from runtime.machine import (
+    available_processors,
+    gpu_driver,
+    installed_versions,
+    instruction_sets,
+    processor_name,
+)
 
 
 class MeasurementError(InterpolationError):
@@ -60,6 +66,7 @@ def environment_record() -> dict[str, Any]:
         "commit": _commit(),
         "platform": platform.platform(),
         "processor": processor_name(),
+        "instruction_sets": instruction_sets(),
         "processors": available_processors(),
         "gpu": asdict(gpu_driver()),
         "versions": {"python": platform.python_version(), **installed_versions()},

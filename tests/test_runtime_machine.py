@@ -3,7 +3,7 @@ import os
 import pytest
 
 from runtime import machine
-from runtime.machine import available_processors
+from runtime.machine import available_processors, instruction_sets, processor_name
 
 
 def groups(folder, files, own):
@@ -45,3 +45,26 @@ def test_the_least_of_affinity_and_share_rounded_up(monkeypatch, share, expected
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(machine, "_granted_processors", lambda: iter(share))
     assert available_processors() == expected
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [
+        (
+            "model name\t: AMD EPYC\nflags\t\t: fpu sse4_2 avx2 avx512_bf16 fma nx\n",
+            ["avx2", "avx512_bf16", "fma", "sse4_2"],
+        ),
+        ("processor\t: 0\nFeatures\t: fp asimd sve bf16 crc32\n", ["asimd", "bf16", "sve"]),
+        (None, []),
+    ],
+)
+def test_instruction_sets(monkeypatch, cpuinfo, found):
+    def read_text(path):
+        if cpuinfo is None:
+            raise FileNotFoundError(path)
+        return cpuinfo
+
+    monkeypatch.setattr(machine.Path, "read_text", read_text)
+    assert instruction_sets() == found
+    if cpuinfo and "EPYC" in cpuinfo:
+        assert processor_name() == "AMD EPYC"
