@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from runtime.alpha import opaque
 from runtime.colour import ColourConverter
 from runtime.frames import check_frame, padding
 from runtime.manifest import ModelInfo
@@ -113,8 +112,7 @@ def _spread(path: Path, length: int, info: ModelInfo) -> tuple[list[Window], int
     chosen = np.linspace(0, len(kept) - 1, min(len(kept), WINDOWS)).round().astype(int)
     converter = ColourConverter()
     return [
-        tuple(converter.rgb_from_frame(opaque(frame.picture, converter), 8) for frame in kept[n])
-        for n in chosen
+        tuple(converter.rgb_from_frame(frame.picture, 8) for frame in kept[n]) for n in chosen
     ], seen
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
-import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
-from runtime.colour import ColourConverter
+from runtime.colour import ColourConverter, without_alpha_plane
 from runtime.media import SourceInfo
 
 _TAG = "alpha_mode"
@@ -57,16 +54,8 @@ def opaque(frame: VideoFrame, converter: ColourConverter) -> VideoFrame:
     plain = without_alpha(name)
     if plain == name:
         return frame
-    if not (frame.format.is_rgb and frame.format.is_planar):
-        return converter.reformatted(frame, plain, frame)
-    # Of more than 8 bits swscale loses the second half of the last row.
-    made = VideoFrame(frame.width, frame.height, plain)
-    for target, plane in zip(made.planes, frame.planes, strict=False):
-        width = min(target.line_size, plane.line_size)  # They differ in their padding.
-        _rows(target)[:, :width] = _rows(plane)[:, :width]
-    made.color_range, made.colorspace = frame.color_range, frame.colorspace
-    made.color_primaries, made.color_trc = frame.color_primaries, frame.color_trc
-    return made
+    copied = without_alpha_plane(frame)
+    return converter.reformatted(frame, plain, frame) if copied is frame else copied
 
 
 def alpha_notes(like: SourceInfo) -> list[str]:
@@ -82,8 +71,3 @@ def alpha_notes(like: SourceInfo) -> list[str]:
 def without_alpha_tag(metadata: Mapping[str, str]) -> dict[str, str]:
     """Tags of a file or a track without the one that declares an alpha channel."""
     return {name: value for name, value in metadata.items() if name.lower() != _TAG}
-
-
-def _rows(plane: Any) -> NDArray[np.uint8]:
-    """The bytes of a plane (H, line size), without a copy."""
-    return np.ndarray((plane.height, plane.line_size), np.uint8, memoryview(plane))

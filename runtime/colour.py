@@ -215,6 +215,28 @@ def _chroma_samples(form: VideoFormat) -> int:
     return form.chroma_width(64) * form.chroma_height(64)
 
 
+def without_alpha_plane(frame: VideoFrame) -> VideoFrame:
+    """Planar RGB with an alpha channel -> without, of the same samples; other frames as they are.
+
+    Of more than 8 bits swscale loses the second half of the last row of such a frame.
+    """
+    name = frame.format.name
+    if not name.startswith("gbrap") or name.startswith("gbrap32"):  # There is no gbrp32.
+        return frame
+    made = VideoFrame(frame.width, frame.height, name.replace("gbrap", "gbrp"))
+    for target, plane in zip(made.planes, frame.planes, strict=False):
+        width = min(target.line_size, plane.line_size)  # They differ in their padding.
+        _rows(target)[:, :width] = _rows(plane)[:, :width]
+    made.color_range, made.colorspace = frame.color_range, frame.colorspace
+    made.color_primaries, made.color_trc = frame.color_primaries, frame.color_trc
+    return made
+
+
+def _rows(plane: Any) -> NDArray[np.uint8]:
+    """The bytes of a plane (H, line size), without a copy."""
+    return np.ndarray((plane.height, plane.line_size), np.uint8, memoryview(plane))
+
+
 def _tagged(made: VideoFrame, like: VideoFrame) -> VideoFrame:
     """Gives a frame the colour tags of `like`, or those that YUV from it shall have."""
     tagged = not _is_rgb(like.format)
@@ -375,6 +397,7 @@ class ColourConverter:
         self, use: str, frame: VideoFrame, pixel_format: str, like: VideoFrame
     ) -> VideoFrame:
         siting = self._siting or self._siting_like(like)
+        frame = without_alpha_plane(frame)
         formats = frame.format.name, pixel_format
         size = frame.width, frame.height
         key = (*formats, *size, matrix_of(like), range_of(like), siting)

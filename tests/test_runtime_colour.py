@@ -384,6 +384,19 @@ def test_a_matrix_that_cannot_be_converted_is_refused_by_name(number, name):
         frame_from_rgb(np.zeros((48, 64, 3), np.uint8), like=frame)
 
 
+@pytest.mark.parametrize("name", ["gbrap", "gbrap10le", "gbrap12le", "gbrap16le"])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_planar_rgb_with_alpha_is_that_without(name, depth):
+    """swscale loses half of the last row of gbrap16le."""
+    without = natural(name.replace("gbrap", "gbrp"))
+    frame = VideoFrame(without.width, without.height, name)
+    for target, plane in zip(frame.planes, without.planes, strict=False):
+        rows = memoryview(bytes(plane)).cast("B", (plane.height, plane.line_size)).tolist()
+        padding = bytes(target.line_size - plane.line_size)
+        target.update(b"".join(bytes(row) + padding for row in rows))
+    np.testing.assert_array_equal(rgb_from_frame(frame, depth), rgb_from_frame(without, depth))
+
+
 def test_a_siting_that_is_none_is_refused():
     with pytest.raises(VideoError, match="left, center, topleft"):
         ColourConverter(siting="centre")

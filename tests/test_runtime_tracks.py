@@ -45,20 +45,25 @@ CODECS = [
 ]
 
 
+def clip(tmp_path, audio, suffix, count, **options):
+    """A clip with that sound, in a container that takes it; skips where FFmpeg has no encoder."""
+    if audio not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {audio}")
+    return write(
+        tmp_path / f"in{suffix}",
+        count,
+        audio=audio,
+        codec="mpeg4" if suffix in (".avi", ".wmv") else None,
+        format="asf" if suffix == ".wmv" else None,
+        **options,
+    )
+
+
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("audio_first", [False, True])
 @pytest.mark.parametrize(("audio", "suffix"), CODECS)
 def test_no_sample_and_no_frame_is_lost(tmp_path, audio, suffix, audio_first, early):
-    if audio not in av.codecs_available:
-        pytest.skip(f"this FFmpeg has no {audio}")
-    source = write(
-        tmp_path / f"in{suffix}",
-        50,
-        audio=audio,
-        audio_first=audio_first,
-        codec="mpeg4" if suffix in (".avi", ".wmv") else None,
-        format="asf" if suffix == ".wmv" else None,
-    )
+    source = clip(tmp_path, audio, suffix, 50, audio_first=audio_first)
     out = tmp_path / "out.mkv"
     origin, notes = converted(source, out, early=early)
     assert notes == []
@@ -76,17 +81,7 @@ def test_no_sample_and_no_frame_is_lost(tmp_path, audio, suffix, audio_first, ea
 @pytest.mark.parametrize(("audio", "suffix"), CODECS)
 def test_the_tail_of_b_frames_behind_a_track_of_sound(tmp_path, audio, suffix):
     """A codec that flushes into the wrong decoder costs the frames that are held back."""
-    if audio not in av.codecs_available:
-        pytest.skip(f"this FFmpeg has no {audio}")
-    path = write(
-        tmp_path / f"in{suffix}",
-        25,
-        audio=audio,
-        audio_first=True,
-        codec="mpeg4" if suffix in (".avi", ".wmv") else None,
-        format="asf" if suffix == ".wmv" else None,
-        options={"bf": "2"},
-    )
+    path = clip(tmp_path, audio, suffix, 25, audio_first=True, options={"bf": "2"})
     with open_source(path) as source:
         assert sum(isinstance(item, Frame) for item in source) == 25
 
