@@ -37,7 +37,7 @@ CLASSES = """
 ENUMS = """
     BuilderFlag NetworkDefinitionCreationFlag DataType TensorIOMode TensorLocation MemoryPoolType
     ProfilingVerbosity HardwareCompatibilityLevel LayerInformationFormat LayerType OnnxParserFlag
-    TensorFormat InterpolationMode ResizeMode SampleMode ErrorCode ILogger.Severity
+    TensorFormat InterpolationMode ResizeMode SampleMode ErrorCode PreviewFeature ILogger.Severity
 """
 SPECIAL = ("__init__", "__len__", "__getitem__", "__enter__", "__exit__")
 
