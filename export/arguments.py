@@ -10,6 +10,14 @@ from runtime.manifest import IOKind, TimeSteps, Warp
 
 DEFAULT_SIZE = (256, 448)
 
+Constraints = Literal["obey-all", "obey-islands", "prefer-islands", "none"]
+"""How a weakly typed build is held to the types of the ONNX file.
+
+"obey-all": every layer has the type of the file, or the build fails. "obey-islands": the float32
+layers of a float16 graph do, the builder chooses for the others. "prefer-islands": the same as a
+preference, so that the build does not fail over it. "none": the builder chooses for all layers.
+"""
+
 TracedPrecision = Literal["fp32", "fp16"]
 """What PyTorch exports; int8 is made from a float32 graph."""
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from export.arguments import add_graph_arguments, graph_options
+from export.arguments import Constraints, add_graph_arguments, graph_options
 from export.errors import ExportError
 from runtime.cli import command_parser, parse_size, run_command
-from runtime.manifest import EngineManifest, TunedFor, manifest_path
+from runtime.manifest import TunedFor
 
 if TYPE_CHECKING:
     from export.artefact import Checked, Source
@@ -30,7 +30,7 @@ Size = tuple[int, int]
 
 _ENGINE_OPTIONS = (
     "min", "opt", "max", "optimization_level", "workspace", "portable", "device", "rewrite",
-    "timing_cache", "force", "allow_fallback",
+    "timing_cache", "force", "allow_fallback", "precision_constraints", "layers",
 )  # fmt: skip
 """Arguments that TensorRT alone knows."""
 
@@ -77,6 +77,7 @@ def _build_onnx(args: argparse.Namespace) -> None:
         default_tuning,
         write_artefact,
     )
+    from export.build_report import print_report
     from export.stages import Stages
 
     check_folder(args.output)
@@ -102,7 +103,7 @@ def _build_onnx(args: argparse.Namespace) -> None:
                 stages=stages,
             )
     manifest = write_artefact(checked, args.output, started=started)
-    _report(args.output, manifest, nodes=len(checked.model.graph.node))
+    print_report(args.output, manifest, nodes=len(checked.model.graph.node))
 
 
 def _int8(args: argparse.Namespace, options: dict[str, Any]) -> Checked:
@@ -146,6 +147,7 @@ def _build_engines(args: argparse.Namespace) -> None:
         raise ExportError("--tuned-for is for processors: TensorRT uses --rewrite")
 
     # TensorRT is asked for by `target_at`, after the driver.
+    from export.build_report import print_report
     from export.engine import Request, target_at, write_engine
     from export.stages import Stages
     from export.trt_build import BuildOptions
@@ -162,12 +164,19 @@ def _build_engines(args: argparse.Namespace) -> None:
         device=device,
         timing_cache=args.timing_cache
         or default_timing_cache(target.trt.__version__, target.gpu.name),
+        constraints=args.precision_constraints,
     )
+    if args.precision_constraints and target.generation.constraints(half=True) == (None,):
+        raise ExportError(
+            f"--precision-constraints came with TensorRT {target.trt.__version__}, which takes "
+            "types from the graph: leave it out, it is for TensorRT 8.6"
+        )
     sizes: list[Size | None] = args.size or [None]
     for size in sizes:
         output = _output(args.output, size if len(sizes) > 1 else None)
         command = _command(args, size, output)
-        request = Request(options, tuple(args.rewrite or ()), command)
+        layers = args.layers and _output(args.layers, size if len(sizes) > 1 else None)
+        request = Request(options, tuple(args.rewrite or ()), command, layers)
         with Stages(6) as stages:
             source, fallbacks = _source(args, size, stages)
             manifest = write_engine(
@@ -179,7 +188,7 @@ def _build_engines(args: argparse.Namespace) -> None:
                 fallbacks=fallbacks if args.allow_fallback else (),
                 stages=stages,
             )
-        _report(output, manifest, nodes=len(source.model.graph.node))
+        print_report(output, manifest, nodes=len(source.model.graph.node))
 
 
 def _source(
@@ -256,7 +265,7 @@ def _command(args: argparse.Namespace, size: Size | None, output: Path) -> str:
     words = ["python", "-m", "export.build_engine"]
     for name, value in vars(args).items():
         if (
-            name in ("debug", "force", "size", "output", "backend")
+            name in ("debug", "force", "size", "output", "backend", "layers")
             or value is None
             or value is False
         ):
@@ -271,47 +280,6 @@ def _command(args: argparse.Namespace, size: Size | None, output: Path) -> str:
     if size is not None:
         words += ["--size", f"{size[0]}x{size[1]}"]
     return shlex.join([*words, "--output", str(output)])
-
-
-def _report(output: Path, manifest: EngineManifest, *, nodes: int) -> None:
-    from export.verify import report_lines
-
-    print(f"{output}: compared with {manifest.gate.reference}")
-    for line in (
-        *report_lines(manifest.gate, manifest.model, nodes=nodes),
-        *_calibration_lines(manifest),
-        *_engine_lines(manifest),
-    ):
-        print(line)
-    print(f"{manifest_path(output)}: built in {manifest.build_seconds:.1f} s")
-
-
-def _calibration_lines(manifest: EngineManifest) -> Iterator[str]:
-    made = manifest.calibration
-    if made is None:
-        return
-    yield (
-        f"  int8: {len(made.quantised)} layers, calibrated with {made.frames} frames of "
-        f"{made.source}; float32: {len(made.excluded)} convolutions of the encoder and the heads"
-    )
-    if made.skipped:
-        yield f"  skipped layers, float32 for the gate's sake: {', '.join(made.skipped)}"
-
-
-def _engine_lines(manifest: EngineManifest) -> Iterator[str]:
-    build = manifest.engine
-    if build is None:
-        return
-    yield (
-        f"  TensorRT {build.tensorrt} for {build.gpu} ({build.compute_capability}), "
-        f"{build.device_memory_bytes / 2**20:.0f} MiB of the GPU for each stream"
-    )
-    if build.float32_tensors_seen is not None:
-        yield f"  {build.float32_tensors_seen} tensors seen as float32, as they must be"
-    if build.portable_slowdown is not None:
-        yield f"  portable, at {build.portable_slowdown:.2f}x the time of an engine for this GPU"
-    if build.fallback is not None:
-        yield f"  not as asked: {build.fallback}"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -375,11 +343,24 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         "--portable",
         action="store_const",
         const=True,
-        help="for later releases of this TensorRT and any GPU from Ampere on; the cost is measured",
+        help="for later releases of TensorRT, up to those of the next generation, and any GPU from "
+        "Ampere on (on a Jetson: this GPU alone); the cost is measured",
     )
     group.add_argument("--device", type=int, metavar="N", help="index of the GPU (default 0)")
     group.add_argument(
         "--rewrite", nargs="+", metavar="NAME", help="rewrites of the graph; see export.tuning_trt"
+    )
+    group.add_argument(
+        "--precision-constraints",
+        choices=get_args(Constraints),
+        help="TensorRT 8.6: how strictly an fp16 build is held to the types of the graph (default: "
+        "all but none in this order, until an engine passes)",
+    )
+    group.add_argument(
+        "--layers",
+        type=Path,
+        metavar="FILE.json",
+        help="write what TensorRT's engine inspector tells of the layers, of a refused engine too",
     )
     group.add_argument(
         "--timing-cache", type=Path, metavar="FILE", help="default: one for each GPU, in ~/.cache"

@@ -2,95 +2,25 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from onnx import ModelProto
+from typing import Any
 
 from export import graph, trt_cache
 from export.artefact import Source, check_folder, keep, source_from_model
-from export.errors import ExportError, GateError
-from export.faults import diagnosis
-from export.second_opinion import second_opinion
+from export.errors import ExportError
 from export.stages import Stages
-from export.trt_base import Generation, generation_of
-from export.trt_build import FREE_AXES, BuildOptions, engine_from_onnx, tensor_types
-from export.tuning_trt import check_names, rewritten_for_tensorrt
-from export.verify import (
-    REQUIRED_DB_OF_ENGINES,
-    backend_run,
-    gate,
-    gate_cases,
-    images_for,
-    moving_frames,
-    rounded_to_bytes,
-)
-from runtime.backends.trt import TensorRTBackend, backend_from_plan
-from runtime.backends.trt_engine import gpu_at, import_tensorrt
-from runtime.machine import Gpu, gpu_driver
-from runtime.manifest import (
-    EngineBuild,
-    EngineManifest,
-    GateReport,
-)
+from export.trt_attempts import Fallback, Proved, Request, Target, first_that_passes, target_at
+from export.trt_build import FREE_AXES, BuildOptions
+from runtime.machine import gpu_driver
+from runtime.manifest import EngineBuild, EngineManifest
 
-STAGES = ("build engine", "gate")
-_TIMED = 50
-"""Inferences behind a figure of the portable engine's cost."""
-
-Fallback = tuple[str, Callable[[], Source]]
-"""A safer way to say the same network, and how to get it."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is wanted, besides the graph.
-
-    Attributes:
-        options: How the engine is built.
-        rewrites: Of `tuning_trt.REWRITES`.
-        command: Builds it again; kept in the manifest.
-    """
-
-    options: BuildOptions
-    rewrites: tuple[str, ...] = ()
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        check_names(self.rewrites)
-
-
-class Target(NamedTuple):
-    """Where engines are built and run."""
-
-    trt: Any
-    generation: Generation
-    gpu: Gpu
-
-
-class _Proved(NamedTuple):
-    plan: bytes
-    gate: GateReport
-    device_memory: int
-    float32_tensors_seen: int | None
-    slowdown: float | None
-
-
-def target_at(device: int) -> Target:
-    """The GPU with this index and the TensorRT that is installed.
-
-    Raises:
-        BackendError: If there is no such GPU or no TensorRT.
-        ExportError: If it is a TensorRT that this version does not know.
-    """
-    gpu = gpu_at(device)  # First: TensorRT crashes where there is no driver.
-    trt = import_tensorrt()
-    return Target(trt, generation_of(trt), gpu)
+__all__ = [
+    "Fallback", "Request", "Target", "fallback_to_float32", "fixed_size", "target_at",
+    "write_engine",
+]  # fmt: skip
 
 
 def write_engine(
@@ -111,7 +41,7 @@ def write_engine(
         path: Of the engine; its manifest goes beside it.
         request: How.
         force: Build even where the engine is up to date.
-        fallbacks: Tried in this order where an engine fails the gate.
+        fallbacks: Tried in this order where an engine cannot be built or fails the gate.
         stages: Told about progress, and notes for the user.
 
     Returns:
@@ -122,7 +52,8 @@ def write_engine(
         GateError: If every engine differs too much from the reference; nothing is written.
         BackendError: If it cannot be run.
     """
-    check_folder(path)
+    for file in (path, *filter(None, [request.layers])):
+        check_folder(file)
     _check_profile(source, request.options)
     request = replace(request, options=replace(request.options, max_pairs=source.info.max_pairs))
     stages = stages or Stages.silent()
@@ -130,20 +61,22 @@ def write_engine(
     depends_on = _depends_on(target, source, request)
     if path.exists() and not force:
         reason = trt_cache.why_stale(path, depends_on, fallback_allowed=bool(fallbacks))
+        if reason is None and request.layers is not None and not request.layers.exists():
+            reason = f"{request.layers} is missing"
         if reason is None:
             stages.note(f"{path} is up to date; --force builds it again")
             return EngineManifest.read(path)
         stages.note(f"{path} is built again: {reason}")
-    made, source, fallback = _first_that_passes(target, source, request, fallbacks, stages)
+    made = first_that_passes(target, source, request, fallbacks, stages)
     return keep(
         path,
         lambda beside: beside.write_bytes(made.plan),
         started=started,
         backend="tensorrt",
-        model=source.info,
-        onnx_sha256=source.onnx_sha256,
+        model=made.source.info,
+        onnx_sha256=made.source.onnx_sha256,
         report=made.gate,
-        engine=_build_record(target, request, depends_on, made, fallback),
+        engine=_build_record(target, request, depends_on, made),
     )
 
 
@@ -151,9 +84,9 @@ def _build_record(
     target: Target,
     request: Request,
     depends_on: dict[str, Any],
-    made: _Proved,
-    fallback: str | None,
+    made: Proved,
 ) -> EngineBuild:
+    found = made.inspection
     return EngineBuild(
         tensorrt=target.trt.__version__,
         gpu=target.gpu.name,
@@ -165,10 +98,16 @@ def _build_record(
         key=trt_cache.key_of(depends_on),
         depends_on=depends_on,
         command=request.command,
-        fallback=fallback,
+        fallback=made.fallback,
         device_memory_bytes=made.device_memory,
-        float32_tensors_seen=made.float32_tensors_seen,
+        float32_tensors_seen=found.float32_tensors_seen,
         portable_slowdown=made.slowdown,
+        any_gpu=request.options.any_gpu if request.options.portable else None,
+        precision_constraints=made.constraints,
+        precision_constraints_reason=made.reason,
+        convolutions=found.convolutions.record() if found.convolutions else None,
+        inspector_problem=found.problem,
+        added_rewrites=list(made.added_rewrites) or None,
     )
 
 
@@ -230,98 +169,3 @@ def _depends_on(target: Target, source: Source, request: Request) -> dict[str, A
 
 def _flags(request: Request) -> dict[str, Any]:
     return {**request.options.flags(), "rewrites": list(request.rewrites)}
-
-
-def _first_that_passes(
-    target: Target,
-    source: Source,
-    request: Request,
-    fallbacks: Sequence[Fallback],
-    stages: Stages,
-) -> tuple[_Proved, Source, str | None]:
-    """The engine as asked or, where it fails the gate, the first fallback that does not."""
-    waiting = list(fallbacks)
-    failed: list[str] = []
-    name = "as asked"
-    while True:
-        try:
-            proved = _proved(target, source, request, stages)
-        except GateError as error:
-            if not waiting:
-                raise
-            failed.append(f"{name}: {error}")
-            name, make = waiting.pop(0)
-            stages.note(f"{error}; trying {name}")
-            source = make()
-        else:
-            return proved, source, f"{name}, after {'; '.join(failed)}" if failed else None
-
-
-def _proved(target: Target, source: Source, request: Request, stages: Stages) -> _Proved:
-    """Builds one engine and runs it against the reference."""
-    trt, generation, _ = target
-    options = request.options
-    model = rewritten_for_tensorrt(source.model, request.rewrites)
-    stages.start(STAGES[0])
-    plan = _built(trt, model, options, stages)
-    stages.start(STAGES[1])
-    with _opened(plan, source, options) as backend:
-        report = _gate(backend, source, options)
-        seen = None
-        if source.info.precision == "fp16":
-            seen = generation.proved_types(backend.engine.layers(), tensor_types(model))
-        memory = generation.device_memory(backend.engine.handle)
-        slowdown = None
-        if options.portable:
-            portable_ms = _milliseconds(backend, source)
-    if options.portable:
-        stages.start("build for this GPU alone, to compare")
-        own = replace(options, portable=False)
-        with _opened(_built(trt, model, own, stages), source, own) as backend:
-            slowdown = round(portable_ms / _milliseconds(backend, source), 3)
-        stages.note(f"portable: {slowdown:.2f}x the time of an engine for this GPU alone")
-    stages.finish()
-    return _Proved(plan, report, memory, seen, slowdown)
-
-
-def _built(trt: Any, model: ModelProto, options: BuildOptions, stages: Stages) -> bytes:
-    built = engine_from_onnx(trt, model, options, stages=stages)
-    for note in built.notes:
-        stages.note(note)
-    return built.plan
-
-
-def _opened(plan: bytes, source: Source, options: BuildOptions) -> TensorRTBackend:
-    return backend_from_plan(plan, source.info, device=options.device, portable=options.portable)
-
-
-def _gate(backend: TensorRTBackend, source: Source, options: BuildOptions) -> GateReport:
-    """At the engine's own size; where it is free, at the smallest, the best and the largest."""
-    info = source.info
-    frames = info.io == "frames"
-    if options.profile is not None:
-        sizes = dict.fromkeys((options.profile.min, options.profile.opt, options.profile.max))
-    else:
-        assert info.size is not None  # The builder has refused anything else.
-        sizes = {info.size: None}
-    return gate(
-        rounded_to_bytes(source.reference) if frames else source.reference,
-        {backend.name: backend_run(backend)},
-        gate_cases(sizes, info),
-        precision=info.precision,
-        reference_name=f"{source.reference_name}, {'bytes' if frames else 'floats'}",
-        limits=REQUIRED_DB_OF_ENGINES,
-        look=lambda pictures: {"polygraphy": second_opinion(pictures.expected, pictures.made)},
-        diagnose=lambda pictures: diagnosis(source.model, info, pictures),
-    )
-
-
-def _milliseconds(backend: TensorRTBackend, source: Source) -> float:
-    """Median time that the network takes on the GPU, without copies."""
-    info = source.info
-    frame0, frame1 = moving_frames(*backend.best_size, 4.0)
-    img0, img1 = images_for(info, frame0, frame1, rows=info.frames_per_call)
-    timestep = np.full((info.frames_per_call, 1, 1, 1), 0.5, np.float32)
-    return statistics.median(
-        backend.timed(img0[:1], img1[:1], timestep)["compute"] for _ in range(_TIMED)
-    )

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from export.arguments import Constraints
 from export.trt_base import Progress
+from export.trt_inspect import Layers
 
 
 class _StronglyTyped:
@@ -22,9 +24,23 @@ class _StronglyTyped:
         flag = self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
         return builder.create_network(1 << int(flag))
 
-    def keep_types(self, network: Any, config: Any, types: Mapping[str, int]) -> None:
+    def constraints(self, *, half: bool) -> tuple[Constraints | None, ...]:
+        del half
+        return (None,)
+
+    def keep_types(
+        self,
+        network: Any,
+        config: Any,
+        types: Mapping[str, int],
+        constraints: Constraints | None,
+    ) -> None:
         """Nothing to do."""
-        del network, config, types
+        del network, config, types, constraints
+
+    def share_profile(self, config: Any) -> None:
+        """Nothing to do: contexts share profiles from 10 on."""
+        del config
 
     @contextmanager
     def watched(self, config: Any, progress: Progress) -> Iterator[None]:
@@ -60,9 +76,9 @@ class _StronglyTyped:
         size = getattr(engine, "device_memory_size_v2", None)
         return int(engine.device_memory_size if size is None else size)
 
-    def proved_types(self, inspected: str, types: Mapping[str, int]) -> int | None:
+    def proved_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
         """None: there is nothing that could differ."""
-        del inspected, types
+        del layers, types
         return None
 
 

@@ -1,20 +1,24 @@
-"""TensorRT 8.6: weakly typed, so that every layer is told the types of the ONNX file.
+"""TensorRT 8.6: weakly typed, so that layers are told the types of the ONNX file.
 
 Without that its builder may compute any layer in float16 once the FP16 flag is set, coordinates
-too. `wanted_types` decides from the ONNX file alone; `missed_types` proves it on the built engine.
+too. `wanted_types` decides from the ONNX file alone; the engine inspector proves it on the built
+engine. Builders have refused constraints on layers that they want to fuse (TensorRT issues 2407,
+2838, 3224), and a constraint can keep a whole fused block in float32 (issue 4540), so there are
+several ways to constrain a build; see `Constraints`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from onnx import TensorProto
 
-from export.errors import ExportError
-from export.trt_base import FLOAT_TYPES, Progress
+from export.arguments import Constraints
+from export.errors import GateError
+from export.trt_base import CONSTRAINTS, FLOAT_TYPES, Progress
+from export.trt_inspect import Layers, missed_types
 
 
 class Layer(NamedTuple):
@@ -79,32 +83,6 @@ def wanted_types(layers: Iterable[Layer], types: Mapping[str, int]) -> dict[str,
     return wanted
 
 
-def missed_types(inspected: str, types: Mapping[str, int]) -> tuple[int, list[str]]:
-    """Compares what the engine inspector says with the ONNX file.
-
-    Args:
-        inspected: JSON of the inspector, of an engine built with detailed profiling verbosity.
-        types: Element type of every tensor of the file by name.
-
-    Returns:
-        How many float32 tensors of the file the engine still holds under their names, and those
-        of them that it holds as float16. Tensors inside fused layers are not seen.
-    """
-    seen: set[str] = set()
-    missed: list[str] = []
-    for layer in json.loads(inspected)["Layers"]:
-        if not isinstance(layer, dict):  # A name alone: built without detail.
-            continue
-        for tensor in (*layer.get("Inputs", ()), *layer.get("Outputs", ())):
-            name, kind = tensor["Name"], tensor.get("Format/Datatype", "")
-            if types.get(name) != TensorProto.FLOAT or name in seen:
-                continue
-            seen.add(name)
-            if "FP16" in kind or "Half" in kind:
-                missed.append(name)
-    return len(seen), missed
-
-
 class _WeaklyTyped:
     """See `Generation`."""
 
@@ -113,30 +91,51 @@ class _WeaklyTyped:
     def __init__(self, trt: Any) -> None:
         self._trt = trt
 
+    def constraints(self, *, half: bool) -> tuple[Constraints | None, ...]:
+        return CONSTRAINTS[:-1] if half else (None,)
+
     def create_network(self, builder: Any) -> Any:
         return builder.create_network(
             1 << int(self._trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
         )
 
-    def keep_types(self, network: Any, config: Any, types: Mapping[str, int]) -> None:
+    def keep_types(
+        self,
+        network: Any,
+        config: Any,
+        types: Mapping[str, int],
+        constraints: Constraints | None,
+    ) -> None:
         trt = self._trt
         if TensorProto.FLOAT16 not in types.values():
             return
         config.set_flag(trt.BuilderFlag.FP16)
-        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-        real = {int(TensorProto.FLOAT): trt.float32, int(TensorProto.FLOAT16): trt.float16}
+        if constraints == "none":
+            return
+        prefer = constraints == "prefer-islands"
+        kind = "PREFER" if prefer else "OBEY"
+        config.set_flag(getattr(trt.BuilderFlag, f"{kind}_PRECISION_CONSTRAINTS"))
+        real = {int(TensorProto.FLOAT): trt.float32}
+        if constraints in (None, "obey-all"):
+            real[int(TensorProto.FLOAT16)] = trt.float16
         layers = [network.get_layer(k) for k in range(network.num_layers)]
         wanted = wanted_types((_described(layer, trt) for layer in layers), types)
         for layer in layers:
-            # A constant has the type of its values, and a cast the type that it casts to.
-            if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.CAST):
-                continue
             precision, outputs = wanted[layer.name]
-            if precision is not None:
+            # A cast has the type that it casts to. A constant is float16 of its own accord; one of
+            # float32 would become float16 with the layer that reads it.
+            if layer.type == trt.LayerType.CAST or (
+                layer.type == trt.LayerType.CONSTANT and precision != TensorProto.FLOAT
+            ):
+                continue
+            if precision in real:
                 layer.precision = real[precision]
-            for k, kind in enumerate(outputs):
-                if kind is not None:
-                    layer.set_output_type(k, real[kind])
+            for k, kind_of_output in enumerate(outputs):
+                if kind_of_output in real:
+                    layer.set_output_type(k, real[kind_of_output])
+
+    def share_profile(self, config: Any) -> None:
+        config.set_preview_feature(self._trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
     @contextmanager
     def watched(self, config: Any, progress: Progress) -> Iterator[None]:
@@ -149,10 +148,10 @@ class _WeaklyTyped:
     def device_memory(self, engine: Any) -> int:
         return int(engine.device_memory_size)
 
-    def proved_types(self, inspected: str, types: Mapping[str, int]) -> int | None:
-        seen, missed = missed_types(inspected, types)
+    def proved_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
+        seen, missed = missed_types(layers, types)
         if missed:
-            raise ExportError(
+            raise GateError(
                 f"TensorRT computes {len(missed)} of {seen} float32 tensors in float16, "
                 f"{', '.join(missed[:3])} first: the engine was not kept; use --precision fp32"
             )

@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from onnx import TensorProto
 
+from export.arguments import Constraints
 from export.errors import ExportError
+from export.trt_inspect import Layers
+
+CONSTRAINTS: tuple[Constraints, ...] = get_args(Constraints)
+"""The strictest first. All but the last are tried in this order until an engine passes."""
 
 _GENERATIONS: dict[int, str] = {
     8: "export.trt_8",
@@ -50,14 +55,33 @@ class Generation(Protocol):
         """An empty network whose types shall be those of the ONNX file."""
         ...
 
-    def keep_types(self, network: Any, config: Any, types: Mapping[str, int]) -> None:
-        """Sees to it that the built engine computes in the types of the ONNX file.
+    def constraints(self, *, half: bool) -> tuple[Constraints | None, ...]:
+        """The constraints to try, the strictest first; (None,) where there is no choice.
 
         Args:
-            network: As parsed.
-            config: Of the build.
-            types: Element type (of TensorProto) of every tensor by name.
+            half: Whether the graph has float16 tensors.
         """
+        ...
+
+    def keep_types(
+        self,
+        network: Any,
+        config: Any,
+        types: Mapping[str, int],
+        constraints: Constraints | None,
+    ) -> None:
+        """Makes the built engine compute in the types of the ONNX file.
+
+        Args:
+            network: The parsed network.
+            config: Configuration of the build.
+            types: Element type (of TensorProto) of every tensor by name.
+            constraints: How strictly, where there is a choice; None: as strictly as possible.
+        """
+        ...
+
+    def share_profile(self, config: Any) -> None:
+        """Lets several execution contexts of the engine use one optimization profile."""
         ...
 
     def watched(self, config: Any, progress: Progress) -> AbstractContextManager[None]:
@@ -68,18 +92,18 @@ class Generation(Protocol):
         """Bytes that a context of this engine takes on the GPU."""
         ...
 
-    def proved_types(self, inspected: str, types: Mapping[str, int]) -> int | None:
-        """How many float32 tensors of the file were seen to be float32 in the built engine.
+    def proved_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
+        """Counts the float32 tensors of the file that are float32 in the built engine.
 
         Args:
-            inspected: JSON of the engine inspector.
-            types: As of `keep_types`.
+            layers: What the engine inspector tells; see `trt_inspect.layers_of`.
+            types: Element type (of TensorProto) of every tensor of the file by name.
 
         Returns:
-            None where types cannot change and nothing was looked at.
+            Their number, or None where types cannot change and nothing was compared.
 
         Raises:
-            ExportError: If any was not.
+            GateError: If one is float16.
         """
         ...
 

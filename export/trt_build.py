@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -15,11 +15,13 @@ import onnx
 from onnx import ModelProto
 
 from export import trt_cache
-from export.errors import ExportError
+from export.arguments import Constraints
+from export.errors import BuildError, ExportError
 from export.stages import Stages
-from export.trt_base import Generation, Progress, generation_of
+from export.trt_base import CONSTRAINTS, Generation, Progress, generation_of
 from runtime.backends.cuda import Cuda
 from runtime.backends.trt_engine import logger_for
+from runtime.machine import is_jetson
 
 FREE_AXES = {"frames": (1, 2), "float": (2, 3)}
 """Height and width among the axes of img0, by I/O kind."""
@@ -50,11 +52,13 @@ class BuildOptions:
         profile: Sizes, where the graph leaves them free.
         optimization_level: 0 to 5: how long TensorRT looks for faster kernels.
         workspace_mib: Scratch memory that kernels may take; None for all of the GPU's.
-        portable: For later releases of the same major version and any GPU from Ampere on.
+        portable: For later releases of TensorRT and, except on a Jetson, any GPU from Ampere on.
         device: Index of the GPU.
         timing_cache: A file that makes further builds faster; None for none.
         max_pairs: Most pairs of a call, where the graph leaves their number free; the engine is
             fastest for that many.
+        constraints: How strictly a weakly typed build (TensorRT 8.6) is held to the types of the
+            graph; None: see `Generation.constraints`.
     """
 
     profile: Profile | None = None
@@ -64,12 +68,22 @@ class BuildOptions:
     device: int = 0
     timing_cache: Path | None = None
     max_pairs: int | None = None
+    constraints: Constraints | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= 5:
             raise ExportError(f"--optimization-level is {self.optimization_level}: use 0 to 5")
         if self.workspace_mib is not None and self.workspace_mib < 1:
             raise ExportError(f"--workspace is {self.workspace_mib} MiB: use 1 or more")
+        if self.constraints not in (None, *CONSTRAINTS):
+            raise ExportError(
+                f"--precision-constraints is {self.constraints}: use {', '.join(CONSTRAINTS)}"
+            )
+
+    @property
+    def any_gpu(self) -> bool:
+        """Whether the engine runs on any GPU from Ampere on, which TensorRT lacks on a Jetson."""
+        return self.portable and not is_jetson()
 
     def flags(self) -> dict[str, Any]:
         """What of this changes the engine, besides the profile."""
@@ -77,6 +91,7 @@ class BuildOptions:
             "optimization_level": self.optimization_level,
             "workspace_mib": self.workspace_mib,
             "portable": self.portable,
+            "precision_constraints": self.constraints,
             # float32 means float32: TF32 would round the inputs of convolutions to 10 bits.
             "tf32": False,
         }
@@ -108,7 +123,8 @@ def engine_from_onnx(
         stages: Shows the phases of the build.
 
     Raises:
-        ExportError: If TensorRT cannot parse or build it; holds all that TensorRT said.
+        ExportError: If TensorRT cannot parse it, with TensorRT's messages.
+        BuildError: If TensorRT cannot build it, with TensorRT's messages.
         KeyboardInterrupt: After the build was stopped.
     """
     generation = generation_of(trt)
@@ -130,7 +146,7 @@ def _built(
     log = logger_for(trt)
     log.take_errors()  # Whoever they concern was told.
     notes: list[str] = []
-    builder = trt.Builder(log)
+    builder = _builder(trt, log)
     network = generation.create_network(builder)
     # It must outlive the build: the network refers to its weights.
     parser = trt.OnnxParser(network, log)
@@ -138,22 +154,49 @@ def _built(
         raise ExportError(_parser_said(parser, trt.__version__))
     config = builder.create_builder_config()
     _configure(trt, builder, network, config, options)
-    generation.keep_types(network, config, tensor_types(model))
+    if config.num_optimization_profiles:
+        generation.share_profile(config)
+    generation.keep_types(network, config, tensor_types(model), options.constraints)
     _use_timing_cache(config, options.timing_cache, notes)
     started = time.perf_counter()
     with generation.watched(config, progress):
         plan = builder.build_serialized_network(network, config)
     seconds = time.perf_counter() - started
     if plan is None:
-        said = "; ".join(log.take_errors()) or "it gave no reason"
-        raise ExportError(
-            f"TensorRT {trt.__version__} could not build the engine ({said}): "
-            "give it more --workspace, a smaller --size, or free memory on the GPU"
-        )
+        raise BuildError(_why_not_built(trt.__version__, log.take_errors()))
     if options.timing_cache is not None:
         cache = bytes(config.get_timing_cache().serialize())
         trt_cache.write_timing_cache(options.timing_cache, cache)
     return Built(bytes(plan), seconds, notes)
+
+
+def _builder(trt: Any, log: Any) -> Any:
+    """A builder, or one sentence where TensorRT cannot make one."""
+    try:
+        return trt.Builder(log)
+    except TypeError as error:  # pybind11's, where the factory returns null.
+        reason = "; ".join(log.take_errors()) or str(error)
+        remedy = "check the driver with nvidia-smi, and the installation of TensorRT"
+        if "executable stack" in reason:
+            remedy = (
+                "this C library refuses libraries that ask for an executable stack: clear the "
+                "flag with patchelf --clear-execstack, or use a newer TensorRT"
+            )
+        raise ExportError(
+            f"TensorRT {trt.__version__} cannot make a builder ({reason}): {remedy}"
+        ) from error
+
+
+def _why_not_built(version: str, errors: Sequence[str]) -> str:
+    reason = "; ".join(errors) or "it gave no reason"
+    remedy = "give it more --workspace, a smaller --size, or free memory on the GPU"
+    if "lean runtime" in reason:
+        remedy = (
+            f"--portable needs libnvinfer_lean, which the package of TensorRT {version} may lack: "
+            f"pip install tensorrt-lean=={version} and add the folder of its library to "
+            "LD_LIBRARY_PATH, or leave out --portable"
+        )
+    return f"TensorRT {version} could not build the engine ({reason}): {remedy}"
 
 
 def tensor_types(model: ModelProto) -> dict[str, int]:
@@ -175,6 +218,7 @@ def _configure(trt: Any, builder: Any, network: Any, config: Any, options: Build
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.portable:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.any_gpu:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     ports = [network.get_input(k) for k in range(network.num_inputs)]
     free = [port for port in ports if -1 in tuple(port.shape)]

@@ -1,7 +1,8 @@
 """Rewrites that may run faster in TensorRT: candidates by name, none of them on by default.
 
 Each gives the numbers of the plain graph from other operators, equal but for the rounding of sums.
-None was measured on a GPU yet: that will decide which of them a build applies.
+None was measured on a GPU yet: that will decide which of them a build applies. `round` is not for
+speed; a build tries it where TensorRT has no kernel for Round.
 """
 
 from __future__ import annotations
@@ -186,6 +187,27 @@ def _replace_prelu(
     replace_nodes(model, rewritten)
 
 
+def round_as_floor(model: ModelProto) -> None:
+    """Round(x) -> Floor(x + 0.5), in place.
+
+    Equal but for x halfway between an even integer and the next one, which Round takes to the even
+    one and this to the greater one.
+    """
+
+    def rewritten(node: NodeProto) -> list[NodeProto]:
+        if node.op_type != "Round":
+            return [node]
+        (x,), (y,) = node.input, node.output
+        half = f"{y}_half"
+        add_constant(model, half, np.array(0.5, np.float32))
+        return [
+            helper.make_node("Add", [x, half], [f"{y}_raised"], name=f"{node.name}/Add"),
+            helper.make_node("Floor", [f"{y}_raised"], [y], name=f"{node.name}/Floor"),
+        ]
+
+    replace_nodes(model, rewritten)
+
+
 REWRITES: dict[str, Callable[[ModelProto], None]] = {
     "side": separate_side_channels,
     "channels": align_channels,
@@ -193,5 +215,6 @@ REWRITES: dict[str, Callable[[ModelProto], None]] = {
     "grid": grid_in_two_steps,
     "prelu": prelu_as_maximum_and_minimum,
     "prelu_max": prelu_as_maximum,
+    "round": round_as_floor,
 }
 """By name, in the order in which they are applied: the first leave what the later ones look for."""

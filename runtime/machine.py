@@ -67,6 +67,11 @@ def gpu_driver() -> GpuDriver:
     )
 
 
+def is_jetson() -> bool:
+    """Whether this is an NVIDIA Jetson: its system files name the Tegra release."""
+    return Path("/etc/nv_tegra_release").exists()
+
+
 def installed_versions() -> dict[str, str]:
     """The versions of the packages that matter here, of those that are installed."""
     found = {}

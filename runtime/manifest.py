@@ -218,7 +218,8 @@ class EngineBuild:
         gpu: Name of the GPU.
         compute_capability: Of the GPU, for example "9.0".
         driver: The CUDA version of the driver.
-        portable: Runs in later releases of the same major version, on GPUs from Ampere on.
+        portable: Runs in later releases of TensorRT, up to those of the next generation (8 -> 10,
+            10 -> 11).
         flags: Options of the build: optimisation level, workspace, rewrites of the graph.
         profile: "min", "opt" and "max" as [height, width] where sizes are free, else None.
         key: Hash of everything that the engine depends on.
@@ -230,6 +231,15 @@ class EngineBuild:
             engine inspector shows as float32; None where the engine is strongly typed.
         portable_slowdown: Time of a pair over that of an engine for this GPU and version alone;
             None where it is not portable.
+        any_gpu: Whether it runs on any GPU from Ampere on; None as `portable`.
+        precision_constraints: How strictly a weakly typed build (TensorRT 8.6) of a float16 graph
+            was held to the types of the graph; see `export.trt_base.Constraints`. Else None.
+        precision_constraints_reason: Why the stricter ones were not used; None for the strictest.
+        convolutions: Of a float16 engine: how many convolutions of the graph run in float16
+            ("fp16"), in another type ("other"), and are not named by the inspector ("unseen").
+        inspector_problem: Why the engine inspector could not tell, where it could not.
+        added_rewrites: Rewrites of the graph that were not asked for and without which TensorRT
+            could not build the engine; None for none.
     """
 
     tensorrt: str
@@ -246,6 +256,12 @@ class EngineBuild:
     device_memory_bytes: int
     float32_tensors_seen: int | None
     portable_slowdown: float | None
+    any_gpu: bool | None = None
+    precision_constraints: str | None = None
+    precision_constraints_reason: str | None = None
+    convolutions: dict[str, int] | None = None
+    inspector_problem: str | None = None
+    added_rewrites: list[str] | None = None
 
 
 @dataclass(frozen=True)

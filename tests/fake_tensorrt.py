@@ -17,6 +17,7 @@ import math
 import struct
 import sys
 import types
+import weakref
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -75,8 +76,17 @@ _LAYER_OF = {operator: layer for layer, all_of in _LAYER_TYPES.items() for opera
 _WEIGHTS_OF = {"Conv": (1, 2), "ConvTranspose": (1, 2)}
 """Inputs that are a layer's weights; other initializers of floats become layers of their own."""
 _BROADCASTS = ("Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Where")
+_LOADS = {(8, 8), (8, 10), (10, 10), (10, 11), (11, 11)}
+"""Major versions that built a version-compatible plan, and that load it."""
 _WEAK_ONLY = ("FP16", "BF16", "INT8", "FP8", "OBEY_PRECISION_CONSTRAINTS")
-_READABLE = {"FLOAT": "FP32", "HALF": "FP16 format"}
+_READABLE = {
+    8: {
+        "FLOAT": "Row major linear FP32",
+        "HALF": "Channel major FP16 format where channel % 8 == 0",
+    },
+    10: {"FLOAT": "Float", "HALF": "Half"},
+}
+"""Types of the engine inspector, by the generation that begins with this major version."""
 
 
 class _Enum:
@@ -363,6 +373,8 @@ class IBuilderConfig(_Bound):
         self._pools: dict[Any, int] = {}
         self._profiles: list[IOptimizationProfile] = []
         self._cache: ITimingCache | None = None
+        # From 10 on contexts share profiles unless told otherwise.
+        self._previews = {"PROFILE_SHARING_0806"} if trt._major >= 10 else set()
 
     num_optimization_profiles = property(lambda self: len(self._profiles))
 
@@ -383,6 +395,14 @@ class IBuilderConfig(_Bound):
     def _flag_names(self) -> list[str]:
         members = self._trt.BuilderFlag.__members__
         return [name for name, flag in members.items() if self.get_flag(flag)]
+
+    def set_preview_feature(self, feature: Any, enable: bool) -> None:
+        if not isinstance(feature, self._trt.PreviewFeature):
+            raise TypeError("incompatible function arguments: feature must be a PreviewFeature")
+        (self._previews.add if enable else self._previews.discard)(feature.name)
+
+    def get_preview_feature(self, feature: Any) -> bool:
+        return feature.name in self._previews
 
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
         self._pools[pool] = pool_size
@@ -435,7 +455,9 @@ class Builder(_Bound):
         trt = self._trt
         if trt.cuda.current_device != self._device:
             trt.cuda.violation("the builder was made on another device than it is used on")
-        problem = trt.fail_build or _build_problem(network, config)
+        told = trt.fail_build
+        problem = told(network, config) if callable(told) else told
+        problem = problem or _build_problem(network, config)
         if problem:
             _log(trt, self._logger, "ERROR", f"IBuilder::buildSerializedNetwork: {problem}")
             return None
@@ -463,6 +485,8 @@ def _build_problem(network: INetworkDefinition, config: IBuilderConfig) -> str |
     for name in dynamic:
         if any(name not in profile._shapes for profile in config._profiles):
             return f"Error Code 4: {name} has dynamic dimensions and no range in the profile"
+    if "VERSION_COMPATIBLE" in names and not network._trt.has_lean_runtime:
+        return "Error Code 4: Internal Error (Could not determine path for lean runtime!)"
     if network._strong and weak:
         return f"Error Code 3: API Usage Error ({weak} in a strongly typed network)"
     for layer in network._layers:
@@ -535,18 +559,28 @@ def _plan(trt: Any, network: INetworkDefinition, config: IBuilderConfig) -> byte
     def described(tensors: Iterable[ITensor | None]) -> list[Any]:
         return [(t.name, t._dtype.name, tuple(t._shape)) for t in tensors if t]
 
+    held = trt.held_in_float32(network, config) if trt.held_in_float32 else set()
+
+    def described_as_built(layer: ILayer, tensors: Iterable[ITensor | None]) -> list[Any]:
+        wide = layer.name in held
+        return [
+            (name, "FLOAT" if wide and kind == "HALF" else kind, shape)
+            for name, kind, shape in described(tensors)
+        ]
+
     header = {
         "version": trt.__version__,
         "flags": config._flag_names(),
         "verbosity": config.profiling_verbosity.name,
         "profiles": [profile._shapes for profile in config._profiles],
+        "shared": "PROFILE_SHARING_0806" in config._previews,
         "rounded": _float16_by_choice(network, config),
         "layers": [
             {
                 "Name": layer.name,
                 "LayerType": layer._type.name.title().replace("_", ""),
-                "Inputs": described(layer._inputs),
-                "Outputs": described(layer._outputs),
+                "Inputs": described_as_built(layer, layer._inputs),
+                "Outputs": described_as_built(layer, layer._outputs),
                 "Metadata": layer.metadata,
             }
             for layer in network._layers
@@ -635,8 +669,9 @@ def _fill_network(network: INetworkDefinition, model: ModelProto) -> None:
     trt, graph = network._trt, model.graph
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     values = (*inferred.value_info, *inferred.input, *inferred.output)
-    tensors = {value.name: _tensor(trt, value) for value in values}
     initializers = {t.name: t for t in graph.initializer}
+    # A file may give the types of initializers too; they become layers where they are read.
+    tensors = {v.name: _tensor(trt, v) for v in values if v.name not in initializers}
     constants: dict[str, ITensor] = {}
     names: set[str] = set()
 
@@ -731,7 +766,7 @@ class Runtime(_Bound):
         if portable and not self.engine_host_code_allowed:
             return self._refuse("Error Code 4: engine host code is not allowed")
         built, here = ([int(n) for n in v.split(".")] for v in (header["version"], trt.__version__))
-        later = built[0] == here[0] and built < here
+        later = built < here and (built[0], here[0]) in _LOADS
         if built != here and not (portable and later):
             return self._refuse(
                 "Error Code 6: The engine plan file is not compatible with this version of "
@@ -759,6 +794,7 @@ class ICudaEngine(_Bound):
         self._inputs = [v.name for v in model.graph.input]
         self._tensors = {name: _tensor(trt, value) for name, value in self._io.items()}
         self._shapes: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
+        self._contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
         for change in (functools.partial(_rounded, **header["rounded"]), trt.sabotage):
             model = change(model) if change else model
         self._session = _session(model.SerializeToString())
@@ -841,7 +877,10 @@ class IExecutionContext(_Bound):
         self._engine, self._scratch = engine, scratch
         self._given = {name: tuple(engine.get_tensor_shape(name)) for name in engine._inputs}
         self._addresses: dict[str, int] = {}
-        self._profile = 0
+        # Before 10 the first context alone has a profile from the start.
+        taken = engine._header["profiles"] and self._trt._major < 10 and engine._contexts
+        self._profile = -1 if taken else 0
+        engine._contexts.add(self)
         self._prepared: dict[str, tuple[int, ...]] | None = None
 
     def __del__(self) -> None:
@@ -853,6 +892,8 @@ class IExecutionContext(_Bound):
     all_binding_shapes_specified = property(lambda self: not self._missing())
 
     def set_input_shape(self, name: str, shape: Any) -> bool:
+        if self._profile < 0:
+            return self._refuse("setInputShape: no optimization profile has been selected")
         fixed = tuple(self._engine.get_tensor_shape(name))
         low, _, high = self._engine.get_tensor_profile_shape(name, self._profile)
         wanted = tuple(shape)
@@ -887,10 +928,17 @@ class IExecutionContext(_Bound):
         return self._missing()
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        del stream_handle
-        if not 0 <= profile_index < self._engine.num_optimization_profiles:
+        engine = self._engine
+        if not isinstance(stream_handle, int):
+            raise TypeError("incompatible function arguments: stream_handle must be an int")
+        if not 0 <= profile_index < engine.num_optimization_profiles:
             return self._refuse(f"setOptimizationProfileAsync: there is no {profile_index}")
+        others = [c for c in engine._contexts if c is not self and c._profile == profile_index]
+        if others and engine._header["profiles"] and not engine._header["shared"]:
+            text = f"Profile {profile_index} has been chosen by another IExecutionContext"
+            return self._refuse(f"setOptimizationProfileAsync: {text}")
         self._profile = profile_index
+        self._given = {name: tuple(engine.get_tensor_shape(name)) for name in engine._inputs}
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
@@ -900,7 +948,14 @@ class IExecutionContext(_Bound):
         missing = self._missing() or [name for name in engine._io if name not in self._addresses]
         if missing:
             return self._refuse(f"enqueueV3: no shape or no address for {missing}")
-        if cuda.is_capturing(stream_handle) and self._prepared != self._given:
+        if self._profile < 0:
+            return self._refuse("enqueueV3: no optimization profile has been selected")
+        unprepared = self._prepared != self._given
+        told = self._trt.fail_capture if cuda.is_capturing(stream_handle) else None
+        if told == "late":
+            cuda.invalidate_capture(stream_handle)
+            return True
+        if told or (unprepared and cuda.is_capturing(stream_handle)):
             # The first run with new shapes allocates.
             cuda.invalidate_capture(stream_handle)
             return self._refuse("enqueueV3: Error Code 1: operation not permitted in a capture")
@@ -953,7 +1008,7 @@ class EngineInspector(_Bound):
 
         def described(name: str, kind: str, shape: list[int]) -> dict[str, Any]:
             kind = "HALF" if name in rounded else kind
-            text = f"Row major linear {_READABLE.get(kind, kind)}"
+            text = _READABLE[8 if self._trt._major == 8 else 10].get(kind, kind)
             return {
                 "Name": name,
                 "Location": "Device",
@@ -967,7 +1022,11 @@ class EngineInspector(_Bound):
         ]
         if header["verbosity"] == "LAYER_NAMES_ONLY":
             layers = [layer["Name"] for layer in header["layers"]]
-        return json.dumps({"Layers": layers, "Bindings": list(self._engine._io)})
+        text = json.dumps({"Layers": layers, "Bindings": list(self._engine._io)})
+        if self._trt._major == 8:
+            # As the real one does (issue 2779), and as no JSON may.
+            text = text.replace('"LayerType"', '"TacticName": "\x01", "LayerType"')
+        return self._trt.damage_inspection(text) if self._trt.damage_inspection else text
 
 
 def _rounded(model: ModelProto, *, tensors: list[str], reads: list[Any]) -> ModelProto:
@@ -1064,7 +1123,14 @@ class FakeTensorRT(types.ModuleType):
         cuda: Where its engines run.
         unsupported_operators: What its parser does not know.
         sabotage: Changes a model when its engine is deserialised.
-        fail_build: If set, builds fail with this message.
+        fail_build: If set, builds fail with this message, or with the one that it gives for a
+            network and a configuration.
+        fail_capture: If set, no inference can be recorded as a CUDA graph: "at once", with an
+            error of TensorRT, or "late", when the capture ends.
+        has_lean_runtime: Whether version-compatible plans can be built.
+        held_in_float32: If set, names of the layers of a network and a configuration whose float16
+            tensors are float32 in the engine.
+        damage_inspection: If set, changes the text of the engine inspector.
         builds: Network and configuration of each build.
     """
 
@@ -1075,7 +1141,11 @@ class FakeTensorRT(types.ModuleType):
         self.cuda = cuda
         self.unsupported_operators: set[str] = set()
         self.sabotage: Callable[[ModelProto], ModelProto] | None = None
-        self.fail_build: str | None = None
+        self.fail_build: str | Callable[[Any, Any], str | None] | None = None
+        self.fail_capture: str | None = None
+        self.has_lean_runtime = True
+        self.held_in_float32: Callable[[Any, Any], set[str]] | None = None
+        self.damage_inspection: Callable[[str], str] | None = None
         self.builds: list[tuple[INetworkDefinition, IBuilderConfig]] = []
         for owner, members in api(version).items():
             values = _values(members)

@@ -23,9 +23,10 @@ from export.engine import (
 from export.errors import ExportError, GateError
 from export.second_opinion import second_opinion
 from export.stages import Stages
-from export.trt_8 import Layer, missed_types, wanted_types
+from export.trt_8 import Layer, wanted_types
 from export.trt_base import generation_of
 from export.trt_build import BuildOptions, Profile, engine_from_onnx, tensor_types
+from export.trt_inspect import layers_of, missed_types
 from export.verify import REQUIRED_DB_OF_ENGINES
 from runtime import Interpolator
 from runtime.manifest import EngineManifest, manifest_path
@@ -538,7 +539,7 @@ def test_missed_types_are_counted_by_name():
         "a name alone",
     ]
     types = {"x": HALF, "grid": FLOAT, "flow": FLOAT}
-    assert missed_types(json.dumps({"Layers": layers}), types) == (2, ["flow"])
+    assert missed_types(layers_of(json.dumps({"Layers": layers})), types) == (2, ["flow"])
 
 
 # The second opinion

@@ -24,7 +24,10 @@ SCALED = onnx.parser.parse_model(
     }"""
 ).SerializeToString()
 VERSIONS = ("8.6.0", "10.0.1", "10.3.0", "10.13.3.9", "10.16.1.11", "11.0.0.114", "11.4.0.106")
-CONTROLS = {"cuda", "unsupported_operators", "sabotage", "fail_build", "builds"}
+CONTROLS = {
+    "cuda", "unsupported_operators", "sabotage", "fail_build", "fail_capture", "has_lean_runtime",
+    "held_in_float32", "damage_inspection", "builds",
+}  # fmt: skip
 """What tests set on a fake TensorRT."""
 
 

@@ -29,8 +29,8 @@ from export.artefact import source_from_onnx, write_onnx
 from export.engine import Request, Target, target_at, write_engine
 from export.errors import ExportError, GateError
 from export.faults import nearest_sampling
-from export.trt_8 import missed_types
 from export.trt_build import BuildOptions, Profile, engine_from_onnx, tensor_types
+from export.trt_inspect import layers_of, missed_types
 from export.verify import REQUIRED_DB_OF_ENGINES, compare, images_for, moving_frames
 from runtime import Interpolator, ModelError
 from runtime.backends.base import Backend, OpenOptions, open_backend
@@ -194,7 +194,7 @@ def test_the_inspector_proves_the_float32_islands(target, built, graph, record_p
     """The builder of 8.6 is told the type of every layer; the others cannot change any."""
     types = tensor_types(onnx.load(graph("fp16")))
     with open_backend(built("fp16"), OpenOptions()) as backend:
-        seen, missed = missed_types(backend.engine.layers(), types)
+        seen, missed = missed_types(layers_of(backend.engine.layers()), types)
     record_property("float32_tensors_seen", seen)
     assert missed == []
     if target.trt.__version__.startswith("8."):
@@ -239,7 +239,7 @@ def test_an_engine_that_samples_nearest_is_refused_and_recognised(
         nearest_sampling(changed)
         return changed
 
-    monkeypatch.setattr("export.engine.rewritten_for_tensorrt", faulty)
+    monkeypatch.setattr("export.trt_attempts.rewritten_for_tensorrt", faulty)
     path = tmp_path / "faulty.engine"
     request = Request(BuildOptions(timing_cache=timing_cache))
     with pytest.raises(GateError, match="it looks like nearest sampling"):

@@ -293,8 +293,11 @@ def change_build(path, **values):
         ({"tensorrt": "10.2.0"}, r"built with TensorRT 10\.2\.0, here is 10\.3\.0"),
         ({"gpu": "NVIDIA H200"}, r"built for NVIDIA H200 \(8\.9\), here is NVIDIA GeForce RTX"),
         ({"compute_capability": "9.0"}, r"\(9\.0\), here is NVIDIA GeForce RTX 4090 \(8\.9\)"),
-        ({"portable": True, "tensorrt": "10.4.0"}, "portable to later 10.x, here is 10.3.0"),
-        ({"portable": True, "tensorrt": "8.6.0"}, "portable to later 8.x, here is 10.3.0"),
+        (
+            {"portable": True, "tensorrt": "10.4.0"},
+            r"portable to later 10\.x and 11\.x, here is 10\.3\.0",
+        ),
+        ({"portable": True, "tensorrt": "11.0.0"}, r"portable to later 11\.x, here is 10\.3\.0"),
     ],
 )
 def test_an_engine_for_another_machine_is_refused_with_the_remedy(trt10, engine, values, message):

@@ -251,7 +251,9 @@ class Cuda:
             yield captured
         except BaseException:
             # A failed capture must be ended too; what it recorded is of no use.
-            self.api.cudaStreamEndCapture(stream.handle)
+            error, graph = self.api.cudaStreamEndCapture(stream.handle)
+            if error == self.api.cudaError_t.cudaSuccess:
+                self.free("cudaGraphDestroy", graph)
             raise
         graph = self.call("cudaStreamEndCapture", stream.handle)
         try:

@@ -108,6 +108,14 @@ class TensorRTBackend:
         first = 0 if self.info.io == "frames" else 1
         return best[first], best[first + 1]
 
+    @property
+    def cuda_graph_problem(self) -> str | None:
+        """Why inferences are launched without the CUDA graph that was asked for.
+
+        None while nothing has failed: a graph is recorded at the second inference of each stream.
+        """
+        return next((lane.graph_problem for lane in self._lanes if lane.graph_problem), None)
+
     def put(self, image: NDArray[Any]) -> DeviceImage:
         """See `Backend.put`. The array may be changed once this returns."""
         with self._guarded():

@@ -10,6 +10,10 @@ from runtime.errors import BackendError, ModelError
 from runtime.machine import Gpu, gpu_driver
 from runtime.manifest import EngineBuild, EngineManifest, ModelInfo
 
+_NEXT_GENERATION = {8: 10, 10: 11}
+"""Major version of TensorRT that built a version-compatible engine -> the next one that loads it.
+NVIDIA documents 8 -> 10 and 10 -> 11; each removed interfaces, so 8 -> 11 is not promised."""
+
 _SAID, _KEPT = 3, 100
 """Messages of TensorRT that go into ours (the first ones name the cause), and that are kept."""
 
@@ -103,18 +107,20 @@ def _misfit(build: EngineBuild, version: str, gpu: Gpu) -> str | None:
     here = f"{gpu.name} ({gpu.compute_capability})"
     there = f"{build.gpu} ({build.compute_capability})"
     if build.portable:
-        # Version-compatible engines load in later releases of the same major version;
-        # hardware-compatible ones run from Ampere on.
         found, built = (_numbers(v) for v in (version, build.tensorrt))
-        if found[0] != built[0] or found < built:
+        later = _NEXT_GENERATION.get(built[0])
+        if found < built or found[0] not in (built[0], later):
+            releases = f"{built[0]}.x" + (f" and {later}.x" if later else "")
             return (
-                f"was built with TensorRT {build.tensorrt} and is portable to later "
-                f"{built[0]}.x, here is {version}"
+                f"was built with TensorRT {build.tensorrt} and is portable to later {releases}, "
+                f"here is {version}"
             )
-        if _numbers(gpu.compute_capability) < (8, 0):
-            return f"is portable to GPUs from compute capability 8.0 on, here is {here}"
-        return None
-    if version != build.tensorrt:
+        # Of engines without the record it is so, too.
+        if build.any_gpu is not False:
+            if _numbers(gpu.compute_capability) < (8, 0):
+                return f"is portable to GPUs from compute capability 8.0 on, here is {here}"
+            return None
+    elif version != build.tensorrt:
         return f"was built with TensorRT {build.tensorrt}, here is {version}"
     if (gpu.name, gpu.compute_capability) != (build.gpu, build.compute_capability):
         return f"was built for {there}, here is {here}"
@@ -151,6 +157,7 @@ class Engine:
         self._check_interface(info)
         self.limits: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self.best: tuple[int, ...] | None = None
+        self._has_profile = info.size is None or info.max_pairs is not None
         if info.size is None:
             low, best, high = (
                 tuple(shape)[1:] for shape in self._engine.get_tensor_profile_shape("img0", 0)
@@ -162,15 +169,26 @@ class Engine:
         """TensorRT's ICudaEngine."""
         return self._engine
 
-    def context(self) -> Any:
-        """A new execution context.
+    def context(self, stream: int) -> Any:
+        """A new execution context, with the engine's profile selected where it has one.
+
+        Before TensorRT 10 the first context alone has a profile from the start.
+
+        Args:
+            stream: Handle of the stream that selects the profile.
 
         Raises:
-            BackendError: If there is no memory for it.
+            BackendError: If there is no memory for it, or the profile cannot be used by one more
+                context.
         """
         context = self._engine.create_execution_context()
         if context is None:
             raise BackendError("TensorRT could not make an execution context")
+        if self._has_profile and not context.set_optimization_profile_async(0, stream):
+            raise BackendError(
+                "TensorRT gave the engine's one profile to another context already: build the "
+                "engine again with this version of ifrnet-deploy, or use one stream"
+            )
         return context
 
     def layers(self) -> str:

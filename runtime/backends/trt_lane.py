@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,12 +78,25 @@ class Call:
 
 
 class Lane:
-    """One execution context with a stream and, where launches are recorded, a graph of its own."""
+    """One execution context with a stream and, where launches are recorded, a graph of its own.
+
+    Attributes:
+        stream: Where the inferences are queued.
+        graph_problem: Why launches cannot be recorded as a CUDA graph; None unless that was tried
+            and failed.
+    """
 
     def __init__(self, cuda: Cuda, engine: Engine) -> None:
         self.stream = Stream(cuda)
+        self.graph_problem: str | None = None
         self._cuda = cuda
-        self._context = engine.context()
+        self._engine = engine
+        try:
+            self._context = engine.context(self.stream.handle)
+            self.stream.synchronize()  # The profile is selected.
+        except BackendError:
+            self.stream.close()
+            raise
         self._shapes: Mapping[str, tuple[int, ...]] = {}
         self._graph: Graph | None = None
         self._warm = False
@@ -101,16 +115,35 @@ class Lane:
             raise BackendError("TensorRT could not queue the inference")
 
     def replay(self, call: Call) -> None:
-        """Queues the inference that is recorded at the second call; it is always the same one."""
-        if self._graph is None and self._warm:
-            with self._cuda.capture(self.stream) as captured:
-                self.run(call, {})
-            (self._graph,) = captured
+        """Queues the inference that is recorded at the second call; it is always the same one.
+
+        Where it cannot be recorded, this and every later inference is launched plainly.
+        """
+        if self._graph is None and self._warm and self.graph_problem is None:
+            self._record(call)
         if self._graph is not None:
             self._graph.launch(self.stream)
         else:
             self.run(call, {})  # What TensorRT prepares at its first call cannot be recorded.
             self._warm = True
+
+    def _record(self, call: Call) -> None:
+        """Records the launches of one inference, or notes why that is not possible."""
+        try:
+            with self._cuda.capture(self.stream) as captured:
+                self.run(call, {})
+        except BackendError as error:
+            self.graph_problem = f"{error}{self._engine.said()}"
+            # Or the next to ask for the last error, another library perhaps, is given this one.
+            self._cuda.api.cudaGetLastError()
+            warnings.warn(
+                f"the inference could not be recorded as a CUDA graph ({self.graph_problem}): its "
+                "kernels are launched one by one, which takes longer for small frames",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        else:
+            (self._graph,) = captured
 
     def report_to(self, profiler: Any) -> None:
         """Tells an IProfiler of TensorRT how long each layer of each later inference takes."""

@@ -1,0 +1,147 @@
+"""What TensorRT's engine inspector tells of a built engine: types of tensors, convolutions.
+
+The inspector's JSON differs between versions. In 8.6 a layer has "Name" (of the ONNX nodes that it
+was fused from), "LayerType", "Inputs" and "Outputs", each with "Name" and "Format/Datatype", for
+example "Channel major FP16 format where channel % 8 == 0". From 10 on the type reads "Half" or
+"Float", and "Metadata" lists the nodes as "[ONNX Layer: NAME]".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnx import ModelProto, TensorProto
+
+Layers = list[dict[str, Any]]
+"""Layers of an engine that was built with detailed profiling verbosity."""
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_MOVES_DATA = ("reformat", "noop", "constant", "shuffle", "copy")
+"""Types of layers, in lower case, that may carry the name of a node and compute nothing."""
+
+
+class InspectorError(Exception):
+    """The inspector's text is not the JSON that was expected."""
+
+
+@dataclass(frozen=True)
+class Convolutions:
+    """How many float16 convolutions of a graph an engine computes in float16.
+
+    Attributes:
+        fp16: Read float16.
+        other: Read another type, most often float32: several times slower.
+        unseen: Not named by the inspector, for example inside a fused block.
+    """
+
+    fp16: int
+    other: int
+    unseen: int
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether more than one in ten of those that are seen do not run in float16."""
+        return 10 * self.other > self.fp16 + self.other
+
+    def record(self) -> dict[str, int]:
+        """As a dictionary, for the manifest."""
+        return asdict(self)
+
+
+def layers_of(inspected: str) -> Layers:
+    """Parses the JSON of the engine inspector.
+
+    TensorRT 8.6 writes control characters into strings (TensorRT issue 2779), which strict JSON
+    does not allow; they are accepted.
+
+    Raises:
+        InspectorError: If the text is no JSON, or has no list of layers.
+    """
+    try:
+        layers = json.loads(inspected, strict=False)["Layers"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InspectorError(f"TensorRT's engine inspector gave no readable JSON ({error})") from (
+            error
+        )
+    # A layer is a name alone where the engine was built without detail.
+    return [layer for layer in layers if isinstance(layer, dict)]
+
+
+def layer_types(layers: Layers) -> dict[str, int]:
+    """How many layers there are of each type, the most frequent first."""
+    counts = Counter(str(layer.get("LayerType", "unknown")) for layer in layers)
+    return dict(counts.most_common())
+
+
+def missed_types(layers: Layers, types: Mapping[str, int]) -> tuple[int, list[str]]:
+    """Float32 tensors of the graph that the engine holds as float16.
+
+    Args:
+        layers: See `layers_of`.
+        types: Element type (of TensorProto) of every tensor of the graph by name.
+
+    Returns:
+        How many float32 tensors of the graph the engine still holds under their names, and the
+        names of those that it holds as float16. Tensors inside fused layers are not seen.
+    """
+    seen: set[str] = set()
+    missed: list[str] = []
+    for layer in layers:
+        for tensor in _tensors(layer, "Inputs", "Outputs"):
+            name = str(tensor.get("Name"))
+            if types.get(name) != TensorProto.FLOAT or name in seen:
+                continue
+            seen.add(name)
+            if _is_float16(tensor):
+                missed.append(name)
+    return len(seen), missed
+
+
+def convolutions(layers: Layers, model: ModelProto) -> Convolutions:
+    """Counts in which type the float16 convolutions of a graph are computed.
+
+    A convolution counts as float16 if a layer that names it reads float16 first: it may well write
+    float32, where a cast was fused into it.
+
+    Args:
+        layers: See `layers_of`.
+        model: The graph that the engine was built from, with names for its nodes.
+    """
+    halves = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16}
+    counts: Counter[str] = Counter()
+    computing = [layer for layer in layers if not _moves_data(layer)]
+    for node in model.graph.node:
+        if node.op_type in _CONVOLUTIONS and node.input[1] in halves:
+            naming = [layer for layer in computing if _names(layer, node.name)]
+            first = [next(iter(_tensors(layer, "Inputs")), None) for layer in naming]
+            read = [tensor for tensor in first if tensor is not None]
+            if not read:
+                counts["unseen"] += 1
+            else:
+                counts["fp16" if any(map(_is_float16, read)) else "other"] += 1
+    return Convolutions(counts["fp16"], counts["other"], counts["unseen"])
+
+
+def _tensors(layer: Mapping[str, Any], *sides: str) -> Iterable[dict[str, Any]]:
+    for side in sides:
+        yield from (tensor for tensor in layer.get(side, ()) if isinstance(tensor, dict))
+
+
+def _is_float16(tensor: Mapping[str, Any]) -> bool:
+    kind = str(tensor.get("Format/Datatype", tensor.get("Datatype", "")))
+    return "FP16" in kind or "Half" in kind
+
+
+def _moves_data(layer: Mapping[str, Any]) -> bool:
+    return str(layer.get("LayerType", "")).lower().startswith(_MOVES_DATA)
+
+
+def _names(layer: Mapping[str, Any], node: str) -> bool:
+    """Whether a layer was made of this node; a longer name that holds it does not count."""
+    text = f"{layer.get('Name', '')} {layer.get('Metadata', '')}"
+    return re.search(rf"(?<![\w./]){re.escape(node)}(?![\w./])", text) is not None
