@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from runtime.backends.ort_cuda import PROVIDER, Missing, missing_for_cuda
 from runtime.backends.ov import capabilities, import_openvino
 from runtime.backends.ov_precision import FIRST_WITH_FLOAT32, keeps_float32
 from runtime.backends.trt_engine import import_tensorrt
@@ -45,8 +46,18 @@ def backend_states(
     providers: Sequence[str],
     tensorrt_problem: str | None = None,
     openvino_problem: str | None = None,
+    cuda_missing: Missing | None = None,
 ) -> Iterator[BackendState]:
-    """What runs here, from what is installed and found; the problems: why one won't load."""
+    """What runs here, from what is installed and found.
+
+    Args:
+        versions: Of the installed packages.
+        driver: What the NVIDIA driver says.
+        providers: Of ONNX Runtime.
+        tensorrt_problem: Why TensorRT does not load.
+        openvino_problem: Why OpenVINO does not load.
+        cuda_missing: What ONNX Runtime lacks for its CUDA provider.
+    """
     both = {"onnxruntime", "onnxruntime-gpu"} <= versions.keys()
     version = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
     conflict = (
@@ -55,7 +66,7 @@ def backend_states(
     )
     for device, provider, extra in (
         ("cpu", "CPUExecutionProvider", "cpu"),
-        ("cuda", "CUDAExecutionProvider", "gpu"),
+        ("cuda", PROVIDER, "gpu"),
     ):
         name = f"onnxruntime {device}"
         if both:
@@ -64,8 +75,8 @@ def backend_states(
             what = f"{version} without {provider}" if version else "not installed"
             first = "pip uninstall onnxruntime, then " if version else ""
             yield BackendState(name, False, what, f"{first}pip install 'ifrnet-deploy[{extra}]'")
-        elif device == "cuda" and driver.problem:
-            yield BackendState(name, False, driver.problem, "install an NVIDIA driver, or use cpu")
+        elif device == "cuda" and cuda_missing is not None:
+            yield BackendState(name, False, cuda_missing.what, cuda_missing.remedy)
         else:
             yield BackendState(name, True, f"{version}, {provider}")
     yield _openvino_state(versions, openvino_problem)
@@ -112,6 +123,18 @@ def _tensorrt_problem(versions: dict[str, str], driver: GpuDriver) -> str | None
     return None
 
 
+def _onnxruntime(versions: dict[str, str], driver: GpuDriver) -> tuple[list[str], Missing | None]:
+    """The providers of ONNX Runtime, and what it lacks for that of CUDA if it has it."""
+    if not {"onnxruntime", "onnxruntime-gpu"} & versions.keys():
+        return [], None
+    try:
+        ort = import_quietly("onnxruntime")
+        providers: list[str] = ort.get_available_providers()
+    except (ImportError, AttributeError):  # what a half-removed installation raises
+        return [], None
+    return providers, missing_for_cuda(ort, driver) if PROVIDER in providers else None
+
+
 def _openvino(versions: dict[str, str]) -> tuple[list[str], str | None]:
     """What OpenVINO says the processor computes in, and why it does not load."""
     if "openvino" not in versions:
@@ -125,15 +148,12 @@ def _openvino(versions: dict[str, str]) -> tuple[list[str], str | None]:
 def examine() -> dict[str, Any]:
     """Everything that the command prints, as plain data."""
     versions, driver = installed_versions(), gpu_driver()
-    providers: list[str] = []
-    if {"onnxruntime", "onnxruntime-gpu"} & versions.keys():
-        try:
-            providers = import_quietly("onnxruntime").get_available_providers()
-        except (ImportError, AttributeError):  # what a half-removed installation raises
-            providers = []
+    providers, cuda_missing = _onnxruntime(versions, driver)
     problem = _tensorrt_problem(versions, driver)
     computes_in, openvino_problem = _openvino(versions)
-    states = list(backend_states(versions, driver, providers, problem, openvino_problem))
+    states = list(
+        backend_states(versions, driver, providers, problem, openvino_problem, cuda_missing)
+    )
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),

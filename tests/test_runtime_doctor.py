@@ -1,9 +1,11 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 from conftest import run_module
 
-from runtime.doctor import backend_states, recommendation
+from runtime.backends.ort_cuda import Missing
+from runtime.doctor import backend_states, examine, recommendation
 from runtime.machine import Gpu, GpuDriver
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -11,8 +13,9 @@ NO_GPU = GpuDriver(problem="no NVIDIA driver was found")
 GPU = GpuDriver([Gpu("NVIDIA H200", "9.0")], "13.0")
 
 
-def states(versions, driver, providers):
-    return {state.name: state for state in backend_states(versions, driver, providers)}
+def states(versions, driver, providers, **missing):
+    found = backend_states(versions, driver, providers, **missing)
+    return {state.name: state for state in found}
 
 
 def test_cpu_package_on_a_cpu():
@@ -22,11 +25,34 @@ def test_cpu_package_on_a_cpu():
     assert "[gpu]" in found["onnxruntime cuda"].remedy
 
 
-def test_gpu_package_without_a_driver():
-    found = states({"onnxruntime-gpu": "1.30"}, NO_GPU, [CUDA, CPU])
+@pytest.mark.parametrize(
+    ("what", "remedy"),
+    [
+        (NO_GPU.problem, "install an NVIDIA driver, or use device='cpu'"),
+        ("libcudnn.so.9 is not found", "pip install 'onnxruntime-gpu[cuda,cudnn]==1.31.1'"),
+    ],
+)
+def test_gpu_package_without_what_it_needs(what, remedy):
+    missing = Missing(what, remedy)
+    found = states({"onnxruntime-gpu": "1.30"}, NO_GPU, [CUDA, CPU], cuda_missing=missing)
     assert found["onnxruntime cpu"].ready
-    assert not found["onnxruntime cuda"].ready
-    assert found["onnxruntime cuda"].detail == "no NVIDIA driver was found"
+    state = found["onnxruntime cuda"]
+    assert (state.ready, state.detail, state.remedy) == (False, what, remedy)
+
+
+@pytest.mark.parametrize(("missing", "ready"), [([], True), (["libcublasLt.so.13"], False)])
+def test_the_libraries_of_the_gpu_package_are_tried(monkeypatch, missing, ready):
+    ort = SimpleNamespace(
+        __version__="1.31.1", cuda_version="13.0", get_available_providers=lambda: [CUDA, CPU]
+    )
+    monkeypatch.setattr("runtime.doctor.import_quietly", lambda _: ort)
+    monkeypatch.setattr("runtime.doctor.gpu_driver", lambda: GPU)
+    monkeypatch.setattr("runtime.doctor.installed_versions", lambda: {"onnxruntime-gpu": "1.31.1"})
+    monkeypatch.setattr("runtime.backends.ort_cuda.load_libraries", lambda _: missing)
+    found = {state["name"]: state for state in examine()["backends"]}
+    assert found["onnxruntime cpu"]["ready"]
+    assert found["onnxruntime cuda"]["ready"] is ready
+    assert ready or found["onnxruntime cuda"]["detail"] == "libcublasLt.so.13 is not found"
 
 
 def test_gpu_package_with_a_gpu():

@@ -11,12 +11,20 @@ from numpy.typing import NDArray
 
 from runtime.backends.base import HostBackend, OpenOptions
 from runtime.backends.onnx_file import Port, check_ports, read_onnx
+from runtime.backends.ort_cuda import (
+    PROVIDER,
+    cuda_failure,
+    missing_for_cuda,
+    provider_options,
+    reason,
+    why_not_loaded,
+)
 from runtime.errors import BackendError, ModelError
-from runtime.machine import available_processors
+from runtime.machine import available_processors, gpu_driver
 from runtime.manifest import ModelInfo
 from runtime.telemetry import import_quietly
 
-_PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_CPU_PROVIDER = "CPUExecutionProvider"
 _KINDS: dict[str, str] = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
@@ -38,7 +46,7 @@ class OnnxRuntimeBackend(HostBackend):
         try:
             outputs = session.run(["imgt"], {"img0": img0, "img1": img1, "timestep": timestep})
         except Exception as error:  # ONNX Runtime's classes share no base but this one.
-            raise BackendError(f"{self.name} failed: {_first_line(error)}") from error
+            raise BackendError(f"{self.name} failed: {reason(error)}") from error
         result: NDArray[Any] = outputs[0]
         return result
 
@@ -52,39 +60,57 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend:
 
     Raises:
         ModelError: If the file is damaged or not one of ours; see `read_onnx`.
-        BackendError: If ONNX Runtime or the provider for `device` is not available.
+        BackendError: If ONNX Runtime or what its provider for `device` needs is not available.
     """
     options.refuse("cuda_graph", "belongs to TensorRT engines: leave it out")
     for name in ("streams", "precision", "cache"):
         options.refuse(name, "is not for ONNX Runtime: leave it out, or use backend='openvino'")
     device = options.device or "cpu"
-    kind, _, index = device.partition(":")
+    on_gpu = device != "cpu"
+    index = options.cuda_device() or 0
     ort = _import_onnxruntime()
-    provider = _PROVIDERS[kind]
-    if provider not in ort.get_available_providers():
-        raise BackendError(
-            f"{provider} was asked for, this ONNX Runtime offers "
-            f"{', '.join(ort.get_available_providers())}: pip uninstall onnxruntime, then "
-            "pip install ifrnet-deploy[gpu], or use device='cpu'"
-        )
+    if on_gpu:
+        _check_cuda(ort, device, index)
     content, info = read_onnx(path)
+    provider = (PROVIDER, provider_options(index, info)) if on_gpu else _CPU_PROVIDER
     try:
-        chosen = (provider, {"device_id": index}) if index else provider
         session = ort.InferenceSession(
-            content, sess_options=_session_options(ort, options.threads), providers=[chosen]
+            content,
+            sess_options=_session_options(ort, options.threads),
+            providers=[provider],
+            # Or ONNX Runtime makes the session, or a call that fails, again on the CPU.
+            enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's classes share no base but this one.
+        if on_gpu and cuda_failure(error):
+            raise _not_started(cuda_failure(error)) from error
         raise ModelError(
-            f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)}): export it again"
+            f"{path} cannot be loaded by ONNX Runtime ({reason(error)}): export it again"
         ) from error
-    # ONNX Runtime falls back to the CPU with a line in the log when a provider fails to start.
-    if session.get_providers()[0] != provider:
-        raise BackendError(
-            f"{provider} did not start and ONNX Runtime fell back to "
-            f"{session.get_providers()[0]}: see python -m runtime.doctor, or use device='cpu'"
-        )
+    # A provider that does not load is left out in any case, with a line in the log.
+    if on_gpu and session.get_providers()[0] != PROVIDER:
+        raise _not_started(why_not_loaded(ort))
     check_ports(dict(_ports(session)), info, path)
     return OnnxRuntimeBackend(session, info, device=device)
+
+
+def _check_cuda(ort: Any, device: str, index: int) -> None:
+    """Refuses a machine where the CUDA provider cannot run; loads the libraries that it needs."""
+    offered = ort.get_available_providers()
+    if PROVIDER not in offered:
+        raise BackendError(
+            f"{PROVIDER} was asked for, this ONNX Runtime offers {', '.join(offered)}: "
+            "pip uninstall onnxruntime, then pip install ifrnet-deploy[gpu], or use device='cpu'"
+        )
+    if missing := missing_for_cuda(ort, gpu_driver(), index):
+        raise BackendError(f"ONNX Runtime cannot run on {device}: {missing.what}: {missing.remedy}")
+
+
+def _not_started(why: str | None) -> BackendError:
+    return BackendError(
+        f"{PROVIDER} did not start ({why or 'ONNX Runtime gives no reason'}): "
+        "see python -m runtime.doctor, or use device='cpu'"
+    )
 
 
 def _import_onnxruntime() -> Any:
@@ -121,7 +147,3 @@ def _ports(session: Any) -> Iterator[tuple[str, Port]]:
         # A free axis has a name, or none at all.
         shape = (n if isinstance(n, int) else None for n in port.shape)
         yield port.name, Port(_KINDS.get(port.type, port.type), tuple(shape))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
