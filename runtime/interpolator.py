@@ -79,6 +79,7 @@ class Interpolator:
         cuda_graph: bool | None = None,
         precision: InferencePrecision | None = None,
         cache: str | Path | None = None,
+        io_binding: bool | None = None,
     ) -> Interpolator:
         """Loads a model.
 
@@ -102,6 +103,8 @@ class Interpolator:
                 sampling, mean and blend are float32 in any case.
             cache: OpenVINO: folder in which the compiled model is kept, by which it opens sooner
                 the next time; "none" for none. Default: `~/.cache/ifrnet-deploy/openvino`.
+            io_binding: ONNX Runtime: images stay on the device from call to call, so that a frame
+                of two pairs goes up once; default True on a GPU and False on a processor.
 
         Raises:
             ModelError: If the file is missing, damaged, not one of ours, or was built for
@@ -109,7 +112,7 @@ class Interpolator:
             BackendError: If the backend or the device is not available.
         """
         kept = None if cache is None else str(cache)
-        options = OpenOptions(device, threads, streams, cuda_graph, precision, kept)
+        options = OpenOptions(device, threads, streams, cuda_graph, precision, kept, io_binding)
         return cls(open_backend(model, options, backend=backend))
 
     @property

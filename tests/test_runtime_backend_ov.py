@@ -263,6 +263,7 @@ def test_the_default_place_is_the_users_cache(models, tmp_path, monkeypatch):
     [
         ({"device": "cuda"}, "runs on the processor here: use device='cpu'"),
         ({"cuda_graph": True}, "belongs to TensorRT engines"),
+        ({"io_binding": True}, "belongs to ONNX Runtime"),
         ({"streams": 3, "threads": 2}, "each needs one: use fewer streams"),
         ({"precision": "int4"}, "use one of fp32, bf16, fp16"),
     ],

@@ -59,6 +59,7 @@ def test_what_is_no_address(url):
     [
         ({"threads": 2}, "the server's to choose"),
         ({"precision": "bf16"}, "the server's to choose"),
+        ({"io_binding": True}, "the server's to choose"),
         ({"device": "cuda"}, "is for .shared_memory=cuda"),
     ],
 )

@@ -366,6 +366,7 @@ def test_without_tensorrt_or_cuda_python_the_error_says_what_to_install(trt10, e
         ({"device": "cpu"}, "frames.engine is a TensorRT engine: use device='cuda'"),
         ({"device": "cuda:1"}, "cuda:1 was asked for, the driver sees cuda:0 NVIDIA GeForce"),
         ({"threads": 2}, "threads=2 is for processors"),
+        ({"io_binding": True}, "io_binding=True belongs to ONNX Runtime"),
         ({"streams": 0}, "streams is 0: use 1 or more"),
     ],
 )

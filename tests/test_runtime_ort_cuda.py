@@ -13,6 +13,7 @@ import pytest
 from runtime import BackendError, Interpolator, ModelError
 from runtime.backends import ort_cuda
 from runtime.backends.base import OpenOptions, open_backend
+from runtime.backends.ort_binding import BoundBackend
 from runtime.machine import Gpu, GpuDriver
 from runtime.telemetry import import_quietly
 
@@ -234,6 +235,33 @@ def gpu_package(monkeypatch):
         monkeypatch.setattr(ort, "InferenceSession", session)
 
     return sessions
+
+
+def as_cuda(providers, session):
+    session.get_providers = lambda: [providers[0][0], CPU]
+    return session
+
+
+@pytest.mark.parametrize(("asked", "bound"), [(None, True), (True, True), (False, False)])
+def test_a_gpu_has_io_binding_unless_it_is_refused(models, gpu_package, asked, bound):
+    seen = []
+    gpu_package(lambda *made: seen.append(made[0]) or as_cuda(*made))
+    options = OpenOptions(device="cuda:0", io_binding=asked)
+    backend = open_backend(models / "frames.onnx", options)
+    assert isinstance(backend, BoundBackend) is bound
+    assert backend.name == "onnxruntime cuda:0"
+    assert seen == [[(CUDA, {"device_id": "0", "use_tf32": "0"})]]
+
+
+def test_images_go_to_the_gpu_that_was_asked_for(models, gpu_package, monkeypatch):
+    ort = import_quietly("onnxruntime")
+    seen = []
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", lambda _, *device: seen.append(device))
+    gpu_package(as_cuda)
+    monkeypatch.setattr("runtime.backends.ort.gpu_driver", lambda: GpuDriver(GPU.gpus * 2, "13.0"))
+    backend = open_backend(models / "frames.onnx", OpenOptions(device="cuda:1"))
+    backend.put(np.zeros((1, 50, 70, 3), np.uint8))
+    assert seen == [("cuda", 1)]
 
 
 def test_what_is_missing_is_an_error_before_a_session_is_made(models, gpu_package, monkeypatch):

@@ -169,6 +169,7 @@ class OpenOptions:
         cuda_graph: Replay recorded launches.
         precision: What convolutions are computed in.
         cache: Folder of compiled models; "none": none is read or written.
+        io_binding: Images stay on the device of ONNX Runtime from call to call.
     """
 
     device: str | None = None
@@ -177,6 +178,7 @@ class OpenOptions:
     cuda_graph: bool | None = None
     precision: InferencePrecision | None = None
     cache: str | None = None
+    io_binding: bool | None = None
 
     def __post_init__(self) -> None:
         if self.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):

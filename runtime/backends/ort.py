@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.backends.base import HostBackend, OpenOptions
 from runtime.backends.onnx_file import Port, check_ports, read_onnx
+from runtime.backends.ort_binding import BoundBackend
 from runtime.backends.ort_cuda import (
     PROVIDER,
     cuda_failure,
@@ -55,7 +56,7 @@ class OnnxRuntimeBackend(HostBackend):
         self._session = None
 
 
-def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend:
+def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBackend:
     """Loads an ONNX file of ours, by default on the processor.
 
     Raises:
@@ -91,6 +92,9 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend:
     if on_gpu and session.get_providers()[0] != PROVIDER:
         raise _not_started(why_not_loaded(ort))
     check_ports(dict(_ports(session)), info, path)
+    bound = on_gpu if options.io_binding is None else options.io_binding
+    if bound:
+        return BoundBackend(ort, session, info, device=device)
     return OnnxRuntimeBackend(session, info, device=device)
 
 

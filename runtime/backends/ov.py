@@ -203,6 +203,7 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
         BackendError: If OpenVINO is not installed, or does not have what the options ask for.
     """
     options.refuse("cuda_graph", "belongs to TensorRT engines: leave it out")
+    options.refuse("io_binding", "belongs to ONNX Runtime: leave it out")
     if options.device not in (None, "cpu"):
         raise BackendError(
             f"device {options.device!r} was asked for, OpenVINO runs on the processor here: "

@@ -416,7 +416,7 @@ def open_model(url: str, options: OpenOptions) -> TritonBackend:
         BackendError: If tritonclient is not installed, no server answers, or it lacks the model.
     """
     address = Address.parse(url)
-    for name in ("threads", "cuda_graph", "precision", "cache"):
+    for name in ("threads", "cuda_graph", "precision", "cache", "io_binding"):
         options.refuse(name, "is the server's to choose: leave it out with triton://")
     if address.memory != "cuda":
         options.refuse("device", "is for ?shared_memory=cuda: leave it out with triton://")

@@ -421,6 +421,7 @@ def open_model(path: Path, options: OpenOptions) -> TensorRTBackend:
     """
     for name in ("threads", "precision", "cache"):
         options.refuse(name, "is for processors: leave it out with a TensorRT engine")
+    options.refuse("io_binding", "belongs to ONNX Runtime: leave it out")
     device = options.cuda_device()
     if device is None:
         raise BackendError(f"{path.name} is a TensorRT engine: use device='cuda'")
