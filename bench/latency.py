@@ -48,6 +48,7 @@ def _measure(args: argparse.Namespace) -> None:
         threads=threads,
         streams=args.streams or (1,),
         cuda_graphs=(True, False) if args.no_cuda_graph else (True,),
+        io_bindings=(True, False) if args.no_io_binding else (True,),
         backends=args.backend or (None,),
         precision=args.inference_precision,
     )
@@ -103,6 +104,9 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise MeasurementError("a data set has a factor of its own: leave --factor, or give --size")
     if args.no_cuda_graph and not _engines(args):
         raise MeasurementError("--no-cuda-graph is for TensorRT engines: leave it out")
+    onnx_files = len(args.model) > len(_engines(args))
+    if args.no_io_binding and not (onnx_files and (args.device or "").startswith("cuda")):
+        raise MeasurementError("--no-io-binding is for ONNX files with --device cuda: leave it out")
     least = {"factor": 2, "samples": 1, "seconds": 0, "threads": 1, "stream_frames": 2}
     for name, low in least.items():
         value = getattr(args, name)
@@ -232,6 +236,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     parser.add_argument(
         "--no-cuda-graph", action="store_true", help="engines: measure them without one too"
+    )
+    parser.add_argument(
+        "--no-io-binding",
+        action="store_true",
+        help="ONNX files with --device cuda: measure them without it too",
     )
     parser.add_argument(
         "--stream-frames",

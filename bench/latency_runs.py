@@ -21,6 +21,7 @@ from runtime.backends.base import (
     OpenOptions,
     open_backend,
 )
+from runtime.backends.ort_binding import BoundBackend
 from runtime.backends.trt import TensorRTBackend
 from runtime.frames import padding
 from runtime.manifest import ModelInfo, file_sha256
@@ -120,7 +121,7 @@ class ArtefactRun:
         model: What it says about itself.
         on_gpu: See `Run`.
         limits: Least and greatest (height, width) of an engine whose size is free.
-        lanes: "streams" and "cuda_graph" as it really runs, where there is a choice.
+        lanes: "streams", "cuda_graph" and "io_binding" as it really runs, where there is a choice.
         backend: What runs it, as was asked for; None: the default.
     """
 
@@ -205,6 +206,7 @@ def artefact_runs(
     threads: int,
     streams: Sequence[int] = (1,),
     cuda_graphs: Sequence[bool] = (True,),
+    io_bindings: Sequence[bool] = (True,),
     backends: Sequence[BackendName | None] = (None,),
     precision: InferencePrecision | None = None,
 ) -> list[ArtefactRun]:
@@ -217,6 +219,7 @@ def artefact_runs(
         streams: Of engines and of OpenVINO; each number is a run.
         cuda_graphs: Of engines; each is a run. One whose size is free has none, whatever was
             asked for.
+        io_bindings: Of ONNX files on CUDA; each is a run.
         backends: Of ONNX files; each is a run, None the default.
         precision: As of `Interpolator.open`.
 
@@ -235,20 +238,27 @@ def artefact_runs(
         with Interpolator(backend := open_backend(path, options, backend=asked)) as vfi:
             title, model, limits = f"{shown} on {vfi.backend}", vfi.info, _limits(backend)
             engine = isinstance(backend, TensorRTBackend)
+            bound = isinstance(backend, BoundBackend)
         on_gpu = engine or (device or "").startswith("cuda")
         several = engine or title.split(" on ")[-1].startswith("openvino")
         choices = itertools.product(
-            streams if several else (None,), cuda_graphs if engine else (None,)
+            streams if several else (None,),
+            cuda_graphs if engine else (None,),
+            io_bindings if bound else (None,),
         )
-        for count, graph in choices:
+        for count, graph, binding in choices:
             recorded = None if graph is None else graph and model.size is not None
             lanes: dict[str, Any] = {}
             if engine or count not in (None, 1):
                 lanes["streams"] = count
             if recorded is not None:
                 lanes["cuda_graph"] = recorded
+            if binding is not None:
+                lanes["io_binding"] = binding
             name = ", ".join([title, *_named_lanes(lanes)])
-            chosen = replace(options, cuda_graph=graph, streams=lanes.get("streams"))
+            chosen = replace(
+                options, cuda_graph=graph, streams=lanes.get("streams"), io_binding=binding
+            )
             made = ArtefactRun(name, path, shown, chosen, model, on_gpu, limits, lanes, asked)
             found.setdefault((path.resolve(), name), made)
     return list(found.values())
@@ -259,6 +269,8 @@ def _named_lanes(lanes: Mapping[str, Any]) -> Iterator[str]:
         yield f"{lanes['streams']} {'stream' if lanes['streams'] == 1 else 'streams'}"
     if "cuda_graph" in lanes:
         yield "CUDA graph" if lanes["cuda_graph"] else "no CUDA graph"
+    if "io_binding" in lanes:
+        yield "I/O binding" if lanes["io_binding"] else "no I/O binding"
 
 
 def is_engine(path: Path) -> bool:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -330,6 +331,11 @@ MODEL = ("--model", "m.onnx")
         ((*MODEL, "--weights", "demo"), "--weights needs --compare"),
         ((*MODEL, "--dataset", "gopro", "--factor", "4"), "a data set has a factor of its own"),
         ((*MODEL, "--no-cuda-graph"), "--no-cuda-graph is for TensorRT engines"),
+        ((*MODEL, "--no-io-binding"), "--no-io-binding is for ONNX files with --device cuda"),
+        (
+            ("--model", "small.engine", "--device", "cuda", "--no-io-binding"),
+            "--no-io-binding is for ONNX files with --device cuda",
+        ),
         ((*MODEL, "--factor", "1"), "--factor is 1: use 2 or more"),
         ((*MODEL, "--samples", "0"), "--samples is 0: use 1 or more"),
         ((*MODEL, "--seconds", "-1"), "--seconds is -1.0: use 0 or more"),
@@ -484,6 +490,26 @@ def test_an_engine_is_a_run_for_every_number_of_streams_with_and_without_graph(
     parts = one["parts_of_a_call_milliseconds"]
     assert goals.compute_ms(steps, "frames") == parts["compute"]["p50"]
     assert goals.end_to_end_ms(steps, "frames") == one["milliseconds"]["p50"]
+
+
+def test_an_onnx_file_on_cuda_is_a_run_with_and_without_io_binding(models, measured, monkeypatch):
+    real = latency_runs.open_backend
+
+    def on_cpu(path, options, **kept):
+        """As `open_backend` does it on a GPU: with I/O binding unless it is refused."""
+        assert options.device == "cuda"
+        binding = options.io_binding is not False
+        return real(path, replace(options, device="cpu", io_binding=binding), **kept)
+
+    monkeypatch.setattr(latency_runs, "open_backend", on_cpu)
+    record, _ = measured(
+        "--model", models / "frames.onnx", "--size", "50x70", "--device", "cuda",
+        "--no-io-binding",
+    )  # fmt: skip
+    runs = record["cases"][0]["runs"]
+    made = {name.partition(", ")[2]: run["artefact"]["io_binding"] for name, run in runs.items()}
+    assert made == {"I/O binding": True, "no I/O binding": False}
+    assert all(run["milliseconds"]["p50"] > 0 for run in runs.values())
 
 
 def test_pytorch_beside_an_engine_runs_on_the_processor_and_that_is_said(trt10, engine, measured):
