@@ -1,0 +1,61 @@
+"""What tests/test_gpu.py itself does on a machine with a GPU, over the fakes."""
+
+from __future__ import annotations
+
+import _ctypes
+import os
+import shutil
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import polygraphy.cuda.cuda
+from conftest import ROOT
+from test_gpu import load_libcudart
+
+WITHOUT_LIBCUDART = """
+import ctypes
+
+class WithoutLibcudart(ctypes.CDLL):
+    def __init__(self, name, *args, **kwargs):
+        if "libcudart" in str(name):
+            raise OSError(f"{name}: cannot open shared object file")
+        super().__init__(name, *args, **kwargs)
+
+ctypes.CDLL = WithoutLibcudart
+"""
+
+
+def test_a_missing_libcudart_skips_also_where_a_gpu_was_promised(tmp_path):
+    (tmp_path / "without_libcudart.py").write_text(WITHOUT_LIBCUDART)
+    search = os.pathsep.join(map(str, (ROOT, ROOT / "tests", tmp_path)))
+    plugins = ("-p", "without_libcudart", "-p", "gpu_fakes_everywhere", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugins, "tests/test_gpu.py", "-k", "polygraphy"],
+        env={**os.environ, "FAIL_WITHOUT_GPU": "1", "PYTHONPATH": search},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "7 skipped" in done.stdout.splitlines()[-1]
+    assert "[7] tests/test_gpu.py" in done.stdout
+    assert "Polygraphy finds no libcudart (" in done.stdout
+
+
+def test_polygraphy_is_given_the_libcudart_that_cuda_bindings_finds(tmp_path, monkeypatch):
+    library = tmp_path / "libcudart.so.13"
+    shutil.copy(_ctypes.__file__, library)  # Any library will do.
+    pathfinder = ModuleType("cuda.pathfinder")
+    pathfinder.load_nvidia_dynamic_lib = {"cudart": SimpleNamespace(abs_path=library)}.__getitem__
+    package = ModuleType("cuda")
+    package.__spec__ = ModuleSpec("cuda", None, is_package=True)
+    monkeypatch.setitem(sys.modules, "cuda", package)
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", pathfinder)
+    monkeypatch.setattr(polygraphy.cuda.cuda, "G_CUDA", None)
+    before = os.environ.get("LD_LIBRARY_PATH")
+    assert Path(load_libcudart(polygraphy.cuda.wrapper).handle._name) == library
+    assert os.environ.get("LD_LIBRARY_PATH") == before
