@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
+import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -90,6 +91,29 @@ def tidy(model: ModelProto) -> None:
         del tensor.metadata_props[:]
     model.doc_string = model.graph.doc_string = ""
     drop_unused_constants(model)
+
+
+def write_out_reshapes(model: ModelProto) -> None:
+    """Replaces the -1 in the shape of a Reshape by the size it stands for, in place.
+
+    Where that is fixed, some releases of PyTorch write it and others (2.11) leave it to be
+    inferred: the same network is the same graph with all of them.
+    """
+    graph = model.graph
+    sizes = {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.output)
+    }
+    wanted: defaultdict[str, set[tuple[int, ...]]] = defaultdict(set)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            is_shape = node.op_type == "Reshape" and index == 1
+            wanted[name].add(sizes.get(node.output[0], ()) if is_shape else ())
+    for tensor in graph.initializer:
+        (shape, *others) = wanted[tensor.name]
+        # A size that is free has the value 0.
+        if shape and all(shape) and not others and -1 in numpy_helper.to_array(tensor):
+            tensor.CopyFrom(numpy_helper.from_array(np.array(shape, np.int64), tensor.name))
 
 
 def drop_unused_constants(model: ModelProto) -> None:

@@ -110,6 +110,7 @@ def _traced(
     stages.start(STAGES[2])
     graph.lower_opset(model)
     graph.tidy(model)
+    graph.write_out_reshapes(model)
     if options.max_batch is not None:
         model = graph.with_free_batch(model)
     model.producer_name, model.producer_version = "ifrnet-deploy", __version__

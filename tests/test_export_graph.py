@@ -61,6 +61,40 @@ def test_only_the_coordinates_depend_on_the_size(export):
     assert stored - weights < 16_000
 
 
+RESHAPES = """<ir_version: 8, opset_import: ["": 17]>
+g (float[2, 6] x, float[n, 6] free, float[6, 2] y) => (float[3, 4] a, float[m, 3] b, float[6, 2] c)
+<int64[2] fixed = {-1, 4}, int64[2] unknown = {-1, 3}, int64[2] twice = {-1, 2}> {
+    a = Reshape(x, fixed)
+    b = Reshape(free, unknown)
+    d = Reshape(x, twice)
+    e = Reshape(y, twice)
+    c = Add(d, e)
+}"""
+
+
+def test_what_a_reshape_leaves_to_be_inferred_is_written_out_where_it_is_known():
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(RESHAPES))
+    graph.write_out_reshapes(model)
+    onnx.checker.check_model(model, full_check=True)
+    found = {t.name: numpy_helper.to_array(t).tolist() for t in model.graph.initializer}
+    assert found == {"fixed": [3, 4], "unknown": [-1, 3], "twice": [6, 2]}
+
+
+def test_the_shape_of_two_reshapes_to_different_sizes_stays():
+    text = RESHAPES.replace("float[6, 2] y", "float[8, 2] y").replace("Add(d, e)", "Relu(d)")
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
+    graph.write_out_reshapes(model)
+    assert numpy_helper.to_array(initializer(model, "twice")).tolist() == [-1, 2]
+
+
+@pytest.mark.parametrize("options", [{}, {"timesteps": 3}, {"batch": 2}, {"io": "float"}])
+def test_a_graph_of_fixed_sizes_leaves_none_to_be_inferred(export, options):
+    size = {"height": 64, "width": 80} if options else {"height": 50, "width": 70}
+    model = export(**size, **options).model
+    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    assert all(min(numpy_helper.to_array(initializer(model, name))) > 0 for name in shapes)
+
+
 def test_inputs_and_outputs_float(export):
     model = export(**STATIC_FLOAT).model
     assert ports(model.graph.input) == [
