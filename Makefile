@@ -28,7 +28,7 @@ WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1
 endif
 SHARED_EXPORTS := IFRNET_TEST_EXPORTS=$(CURDIR)/.exports
 
-.PHONY: demo test test-builder test-triton test-newest test-lowest report lint format clean
+.PHONY: demo test test-builder test-triton test-newest test-lowest test-kit report lint format clean
 
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
@@ -39,7 +39,7 @@ test: lint
 	else echo "SKIPPED the tests with TensorRT's real builder: $$why"; fi
 	@if why=$$($(TRITON) 2>&1); then $(MAKE) --no-print-directory test-triton; \
 	else echo "SKIPPED the tests with a real Triton server: $$why"; fi
-	@$(MAKE) --no-print-directory test-newest test-lowest
+	@$(MAKE) --no-print-directory test-newest test-lowest test-kit
 
 test-builder: .venv/installed
 	@$(BUILDER)
@@ -55,6 +55,13 @@ test-newest test-lowest: test-%: .exports/made
 	if [ $$status = 3 ]; then echo "SKIPPED the tests with the $* releases: $$why"; exit 0; fi; \
 	echo "$$why"; [ $$status = 0 ] || exit $$status; \
 	$(SHARED_EXPORTS) $(WITHOUT_TORCH) .$*/bin/pytest $(PYTEST_FLAGS) -m "not builder and not triton" $(INSTALLED_TESTS)
+
+# A GPU machine's Python 3.10 with the wheels that it is given, over the fakes.
+test-kit: .venv/installed
+	@status=0; why=$$($(BIN)/python tools/gpu_kit.py .kit310 $(PIP_FLAGS) 2>&1) || status=$$?; \
+	if [ $$status = 3 ]; then echo "SKIPPED the tests of the GPU kit: $$why"; exit 0; fi; \
+	echo "$$why"; [ $$status = 0 ] || exit $$status; \
+	$(BIN)/python -m pytest -m kit tests/test_gpu_kit.py
 
 # Graphs and reference frames of the fixtures, for environments without PyTorch.
 .exports/made: .venv/installed tests/conftest.py tests/test_installed.py tools/demo.py \
@@ -84,4 +91,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .builder .triton .newest .lowest .exports demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .builder .triton .newest .lowest .exports .kit310 demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache

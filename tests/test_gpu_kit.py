@@ -1,0 +1,150 @@
+"""A GPU machine's bare Python 3.10 with its wheels, over the fakes: `make test-kit`."""
+
+import json
+import os
+import re
+import subprocess
+from xml.etree import ElementTree
+
+import pytest
+from conftest import ROOT
+from test_gpu import GRAPHS, SIZE
+
+from export.artefact import write_onnx
+
+pytestmark = pytest.mark.kit
+
+LEFT_OUT = {"av", "torch", "matplotlib", "triton_python_backend_utils"}
+"""Packages that the kit has not, and modules need for what a GPU machine does not do with them."""
+
+USED = {
+    "runtime": """
+        __main__ backends.ort backends.trt cli device_arrays doctor files frames
+        interpolator live machine manifest pipeline telemetry trial
+    """,
+    "export": """
+        arguments artefact build_engine engine faults graph quantisation rewriting
+        second_opinion stages to_onnx trt_10 trt_8 trt_base trt_build trt_cache tuning
+        tuning_channels tuning_trt verify
+    """,
+    "bench": """
+        cold environment latency latency_case latency_runs latency_text latency_torch layers
+        metrics samples turns
+    """,
+}
+"""Modules that must import, by package."""
+
+COMMANDS = [
+    *(["-m", name] for name in (
+        "runtime", "runtime.doctor", "export.build_engine", "export.to_onnx", "bench.latency",
+        "bench.report", "ifrnet_model.weights",
+    )),
+    *([f"tools/{name}.py"] for name in ("gpu_check", "device_arrays_check")),
+]  # fmt: skip
+
+IMPORTS = """
+import importlib, json, pathlib, pkgutil, sys
+import bench, export, runtime
+sys.path.insert(0, "tools")
+names = [path.stem for path in pathlib.Path("tools").glob("gpu_check*.py")]
+for package in (bench, export, runtime):
+    names.append(package.__name__)
+    names += [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
+found = {}
+for name in names:
+    try:
+        importlib.import_module(name)
+        found[name] = ""
+    except ModuleNotFoundError as error:
+        found[name] = error.name
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def kit():
+    """Runs the kit's Python in the checkout."""
+    folder = ROOT / ".kit310"
+    if not (folder / "state").is_file():
+        pytest.skip("there is no .kit310: make test-kit makes it")
+    search = os.pathsep.join(map(str, (ROOT, ROOT / "tests", folder / "site")))
+
+    def run(*arguments, **environment):
+        return subprocess.run(
+            [folder / "bin/python", *map(str, arguments)],
+            env={**os.environ, "PYTHONNOUSERSITE": "1", "PYTHONPATH": search, **environment},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def imported(kit):
+    """Modules of the project, and the package that each lacks."""
+    done = kit("-c", IMPORTS)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_module_that_a_gpu_machine_uses_imports(imported):
+    used = [f"{package}.{name}" for package, names in USED.items() for name in names.split()]
+    # gpu_check starts gpu_check_torch with the Python that holds PyTorch.
+    tools = [name for name in imported if name.startswith("gpu_check") and "torch" not in name]
+    assert tools
+    assert {name: imported[name] for name in used + tools} == dict.fromkeys(used + tools, "")
+
+
+def test_the_others_lack_nothing_but_what_the_kit_leaves_out(imported):
+    assert set(imported.values()) - {""} <= LEFT_OUT
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
+def test_a_command_answers(kit, command):
+    done = kit(*command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+
+
+def test_pytorch_is_missing_in_one_sentence(kit):
+    done = kit("-m", "export.to_onnx", "--weights", "demo", "--output", "model.onnx")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "python -m export.to_onnx: error: the package torch is not installed: "
+        "pip install 'ifrnet-deploy[export]'"
+    ]
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory, export):
+    """The graphs that tests/test_gpu.py builds from, exported by the Python that has PyTorch."""
+    folder = tmp_path_factory.mktemp("graphs")
+    for name, options in GRAPHS.items():
+        made = export(**{"height": SIZE[0], "width": SIZE[1], **options})
+        write_onnx(made.model, folder / f"test_{name}.onnx")
+    return folder
+
+
+def test_without_a_gpu_the_tests_of_the_gpu_collect_and_skip(kit):
+    done = kit("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_gpu.py")
+    assert done.returncode == 0, done.stdout
+    assert re.match(r"\d+ skipped in ", done.stdout.splitlines()[-1])
+
+
+def test_the_tests_of_the_gpu_pass_over_the_fakes(kit, graphs, tmp_path):
+    """All but Polygraphy's runtime, which needs the real libraries."""
+    report = tmp_path / "report.xml"
+    done = kit(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "gpu_fakes_everywhere",
+        "tests/test_gpu.py", "-k", "not polygraphys", "--junitxml", report,
+        FAIL_WITHOUT_GPU="1", IFRNET_GPU_MODELS=str(graphs),
+        IFRNET_GPU_OPENINGS="3", IFRNET_GPU_INFERENCES="20",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    cases = {case.get("name"): case for case in ElementTree.parse(report).iter("testcase")}
+    assert len(cases) > 30
+    skipped = [name for name, case in cases.items() if case.find("skipped") is not None]
+    assert skipped == ["test_arrays_of_torch_go_in_and_come_out"]
