@@ -96,7 +96,8 @@ class DeviceFrame:
     thread that drops it; what lives until the process ends is left to the driver.
 
     The work that fills the frame is queued on `stream`. Use the frame there, or through a
-    protocol, which makes the consumer's stream wait.
+    protocol, which makes the consumer's stream wait. `torch.as_tensor` does not wait: with PyTorch
+    use `torch.from_dlpack` where its current stream is another one.
 
     Attributes:
         pointer: Address of the first element on the device.

@@ -78,6 +78,7 @@ def make(target: Path, pip_options: list[str]) -> None:
     state = "\n".join([str(target.resolve()), *names])
     done = target / "state"
     if done.is_file() and done.read_text() == state:
+        print(f"{target}: Python {VERSION} with {len(names)} wheels, made earlier")
         return
     python = python_at_hand()
     shutil.rmtree(target, ignore_errors=True)
@@ -87,6 +88,7 @@ def make(target: Path, pip_options: list[str]) -> None:
     pip += [f"--platform=manylinux_{glibc}_x86_64" for glibc in PLATFORMS]
     run("pip", [*pip, "--target", str(target / "site"), *pip_options, *names])
     done.write_text(state)
+    print(f"{target}: Python {VERSION} with {len(names)} wheels")
 
 
 def run(what: str, command: list[str]) -> None:
