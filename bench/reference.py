@@ -62,8 +62,20 @@ def authors_forward(
     img1: Tensor,
     timestep: Tensor,
     flow_scale: float = 1.0,
+    *,
+    grid: torch.dtype | None = None,
 ) -> Tensor:
-    """As `IFRNet.forward`, for N pairs with N time steps; `weights` is a state dict."""
+    """As `IFRNet.forward`, for N pairs with N time steps.
+
+    Args:
+        weights: A state dict.
+        config: Sizes of the network.
+        img0: First frames (N, 3, H, W) in [0, 1], of the type of the weights.
+        img1: Second frames, like `img0`.
+        timestep: (N, 1, 1, 1) in (0, 1), of the type of the weights.
+        flow_scale: Size of the frame on which motion is estimated, relative to the frame.
+        grid: Type to which sampling grids are rounded; None: they stay in PyTorch's default type.
+    """
     mean = torch.cat((img0, img1), 2).mean((1, 2, 3), keepdim=True)
     img0, img1 = img0 - mean, img1 - mean
     features0 = _encode(weights, _resize(img0, flow_scale))
@@ -77,7 +89,8 @@ def authors_forward(
     flow0, flow1, ft = out[:, 0:2], out[:, 2:4], out[:, 4:]
     for level in (3, 2, 1):
         f0, f1 = features0[level - 1], features1[level - 1]
-        out = decode(level, ft, warp_linspace(f0, flow0), warp_linspace(f1, flow1), flow0, flow1)
+        warped0, warped1 = warp_linspace(f0, flow0, grid), warp_linspace(f1, flow1, grid)
+        out = decode(level, ft, warped0, warped1, flow0, flow1)
         flow0 = out[:, 0:2] + 2.0 * _resize(flow0, 2.0)
         flow1 = out[:, 2:4] + 2.0 * _resize(flow1, 2.0)
         ft = out[:, 4:]
@@ -86,19 +99,33 @@ def authors_forward(
     up = 1.0 / flow_scale
     flow0, flow1 = _resize(flow0, up) * up, _resize(flow1, up) * up
     mask, colour = _resize(mask, up), _resize(colour, up)
-    warped0, warped1 = warp_linspace(img0, flow0), warp_linspace(img1, flow1)
+    warped0, warped1 = warp_linspace(img0, flow0, grid), warp_linspace(img1, flow1, grid)
     return torch.clamp(mask * warped0 + (1 - mask) * warped1 + mean + colour, 0, 1)
 
 
-def warp_linspace(image: Tensor, flow: Tensor) -> Tensor:
-    """Backward warp with a grid made by linspace, as the published code does."""
+def warp_linspace(image: Tensor, flow: Tensor, grid_type: torch.dtype | None = None) -> Tensor:
+    """Backward warp with a grid made by linspace, as the published code does.
+
+    The grid is made on the device of the flow. The published code makes it on the host and copies
+    it at every warp, which no one would leave so.
+
+    Args:
+        image: (N, C, H, W).
+        flow: (N, 2, H, W), x then y, in pixels.
+        grid_type: Type to which the grid is rounded; None: it stays in PyTorch's default type.
+    """
     batch, _, height, width = flow.shape
-    x = torch.linspace(-1.0, 1.0, width).view(1, 1, 1, width).expand(batch, -1, height, -1)
-    y = torch.linspace(-1.0, 1.0, height).view(1, 1, height, 1).expand(batch, -1, -1, width)
+    x = torch.linspace(-1.0, 1.0, width, device=flow.device)
+    y = torch.linspace(-1.0, 1.0, height, device=flow.device)
+    x = x.view(1, 1, 1, width).expand(batch, -1, height, -1)
+    y = y.view(1, 1, height, 1).expand(batch, -1, -1, width)
     shift = torch.cat(
         (flow[:, 0:1] / ((width - 1.0) / 2.0), flow[:, 1:2] / ((height - 1.0) / 2.0)), 1
     )
-    grid = (torch.cat((x, y), 1) + shift).permute(0, 2, 3, 1)
+    still = torch.cat((x, y), 1)
+    if grid_type is not None:
+        still = still.to(grid_type)
+    grid = (still + shift).permute(0, 2, 3, 1)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
