@@ -23,6 +23,12 @@ from runtime.machine import (
     processor_name,
 )
 
+_SMI_FIELDS = (
+    "name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",
+    "temperature.gpu", "memory.total",
+)  # fmt: skip
+_SMI_TIMEOUT_S = 30.0
+
 
 class MeasurementError(InterpolationError):
     """What was asked for cannot be measured."""
@@ -60,6 +66,7 @@ def check_writable(path: Path, option: str) -> None:
 
 def environment_record() -> dict[str, Any]:
     """What a reader needs to judge a figure or to measure it again."""
+    gpu = gpu_driver()
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(map(_shareable, sys.orig_argv[1:])),
@@ -68,9 +75,26 @@ def environment_record() -> dict[str, Any]:
         "processor": processor_name(),
         "instruction_sets": instruction_sets(),
         "processors": available_processors(),
-        "gpu": asdict(gpu_driver()),
+        "gpu": asdict(gpu),
+        "nvidia_smi": _nvidia_smi() if gpu.gpus else None,
         "versions": {"python": platform.python_version(), **installed_versions()},
     }
+
+
+def _nvidia_smi() -> list[dict[str, str]] | None:
+    """Name, driver, clocks, power and temperature of each GPU now; None without nvidia-smi."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_SMI_TIMEOUT_S,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # A Jetson has none, and containers often leave it out.
+    rows = [line.split(", ") for line in done.stdout.splitlines() if line.strip()]
+    return [dict(zip(_SMI_FIELDS, row, strict=False)) for row in rows]
 
 
 def _shareable(argument: str) -> str:
