@@ -427,6 +427,34 @@ def test_a_roofline_row_by_hand(tmp_path):
     )
 
 
+def test_evidence_of_a_gpu_has_other_ceilings_other_runs_and_says_what_is_missing(tmp_path):
+    from bench.report.svg import run_styles
+
+    runs = {
+        "small.engine on tensorrt": a_run((0.001,), file="small.engine", roofline=None),
+        "plain.onnx on tensorrt": a_run((0.002,), file="plain.onnx", roofline=None, kind="plain"),
+    }
+    failed = {"PyTorch compiled (compile-max:fp16) on cuda:0": {
+        "kind": "pytorch", "compare": "compile-max:fp16", "failed": "it had made no pair",
+    }}  # fmt: skip
+    empty = {**a_case({}, size="2160x3840"), "failed": failed}
+    ceilings = {
+        "gpu": "NVIDIA H100", "matmul_fp16_tflops": {"p50": 661.2, "best": 700.0},
+        "matrix": 8192, "milliseconds": {}, "measured_with": "torch 2.13.0, CUDA 13.0",
+    }  # fmt: skip
+    record = a_latency_record(a_case(runs), empty, ceilings=ceilings, threads=None)
+    evidence = evidence_of(tmp_path, record)
+    table = latency_table(evidence)
+    assert [row["run"] for row in table.rows] == [*runs]
+    missing = "at 2160x3840: PyTorch compiled (compile-max:fp16) on cuda:0 (it had made no pair)."
+    assert any(line.startswith("Missing in ") and line.endswith(missing) for line in table.sources)
+    peak = "matmul of float16 661 TFLOP/s on NVIDIA H100, measured with torch 2.13.0, CUDA 13.0."
+    assert roofline_table(evidence).sources[0].endswith(peak)
+    styles = run_styles(evidence)
+    assert styles["plain.onnx on tensorrt"].colour.startswith("#0b0b")
+    assert "it had made no pair" in page_of(tmp_path, record)
+
+
 def test_ceilings_that_were_not_measured_say_why(tmp_path):
     unknown = dict.fromkeys(
         ("flops_per_second", "share_of_matmul", "bytes_per_second", "share_of_copy")

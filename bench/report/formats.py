@@ -77,9 +77,12 @@ class Cold(TypedDict):
 
 
 class Run(TypedDict):
-    """One run of a case: an artefact, or PyTorch; `seconds` are the raw samples by round."""
+    """One run of a case; `seconds` are the raw samples by round.
 
-    kind: Literal["artefact", "pytorch"]
+    `kind`: an artefact of ours, or a baseline: PyTorch, or a plain export through TensorRT.
+    """
+
+    kind: Literal["artefact", "pytorch", "plain"]
     artefact: MeasuredArtefact | None
     variant: str | None
     milliseconds: Milliseconds
@@ -103,8 +106,18 @@ class Ratio(TypedDict):
     confidence: float
 
 
-class Case(TypedDict):
-    """One size and factor, all its runs in turns."""
+class Failure(TypedDict):
+    """A run that was asked for and is missing, and the reason."""
+
+    failed: str
+
+
+class _Failed(TypedDict, total=False):
+    failed: dict[str, Failure]
+
+
+class Case(_Failed):
+    """One size and factor, all its runs in turns; older files do not have `failed`."""
 
     dataset: str | None
     size: str
@@ -122,6 +135,21 @@ class Ceilings(TypedDict):
     measured_with: str
 
 
+class Teraflops(TypedDict):
+    """10^12 operations a second."""
+
+    p50: float
+
+
+@final
+class GpuCeilings(TypedDict):
+    """What a GPU can do at best, measured with PyTorch."""
+
+    gpu: str
+    matmul_fp16_tflops: Teraflops
+    measured_with: str
+
+
 @final
 class NoCeilings(TypedDict):
     """Why that was not measured."""
@@ -134,7 +162,7 @@ class LatencyRecord(TypedDict):
 
     what: str
     threads: int | None
-    ceilings: Ceilings | NoCeilings
+    ceilings: Ceilings | GpuCeilings | NoCeilings
     cases: list[Case]
     environment: Environment
 

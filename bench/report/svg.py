@@ -66,9 +66,9 @@ class Style:
 
 
 def run_styles(evidence: Evidence) -> dict[str, Style]:
-    """A colour and a marker for each label; PyTorch, the baseline, is grey."""
+    """A colour and a marker for each label; baselines are grey."""
     measured = measured_runs(evidence)
-    baselines = dict.fromkeys(one.label for one in measured if one.run["kind"] == "pytorch")
+    baselines = dict.fromkeys(one.label for one in measured if one.run["kind"] != "artefact")
     labels = dict.fromkeys(one.label for one in measured if one.run["kind"] == "artefact")
     labels |= dict.fromkeys(one.label for one in compared_runs(evidence))
     kinds = ((labels, "0a0a", ARTEFACT_COLOURS), (baselines, "0b0b", BASELINE_COLOURS))

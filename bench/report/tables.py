@@ -132,12 +132,23 @@ def latency_table(evidence: Evidence) -> Table:
     table.sources = list(
         dict.fromkeys(f"{_sentence(file.record['what'])}" for file in evidence.latencies)
     )
+    table.sources += _failures(evidence)
     table.sources += [
         f"In brackets: the {100 * confidence:g} % confidence interval of the ratio."
         for confidence in sorted({ratio["confidence"] for ratio in ratios})
     ]
     table.sources += _origins(evidence, evidence.latencies)
     return table
+
+
+def _failures(evidence: Evidence) -> list[str]:
+    """A sentence for each run that is missing."""
+    return [
+        f"Missing in {name} at {case['size']}: {run} ({failure['failed']})."
+        for file, name in ((file, file_names(evidence)[file.path]) for file in evidence.latencies)
+        for case in file.record["cases"]
+        for run, failure in case.get("failed", {}).items()
+    ]
 
 
 def _ratio_cell(one: MeasuredRun, baseline: str) -> str:
@@ -207,6 +218,12 @@ def _ceilings(file: Latency, evidence: Evidence) -> str:
     name, ceilings = file_names(evidence)[file.path], file.record["ceilings"]
     if "problem" in ceilings:
         return f"Ceilings in {name}: not measured ({ceilings['problem']})."
+    if "gpu" in ceilings:
+        tflops = rounded(ceilings["matmul_fp16_tflops"]["p50"])
+        return (
+            f"Ceilings in {name}: matmul of float16 {tflops} TFLOP/s on {ceilings['gpu']}, "
+            f"measured with {ceilings['measured_with']}."
+        )
     return (
         f"Ceilings in {name}: matmul {rounded(ceilings['matmul_flops_per_second'] / 1e9)} GFLOP/s, "
         f"copy {rounded(ceilings['copy_bytes_per_second'] / 1e9)} GB/s, "
