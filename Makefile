@@ -15,7 +15,8 @@ TRITON := tools/triton_server/setup.sh .triton $(BIN)/python $(PIP_FLAGS)
 
 # What runs on the installed wheel, without PyTorch; see tools/installed.
 INSTALLED_TESTS := $(filter-out %_package.py %_backend_trt.py %_device_arrays.py \
-  %_interpolator.py %_bench_latency.py %_bench_metrics.py %_bench_parity.py \
+  %_interpolator.py %_bench_latency.py %_bench_latency_plain.py %_bench_latency_torch.py \
+  %_bench_metrics.py %_bench_parity.py \
   %_bench_parity_cluster.py %_bench_roofline.py, \
   $(wildcard tests/test_installed.py tests/test_runtime_*.py tests/test_bench_*.py) \
   tests/test_export_int8.py tests/test_export_triton.py tests/test_export_tuning.py)

@@ -1,6 +1,11 @@
 """How long a pair takes, with the evidence: artefacts and PyTorch in one run, in turns.
 
 python -m bench.latency --model model.onnx --weights demo --compare authors --dataset vimeo90k
+python -m bench.latency --device cuda --weights demo --compare authors:half compile-max:fp16
+
+Where PyTorch and TensorRT live in two Pythons, each measures its own: no artefact is needed for
+`--compare`, and no PyTorch for `--model` and `--plain`. A baseline that fails does not end the
+measurement: it is printed, and recorded under "failed" with the reason.
 """
 
 from __future__ import annotations
@@ -12,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from bench.environment import MeasurementError, check_writable, write_evidence
 from bench.latency_case import STREAM_FRAMES, How, measure_case
+from bench.latency_open import can_be_limited, nothing_left
+from bench.latency_plain import PlainRun, plain_runs
 from bench.latency_runs import (
     ArtefactRun,
     Case,
@@ -22,7 +29,13 @@ from bench.latency_runs import (
     is_engine,
 )
 from bench.latency_text import case_lines
-from bench.latency_torch import Formulation, PyTorchRun, pytorch_runs
+from bench.latency_torch import (
+    GPU_FORMS,
+    PROCESSOR_FORMS,
+    PyTorchRun,
+    check_names,
+    pytorch_runs,
+)
 from bench.protocols import LATENCY_SETS
 from runtime.backends.base import InferencePrecision
 from runtime.cli import command_parser, parse_size, run_command
@@ -31,16 +44,19 @@ from runtime.machine import available_processors
 
 if TYPE_CHECKING:
     from bench.roofline import Ceilings
+    from bench.torch_gpu import TorchGpu
 
 FORMAT_VERSION = 1
 """Of the evidence."""
 
 _SIZE = (256, 448)
 _SAMPLES, _SECONDS = 30, 3.0
+_COMPARE_LIMIT_S = 500.0
 
 
 def _measure(args: argparse.Namespace) -> None:
     _check_arguments(args)
+    gpu = _gpu_of_pytorch(args)
     threads = args.threads or available_processors()
     artefacts = artefact_runs(
         args.model,
@@ -54,10 +70,16 @@ def _measure(args: argparse.Namespace) -> None:
     )
     baselines: list[PyTorchRun] = []
     if args.compare:
-        baselines = pytorch_runs(args.compare, args.weights, threads=threads, artefacts=artefacts)
-    plan = planned(_cases(args), artefacts, baselines)
+        baselines = pytorch_runs(
+            args.compare, args.weights, threads=threads, artefacts=artefacts, gpu=gpu
+        )
+    plains: Sequence[PlainRun] = ()
+    if args.plain is not None:
+        engines = [artefact for artefact in artefacts if is_engine(artefact.path)]
+        plains = plain_runs(args.plain, engines, device=args.device)
+    plan = planned(_cases(args), artefacts, baselines, plains)
     on_gpu = all(run.on_gpu for _, runs in plan for run in runs)
-    ceilings, said = _ceilings(threads, on_gpu=on_gpu)
+    ceilings, said = _gpu_ceilings(args) if on_gpu else _ceilings(threads)
     record: dict[str, Any] = {
         "kind": "latency",
         "format_version": FORMAT_VERSION,
@@ -76,6 +98,7 @@ def _measure(args: argparse.Namespace) -> None:
         or (STREAM_FRAMES if _engines(args) or args.streams else None),
         profile=args.profile,
         threads=threads,
+        limit_s=args.compare_limit or (_COMPARE_LIMIT_S if can_be_limited() else None),
     )
     for case, runs in plan:
         measured, layers = measure_case(case, runs, how, ceilings)
@@ -83,6 +106,8 @@ def _measure(args: argparse.Namespace) -> None:
         record["cases"].append(measured)
         place = f" at {case.size_text}" if len(plan) > 1 else ""
         record["layers_milliseconds"] |= {f"{file}{place}": of for file, of in layers.items()}
+    if not any(case["runs"] for case in record["cases"]):
+        raise nothing_left(record["cases"][0]["failed"])
     if args.json is not None:
         write_evidence(args.json, record)
 
@@ -100,14 +125,22 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise MeasurementError(
             f"{given} needs {lacking}: give both, as --compare torch authors --weights demo"
         )
+    check_names(args.compare, on_gpu=_on_gpu(args))
+    if args.plain is not None and not _engines(args):
+        raise MeasurementError("--plain is measured beside an engine: give one with --model")
+    if args.compare_limit is not None and not can_be_limited():
+        raise MeasurementError("--compare-limit does not work on Windows: leave it out")
     if args.dataset and args.factor is not None:
         raise MeasurementError("a data set has a factor of its own: leave --factor, or give --size")
     if args.no_cuda_graph and not _engines(args):
         raise MeasurementError("--no-cuda-graph is for TensorRT engines: leave it out")
     onnx_files = len(args.model) > len(_engines(args))
-    if args.no_io_binding and not (onnx_files and (args.device or "").startswith("cuda")):
+    if args.no_io_binding and not (onnx_files and _on_gpu(args)):
         raise MeasurementError("--no-io-binding is for ONNX files with --device cuda: leave it out")
-    least = {"factor": 2, "samples": 1, "seconds": 0, "threads": 1, "stream_frames": 2}
+    least = {
+        "factor": 2, "samples": 1, "seconds": 0, "threads": 1, "stream_frames": 2,
+        "compare_limit": 1,
+    }  # fmt: skip
     for name, low in least.items():
         value = getattr(args, name)
         if value is not None and not value >= low:
@@ -130,9 +163,12 @@ def _cases(args: argparse.Namespace) -> list[Case]:
 
 
 def planned(
-    cases: Sequence[Case], artefacts: Sequence[ArtefactRun], baselines: Sequence[PyTorchRun]
+    cases: Sequence[Case],
+    artefacts: Sequence[ArtefactRun],
+    baselines: Sequence[PyTorchRun],
+    plains: Sequence[PlainRun] = (),
 ) -> list[tuple[Case, list[Run]]]:
-    """Which runs make which case: an artefact those sizes that it takes, PyTorch all of them.
+    """Which runs make which case: a file those sizes that it takes, PyTorch all of them.
 
     Raises:
         MeasurementError: If an artefact takes none of the sizes, or a size has no run.
@@ -145,10 +181,16 @@ def planned(
                 f"{artefact.file} takes {artefact.sizes}, none of {sizes}: build one with "
                 f"python -m export.build_engine --size {cases[0].size_text}, or leave it out"
             )
+    for plain in plains:
+        if not any(plain.takes(case.size) for case in cases):
+            made_for = "{}x{}".format(*plain.file.size)
+            raise MeasurementError(
+                f"{plain.file.path.name} takes {made_for}, none of {sizes}: give --size {made_for}"
+            )
     plan = []
     for case in cases:
         fitting = [artefact for artefact in artefacts if artefact.takes(case.size)]
-        runs: list[Run] = [*fitting, *baselines]
+        runs: list[Run] = [*fitting, *baselines, *(p for p in plains if p.takes(case.size))]
         if not runs:
             raise MeasurementError(
                 f"no artefact takes {case.size_text}: build one with "
@@ -162,17 +204,25 @@ def planned(
     return plan
 
 
-def _ceilings(threads: int, *, on_gpu: bool) -> tuple[Ceilings | None, dict[str, Any]]:
-    """What this machine reaches, and what the evidence says about it."""
+def _on_gpu(args: argparse.Namespace) -> bool:
+    return (args.device or "").startswith("cuda")
+
+
+def _gpu_of_pytorch(args: argparse.Namespace) -> TorchGpu | None:
+    """Where --compare computes; None: on the processor."""
+    if not (args.compare and _on_gpu(args)):
+        return None
+    from bench.torch_gpu import torch_gpu
+
+    return torch_gpu(args.device)
+
+
+def _ceilings(threads: int) -> tuple[Ceilings | None, dict[str, Any]]:
+    """What this machine's processor reaches, and what the evidence says about it."""
     try:
         from bench.roofline import measured_ceilings
     except ModuleNotFoundError as error:
-        problem = f"the package {error.name} is not installed"
-        print(f"{problem}: operations are not counted, and ceilings of the machine not measured")
-        return None, {"problem": problem}
-    if on_gpu:
-        # The Python that runs engines often has no PyTorch that could use the GPU.
-        return None, {"problem": "all runs on a GPU: tools/gpu_check_torch.py measures its peak"}
+        return None, _no_ceilings(error)
     ceilings = measured_ceilings(threads)
     print(
         f"this machine, {ceilings.measured_with}: matmul of float32 "
@@ -180,6 +230,36 @@ def _ceilings(threads: int, *, on_gpu: bool) -> tuple[Ceilings | None, dict[str,
         f"{ceilings.copy_bytes_per_second / 1e9:.1f} GB/s"
     )
     return ceilings, ceilings.record()
+
+
+def _gpu_ceilings(args: argparse.Namespace) -> tuple[None, dict[str, Any]]:
+    """What the GPU reaches, and what the evidence says about it.
+
+    It is measured with PyTorch. The Python that runs engines often has none that can use the GPU.
+    """
+    try:
+        from bench.torch_gpu import matmul_peak, torch_gpu
+    except ModuleNotFoundError as error:
+        return None, _no_ceilings(error)
+    try:
+        peak = matmul_peak(torch_gpu(args.device or "cuda"))
+    except (MeasurementError, RuntimeError) as error:  # The latter are PyTorch's own.
+        # Its first words: the remedy is that of --compare.
+        why = str(error).partition("\n")[0].partition(": ")[0]
+        problem = f"the peak of the GPU is measured with PyTorch, and {why}"
+        print(f"{problem}: it was not measured")
+        return None, {"problem": problem}
+    print(
+        f"{peak['gpu']}, {peak['measured_with']}: matmul of float16 "
+        f"{peak['matmul_fp16_tflops']['p50']:.4g} TFLOP/s"
+    )
+    return None, peak
+
+
+def _no_ceilings(error: ModuleNotFoundError) -> dict[str, Any]:
+    problem = f"the package {error.name} is not installed"
+    print(f"{problem}: operations are not counted, and ceilings of the machine not measured")
+    return {"problem": problem}
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -190,6 +270,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "python -m bench.latency --model model.onnx --weights demo --compare authors torch",
         "python -m bench.latency --model model.onnx --dataset vimeo90k snufilm --json new.json",
         "python -m bench.latency --model model.engine --size 720x1280 --streams 1 2 --profile",
+        "python -m bench.latency --model model.engine --plain plain.onnx --size 720x1280",
+        "python -m bench.latency --device cuda --weights demo --compare authors:half compile:fp16",
     )
     parser.add_argument("--model", nargs="+", default=[], type=Path, metavar="FILE")
     what = parser.add_mutually_exclusive_group()
@@ -207,13 +289,33 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--compare",
         nargs="+",
-        choices=get_args(Formulation),
+        metavar="NAME",
         default=(),
-        help="PyTorch on the processor: our module, the authors' formulation, torch.compile of "
-        "our module",
+        help="PyTorch in float32: our module (torch), the authors' formulation (authors), our "
+        "module through torch.compile (compile; compile-max: mode max-autotune). Options follow "
+        "after a colon: tf32 (in cuDNN), half (model.half()), autocast (torch.autocast), fp16 "
+        "(float16 with float32 islands, as our artefacts), channels_last. Possible on a "
+        f"processor: {', '.join(PROCESSOR_FORMS)}; with --device cuda: {', '.join(GPU_FORMS)}",
     )
     parser.add_argument(
-        "--device", metavar="NAME", help="cpu, cuda or cuda:N (default: the backend's own)"
+        "--compare-limit",
+        type=float,
+        metavar="S",
+        help="seconds until the first pair, for each of --compare: one that takes longer is "
+        f"recorded as failed (default {_COMPARE_LIMIT_S:.0f}; not on Windows)",
+    )
+    parser.add_argument(
+        "--plain",
+        type=Path,
+        metavar="FILE",
+        help="an ONNX export of the authors' formulation with the same weights (float32 img0, "
+        "img1, timestep, imgt): built by the same TensorRT and measured beside --model",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda or cuda:N, of --model and of --compare (default: the backend's own, and "
+        "the processor for --compare)",
     )
     parser.add_argument(
         "--backend",

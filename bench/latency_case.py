@@ -9,17 +9,19 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cold import cold_start
+from bench.latency_open import Opened, open_runs
 from bench.latency_runs import (
+    UNKNOWN,
     ArtefactRun,
     Case,
     Clip,
     Run,
+    call_inputs,
     calls_of_a_pair,
     noise_frames,
 )
@@ -39,11 +41,7 @@ from bench.turns import (
     summary,
     warm_up,
 )
-from runtime import Interpolator
-from runtime.backends.base import Backend
 from runtime.backends.trt import TensorRTBackend
-from runtime.frames import to_planes
-from runtime.manifest import ModelInfo
 
 if TYPE_CHECKING:
     from bench.roofline import Ceilings, Work
@@ -68,6 +66,7 @@ class How:
         stream_frames: Of the stream that shows the throughput; None for none.
         profile: Time every layer of every artefact.
         threads: Processors that runs there use.
+        limit_s: Seconds that a run of PyTorch has for its first pair; None: any.
     """
 
     samples: int
@@ -76,12 +75,18 @@ class How:
     stream_frames: int | None
     profile: bool
     threads: int
+    limit_s: float | None = None
 
 
-class _Opened(NamedTuple):
-    run: Run
-    backend: Backend
-    vfi: Interpolator
+@runtime_checkable
+class _Timed(Protocol):
+    """A backend on a GPU that times the parts of a call by events of CUDA."""
+
+    def timed(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> dict[str, float]:
+        """Milliseconds of each part."""
+        ...
 
 
 def measure_case(
@@ -97,46 +102,59 @@ def measure_case(
 
     Returns:
         The evidence's case, and the milliseconds of every layer by file (none without profile).
+        Baselines that failed are in "failed" and not in "runs", which may be empty.
     """
-    cold = {run.name: cold_start(run.name, run.request(case)) for run in runs if how.cold}
     clip = noise_frames(case.size)
     with contextlib.ExitStack() as owner:
-        opened: dict[str, _Opened] = {}
-        for run in runs:
-            backend = run.open(case)
-            opened[run.name] = _Opened(run, backend, owner.enter_context(Interpolator(backend)))
+        opened, cold, failed = open_runs(
+            runs, case, clip, owner, cold=how.cold, limit_s=how.limit_s
+        )
         measured, warmed_up = _in_turns(opened, clip, case, how)
         parts = _parts(opened, clip, how.samples)
         count = how.stream_frames
         throughput = _throughput(opened, clip, count, case.factor) if count else {}
         layers = _profiles(opened, clip, how.threads) if how.profile else {}
+        evidence = {name: one.run.evidence(case, one.backend) for name, one in opened.items()}
+    runs = [one.run for one in opened.values()]
     on_gpu = any(run.on_gpu for run in runs)
     records = {}
     for run in runs:
         name, work = run.name, _work(run, case)
         records[name] = {
             **_figures(run, case, measured[name], warmed_up[name]),
+            **evidence[name],
             "warnings": [
-                *doubts(measured[name], warmed_up[name]), *_unlike(run, case, on_gpu=on_gpu)
+                *doubts(measured[name], warmed_up[name]),
+                *_unlike(run, case, on_gpu=on_gpu),
+                *_without_graph(evidence[name]["artefact"]),
             ],
             "work": None if work is None else work.record(),
             "roofline": _roofline(run, work, measured[name], ceilings),
             "cold": cold.get(name),
-            "parts_of_a_call_milliseconds": parts.get(name, {}),
+            "parts_of_a_call_milliseconds": {
+                part: {**summary([ms / 1e3 for ms in flat(rounds)]), "samples": flat(rounds)}
+                for part, rounds in parts.get(name, {}).items()
+            },
             "stream": throughput.get(name),
         }  # fmt: skip
+    computed = {name: of["compute"] for name, of in parts.items()}
     record = {
         "dataset": case.dataset,
         "size": case.size_text,
         "factor": case.factor,
         "runs": records,
-        "ratios": list(_ratios(runs, case, measured)),
+        "failed": failed,
+        # A plain export has its frames converted on the host, which is not TensorRT's time.
+        "ratios": list(_ratios([run for run in runs if run.kind != "plain"], case, measured)),
+        "compute_ratios": list(
+            _ratios([run for run in runs if run.name in computed], case, computed, of_a_call=True)
+        ),
     }
     return record, layers
 
 
 def _in_turns(
-    opened: Mapping[str, _Opened], clip: Clip, case: Case, how: How
+    opened: Mapping[str, Opened], clip: Clip, case: Case, how: How
 ) -> tuple[dict[str, list[list[float]]], dict[str, WarmUp]]:
     """Seconds of a pair of each run, round by round, after each was warmed up."""
     from tqdm import tqdm
@@ -161,35 +179,20 @@ def _in_turns(
     return measured, warmed_up
 
 
-def _call_inputs(
-    info: ModelInfo, clip: Clip
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
-    """What one call of a model takes: two images of `Backend.put`, and its time steps."""
-    img0, img1 = (f[None] if info.io == "frames" else to_planes(f, info.divisor) for f in clip)
-    count = info.frames_per_call
-    steps = np.arange(1, count + 1, dtype=np.float32) / np.float32(count + 1)
-    return img0, img1, steps.reshape(-1, 1, 1, 1)
-
-
-def _parts(opened: Mapping[str, _Opened], clip: Clip, samples: int) -> dict[str, Any]:
-    """H2D, compute and D2H of one call of each TensorRT run."""
+def _parts(
+    opened: Mapping[str, Opened], clip: Clip, samples: int
+) -> dict[str, dict[str, list[list[float]]]]:
+    """Milliseconds of each part of one call of each run that can tell, round by round."""
     timed = {
-        name: functools.partial(one.backend.timed, *_call_inputs(one.vfi.info, clip))
+        name: functools.partial(one.backend.timed, *call_inputs(one.vfi.info, clip))
         for name, one in opened.items()
-        if isinstance(one.backend, TensorRTBackend)
+        if isinstance(one.backend, _Timed)
     }
-    measured = parts_in_turns(timed, samples=samples) if timed else {}
-    return {
-        name: {
-            part: {**summary([ms / 1e3 for ms in flat(rounds)]), "samples": flat(rounds)}
-            for part, rounds in parts.items()
-        }
-        for name, parts in measured.items()
-    }
+    return parts_in_turns(timed, samples=samples) if timed else {}
 
 
 def _throughput(
-    opened: Mapping[str, _Opened], clip: Clip, count: int, factor: int
+    opened: Mapping[str, Opened], clip: Clip, count: int, factor: int
 ) -> dict[str, Any]:
     """Pairs a second of a stream of `count` frames, in turns, after one that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in opened}
@@ -207,13 +210,13 @@ def _throughput(
     }
 
 
-def _profiles(opened: Mapping[str, _Opened], clip: Clip, threads: int) -> Layers:
+def _profiles(opened: Mapping[str, Opened], clip: Clip, threads: int) -> Layers:
     """Milliseconds of each layer of each artefact, once a file."""
     layers: Layers = {}
     for run, backend, vfi in opened.values():
         if not isinstance(run, ArtefactRun) or run.file in layers:
             continue
-        img0, img1, timestep = _call_inputs(vfi.info, clip)
+        img0, img1, timestep = call_inputs(vfi.info, clip)
         if isinstance(backend, TensorRTBackend):
             layers[run.file] = backend.profile_layers(img0, img1, timestep, _PROFILED["engine"])
         elif not vfi.backend.startswith("onnxruntime"):
@@ -239,7 +242,6 @@ def _figures(run: Run, case: Case, rounds: Rounds, warmed_up: WarmUp) -> dict[st
     median = statistics.median(seconds)
     return {
         "kind": run.kind,
-        "artefact": run.record(),
         "variant": run.variant,
         "milliseconds": summary(seconds),
         "milliseconds_per_frame": 1e3 * median / new_frames,
@@ -262,37 +264,53 @@ def _unlike(run: Run, case: Case, *, on_gpu: bool) -> list[str]:
         )
     if on_gpu and not run.on_gpu:
         found.append(
-            "it ran on the processor beside runs on a GPU: PyTorch on the GPU is measured by "
-            "tools/gpu_check_torch.py"
+            "it ran on the processor beside runs on a GPU: give --device cuda to measure it there"
         )
     return found
 
 
+def _without_graph(file: Mapping[str, Any] | None) -> Iterator[str]:
+    if problem := (file or {}).get("cuda_graph_problem"):
+        yield (
+            f"its CUDA graph could not be recorded ({problem}): it was measured with plain launches"
+        )
+
+
 def _ratios(
-    runs: Sequence[Run], case: Case, measured: Mapping[str, Rounds]
+    runs: Sequence[Run], case: Case, measured: Mapping[str, Rounds], *, of_a_call: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Each PyTorch run over each artefact that does the same work."""
-    work = {run.name: (run.variant, run.info(case).flow_scale) for run in runs}
+    """Each baseline over each artefact that does the same work, in a pair or in one call."""
+
+    def work(run: Run) -> tuple[object, ...]:
+        info = run.info(case)
+        return run.variant, info.flow_scale, info.frames_per_call if of_a_call else None
+
     for slow, fast in itertools.product(runs, runs):
-        pair = slow.name, fast.name
-        if (slow.kind, fast.kind) == ("pytorch", "artefact") and work[pair[0]] == work[pair[1]]:
+        compared = slow.kind != "artefact" and fast.kind == "artefact"
+        if compared and work(slow) == work(fast):
             found = ratio(measured[slow.name], measured[fast.name])
             yield {"slower": slow.name, "faster": fast.name, **found}
 
 
 def _work(run: Run, case: Case) -> Work | None:
-    """What a pair costs; None where PyTorch is not there to count."""
+    """What a pair costs; None where PyTorch is not there to count, or nobody knows."""
     try:
         from bench.roofline import work_of_a_pair
     except ModuleNotFoundError:
         return None
-    info = run.info(case)
+    if run.variant == UNKNOWN:
+        return None
+    info, authors = run.info(case), run.kind == "plain"
+    if isinstance(run, PyTorchRun):
+        if run.form.precision == "autocast":
+            return None  # The conversions that it adds are those of the GPU's operators alone.
+        authors = run.form.module == "authors"
     return work_of_a_pair(
         info,
         case.size,
         calls_of_a_pair(info, case.factor),
         new_frames=case.factor - 1,
-        authors=isinstance(run, PyTorchRun) and run.formulation == "authors",
+        authors=authors,
     )
 
 

@@ -23,11 +23,15 @@ from runtime.backends.base import (
 )
 from runtime.backends.ort_binding import BoundBackend
 from runtime.backends.trt import TensorRTBackend
-from runtime.frames import padding
+from runtime.frames import padding, to_planes
 from runtime.manifest import ModelInfo, file_sha256
 
 Size = tuple[int, int]
 Clip = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+Kind = Literal["artefact", "pytorch", "plain"]
+"""An artefact of ours, PyTorch, or a plain export through TensorRT; the last two are baselines."""
+UNKNOWN = "unknown"
+"""Variant of a file that does not say it."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,42 @@ def noise_frames(size: Size) -> Clip:
     return frame, np.roll(frame, 4, axis=1)
 
 
+def moving_frames(size: Size) -> Clip:
+    """Two uint8 frames (H, W, 3) of waves that move by up to 8 pixels, for comparing pictures.
+
+    Noise has no motion that a network could find, and the pictures made of it compare badly.
+
+    Args:
+        size: (height, width).
+    """
+    rng = np.random.default_rng(0)
+    y, x = (axis.astype(np.float32) for axis in np.mgrid[: size[0], : size[1]])
+    frames = [np.full((*size, 3), 127.5, np.float32) for _ in range(2)]
+    for length in (97.0, 53.0, 31.0, 17.0, 9.0):
+        angle, colour = rng.uniform(0, np.pi), rng.uniform(8, 24, 3)
+        across = (x * np.cos(angle) + y * np.sin(angle)).astype(np.float32)
+        for frame, shift in zip(frames, (0.0, rng.uniform(-8, 8)), strict=True):
+            frame += np.sin((across + shift) * (2 * np.pi / length))[..., None] * colour
+    first, second = (np.rint(frame.clip(0, 255)).astype(np.uint8) for frame in frames)
+    return first, second
+
+
+def call_inputs(
+    info: ModelInfo, clip: Clip
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
+    """What one call of a model takes: two images of `Backend.put`, and its time steps."""
+    img0, img1 = (f[None] if info.io == "frames" else to_planes(f, info.divisor) for f in clip)
+    count = info.frames_per_call
+    steps = np.arange(1, count + 1, dtype=np.float32) / np.float32(count + 1)
+    return img0, img1, steps.reshape(-1, 1, 1, 1)
+
+
 class Run(Protocol):
     """Something that makes the frames of a pair.
 
     Attributes:
         name: Unique; in tables and in the evidence.
-        kind: "artefact" or "pytorch".
+        kind: What it is.
         variant: Of the network.
         on_gpu: Whether it computes there.
     """
@@ -84,7 +118,7 @@ class Run(Protocol):
     def name(self) -> str: ...  # noqa: D102  # These are the attributes above.
 
     @property
-    def kind(self) -> Literal["artefact", "pytorch"]: ...  # noqa: D102
+    def kind(self) -> Kind: ...  # noqa: D102
 
     @property
     def variant(self) -> str: ...  # noqa: D102
@@ -100,12 +134,24 @@ class Run(Protocol):
         """Loads it; the caller closes it."""
         ...
 
-    def record(self) -> dict[str, Any] | None:
-        """The evidence's "artefact": what exactly was measured; None for PyTorch."""
+    def evidence(self, case: Case, backend: Backend) -> dict[str, Any]:
+        """What exactly was measured, known once it has been, and before it is closed.
+
+        Args:
+            case: What was measured.
+            backend: What `open` gave.
+
+        Returns:
+            "artefact": the file, None for PyTorch; "pytorch": how it computed, None for files;
+            "agreement": see `bench.metrics.agreement`, None where it is compared elsewhere.
+        """
         ...
 
-    def request(self, case: Case) -> dict[str, Any]:
-        """What a process needs that shall open it itself; see `bench.cold`."""
+    def request(self, case: Case) -> dict[str, Any] | None:
+        """What a process needs that shall open it itself; None: none is started for it.
+
+        See `bench.cold`.
+        """
         ...
 
 
@@ -134,7 +180,7 @@ class ArtefactRun:
     limits: tuple[Size, Size] | None
     lanes: dict[str, Any]
     backend: BackendName | None = None
-    kind: Literal["artefact", "pytorch"] = "artefact"
+    kind: Kind = "artefact"
 
     @property
     def variant(self) -> str:
@@ -151,10 +197,7 @@ class ArtefactRun:
 
     def takes(self, size: Size) -> bool:
         """Whether it makes frames of `size`, (height, width)."""
-        fed = size
-        if self.model.io == "float":
-            height, width = (n + sum(padding(n, self.model.divisor)) for n in size)
-            fed = height, width
+        fed = padded(size, self.model.divisor) if self.model.io == "float" else size
         if self.model.size is not None:
             return fed == self.model.size
         if self.limits is None:
@@ -171,10 +214,11 @@ class ArtefactRun:
         del case
         return open_backend(self.path, self.options, backend=self.backend)
 
-    def record(self) -> dict[str, Any]:
+    def evidence(self, case: Case, backend: Backend) -> dict[str, Any]:
         """See `Run`."""
+        del case
         model = self.model
-        return {
+        file = {
             "file": self.path.name,
             "sha256": file_sha256(self.path),
             "bytes": self.path.stat().st_size,
@@ -185,8 +229,9 @@ class ArtefactRun:
             "tuned_for": model.tuned_for,
             "flow_scale": model.flow_scale,
             "frames_per_call": model.frames_per_call,
-            **self.lanes,
+            **lanes_as_run(backend, self.lanes),
         }
+        return {"artefact": file, "pytorch": None, "agreement": None}
 
     def request(self, case: Case) -> dict[str, Any]:
         """See `Run`."""
@@ -255,7 +300,7 @@ def artefact_runs(
                 lanes["cuda_graph"] = recorded
             if binding is not None:
                 lanes["io_binding"] = binding
-            name = ", ".join([title, *_named_lanes(lanes)])
+            name = ", ".join([title, *named_lanes(lanes)])
             chosen = replace(
                 options, cuda_graph=graph, streams=lanes.get("streams"), io_binding=binding
             )
@@ -264,7 +309,22 @@ def artefact_runs(
     return list(found.values())
 
 
-def _named_lanes(lanes: Mapping[str, Any]) -> Iterator[str]:
+def lanes_as_run(backend: Backend, lanes: dict[str, Any]) -> dict[str, Any]:
+    """`lanes` with the reason where a CUDA graph was asked for and could not be recorded."""
+    problem = backend.cuda_graph_problem if isinstance(backend, TensorRTBackend) else None
+    if problem is None:
+        return lanes
+    return {**lanes, "cuda_graph": False, "cuda_graph_problem": problem}
+
+
+def padded(size: Size, divisor: int) -> Size:
+    """Height and width with what is missing to multiples of `divisor`."""
+    height, width = (n + sum(padding(n, divisor)) for n in size)
+    return height, width
+
+
+def named_lanes(lanes: Mapping[str, Any]) -> Iterator[str]:
+    """Number of streams and the use of a CUDA graph, where there is a choice, for names of runs."""
     if "streams" in lanes:
         yield f"{lanes['streams']} {'stream' if lanes['streams'] == 1 else 'streams'}"
     if "cuda_graph" in lanes:

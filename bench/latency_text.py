@@ -22,7 +22,7 @@ def case_lines(
         threads: That runs on the processor used; None where there were none.
     """
     runs: Mapping[str, Mapping[str, Any]] = case["runs"]
-    rounds = len(next(iter(runs.values()))["seconds"])
+    rounds = max((len(run["seconds"]) for run in runs.values()), default=0)
     on = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
     name = f"{case['dataset']}, " if case["dataset"] else ""
     yield ""
@@ -40,6 +40,8 @@ def case_lines(
             f"{ms['mean']:9.3f} {ms['iqr'] / ms['p50']:6.1%} {run['milliseconds_per_frame']:9.3f} "
             f"{run['fps']:8.1f} {run['samples']:7}"
         )
+    for run_name, failure in case["failed"].items():
+        yield f"  {run_name} failed: {failure['failed']}"
     for run_name, run in runs.items():
         if details := list(_details(run)):
             yield f"  {run_name}"
@@ -52,6 +54,15 @@ def case_lines(
 
 def _details(run: Mapping[str, Any]) -> Iterator[str]:
     """What a run's line has no room for."""
+    pytorch = run["pytorch"]
+    if pytorch and "gpu" in pytorch:
+        yield f"computes  {pytorch['how']}"
+        yield (
+            f"first     result after {pytorch['seconds_to_first_result']:.1f} s, "
+            f"{pytorch['gpu_memory_bytes'] / 2**20:.0f} MiB of the GPU"
+        )
+    if compared := run["agreement"]:
+        yield f"compared  {_agreement(compared)}"
     if parts := run["parts_of_a_call_milliseconds"]:
         said = ", ".join(f"{part} {figures['p50']:.3f} ms" for part, figures in parts.items())
         yield f"call      {said}"
@@ -84,6 +95,13 @@ def _details(run: Mapping[str, Any]) -> Iterator[str]:
         yield f"warning   {warning}"
 
 
+def _agreement(compared: Mapping[str, Any]) -> str:
+    if not compared["finite"]:
+        return f"not finite; the reference is {compared['reference']}"
+    db = compared["psnr_db"]
+    return f"{'identical' if db is None else f'{db:.1f} dB'} to {compared['reference']}"
+
+
 def _ratio_lines(case: Mapping[str, Any]) -> Iterator[str]:
     """How many times as fast each artefact is, and why there is no such figure."""
     known = {(ratio["slower"], ratio["faster"]): ratio for ratio in case["ratios"]}
@@ -100,3 +118,9 @@ def _ratio_lines(case: Mapping[str, Any]) -> Iterator[str]:
                 f"{faster} is {ratio['p50']:.2f}x as fast as {slower} "
                 f"({ratio['confidence']:.0%} interval {ratio['low']:.2f} to {ratio['high']:.2f})"
             )
+    for ratio in case["compute_ratios"]:
+        yield (
+            f"{ratio['faster']} computes {ratio['p50']:.2f}x as fast as {ratio['slower']} "
+            f"({ratio['confidence']:.0%} interval {ratio['low']:.2f} to {ratio['high']:.2f}), "
+            "copies left out"
+        )

@@ -107,7 +107,7 @@ def warp_linspace(image: Tensor, flow: Tensor, grid_type: torch.dtype | None = N
     """Backward warp with a grid made by linspace, as the published code does.
 
     The grid is made on the device of the flow. The published code makes it on the host and copies
-    it at every warp, which no one would leave so.
+    it to the device at every warp; that cost is left out here.
 
     Args:
         image: (N, C, H, W).

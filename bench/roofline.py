@@ -87,17 +87,19 @@ def work_of_a_pair(
         size: (height, width) of the frames.
         calls: (pairs, time steps) of each call; see `calls_of_a_pair`.
         new_frames: That the pair becomes.
-        authors: Count the authors' formulation instead of our module.
+        authors: Count the authors' formulation instead of our module; in half precision with
+            sampling grids in it, as after `model.half()`.
     """
     height, width = (n + sum(padding(n, info.divisor)) for n in size)
     half = info.precision == "fp16"
     with torch.device("meta"):
         network = IFRNet(VARIANTS[info.variant])
         network = network.half() if half else network
-        forward = authors_loop(network) if authors else our_forward(network)
+        kind = torch.float16 if half and authors else torch.float32
+        forward = authors_loop(network, kind) if authors else our_forward(network)
         counted: dict[tuple[int, int], tuple[float, float]] = {}
         for call in set(calls):
-            counted[call] = _work_of_a_call(forward, call, (height, width), info.flow_scale)
+            counted[call] = _work_of_a_call(forward, call, (height, width), info.flow_scale, kind)
     weights = sum(parameter.numel() for parameter in network.parameters()) * (2 if half else 4)
     frames = (2 + new_frames) * size[0] * size[1] * 3
     return Work(
@@ -108,14 +110,18 @@ def work_of_a_pair(
 
 
 def _work_of_a_call(
-    forward: Forward, call: tuple[int, int], size: tuple[int, int], flow_scale: float
+    forward: Forward,
+    call: tuple[int, int],
+    size: tuple[int, int],
+    flow_scale: float,
+    kind: torch.dtype,
 ) -> tuple[float, float]:
-    """Operations and bytes moved of one call on the meta device."""
+    """Operations and bytes moved of one call on the meta device, with inputs of type `kind`."""
     pairs, steps = call
-    image = torch.empty(pairs, 3, *size)
+    image = torch.empty(pairs, 3, *size, dtype=kind)
     # Without gradients and not in inference mode: there, composite operators come as they are.
     with torch.no_grad(), FlopCounterMode(display=False) as flops, MovedBytes() as moved:
-        forward(image, image, torch.empty(steps, 1, 1, 1), flow_scale)
+        forward(image, image, torch.empty(steps, 1, 1, 1, dtype=kind), flow_scale)
     return float(flops.get_total_flops()), float(moved.bytes)
 
 

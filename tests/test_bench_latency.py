@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_module
 
-from bench import cold, latency, latency_case, latency_runs, layers
+from bench import cold, latency, latency_case, latency_open, latency_runs, layers
 from bench.cold import cold_start, first_pair
 from bench.environment import MeasurementError
 from bench.latency import planned
@@ -30,7 +30,7 @@ SMALL = Case(None, (50, 70), 2, None)
 RUN_KEYS = {
     "kind", "artefact", "variant", "milliseconds", "milliseconds_per_frame", "fps", "samples",
     "seconds", "warm_up", "warnings", "work", "roofline", "cold", "parts_of_a_call_milliseconds",
-    "stream",
+    "stream", "pytorch", "agreement",
 }  # fmt: skip
 
 
@@ -421,7 +421,7 @@ def test_cold_figures_are_part_of_the_record(models, fast, monkeypatch, capsys):
         "import_seconds": 1.0, "load_seconds": 2.0, "first_pair_seconds": 3.0,
         "peak_host_bytes": 4 * 2**20, "device_bytes": 5 * 2**20,
     }  # fmt: skip
-    monkeypatch.setattr(latency_case, "cold_start", lambda name, _: asked.append(name) or figures)
+    monkeypatch.setattr(latency_open, "cold_start", lambda name, _: asked.append(name) or figures)
     (run,) = artefact_runs([models / "frames.onnx"], device=None, threads=1)
     for wanted in (True, False):
         how = latency_case.How(2, 0.0, wanted, None, False, 1)
@@ -480,7 +480,7 @@ def test_an_engine_is_a_run_for_every_number_of_streams_with_and_without_graph(
         assert run["work"]["operations"] > 0
         assert run["roofline"] is None
     assert record["threads"] is None
-    assert "GPU" in record["ceilings"]["problem"]
+    assert "sees no GPU" in record["ceilings"]["problem"]
     assert "pairs a second" in printed
     # The whole check reads such evidence.
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
@@ -613,14 +613,15 @@ def test_every_figure_has_its_column():
         "work": {"operations": 25.2e9, "bytes_moved": 1e9, "bytes_least": 1.2e7},
         "roofline": {"flops_per_second": 1e11, "share_of_matmul": 0.5, "bytes_per_second": 1e10,
                      "share_of_copy": 0.25},
-        "cold": None, "stream": None,
+        "cold": None, "stream": None, "pytorch": None, "agreement": None,
         "parts_of_a_call_milliseconds": {"h2d": figures, "compute": figures},
     }  # fmt: skip
     slow = {**run, "kind": "pytorch", "warnings": [], "work": None, "roofline": None}
     ratio = {"slower": "slow", "faster": "fast", "p50": 1.5, "low": 1.25, "high": 1.75}
     case = {
         "dataset": "gopro", "size": "720x1280", "factor": 8, "runs": {"fast": run, "slow": slow},
-        "ratios": [{**ratio, "confidence": 0.95}],
+        "ratios": [{**ratio, "confidence": 0.95}], "failed": {"slower": {"failed": "it broke"}},
+        "compute_ratios": [{**ratio, "p50": 2.5, "confidence": 0.95}],
     }  # fmt: skip
     lines = list(case_lines(case, {"fast": [("Conv a", 1.0)]}, threads=2))
     text = "\n".join(lines)
@@ -633,6 +634,8 @@ def test_every_figure_has_its_column():
     assert "25.2 GFLOP; 1.00 GB moved without fusion, 12.0 MB at least" in text
     assert "warning   it was hot" in text
     assert "fast is 1.50x as fast as slow (95% interval 1.25 to 1.75)" in text
+    assert "fast computes 2.50x as fast as slow (95% interval 1.25 to 1.75), copies left" in text
+    assert "  slower failed: it broke" in text
     assert "Conv a" in text
 
 

@@ -40,6 +40,19 @@ def test_the_authors_formulation_computes_the_same_and_moves_more(authors):
     assert (work.bytes_moved > ours.bytes_moved) == authors
 
 
+@pytest.mark.parametrize("authors", [False, True])
+def test_half_the_bytes_are_moved_in_half_precision(authors):
+    single, half = (
+        work_of_a_pair(
+            model(precision=precision), (256, 448), [(1, 1)], new_frames=1, authors=authors
+        )
+        for precision in ("fp32", "fp16")
+    )
+    assert half.operations == single.operations
+    # Our module keeps float32 islands.
+    assert half.bytes_moved / single.bytes_moved == pytest.approx(0.5 if authors else 0.6, abs=0.1)
+
+
 def test_a_pair_that_is_encoded_once_is_less_work_than_one_for_each_step():
     together = work_of_a_pair(model(), (256, 448), [(1, 7)], new_frames=7)
     apart = work_of_a_pair(model(), (256, 448), [(1, 1)] * 7, new_frames=7)

@@ -27,6 +27,8 @@ NOT_RUN = {
     "mpv": "needs FFmpeg's command and a player",
     "ray://head": "needs a cluster with GPUs",
     "tritonserver": "needs the server; tests/test_triton_server.py runs one",
+    "--plain": "needs an export of the authors' formulation",
+    "bench.latency --device cuda": "needs PyTorch with a GPU",
     "triton://": "needs the server; tests/test_triton_server.py runs one",
 }
 """By a part of the command. Of those of Python, the options are checked."""
