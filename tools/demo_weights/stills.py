@@ -1,6 +1,6 @@
 """The model card's picture: where clips move fastest, what the demo weights make of it.
 
-    python tools/demo_stills.py in.mp4 another.mkv --output fast_motion.jpg
+    python tools/demo_weights/stills.py in.mp4 another.mkv --output fast_motion.jpg
 
 A row for each clip: first frame, blending, made, true, last frame, of the square that changes most
 between two frames of which the one in the middle is known.

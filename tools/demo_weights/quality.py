@@ -1,6 +1,6 @@
 """What the demo weights are worth: PSNR against blending, set by set.
 
-    python tools/demo_quality.py --set middlebury DIR --set ucf101 DIR --clip in.mp4 \
+    python tools/demo_weights/quality.py --set middlebury DIR --set ucf101 DIR --clip in.mp4 \
         --windows in_60fps.mp4 --json quality.json
 
 Data sets by their published protocols (`bench.parity --list`). A clip gives triplets, the middle
