@@ -75,7 +75,7 @@ def batch_maker(store: FrameStore, *, seed: int = 5, batch: int = 3) -> BatchMak
         Triplets(store, [0, 1], 32),
         SyntheticMotion(store, [0, 1], [2], size=32, motion=8.0),
         batch,
-        Draws(CPU, seed),
+        Draws(store.device, seed),
     )
 
 
@@ -308,6 +308,31 @@ def test_training_lowers_the_loss_of_one_batch(store: FrameStore) -> None:
     assert values[-1] < values[0] - 0.02
     with torch.no_grad():
         assert losses_of(trainer.average, batch).total < values[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_seeds_decide_and_nothing_waits(store: FrameStore) -> None:
+    device = torch.device("cuda")
+    there = FrameStore(
+        store.pixels.to(device), store.sizes, store.base.tolist(), store.cuts, store.names
+    )
+    one, same = (batch_maker(there) for _ in range(2))
+    torch.testing.assert_close(one.make(0).img0, same.make(0).img0, atol=0, rtol=0)
+    settings = replace(SETTINGS, precision="bf16")
+    trainer = Trainer(load_checkpoint("demo").network, one, settings, device=device)
+    batch = trainer.batch()
+    trainer.step(batch, None)
+    first, _ = trainer.take_means()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.step(trainer.batch(), None)
+        for _ in range(30):
+            trainer.step(batch, None)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    trainer.take_means()
+    trainer.step(batch, None)
+    assert trainer.take_means()[0] < first - 0.02
 
 
 class Clock:

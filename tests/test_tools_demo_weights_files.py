@@ -247,6 +247,19 @@ def refused_packed(folder: Path, tmp_path: Path) -> str:
     return str(exit_.value)
 
 
+def test_options_that_do_not_fit_each_other_are_refused(data: Path, tmp_path: Path) -> None:
+    assert "give the length of the training" in refused(data, tmp_path, "--minutes", 1)
+    assert "give the data as --clips and --photos" in refused(data, tmp_path, "--packed", data)
+    assert "name the file of the weights" in refused(data, tmp_path, "--output", tmp_path / "x.pth")
+    assert "does not exist, make it first" in refused(
+        data, tmp_path, "--output", tmp_path / "none" / "x.safetensors"
+    )
+    with pytest.raises(SystemExit, match="takes --clips and --photos, not --packed"):
+        train.main(["--packed", str(data), "--pack", str(tmp_path / "new")])
+    with pytest.raises(SystemExit, match="is not empty: name a new folder"):
+        train.main([*arguments(data, tmp_path / "x.safetensors"), "--pack", str(data)])
+
+
 def test_the_batch_follows_from_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
     free = {"bytes": 80 << 30}

@@ -210,14 +210,19 @@ def decoded(clip: Clip, short_side: int) -> Iterator[tuple[NDArray[np.uint8], bo
     Raises:
         TrainingError: If the file cannot be decoded to its end.
     """
+    from av.video.reformatter import Interpolation, VideoReformatter
+
     from runtime.scenes import SceneDetector
 
+    scaler = VideoReformatter()
     detector = SceneDetector() if clip.cuts is None else None
     size: tuple[int, int] | None = None
     with _opened(clip) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             size = size or _scaled(frame.height, frame.width, short_side)
-            scaled = frame.reformat(size[1], size[0], "rgb24", interpolation="AREA")
+            scaled = scaler.reformat(
+                frame, size[1], size[0], "rgb24", interpolation=Interpolation.AREA
+            )
             cut = number in (clip.cuts or ()) if detector is None else detector.flags(frame).cut
             yield scaled.to_ndarray(), cut
 

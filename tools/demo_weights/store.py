@@ -55,10 +55,10 @@ class FrameStore:
         self.pixels = pixels
         self.sizes = list(sizes)
         self._starts = list(base)
-        self.base = torch.tensor(base, device=device)
-        self.frames = torch.tensor([size.frames for size in sizes], device=device)
-        self.heights = torch.tensor([size.height for size in sizes], device=device)
-        self.widths = torch.tensor([size.width for size in sizes], device=device)
+        self.base = torch.tensor(base).to(device)
+        self.frames = torch.tensor([size.frames for size in sizes]).to(device)
+        self.heights = torch.tensor([size.height for size in sizes]).to(device)
+        self.widths = torch.tensor([size.width for size in sizes]).to(device)
         self.cuts = list(cuts)
         self.names = list(names)
 

@@ -73,8 +73,8 @@ class SyntheticMotion:
             motion: About the largest motion between first and last frame, in pixels.
         """
         self.store, self.size, self.motion = store, size, motion
-        self.clips = torch.tensor(list(clips), device=store.device)
-        self.photos = torch.tensor(list(photos), device=store.device)
+        self.clips = torch.tensor(list(clips)).to(store.device)
+        self.photos = torch.tensor(list(photos)).to(store.device)
 
     def draw(self, count: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """Draws samples.

@@ -136,11 +136,13 @@ def check_arguments(args: argparse.Namespace) -> None:
     if given.count(True) != 1:
         raise TrainingError("give the data as --clips and --photos, or as --packed")
     if args.pack is not None:
+        if args.packed is not None:
+            raise TrainingError("--pack takes --clips and --photos, not --packed")
         return
     if (args.minutes is None) == (args.steps is None):
         raise TrainingError("give the length of the training as --minutes or as --steps")
-    if args.output is None:
-        raise TrainingError("--output is missing: name the file of the weights, x.safetensors")
+    if args.output is None or args.output.suffix != ".safetensors":
+        raise TrainingError(f"--output {args.output}: name the file of the weights, x.safetensors")
     if args.crop < 32 or args.crop % 16:
         raise TrainingError(f"--crop {args.crop}: give a multiple of 16, at least 32")
     check_writable(args.output, "--output")

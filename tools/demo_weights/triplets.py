@@ -85,7 +85,7 @@ class Triplets:
             raise TrainingError(
                 "the clips hold no three frames without a cut between them: give other clips"
             )
-        self._table = torch.tensor(rows, device=store.device).T.contiguous()
+        self._table = torch.tensor(rows).to(store.device).T.contiguous()
         total = torch.tensor(weights, dtype=torch.float64).cumsum(0)
         self._cumulative = (total / total[-1]).to(store.device)
 
