@@ -118,10 +118,13 @@ def test_the_middle_is_what_its_flows_say_outside_occlusions(store: FrameStore) 
     first, middle, last = frames.unbind(1)
     assert ((t > 0) & (t < 1)).all()
     assert flow.abs().amax((1, 2, 3)).max() > 4
-    for end, part in ((first, flow[:, :2]), (last, flow[:, 2:])):
-        error = (warp(end, part) - middle).abs().amax(1)
-        # Borders of the frame and of the layers: some pixels were or will be hidden.
-        assert (error < 0.02).float().mean() > 0.8
+    errors = [
+        (warp(end, part) - middle).abs().amax(1)
+        for end, part in ((first, flow[:, :2]), (last, flow[:, 2:]))
+    ]
+    # At borders of the frame and of the layers pixels were or will be hidden; with the outlines of
+    # the first frame the share is 0.84.
+    assert (torch.stack(errors) < 0.02).float().mean() > 0.855
 
 
 def test_a_ground_that_stands_has_no_flow(store: FrameStore) -> None:
@@ -335,6 +338,36 @@ def test_on_a_gpu_seeds_decide_and_nothing_waits(store: FrameStore) -> None:
     assert trainer.take_means()[0] < first - 0.02
 
 
+def test_validation_measures_the_network_and_blending(store: FrameStore) -> None:
+    validation = Validation(store, [0], 100)
+    assert validation.windows == [(0, 0), *((0, first) for first in range(CUT, 12))]
+    validation.windows = [(0, 10)]
+    frames = store.pixels[: 20 * 48 * 64].view(20, 48, 64, 3).numpy() / 255.0
+    found = validation.run(lambda img0, _, t: img0.expand(len(t), -1, -1, -1))  # type: ignore[arg-type]
+    expected = {"middle": (13, 15, 14, 0.5)}
+    expected |= {f"t = {k / 8:g}": (10, 18, 10 + k, k / 8) for k in range(1, 8)}
+    assert list(found) == list(expected)
+    for name, (first, last, middle, t) in expected.items():
+        blended = (1 - t) * frames[first] + t * frames[last]
+        for key, image in (("psnr_db", frames[first]), ("blending_db", blended)):
+            db = -10 * np.log10(((image - frames[middle]) ** 2).mean())
+            assert found[name][key] == pytest.approx(db, abs=1e-3)
+        assert found[name]["below_blending_by_more_than_0.3_db"] == 1
+
+
+def test_validation_crops_frames_to_multiples_of_16(store: FrameStore) -> None:
+    seen = []
+
+    def network(img0: Tensor, img1: Tensor, t: Tensor) -> Tensor:
+        seen.append(tuple(img0.shape[-2:]))
+        return torch.lerp(img0, img1, t)
+
+    found = Validation(store, [1], 2).run(network)  # type: ignore[arg-type]
+    assert set(seen) == {(64, 64)}
+    assert {row["samples"] for row in found.values()} == {2}
+    assert all(row["gain_db"] == 0 for row in found.values())
+
+
 class Clock:
     """Seconds that pass by `tick` with each look."""
 
@@ -404,7 +437,7 @@ def test_a_loss_that_is_no_number_ends_the_training(store: FrameStore, tmp_path:
 
 @pytest.mark.parametrize("slower_after", [10**6, 40])
 def test_minutes_end_in_time(store: FrameStore, tmp_path: Path, slower_after: int) -> None:
-    """A step takes 1 s, later 3 s; a validation 5 s. The rate has come down at the end."""
+    """A step takes 1 s, later 3 s; a validation 12 s. The rate has come down at the end."""
     clock = Clock()
     budget = Budget(minutes=3, clock=clock)
     run = run_of(store, tmp_path / "x.safetensors", budget, clock, validations=2)
@@ -420,7 +453,7 @@ def test_minutes_end_in_time(store: FrameStore, tmp_path: Path, slower_after: in
             run.trainer.done += 1
 
     def timed_validation(network):  # type: ignore[no-untyped-def]
-        clock.now += 5
+        clock.now += 12
         return validate(network)
 
     run.trainer.step = timed_step  # type: ignore[method-assign]
@@ -429,7 +462,7 @@ def test_minutes_end_in_time(store: FrameStore, tmp_path: Path, slower_after: in
     assert budget.elapsed() <= 180
     assert budget.elapsed() > 180 - SPARE_SECONDS - 5
     assert quick[-1] < 0.05
-    assert 160 <= run.trainer.done <= 175 or slower_after == 40
+    assert 130 <= run.trainer.done <= 139 or slower_after == 40
     assert [v["part"] for v in run.progress.validations] == [0, 1, 2]
 
 
