@@ -257,7 +257,7 @@ def run_translated(run: Run) -> None:
         batch = run.trainer.settings.batch
         raise TrainingError(
             f"a step with a batch of {batch}, or a validation, does not fit into the memory of "
-            f"the GPU: give --batch {max(1, batch // 2)} or less frames (--short-side)"
+            f"the GPU: give --batch {max(1, batch // 2)} or fewer pixels (--short-side)"
         ) from error
 
 
