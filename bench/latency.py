@@ -244,8 +244,9 @@ def _gpu_ceilings(args: argparse.Namespace) -> tuple[None, dict[str, Any]]:
     try:
         peak = matmul_peak(torch_gpu(args.device or "cuda"))
     except (MeasurementError, RuntimeError) as error:  # The latter are PyTorch's own.
-        # Its first words: the remedy is that of --compare.
-        why = str(error).partition("\n")[0].partition(": ")[0]
+        why = str(error).partition("\n")[0]
+        if isinstance(error, MeasurementError):
+            why = why.partition(": ")[0]  # The remedy is that of --compare.
         problem = f"the peak of the GPU is measured with PyTorch, and {why}"
         print(f"{problem}: it was not measured")
         return None, {"problem": problem}

@@ -370,6 +370,20 @@ def test_a_run_that_has_no_result_in_time_is_given_up(gpu, command, monkeypatch)
     assert stopped == [True]
 
 
+def test_a_peak_that_cannot_be_measured_ends_nothing(gpu, command, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("CUDA error: no kernel image is available\nand a long tale")
+
+    monkeypatch.setattr(torch_gpu, "matmul_peak", fails)
+    code, record, printed = command("--device", "cuda", "--compare", "authors")
+    assert code == 0, printed
+    assert record["ceilings"] == {
+        "problem": "the peak of the GPU is measured with PyTorch, and CUDA error: no kernel image "
+        "is available"
+    }
+    assert "no kernel image is available: it was not measured" in printed
+
+
 def test_where_every_run_fails_there_is_no_evidence(gpu, command, monkeypatch):
     def fails(*_):
         raise RuntimeError("no Triton")
