@@ -73,8 +73,10 @@ class FakeTorch:
     @contextlib.contextmanager
     def _on_stream(self, stream: Stream) -> Iterator[None]:
         before, self._current = self._current, stream
-        yield
-        self._current = before
+        try:
+            yield
+        finally:
+            self._current = before
 
     def from_numpy(self, values: Any) -> Tensor:
         return Tensor(self, torch.from_numpy(values))

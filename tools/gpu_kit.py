@@ -48,14 +48,11 @@ def python_at_hand() -> str:
         KitError: If there is none.
     """
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    folders = [*os.get_exec_path(), *map(str, sorted(pyenv.glob(f"versions/{VERSION}.*/bin")))]
+    folders = (*map(Path, os.get_exec_path()), *sorted(pyenv.glob(f"versions/{VERSION}.*/bin")))
     for folder in folders:
-        found = Path(folder) / f"python{VERSION}"
+        found = folder / f"python{VERSION}"
         # A version manager puts commands on PATH that start no Python.
-        if (
-            found.is_file()
-            and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0
-        ):
+        if found.is_file() and starts(found):
             return str(found)
     raise KitError(f"no Python {VERSION} is on PATH or in pyenv")
 
