@@ -20,14 +20,17 @@ INSTALLED_TESTS := $(filter-out %_package.py %_backend_trt.py %_device_arrays.py
   %_bench_parity_cluster.py %_bench_roofline.py, \
   $(wildcard tests/test_installed.py tests/test_runtime_*.py tests/test_bench_*.py) \
   tests/test_export_int8.py tests/test_export_triton.py tests/test_export_tuning.py)
+SHARED_EXPORTS := IFRNET_TEST_EXPORTS=$(CURDIR)/.exports
 ifneq (,$(findstring export,$(EXTRAS)))
+# With a PyTorch of its own: what it exports is what is tested.
 INSTALLED_TESTS += $(addprefix tests/test_,export_build_engine.py export_graph.py export_onnx.py \
   export_verify.py ifrnet_model_checkpoint.py runtime_interpolator.py)
 WITHOUT_TORCH :=
+EXPORTS :=
 else
-WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1
+WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1 $(SHARED_EXPORTS)
+EXPORTS := .exports/made
 endif
-SHARED_EXPORTS := IFRNET_TEST_EXPORTS=$(CURDIR)/.exports
 
 .PHONY: demo test test-builder test-triton test-newest test-lowest test-kit report lint format clean
 
@@ -51,11 +54,11 @@ test-triton: .venv/installed
 	. .triton/env.sh && $(BIN)/python -m pytest -m triton tests/test_triton_server.py
 
 # The wheel with the newest and with the lowest releases of what it needs.
-test-newest test-lowest: test-%: .exports/made
+test-newest test-lowest: test-%: .venv/installed $(EXPORTS)
 	@status=0; why=$$(tools/installed/setup.sh .$* $* $(PIP_FLAGS) 2>&1) || status=$$?; \
 	if [ $$status = 3 ]; then echo "SKIPPED the tests with the $* releases: $$why"; exit 0; fi; \
 	echo "$$why"; [ $$status = 0 ] || exit $$status; \
-	$(SHARED_EXPORTS) $(WITHOUT_TORCH) .$*/bin/pytest $(PYTEST_FLAGS) -m "not builder and not triton" $(INSTALLED_TESTS)
+	$(WITHOUT_TORCH) .$*/bin/pytest $(PYTEST_FLAGS) -m "not builder and not triton" $(INSTALLED_TESTS)
 
 # A GPU machine's Python 3.10 with the wheels that it is given, over the fakes.
 test-kit: .venv/installed

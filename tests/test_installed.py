@@ -1,5 +1,6 @@
 """What a user's pip installs, used as a user uses it: `make test-newest`, `make test-lowest`."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,11 @@ def command(*arguments, cwd):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_graphs_are_those_of_the_pytorch_that_is_installed_here():
+    need_torch()
+    assert "IFRNET_TEST_EXPORTS" not in os.environ  # Graphs that another PyTorch exported.
 
 
 @pytest.fixture(scope="module")
