@@ -278,20 +278,21 @@ def load_libcudart(wrapper: Callable[[], Any]) -> Any:
     """Polygraphy's wrapper of libcudart.
 
     Polygraphy looks on LD_LIBRARY_PATH, in /usr/local/cuda, and in NVIDIA's packages for CUDA 12.
-    cuda-pathfinder, which comes with cuda-bindings, also knows those for CUDA 13, CUDA_HOME and
-    what the loader knows.
+    Where it finds none, cuda-pathfinder, which comes with cuda-bindings, also knows the packages
+    for CUDA 13, CUDA_HOME and what the loader knows.
 
     Raises:
         OSError: If no libcudart is found.
     """
-    with pytest.MonkeyPatch.context() as patch:
+    try:
+        return wrapper()
+    except OSError as missing:
         try:
             found = importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cudart")
         except (ImportError, RuntimeError):  # DynamicLibNotFoundError is a RuntimeError.
-            pass
-        else:
-            folder = str(Path(found.abs_path).parent)
-            patch.setenv("LD_LIBRARY_PATH", folder, prepend=os.pathsep)
+            raise missing from None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LD_LIBRARY_PATH", str(Path(found.abs_path).parent), prepend=os.pathsep)
         return wrapper()
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import _ctypes
+import ctypes
 import os
-import shutil
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import polygraphy.cuda.cuda
+import pytest
 from conftest import ROOT
 from test_gpu import load_libcudart
 
@@ -46,16 +46,43 @@ def test_a_missing_libcudart_skips_also_where_a_gpu_was_promised(tmp_path):
     assert "Polygraphy finds no libcudart (" in done.stdout
 
 
-def test_polygraphy_is_given_the_libcudart_that_cuda_bindings_finds(tmp_path, monkeypatch):
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Where only cuda.pathfinder finds a libcudart: a library, or an error instead."""
     library = tmp_path / "libcudart.so.13"
-    shutil.copy(_ctypes.__file__, library)  # Any library will do.
-    pathfinder = ModuleType("cuda.pathfinder")
-    pathfinder.load_nvidia_dynamic_lib = {"cudart": SimpleNamespace(abs_path=library)}.__getitem__
-    package = ModuleType("cuda")
-    package.__spec__ = ModuleSpec("cuda", None, is_package=True)
-    monkeypatch.setitem(sys.modules, "cuda", package)
-    monkeypatch.setitem(sys.modules, "cuda.pathfinder", pathfinder)
-    monkeypatch.setattr(polygraphy.cuda.cuda, "G_CUDA", None)
-    before = os.environ.get("LD_LIBRARY_PATH")
-    assert Path(load_libcudart(polygraphy.cuda.wrapper).handle._name) == library
+    library.touch()
+
+    def load(name, *_):
+        if Path(name) != library:
+            raise OSError(f"{name}: cannot open shared object file")
+        return SimpleNamespace(path=Path(name))
+
+    def with_pathfinder(error=None):
+        def find(name):
+            assert name == "cudart"
+            if error:
+                raise error
+            return SimpleNamespace(abs_path=str(library))
+
+        module, package = ModuleType("cuda.pathfinder"), ModuleType("cuda")
+        module.load_nvidia_dynamic_lib = find
+        package.__spec__ = ModuleSpec("cuda", None, is_package=True)
+        monkeypatch.setitem(sys.modules, "cuda", package)
+        monkeypatch.setitem(sys.modules, "cuda.pathfinder", module)
+        monkeypatch.setattr(polygraphy.cuda.cuda, "G_CUDA", None)
+        monkeypatch.setattr(ctypes, "CDLL", load)
+        return library
+
+    return with_pathfinder
+
+
+def test_polygraphy_is_given_the_libcudart_that_cuda_bindings_finds(machine):
+    library, before = machine(), os.environ.get("LD_LIBRARY_PATH")
+    assert load_libcudart(polygraphy.cuda.wrapper).handle.path == library
     assert os.environ.get("LD_LIBRARY_PATH") == before
+
+
+def test_a_libcudart_that_nobody_finds_is_polygraphys_error(machine):
+    machine(RuntimeError("there is none"))
+    with pytest.raises(OSError, match=r"libcudart\.so.*: cannot open shared object file"):
+        load_libcudart(polygraphy.cuda.wrapper)
