@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from importlib.metadata import requires
 
+LEFT_OUT = ("dev", "gpu", "tensorrt")
+"""Extras that are not tested here; PyTorch brings a newer cuda-bindings than `tensorrt` needs."""
+
 
 def main() -> None:
-    """Turns every requirement `name>=version` into `name==version`; those of `dev` are left out."""
+    """Turns every requirement `name>=version` into `name==version`, but for those of LEFT_OUT."""
     for requirement in requires("ifrnet-deploy") or []:
         found = re.match(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", requirement)
-        if found and 'extra == "dev"' not in requirement:
+        if found and not any(f'extra == "{name}"' in requirement for name in LEFT_OUT):
             print(f"{found[1]}=={found[2]}")
 
 
