@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ifrnet_model.config import VARIANTS, IFRNetConfig
@@ -153,6 +152,9 @@ def _check_sha256(path: Path, found: str) -> None:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    # Here, so that a checkpoint of PyTorch's own format needs nothing but PyTorch.
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()

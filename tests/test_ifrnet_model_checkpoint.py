@@ -1,6 +1,8 @@
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -174,3 +176,17 @@ def test_probe_tells_weights_that_know_time(demo_network, midpoint_checkpoint):
     assert probe_time_steps(demo_network) == "arbitrary"
     assert probe_time_steps(load_checkpoint(midpoint_checkpoint).network) == "midpoint"
     assert probe_time_steps(random_network("small")) == "midpoint"
+
+
+def test_a_pth_file_needs_nothing_but_pytorch(tmp_path, state):
+    torch.save(state, tmp_path / "weights.pth")
+    code = (
+        "import sys; sys.modules['safetensors'] = None\n"
+        "from ifrnet_model import load_checkpoint\n"
+        "print(load_checkpoint(sys.argv[1]).network.config.variant)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "weights.pth")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "small\n", done.stderr
