@@ -2,7 +2,8 @@
 
 They run in a Python that has TensorRT and neither PyTorch nor hypothesis. The graphs come from the
 folder that IFRNET_GPU_MODELS names (tools/gpu_check.py makes it) or are exported here, where
-PyTorch is. Without a GPU they skip, saying why; with FAIL_WITHOUT_GPU=1 they fail instead.
+PyTorch is. IFRNET_GPU_ENGINES names a folder in which engines and the timing cache stay for the
+next run. Without a GPU they skip, saying why; with FAIL_WITHOUT_GPU=1 they fail instead.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def graph(
         if path.exists():
             return path
         if given:
-            unavailable(f"{path} is missing: make it with tools/gpu_check.py --parts export")
+            unavailable(f"{path} is missing: make it with tools/gpu_check.py --pack")
         try:
             importlib.import_module("export.tracing")
         except ImportError as error:
@@ -114,7 +115,15 @@ def graph(
 @pytest.fixture(scope="session")
 def timing_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for all builds of this session, so that it is built on as well as begun."""
-    return tmp_path_factory.mktemp("cache") / "timing.cache"
+    return _folder(tmp_path_factory) / "timing.cache"
+
+
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For what is built."""
+    if kept := os.environ.get("IFRNET_GPU_ENGINES"):
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        return Path(kept)
+    return tmp_path_factory.mktemp("engines")
 
 
 @pytest.fixture(scope="session")
@@ -125,15 +134,16 @@ def built(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Path]:
     """An engine by the name of its graph; each is built, and passes its gate, once."""
-    folder = tmp_path_factory.mktemp("engines")
+    folder, ready = _folder(tmp_path_factory), set()
 
     def build(name: str, **options: Any) -> Path:
         path = folder / f"{'_'.join([name, *options])}.engine"
-        if not path.exists():
+        if path not in ready:  # One of an earlier run is built again unless it is up to date.
             profile = PROFILE if name == "dynamic" else None
             wanted = BuildOptions(profile=profile, timing_cache=timing_cache, **options)
             request = Request(wanted, command="build it again")
             write_engine(target, source_from_onnx(graph(name)), path, request)
+            ready.add(path)
         return path
 
     return build
