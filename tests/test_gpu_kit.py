@@ -92,8 +92,7 @@ def imported(kit):
 
 def test_every_module_that_a_gpu_machine_uses_imports(imported):
     used = [f"{package}.{name}" for package, names in USED.items() for name in names.split()]
-    # gpu_check starts gpu_check_torch with the Python that holds PyTorch.
-    tools = [name for name in imported if name.startswith("gpu_check") and "torch" not in name]
+    tools = [name for name in imported if name.startswith("gpu_check")]
     assert tools
     assert {name: imported[name] for name in used + tools} == dict.fromkeys(used + tools, "")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -134,14 +135,16 @@ def test_crafted_files_are_not_profiled(crafted, loads, trick):
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_crafted_files_are_not_timed_beside_an_engine(crafted, loads, trick):
-    from gpu_check_plain import PlainEngine, _reference
+def test_crafted_files_are_not_timed_beside_an_engine(crafted, loads, trick, monkeypatch):
+    from bench import latency_plain
 
+    monkeypatch.setattr(latency_plain, "gpu_at", lambda _: None)
+    monkeypatch.setattr(latency_plain, "import_tensorrt", lambda: SimpleNamespace(__version__="10"))
     path = crafted(**TRICKS[trick])
     with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
-        PlainEngine(path)
+        latency_plain.PlainFile(path, 0)
     with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
-        _reference(path, {})
+        latency_plain._build(path, 0)
 
 
 def test_sparse_external_tensors_are_no_source_of_an_artefact(plain, tmp_path):

@@ -1,12 +1,14 @@
-"""The GPU check without a GPU: its commands are real, and it goes on whatever fails."""
+"""The steps of the GPU check: its plan, and how they are run; nothing here starts one."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import shlex
+import re
 import subprocess
 import sys
+import tempfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -19,263 +21,227 @@ from export import to_onnx
 from export.arguments import graph_options
 from export.tuning_trt import REWRITES
 
-TOOLS = ROOT / "tools"
+plan = importlib.import_module("gpu_check_steps")
+running = importlib.import_module("gpu_check_run")
+gpu_check = importlib.import_module("gpu_check")
+
+STEPS = plan.planned(plan.Scale())
+MODELS = plan.models_steps(plan.Scale())
 
 
-@pytest.fixture(scope="module")
-def gpu_check():
-    return importlib.import_module("gpu_check")
+# The plan
 
 
-@pytest.fixture(scope="module")
-def plan_module():
-    return importlib.import_module("gpu_check_plan")
-
-
-@pytest.fixture
-def plan(plan_module, tmp_path):
-    made = plan_module.Plan(tmp_path, variants=plan_module.VARIANTS, sizes=plan_module.SIZES)
-    for folder in (made.models, made.engines, made.found):
-        folder.mkdir()
-    return made
-
-
-@pytest.fixture
-def steps(plan_module, plan):
-    return plan_module.planned(plan, plan_module.PARTS)
-
-
-@pytest.fixture
-def parsed(monkeypatch):
-    """Parses the arguments of a step with the parser of the command itself; None for pytest."""
-    modules = {
-        "export.to_onnx": to_onnx,
-        "export.build_engine": export.build_engine,
-        "bench.latency": latency,
-        "tools/gpu_check_torch.py": importlib.import_module("gpu_check_torch"),
-        "tools/gpu_check_plain.py": importlib.import_module("gpu_check_plain"),
-    }
-    found = []
-    for module in modules.values():
-        monkeypatch.setattr(
-            module,
-            "run_command",
-            lambda parser, *_, argv, **__: found.append(parser.parse_args(argv)),
-        )
-
-    def parse(step):
-        command, *arguments = [a for a in step.arguments if a != "-m"]
-        if command == "pytest":
-            return None
-        modules[command].main(arguments)
-        return found[-1]
-
-    return parse
-
-
-def test_a_dry_run_prints_every_command_and_imports_nothing_heavy():
+def test_the_plan_needs_nothing_but_the_package_and_no_part_is_too_long():
     code = (
-        "import runpy, sys; sys.argv = ['gpu_check.py', '--dry-run', '--torch-python', 'other'];"
+        "import runpy, sys; sys.argv = ['gpu_check.py', '--plan'];"
         "sys.path.insert(0, 'tools')\n"
         "try: runpy.run_path('tools/gpu_check.py', run_name='__main__')\n"
         "except SystemExit as left: assert left.code == 0\n"
-        "assert not {'numpy', 'onnx', 'torch', 'tensorrt'} & set(sys.modules)"
+        "assert not {'onnx', 'onnxruntime', 'torch', 'tensorrt', 'cuda'} & set(sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) > 90
-    assert any("FAIL_WITHOUT_GPU=1" in line and "tests/test_gpu.py" in line for line in lines)
-    exports = [line for line in lines if "export.to_onnx" in line]
-    assert all(shlex.split(line)[1] == "other" for line in exports)
+    for step in STEPS:
+        assert step.name in done.stdout
+    for part in plan.PARTS:
+        seconds = sum(s.seconds for s in STEPS if s.part == part and "matrix" not in s.name)
+        assert 60 <= seconds < 560
+        assert f"{part}: {plan.PARTS[part]}; {seconds} s" in done.stdout
 
 
-def test_every_command_is_one_that_its_program_takes(steps, parsed):
-    for step in steps:
-        parsed(step)
+def test_steps_have_names_of_their_own_and_say_what_they_prove():
+    assert len({step.name for step in STEPS + MODELS}) == len(STEPS + MODELS)
+    assert {step.name.partition("_")[0] for step in STEPS} == plan.PROVES.keys()
 
 
-def test_everything_that_is_needed_is_made_before(steps):
+def test_everything_that_a_step_reads_is_made_before():
     made = set()
-    for step in steps:
+    for step in MODELS + STEPS:
         assert set(step.needs) <= made, step.name
-        made |= {step.makes, step.result}
-        if step.is_build:
-            made.add(step.result.with_suffix(""))
+        made |= {step.makes}
 
 
-def test_every_variant_size_and_precision_is_built(steps, plan_module):
-    built = {step.name for step in steps if step.part == "build"}
-    assert built == {
-        f"build_{variant}_{size}_{precision}"
-        for variant in plan_module.VARIANTS
-        for size in plan_module.SIZES
-        for precision in ("fp16", "fp32")
-    }
+@pytest.fixture
+def parsed(monkeypatch):
+    """Parses the command of a step with the parser of its own program; None for pytest."""
+    modules = {
+        "export.to_onnx": to_onnx, "export.build_engine": export.build_engine,
+        "bench.latency": latency,
+        "tools/gpu_check_tool.py": importlib.import_module("gpu_check_tool"),
+        "tools/export_plain.py": importlib.import_module("export_plain"),
+        "tools/device_arrays_check.py": importlib.import_module("device_arrays_check"),
+    }  # fmt: skip
+    found = []
+    for module in modules.values():
+        monkeypatch.setattr(
+            module, "run_command",
+            lambda parser, *_, argv=None, **__: found.append(parser.parse_args(argv)),
+        )  # fmt: skip
+
+    def parse(step):
+        program, *arguments = [w for w in plan.shlex.split(step.command) if w != "-m"]
+        if program == "pytest":
+            return None
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        modules[program].main()
+        return found[-1]
+
+    return parse
 
 
-def test_names_are_those_of_the_project(plan_module):
-    assert tuple(plan_module.REWRITES) == tuple(REWRITES)
-    torch_tool = importlib.import_module("gpu_check_torch")
-    for runs in plan_module.TORCH_RUNS.values():
-        assert set(runs) <= set(torch_tool.RUNS)
+def test_every_command_is_one_that_its_program_takes(parsed):
+    for step in MODELS + STEPS:
+        args = parsed(step)
+        if step.command.startswith("-m bench.latency"):
+            latency._check_arguments(args_in_a_folder(args))
 
 
-def test_the_graphs_are_those_that_the_gpu_tests_build_from(steps, parsed):
+def args_in_a_folder(args):
+    args.json = Path("latency.json")
+    return args
+
+
+def test_names_are_those_of_the_project(parsed):
+    from bench.latency_torch import GPU_FORMS
+    from export.arguments import Constraints
+
+    for names in plan.REWRITES.values():
+        assert set(names.split()) <= set(REWRITES)
+    assert set(plan.CONSTRAINTS) == set(Constraints.__args__)
+    compared = f"{plan.EAGER} {plan.COMPILED} {plan.COMPILED_MAX} {plan.SHORT}".split()
+    assert set(compared) <= GPU_FORMS.keys()
     for name, options in GRAPHS.items():
-        (step,) = (s for s in steps if s.name == f"export_test_{name}")
+        (step,) = (s for s in MODELS if s.name == f"make_test_{name}.onnx")
         args = parsed(step)
         wanted = {"height": SIZE[0], "width": SIZE[1], **options}
         assert graph_options(args, size=args.size) == wanted
-        assert args.output.name == f"test_{name}.onnx"
+
+
+def test_every_gpu_test_is_in_one_of_the_runs():
+    def chosen(expression):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "tests/test_gpu.py", "--collect-only", "-q", "-k",
+             expression],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return [line for line in done.stdout.splitlines() if "::" in line]
+
+    runs = [chosen(expression) for expression in plan.TEST_RUNS.values()]
+    assert all(runs)
+    assert sorted(chain(*runs)) == sorted(chosen("test"))
+
+
+def test_only_the_models_that_are_needed_are_made():
+    smoke = [step for step in STEPS if step.part == "C"]
+    made = [s.makes for s in plan.with_models(smoke, MODELS) if s.part == "models"]
+    assert made == ["MODELS/small.pth", *(f"MODELS/test_{name}.onnx" for name in GRAPHS)]
+
+
+def test_the_graphs_of_the_matrix_are_made_after_the_tiny_engine_has_failed(run_all):
+    smoke = [step for step in STEPS if step.part == "smoke"]
+    machine, *_ = run_all(plan.with_models(smoke, MODELS), models=(), failing=["build_smoke_tiny"])
+    names = [*machine.ran]
+    assert names.index("make_test_tiny.onnx") < names.index("build_smoke_tiny")
+    assert names.index("build_smoke_tiny") < names.index("make_matrix_frames_gather_fp16.onnx")
+    machine, *_ = run_all(plan.with_models(smoke, MODELS), models=())
+    assert not any("matrix" in name for name in machine.ran)
+
+
+def test_the_page_for_users_has_every_part_and_commands_that_are_taken():
+    text = (ROOT / "docs" / "gpu.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*plan.PARTS]
+    commands = re.findall(r"^python tools/gpu_check.py ([^#\n]+)", text, re.MULTILINE)
+    assert len(commands) == 3
+    for words in commands:
+        parsed = gpu_check.arguments().parse_args(words.split())
+        assert parsed.json or parsed.pack
+    assert gpu_check.UNPACK in text
+
+
+# Steps
 
 
 class Machine:
     """Runs nothing: makes the files of a step, unless it shall fail."""
 
-    def __init__(self, gpu_check, failing=()):
-        self.outcome, self.failing, self.ran = gpu_check.Outcome, failing, []
+    def __init__(self, folder, failing=(), have=()):
+        self.models = self.folder = folder
+        self.failing, self.ran = failing, {}
+        for name in have:
+            self.path(name).touch()
 
-    def __call__(self, step):
-        self.ran.append(step.name)
+    def path(self, name):
+        return self.folder / name.replace("/", "_")
+
+    def run(self, step, limit):
+        self.ran[step.name] = limit
         if step.name in self.failing:
-            return self.outcome(1, 0.5, "some output\nerror: it broke")
-        if step.makes is not None:
-            step.makes.write_text("made")
-        if step.is_build:
-            step.result.with_suffix("").write_text("engine")
-            psnr = None if "fp32" in step.name else 61.5
-            step.result.write_text(json.dumps({"gate": {"psnr_db": psnr}}))
-        elif step.result is not None and step.result.suffix == ".json":
-            step.result.write_text(json.dumps(self.found(step)))
-        elif step.result is not None:
-            step.result.write_text(
-                '<testsuites><testsuite><testcase name="a" time="1.5"><properties>'
-                '<property name="psnr_db" value="70"/></properties></testcase>'
-                '<testcase name="b"><skipped message="no torch"/></testcase>'
-                "</testsuite></testsuites>"
-            )
-        return self.outcome(0, 0.5, "fine")
-
-    @staticmethod
-    def found(step):
-        if step.name == "torch_matmul_peak":
-            return {"tflops": {"p50": 600.0}}
-        if step.part == "torch":
-            # What is fastest of all gives no numbers.
-            ms = 4.0 if "compiled" in step.name else 2.0 if "half" in step.name else 9.0
-            return {"milliseconds": {"p50": ms}, "finite": ms != 2.0}
-        if step.name.startswith("plain"):
-            return {"plain_over_ours": {"plain": {"p50": 1.5}, "plain with graph": {"p50": 1.1}}}
-        names = [Path(a).name for a in step.arguments if a.endswith(".engine")]
-        ms = {name: 0.8 if "side" in name else 0.3 if "256" in name else 1.0 for name in names}
-        runs = {f"{n} on tensorrt 8.6.0 cuda:0, 1 stream, {g}": (v, g) for n, v in ms.items()
-                for g in ("CUDA graph", "no CUDA graph")}  # fmt: skip
-        slow = {"CUDA graph": 1, "no CUDA graph": 2}
-        figures = {
-            name: {
-                "milliseconds": {"p50": 3 * ms},
-                "parts_of_a_call_milliseconds": {"compute": {"p50": ms * slow[graph]}},
-            }
-            for name, (ms, graph) in runs.items()
-        }
-        return {"cases": [{"runs": figures}]}
+            return 1, "some output\nerror: it broke"
+        if step.makes:
+            self.path(step.makes).touch()
+        if step.result:
+            self.path(step.result).write_text(json.dumps({"of": step.name}))
+        return 0, "fine"
 
 
 @pytest.fixture
-def check(gpu_check, steps):
-    """Runs all steps on a machine; the record, whether it passed, and what was written."""
+def run_all(tmp_path):
+    """Runs steps on a made-up machine that has all models: the machine, the record, the writes."""
 
-    def run(machine, chosen=None, **options):
-        record, written = {"steps": {}}, []
-        passed = gpu_check.run_steps(
-            steps if chosen is None else chosen, machine, record,
-            lambda now: written.append(json.dumps(now)), **options,
-        )  # fmt: skip
-        return record, passed, written
+    def run(steps=STEPS, *, seconds=1e9, failing=(), models=MODELS):
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        machine = Machine(folder, failing, [step.makes for step in models])
+        record, written = {"steps": {}, "runs": [{}]}, []
+        running.run_steps(
+            steps, machine, record, lambda: written.append(json.dumps(record)), seconds=seconds
+        )
+        return machine, record["steps"], written
 
     return run
 
 
-def test_the_summary_holds_the_goals_against_what_was_found(gpu_check, check, steps):
-    machine = Machine(gpu_check)
-    record, passed, written = check(machine)
-    assert passed
-    assert len(written) == len(steps)
-    assert {entry["status"] for entry in record["steps"].values()} == {"ok"}
-    summary = record["summary"]
-    found = {name.split(":")[-1].strip(): goal for name, goal in summary.items()}
-    torch = found["compute 1.5 times as fast as the best PyTorch"]
-    assert (torch["status"], torch["found"]) == ("met", 4.0)
-    assert torch["best_pytorch"][0].endswith("compiled")
-    plain = found["compute 1.2 times as fast as the plain export"]
-    assert (plain["status"], plain["found"]) == ("not met", 1.1)
-    assert found["half of the measured matmul peak"]["found"] == pytest.approx(0.594)
-    small = found["compute under 0.5 ms with a CUDA graph"]
-    assert (small["found"], small["end_to_end_ms"]) == (0.3, pytest.approx(0.9))
-    parity = found["50 dB or more"]
-    assert (parity["status"], parity["found"], len(parity["psnr_db"])) == ("met", 61.5, 12)
-    assert found["all passed"]["skipped"] == ["b"]
-    (side,) = (row for row in summary["rewrites"] if row["change"] == "side")
-    assert (side["plain_ms"], side["changed_ms"], side["times_as_fast"]) == (1.0, 0.8, 1.25)
+def test_every_step_runs_once_and_the_record_is_written_after_each(run_all):
+    machine, entries, written = run_all()
+    plain = [step.name for step in STEPS if not step.name.startswith("matrix")]
+    assert [*machine.ran] == [*entries] == plain
+    assert {entry["status"] for entry in entries.values()} == {"done"}
+    assert entries["latency_base_720x1280"]["result"] == {"of": "latency_base_720x1280"}
+    assert len(written) == len(plain)
 
 
-def test_what_fails_is_recorded_and_the_rest_goes_on(gpu_check, check, steps):
-    failing = ("build_base_720x1280_fp16", "tests", "torch_authors_half_base_720x1280")
-    machine = Machine(gpu_check, failing)
-    record, passed, written = check(machine)
-    assert not passed
-    assert len(written) == len(steps)
-    entries = record["steps"]
-    assert all(entries[name]["status"] == "failed" for name in failing)
-    assert entries["tests"]["tail"].endswith("it broke")
-    assert "latency_base_720x1280_fp16" not in machine.ran  # There is nothing to measure.
-    assert "base_720x1280_fp16.engine is missing" in entries["latency_base_720x1280_fp16"]["tail"]
-    assert entries["build_large_2160x3840_fp32"]["status"] == "ok"
-    goal = record["summary"]["base fp16 at 720x1280: half of the measured matmul peak"]
-    assert goal["status"] == "not measured"
+def test_what_fails_is_recorded_and_the_rest_goes_on(run_all):
+    machine, entries, _ = run_all(failing=("build_base_720x1280", "torch_max_base"))
+    failed = entries["build_base_720x1280"]
+    assert (failed["status"], failed["code"]) == ("failed", 1)
+    assert failed["tail"].endswith("error: it broke")
+    assert "result" not in failed
+    assert "latency_base_720x1280" not in machine.ran
+    unrun = entries["latency_base_720x1280"]
+    assert (unrun["status"], unrun["tail"]) == (
+        "not run", "error: there is no WORK/base_720x1280.engine",
+    )  # fmt: skip
+    assert entries["build_small_720x1280"]["status"] == "done"
 
 
-def test_what_is_there_is_kept_and_nothing_new_starts_late(gpu_check, check, steps, plan):
-    (plan.models / "base.pth").write_text("made")
-    now = iter(range(0, 10**6, 60))
-    record, passed, _ = check(Machine(gpu_check), minutes=5, clock=lambda: next(now))
-    statuses = [entry["status"] for entry in record["steps"].values()]
-    assert record["steps"]["weights_base"]["status"] == "kept"
-    assert statuses.count("ok") == 5
-    assert statuses[-1] == "out of time"
-    assert passed  # Nothing failed.
+def test_the_ways_to_build_are_tried_where_the_tiny_engine_fails(run_all):
+    smoke = [step for step in STEPS if step.part == "smoke"]
+    machine, *_ = run_all(smoke, failing=("build_smoke_tiny",))
+    tried = [name for name in machine.ran if name.startswith("matrix")]
+    assert len(tried) == 2 * 2 * 2 * 4
 
 
-def test_parts_are_those_asked_for(plan, plan_module):
-    assert {s.part for s in plan_module.planned(plan, ["torch", "tests"])} == {"torch", "tests"}
+def test_a_tensorrt_without_precision_constraints_is_not_asked_for_them():
+    assert plan.for_tensorrt(STEPS, "8.6.0") == STEPS
+    found = [s for s in plan.for_tensorrt(STEPS, "10.3.0") if s.name.startswith("matrix")]
+    assert len(found) == 2 * 2 * 2
+    assert not any("constraints" in step.command for step in found)
 
 
-def test_a_process_runs_in_the_checkout_and_is_ended_with_its_time(
-    gpu_check, plan_module, tmp_path
-):
-    run = gpu_check.process_runner(sys.executable, "", tmp_path)
-    code = "import os, runtime; print(os.environ['NAME'])"
-    done = run(plan_module.Step("a", "tests", ("-c", code), environment={"NAME": "value"}))
-    assert (done.code, done.tail) == (0, "value")
-    slow = plan_module.Step("b", "tests", ("-c", "import time; time.sleep(60)"), timeout_s=0.5)
-    assert run(slow).code == 124
-
-
-def test_another_python_does_not_see_the_packages_of_this_one(gpu_check, monkeypatch, tmp_path):
-    site, system = tmp_path / "site", tmp_path / "system"
-    monkeypatch.setenv("PYTHONPATH", str(site))
-    monkeypatch.setenv("LD_LIBRARY_PATH", f"{site / 'tensorrt'}:{system}")
-    environment = gpu_check._environment("extra")
-    assert environment["PYTHONPATH"] == "extra"
-    assert environment["LD_LIBRARY_PATH"] == str(system)
-
-
-def test_the_command_needs_a_file_for_what_it_finds():
-    done = subprocess.run(
-        [sys.executable, str(TOOLS / "gpu_check.py")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "--json is needed" in done.stderr
+def test_no_step_starts_that_cannot_end_and_none_may_take_longer_than_what_is_left(run_all):
+    machine, entries, _ = run_all(seconds=100)
+    assert entries["build_base_720x1280"]["status"] == "out of time"  # 110 s.
+    assert entries["build_small_256x448"]["status"] == "done"  # 50 s.
+    assert 0 < max(machine.ran.values()) <= 100

@@ -1,284 +1,205 @@
-"""Everything that needs a GPU, from nothing, in one command; what it finds goes into one JSON file.
+"""Checks on one GPU what this project claims: builds, parity, speed, tests. Makes one JSON record.
 
-python tools/gpu_check.py --torch-python python3 --json bench/results/gpu_h200.json
-
-Run it with a Python that has TensorRT; PyTorch may live in another. The most valuable comes first,
-a step that fails is recorded and the next one runs, and the file is written after each: what ends
-early keeps what it has. Graphs and engines stay in --work and are not made again.
+Run it with the Python that has TensorRT; PyTorch may be in another one. The record is written
+after each step: a run that is ended has what it did, and --resume does the rest. See docs/gpu.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
-import os
-import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from gpu_check_goals import GFLOP_AT_720P, goals
-from gpu_check_plan import PARTS, SIZES, VARIANTS, Plan, Step, planned
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))
 
-TAIL_LINES = 40
+import gpu_check_steps as plan  # noqa: E402
+from gpu_check_run import PROBES, Machine, run_steps  # noqa: E402
+from gpu_check_steps import PARTS, Scale, Step  # noqa: E402
+from gpu_check_summary import summary, table  # noqa: E402
 
+from bench.environment import MeasurementError, check_writable, environment_record  # noqa: E402
+from runtime.cli import command_parser, run_command  # noqa: E402
+from runtime.files import written_beside  # noqa: E402
+from runtime.machine import gpu_driver  # noqa: E402
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended; `tail` is the end of what it printed."""
+_RESERVE_S = 5.0
+"""For the last record of a run."""
 
-    code: int
-    seconds: float
-    tail: str
-
-
-Runner = Callable[[Step], Outcome]
-
-
-def run_steps(
-    steps: Sequence[Step],
-    runner: Runner,
-    record: dict[str, Any],
-    write: Callable[[dict[str, Any]], None],
-    *,
-    minutes: float = float("inf"),
-    clock: Callable[[], float] = time.monotonic,
-) -> bool:
-    """Runs every step, whatever became of those before; whether none failed.
-
-    `record["steps"]` gets an entry for each, and `write` is called after each.
-    """
-    started = clock()
-    for number, step in enumerate(steps, 1):
-        entry: dict[str, Any] = {"part": step.part, "command": shlex.join(step.arguments)}
-        record["steps"][step.name] = entry
-        missing = [path.name for path in step.needs if not path.exists()]
-        if step.makes is not None and step.makes.exists():
-            entry["status"] = "kept"
-        elif clock() - started > minutes * 60:
-            entry["status"] = "out of time"
-        elif missing:
-            entry |= {"status": "failed", "tail": f"not run: {', '.join(missing)} is missing"}
-        else:
-            if step.result is not None and not step.is_build:
-                step.result.unlink(missing_ok=True)  # Of an earlier run.
-            outcome = runner(step)
-            entry |= {"status": "ok" if outcome.code == 0 else "failed"}
-            entry |= {"code": outcome.code, "seconds": round(outcome.seconds, 2)}
-            entry |= {"tail": outcome.tail}
-            if (
-                step.result is not None
-                and step.result.exists()
-                and not (
-                    step.is_build and outcome.code  # The manifest is that of an earlier engine.
-                )
-            ):
-                entry["result"] = read_result(step.result)
-        print(f"[{number}/{len(steps)}] {step.name}: {entry['status']}", flush=True)
-        if entry["status"] == "failed":
-            print("   ", *entry["tail"].strip().splitlines()[-1:], flush=True)
-        record["summary"] = goals(record["steps"])
-        write(record)
-    return all(record["steps"][step.name]["status"] != "failed" for step in steps)
+_PACK = """set -eo pipefail; rm -f models-*.part
+tar -C "$0" --sort=name -c . | xz --lzma2=preset=6,dict=256MiB -c |
+    split -b "$1" -d --additional-suffix=.part - models-
+sha256sum models-*.part >models.sha256"""
+"""The dictionary spans many graphs, because each holds the same weights again."""
+UNPACK = "sha256sum -c models.sha256 && cat models-*.part | xz -dc | tar -xC DIR"
 
 
-def read_result(path: Path) -> Any:
-    """What a step left: JSON, or the tests of a JUnit file."""
-    try:
-        if path.suffix == ".json":
-            return json.loads(path.read_text())
-        return {"tests": list(_junit_tests(path))}
-    except (ValueError, OSError, xml.etree.ElementTree.ParseError) as error:
-        return {"unreadable": str(error)}
-
-
-def _junit_tests(path: Path) -> Iterator[dict[str, Any]]:
-    for case in xml.etree.ElementTree.parse(path).iter("testcase"):
-        bad = next((e for e in case if e.tag in ("failure", "error", "skipped")), None)
-        yield {
-            "name": case.get("name"),
-            "seconds": float(case.get("time") or 0),
-            "outcome": "passed" if bad is None else bad.tag,
-            "message": None if bad is None else (bad.get("message") or "")[:500],
-            "found": {p.get("name"): p.get("value") for p in case.iter("property")},
-        }
-
-
-# The real machine
-
-
-def process_runner(torch_python: str, torch_path: str, logs: Path) -> Runner:
-    """Runs steps as processes in the checkout; their whole output goes to `logs`."""
-
-    def run(step: Step) -> Outcome:
-        command = [torch_python if step.torch else sys.executable, *step.arguments]
-        separate = step.torch and not _same_python(torch_python)
-        environment = _environment(torch_path) if separate else dict(os.environ)
-        paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-        environment |= {"PYTHONPATH": os.pathsep.join(paths), **step.environment}
-        started = time.monotonic()
-        log = logs / f"{step.name}.log"
-        with log.open("w") as output:
-            # In a group of its own: what it started ends with it.
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
-            try:
-                code = process.wait(step.timeout_s)
-            except BaseException as error:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                if not isinstance(error, subprocess.TimeoutExpired):
-                    raise
-                code = 124
-                output.write(f"\nended after {step.timeout_s:.0f} s\n")
-        lines = log.read_text(errors="replace").splitlines()
-        return Outcome(code, time.monotonic() - started, "\n".join(lines[-TAIL_LINES:]))
-
-    return run
-
-
-def _same_python(other: str) -> bool:
-    return other == sys.executable
-
-
-def _environment(torch_path: str) -> dict[str, str]:
-    """The environment without what belongs to this Python alone, for another one."""
-    ours = [sys.prefix, sys.base_prefix, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    ours = [os.path.realpath(path) + os.sep for path in ours if path and path not in ("/", "/usr")]
-    libraries = [
-        path
-        for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-        if path and not (os.path.realpath(path) + os.sep).startswith(tuple(ours))
-    ]
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = torch_path
-    environment["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
-    return {name: value for name, value in environment.items() if value}
-
-
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes the JSON whole, or not at all."""
-    from runtime.files import written_beside  # It loads NumPy, which a dry run does not need.
-
-    with written_beside(path) as beside:
-        beside.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _nvidia_smi() -> str | None:
-    wanted = "name,driver_version,clocks.sm,clocks.max.sm,power.limit,temperature.gpu,memory.total"
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={wanted}", "--format=csv"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
-def parser() -> argparse.ArgumentParser:
-    """The arguments."""
-    made = argparse.ArgumentParser(
-        prog="python tools/gpu_check.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("--json", type=Path, metavar="FILE", help="where everything found goes")
-    made.add_argument(
-        "--work", type=Path, default=ROOT / "build" / "gpu", metavar="DIR",
-        help="graphs, engines, logs (default build/gpu)",
-    )  # fmt: skip
-    made.add_argument(
-        "--torch-python", default=sys.executable, metavar="PYTHON",
-        help="has torch, onnx, onnxscript, onnxruntime, safetensors (default: this one)",
-    )  # fmt: skip
-    made.add_argument(
-        "--torch-path", default="", metavar="DIRS", help="PYTHONPATH of --torch-python"
-    )
-    made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    made.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
-    made.add_argument("--sizes", nargs="+", default=SIZES, metavar="HxW")
-    made.add_argument(
-        "--minutes", type=float, default=25.0, metavar="N", help="then nothing new (default 25)"
-    )
-    made.add_argument("--commit", metavar="HASH", help="of a copy that is no git checkout")
-    made.add_argument(
-        "--resume", action="store_true", help="leave out what --json has from an earlier run"
-    )
-    made.add_argument("--dry-run", action="store_true", help="print the commands, run none")
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; 1 if anything failed."""
-    arguments = parser()
-    args = arguments.parse_args(argv)
-    work = args.work.resolve()
-    plan = Plan(work, variants=args.variants, sizes=args.sizes)
-    steps = planned(plan, args.parts)
-    if args.dry_run:
-        for step in steps:
-            python = args.torch_python if step.torch else sys.executable
-            variables = [f"{name}={shlex.quote(value)}" for name, value in step.environment.items()]
-            print(f"{step.part}:", *variables, shlex.join([python, *step.arguments]))
+def check(args: argparse.Namespace) -> int:
+    """Runs what was asked for; 1 if anything failed, 3 if steps are left."""
+    started, scale = time.monotonic(), plan.QUICK if args.quick else Scale()
+    asked = [*(args.part or ()), *(["smoke"] if args.smoke else [])]
+    steps = [step for step in plan.planned(scale) if step.part in (asked or PARTS)]
+    if args.plan:
+        print_plan(steps)
         return 0
+    machine = Machine(args, scale)
+    if args.pack:
+        return pack(args.pack, machine, plan.models_steps(scale))
     if args.json is None:
-        arguments.error("--json is needed: the file that everything found goes to")
-    logs = work / "logs"
-    for folder in (plan.models, plan.engines, plan.found, logs, args.json.resolve().parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    earlier = _earlier(args.json)
+        raise MeasurementError("--json is missing: name the file that everything found goes to")
+    check_writable(args.json, "--json")
+    record = opened_record(args, scale)
     if args.resume:
-        steps = [step for step in steps if not _is_done(step, earlier.get(step.name, {}))]
+        entries = record["steps"]
+        steps = [step for step in steps if not is_done(step, entries.get(step.name, {}), machine)]
+    if not args.models:
+        steps = plan.with_models(steps, plan.models_steps(scale))
+    check_pieces(steps, machine, record["runs"][-1])
+    steps = plan.for_tensorrt(steps, record["runs"][-1]["probes"].get("tensorrt", "8."))
 
-    from bench.environment import environment_record
+    def write() -> None:
+        record["summary"] = summary(record["steps"], scale)
+        text = json.dumps(record, indent=1).replace(f"{Path.home()}/", "~/")
+        with written_beside(args.json) as beside:
+            beside.write_text(text + "\n")
 
-    environment = environment_record()
-    record: dict[str, Any] = {
-        "what": "engines, parity, latency, tests and baselines on one GPU",
-        "environment": {**environment, "commit": args.commit or environment["commit"]},
-        "nvidia_smi": _nvidia_smi(),
-        "gflop_at_720x1280": GFLOP_AT_720P,
-        "summary": {},
-        "steps": earlier,
-    }
-    runner = process_runner(args.torch_python, args.torch_path, logs)
-    passed = run_steps(
-        steps,
-        runner,
-        record,
-        lambda now: write_record(args.json, now),
-        minutes=args.minutes,
-    )
-    print(json.dumps(record["summary"], indent=1))
-    return 0 if passed else 1
+    seconds = started + 60 * args.minutes - _RESERVE_S - time.monotonic()
+    run_steps(steps, machine, record, write, seconds=seconds)
+    write()
+    print(*table(record["summary"]), sep="\n")
+    ended = [record["steps"][step.name]["status"] for step in steps if step.name in record["steps"]]
+    if late := ended.count("out of time"):
+        print(f"{late} steps are left for want of time: run the same again with --resume")
+    return 1 if {"failed", "not run"} & {*ended} else 3 if late else 0
 
 
-def _earlier(path: Path) -> dict[str, Any]:
-    """Entries of the steps of an earlier run into the same file."""
-    if not path.exists():
-        return {}
-    found: dict[str, Any] = json.loads(path.read_text()).get("steps", {})
-    return found
-
-
-def _is_done(step: Step, entry: Mapping[str, Any]) -> bool:
+def is_done(step: Step, entry: dict[str, Any], machine: Machine) -> bool:
     """Whether an earlier run did it, and what it made is still there."""
-    there = step.product is None or step.product.exists()
-    return there and entry.get("status") in ("ok", "kept")
+    there = not step.makes or machine.path(step.makes).exists()
+    return there and entry.get("status") == "done"
+
+
+def print_plan(steps: Sequence[Step]) -> None:
+    """Every step with its seconds and what it proves."""
+    for part, meaning in PARTS.items():
+        of_part = [step for step in steps if step.part == part]
+        seconds = sum(step.seconds for step in of_part if not step.name.startswith("matrix"))
+        print(*([f"\n{part}: {meaning}; {seconds:.0f} s"] if of_part else []), sep="")
+        for step in of_part:
+            proves = plan.PROVES[step.name.partition("_")[0]]
+            print(f"{step.seconds:6.0f} s  {step.name:<45} {proves}")
+
+
+def opened_record(args: argparse.Namespace, scale: Scale) -> dict[str, Any]:
+    """The record of --json with this run in it; refuses that of another GPU, commit or scale."""
+    environment = environment_record()
+    environment["commit"] = args.commit or environment["commit"]
+    same = [environment["gpu"], environment["commit"], [*map(str, scale)]]
+    weights = {"base": "RANDOM, for speed and parity only", "small": "the demo weights"}
+    record: dict[str, Any] = {"of": same, "weights": weights}
+    record |= {"summary": [], "runs": [], "steps": {}}
+    if args.json.exists():
+        try:
+            record = json.loads(args.json.read_text())
+            known = record["of"] == same
+        except (ValueError, LookupError, TypeError):
+            known = False
+        if not known:
+            raise MeasurementError(
+                f"{args.json} is no record of this GPU, commit and scale: name a new file"
+            )
+    libraries = ("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
+    disk = shutil.disk_usage(args.json.resolve().parent).free / 2**30
+    run = {"environment": environment, "disk_free_gib": disk}
+    record["runs"].append({**run, "libcudart": [name for name in libraries if _loads(name)]})
+    return record
+
+
+def _loads(library: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(ctypes.CDLL(library))
+    return False
+
+
+def check_pieces(steps: Sequence[Step], machine: Machine, run: dict[str, Any]) -> None:
+    """Raises MeasurementError with the remedy for what the steps lack: files, a GPU, packages."""
+    made = {step.makes for step in steps}
+    wanted = {name for step in steps for name in step.needs if name.startswith("MODELS/")}
+    if missing := sorted(name for name in wanted - made if not machine.path(name).exists()):
+        raise MeasurementError(
+            f"{machine.models} lacks {len(missing)} files, {missing[0][7:]} first: unpack there "
+            "what --pack made of this version, or leave out --models to export them here"
+        )
+    if problem := gpu_driver().problem:
+        raise MeasurementError(f"{problem}: run this where an NVIDIA GPU is, or see --plan")
+    run["probes"] = {}
+    for part in dict.fromkeys(step.part for step in steps):
+        needed = (part,) if part in plan.IN_TORCH_PYTHON else ("tensorrt", part)
+        for name in needed:
+            if name in PROBES and name not in run["probes"]:
+                run["probes"][name] = machine.probe(name)
+
+
+def pack(folder: Path, machine: Machine, steps: Sequence[Step]) -> int:
+    """Makes all models, then one compressed tar of them in parts, with a list of hashes."""
+    machine.probe("models")
+    record: dict[str, Any] = {"steps": {}, "runs": []}
+    run_steps(steps, machine, record, lambda: None, seconds=float("inf"))
+    if any(entry["status"] != "done" for entry in record["steps"].values()):
+        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    compress(machine.models, folder, "50M")
+    print("the weights of base are RANDOM: for speed and parity, not for quality")
+    print(f"unpack in that folder: {UNPACK}")
+    return 0
+
+
+def compress(models: Path, folder: Path, part: str) -> None:
+    """All files of `models` in parts of this size, as of split(1), with a list of hashes."""
+    subprocess.run(["bash", "-c", _PACK, models.resolve(), part], cwd=folder, check=True)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What the command takes."""
+    parser = command_parser(
+        "python tools/gpu_check.py",
+        "Checks on one GPU what this project claims; see docs/gpu.md.",
+        "python tools/gpu_check.py --minutes 90 --json gpu.json",
+        "python tools/gpu_check.py --part A B --models MODELS --resume --json gpu.json",
+    )
+    flag = {"action": "store_true"}
+    add = parser.add_argument
+    add("--plan", **flag, help="print the steps, with seconds and what each proves; runs nothing")
+    add("--pack", type=Path, metavar="DIR", help="make what a machine without PyTorch needs")
+    add("--smoke", **flag, help="as --part smoke: does TensorRT work here")
+    add("--part", nargs="+", choices=tuple(PARTS), help="of --plan (default: all)")
+    add("--models", type=Path, metavar="DIR", help="an unpacked pack (default: exported here)")
+    add("--minutes", type=float, default=9.0, metavar="N", help="all of it (default 9)")
+    add("--resume", **flag, help="leave out the steps that --json has as done")
+    add("--json", type=Path, metavar="FILE", help="the record")
+    work = ROOT / "build" / "gpu"
+    add("--work", type=Path, default=work, metavar="DIR", help="engines, logs (build/gpu)")
+    add("--torch-python", default=sys.executable, metavar="PYTHON", help="has PyTorch (this one)")
+    add("--torch-path", default="", metavar="DIRS", help="PYTHONPATH of --torch-python")
+    add("--commit", metavar="HASH", help="of a copy that is no git checkout")
+    add("--quick", **flag, help="tiny frames: tries the check itself, no figure of it counts")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run_command(arguments(), check, extra="tensorrt,cpu,build", argv=argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,109 @@
+"""A GPU, its driver, CUDA and TensorRT that are not there, for every Python with this on its path.
+
+Python imports a module of this name when it starts. With this folder on PYTHONPATH the programs of
+the project run as on a machine with a GPU, over the fakes of tests/, in whatever processes they
+start:
+
+    PYTHONPATH=tests/fake_machine python tools/gpu_check.py --smoke --json smoke.json
+
+IFRNET_FAKE_TENSORRT is the version of TensorRT (default 8.6.0; none: it is not installed),
+IFRNET_FAKE_GPU the name of the GPU. Nothing is imported before a program imports tensorrt or cuda.
+A program that breaks a rule of CUDA, or leaves memory of the GPU allocated, ends with 70.
+"""
+
+# ruff: noqa: ARG002, ARG004, N802 (signatures and names are those of others)
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import importlib.machinery
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parent.parent
+GPU = os.environ.get("IFRNET_FAKE_GPU", "NVIDIA H100 80GB HBM3")
+VERSION = os.environ.get("IFRNET_FAKE_TENSORRT", "8.6.0")
+CAPABILITY = {75: 9, 76: 0}
+"""COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+
+
+class Driver:
+    """The functions of libcuda that `runtime.machine.gpu_driver` calls."""
+
+    def cuInit(self, flags: int) -> int:
+        return 0
+
+    def cuDriverGetVersion(self, version: Any) -> None:
+        version._obj.value = 13000
+
+    def cuDeviceGetCount(self, count: Any) -> None:
+        count._obj.value = 1
+
+    def cuDeviceGetName(self, name: Any, size: int, index: int) -> None:
+        name.value = GPU.encode()
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, index: int) -> None:
+        value._obj.value = CAPABILITY[attribute]
+
+
+class WithDriver(ctypes.CDLL):
+    """As ctypes.CDLL, and libcuda is there."""
+
+    def __new__(cls, name: Any, *args: Any, **options: Any) -> Any:
+        return Driver() if name in ("libcuda.so.1", "nvcuda.dll") else super().__new__(cls)
+
+
+class Fakes:
+    """Finds the fakes, which it makes at the first import of one of them."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name not in ("tensorrt", "cuda") or (name, VERSION) == ("tensorrt", "none"):
+            return None
+        sys.meta_path.remove(self)
+        install()
+        self.module = sys.modules.pop(name)  # Importing it puts it there.
+        return importlib.machinery.ModuleSpec(name, self)
+
+    def create_module(self, spec: Any) -> Any:
+        return self.module
+
+    def exec_module(self, module: Any) -> None:
+        """It was executed when it was made."""
+
+
+class _Patch:
+    def setitem(self, modules: dict[str, Any], name: str, module: Any) -> None:
+        modules[name] = module
+
+
+def install() -> None:
+    """Puts the fakes where imports find them; what is wrong at the end is told."""
+    sys.path.append(str(TESTS))
+    import fake_cuda
+    import fake_tensorrt
+
+    cuda = fake_cuda.FakeCuda()
+    trt = fake_tensorrt.fake_tensorrt(VERSION, cuda)
+    fake_cuda.install(_Patch(), cuda)
+    fake_tensorrt.install(_Patch(), trt)
+    trt.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # PyTorch asks for it.
+    atexit.register(_check, cuda)
+
+
+def _check(cuda: Any) -> None:
+    gc.collect()
+    try:
+        assert cuda.violations == [], cuda.violations
+        cuda.assert_nothing_left()
+    except AssertionError as error:
+        print(f"fake CUDA: error: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(70)
+
+
+ctypes.CDLL = WithDriver  # type: ignore[misc]
+sys.meta_path.insert(0, Fakes())

@@ -1,0 +1,198 @@
+"""Runs the steps of tools/gpu_check.py, each as a process that ends with its parent."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpu_check_steps import IN_TORCH_PYTHON, Scale, Step
+
+from bench.environment import MeasurementError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_TENSORRT = """import onnx, onnxruntime, polygraphy, tqdm
+from export.engine import target_at
+from runtime.backends.cuda import import_cuda
+from runtime.backends.trt_engine import logger_for
+trt, _ = target_at(0).trt, import_cuda()
+assert trt.Builder(logger_for(trt)), logger_for(trt).take_errors()
+print(trt.__version__)"""
+PROBES = {
+    "models": ("import av, onnx, onnxruntime, onnxscript, safetensors, torch",
+               "ifrnet-deploy[cpu,export], or name an unpacked pack with --models"),
+    "ort": ("import onnxruntime as o, torch, tqdm; p = o.get_available_providers(); "
+            "assert 'CUDAExecutionProvider' in p, f'it has {p}'",
+            "PyTorch for CUDA, tqdm, and onnxruntime-gpu without onnxruntime"),
+    "torch": ("import torch, tqdm; assert torch.cuda.is_available(), 'PyTorch sees no GPU'",
+              "PyTorch for CUDA and tqdm"),
+    "tensorrt": (_TENSORRT, "ifrnet-deploy[tensorrt,cpu,build]"),
+    "C": ("import filelock, pytest", "pytest and filelock"),
+}  # fmt: skip
+"""What a part's Python must be able to do, and what to install where it cannot."""
+
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+class Machine:
+    """Where files are, and how commands are started."""
+
+    def __init__(self, args: argparse.Namespace, scale: Scale) -> None:
+        self.torch_python, self.torch_path = args.torch_python, args.torch_path
+        self.work = args.work.resolve()
+        self.models = (args.models or self.work / "models").resolve()
+        self.variables = {
+            "CUDA_MODULE_LOADING": "LAZY", "FAIL_WITHOUT_GPU": "1",
+            "IFRNET_GPU_MODELS": str(self.models),
+            "IFRNET_GPU_ENGINES": str(self.work / "test_engines"),
+            "IFRNET_GPU_OPENINGS": str(scale.openings),
+            "IFRNET_GPU_INFERENCES": str(scale.inferences),
+        }  # fmt: skip
+
+    def path(self, name: str) -> Path:
+        """The file behind a name of a step, as MODELS/base.pth."""
+        folder, _, file = name.partition("/")
+        return {"MODELS": self.models, "WORK": self.work}[folder] / file
+
+    def probe(self, name: str) -> str:
+        """Runs one of PROBES; what it prints, or an error with the remedy where it fails."""
+        code, wanted = PROBES[name]
+        step = Step(name, 0, f"probe_{name}", f"-c {shlex.quote(code)}")
+        try:
+            failed, said = self.run(step, 120)
+        except OSError as error:
+            failed, said = 1, str(error)
+        if failed:
+            said = (said.splitlines() or [f"it ended with {failed}"])[-1]
+            python, _ = self._python(name)
+            raise MeasurementError(
+                f"{name} does not work in {python} ({said}): install {wanted}, or choose another "
+                "--torch-python or --part"
+            )
+        return said
+
+    def run(self, step: Step, limit: float) -> tuple[int, str]:
+        """Runs a step; its code, 124 after `limit` seconds, and the end of what it printed."""
+        python, environment = self._python(step.part)
+        words = [str(self.path(word)) if word.startswith(("MODELS/", "WORK/")) else word
+                 for word in shlex.split(step.command)]  # fmt: skip
+        log = self.work / "logs" / f"{step.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as output:
+            child = subprocess.Popen(
+                [python, *words], cwd=ROOT, env=environment, stdout=output, stderr=output,
+                start_new_session=True, preexec_fn=_ended_with(os.getpid()),
+            )  # fmt: skip
+            try:
+                code = child.wait(limit)
+            except subprocess.TimeoutExpired:
+                code = 124
+                output.write(f"\nerror: ended after {limit:.0f} s\n")
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)  # What it started ends with it.
+                child.wait()
+        return code, "\n".join(log.read_text(errors="replace").strip().splitlines()[-40:])
+
+    def _python(self, part: str) -> tuple[str, dict[str, str]]:
+        """The Python of a part and its environment: another one sees no package of this one."""
+        there = dict(os.environ)
+        python = self.torch_python if part in IN_TORCH_PYTHON else sys.executable
+        if python != sys.executable:
+            own = [sys.prefix, *there.get("PYTHONPATH", "").split(os.pathsep)]
+            own = [os.path.realpath(path) + os.sep for path in own if path not in ("", "/usr")]
+            kept = [
+                path
+                for path in there.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+                if path and not f"{os.path.realpath(path)}{os.sep}".startswith(tuple(own))
+            ]
+            there |= {"PYTHONPATH": self.torch_path, "LD_LIBRARY_PATH": os.pathsep.join(kept)}
+        paths = filter(None, (str(ROOT), there.get("PYTHONPATH")))
+        return python, {**there, **self.variables, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _ended_with(parent: int) -> Callable[[], None]:
+    """What a child does first: Linux shall kill it when the process that started it ends."""
+
+    def prepare() -> None:
+        if _PRCTL is not None:
+            _PRCTL(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            if os.getppid() != parent:  # It has ended already.
+                os._exit(1)
+
+    return prepare
+
+
+def run_steps(
+    steps: Sequence[Step], machine: Machine, record: dict[str, Any],
+    write: Callable[[], None], *, seconds: float,
+) -> None:  # fmt: skip
+    """Runs what can end in time, whatever becomes of the others; `write` is called after each.
+
+    `record["steps"]` gets an entry with a "status": done, failed, not run (a file that it needs is
+    missing), out of time, or ended from outside.
+    """
+    end, entries = time.monotonic() + seconds, record["steps"]
+    machine.models.mkdir(parents=True, exist_ok=True)
+    for number, step in enumerate(steps, 1):
+        tiny = entries.get("build_smoke_tiny", {}).get("status")
+        if "matrix" in step.name and tiny not in (None, "failed"):
+            continue  # It is to find out why the tiny engine fails.
+        left = end - time.monotonic()
+        missing = [name for name in step.needs if not machine.path(name).exists()]
+        entry = entries[step.name] = {
+            "part": step.part, "command": step.command, "predicted_seconds": step.seconds,
+            "run": len(record["runs"]) - 1, "status": "ended from outside",
+        }  # fmt: skip
+        if missing:
+            entry |= {"status": "not run", "tail": f"error: there is no {', '.join(missing)}"}
+        elif step.part == "models" and machine.path(step.makes).exists():
+            entry["status"] = "done"
+        elif step.seconds > left:
+            entry["status"] = "out of time"
+        else:
+            if step.result and not step.makes:
+                machine.path(step.result).unlink(missing_ok=True)  # Of an earlier run.
+            started = time.monotonic()
+            try:
+                code, tail = machine.run(step, min(max(600, 3 * step.seconds), left))
+            except BaseException:
+                write()
+                raise
+            entry |= {"status": "failed" if code else "done", "code": code, "tail": tail}
+            entry["seconds"] = round(time.monotonic() - started, 1)
+            if step.result and not (code and step.makes):  # Or it is of an earlier engine.
+                entry["result"] = read_result(machine.path(step.result))
+        print(f"[{number}/{len(steps)}] {step.name}: {entry['status']}", flush=True)
+        if entry["status"] in ("failed", "not run"):
+            print("   ", *entry["tail"].splitlines()[-1:], flush=True)
+        write()
+
+
+def read_result(path: Path) -> Any:
+    """JSON, or the tests of a JUnit file; None where there is no such file."""
+    try:
+        if path.suffix == ".json":
+            return json.loads(path.read_text())
+        cases = [*xml.etree.ElementTree.parse(path).iter("testcase")]
+    except (OSError, ValueError, xml.etree.ElementTree.ParseError):
+        return None
+    tests = []
+    for case in cases:
+        bad = next((e for e in case if e.tag in ("failure", "error", "skipped")), None)
+        outcome, message = ("passed", None) if bad is None else (bad.tag, bad.get("message"))
+        found = {p.get("name"): p.get("value") for p in case.iter("property")}
+        tests.append({**case.attrib, "outcome": outcome, "message": message, "found": found})
+    return {"tests": tests}
