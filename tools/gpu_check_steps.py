@@ -108,7 +108,8 @@ class Step:
     @property
     def needs(self) -> list[str]:
         """The files that it reads; the tests read their graphs."""
-        made = (self.makes, self.result, self._after("--timing-cache"))
+        written = ("--timing-cache", "--layers")
+        made = (self.makes, self.result, *map(self._after, written))
         tests = [f"MODELS/{name}.onnx" for name in GRAPHS]
         words = tests if self.part == "C" else shlex.split(self.command)
         return [w for w in words if w.startswith(("MODELS/", "WORK/")) and w not in made]
@@ -125,8 +126,9 @@ def planned(scale: Scale) -> list[Step]:
     found: list[Step] = []
 
     def build(part: str, seconds: float, name: str, graph: str, options: str = "") -> None:
+        engine = f"WORK/{name.removeprefix('build_')}"
         command = f"-m export.build_engine --onnx MODELS/{graph}.onnx {options} --timing-cache "
-        command += f"WORK/timing.cache --output WORK/{name.removeprefix('build_')}.engine"
+        command += f"WORK/timing.cache --layers {engine}.layers.json --output {engine}.engine"
         found.append(Step(part, seconds, name, command))
 
     def latency(part: str, seconds: float, name: str, options: str) -> None:
