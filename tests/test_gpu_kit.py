@@ -4,8 +4,10 @@ import json
 import os
 import re
 import subprocess
+import sys
 from xml.etree import ElementTree
 
+import gpu_check_steps
 import pytest
 from conftest import ROOT
 from test_gpu import GRAPHS, SIZE
@@ -67,12 +69,13 @@ def kit():
     folder = ROOT / ".kit310"
     if not (folder / "state").is_file():
         pytest.skip("there is no .kit310: make test-kit makes it")
-    search = os.pathsep.join(map(str, (ROOT, ROOT / "tests", folder / "site")))
 
-    def run(*arguments, **environment):
+    def run(*arguments, fakes=False, **environment):
+        search = [*([ROOT / "tests/fake_machine"] if fakes else []), ROOT, folder / "site"]
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, search))
         return subprocess.run(
             [folder / "bin/python", *map(str, arguments)],
-            env={**os.environ, "PYTHONNOUSERSITE": "1", "PYTHONPATH": search, **environment},
+            env={**os.environ, "PYTHONNOUSERSITE": "1", **environment},
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -137,8 +140,8 @@ def test_the_tests_of_the_gpu_pass_over_the_fakes(kit, graphs, tmp_path):
     """All but Polygraphy's runtime, which needs the real libraries."""
     report = tmp_path / "report.xml"
     done = kit(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "gpu_fakes_everywhere",
-        "tests/test_gpu.py", "-k", "not polygraphys", "--junitxml", report,
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_gpu.py",
+        "-k", "not polygraphys", "--junitxml", report, fakes=True,
         FAIL_WITHOUT_GPU="1", IFRNET_GPU_MODELS=str(graphs),
         IFRNET_GPU_OPENINGS="3", IFRNET_GPU_INFERENCES="20",
     )  # fmt: skip
@@ -147,3 +150,25 @@ def test_the_tests_of_the_gpu_pass_over_the_fakes(kit, graphs, tmp_path):
     assert len(cases) > 30
     skipped = [name for name, case in cases.items() if case.find("skipped") is not None]
     assert skipped == ["test_arrays_of_torch_go_in_and_come_out"]
+
+
+def test_the_check_of_a_gpu_runs_over_the_fakes(kit, tmp_path):
+    """The smoke part and the main engines, of tiny frames; PyTorch is in the other Python."""
+    models, path = tmp_path / "work" / "models", tmp_path / "record.json"
+    models.mkdir(parents=True)
+    for name in gpu_check_steps.MATRIX:  # Read only where the tiny engine cannot be built.
+        (models / f"{name}.onnx").touch()
+    done = kit(
+        "tools/gpu_check.py", "--quick", "--part", "smoke", "A", "--minutes", "60",
+        "--torch-python", sys.executable, "--work", models.parent, "--json", path, fakes=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = json.loads(path.read_text())["steps"]
+    assert {entry["status"] for entry in steps.values()} == {"done"}
+    wanted = [
+        step.name
+        for step in gpu_check_steps.planned(gpu_check_steps.QUICK)
+        if step.part in ("smoke", "A") and not step.name.startswith("matrix")
+    ]
+    assert len(wanted) > 8
+    assert set(wanted) <= set(steps)

@@ -30,8 +30,8 @@ ctypes.CDLL = WithoutLibcudart
 
 def test_a_missing_libcudart_skips_also_where_a_gpu_was_promised(tmp_path):
     (tmp_path / "without_libcudart.py").write_text(WITHOUT_LIBCUDART)
-    search = os.pathsep.join(map(str, (ROOT, ROOT / "tests", tmp_path)))
-    plugins = ("-p", "without_libcudart", "-p", "gpu_fakes_everywhere", "-p", "no:cacheprovider")
+    search = os.pathsep.join(map(str, (ROOT / "tests/fake_machine", ROOT, tmp_path)))
+    plugins = ("-p", "without_libcudart", "-p", "no:cacheprovider")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *plugins, "tests/test_gpu.py", "-k", "polygraphy"],
         env={**os.environ, "FAIL_WITHOUT_GPU": "1", "PYTHONPATH": search},
