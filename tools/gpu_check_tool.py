@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +103,16 @@ def pair(args: argparse.Namespace) -> None:
         raise MeasurementError(wrong[0])
 
 
-def layers_by_type(path: Path) -> dict[str, int]:
-    """How many layers an engine has of each type, by the engine inspector."""
+def layers_by_type(path: Path) -> dict[str, int] | str:
+    """How many layers of each type an engine has, or why the engine inspector does not tell."""
+    from export.trt_inspect import InspectorError, layer_types, layers_of
+
     backend: Any = open_backend(path, OpenOptions())
     with backend:
-        layers = json.loads(backend.engine.layers(), strict=False)["Layers"]
-    return Counter(layer.get("LayerType", "?") for layer in layers if isinstance(layer, dict))
+        try:
+            return layer_types(layers_of(backend.engine.layers()))
+        except InspectorError as error:
+            return str(error)
 
 
 def main() -> None:
