@@ -311,7 +311,7 @@ def test_a_file_that_fails_on_a_gpu_is_the_fault_of_the_file(models, gpu_package
 
 
 def test_an_inference_that_fails_is_not_made_again_on_the_cpu(models, monkeypatch, capsys):
-    from onnxruntime.capi._pybind_state import EPFail
+    EPFail = import_quietly("onnxruntime").capi._pybind_state.EPFail  # noqa: N806
 
     def fails(*_):
         raise EPFail(NO_DEVICE)

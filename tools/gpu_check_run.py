@@ -23,7 +23,9 @@ from bench.environment import MeasurementError
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_TENSORRT = """import onnx, onnxruntime, polygraphy, tqdm
+_QUIETLY = "from runtime.telemetry import import_quietly; o = import_quietly('onnxruntime'); "
+_TENSORRT = f"""{_QUIETLY}
+import onnx, polygraphy, tqdm
 from export.engine import target_at
 from runtime.backends.cuda import import_cuda
 from runtime.backends.trt_engine import logger_for
@@ -31,9 +33,9 @@ trt, _ = target_at(0).trt, import_cuda()
 assert trt.Builder(logger_for(trt)), logger_for(trt).take_errors()
 print(trt.__version__)"""
 PROBES = {
-    "models": ("import av, onnx, onnxruntime, onnxscript, safetensors, torch",
+    "models": (f"{_QUIETLY}import av, onnx, onnxscript, safetensors, torch",
                "ifrnet-deploy[cpu,export], or name an unpacked pack with --models"),
-    "ort": ("import onnxruntime as o, torch, tqdm; p = o.get_available_providers(); "
+    "ort": (f"import torch, tqdm; {_QUIETLY}p = o.get_available_providers(); "
             "assert 'CUDAExecutionProvider' in p, f'it has {p}'",
             "PyTorch for CUDA, tqdm, and onnxruntime-gpu without onnxruntime"),
     "torch": ("import torch, tqdm; assert torch.cuda.is_available(), 'PyTorch sees no GPU'",
