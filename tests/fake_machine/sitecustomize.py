@@ -51,9 +51,11 @@ class Driver:
 
 
 class WithDriver(ctypes.CDLL):
-    """As ctypes.CDLL, and libcuda is there."""
+    """As ctypes.CDLL, with libcuda and without libcudart: a real one would find no GPU."""
 
     def __new__(cls, name: Any, *args: Any, **options: Any) -> Any:
+        if "libcudart" in str(name):
+            raise OSError(f"{name} is hidden from programs that run over the fakes")
         return Driver() if name in ("libcuda.so.1", "nvcuda.dll") else super().__new__(cls)
 
 
