@@ -179,6 +179,11 @@ def _build_engines(args: argparse.Namespace) -> None:
         request = Request(options, tuple(args.rewrite or ()), command, layers)
         with Stages(6) as stages:
             source, fallbacks = _source(args, size, stages)
+            if args.precision_constraints and source.info.precision != "fp16":
+                raise ExportError(
+                    f"--precision-constraints came with a graph in {source.info.precision}: leave "
+                    "it out, it is for fp16"
+                )
             manifest = write_engine(
                 target,
                 source,

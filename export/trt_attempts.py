@@ -201,7 +201,7 @@ def _strictest(
     """
     half = source.info.precision == "fp16"
     asked = request.options.constraints
-    choices = (asked,) if asked else target.generation.constraints(half=half)
+    choices = (asked,) if asked and half else target.generation.constraints(half=half)
     failed: list[str] = []
     slow: Proved | None = None
     last: ExportError | None = None
