@@ -17,6 +17,9 @@ from pathlib import Path
 _VECTORS = re.compile(r"avx|amx|sse4_2$|f16c$|fma$|asimd|sve|sme(\d|_|$)|i8mm$|bf16$")
 """Beginnings of the names of vector extensions."""
 
+_TEGRA_RELEASE = Path("/etc/nv_tegra_release")
+_DEVICE_TREE = Path("/proc/device-tree/compatible")
+
 _PACKAGES = (
     "ifrnet-deploy", "numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "torch", "av", "tensorrt",
     "cuda-bindings", "polygraphy", "openvino",
@@ -68,8 +71,13 @@ def gpu_driver() -> GpuDriver:
 
 
 def is_jetson() -> bool:
-    """Whether this is an NVIDIA Jetson: its system files name the Tegra release."""
-    return Path("/etc/nv_tegra_release").exists()
+    """Whether this is an NVIDIA Jetson, also in a container, which sees the device tree alone."""
+    if _TEGRA_RELEASE.exists():
+        return True
+    try:
+        return b"nvidia,tegra" in _DEVICE_TREE.read_bytes()
+    except OSError:  # No such file on a PC.
+        return False
 
 
 def installed_versions() -> dict[str, str]:

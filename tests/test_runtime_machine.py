@@ -68,3 +68,21 @@ def test_instruction_sets(monkeypatch, cpuinfo, found):
     assert instruction_sets() == found
     if cpuinfo and "EPYC" in cpuinfo:
         assert processor_name() == "AMD EPYC"
+
+
+@pytest.mark.parametrize(
+    ("release", "tree", "expected"),
+    [
+        (None, None, False),
+        ("# R36", None, True),
+        (None, "nvidia,p3768-0000+p3767-0000\0nvidia,tegra234\0", True),
+        (None, "raspberrypi,5-model-b\0brcm,bcm2712\0", False),
+    ],
+)
+def test_a_jetson_is_known_by_its_system_files(tmp_path, monkeypatch, release, tree, expected):
+    for name, text in (("_TEGRA_RELEASE", release), ("_DEVICE_TREE", tree)):
+        path = tmp_path / name
+        monkeypatch.setattr(machine, name, path)
+        if text is not None:
+            path.write_text(text)
+    assert machine.is_jetson() is expected

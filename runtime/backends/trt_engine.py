@@ -115,7 +115,7 @@ def _misfit(build: EngineBuild, version: str, gpu: Gpu) -> str | None:
                 f"was built with TensorRT {build.tensorrt} and is portable to later {releases}, "
                 f"here is {version}"
             )
-        # Of engines without the record it is so, too.
+        # None: built before this was recorded, when every portable engine ran on any GPU.
         if build.any_gpu is not False:
             if _numbers(gpu.compute_capability) < (8, 0):
                 return f"is portable to GPUs from compute capability 8.0 on, here is {here}"
