@@ -82,6 +82,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
             # Or ONNX Runtime makes the session, or a call that fails, again on the CPU.
             enable_fallback=0,
         )
+        session.disable_fallback()  # Older releases (1.20) ignore the option for calls.
     except Exception as error:  # ONNX Runtime's classes share no base but this one.
         if on_gpu and cuda_failure(error):
             raise _not_started(cuda_failure(error)) from error
