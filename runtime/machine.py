@@ -70,6 +70,15 @@ def gpu_driver() -> GpuDriver:
     )
 
 
+def loads_library(name: str) -> bool:
+    """Whether a shared library, by file name or path, can be loaded; it stays loaded."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
 def is_jetson() -> bool:
     """Whether this is an NVIDIA Jetson, also in a container, which sees the device tree alone."""
     if _TEGRA_RELEASE.exists():

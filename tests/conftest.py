@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -193,6 +194,14 @@ def trt(
 
 
 @pytest.fixture
+def trt8(sources: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A machine with a GPU and TensorRT 8.6."""
+    del sources
+    with gpu_fakes.machine("8.6.0", monkeypatch) as module:
+        yield module
+
+
+@pytest.fixture
 def trt10(sources: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A machine with a GPU and TensorRT 10.3."""
     del sources
@@ -249,3 +258,18 @@ def run_module(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
 
 def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
     return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def assert_same(made: Sequence[Any], expected: Sequence[Any]) -> None:
+    """Two sequences of frames are equal."""
+    assert len(made) == len(expected)
+    for one, other in zip(made, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def change_build(path: Path, **values: object) -> None:
+    """Changes what the manifest of an engine says about its build."""
+    file = manifest_path(path)
+    manifest = json.loads(file.read_text())
+    manifest["engine"].update(values)
+    file.write_text(json.dumps(manifest))

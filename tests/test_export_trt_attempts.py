@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import gpu_fakes
 import onnx
 import pytest
 from onnx import TensorProto
@@ -19,13 +18,6 @@ from runtime.manifest import EngineManifest
 
 CONVOLUTIONS = 36
 """Of small, transposed ones included."""
-
-
-@pytest.fixture
-def trt8(sources, monkeypatch):
-    """A machine with a GPU and TensorRT 8.6."""
-    with gpu_fakes.machine("8.6.0", monkeypatch) as module:
-        yield module
 
 
 def write(source, path, *, fallbacks=(), notes=None, rewrites=(), layers=None, **options):

@@ -6,13 +6,13 @@ used after it was freed; every test ends by asking it (gpu_fakes.machine).
 
 import gc
 import itertools
-import json
 import threading
 
 import gpu_fakes
 import numpy as np
 import onnx
 import pytest
+from conftest import assert_same, change_build
 
 from export.trt_build import Profile
 from export.verify import moving_frames
@@ -40,12 +40,6 @@ def reference(tmp_path, sources):
 @pytest.fixture
 def clip():
     return [moving_frames(50, 70, 4.0, seed=k)[k % 2] for k in range(5)]
-
-
-def assert_same(made, expected):
-    assert len(made) == len(expected)
-    for one, other in zip(made, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def test_a_pair_gives_what_onnx_runtime_gives_with_every_generation(trt, engine, reference, frames):
@@ -278,13 +272,6 @@ def test_a_static_engine_refuses_another_size_and_stays_open(trt10, engine, fram
 
 
 # What must hold before an engine is loaded
-
-
-def change_build(path, **values):
-    text = manifest_path(path)
-    manifest = json.loads(text.read_text())
-    manifest["engine"].update(values)
-    text.write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize(

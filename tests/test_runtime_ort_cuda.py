@@ -72,7 +72,7 @@ def runtime_with(monkeypatch):
 
     def make(*beside):
         fake = FakeRuntime(beside)
-        monkeypatch.setattr(ort_cuda, "_loads", lambda name: name in fake.loaded)
+        monkeypatch.setattr(ort_cuda, "loads_library", lambda name: name in fake.loaded)
         monkeypatch.setattr(ort_cuda.sys, "platform", "linux")
         return fake
 

@@ -1,30 +1,22 @@
 """Execution contexts of an engine: profiles, CUDA graphs that fail, other TensorRT versions."""
 
-import json
 import warnings
 
 import gpu_fakes
 import numpy as np
 import onnx
 import pytest
+from conftest import assert_same, change_build
 
 from export.trt_build import Profile
 from export.verify import moving_frames
 from runtime import BackendError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions, open_backend
 from runtime.machine import Gpu, GpuDriver
-from runtime.manifest import manifest_path
 
 PROFILE = Profile((32, 32), (64, 80), (96, 112))
 FREE = {"dynamic": {"profile": PROFILE}, "free pairs": {"max_pairs": 3}}
 """Graphs with free axes, and how their engines are built."""
-
-
-@pytest.fixture
-def trt8(sources, monkeypatch):
-    """A machine with a GPU and TensorRT 8.6."""
-    with gpu_fakes.machine("8.6.0", monkeypatch) as module:
-        yield module
 
 
 @pytest.fixture
@@ -43,19 +35,6 @@ def expected(tmp_path, sources, clip):
 @pytest.fixture
 def clip():
     return [moving_frames(50, 70, 4.0, seed=k)[k % 2] for k in range(5)]
-
-
-def assert_same(made, expected):
-    assert len(made) == len(expected)
-    for one, other in zip(made, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def change_build(path, **values):
-    file = manifest_path(path)
-    manifest = json.loads(file.read_text())
-    manifest["engine"].update(values)
-    file.write_text(json.dumps(manifest))
 
 
 # Profiles

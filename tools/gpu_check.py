@@ -7,8 +7,6 @@ after each step: a run that is ended has what it did, and --resume does the rest
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import json
 import shutil
 import signal
@@ -30,7 +28,7 @@ from gpu_check_summary import summary, table  # noqa: E402
 from bench.environment import MeasurementError, check_writable, environment_record  # noqa: E402
 from runtime.cli import command_parser, run_command  # noqa: E402
 from runtime.files import written_beside  # noqa: E402
-from runtime.machine import gpu_driver  # noqa: E402
+from runtime.machine import gpu_driver, loads_library  # noqa: E402
 
 _RESERVE_S = 5.0
 """For the last record of a run."""
@@ -120,14 +118,8 @@ def opened_record(args: argparse.Namespace, scale: Scale) -> dict[str, Any]:
     libraries = ("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
     disk = shutil.disk_usage(args.json.resolve().parent).free / 2**30
     run = {"environment": environment, "disk_free_gib": disk}
-    record["runs"].append({**run, "libcudart": [name for name in libraries if _loads(name)]})
+    record["runs"].append({**run, "libcudart": [name for name in libraries if loads_library(name)]})
     return record
-
-
-def _loads(library: str) -> bool:
-    with contextlib.suppress(OSError):
-        return bool(ctypes.CDLL(library))
-    return False
 
 
 def check_pieces(steps: Sequence[Step], machine: Machine, run: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ its log alone. The libraries come with NVIDIA's packages, which PyTorch for CUDA
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import io
 import re
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.machine import GpuDriver
+from runtime.machine import GpuDriver, loads_library
 from runtime.manifest import ModelInfo
 
 PROVIDER = "CUDAExecutionProvider"
@@ -99,15 +98,7 @@ def _preload(ort: Any, folder: Path | None = None) -> list[str]:
     # versions that run without it; convolutions do not.
     printed = [Path(name).name for name in _NOT_LOADED.findall(said.getvalue())]
     cudnn = [_CUDNN[sys.platform]] if sys.platform in _CUDNN else []
-    return [name for name in dict.fromkeys([*printed, *cudnn]) if not _loads(name)]
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
+    return [name for name in dict.fromkeys([*printed, *cudnn]) if not loads_library(name)]
 
 
 def _library_folders() -> Iterator[Path]:
