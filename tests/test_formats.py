@@ -1,0 +1,155 @@
+"""Files of earlier versions open as they did and give the same bytes; see data/SOURCES.md."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import lzma
+import os
+import shutil
+import sys
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import DATA
+from test_runtime_segments import shown_in
+
+from bench.parity_record import ParityRecord
+from export.triton import write_served_model
+from runtime import Interpolator
+from runtime.backends.onnx_file import read_onnx
+from runtime.cluster_pool import Done
+from runtime.cluster_videos import How, Video
+from runtime.cluster_worker import ModelChoice, VideoWorker
+from runtime.manifest import PROPERTY_PREFIX, EngineManifest, file_sha256, manifest_path
+from runtime.video import VideoOptions
+
+FORMATS = DATA / "formats"
+WRITTEN_AT = 1_700_000_000
+"""Modification time of clip.mkv when the segments were rendered, in seconds; their keys hold it."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The ONNX artefact with its manifest."""
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    path.write_bytes(lzma.decompress((FORMATS / "model.onnx.xz").read_bytes()))
+    shutil.copy(FORMATS / "model.onnx.json", path.parent)
+    return path
+
+
+@pytest.fixture(scope="module")
+def frames():
+    with np.load(FORMATS / "frames.npz") as file:
+        return file["frame0"], file["frame1"], file["middle"]
+
+
+def assert_within_a_level(made, expected):
+    """Another release of ONNX Runtime may sum in another order, which turns single bytes."""
+    assert made.dtype == expected.dtype
+    assert np.abs(made.astype(int) - expected).max() <= 1
+
+
+def test_a_model_makes_the_frame_that_it_made(model, frames):
+    frame0, frame1, middle = frames
+    with Interpolator.open(model, threads=1) as vfi:
+        assert vfi.backend == "onnxruntime cpu"
+        assert_within_a_level(vfi.interpolate(frame0, frame1), middle)
+
+
+def test_metadata_in_a_model_is_read_and_written_as_it_was(model):
+    onnx = pytest.importorskip("onnx")
+    stored = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
+    ours = {key: value for key, value in stored.items() if key.startswith(PROPERTY_PREFIX)}
+    assert len(ours) == 15
+    assert read_onnx(model)[1].to_properties() == ours
+
+
+@pytest.mark.parametrize("name", ["model.onnx.json", "model.engine.json"])
+def test_a_manifest_is_written_again_to_the_same_bytes(tmp_path, name):
+    artefact = tmp_path / name.removesuffix(".json")
+    artefact.write_bytes(b"an artefact")
+    text = (FORMATS / name).read_text()
+    text = text.replace(json.loads(text)["artefact_sha256"], file_sha256(artefact))
+    manifest_path(artefact).write_text(text)
+    EngineManifest.read(artefact).write(artefact)
+    assert manifest_path(artefact).read_text() == text
+
+
+def test_a_model_repository_gets_the_same_configuration(model, tmp_path):
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    config = pytest.importorskip("tritonclient.grpc.model_config_pb2").ModelConfig
+    write_served_model(model, tmp_path / "repository")
+    made, expected = (
+        text_format.Parse(path.read_text(), config())
+        for path in (tmp_path / "repository" / "model" / "config.pbtxt", FORMATS / "config.pbtxt")
+    )
+    assert made == expected
+
+
+def test_a_model_that_an_earlier_version_put_into_a_repository_is_served(
+    model, frames, tmp_path, monkeypatch
+):
+    """1/model.py was copied there and imports what it needs from the installed runtime."""
+    utils = SimpleNamespace(
+        get_input_tensor_by_name=lambda request, name: request[name],
+        TritonError=str,
+        InferenceResponse=lambda outputs=(), error=None: SimpleNamespace(
+            outputs=outputs, error=error
+        ),
+        Tensor=SimpleNamespace(from_dlpack=lambda name, frames: (name, np.from_dlpack(frames))),
+    )
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
+    for file in (model, manifest_path(model)):
+        shutil.copy(file, tmp_path)
+    path = Path(shutil.copy(FORMATS / "served_model.py", tmp_path / "model.py"))
+    spec = importlib.util.spec_from_file_location("served_model", path)
+    served = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(served)
+    frame0, frame1, middle = frames
+    request = {
+        "img0": frame0[np.newaxis],
+        "img1": frame1[np.newaxis],
+        "timestep": np.full((1, 1, 1, 1), 0.5, np.float32),
+    }
+    python_model = served.TritonPythonModel()
+    python_model.initialize({"model_config": json.dumps({"parameters": {}})})
+    (response,) = python_model.execute([request])
+    python_model.finalize()
+    assert response.error is None
+    ((name, made),) = response.outputs
+    assert name == "imgt"
+    assert_within_a_level(made[0], middle)
+
+
+def test_segments_of_an_interrupted_run_are_kept_and_joined(model, tmp_path):
+    clip = Path(shutil.copy(FORMATS / "clip.mkv", tmp_path))
+    os.utime(clip, (WRITTEN_AT, WRITTEN_AT))
+    made = tmp_path / "out.mkv"
+    shutil.copytree(FORMATS / "out.mkv.segments", tmp_path / "out.mkv.segments")
+    options = VideoOptions(codec="ffv1", cuts=None)
+    video = Video(clip, made, How(2, None, options, Fraction("0.15"), "0" * 64, True))
+    worker = VideoWorker(ModelChoice(model, file_sha256(model), "onnxruntime", threads=1))
+    jobs = video.first()
+    steps = []
+    while jobs:
+        job = jobs.pop(0)
+        steps.append(job.method)
+        result = getattr(worker, job.method)(**job.arguments)
+        jobs += video.after(Done(job, result, None, 0.0), "midpoint")
+    assert steps == ["scan", "look", "look", "look", "join"]
+    assert video.result().resumed == 3
+    expected = json.loads((FORMATS / "shown.json").read_text())
+    assert shown_in(made) == [(Fraction(time), digest) for time, digest in expected]
+
+
+def test_a_parity_record_is_gone_on_with(tmp_path):
+    path = Path(shutil.copy(FORMATS / "parity.jsonl", tmp_path))
+    first, *_, last = map(json.loads, path.read_text().splitlines())
+    with ParityRecord(path, first["configuration"], resume=True, overwrite=False) as record:
+        assert record.done == {"frame 0", "frame 2", "frame 4"}
+        record.finish(last["summary"])
+    assert path.read_bytes() == (FORMATS / "parity.jsonl").read_bytes()
