@@ -69,6 +69,7 @@ test-kit: .venv/installed
 
 # Graphs and reference frames of the fixtures, for environments without PyTorch.
 .exports/made: .venv/installed tests/conftest.py tests/test_installed.py tools/demo.py \
+  $(wildcard tests/support/*.py) \
   $(wildcard ifrnet_model/*.py ifrnet_model/weights/* export/*.py runtime/*.py)
 	rm -rf .exports && mkdir .exports
 	$(SHARED_EXPORTS) $(BIN)/python -m pytest $(PYTEST_FLAGS) -q --setup-only \

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import gpu_fakes
 import numpy as np
-import onnx
 import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
+import gpu_fakes
+from commands import need_torch
 from export.artefact import Checked, Source, source_from_model, write_onnx
 from export.engine import Request, target_at, write_engine
 from export.trt_build import BuildOptions
@@ -42,8 +39,6 @@ with contextlib.suppress(ImportError):
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-DATA = Path(__file__).parent / "data"
-ROOT = Path(__file__).parent.parent
 
 Frames = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Export = Callable[..., Checked]
@@ -57,12 +52,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-def need_torch() -> None:
-    """Skips where PyTorch is left out on purpose (tools/installed); elsewhere it must be there."""
-    if "IFRNET_WITHOUT_TORCH" in os.environ:
-        pytest.skip("needs PyTorch, which is left out here")
 
 
 @pytest.fixture(scope="session")
@@ -242,34 +231,3 @@ def engine(
 def frames() -> Frames:
     """Two 50x70 frames that move by four pixels."""
     return moving_frames(50, 70, 4.0)
-
-
-def run_module(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`python -m ...` as a user runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-        timeout=300,
-    )
-
-
-def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
-
-
-def assert_same(made: Sequence[Any], expected: Sequence[Any]) -> None:
-    """Two sequences of frames are equal."""
-    assert len(made) == len(expected)
-    for one, other in zip(made, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def change_build(path: Path, **values: object) -> None:
-    """Changes what the manifest of an engine says about its build."""
-    file = manifest_path(path)
-    manifest = json.loads(file.read_text())
-    manifest["engine"].update(values)
-    file.write_text(json.dumps(manifest))

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from conftest import run_module
 
 from bench.cluster_forecast import Archive, Costs, forecast
 from bench.environment import MeasurementError
+from commands import run_module
 
 COSTS = Costs(scan=0.001, look=0.01, render=1.0, join=0.002)
 

@@ -6,9 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from conftest import DATA, ROOT
 from PIL import Image
-from test_runtime_video import read_clip, write_clip
 
 from bench.datasets import Found, find, select
 from bench.environment import MeasurementError
@@ -21,6 +19,8 @@ from bench.protocols import (
     protocol_lines,
 )
 from bench.samples import DamagedError, read_picture, sample_of_files
+from moving_clips import read_clip, write_clip
+from paths import DATA, ROOT
 
 # The lists as they are distributed, without a licence: they stay out of this repository.
 LISTS = ROOT.parent / "shared" / "data" / "lists"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_module
 
 from bench import cold, latency, latency_case, latency_open, latency_runs, layers
 from bench.cold import cold_start, first_pair
@@ -21,8 +20,10 @@ from bench.latency_torch import pytorch_runs
 from bench.reference import authors_forward, warp_linspace
 from bench.roofline import Ceilings
 from bench.turns import Turns, parts_in_turns
+from commands import run_module
 from export.artefact import write_onnx
 from export.trt_build import Profile
+from paths import ROOT
 from runtime.backends.base import OpenOptions
 from runtime.manifest import ModelInfo
 

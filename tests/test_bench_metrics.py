@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 
 from bench.datasets import find
 from bench.environment import MeasurementError
@@ -21,6 +20,7 @@ from bench.metrics import (
 )
 from bench.protocols import Metric
 from bench.samples import read_picture
+from paths import ROOT
 
 # Frames of other people's data sets: they stay out of this repository.
 TRIPLETS = ROOT.parent / "shared" / "data" / "triplets"

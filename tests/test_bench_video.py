@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from test_runtime_video import write_clip
 
 from bench.video import main
+from moving_clips import write_clip
 
 
 def test_stages_and_pipeline_are_measured_on_the_same_frames(tmp_path, capsys):

@@ -1,15 +1,14 @@
 import hashlib
 import json
-import subprocess
-import sys
 
 import onnx
 import pytest
-from conftest import ROOT, run_module
 
+from commands import build_without_torch, run_module
 from export.artefact import checked_from_onnx, write_artefact
 from export.errors import ExportError, GateError
 from export.verify import REQUIRED_DB
+from paths import ROOT
 from runtime import Interpolator, ModelError
 from runtime.manifest import EngineManifest, file_sha256, manifest_path
 
@@ -40,25 +39,6 @@ def test_from_checkpoint_to_artefact_and_manifest_in_one_command(tmp_path, frame
     assert manifest.build_seconds > 0
     with Interpolator.open(tmp_path / "model.onnx") as vfi:
         assert vfi.interpolate(*frames).shape == (50, 70, 3)
-
-
-WITHOUT_TORCH = """
-import sys, runpy
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {"torch", "ifrnet_model", "onnxscript", "safetensors"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocked())
-sys.argv = ["build_engine", *sys.argv[1:]]
-runpy.run_module("export.build_engine", run_name="__main__")
-"""
-
-
-def build_without_torch(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, check=False,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("model", ["frames.onnx", "dynamic.onnx"])

@@ -4,9 +4,9 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-from conftest import initializer
 from onnx import TensorProto, helper, numpy_helper
 
+from artefacts import initializer
 from export import graph
 from export.errors import ExportError
 from export.tracing import checked_from_checkpoint

@@ -6,11 +6,10 @@ import av
 import numpy as np
 import onnx
 import pytest
-from conftest import DATA
 from onnx import numpy_helper
 from PIL import Image
-from test_export_build_engine import build_without_torch
 
+from commands import build_without_torch
 from export import int8, verify
 from export.artefact import source_from_onnx
 from export.build_engine import main
@@ -19,6 +18,7 @@ from export.errors import ExportError, GateError
 from export.quantisation import layer_names, measured_ranges, quantised
 from export.rewriting import GraphView
 from export.verify import moving_frames
+from paths import DATA
 from runtime import Interpolator
 from runtime.manifest import EngineManifest
 from runtime.telemetry import import_quietly

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import run_module
 
+from commands import run_module
 from export.errors import ExportError, GateError
 from export.tracing import checked_from_checkpoint
 from export.verify import REQUIRED_DB, moving_frames

@@ -4,8 +4,8 @@ import dataclasses
 import json
 
 import pytest
-from conftest import run_module
 
+from commands import run_module
 from export import triton
 from export.artefact import write_artefact, write_onnx
 from export.errors import ExportError

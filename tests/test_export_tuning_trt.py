@@ -7,7 +7,6 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from test_export_tuning import one_node, operators, run
 
 from bench.reference import random_network
 from export import graph
@@ -15,6 +14,7 @@ from export.errors import ExportError
 from export.tracing import source_from_checkpoint
 from export.tuning_trt import REWRITES, rewritten_for_tensorrt
 from export.wrapper import ExportOptions
+from small_graphs import one_node, operators, run
 
 CASES = {
     "small, float": ("small", {"io": "float"}),

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import MODES, FakeCuda, install
 from numpy.typing import NDArray
+
+from fake_cuda import MODES, FakeCuda, install
 
 KIND = FakeCuda.cudaMemcpyKind
 H2D, D2H = KIND.cudaMemcpyHostToDevice, KIND.cudaMemcpyDeviceToHost

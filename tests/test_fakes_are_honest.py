@@ -7,13 +7,14 @@ import json
 import re
 from typing import Any
 
-import fake_cuda
-import fake_tensorrt
 import numpy as np
 import onnx.parser
 import pytest
-from conftest import DATA
+
+import fake_cuda
+import fake_tensorrt
 from fake_cuda import FakeCuda
+from paths import DATA
 
 CUDA = json.loads((DATA / "cuda_api.json").read_text())
 SCALED = onnx.parser.parse_model(

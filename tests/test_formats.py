@@ -14,11 +14,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import DATA
-from test_runtime_segments import shown_in
 
 from bench.parity_record import ParityRecord
 from export.triton import write_served_model
+from paths import DATA
 from runtime import Interpolator
 from runtime.backends.onnx_file import read_onnx
 from runtime.cluster_pool import Done
@@ -26,6 +25,7 @@ from runtime.cluster_videos import How, Video
 from runtime.cluster_worker import ModelChoice, VideoWorker
 from runtime.manifest import PROPERTY_PREFIX, EngineManifest, file_sha256, manifest_path
 from runtime.video import VideoOptions
+from video_parts import shown_in
 
 FORMATS = DATA / "formats"
 WRITTEN_AT = 1_700_000_000

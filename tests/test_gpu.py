@@ -33,6 +33,7 @@ from export.faults import nearest_sampling
 from export.trt_build import BuildOptions, Profile, engine_from_onnx, tensor_types
 from export.trt_inspect import layers_of, missed_types
 from export.verify import REQUIRED_DB_OF_ENGINES, compare, images_for, moving_frames
+from gpu_graphs import GRAPHS, SIZE, load_libcudart
 from runtime import Interpolator, ModelError
 from runtime.backends.base import Backend, OpenOptions, open_backend
 from runtime.backends.cuda import Cuda, Pool, Stream, host_view, import_cuda
@@ -41,20 +42,6 @@ from runtime.manifest import EngineManifest, manifest_path
 
 pytestmark = pytest.mark.gpu
 
-SIZE = (130, 190)
-"""Of the frames; padded in the graph, to 144x192."""
-
-GRAPHS: dict[str, dict[str, Any]] = {
-    "fp16": {"precision": "fp16"},
-    "fp32": {"precision": "fp32"},
-    "float": {"precision": "fp16", "io": "float", "height": 128, "width": 192},
-    "three": {"precision": "fp16", "timesteps": 3},
-    "batch": {"precision": "fp16", "batch": 2},
-    "free_pairs": {"precision": "fp16", "max_batch": 4},
-    "dynamic": {"precision": "fp16", "dynamic": True},
-    "tiny": {"precision": "fp16", "height": 32, "width": 32},
-}
-"""Small, from the demo weights, of SIZE unless said otherwise."""
 
 PROFILE = Profile((64, 64), SIZE, DEFAULT_SIZE)
 THREE = (0.25, 0.5, 0.75)
@@ -282,28 +269,6 @@ def test_an_engine_of_another_machine_is_refused(built, tmp_path, values, messag
 def psnr(expected: np.ndarray[Any, Any], made: np.ndarray[Any, Any]) -> float:
     one, other = (frame.astype(np.float32) / np.float32(255) for frame in (expected, made))
     return compare(one, other)[0]
-
-
-def load_libcudart(wrapper: Callable[[], Any]) -> Any:
-    """Polygraphy's wrapper of libcudart.
-
-    Polygraphy looks on LD_LIBRARY_PATH, in /usr/local/cuda, and in NVIDIA's packages for CUDA 12.
-    Where it finds none, cuda-pathfinder, which comes with cuda-bindings, also knows the packages
-    for CUDA 13, CUDA_HOME and what the loader knows.
-
-    Raises:
-        OSError: If no libcudart is found.
-    """
-    try:
-        return wrapper()
-    except OSError as missing:
-        try:
-            found = importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cudart")
-        except (ImportError, RuntimeError):  # DynamicLibNotFoundError is a RuntimeError.
-            raise missing from None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LD_LIBRARY_PATH", str(Path(found.abs_path).parent), prepend=os.pathsep)
-        return wrapper()
 
 
 @pytest.fixture(scope="session")

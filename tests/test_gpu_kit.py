@@ -7,12 +7,12 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
-import gpu_check_steps
 import pytest
-from conftest import ROOT
-from test_gpu import GRAPHS, SIZE
 
+import gpu_check_steps
 from export.artefact import write_onnx
+from gpu_graphs import GRAPHS, SIZE
+from paths import ROOT
 
 pytestmark = pytest.mark.kit
 

@@ -8,9 +8,8 @@ import os
 
 import numpy as np
 import pytest
-from conftest import moving_frames
 
-from export.verify import REQUIRED_DB, compare
+from export.verify import REQUIRED_DB, compare, moving_frames
 from runtime import Interpolator
 from runtime.backends.ort_cuda import PROVIDER, missing_for_cuda
 from runtime.machine import gpu_driver

@@ -12,8 +12,9 @@ from types import ModuleType, SimpleNamespace
 
 import polygraphy.cuda.cuda
 import pytest
-from conftest import ROOT
-from test_gpu import load_libcudart
+
+from gpu_graphs import load_libcudart
+from paths import ROOT
 
 WITHOUT_LIBCUDART = """
 import ctypes

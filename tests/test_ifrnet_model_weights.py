@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from safetensors import SafetensorError, safe_open
 
 from bench.protocols import PROTOCOLS
@@ -34,6 +33,7 @@ from ifrnet_model.weights import (
 from ifrnet_model.weights import table as table_module
 from ifrnet_model.weights.inspection import inspection_lines
 from ifrnet_model.weights.table import checkpoint_named
+from paths import ROOT
 from runtime.manifest import EngineManifest
 
 BYTES_OF_A_WEIGHT = 4

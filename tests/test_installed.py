@@ -5,16 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import demo
 import numpy as np
 import pytest
-from conftest import ROOT, need_torch
-from video_clips import frames_of
 
+import demo
 import export
 import runtime
+from commands import need_torch
 from export.artefact import write_onnx
+from paths import ROOT
 from runtime import Interpolator
+from video_clips import frames_of
 
 pytestmark = pytest.mark.installed
 

@@ -6,15 +6,16 @@ import shlex
 import subprocess
 import sys
 
-import gpu_fakes
 import pytest
-from conftest import ROOT, run_module
-from test_runtime_video import write_clip
-from video_clips import pictures
 
+import gpu_fakes
 from bench.report.evidence import read_evidence
 from bench.report.readme import with_tables
 from bench.report.tables import report_tables
+from commands import run_module
+from moving_clips import write_clip
+from paths import ROOT
+from video_clips import pictures
 
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)

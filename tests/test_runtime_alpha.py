@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
-from test_runtime_segments import Blend, in_parts
-from video_clips import frames_of
 
+from blend import Blend
 from runtime import Interpolator, interpolate_video
 from runtime.__main__ import main
 from runtime.alpha import has_alpha, opaque, without_alpha
@@ -20,6 +19,8 @@ from runtime.segments import join, scan
 from runtime.sink import open_sink
 from runtime.source import open_source
 from runtime.video import VideoOptions, plan_video
+from video_clips import frames_of
+from video_parts import in_parts
 
 SIZE = 48, 64
 NOTE = "the alpha channel is not carried over"

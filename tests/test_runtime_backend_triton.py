@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fake_triton import Client, Registry
+from paths import ROOT
 from runtime import BackendError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions
 from runtime.backends.triton import Address, TritonBackend, open_model
@@ -117,19 +119,6 @@ def cuda_shared_memory(monkeypatch):
     return made
 
 
-class Registry:
-    """The part of the client that shared memory is registered with."""
-
-    def __init__(self):
-        self.known = {}
-
-    def register_cuda_shared_memory(self, name, raw_handle, device_id, byte_size):
-        self.known[name] = raw_handle, device_id, byte_size
-
-    def unregister_cuda_shared_memory(self, name):
-        del self.known[name]
-
-
 def test_the_fake_of_cuda_memory_takes_what_the_real_module_takes(cuda_shared_memory):
     """Its source is read, for it cannot be imported without CUDA."""
     import ast
@@ -168,27 +157,6 @@ def test_cuda_slots_are_registered_used_again_and_freed(cuda_shared_memory):
     assert other.name != name
     memory.close()
     assert registry.known == cuda_shared_memory.regions == {}
-
-
-class Client(Registry):
-    """A server that answers when the test says so."""
-
-    def __init__(self):
-        super().__init__()
-        self.sent = []
-
-    def register_system_shared_memory(self, name, key, byte_size):
-        self.known[name] = key, byte_size
-
-    def unregister_system_shared_memory(self, name):
-        del self.known[name]
-
-    def async_infer(self, model, inputs, callback, **options):
-        del model
-        self.sent.append((inputs, options["outputs"], callback))
-
-    def close(self):
-        pass
 
 
 @pytest.fixture
@@ -259,7 +227,7 @@ FULL = """
 import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_runtime_backend_triton import Client
+from fake_triton import Client
 from runtime import BackendError
 from runtime.backends.triton_memory import SystemMemory
 memory = SystemMemory(Client())
@@ -284,7 +252,7 @@ def test_a_real_dev_shm_that_is_full():
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("this user cannot mount a file system in a namespace of its own")
     script = f'{mount} && "$@" && ls /dev/shm'
-    python = [sys.executable, "-c", FULL, str(Path(__file__).parent)]
+    python = [sys.executable, "-c", FULL, str(ROOT / "tests" / "support")]
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, "sh", *python],
         capture_output=True, text=True, check=False,

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import av
 import pytest
-from conftest import run_module
-from test_runtime_segments import KEYS, shown_in
-from video_clips import write
 
+from commands import run_module
 from runtime import Interpolator, VideoError, interpolate_video, locks
 from runtime.cluster import sources_in
 from runtime.cluster_pool import TRIES, ClusterError, Job, Pool, Share, connected
@@ -27,6 +25,8 @@ from runtime.errors import ModelError
 from runtime.locks import lock_file
 from runtime.manifest import file_sha256
 from runtime.video import VideoOptions
+from video_clips import write
+from video_parts import KEYS, shown_in
 
 ray = pytest.importorskip("ray")
 

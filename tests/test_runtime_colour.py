@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
-from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paths import DATA
 from runtime.colour import (
     ColourConverter,
     frame_from_rgb,

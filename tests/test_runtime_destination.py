@@ -9,14 +9,15 @@ import threading
 from fractions import Fraction
 
 import pytest
-from conftest import ROOT, run_module
-from video_clips import RATE, frames_of, pictures, write
 
+from commands import run_module
+from paths import ROOT
 from runtime import VideoError, interpolate_video, locks
 from runtime.__main__ import main
 from runtime.locks import is_locked, lock_file, lock_folder
 from runtime.sink import open_sink
 from runtime.source import open_source
+from video_clips import RATE, frames_of, pictures, write
 
 posix = pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
 
@@ -47,7 +48,7 @@ def holder(tmp_path):
     def start(output):
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support"))),
         }
         process = subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(source), str(tmp_path / output)],

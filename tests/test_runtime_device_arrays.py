@@ -9,8 +9,8 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
+from paths import ROOT
 from runtime.device_arrays import (
     DeviceFrame,
     _managed_tensor,

@@ -2,8 +2,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from conftest import run_module
 
+from commands import run_module
 from runtime.backends.ort_cuda import Missing
 from runtime.doctor import backend_states, examine, recommendation
 from runtime.machine import Gpu, GpuDriver

@@ -3,8 +3,8 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import run_module
 
+from commands import run_module
 from export.verify import moving_frames
 from export.wrapper import ExportOptions, wrap
 from runtime import BackendError, FrameError, InterpolationError, Interpolator, ModelError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import moving_frames
 
 from export.artefact import write_onnx
+from export.verify import moving_frames
 from runtime import BackendError, Interpolator
 from runtime.backends.base import OpenOptions, open_backend
 from runtime.backends.ort import OnnxRuntimeBackend

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from paths import ROOT
 
 HEAVY = (
     "torch",

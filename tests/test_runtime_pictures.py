@@ -5,11 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from video_clips import pictures
 
 from runtime import VideoError
 from runtime.media import Frame
 from runtime.source import open_source
+from video_clips import pictures
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from av.filter import Graph
 from av.video.frame import VideoFrame
-from conftest import DATA, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paths import DATA, ROOT
 from runtime import VideoError
 from runtime.scenes import CUT_THRESHOLD, SceneDetector
 

@@ -5,12 +5,12 @@ from fractions import Fraction
 import pytest
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from video_clips import planes, write
 
 from runtime import VideoError
 from runtime.demux import Demuxer, Part
 from runtime.media import Frame
 from runtime.source import key_frames, open_source
+from video_clips import planes, write
 
 OPEN = "open-gop=1:keyint=25:min-keyint=25:bframes=3:b-adapt=0:scenecut=0"
 H264 = {

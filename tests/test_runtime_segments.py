@@ -1,6 +1,5 @@
 """A video in parts equals the video in one run, frame for frame, wherever the cuts fall."""
 
-import hashlib
 import itertools
 import shutil
 from dataclasses import replace
@@ -12,11 +11,9 @@ import pytest
 from av.video.frame import VideoFrame
 from hypothesis import given
 from hypothesis import strategies as st
-from video_clips import RATE, packets_of, pictures, write
 
+from blend import INFO, Blend
 from runtime import Interpolator, VideoError
-from runtime.backends.base import HostBackend
-from runtime.manifest import ModelInfo
 from runtime.segments import (
     SeamError,
     SegmentFile,
@@ -30,61 +27,15 @@ from runtime.segments import (
     seams,
 )
 from runtime.video import VideoOptions, interpolate_video, mode_for
+from video_clips import RATE, packets_of, pictures, write
+from video_parts import KEYS, in_parts, shown_in
 
-INFO = ModelInfo(
-    variant="small", weights_sha256="0" * 64, precision="fp32", io="frames", divisor=16,
-    flow_scale=1.0, time_steps="arbitrary", steps_per_call=1, pairs_per_call=1, height=None,
-    width=None, warp="gridsample", tuned_for="any", tool_version="0",
-)  # fmt: skip
-KEYS = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 WHOLE = VideoOptions(codec="ffv1", cuts=None)
-
-
-class Blend(HostBackend):
-    """Frames between two by arithmetic: wrong neighbours and wrong times give other pictures."""
-
-    name = "blend"
-
-    def __init__(self, info=INFO):
-        self.info = info
-
-    def run(self, img0, img1, timestep):
-        t = timestep.reshape(-1, 1, 1, 1)
-        return np.rint((1 - t) * img0 + t * img1).astype(np.uint8)
-
-    def close(self):
-        pass
 
 
 @pytest.fixture
 def vfi():
     return Interpolator(Blend())
-
-
-def shown_in(path):
-    """Time and content of every frame."""
-    with av.open(str(path)) as clip:
-        return [
-            (f.pts * Fraction(f.time_base), hashlib.sha256(f.to_ndarray().tobytes()).hexdigest())
-            for f in clip.decode(video=0)
-        ]
-
-
-def in_parts(source, destination, vfi, options, *, factor=2, rate=None, seconds="0.4"):
-    """What the cluster does, one step after the other; gives the number of segments."""
-    found = scan(source, options, Fraction(seconds))
-    looks = [look(source, found, options, *part) for part in parts(found, options)]
-    mode = mode_for(found.info, destination, factor, rate, options)
-    decided = decide(found, looks, mode, vfi.info.time_steps)
-    files = []
-    for segment in decided.segments:
-        file = destination.with_name(f"{segment.number}.segment")
-        made = render(vfi, source, found, segment, mode, options, like=destination, output=file)
-        assert made.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-        assert made.frames == len(segment.shown)
-        files.append(file)
-    join(source, destination, files, mode, options)
-    return decided
 
 
 def assert_equal_to_one_run(source, tmp_path, vfi, options, *, suffix=".mkv", least=3, **how):

@@ -10,7 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import DATA, ROOT
+
+from paths import DATA, ROOT
+from runtime import VideoError
+from runtime.encoding import available, encoding_for
+from runtime.media import Frame
+from runtime.sink import open_sink
+from runtime.source import open_source
 from video_clips import (
     RATE,
     arrays_of,
@@ -22,12 +28,6 @@ from video_clips import (
     times_of,
     write,
 )
-
-from runtime import VideoError
-from runtime.encoding import available, encoding_for
-from runtime.media import Frame
-from runtime.sink import open_sink
-from runtime.source import open_source
 
 
 def passed(source, destination, *, start=None, end=None, stop=None, **options):
@@ -599,7 +599,8 @@ with open_source(sys.argv[1]) as source:
 
 
 def run_script(*arguments):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    search = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support")))
+    environment = {**os.environ, "PYTHONPATH": search}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import av
 import pytest
 from av.sidedata.sidedata import Type as SideDataType
-from conftest import DATA, ROOT
-from video_clips import RATE, arrays_of, pictures, planes, png, write
 
+from paths import DATA, ROOT
 from runtime import VideoError
 from runtime.media import Frame, picture_notes
 from runtime.source import open_source
+from video_clips import RATE, arrays_of, pictures, planes, png, write
 
 CLIPS = ROOT.parent / "shared" / "data" / "clips"
 

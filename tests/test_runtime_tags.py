@@ -4,14 +4,14 @@ from fractions import Fraction
 
 import av
 import pytest
-from test_runtime_segments import Blend
-from video_clips import write
 
 from bench.protocols import Protocol
 from bench.samples import samples_of_video, video_windows
+from blend import Blend
 from runtime import Interpolator, interpolate_video
 from runtime.segments import scan
 from runtime.video import VideoOptions
+from video_clips import write
 
 BAD = "Caf\ufffd"
 """What is left of "Café" in Latin-1."""

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
+from paths import ROOT
 from runtime.telemetry import import_quietly
 
 QUIET = {"onnxruntime", "openvino"}

@@ -3,12 +3,12 @@
 import av
 import numpy as np
 import pytest
-from video_clips import RATE, frames_of, samples_of, write
 
 from runtime import VideoError
 from runtime.media import Frame
 from runtime.sink import open_sink
 from runtime.source import open_source
+from video_clips import RATE, frames_of, samples_of, write
 
 
 def converted(source, destination, *, early=False, **options):

@@ -2,12 +2,12 @@
 
 import warnings
 
-import gpu_fakes
 import numpy as np
 import onnx
 import pytest
-from conftest import assert_same, change_build
 
+import gpu_fakes
+from artefacts import assert_same, change_build
 from export.trt_build import Profile
 from export.verify import moving_frames
 from runtime import BackendError, Interpolator, ModelError

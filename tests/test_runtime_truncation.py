@@ -7,14 +7,14 @@ from fractions import Fraction
 
 import av
 import pytest
-from conftest import DATA, ROOT
-from video_clips import pictures, write
 
+from paths import DATA, ROOT
 from runtime import VideoError
 from runtime.media import Frame
 from runtime.segments import scan
 from runtime.source import key_frames, open_source
 from runtime.video import VideoOptions
+from video_clips import pictures, write
 
 CLIPS = ROOT.parent / "shared" / "data" / "clips"
 

@@ -8,6 +8,9 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from demo_weights.batches import Batch, Samples, augmented, reversed_in_time
 from demo_weights.draws import Draws
 from demo_weights.errors import TrainingError
@@ -27,9 +30,6 @@ from demo_weights_samples import (
     store_of,
     trainer_of,
 )
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from ifrnet_model import load_checkpoint
 from ifrnet_model.layers import warp
 

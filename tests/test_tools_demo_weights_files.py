@@ -16,17 +16,17 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, ROOT
+from numpy.typing import NDArray
+from PIL import Image
+
 from demo_weights import train
 from demo_weights.clips import Clip, decoded, find_clips, find_photos
 from demo_weights.errors import TrainingError
 from demo_weights.pack import pack, unpack
 from demo_weights.store import load_store
 from demo_weights.trainer import load_state
-from numpy.typing import NDArray
-from PIL import Image
-
 from ifrnet_model import load_checkpoint
+from paths import DATA, ROOT
 
 CPU = torch.device("cpu")
 LONG = 80

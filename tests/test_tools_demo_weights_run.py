@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from demo_weights.batches import Batch
 from demo_weights.budget import SPARE_SECONDS, Budget, rate_at
 from demo_weights.errors import TrainingError
@@ -22,8 +24,6 @@ from demo_weights_samples import (
     counting_store,
     trainer_of,
 )
-from torch import Tensor
-
 from ifrnet_model import load_checkpoint
 
 

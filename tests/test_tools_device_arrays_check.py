@@ -5,11 +5,11 @@ import json
 import subprocess
 import sys
 
-import fake_cuda
 import pytest
-from conftest import ROOT
-from fake_torch import FakeTorch
 
+import fake_cuda
+from fake_torch import FakeTorch
+from paths import ROOT
 from runtime.device_arrays import DeviceFrame
 
 WAYS = 7

@@ -12,14 +12,14 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from test_gpu import GRAPHS, SIZE
 
 import export.build_engine
 from bench import latency
 from export import to_onnx
 from export.arguments import graph_options
 from export.tuning_trt import REWRITES
+from gpu_graphs import GRAPHS, SIZE
+from paths import ROOT
 
 plan = importlib.import_module("gpu_check_steps")
 running = importlib.import_module("gpu_check_run")

@@ -10,10 +10,10 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
 
 from bench.reference import random_network
 from export.artefact import write_onnx
+from paths import ROOT
 
 plan = importlib.import_module("gpu_check_steps")
 FAKES = ROOT / "tests" / "fake_machine"

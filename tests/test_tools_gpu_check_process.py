@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
+from paths import ROOT
 from runtime.errors import InterpolationError
 
 plan = importlib.import_module("gpu_check_steps")

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
-import gpu_kit
 import pytest
-from conftest import ROOT
+
+import gpu_kit
+from paths import ROOT
 
 
 def test_the_wheels_are_those_that_the_stage_names(tmp_path):

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run_module
 from PIL import Image
 
+from commands import run_module
 from export.artefact import write_artefact, write_onnx
 from export.triton import Serving, write_served_model
 from export.verify import moving_frames

@@ -21,11 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import gpu_check_steps as plan  # noqa: E402
+from bench.environment import MeasurementError, check_writable, environment_record  # noqa: E402
 from gpu_check_run import PROBES, Machine, run_steps  # noqa: E402
 from gpu_check_steps import PARTS, Scale, Step  # noqa: E402
 from gpu_check_summary import summary, table  # noqa: E402
-
-from bench.environment import MeasurementError, check_writable, environment_record  # noqa: E402
 from runtime.cli import command_parser, run_command  # noqa: E402
 from runtime.files import written_beside  # noqa: E402
 from runtime.machine import gpu_driver, loads_library  # noqa: E402

@@ -17,9 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_check_steps import IN_TORCH_PYTHON, Scale, Step
-
 from bench.environment import MeasurementError
+from gpu_check_steps import IN_TORCH_PYTHON, Scale, Step
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,8 +1,8 @@
 """A GPU, its driver, CUDA and TensorRT that are not there, for every Python with this on its path.
 
 Python imports a module of this name when it starts. With this folder on PYTHONPATH the programs of
-the project run as on a machine with a GPU, over the fakes of tests/, in whatever processes they
-start:
+the project run as on a machine with a GPU, over the fakes of tests/support, in whatever processes
+they start:
 
     PYTHONPATH=tests/fake_machine python tools/gpu_check.py --smoke --json smoke.json
 
@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parent.parent
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
 GPU = os.environ.get("IFRNET_FAKE_GPU", "NVIDIA H100 80GB HBM3")
 VERSION = os.environ.get("IFRNET_FAKE_TENSORRT", "8.6.0")
 CAPABILITY = {75: 9, 76: 0}
@@ -84,7 +84,7 @@ class _Patch:
 
 def install() -> None:
     """Puts the fakes where imports find them; what is wrong at the end is told."""
-    sys.path.append(str(TESTS))
+    sys.path.append(str(SUPPORT))
     import fake_cuda
     import fake_tensorrt
 

@@ -7,6 +7,8 @@ import functools
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from demo_weights.batches import BatchMaker
 from demo_weights.clips import Size
 from demo_weights.draws import Draws
@@ -14,8 +16,6 @@ from demo_weights.store import FrameStore
 from demo_weights.synthetic import SyntheticMotion
 from demo_weights.trainer import Settings, Trainer
 from demo_weights.triplets import Triplets
-from torch import Tensor
-
 from ifrnet_model import load_checkpoint
 
 CPU = torch.device("cpu")

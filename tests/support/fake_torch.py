@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from fake_cuda import FakeCuda
 
+from fake_cuda import FakeCuda
 from runtime.device_arrays import _managed_tensor, _view_from_capsule
 
 

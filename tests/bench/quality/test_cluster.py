@@ -1,13 +1,11 @@
 """bench.parity --workers: the same lines and the same table as on one machine."""
 
 import pytest
-from test_bench_parity import on_ucf, run, ucf101
 
 from bench import parity_cluster
+from parity_runs import on_ucf
 
 pytest.importorskip("ray")
-
-__all__ = ["run", "ucf101"]  # fixtures
 
 
 def without_times(lines):

@@ -20,20 +20,20 @@ import types
 import weakref
 import zlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from fake_cuda import FakeCuda
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from fake_cuda import FakeCuda
+from paths import DATA
 from runtime.telemetry import import_quietly
 
 onnxruntime = import_quietly("onnxruntime")
 
-RECORD = json.loads((Path(__file__).parent / "data" / "tensorrt_api.json").read_text())
+RECORD = json.loads((DATA / "tensorrt_api.json").read_text())
 
 _MAGIC = b"fake TensorRT plan"
 _CACHE_MAGIC = b"fake timing cache"

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from typing import Any
 
-import fake_cuda
-import fake_tensorrt
 import pytest
 
+import fake_cuda
+import fake_tensorrt
 from runtime.machine import Gpu, GpuDriver
 
 VERSIONS = ("8.6.0", "10.3.0", "10.13.3.9", "11.4.0.106")

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DATA, initializer, run_module
 from PIL import Image
 
-from bench import parity, parity_run
+from artefacts import initializer
+from bench import parity_run
 from bench.environment import MeasurementError
 from bench.metrics import psnr
 from bench.parity_pictures import ERROR_GAIN, heat_map
@@ -24,59 +24,17 @@ from bench.protocols import PROTOCOLS
 from bench.reference import load_reference
 from bench.samples import Frames
 from bench.torch_backend import TorchBackend, our_forward, reference_info
+from commands import run_module
 from export.artefact import write_onnx
-from export.verify import moving_frames
+from parity_runs import SIZE, on_ucf, picture, three
+from paths import DATA
 from runtime import Interpolator
 from runtime.locks import HAS_FLOCK
-
-SIZE = (50, 70)
-
-
-def picture(frame, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(frame).save(path)
-
-
-def three(motion, size=SIZE):
-    """A first, a true middle and a last frame."""
-    frame0, frame1 = moving_frames(*size, motion)
-    return frame0, moving_frames(*size, motion / 2)[1], frame1
-
-
-@pytest.fixture(scope="module")
-def ucf101(tmp_path_factory):
-    root = tmp_path_factory.mktemp("ucf101")
-    for number, motion in enumerate((2, 4, 6), 1):
-        names = ("frame_00.png", "frame_01_gt.png", "frame_02.png")
-        for name, frame in zip(names, three(motion), strict=True):
-            picture(frame, root / "ucf101_interp_ours" / str(number) / name)
-    return root
-
-
-@pytest.fixture
-def run(capsys, tmp_path):
-    """The command in this process: its exit code, its lines, what it printed."""
-
-    def run(*arguments, code=0, output=None):
-        output = output or tmp_path / "parity.jsonl"
-        with pytest.raises(SystemExit) as left:
-            parity.main([*map(str, arguments), "--output", str(output)])
-        printed = capsys.readouterr()
-        assert left.value.code == code, printed
-        lines = read_lines(output) if output.is_file() else []
-        return lines, printed.out + printed.err
-
-    return run
 
 
 def db(value):
     """A PSNR as it stands in a file, where identical pictures have none."""
     return math.inf if value is None else value
-
-
-def on_ucf(models, root, *names, weights="demo"):
-    paths = [models / f"{name}.onnx" for name in names or ("frames",)]
-    return ("--model", *paths, "--weights", weights, "--dataset", "ucf101", "--root", root)
 
 
 def middle_of(network, frame0, frame1, top=7, left=5):
@@ -284,7 +242,7 @@ def test_middlebury_is_measured_on_its_canvas(models, run, tmp_path):
 
 
 def test_a_clip_is_its_own_truth(models, run, tmp_path):
-    from test_runtime_video import write_clip
+    from moving_clips import write_clip
 
     write_clip(tmp_path / "clip.mp4", 9, size=SIZE)
     arguments = ("--weights", "demo", "--dataset", "folder", "--root", tmp_path / "clip.mp4")

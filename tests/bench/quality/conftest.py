@@ -1,0 +1,33 @@
+"""A small data set, and the command on it."""
+
+import pytest
+
+from bench import parity
+from bench.parity_record import read_lines
+from parity_runs import picture, three
+
+
+@pytest.fixture(scope="module")
+def ucf101(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ucf101")
+    for number, motion in enumerate((2, 4, 6), 1):
+        names = ("frame_00.png", "frame_01_gt.png", "frame_02.png")
+        for name, frame in zip(names, three(motion), strict=True):
+            picture(frame, root / "ucf101_interp_ours" / str(number) / name)
+    return root
+
+
+@pytest.fixture
+def run(capsys, tmp_path):
+    """The command in this process: its exit code, its lines, what it printed."""
+
+    def run(*arguments, code=0, output=None):
+        output = output or tmp_path / "parity.jsonl"
+        with pytest.raises(SystemExit) as left:
+            parity.main([*map(str, arguments), "--output", str(output)])
+        printed = capsys.readouterr()
+        assert left.value.code == code, printed
+        lines = read_lines(output) if output.is_file() else []
+        return lines, printed.out + printed.err
+
+    return run

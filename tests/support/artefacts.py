@@ -1,0 +1,32 @@
+"""Looks into artefacts and changes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from runtime.manifest import manifest_path
+
+
+def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def assert_same(made: Sequence[Any], expected: Sequence[Any]) -> None:
+    """Two sequences of frames are equal."""
+    assert len(made) == len(expected)
+    for one, other in zip(made, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def change_build(path: Path, **values: object) -> None:
+    """Changes what the manifest of an engine says about its build."""
+    file = manifest_path(path)
+    manifest = json.loads(file.read_text())
+    manifest["engine"].update(values)
+    file.write_text(json.dumps(manifest))

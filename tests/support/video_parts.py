@@ -1,0 +1,37 @@
+"""A video in parts, one step after the other, and what is shown in a video."""
+
+import hashlib
+from fractions import Fraction
+
+import av
+
+from runtime.segments import decide, join, look, parts, render, scan
+from runtime.video import mode_for
+
+KEYS = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
+
+
+def shown_in(path):
+    """Time and content of every frame."""
+    with av.open(str(path)) as clip:
+        return [
+            (f.pts * Fraction(f.time_base), hashlib.sha256(f.to_ndarray().tobytes()).hexdigest())
+            for f in clip.decode(video=0)
+        ]
+
+
+def in_parts(source, destination, vfi, options, *, factor=2, rate=None, seconds="0.4"):
+    """What the cluster does, one step after the other; gives the number of segments."""
+    found = scan(source, options, Fraction(seconds))
+    looks = [look(source, found, options, *part) for part in parts(found, options)]
+    mode = mode_for(found.info, destination, factor, rate, options)
+    decided = decide(found, looks, mode, vfi.info.time_steps)
+    files = []
+    for segment in decided.segments:
+        file = destination.with_name(f"{segment.number}.segment")
+        made = render(vfi, source, found, segment, mode, options, like=destination, output=file)
+        assert made.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert made.frames == len(segment.shown)
+        files.append(file)
+    join(source, destination, files, mode, options)
+    return decided
