@@ -14,17 +14,18 @@ BUILDER := tools/builder_on_cpu/setup.sh .builder $(BIN)/python $(PIP_FLAGS)
 TRITON := tools/triton_server/setup.sh .triton $(BIN)/python $(PIP_FLAGS)
 
 # What runs on the installed wheel, without PyTorch; see tools/installed.
-INSTALLED_TESTS := $(filter-out %_package.py %_backend_trt.py %_device_arrays.py \
-  %_interpolator.py %_bench_latency.py %_bench_latency_plain.py %_bench_latency_torch.py \
-  %_bench_metrics.py %_bench_parity.py \
-  %_bench_parity_cluster.py %_bench_roofline.py, \
-  $(wildcard tests/test_installed.py tests/test_runtime_*.py tests/test_bench_*.py) \
-  tests/test_export_int8.py tests/test_export_triton.py tests/test_export_tuning.py)
+INSTALLED_TESTS := $(addprefix tests/test_,formats.py installed.py) $(filter-out \
+  %/backends/trt/test_backend.py %/cuda/test_arrays.py %/runtime/test_interpolator.py %/runtime/test_package.py \
+  %/bench/test_latency.py %/harness/test_roofline.py %/quality/test_cluster.py \
+  %/quality/test_metrics.py %/quality/test_parity.py %/runs/test_plain_engine.py \
+  %/runs/test_pytorch.py, $(sort $(shell find tests/runtime tests/bench -name 'test_*.py'))) \
+  $(addprefix tests/export/,graph/test_for_cpu.py int8/test_build.py triton/test_repository.py)
 SHARED_EXPORTS := IFRNET_TEST_EXPORTS=$(CURDIR)/.exports
 ifneq (,$(findstring export,$(EXTRAS)))
 # With a PyTorch of its own: what it exports is what is tested.
-INSTALLED_TESTS += $(addprefix tests/test_,export_build_engine.py export_graph.py export_onnx.py \
-  export_verify.py ifrnet_model_checkpoint.py runtime_interpolator.py)
+INSTALLED_TESTS += $(addprefix tests/,export/gate/test_gate.py export/graph/test_passes.py \
+  export/test_build_engine.py export/test_to_onnx.py ifrnet_model/test_checkpoint.py \
+  runtime/test_interpolator.py)
 WITHOUT_TORCH :=
 EXPORTS :=
 else
@@ -69,8 +70,7 @@ test-kit: .venv/installed
 
 # Graphs and reference frames of the fixtures, for environments without PyTorch.
 .exports/made: .venv/installed tests/conftest.py tests/test_installed.py tools/demo.py \
-  $(wildcard tests/support/*.py) \
-  $(wildcard ifrnet_model/*.py ifrnet_model/weights/* export/*.py runtime/*.py)
+  $(shell find tests/support ifrnet_model export runtime -name '*.py' -o -name '*.safetensors')
 	rm -rf .exports && mkdir .exports
 	$(SHARED_EXPORTS) $(BIN)/python -m pytest $(PYTEST_FLAGS) -q --setup-only \
 	  -m "not builder and not triton" $(INSTALLED_TESTS) >.exports/log || { cat .exports/log; exit 1; }

@@ -83,7 +83,7 @@ def measure(
         MeasurementError: If the machine is too small, or the clip gives too few segments.
         VideoError: If the clip cannot be used.
     """
-    from runtime.cluster_pool import connected
+    from runtime.cluster.pool import connected
 
     if available_processors() < 2 * threads:
         raise MeasurementError(
@@ -146,9 +146,9 @@ def _on_cluster(
     kill_after: float | None,
 ) -> _Measured:
     """One run; with `kill_after` a worker is killed so many seconds after a third is rendered."""
-    from runtime.cluster_pool import Share
-    from runtime.cluster_videos import interpolate_many
-    from runtime.cluster_worker import ModelChoice
+    from runtime.cluster.pool import Share
+    from runtime.cluster.videos import interpolate_many
+    from runtime.cluster.worker import ModelChoice
 
     begun: list[float] = []
     killers: list[threading.Timer] = []
@@ -188,7 +188,7 @@ class Nothing:
     """A worker whose jobs cost nothing."""
 
     def ready(self) -> dict[str, Any]:
-        """See `runtime.cluster_pool.Pool`."""
+        """See `runtime.cluster.pool.Pool`."""
         return {}
 
     def nothing(self) -> None:
@@ -196,7 +196,7 @@ class Nothing:
 
 
 def _jobs_per_second(threads: int) -> float:
-    from runtime.cluster_pool import Job, Pool, Share
+    from runtime.cluster.pool import Job, Pool, Share
 
     with Pool(Nothing, (), share=Share(cpus=threads), workers=2) as pool:
         for number in range(_EMPTY_JOBS):
@@ -219,7 +219,7 @@ def _one_worker() -> int:
 
 
 def _size(clip: Path) -> list[int]:
-    from runtime.source import open_source
+    from runtime.video.reading.source import open_source
 
     with open_source(clip) as source:
         return [source.info.height, source.info.width]

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from bench.data.protocols import LATENCY_SETS
 from bench.environment import MeasurementError, check_writable, write_evidence
-from bench.latency_case import STREAM_FRAMES, How, measure_case
-from bench.latency_open import can_be_limited, nothing_left
-from bench.latency_plain import PlainRun, plain_runs
-from bench.latency_runs import (
+from bench.harness.measure import STREAM_FRAMES, How, measure_case
+from bench.harness.opening import can_be_limited, nothing_left
+from bench.harness.text import case_lines
+from bench.runs.artefact import (
     ArtefactRun,
     Case,
     Run,
@@ -28,23 +29,22 @@ from bench.latency_runs import (
     case_of_dataset,
     is_engine,
 )
-from bench.latency_text import case_lines
-from bench.latency_torch import (
+from bench.runs.plain_engine import PlainRun, plain_runs
+from bench.runs.pytorch import (
     GPU_FORMS,
     PROCESSOR_FORMS,
     PyTorchRun,
     check_names,
     pytorch_runs,
 )
-from bench.protocols import LATENCY_SETS
 from runtime.backends.base import InferencePrecision
 from runtime.cli import command_parser, parse_size, run_command
 from runtime.frames import MINIMUM_SIDE
 from runtime.machine import available_processors
 
 if TYPE_CHECKING:
-    from bench.roofline import Ceilings
-    from bench.torch_gpu import TorchGpu
+    from bench.harness.roofline import Ceilings
+    from bench.runs.torch_gpu import TorchGpu
 
 FORMAT_VERSION = 1
 """Of the evidence."""
@@ -212,7 +212,7 @@ def _gpu_of_pytorch(args: argparse.Namespace) -> TorchGpu | None:
     """Where --compare computes; None: on the processor."""
     if not (args.compare and _on_gpu(args)):
         return None
-    from bench.torch_gpu import torch_gpu
+    from bench.runs.torch_gpu import torch_gpu
 
     return torch_gpu(args.device)
 
@@ -220,7 +220,7 @@ def _gpu_of_pytorch(args: argparse.Namespace) -> TorchGpu | None:
 def _ceilings(threads: int) -> tuple[Ceilings | None, dict[str, Any]]:
     """What this machine's processor reaches, and what the evidence says about it."""
     try:
-        from bench.roofline import measured_ceilings
+        from bench.harness.roofline import measured_ceilings
     except ModuleNotFoundError as error:
         return None, _no_ceilings(error)
     ceilings = measured_ceilings(threads)
@@ -238,7 +238,7 @@ def _gpu_ceilings(args: argparse.Namespace) -> tuple[None, dict[str, Any]]:
     It is measured with PyTorch. The Python that runs engines often has none that can use the GPU.
     """
     try:
-        from bench.torch_gpu import matmul_peak, torch_gpu
+        from bench.runs.torch_gpu import matmul_peak, torch_gpu
     except ModuleNotFoundError as error:
         return None, _no_ceilings(error)
     try:

@@ -14,14 +14,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args
 
-from bench.datasets import Found, find, select
+from bench.data.datasets import Found, find, select
+from bench.data.protocols import PROTOCOLS, Metric, Protocol, protocol_lines
+from bench.data.published import published
 from bench.environment import MeasurementError, check_writable
-from bench.parity_pictures import write_pictures
-from bench.parity_record import ParityRecord
-from bench.parity_run import Artefact, Bench, Compared, make, measure_all
-from bench.parity_summary import NewFrame, failures, summarise, table, worst_frames
-from bench.protocols import PROTOCOLS, Metric, Protocol, protocol_lines
-from bench.published import published
+from bench.quality.evaluate import Artefact, Bench, Compared, make, measure_all
+from bench.quality.record import ParityRecord
+from bench.quality.summary import NewFrame, failures, summarise, table, worst_frames
+from bench.quality.worst_frames import write_pictures
 from runtime import Interpolator
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, run_command
@@ -60,7 +60,7 @@ def _references(
     """PyTorch as the artefacts are: their I/O, their flow scale, their way through time."""
     import torch
 
-    from bench.torch_backend import TorchBackend, our_forward, reference_info
+    from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -208,7 +208,7 @@ def open_bench(args: argparse.Namespace, owner: contextlib.ExitStack) -> Opened:
     Raises:
         MeasurementError: If something is not there, or does not fit.
     """
-    from bench.reference import load_reference
+    from bench.runs.authors import load_reference
 
     protocol = _protocol(args)
     found = _find(args, protocol)
@@ -288,7 +288,7 @@ def _run(
     if args.workers is None:
         lines = measure_all(bench, found, done, args.threads or available_processors())
     else:
-        from bench.parity_cluster import measure_on_cluster
+        from bench.quality.cluster import measure_on_cluster
 
         lines = measure_on_cluster(args, found, done)
     started = time.perf_counter()

@@ -24,16 +24,16 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from bench.cold import peak_host_bytes
 from bench.environment import MeasurementError, write_evidence
+from bench.harness.cold_start import peak_host_bytes
 from runtime import Interpolator, interpolate_video
 from runtime.backends.base import HostBackend
 from runtime.cli import command_parser, parse_size, run_command
 from runtime.manifest import ModelInfo
-from runtime.media import Frame
-from runtime.sink import open_sink
-from runtime.source import open_source
-from runtime.video import VideoOptions
+from runtime.video.interpolate import VideoOptions
+from runtime.video.reading.info import Frame
+from runtime.video.reading.source import open_source
+from runtime.video.writing.sink import open_sink
 
 _ROUNDS = 3
 _FACTOR = 2

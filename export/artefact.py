@@ -14,13 +14,13 @@ from typing import Literal, NamedTuple
 import onnx
 from onnx import ModelProto, helper
 
-from export import graph
 from export.arguments import DEFAULT_SIZE
 from export.errors import ExportError
-from export.tuning import tuned_for_cpu
-from export.verify import Run, gate, gate_cases, onnx_run, openvino_run
+from export.gate.gate import Run, gate, gate_cases, onnx_run, openvino_run
+from export.graph import passes
+from export.graph.for_cpu import tuned_for_cpu
 from runtime import Interpolator, ModelError
-from runtime.backends.onnx_file import read_self_contained
+from runtime.backends.onnx_format import read_self_contained
 from runtime.files import written_beside
 from runtime.locks import alone_in
 from runtime.machine import gpu_driver, installed_versions, processor_name
@@ -93,7 +93,7 @@ def finished(
         model = tuned_for_cpu(model)
     info = replace(info, tuned_for=tuned_for)
     helper.set_model_props(model, info.to_properties())
-    graph.check(model)
+    passes.check(model)
     return model, info
 
 
@@ -118,7 +118,7 @@ def source_from_onnx(path: Path) -> Source:
         raise ExportError(str(error)) from error
     except Exception as error:  # protobuf's DecodeError has no public home.
         raise ExportError(f"{path} cannot be read as ONNX ({error}): export it again") from error
-    graph.check(plain)
+    passes.check(plain)
     properties = {entry.key: entry.value for entry in plain.metadata_props}
     info = ModelInfo.from_properties(properties, source=str(path))
     if info.precision == "int8":
@@ -137,7 +137,7 @@ def source_from_model(model: ModelProto, info: ModelInfo, onnx_sha256: str) -> S
         model,
         info,
         onnx_sha256,
-        onnx_run(graph.in_float32(model) if half else model, info, optimised=False),
+        onnx_run(passes.in_float32(model) if half else model, info, optimised=False),
         f"the file {'in float32' if half else 'as it is'}, unoptimised",
     )
 
@@ -189,7 +189,7 @@ def candidate(model: ModelProto, info: ModelInfo, backend: ProcessorBackend) -> 
 def default_tuning(precision: Precision, backend: ProcessorBackend = "onnxruntime") -> TunedFor:
     """float16 is for GPUs, whose kernels want the plain graph; the others are for processors.
 
-    OpenVINO wants the plain graph too; see `runtime.backends.ov`.
+    OpenVINO wants the plain graph too; see `runtime.backends.ov.backend`.
     """
     return "cpu" if precision != "fp16" and backend == "onnxruntime" else "any"
 

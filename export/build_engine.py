@@ -22,9 +22,9 @@ from runtime.manifest import TunedFor
 
 if TYPE_CHECKING:
     from export.artefact import Checked, Source
-    from export.engine import Fallback
-    from export.stages import Stages
-    from export.trt_build import Profile
+    from export.progress import Stages
+    from export.trt.build import Profile
+    from export.trt.engine import Fallback
 
 Size = tuple[int, int]
 
@@ -78,7 +78,7 @@ def _build_onnx(args: argparse.Namespace) -> None:
         write_artefact,
     )
     from export.build_report import print_report
-    from export.stages import Stages
+    from export.progress import Stages
 
     check_folder(args.output)
     started = time.perf_counter()
@@ -89,7 +89,7 @@ def _build_onnx(args: argparse.Namespace) -> None:
             stages.start("compare")
             checked = checked_from_onnx(args.onnx, tuned_for=args.tuned_for, backend=args.backend)
     else:
-        from export.tracing import STAGES, checked_from_checkpoint  # needs PyTorch
+        from export.from_checkpoint import STAGES, checked_from_checkpoint  # needs PyTorch
         from export.wrapper import ExportOptions
 
         wanted = ExportOptions(**options)
@@ -108,8 +108,8 @@ def _build_onnx(args: argparse.Namespace) -> None:
 
 def _int8(args: argparse.Namespace, options: dict[str, Any]) -> Checked:
     """From a file or a checkpoint, with the frames of --calibrate."""
-    from export import int8
-    from export.stages import Stages
+    from export.int8 import build as int8
+    from export.progress import Stages
 
     read, before = _plain_source(args, options)
     with Stages(before + len(int8.STAGES)) as stages:
@@ -130,7 +130,7 @@ def _plain_source(
         from export.artefact import source_from_onnx
 
         return lambda _: source_from_onnx(args.onnx), 0
-    from export.tracing import STAGES, source_from_checkpoint  # needs PyTorch
+    from export.from_checkpoint import STAGES, source_from_checkpoint  # needs PyTorch
     from export.wrapper import ExportOptions
 
     wanted = ExportOptions(**options)
@@ -148,10 +148,10 @@ def _build_engines(args: argparse.Namespace) -> None:
 
     # TensorRT is asked for by `target_at`, after the driver.
     from export.build_report import print_report
-    from export.engine import Request, target_at, write_engine
-    from export.stages import Stages
-    from export.trt_build import BuildOptions
-    from export.trt_cache import default_timing_cache
+    from export.progress import Stages
+    from export.trt.build import BuildOptions
+    from export.trt.cache import default_timing_cache
+    from export.trt.engine import Request, target_at, write_engine
 
     device = args.device or 0
     target = target_at(device)
@@ -200,7 +200,7 @@ def _source(
     args: argparse.Namespace, size: Size | None, stages: Stages
 ) -> tuple[Source, list[Fallback]]:
     """The graph of one engine, and safer ways to say it."""
-    from export.engine import fallback_to_float32, fixed_size
+    from export.trt.engine import fallback_to_float32, fixed_size
 
     given = graph_options(args, size=size)
     if args.onnx is not None:
@@ -214,7 +214,7 @@ def _source(
         half = source.info.precision == "fp16"
         return source, [fallback_to_float32(source)] if half else []
 
-    from export.tracing import source_from_checkpoint  # needs PyTorch
+    from export.from_checkpoint import source_from_checkpoint  # needs PyTorch
     from export.wrapper import ExportOptions
 
     if args.opt is not None:
@@ -245,7 +245,7 @@ def _refuse_what_the_file_says(args: argparse.Namespace, given: Iterable[str]) -
 
 
 def _profile(args: argparse.Namespace) -> Profile | None:
-    from export.trt_build import Profile
+    from export.trt.build import Profile
 
     bounds = [args.min, args.opt, args.max]
     if bounds == [None, None, None]:
@@ -353,7 +353,10 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--device", type=int, metavar="N", help="index of the GPU (default 0)")
     group.add_argument(
-        "--rewrite", nargs="+", metavar="NAME", help="rewrites of the graph; see export.tuning_trt"
+        "--rewrite",
+        nargs="+",
+        metavar="NAME",
+        help="rewrites of the graph; see export.graph.for_tensorrt",
     )
     group.add_argument(
         "--precision-constraints",

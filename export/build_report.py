@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from export.verify import report_lines
+from export.gate.gate import report_lines
 from runtime.manifest import EngineManifest, manifest_path
 
 

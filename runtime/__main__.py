@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, get_args
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, parse_model, run_command
 from runtime.errors import VideoError
-from runtime.video_arguments import (
+from runtime.video.arguments import (
     FrameBar,
     add_rate_arguments,
     add_reading_arguments,
@@ -28,11 +28,11 @@ from runtime.video_arguments import (
 )
 
 if TYPE_CHECKING:
-    from runtime.video import Plan, VideoReport
+    from runtime.video.interpolate import Plan, VideoReport
 
 
 def _interpolate(args: argparse.Namespace) -> None:
-    from runtime.video import interpolate_video, plan_video
+    from runtime.video.interpolate import interpolate_video, plan_video
 
     options, factor = options_from(args), 2 if args.factor is None else args.factor
     # With Y4M on stdout, what is for people goes to stderr.
@@ -77,8 +77,8 @@ def _interpolate(args: argparse.Namespace) -> None:
 @contextmanager
 def _told_what_is_left(output: str) -> Iterator[None]:
     """After Ctrl-C says where the frames up to there are."""
-    from runtime.destination import partial_path
     from runtime.locks import is_locked
+    from runtime.video.writing.destination import partial_path
 
     try:
         yield

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runtime.backends.ort_cuda import PROVIDER, Missing, missing_for_cuda
-from runtime.backends.ov import capabilities, import_openvino
-from runtime.backends.ov_precision import FIRST_WITH_FLOAT32, keeps_float32
-from runtime.backends.trt_engine import import_tensorrt
+from runtime.backend_trial import trial_of
+from runtime.backends.ort.cuda_provider import PROVIDER, Missing, missing_for_cuda
+from runtime.backends.ov.backend import capabilities, import_openvino
+from runtime.backends.ov.precision import FIRST_WITH_FLOAT32, keeps_float32
+from runtime.backends.trt.engine import import_tensorrt
 from runtime.cli import command_parser, run_command
 from runtime.errors import BackendError, ModelError
 from runtime.machine import (
@@ -27,7 +28,6 @@ from runtime.machine import (
     processor_name,
 )
 from runtime.telemetry import import_quietly
-from runtime.trial import trial_of
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from runtime.backends.base import (
     OpenOptions,
     open_backend,
 )
-from runtime.device_arrays import DeviceFrame, device_view
+from runtime.backends.cuda.arrays import DeviceFrame, device_view
 from runtime.errors import FrameError
 from runtime.frames import (
     MINIMUM_SIDE,
@@ -86,7 +86,7 @@ class Interpolator:
         Args:
             model: An artefact of `export.build_engine`, an ONNX file of `export.to_onnx`, or
                 "triton://HOST:PORT/NAME" for a model of `export.triton` that a Triton server
-                serves; see `runtime.backends.triton`.
+                serves; see `runtime.backends.triton.backend`.
             backend: "onnxruntime", "openvino" or "tensorrt". By default engines run in TensorRT,
                 and ONNX files on a processor in the backend that their manifest names; without a
                 manifest in OpenVINO where it is installed, else in ONNX Runtime. `backend` of

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 import gpu_fakes
 from commands import need_torch
 from export.artefact import Checked, Source, source_from_model, write_onnx
-from export.engine import Request, target_at, write_engine
-from export.trt_build import BuildOptions
-from export.verify import moving_frames
+from export.gate.gate import moving_frames
+from export.trt.build import BuildOptions
+from export.trt.engine import Request, target_at, write_engine
 from runtime.manifest import manifest_path
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def export(once: Once[Checked]) -> Export:
 
 def _exported(weights: str | Path, options: dict[str, object]) -> Checked:
     need_torch()
-    from export.tracing import checked_from_checkpoint
+    from export.from_checkpoint import checked_from_checkpoint
     from export.wrapper import ExportOptions
 
     return checked_from_checkpoint(weights, ExportOptions(**options))  # type: ignore[arg-type]

@@ -23,16 +23,18 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
 
-from bench.reference import random_network
-from export import graph, trt_build, trt_cache
+from bench.runs.authors import random_network
 from export.errors import ExportError
-from export.stages import Phases
-from export.tracing import source_from_checkpoint
-from export.trt_base import generation_of
-from export.trt_build import FREE_AXES, BuildOptions, Built, Profile, engine_from_onnx
-from export.tuning_trt import REWRITES, rewritten_for_tensorrt
+from export.from_checkpoint import source_from_checkpoint
+from export.graph import passes
+from export.graph.for_tensorrt import REWRITES, rewritten_for_tensorrt
+from export.progress import Phases
+from export.trt import build as trt_build
+from export.trt import cache
+from export.trt.build import FREE_AXES, BuildOptions, Built, Profile, engine_from_onnx
+from export.trt.versions import generation_of
 from export.wrapper import INPUTS, OUTPUT, ExportOptions
-from runtime.backends.trt_engine import logger_for
+from runtime.backends.trt.engine import logger_for
 
 pytestmark = pytest.mark.builder
 
@@ -167,7 +169,7 @@ class Recorder(Phases):
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
-    monkeypatch.setattr("export.stages.Phases", Recorder)
+    monkeypatch.setattr("export.progress.Phases", Recorder)
     monkeypatch.setattr(Recorder, "told", [], raising=False)
     monkeypatch.setattr(Recorder, "threads", set(), raising=False)
     monkeypatch.setattr(Recorder, "at_step", None)
@@ -177,7 +179,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
 def test_it_is_the_strongly_typed_generation(trt):
     assert trt.__version__.startswith("11.")
     generation = generation_of(trt)
-    assert type(generation).__module__ == "export.trt_10"
+    assert type(generation).__module__ == "export.trt.strongly_typed"
     assert generation.can_be_cancelled
     log = logger_for(trt)
     # Do not ask it for its flags: TensorRT-RTX has another function in that place.
@@ -195,7 +197,7 @@ def test_every_kind_of_graph_builds(trt, plain, case):
 @pytest.mark.parametrize("case", DYNAMIC)
 def test_a_free_graph_builds_with_its_size_fixed(trt, plain, case):
     io = CASES[case][1].get("io", "frames")
-    fixed = graph.with_size(plain(case), 64, 80, axes=FREE_AXES[io])
+    fixed = passes.with_size(plain(case), 64, 80, axes=FREE_AXES[io])
     assert engine_from_onnx(trt, fixed, BuildOptions()).plan
 
 
@@ -333,7 +335,7 @@ def test_the_timing_cache_goes_through_our_file(trt, plain, tmp_path):
     contents = []
     for _ in range(2):
         assert build().notes == []
-        payload, problem = trt_cache.read_timing_cache(file)
+        payload, problem = cache.read_timing_cache(file)
         assert problem is None
         contents.append(payload)
     assert contents[0]
@@ -342,7 +344,7 @@ def test_the_timing_cache_goes_through_our_file(trt, plain, tmp_path):
     file.write_bytes(damaged)
     (note,) = build().notes
     assert "damaged: starting a new one" in note
-    assert trt_cache.read_timing_cache(file) == (contents[0], None)
+    assert cache.read_timing_cache(file) == (contents[0], None)
 
 
 def test_an_operator_that_tensorrt_lacks_is_named(trt, plain):

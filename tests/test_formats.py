@@ -15,16 +15,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench.parity_record import ParityRecord
-from export.triton import write_served_model
+from bench.quality.record import ParityRecord
+from export.triton.repository import write_served_model
 from paths import DATA
 from runtime import Interpolator
-from runtime.backends.onnx_file import read_onnx
-from runtime.cluster_pool import Done
-from runtime.cluster_videos import How, Video
-from runtime.cluster_worker import ModelChoice, VideoWorker
+from runtime.backends.onnx_format import read_onnx
+from runtime.cluster.pool import Done
+from runtime.cluster.videos import How, Video
+from runtime.cluster.worker import ModelChoice, VideoWorker
 from runtime.manifest import PROPERTY_PREFIX, EngineManifest, file_sha256, manifest_path
-from runtime.video import VideoOptions
+from runtime.video.interpolate import VideoOptions
 from video_parts import shown_in
 
 FORMATS = DATA / "formats"

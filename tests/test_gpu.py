@@ -24,19 +24,19 @@ import numpy as np
 import onnx
 import pytest
 
-from export import trt_cache
 from export.arguments import DEFAULT_SIZE
 from export.artefact import source_from_onnx, write_onnx
-from export.engine import Request, Target, target_at, write_engine
 from export.errors import ExportError, GateError
-from export.faults import nearest_sampling
-from export.trt_build import BuildOptions, Profile, engine_from_onnx, tensor_types
-from export.trt_inspect import layers_of, missed_types
-from export.verify import REQUIRED_DB_OF_ENGINES, compare, images_for, moving_frames
+from export.gate.diagnosis import nearest_sampling
+from export.gate.gate import REQUIRED_DB_OF_ENGINES, compare, images_for, moving_frames
+from export.trt import cache as trt_cache
+from export.trt.build import BuildOptions, Profile, engine_from_onnx, tensor_types
+from export.trt.engine import Request, Target, target_at, write_engine
+from export.trt.inspector import layers_of, missed_types
 from gpu_graphs import GRAPHS, SIZE, load_libcudart
 from runtime import Interpolator, ModelError
 from runtime.backends.base import Backend, OpenOptions, open_backend
-from runtime.backends.cuda import Cuda, Pool, Stream, host_view, import_cuda
+from runtime.backends.cuda.runtime import Cuda, Pool, Stream, host_view, import_cuda
 from runtime.errors import BackendError
 from runtime.manifest import EngineManifest, manifest_path
 
@@ -89,7 +89,7 @@ def graph(
         if given:
             unavailable(f"{path} is missing: make it with tools/gpu_check.py --pack")
         try:
-            importlib.import_module("export.tracing")
+            importlib.import_module("export.from_checkpoint")
         except ImportError as error:
             unavailable(f"{error}: name a folder of graphs with IFRNET_GPU_MODELS")
         options = {"height": SIZE[0], "width": SIZE[1], **GRAPHS[name]}
@@ -236,7 +236,7 @@ def test_an_engine_that_samples_nearest_is_refused_and_recognised(
         nearest_sampling(changed)
         return changed
 
-    monkeypatch.setattr("export.trt_attempts.rewritten_for_tensorrt", faulty)
+    monkeypatch.setattr("export.trt.attempts.rewritten_for_tensorrt", faulty)
     path = tmp_path / "faulty.engine"
     request = Request(BuildOptions(timing_cache=timing_cache))
     with pytest.raises(GateError, match="it looks like nearest sampling"):

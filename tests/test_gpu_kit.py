@@ -21,17 +21,19 @@ LEFT_OUT = {"av", "torch", "matplotlib", "triton_python_backend_utils"}
 
 USED = {
     "runtime": """
-        __main__ backends.ort backends.trt cli device_arrays doctor files frames
-        interpolator live machine manifest pipeline telemetry trial
+        __main__ backend_trial backends.cuda.arrays backends.ort.backend
+        backends.trt.backend cli doctor files frames interpolator live machine manifest
+        telemetry video.prefetch
     """,
     "export": """
-        arguments artefact build_engine engine faults graph quantisation rewriting
-        second_opinion stages to_onnx trt_10 trt_8 trt_base trt_build trt_cache tuning
-        tuning_channels tuning_trt verify
+        arguments artefact build_engine gate.diagnosis gate.gate gate.second_opinion
+        graph.channels graph.for_cpu graph.for_tensorrt graph.passes graph.view
+        int8.quantise progress to_onnx trt.build trt.cache trt.engine trt.strongly_typed
+        trt.versions trt.weakly_typed
     """,
     "bench": """
-        cold environment latency latency_case latency_runs latency_text latency_torch layers
-        metrics samples turns
+        data.samples environment harness.cold_start harness.interleave harness.layers
+        harness.measure harness.text latency quality.metrics runs.artefact runs.pytorch
     """,
 }
 """Modules that must import, by package."""

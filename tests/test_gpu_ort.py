@@ -9,9 +9,9 @@ import os
 import numpy as np
 import pytest
 
-from export.verify import REQUIRED_DB, compare, moving_frames
+from export.gate.gate import REQUIRED_DB, compare, moving_frames
 from runtime import Interpolator
-from runtime.backends.ort_cuda import PROVIDER, missing_for_cuda
+from runtime.backends.ort.cuda_provider import PROVIDER, missing_for_cuda
 from runtime.machine import gpu_driver
 from runtime.telemetry import import_quietly
 

@@ -20,8 +20,8 @@ from PIL import Image
 
 from commands import run_module
 from export.artefact import write_artefact, write_onnx
-from export.triton import Serving, write_served_model
-from export.verify import moving_frames
+from export.gate.gate import moving_frames
+from export.triton.repository import Serving, write_served_model
 from runtime import BackendError, FrameError, Interpolator, ModelError
 
 pytestmark = pytest.mark.triton

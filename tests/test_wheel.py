@@ -6,6 +6,7 @@ import sys
 import zipfile
 
 import pytest
+
 from paths import ROOT
 
 PACKAGES = ("ifrnet_model", "export", "runtime", "bench")

@@ -14,11 +14,11 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from export.verify import compare
+from export.gate.gate import compare
 from runtime import Interpolator
 from runtime.frames import to_planes
 from runtime.manifest import EngineManifest
-from runtime.tags import open_for_reading
+from runtime.video.reading.tags import open_for_reading
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "tests" / "data" / "walk.mkv"

@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 _QUIETLY = "from runtime.telemetry import import_quietly; o = import_quietly('onnxruntime'); "
 _TENSORRT = f"""{_QUIETLY}
 import onnx, polygraphy, tqdm
-from export.engine import target_at
-from runtime.backends.cuda import import_cuda
-from runtime.backends.trt_engine import logger_for
+from export.trt.engine import target_at
+from runtime.backends.cuda.runtime import import_cuda
+from runtime.backends.trt.engine import logger_for
 trt, _ = target_at(0).trt, import_cuda()
 assert trt.Builder(logger_for(trt)), logger_for(trt).take_errors()
 print(trt.__version__)"""

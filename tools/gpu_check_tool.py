@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.environment import MeasurementError, write_evidence  # noqa: E402
-from bench.metrics import psnr  # noqa: E402
+from bench.quality.metrics import psnr  # noqa: E402
 from runtime import Interpolator  # noqa: E402
 from runtime.backends.base import OpenOptions, open_backend  # noqa: E402
 from runtime.cli import command_parser, parse_size, run_command  # noqa: E402
@@ -39,7 +39,7 @@ def weights(args: argparse.Namespace) -> None:
     """The demo weights of small; of another variant random ones, for speed and parity alone."""
     import torch
 
-    from bench.reference import load_reference, random_network
+    from bench.runs.authors import load_reference, random_network
 
     demo = args.variant == "small"
     network = load_reference("demo").network if demo else random_network(args.variant)
@@ -55,9 +55,9 @@ def frames(args: argparse.Namespace) -> None:
     """
     import torch
 
-    from bench.reference import load_reference
+    from bench.runs.authors import load_reference
     from runtime.frames import from_planes, to_planes
-    from runtime.tags import open_for_reading
+    from runtime.video.reading.tags import open_for_reading
 
     height, width = args.size
     with open_for_reading(str(CLIP)) as container:
@@ -105,7 +105,7 @@ def pair(args: argparse.Namespace) -> None:
 
 def layers_by_type(path: Path) -> dict[str, int] | str:
     """How many layers of each type an engine has, or why the engine inspector does not tell."""
-    from export.trt_inspect import InspectorError, layer_types, layers_of
+    from export.trt.inspector import InspectorError, layer_types, layers_of
 
     backend: Any = open_backend(path, OpenOptions())
     with backend:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.protocols import LATENCY_SETS, PROTOCOLS
+from bench.data.protocols import LATENCY_SETS, PROTOCOLS
 from bench.report.evidence import Evidence, Latency, Parity
 from bench.report.formats import ArtefactSummary, Case, ComparedArtefact, Environment, Run
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.device_arrays import DeviceFrame, DeviceView
+from runtime.backends.cuda.arrays import DeviceFrame, DeviceView
 from runtime.errors import BackendError, ModelError
 from runtime.manifest import ModelInfo, backend_in_manifest
 
@@ -25,9 +25,9 @@ InferencePrecision = Literal["fp32", "bf16", "fp16"]
 NO_CACHE = "none"
 
 _MODULES: dict[str, str] = {
-    "onnxruntime": "runtime.backends.ort",
-    "openvino": "runtime.backends.ov",
-    "tensorrt": "runtime.backends.trt",
+    "onnxruntime": "runtime.backends.ort.backend",
+    "openvino": "runtime.backends.ov.backend",
+    "tensorrt": "runtime.backends.trt.backend",
 }
 _SUFFIXES = (".onnx", ".engine", ".plan")
 SERVED = "triton://"
@@ -229,7 +229,7 @@ def open_backend(
             f"that are served at {SERVED}HOST:PORT/MODEL"
         )
     if served:
-        from runtime.backends import triton
+        from runtime.backends.triton import backend as triton
 
         return triton.open_model(str(model), options)
     path = Path(model)

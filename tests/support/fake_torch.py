@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fake_cuda import FakeCuda
-from runtime.device_arrays import _managed_tensor, _view_from_capsule
+from runtime.backends.cuda.arrays import _managed_tensor, _view_from_capsule
 
 
 class Stream:

@@ -27,7 +27,7 @@ def machine(version: str, monkeypatch: pytest.MonkeyPatch, **cuda_options: Any) 
     fake_tensorrt.install(monkeypatch, trt)
     trt.__spec__ = ModuleSpec("tensorrt", None)  # PyTorch asks for it when it exports.
     driver = GpuDriver([GPU], "13.0")
-    for module in ("runtime.backends.trt_engine", "export.engine"):
+    for module in ("runtime.backends.trt.engine", "export.trt.engine"):
         monkeypatch.setattr(f"{module}.gpu_driver", lambda: driver)
     trt.cuda = cuda
     yield trt

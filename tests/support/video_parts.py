@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import av
 
-from runtime.segments import decide, join, look, parts, render, scan
-from runtime.video import mode_for
+from runtime.video.interpolate import mode_for
+from runtime.video.segments import decide, join, look, parts, render, scan
 
 KEYS = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 

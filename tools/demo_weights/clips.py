@@ -168,7 +168,7 @@ def _opened(clip: Clip) -> Iterator[tuple[Any, Any]]:
     """The container and its video; errors of FFmpeg name the file."""
     import av
 
-    from runtime.tags import open_for_reading
+    from runtime.video.reading.tags import open_for_reading
 
     try:
         with open_for_reading(str(clip.path)) as container:
@@ -212,7 +212,7 @@ def decoded(clip: Clip, short_side: int) -> Iterator[tuple[NDArray[np.uint8], bo
     """
     from av.video.reformatter import Interpolation, VideoReformatter
 
-    from runtime.scenes import SceneDetector
+    from runtime.video.scenes import SceneDetector
 
     scaler = VideoReformatter()
     detector = SceneDetector() if clip.cuts is None else None

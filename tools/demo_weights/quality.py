@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bench.datasets import find
+from bench.data.datasets import find
+from bench.data.protocols import PROTOCOLS, Protocol
 from bench.environment import environment_record, write_evidence
-from bench.metrics import mean_db, psnr
-from bench.parity_run import as_floats
-from bench.protocols import PROTOCOLS, Protocol
-from bench.torch_backend import TorchBackend, our_forward, reference_info
+from bench.quality.evaluate import as_floats
+from bench.quality.metrics import mean_db, psnr
+from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
 from ifrnet_model import Checkpoint, load_checkpoint
 from runtime import Interpolator
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.torch_backend import TorchBackend, our_forward, reference_info
+from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
 from ifrnet_model import load_checkpoint
 from runtime import Interpolator
-from runtime.tags import open_for_reading
+from runtime.video.reading.tags import open_for_reading
 
 SIDE = 320
 """Of a still, in pixels of the clip."""

@@ -3,7 +3,7 @@
 import pytest
 
 from bench import parity
-from bench.parity_record import read_lines
+from bench.quality.record import read_lines
 from parity_runs import picture, three
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import parity_cluster
+from bench.quality import cluster
 from parity_runs import on_ucf
 
 pytest.importorskip("ray")
@@ -17,7 +17,7 @@ def table_of(printed):
 
 
 def test_workers_give_the_same_table(models, ucf101, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(parity_cluster, "_SAMPLES", 1)
+    monkeypatch.setattr(cluster, "_SAMPLES", 1)
     asked = on_ucf(models, ucf101, "float", "frames")
     one, said = run(*asked, "--threads", 1, output=tmp_path / "one.jsonl")
     many, said_by_many = run(

@@ -13,17 +13,17 @@ import torch
 from PIL import Image
 
 from artefacts import initializer
-from bench import parity_run
+from bench.data.protocols import PROTOCOLS
+from bench.data.samples import Frames
 from bench.environment import MeasurementError
-from bench.metrics import psnr
-from bench.parity_pictures import ERROR_GAIN, heat_map
-from bench.parity_record import ParityRecord, read_lines
-from bench.parity_run import Artefact, Bench, make
-from bench.parity_summary import failures, summarise, summary_of, table, worst_frames
-from bench.protocols import PROTOCOLS
-from bench.reference import load_reference
-from bench.samples import Frames
-from bench.torch_backend import TorchBackend, our_forward, reference_info
+from bench.quality import evaluate
+from bench.quality.evaluate import Artefact, Bench, make
+from bench.quality.metrics import psnr
+from bench.quality.record import ParityRecord, read_lines
+from bench.quality.summary import failures, summarise, summary_of, table, worst_frames
+from bench.quality.worst_frames import ERROR_GAIN, heat_map
+from bench.runs.authors import load_reference
+from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
 from commands import run_module
 from export.artefact import write_onnx
 from parity_runs import SIZE, on_ucf, picture, three
@@ -132,9 +132,9 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
     path.write_text("".join(texts[:3]) + texts[3][:40])  # Killed while it wrote the last sample.
     assert whole[-1]["summary"]["wall_seconds"] > 0
     measured = []
-    real = parity_run.make
+    real = evaluate.make
     monkeypatch.setattr(
-        parity_run, "make", lambda bench, sample, frames: measured.append(sample) or real(
+        evaluate, "make", lambda bench, sample, frames: measured.append(sample) or real(
             bench, sample, frames)
     )  # fmt: skip
     resumed, _ = run(*on_ucf(models, ucf101), "--resume")
@@ -346,7 +346,7 @@ def test_what_is_missing_is_said(run, arguments, message):
 def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(
     models, ucf101, run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(parity_run, "make", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(evaluate, "make", lambda *_: pytest.fail("measured"))
     nowhere = tmp_path / "nowhere"
     _, printed = run(*on_ucf(models, ucf101), output=nowhere / "p.jsonl", code=1)
     assert f"the folder {nowhere} does not exist, make it first" in printed
@@ -498,7 +498,7 @@ def test_the_file_holds_no_infinity(tmp_path):
 RUN = """
 import sys
 from pathlib import Path
-from bench.parity_record import ParityRecord
+from bench.quality.record import ParityRecord
 how = {"resume": sys.argv[2] == "resume", "overwrite": sys.argv[2] == "overwrite"}
 with ParityRecord(Path(sys.argv[1]), {"a": 1}, **how) as record:
     record.add({"sample": "of another run"})

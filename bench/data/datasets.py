@@ -1,0 +1,286 @@
+"""Data sets as they lie on disk -> samples."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.data.protocols import ADOBE240_TEST, GOPRO_TEST, PROTOCOLS, Protocol
+from bench.data.samples import (
+    IMAGES,
+    Sample,
+    is_hidden,
+    natural_key,
+    sample_of_files,
+    samples_of_video,
+    video_windows,
+    windows,
+)
+from bench.environment import MeasurementError
+
+_X_TEST_LAST = 32
+"""X-TEST has frames 0 to 32 of each scene; every fourth is used."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set on this disk.
+
+    Attributes:
+        samples: In the official order, read only when asked for.
+        count: How many; None where only decoding would tell.
+        notes: What a reader of the figures should know, as sentences.
+    """
+
+    samples: Iterable[Sample]
+    count: int | None
+    notes: list[str]
+
+
+def find(name: str, root: Path, *, factor: int = 2) -> Found:
+    """Looks for a data set.
+
+    Args:
+        name: One of `PROTOCOLS`.
+        root: Its folder, or the folder above; for "folder" also a video file.
+        factor: For "folder": frames of a window less one.
+
+    Raises:
+        MeasurementError: If the data set is unknown or not there; names the path that was looked
+            for and the layout.
+    """
+    if name not in PROTOCOLS:
+        raise MeasurementError(f"data set {name!r} is unknown: use one of {', '.join(PROTOCOLS)}")
+    protocol = PROTOCOLS[name]
+    if not root.exists():
+        raise _missing(root, protocol)
+    if name == "folder":
+        return _any_folder(root, replace(protocol, factor=factor))
+    if not root.is_dir():
+        raise MeasurementError(f"{root} is no folder: {_layout(protocol)}")
+    finder = _FINDERS[name.partition("-")[0]]
+    samples, notes = finder(root, protocol)
+    if not samples:
+        raise MeasurementError(f"{root} holds no sample of {protocol.title}: {_layout(protocol)}")
+    if protocol.samples is not None and len(samples) != protocol.samples:
+        notes = [*notes, f"{len(samples)} of the official {protocol.samples} samples are here"]
+    return Found(samples, len(samples), notes)
+
+
+def select(found: Found, *, every: int = 1, limit: int | None = None) -> Found:
+    """Every k-th sample, and no more than `limit`; checks that their files are there.
+
+    Raises:
+        MeasurementError: If a number is below 1, or a file is missing.
+    """
+    for name, value in (("every", every), ("limit", limit)):
+        if value is not None and value < 1:
+            raise MeasurementError(f"--{name} is {value}: use 1 or more")
+    chosen = itertools.islice(found.samples, 0, None, every)
+    samples: Iterable[Sample] = itertools.islice(chosen, limit)
+    count = found.count
+    if isinstance(found.samples, Sequence):
+        samples = list(samples)
+        for sample in samples:
+            for path in sample.paths:
+                if not path.is_file():
+                    raise MeasurementError(
+                        f"{path} does not exist: sample {sample.name} needs it, copy the data "
+                        "set again or leave the sample out of its list"
+                    )
+    if count is not None:
+        count = min(-(-count // every), limit or count)
+    notes = list(found.notes)
+    if every > 1 or (limit is not None and (count is None or count != found.count)):
+        part = "the first samples" if every == 1 else f"one sample of {every}"
+        if count is not None:
+            part += f", {count} in all"
+        elif limit is not None:
+            part += f", {limit} at most"
+        notes.append(f"{part}, not the whole set")
+    return Found(samples, count, notes)
+
+
+def _layout(protocol: Protocol) -> str:
+    return f"{protocol.title} lies as {protocol.layout} ({protocol.source})"
+
+
+def _missing(path: Path, protocol: Protocol) -> MeasurementError:
+    return MeasurementError(f"{path} does not exist: {_layout(protocol)}")
+
+
+def _first_existing(paths: Sequence[Path], protocol: Protocol) -> Path:
+    """The first of these that is there."""
+    for path in paths:
+        if path.exists():
+            return path
+    looked = " or ".join(map(str, paths))
+    raise MeasurementError(f"{looked} does not exist: {_layout(protocol)}")
+
+
+def _vimeo90k(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
+    for base in (root, root / "vimeo_triplet"):
+        listing = base / "tri_testlist.txt"
+        # RIFE's benchmark has the list beside the archive of the test set.
+        if listing.is_file() and not (base / "input").is_dir():
+            names = listing.read_text().split()
+            folders = [base / "sequences" / name for name in names]
+            return [
+                sample_of_files(name, [folder / f"im{k}.png" for k in (1, 2, 3)], protocol)
+                for name, folder in zip(names, folders, strict=True)
+            ], []
+    wanted = [root / "input", root / "vimeo_interp_test" / "input", root / "tri_testlist.txt"]
+    inputs = _first_existing(wanted, protocol)
+    targets = inputs.parent / "target"
+    names = sorted(
+        folder.parent.relative_to(inputs).as_posix() for folder in inputs.glob("*/*/im1.png")
+    )
+    return [
+        sample_of_files(
+            name,
+            [inputs / name / "im1.png", targets / name / "im2.png", inputs / name / "im3.png"],
+            protocol,
+        )
+        for name in names
+    ], []
+
+
+def _ucf101(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
+    base = root / "ucf101_interp_ours"
+    base = base if base.is_dir() else root
+    folders = sorted(f for f in base.iterdir() if f.is_dir() and f.name.isdigit())
+    names = ("frame_00.png", "frame_01_gt.png", "frame_02.png")
+    return [sample_of_files(f.name, [f / name for name in names], protocol) for f in folders], []
+
+
+def _snufilm(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
+    listing = f"test-{protocol.name.partition('-')[2]}.txt"
+    path = _first_existing([root / listing, root / "eval_modes" / listing], protocol)
+    samples = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        listed = line.split()
+        if len(listed) != 3:
+            raise MeasurementError(f"{path}, line {number}, has {len(listed)} paths: expected 3")
+        paths = [_listed_frame(root, one) for one in listed]
+        middle = paths[1]
+        samples.append(sample_of_files(f"{middle.parent.name}/{middle.stem}", paths, protocol))
+    return samples, []
+
+
+def _listed_frame(root: Path, listed: str) -> Path:
+    """Where a frame of a list lies: lists start their paths at different folders."""
+    tail = Path(*Path(listed).parts[-3:])
+    candidates = [root / listed, root / "test" / tail, root / tail]
+    return next((path for path in candidates if path.is_file()), candidates[1])
+
+
+def _middlebury(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
+    truth = _first_existing([root / "other-gt-interp"], protocol)
+    data = root / "other-data"
+    sequences = sorted(path.parent.name for path in truth.glob("*/frame10i11.png"))
+    return [
+        sample_of_files(
+            name,
+            [
+                data / name / "frame10.png",
+                truth / name / "frame10i11.png",
+                data / name / "frame11.png",
+            ],
+            protocol,
+        )
+        for name in sequences
+    ], []
+
+
+def _gopro(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
+    return _windows_of_videos(root, GOPRO_TEST, protocol)
+
+
+def _adobe240(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
+    return _windows_of_videos(root, ADOBE240_TEST, protocol)
+
+
+def _windows_of_videos(
+    root: Path, videos: Sequence[str], protocol: Protocol
+) -> tuple[list[Sample], list[str]]:
+    """Windows of the listed videos, of those that are here."""
+    bases = (root, root / "test", root / "GOPRO_Large_all" / "test")
+    folders = {
+        video: next((b / video for b in bases if (b / video).is_dir()), None) for video in videos
+    }
+    absent = [video for video, folder in folders.items() if folder is None]
+    if len(absent) == len(videos):
+        raise _missing(root / videos[0], protocol)
+    samples: list[Sample] = []
+    short = []
+    for video, folder in folders.items():
+        if folder is None:
+            continue
+        frames = sorted(path for path in folder.glob("*.png") if not is_hidden(path))
+        found = list(windows(frames, protocol.factor))
+        if not found:
+            short.append(video)
+        samples += [sample_of_files(f"{video}/{w[0].stem}", w, protocol) for w in found]
+    told = (
+        (absent, "not here"),
+        (short, f"too short, with fewer than {protocol.factor + 1} frames"),
+    )
+    return samples, [
+        f"{', '.join(named)} of the official {len(videos)} videos: {what}"
+        for named, what in told
+        if named
+    ]
+
+
+def _xtest(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
+    base = root / "test" if (root / "test").is_dir() else root
+    step = _X_TEST_LAST // protocol.factor
+    samples = []
+    for scene in sorted(path for path in base.glob("Type*/TEST*") if path.is_dir()):
+        paths = [scene / f"{k:04}.png" for k in range(0, _X_TEST_LAST + 1, step)]
+        samples.append(sample_of_files(f"{scene.parent.name}/{scene.name}", paths, protocol))
+    return samples, []
+
+
+def _any_folder(root: Path, protocol: Protocol) -> Found:
+    if protocol.factor < 2:
+        raise MeasurementError(f"--factor is {protocol.factor}: use 2 or more")
+    if root.is_file():
+        windows_here = video_windows(root, protocol.factor)
+        return Found(samples_of_video(root, protocol), windows_here, [])
+    folders = sorted({path.parent for path in root.rglob("*") if _is_frame(path)})
+    samples: list[Sample] = []
+    short = 0
+    for folder in folders:
+        frames = sorted(filter(_is_frame, folder.iterdir()), key=natural_key)
+        found = list(windows(frames, protocol.factor))
+        short += not found
+        where = folder.relative_to(root).as_posix()
+        samples += [
+            sample_of_files(f"{where}/{window[0].stem}", window, protocol) for window in found
+        ]
+    if not samples:
+        raise MeasurementError(
+            f"{root} holds no folder with {protocol.factor + 1} images: {_layout(protocol)}"
+        )
+    notes = [f"{short} folders with fewer than {protocol.factor + 1} images are left out"]
+    return Found(samples, len(samples), notes if short else [])
+
+
+def _is_frame(path: Path) -> bool:
+    return path.suffix.lower() in IMAGES and not is_hidden(path)
+
+
+_FINDERS: dict[str, Callable[[Path, Protocol], tuple[list[Sample], list[str]]]] = {
+    "vimeo90k": _vimeo90k,
+    "ucf101": _ucf101,
+    "snufilm": _snufilm,
+    "middlebury": _middlebury,
+    "gopro": _gopro,
+    "adobe240": _adobe240,
+    "xtest": _xtest,
+}

@@ -1,0 +1,214 @@
+"""Each data set's protocol as data: what is read, what is done to it, what is measured.
+
+A protocol can be held against the script that a paper's figures came from in a minute: that
+script is named in `script`. Nothing about a data set is decided anywhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Metric = Literal["psnr", "ssim_3d", "ssim_2d", "ie"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one data set is measured.
+
+    Attributes:
+        name: On the command line.
+        title: In tables.
+        frame_size: (height, width) of most frames; None where any size may come.
+        factor: Frames are made at k / factor of the way, k = 1 .. factor - 1.
+        samples: How many the official test set has; None where there is none.
+        crop: (height, width) of the centre that is kept, where frames are larger.
+        canvas: (height, width) of the black canvas in whose top left corner a frame is put; the
+            result is cropped again.
+        downscale: Frames are made smaller by this factor, by the mean of their pixels.
+        flow_scale: Relative size of the frame on which motion is estimated.
+        rounded: The prediction is rounded to 8 bit before PSNR is taken.
+        metrics: What is measured, each as `bench.quality.metrics` defines it.
+        layout: Where the files lie under --root.
+        source: Where the data set is to be had.
+        script: The published code that measures in this way.
+    """
+
+    name: str
+    title: str
+    frame_size: tuple[int, int] | None
+    factor: int
+    samples: int | None
+    layout: str
+    source: str
+    script: str
+    crop: tuple[int, int] | None = None
+    canvas: tuple[int, int] | None = None
+    downscale: int = 1
+    flow_scale: float = 1.0
+    rounded: bool = False
+    metrics: tuple[Metric, ...] = ("psnr", "ssim_3d")
+
+
+def _snu_film(level: str) -> Protocol:
+    return Protocol(
+        name=f"snufilm-{level}",
+        title=f"SNU-FILM {level}",
+        frame_size=(720, 1280),
+        factor=2,
+        samples=310,
+        # Replicate padding, centred, to multiples of 20: what follows from this flow scale.
+        flow_scale=0.8,
+        layout=f"test-{level}.txt with three paths a line; the frames under "
+        "test/{GOPRO_test,YouTube_test}/<sequence>/, or as the lines say",
+        source="https://myungsub.github.io/CAIN",
+        script="ltkong218/IFRNet benchmarks/SNU_FILM.py",
+    )
+
+
+def _x_test(kind: str, frame_size: tuple[int, int], downscale: int) -> Protocol:
+    return Protocol(
+        name=f"xtest-{kind}",
+        title=f"X-TEST {kind.upper()}",
+        frame_size=frame_size,
+        factor=8,
+        samples=15,
+        downscale=downscale,
+        rounded=True,
+        metrics=("psnr",),
+        layout="test/Type{1,2,3}/TEST*/0000.png .. 0032.png; 0000 and 0032 are the inputs, "
+        "0004, 0008 .. 0028 the targets",
+        source="https://github.com/JihyongOh/XVFI",
+        script="MCG-NJU/EMA-VFI benchmark/XTest_8X.py",
+    )
+
+
+_EIGHTFOLD = "windows of nine frames that share their ends; the first and the last are the inputs"
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="vimeo90k",
+            title="Vimeo90K",
+            frame_size=(256, 448),
+            factor=2,
+            samples=3782,
+            layout="tri_testlist.txt beside sequences/<list's line>/im1.png, im2.png, im3.png "
+            "(vimeo_triplet), or input/ and target/ with the same folders (vimeo_interp_test)",
+            source="http://toflow.csail.mit.edu",
+            script="ltkong218/IFRNet benchmarks/Vimeo90K.py",
+        ),
+        Protocol(
+            name="ucf101",
+            title="UCF101",
+            frame_size=(256, 256),
+            factor=2,
+            samples=379,
+            layout="ucf101_interp_ours/<number>/frame_00.png, frame_01_gt.png, frame_02.png",
+            source="https://github.com/liuziwei7/voxel-flow",
+            script="ltkong218/IFRNet benchmarks/UCF101.py",
+        ),
+        *(_snu_film(level) for level in ("easy", "medium", "hard", "extreme")),
+        Protocol(
+            name="middlebury",
+            title="Middlebury Other",
+            frame_size=(480, 640),
+            factor=2,
+            samples=12,
+            canvas=(480, 640),
+            metrics=("psnr", "ssim_3d", "ie"),
+            layout="other-data/<sequence>/frame10.png, frame11.png and "
+            "other-gt-interp/<sequence>/frame10i11.png",
+            source="https://vision.middlebury.edu/flow/data",
+            script="ltkong218/IFRNet benchmarks/Middlebury_Other.py",
+        ),
+        Protocol(
+            name="gopro",
+            title="GoPro 8x",
+            frame_size=(720, 1280),
+            factor=8,
+            samples=None,
+            crop=(512, 512),
+            layout=f"test/<video>/*.png, or <video>/*.png, of the 11 test videos of "
+            f"GOPRO_Large_all; {_EIGHTFOLD}",
+            source="https://seungjunnah.github.io/Datasets/gopro",
+            script="ltkong218/IFRNet datasets.py GoPro_Test_Dataset",
+        ),
+        Protocol(
+            name="adobe240",
+            title="Adobe240 8x",
+            frame_size=(352, 640),
+            factor=8,
+            samples=None,
+            crop=(512, 512),
+            layout=f"<video>/*.png of the eight test videos; {_EIGHTFOLD}",
+            source="https://www.cs.ubc.ca/labs/imager/tr/2017/DeepVideoDeblurring",
+            script="open-mmlab/mmagic pull request 1560, its list of videos",
+        ),
+        _x_test("4k", (2160, 4096), 1),
+        _x_test("2k", (1080, 2048), 2),
+        Protocol(
+            name="folder",
+            title="folder",
+            frame_size=None,
+            factor=2,
+            samples=None,
+            metrics=("psnr", "ssim_3d"),
+            layout="a video file, a folder of frames, or folders of frames (three make a "
+            "triplet); windows of factor + 1 frames that share their ends",
+            source="your own",
+            script="none",
+        ),
+    )
+}
+"""Every data set that is known, by the name it has on the command line."""
+
+GOPRO_TEST = (
+    "GOPR0384_11_00", "GOPR0384_11_05", "GOPR0385_11_01", "GOPR0396_11_00", "GOPR0410_11_00",
+    "GOPR0854_11_00", "GOPR0862_11_00", "GOPR0868_11_00", "GOPR0869_11_00", "GOPR0871_11_00",
+    "GOPR0881_11_01",
+)  # fmt: skip
+"""The official test videos."""
+
+ADOBE240_TEST = (
+    "720p_240fps_1", "GOPR9635", "GOPR9637a", "IMG_0004a", "IMG_0015", "IMG_0023", "IMG_0179",
+    "IMG_0183",
+)  # fmt: skip
+"""The usual test videos (Super SloMo, BIN, mmagic)."""
+
+LATENCY_SETS = {
+    "vimeo90k": "vimeo90k",
+    "ucf101": "ucf101",
+    "snufilm": "snufilm-easy",
+    "middlebury": "middlebury",
+    "gopro": "gopro",
+    "adobe240": "adobe240",
+    "xtest": "xtest-4k",
+}
+"""Data sets whose frame size and factor latency is measured at, by a short name."""
+
+
+def protocol_lines() -> list[str]:
+    """What `--list` prints: each data set with its size, its rules and where it is to be had."""
+    lines = []
+    for p in PROTOCOLS.values():
+        size = "any size" if p.frame_size is None else f"{p.frame_size[1]}x{p.frame_size[0]}"
+        count = "" if p.samples is None else f", {p.samples} samples"
+        rules = [f"{p.factor}x"]
+        if p.crop:
+            rules.append(f"centre crop {p.crop[1]}x{p.crop[0]}")
+        if p.canvas:
+            rules.append(f"black canvas {p.canvas[1]}x{p.canvas[0]}")
+        if p.downscale > 1:
+            rules.append("half size by area")
+        if p.flow_scale != 1:
+            rules.append(f"flow scale {p.flow_scale}")
+        rules.append(", ".join(p.metrics) + (" of the rounded picture" if p.rounded else ""))
+        lines += [
+            f"{p.name}: {p.title}, {size}{count}; {'; '.join(rules)}",
+            f"    layout  {p.layout}",
+            f"    from    {p.source}",
+            f"    as      {p.script}",
+        ]
+    return lines

@@ -1,0 +1,213 @@
+"""One sample of a data set: two frames and the true ones between them, read as asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.protocols import Protocol
+from bench.environment import MeasurementError
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+"""Suffixes of pictures in a folder."""
+
+
+class DamagedError(MeasurementError):
+    """A sample whose frames cannot be read or do not fit each other."""
+
+
+class Frames(NamedTuple):
+    """One sample, read.
+
+    Attributes:
+        img0: The first frame, (H, W, 3) RGB: uint8, or float32 in [0, 1] where it was resampled.
+        img1: The last frame, like `img0`.
+        targets: The true frames between them; where the protocol has a canvas, they are smaller
+            than the inputs and belong to their top left corner.
+    """
+
+    img0: NDArray[Any]
+    img1: NDArray[Any]
+    targets: list[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Two frames and the true ones between them.
+
+    Attributes:
+        name: Unique in its data set.
+        read: Gives the frames as the protocol wants them; raises DamagedError.
+        paths: The files, in order of time; empty for frames of a video.
+    """
+
+    name: str
+    read: Callable[[], Frames]
+    paths: tuple[Path, ...] = ()
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """An image file -> uint8 (H, W, 3) RGB.
+
+    Raises:
+        DamagedError: If it cannot be read, or is no picture of 8 bit.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("RGB", "RGBA", "L", "P"):
+                raise DamagedError(f"{path} has mode {image.mode}: expected 8-bit RGB")
+            if image.format == "PNG" and _png_depth(path) == 16:
+                raise DamagedError(f"{path} has 16 bits a colour: expected 8-bit RGB")
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow says SyntaxError for a broken PNG chunk.
+        raise DamagedError(f"{path} cannot be read ({error})") from error
+
+
+def _png_depth(path: Path) -> int:
+    """Bits of a colour; Pillow drops the lower eight of sixteen and says RGB all the same."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
+
+
+def sample_of_files(name: str, paths: Sequence[Path], protocol: Protocol) -> Sample:
+    """A sample of image files in order of time."""
+
+    def read() -> Frames:
+        pictures = [read_picture(path) for path in paths]
+        for path, picture in zip(paths, pictures, strict=True):
+            if picture.shape != pictures[0].shape:
+                raise DamagedError(
+                    f"{path} is {_size(picture)}, {paths[0].name} is {_size(pictures[0])}: "
+                    "frames of a sample have one size"
+                )
+        return _by_protocol(pictures, protocol, str(paths[0].parent))
+
+    return Sample(name, read, tuple(paths))
+
+
+def _by_protocol(pictures: Sequence[NDArray[Any]], protocol: Protocol, where: str) -> Frames:
+    """Crops, shrinks, puts on the canvas, as the protocol says."""
+    if protocol.crop:
+        pictures = [_centre(picture, protocol.crop) for picture in pictures]
+    if protocol.downscale > 1:
+        pictures = [_by_area(picture, protocol.downscale, where) for picture in pictures]
+    first, *targets, last = pictures
+    if protocol.canvas:
+        first, last = (_on_canvas(picture, protocol.canvas, where) for picture in (first, last))
+    return Frames(first, last, targets)
+
+
+def _centre(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """The centre, as `center_crop_8x` of the authors' datasets.py; smaller sides stay."""
+    rows, columns = (
+        slice(max(n // 2 - wanted // 2, 0), n // 2 + wanted // 2 if n > wanted else n)
+        for n, wanted in zip(picture.shape[:2], size, strict=True)
+    )
+    return np.ascontiguousarray(picture[rows, columns])
+
+
+def _by_area(picture: NDArray[Any], factor: int, where: str) -> NDArray[np.float32]:
+    """Means of squares of pixels, not rounded, as cv2.INTER_AREA does on floats."""
+    height, width = picture.shape[:2]
+    if height % factor or width % factor:
+        raise DamagedError(
+            f"{where} has frames of {height}x{width}: both must be multiples of {factor}"
+        )
+    squares = picture.reshape(height // factor, factor, width // factor, factor, 3)
+    smaller: NDArray[np.float32] = squares.mean((1, 3), dtype=np.float32) / np.float32(255)
+    return smaller
+
+
+def _on_canvas(picture: NDArray[Any], size: tuple[int, int], where: str) -> NDArray[Any]:
+    height, width = picture.shape[:2]
+    if height > size[0] or width > size[1]:
+        raise DamagedError(
+            f"{where} has frames of {height}x{width}: the canvas is {size[0]}x{size[1]}"
+        )
+    canvas = np.zeros((*size, 3), picture.dtype)
+    canvas[:height, :width] = picture
+    return canvas
+
+
+def _size(picture: NDArray[Any]) -> str:
+    return f"{picture.shape[0]}x{picture.shape[1]}"
+
+
+def windows(frames: Sequence[Path], factor: int) -> Iterator[Sequence[Path]]:
+    """Runs of factor + 1 frames; the last of one is the first of the next."""
+    for start in range(0, len(frames) - factor, factor):
+        yield frames[start : start + factor + 1]
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether the name begins with a dot, as what a Mac's archiver puts beside each file."""
+    return path.name.startswith(".")
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """frame2 before frame10."""
+    parts = re.split(r"(\d+)", path.name)
+    # isdecimal is what the pattern splits at; isdigit would take a superscript for a number.
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def video_windows(path: Path, factor: int) -> int | None:
+    """How many windows a video has; None where its container does not say.
+
+    Raises:
+        MeasurementError: If it is no video, or says that it has no window.
+    """
+    import av
+
+    from runtime.video.reading.tags import open_for_reading
+
+    if path.suffix.lower() in IMAGES:
+        raise MeasurementError(f"{path} is a single picture: give a video or a folder")
+    try:
+        with open_for_reading(str(path)) as container:
+            if not container.streams.video:
+                raise MeasurementError(f"{path} has no video track: give a video or a folder")
+            frames = container.streams.video[0].frames
+    except av.FFmpegError as error:
+        raise MeasurementError(f"{path} is no readable video ({error})") from error
+    if 0 < frames <= factor:
+        raise MeasurementError(f"{path} has {frames} frames: a window needs {factor + 1}")
+    return (frames - 1) // factor if frames else None
+
+
+def samples_of_video(path: Path, protocol: Protocol) -> Iterator[Sample]:
+    """Windows of consecutive frames, decoded as they are asked for; one window is held.
+
+    Raises:
+        MeasurementError: If a frame cannot be decoded.
+    """
+    import av
+
+    from runtime.video.reading.tags import open_for_reading
+
+    window: list[NDArray[Any]] = []
+    decoded = 0
+    try:
+        with open_for_reading(str(path)) as container:
+            for frame in container.decode(video=0):
+                window.append(frame.to_ndarray(format="rgb24"))
+                decoded += 1
+                if len(window) > protocol.factor:
+                    name = f"frame {decoded - len(window)}"
+                    frames = _by_protocol(window, protocol, str(path))
+                    yield Sample(name, partial(lambda kept: kept, frames))
+                    window = window[-1:]
+    except av.FFmpegError as error:
+        raise MeasurementError(
+            f"{path} cannot be decoded after {decoded} frames ({error}): cut it there"
+        ) from error

@@ -1,0 +1,1 @@
+"""How runs are measured: opening, warm-up, interleaved rounds, cold start, roofline."""

@@ -1,0 +1,126 @@
+"""The evidence of one case as lines for a person."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.harness.layers import Layers, layer_lines
+
+_INDENT = " " * 4
+
+
+def case_lines(
+    case: Mapping[str, Any], layers: Mapping[str, Layers], *, threads: int | None
+) -> Iterator[str]:
+    """One block: a table of the runs, what else is known of each, ratios, layers.
+
+    Args:
+        case: Of the evidence.
+        layers: Milliseconds of each layer, by file.
+        threads: That runs on the processor used; None where there were none.
+    """
+    runs: Mapping[str, Mapping[str, Any]] = case["runs"]
+    rounds = max((len(run["seconds"]) for run in runs.values()), default=0)
+    on = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
+    name = f"{case['dataset']}, " if case["dataset"] else ""
+    yield ""
+    yield f"{name}{case['size']}, factor {case['factor']}{on}, {rounds} rounds in turns"
+    heading = "milliseconds of a pair"
+    width = max(map(len, [heading, *runs]))
+    yield (
+        f"  {heading:{width}} {'p50':>9} {'p90':>9} {'p99':>9} {'mean':>9} "
+        f"{'IQR':>6} {'per frame':>9} {'fps':>8} {'samples':>7}"
+    )
+    for run_name, run in runs.items():
+        ms = run["milliseconds"]
+        yield (
+            f"  {run_name:{width}} {ms['p50']:9.3f} {ms['p90']:9.3f} {ms['p99']:9.3f} "
+            f"{ms['mean']:9.3f} {ms['iqr'] / ms['p50']:6.1%} {run['milliseconds_per_frame']:9.3f} "
+            f"{run['fps']:8.1f} {run['samples']:7}"
+        )
+    for run_name, failure in case["failed"].items():
+        yield f"  {run_name} failed: {failure['failed']}"
+    for run_name, run in runs.items():
+        if details := list(_details(run)):
+            yield f"  {run_name}"
+            yield from (f"{_INDENT}{line}" for line in details)
+    yield from (f"  {line}" for line in _ratio_lines(case))
+    for file, of_file in layers.items():
+        yield f"  {file}"
+        yield from (f"{_INDENT}{line}" for line in layer_lines(of_file))
+
+
+def _details(run: Mapping[str, Any]) -> Iterator[str]:
+    """What a run's line has no room for."""
+    pytorch = run["pytorch"]
+    if pytorch and "gpu" in pytorch:
+        yield f"computes  {pytorch['how']}"
+        yield (
+            f"first     result after {pytorch['seconds_to_first_result']:.1f} s, "
+            f"{pytorch['gpu_memory_bytes'] / 2**20:.0f} MiB of the GPU"
+        )
+    if compared := run["agreement"]:
+        yield f"compared  {_agreement(compared)}"
+    if parts := run["parts_of_a_call_milliseconds"]:
+        said = ", ".join(f"{part} {figures['p50']:.3f} ms" for part, figures in parts.items())
+        yield f"call      {said}"
+    if stream := run["stream"]:
+        yield f"stream    {stream['pairs_per_second']:.1f} pairs a second"
+    if cold := run["cold"]:
+        memory = [
+            f"{cold[key] / 2**20:.0f} MiB {where}"
+            for key, where in (("peak_host_bytes", "of memory"), ("device_bytes", "of the GPU"))
+            if cold[key] is not None
+        ]
+        times = (
+            f"import {cold['import_seconds']:.2f} s, load {cold['load_seconds']:.2f} s, "
+            f"first pair {cold['first_pair_seconds']:.2f} s"
+        )
+        yield f"cold      {', '.join([times, *memory])}"
+    if work := run["work"]:
+        yield (
+            f"work      {work['operations'] / 1e9:.1f} GFLOP; {work['bytes_moved'] / 1e9:.2f} GB "
+            f"moved without fusion, {work['bytes_least'] / 1e6:.1f} MB at least"
+        )
+    if roofline := run["roofline"]:
+        yield (
+            f"roofline  {roofline['flops_per_second'] / 1e9:.1f} GFLOP/s, "
+            f"{roofline['share_of_matmul']:.0%} of the matmul; "
+            f"{roofline['bytes_per_second'] / 1e9:.1f} GB/s, "
+            f"{roofline['share_of_copy']:.0%} of the copy"
+        )
+    for warning in run["warnings"]:
+        yield f"warning   {warning}"
+
+
+def _agreement(compared: Mapping[str, Any]) -> str:
+    if not compared["finite"]:
+        return f"not finite; the reference is {compared['reference']}"
+    db = compared["psnr_db"]
+    return f"{'identical' if db is None else f'{db:.1f} dB'} to {compared['reference']}"
+
+
+def _ratio_lines(case: Mapping[str, Any]) -> Iterator[str]:
+    """How many times as fast each artefact is, and why there is no such figure."""
+    known = {(ratio["slower"], ratio["faster"]): ratio for ratio in case["ratios"]}
+    names = {
+        kind: [name for name, run in case["runs"].items() if run["kind"] == kind]
+        for kind in ("pytorch", "artefact")
+    }
+    for slower, faster in itertools.product(names["pytorch"], names["artefact"]):
+        ratio = known.get((slower, faster))
+        if ratio is None:
+            yield f"{faster} and {slower} do other work (variant or flow scale): no ratio"
+        else:
+            yield (
+                f"{faster} is {ratio['p50']:.2f}x as fast as {slower} "
+                f"({ratio['confidence']:.0%} interval {ratio['low']:.2f} to {ratio['high']:.2f})"
+            )
+    for ratio in case["compute_ratios"]:
+        yield (
+            f"{ratio['faster']} computes {ratio['p50']:.2f}x as fast as {ratio['slower']} "
+            f"({ratio['confidence']:.0%} interval {ratio['low']:.2f} to {ratio['high']:.2f}), "
+            "copies left out"
+        )

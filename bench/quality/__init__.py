@@ -1,0 +1,1 @@
+"""Parity with PyTorch and image quality, sample by sample."""

@@ -1,0 +1,79 @@
+"""A parity run on the workers of a Ray cluster: the same lines, in the same order."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bench.data.datasets import Found
+from bench.environment import MeasurementError
+from bench.quality.evaluate import Bench, measure_all
+from runtime.cluster.pool import Job, Pool, Share, connected
+
+_SAMPLES = 4
+"""That a worker is given at a time."""
+
+
+class ParityWorker:
+    """Holds PyTorch and the artefacts, opened once, and measures samples by their number."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from bench.parity import open_bench
+
+        self._owner = contextlib.ExitStack()
+        opened = open_bench(args, self._owner)
+        self._bench: Bench = opened.bench
+        self._found: Found = opened.found
+        self._samples = list(opened.found.samples)
+
+    def ready(self) -> dict[str, Any]:
+        """What this worker found of the data."""
+        return {"samples": [sample.name for sample in self._samples]}
+
+    def measure(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """The lines of some samples, in that order."""
+        wanted = [self._samples[number] for number in numbers]
+        return list(measure_all(self._bench, replace(self._found, samples=wanted), set(), 1))
+
+
+def measure_on_cluster(
+    args: argparse.Namespace, found: Found, done: set[str]
+) -> Iterator[dict[str, Any]]:
+    """The lines of the samples that are not done yet, in order, as `measure_all` gives them.
+
+    Raises:
+        MeasurementError: If a worker cannot measure a sample, or sees other data.
+        ClusterError: If the cluster cannot be used.
+    """
+    if not isinstance(found.samples, Sequence):
+        raise MeasurementError(
+            "--workers spreads samples that lie apart: give a data set or a folder of frames, or "
+            "leave it out for a video"
+        )
+    names = [sample.name for sample in found.samples]
+    left = [number for number, name in enumerate(names) if name not in done]
+    share = Share(args.cpus_per_worker)
+    mine = argparse.Namespace(**{**vars(args), "threads": share.cpus})
+    with (
+        connected(args.address),
+        Pool(ParityWorker, (mine,), share=share, workers=args.workers) as pool,
+    ):
+        groups = [left[k : k + _SAMPLES] for k in range(0, len(left), _SAMPLES)]
+        for place, group in enumerate(groups):
+            pool.add(Job("measure", {"numbers": group}, place))
+        waiting: dict[int, list[dict[str, Any]]] = {}
+        following = 0
+        for ended in pool.results():
+            if ended.error is not None:
+                raise MeasurementError(f"a worker failed: {ended.error}") from ended.error
+            if any(said["samples"] != names for said in pool.said):
+                raise MeasurementError(
+                    "a worker sees other samples than this machine: give all the same --root"
+                )
+            waiting[ended.job.about] = ended.result
+            while following in waiting:
+                yield from waiting.pop(following)
+                following += 1

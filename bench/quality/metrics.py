@@ -1,0 +1,194 @@
+"""Picture quality as the literature measures it: PSNR, the two SSIMs that are quoted, IE.
+
+All take arrays (H, W, 3), RGB, of floats in [0, 1], and sum in float64; `agreement` takes arrays of
+any shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.protocols import Metric
+from bench.environment import MeasurementError
+
+Picture = NDArray[Any]
+
+_SIGMA = 1.5
+_RADIUS = 5
+"""The window of Wang et al. (2004): 11 wide, Gaussian with this sigma."""
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def psnr(prediction: Picture, target: Picture, *, rounded: bool = False) -> float:
+    """-10 log10 of the mean squared error, in dB; inf where the two are identical.
+
+    Args:
+        prediction: (H, W, 3), floats in [0, 1].
+        target: As `prediction`.
+        rounded: Round the prediction to 8 bit first (RIFE, EMA-VFI); unrounded is what the
+            IFRNet authors and AMT quote. At 35 dB the two differ by about 0.02 dB.
+
+    Raises:
+        MeasurementError: If the two are no such arrays, or of different sizes.
+    """
+    made, wanted = _checked(prediction, target)
+    if rounded:
+        made = _levels(prediction) / 255
+    error = float(np.square(made - wanted).mean())
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def ssim_3d(prediction: Picture, target: Picture) -> float:
+    """The SSIM of the IFRNet paper: an 11x11x11 Gaussian over colours, rows and columns.
+
+    Borders are repeated on all three axes and the whole map counts
+    (`calculate_ssim` in the authors' metric.py).
+
+    Raises:
+        MeasurementError: As `psnr`.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    def blurred(volume: NDArray[np.float64]) -> NDArray[np.float64]:
+        smooth: NDArray[np.float64] = gaussian_filter(
+            volume, _SIGMA, radius=_RADIUS, mode="nearest"
+        )
+        return smooth
+
+    a, b = (
+        np.ascontiguousarray(array.transpose(2, 0, 1)) for array in _checked(prediction, target)
+    )
+    mean_a, mean_b = blurred(a), blurred(b)
+    variance_a = blurred(a * a) - mean_a**2
+    variance_b = blurred(b * b) - mean_b**2
+    covariance = blurred(a * b) - mean_a * mean_b
+    above = (2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)
+    below = (mean_a**2 + mean_b**2 + _C1) * (variance_a + variance_b + _C2)
+    return float((above / below).mean())
+
+
+def ssim_2d(prediction: Picture, target: Picture) -> float:
+    """The SSIM of mmagic and of most others: 11x11 Gaussian, each colour apart, no borders.
+
+    Raises:
+        MeasurementError: As `psnr`, or if they are smaller than the window.
+    """
+    from skimage.metrics import structural_similarity
+
+    made, wanted = _checked(prediction, target)
+    side = 2 * _RADIUS + 1
+    if min(made.shape[:2]) < side:
+        raise MeasurementError(
+            f"the pictures are {made.shape[0]}x{made.shape[1]}: the window of this SSIM is "
+            f"{side}x{side}"
+        )
+    return float(
+        structural_similarity(
+            made,
+            wanted,
+            channel_axis=2,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=_SIGMA,
+            use_sample_covariance=False,
+        )
+    )
+
+
+def interpolation_error(prediction: Picture, target: Picture) -> float:
+    """Middlebury's IE: the mean absolute difference of 8-bit levels, both rounded.
+
+    Raises:
+        MeasurementError: As `psnr`.
+    """
+    _check_both(prediction, target)
+    return float(np.abs(_levels(prediction) - _levels(target)).mean())
+
+
+METRICS: Mapping[Metric, Callable[[Picture, Picture], float]] = {
+    "psnr": psnr,
+    "ssim_3d": ssim_3d,
+    "ssim_2d": ssim_2d,
+    "ie": interpolation_error,
+}
+
+
+def mean_db(values: Sequence[float]) -> float:
+    """The mean of PSNRs in dB over those that are finite; inf where none is.
+
+    Identical pictures have no finite PSNR: count them apart, they do not raise a mean.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else math.inf
+
+
+def agreement(
+    expected: NDArray[np.float32], made: NDArray[np.float32], reference: str
+) -> dict[str, Any]:
+    """The evidence's "agreement": how far pictures are from those of a reference.
+
+    Args:
+        expected: In [0, 1].
+        made: In [0, 1], of the same shape.
+        reference: What made `expected`.
+
+    Returns:
+        "psnr_db": null where the pictures are identical or not finite; "finite": whether all
+        values are; "max_difference": of 1.0, null where not finite; "reference".
+    """
+    difference = np.abs(expected.astype(np.float64) - made)
+    finite = bool(np.isfinite(difference).all())
+    error = float(np.square(difference).mean()) if finite else 0.0
+    return {
+        "psnr_db": -10 * math.log10(error) if error > 0 else None,
+        "finite": finite,
+        "max_difference": float(difference.max()) if finite else None,
+        "reference": reference,
+    }
+
+
+def check_picture(picture: Picture, what: str) -> None:
+    """Refuses what is no picture.
+
+    Raises:
+        MeasurementError: If it is not (H, W, 3), not float, or holds NaN or values outside
+            [0, 1].
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+        raise MeasurementError(f"{what} has shape {picture.shape}: pictures are (H, W, 3)")
+    if not np.issubdtype(picture.dtype, np.floating):
+        raise MeasurementError(f"{what} is {picture.dtype}: give floats in [0, 1]")
+    low, high = float(picture.min()), float(picture.max())
+    # Written so that NaN fails too: it compares as false with everything.
+    if not (low >= 0 and high <= 1):
+        raise MeasurementError(
+            f"{what} holds values from {low:.4g} to {high:.4g}: pictures are in [0, 1]"
+        )
+
+
+def _levels(picture: Picture) -> NDArray[np.float64]:
+    """Rounded to 8-bit levels 0..255, in the picture's own type, as whoever made it would."""
+    levels: NDArray[np.float64] = np.rint(picture * 255).astype(np.float64)
+    return levels
+
+
+def _check_both(prediction: Picture, target: Picture) -> None:
+    check_picture(prediction, "the prediction")
+    check_picture(target, "the target")
+    if prediction.shape != target.shape:
+        raise MeasurementError(
+            f"the prediction is {prediction.shape[0]}x{prediction.shape[1]} and the target "
+            f"{target.shape[0]}x{target.shape[1]}: compare pictures of one size"
+        )
+
+
+def _checked(
+    prediction: Picture, target: Picture
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    _check_both(prediction, target)
+    return prediction.astype(np.float64), target.astype(np.float64)

@@ -1,0 +1,1 @@
+"""What is measured: artefacts, PyTorch, and plain ONNX exports in TensorRT."""

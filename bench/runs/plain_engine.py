@@ -1,0 +1,270 @@
+"""A plain ONNX export through the same TensorRT as our engines, as runs of bench.latency.
+
+The file is built as a user would build it without this project: TensorRT parses it, the FP16 flag
+is set where there is one. The engine is not gated; its PSNR is recorded. Its inputs and its output
+are float32 planes, and frames are converted on the host: only the time of the network alone
+("compute") can be compared with that of an engine of ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.environment import MeasurementError
+from bench.quality.metrics import agreement
+from bench.runs.artefact import (
+    UNKNOWN,
+    ArtefactRun,
+    Case,
+    Kind,
+    Size,
+    call_inputs,
+    lanes_as_run,
+    moving_frames,
+    named_lanes,
+    padded,
+)
+from runtime.backends.base import Backend, OpenOptions
+from runtime.backends.cuda.runtime import Cuda
+from runtime.backends.onnx_format import read_self_contained
+from runtime.backends.trt.backend import TensorRTBackend, backend_from_plan
+from runtime.backends.trt.engine import gpu_at, import_tensorrt, logger_for
+from runtime.manifest import ModelInfo, file_sha256
+from runtime.telemetry import import_quietly
+
+_FLOATS = {"tensor(float)"}
+_DIVISOR = 16
+"""Height and width of a file whose flow scale is one are multiples of it."""
+
+
+class _Built(NamedTuple):
+    plan: bytes
+    fp16_flag: bool
+    seconds: float
+
+
+@dataclass
+class PlainFile:
+    """A plain export, built when it is first needed, and once.
+
+    Args:
+        path: An ONNX file with float32 inputs img0 and img1 (1, 3, H, W) and timestep
+            (1, 1, 1, 1), and the output imgt (1, 3, H, W); all shapes are fixed.
+        device: Index of the GPU.
+
+    Raises:
+        ModelError: If the file cannot be read or has weights outside.
+        MeasurementError: If ONNX Runtime cannot load it, or it has other inputs or outputs.
+        BackendError: If there is no TensorRT or no such GPU.
+    """
+
+    path: Path
+    device: int
+    size: Size = field(init=False)
+    version: str = field(init=False)
+    _built: _Built | MeasurementError | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        gpu_at(self.device)  # Before TensorRT, which crashes where there is no driver.
+        self.version = import_tensorrt().__version__
+        session = self._session()
+        ports = (*session.get_inputs(), *session.get_outputs())
+        kinds = {port.name: port.type for port in ports}
+        shapes = {port.name: tuple(port.shape) for port in ports}
+        image = shapes.get("img0", ())
+        wanted = {"img0": image, "img1": image, "timestep": (1, 1, 1, 1), "imgt": image}
+        fixed = len(image) == 4 and all(isinstance(n, int) for n in image)
+        if not fixed or shapes != wanted or image[:2] != (1, 3) or {*kinds.values()} != _FLOATS:
+            found = ", ".join(f"{name} {kinds[name]} {list(shapes[name])}" for name in shapes)
+            raise MeasurementError(
+                f"{self.path.name} has {found}: --plain takes float32 img0 and img1 (1, 3, H, W), "
+                "timestep (1, 1, 1, 1) and imgt (1, 3, H, W) of fixed sizes, export it so"
+            )
+        self.size = image[2], image[3]
+
+    def picture(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """What ONNX Runtime makes of the file in float32 on the processor: (1, 3, H, W)."""
+        feed = {"img0": img0, "img1": img1, "timestep": timestep}
+        made: NDArray[np.float32] = self._session().run(["imgt"], feed)[0]
+        return made
+
+    def built(self) -> _Built:
+        """The engine, with what is recorded of its build.
+
+        Raises:
+            MeasurementError: If TensorRT cannot parse or build the file, with its reason; again
+                the same error when it is called again.
+        """
+        if self._built is None:
+            try:
+                self._built = _build(self.path, self.device)
+            except MeasurementError as error:
+                self._built = error
+        if isinstance(self._built, MeasurementError):
+            raise self._built
+        return self._built
+
+    def _session(self) -> Any:
+        onnxruntime = import_quietly("onnxruntime")
+        content = read_self_contained(self.path)
+        try:
+            return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        except Exception as error:  # Its classes share no base but this one.
+            said = str(error).partition("\n")[0]
+            raise MeasurementError(
+                f"ONNX Runtime cannot load {self.path.name} ({said}): export it again"
+            ) from error
+
+
+def _build(path: Path, device: int) -> _Built:
+    content, trt = read_self_contained(path), import_tensorrt()
+    log = logger_for(trt)
+    log.take_errors()  # Whoever they concern was told.
+    started = time.perf_counter()
+    with Cuda(device).current():
+        builder = trt.Builder(log)
+        flags = trt.NetworkDefinitionCreationFlag
+        explicit = 1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
+        network = builder.create_network(explicit)
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse(content):
+            said = "; ".join(str(parser.get_error(k)) for k in range(parser.num_errors))
+            raise MeasurementError(f"TensorRT {trt.__version__} cannot parse {path.name}: {said}")
+        config = builder.create_builder_config()
+        # Gone in TensorRT 11, where a float32 file is computed in float32.
+        fp16_flag = hasattr(trt.BuilderFlag, "FP16")
+        if fp16_flag:
+            config.set_flag(trt.BuilderFlag.FP16)
+        plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        said = "; ".join(log.take_errors()) or "it gave no reason"
+        raise MeasurementError(f"TensorRT {trt.__version__} cannot build {path.name}: {said}")
+    return _Built(bytes(plan), fp16_flag, time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class PlainRun:
+    """A plain export with or without a CUDA graph.
+
+    Attributes:
+        file: What is run.
+        model: What it says about itself.
+        cuda_graph: Whether launches are recorded.
+    """
+
+    file: PlainFile
+    model: ModelInfo
+    cuda_graph: bool
+    kind: Kind = "plain"
+    on_gpu: bool = True
+
+    @property
+    def name(self) -> str:
+        """See `Run`."""
+        title = f"{self.file.path.name} on tensorrt {self.file.version} cuda:{self.file.device}"
+        return ", ".join([title, *named_lanes(self._lanes)])
+
+    @property
+    def variant(self) -> str:
+        """See `Run`."""
+        return self.model.variant
+
+    def takes(self, size: Size) -> bool:
+        """Whether it makes frames of `size`, (height, width)."""
+        return padded(size, self.model.divisor) == self.model.size
+
+    def info(self, case: Case) -> ModelInfo:
+        """See `Run`."""
+        del case
+        return self.model
+
+    def open(self, case: Case) -> Backend:
+        """See `Run`; builds the engine at the first time.
+
+        Raises:
+            MeasurementError: If TensorRT cannot build it.
+        """
+        del case
+        return backend_from_plan(
+            self.file.built().plan,
+            self.model,
+            device=self.file.device,
+            portable=False,
+            cuda_graph=self.cuda_graph,
+        )
+
+    def evidence(self, case: Case, backend: Backend) -> dict[str, Any]:
+        """See `Run`."""
+        path, built = self.file.path, self.file.built()
+        assert isinstance(backend, TensorRTBackend)
+        inputs = call_inputs(self.model, moving_frames(case.size))
+        pair = backend.put(inputs[0]), backend.put(inputs[1])
+        (made,) = backend.submit([pair], inputs[2])
+        file = {
+            "file": path.name,
+            "sha256": file_sha256(path),
+            "bytes": path.stat().st_size,
+            "fp16_flag": built.fp16_flag,
+            "build_seconds": built.seconds,
+            **lanes_as_run(backend, self._lanes),
+        }
+        expected, found = self.file.picture(*inputs), backend.download(made)()
+        reference = "the same file in ONNX Runtime in float32"
+        return {
+            "artefact": file,
+            "pytorch": None,
+            "agreement": agreement(expected, found, reference),
+        }
+
+    def request(self, case: Case) -> None:
+        """See `Run`: its engine is in no file that a process could open."""
+
+    @property
+    def _lanes(self) -> dict[str, Any]:
+        return {"streams": 1, "cuda_graph": self.cuda_graph}
+
+
+def plain_runs(
+    path: Path, engines: Sequence[ArtefactRun], *, device: str | None
+) -> tuple[PlainRun, PlainRun]:
+    """The file with a CUDA graph and without.
+
+    Args:
+        path: See `PlainFile`.
+        engines: Ours, at least one. The file does not say of which variant its weights are: it is
+            taken to be theirs, where all have the same.
+        device: As of `Interpolator.open`, and of the engines.
+
+    Raises:
+        See `PlainFile`.
+    """
+    index = OpenOptions(device).cuda_device()
+    assert index is not None  # The engines were opened there.
+    file = PlainFile(path, index)
+    variants = {engine.variant for engine in engines}
+    model = replace(
+        engines[0].model,
+        variant=variants.pop() if len(variants) == 1 else UNKNOWN,
+        weights_sha256=UNKNOWN,
+        precision="fp32",
+        io="float",
+        divisor=_DIVISOR,
+        flow_scale=1.0,
+        steps_per_call=1,
+        pairs_per_call=1,
+        max_pairs=None,
+        height=file.size[0],
+        width=file.size[1],
+        warp="gridsample",
+        tuned_for="any",
+    )
+    return PlainRun(file, model, True), PlainRun(file, model, False)

@@ -1,0 +1,302 @@
+"""PyTorch behind the runtime's own interface, so that it is called exactly as an artefact is."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.environment import MeasurementError
+from bench.runs.authors import authors_forward
+from ifrnet_model import Checkpoint, IFRNet, IFRNetConfig, divisor
+from runtime import __version__
+from runtime.backends.base import HostBackend
+from runtime.errors import BackendError
+from runtime.frames import padding
+from runtime.manifest import IOKind, ModelInfo, Precision, TimeSteps
+
+if TYPE_CHECKING:
+    from bench.runs.pytorch import Form
+
+Forward = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""img0, img1 (N, 3, H, W), timestep (T, 1, 1, 1), flow scale -> imgt (max(N, T), 3, H, W)."""
+
+Inputs = tuple[Tensor, Tensor, Tensor]
+"""img0, img1 and timestep as `Forward` takes them."""
+
+
+def _as_they_are(inputs: Inputs) -> Inputs:
+    return inputs
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How a network is computed.
+
+    Attributes:
+        forward: The function that is called for every pair.
+        prepare: Brings float32 inputs into the types and the memory format that `forward` takes.
+    """
+
+    forward: Forward
+    prepare: Callable[[Inputs], Inputs] = _as_they_are
+
+
+class TorchBackend(HostBackend):
+    """A network as a `Backend`: recursion, batches and rounding are then the runtime's.
+
+    Padding, scaling and cropping of frames are written here once more and not taken from an
+    exported graph: a mistake there must show.
+    """
+
+    def __init__(
+        self,
+        computation: Computation | Forward,
+        info: ModelInfo,
+        *,
+        name: str,
+        device: str = "cpu",
+    ) -> None:
+        self.name = name
+        self.info = info
+        self._computation: Computation | None = (
+            computation if isinstance(computation, Computation) else Computation(computation)
+        )
+        self._device = torch.device(device)
+
+    @property
+    def computation(self) -> Computation:
+        """What is computed.
+
+        Raises:
+            BackendError: If the network is closed.
+        """
+        if self._computation is None:
+            raise BackendError("the network is closed: open it again")
+        return self._computation
+
+    def run(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> NDArray[Any]:
+        """See `HostBackend.run`."""
+        with torch.inference_mode():
+            imgt = self._picture(img0, img1, timestep)
+            if self.info.io == "frames":
+                height, width = img0.shape[1:3]
+                (top, _), (left, _) = self._padding(img0.shape[1:3])
+                imgt = imgt[:, :, top : top + height, left : left + width]
+                imgt = (imgt * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+            made: NDArray[Any] = imgt.cpu().numpy()
+        return made
+
+    def picture(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """As `run`, before cropping and rounding: float32 (B, 3, H', W')."""
+        with torch.inference_mode():
+            made: NDArray[np.float32] = self._picture(img0, img1, timestep).cpu().numpy()
+        return made
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._computation = None
+
+    def prepared(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> Inputs:
+        """The inputs on the device, as the computation takes them."""
+        computation = self.computation
+        first, second, steps = (
+            # PyTorch warns of memory that may not be written to.
+            torch.from_numpy(np.require(array, requirements="W")).to(self._device)
+            for array in (img0, img1, timestep)
+        )
+        if self.info.io == "frames":
+            first, second = self._planes(first), self._planes(second)
+        return computation.prepare((first, second, steps))
+
+    def _picture(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> Tensor:
+        inputs = self.prepared(img0, img1, timestep)
+        return self.computation.forward(*inputs, self.info.flow_scale).float()
+
+    def _planes(self, frames: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) -> float32 (N, 3, H', W') in [0, 1], H' and W' multiples."""
+        (top, bottom), (left, right) = self._padding(frames.shape[1:3])
+        scaled = frames.permute(0, 3, 1, 2).float() / 255
+        if not (top or bottom or left or right):
+            return scaled
+        return F.pad(scaled, (left, right, top, bottom), mode="replicate")
+
+    def _padding(self, size: tuple[int, ...]) -> list[tuple[int, int]]:
+        return [padding(n, self.info.divisor) for n in size]
+
+
+def computation_of(network: IFRNet, form: Form, device: str) -> Computation:
+    """How PyTorch computes a pair in this form.
+
+    Args:
+        network: In float32 on the processor; not changed.
+        form: Formulation, precision, memory format, compiler.
+        device: Where, as PyTorch names it.
+    """
+    half = form.precision in ("half", "fp16")
+    memory = torch.channels_last if form.channels_last else torch.contiguous_format
+    if device != "cpu" or half or form.channels_last:
+        network = copy.deepcopy(network)
+        network.to(torch.device(device), torch.float16 if half else torch.float32)
+        network.to(memory_format=memory)  # type: ignore[call-overload]  # missing in its types
+    grid = torch.float16 if form.precision == "half" else None
+    if form.module == "authors":
+        forward = authors_loop(network, grid, compiled=form.compiled is not None)
+    else:
+        forward = our_forward(network)
+    if form.precision == "autocast":
+        forward = _autocast(forward, torch.device(device).type)
+    if form.compiled is not None:
+        forward = _compiled(forward, form)
+
+    def prepare(inputs: Inputs) -> Inputs:
+        # Our module takes float32 frames whatever its weights are, model.half() does not.
+        wanted = torch.float16 if form.precision == "half" else torch.float32
+        img0, img1 = (image.to(wanted, memory_format=memory) for image in inputs[:2])
+        return img0, img1, inputs[2].to(wanted)
+
+    return Computation(forward, prepare)
+
+
+def _autocast(forward: Forward, kind: str) -> Forward:
+    """Convolutions in float16 by PyTorch's own rules, all else as they say."""
+
+    def call(img0: Tensor, img1: Tensor, timestep: Tensor, flow_scale: float) -> Tensor:
+        with torch.autocast(kind, torch.float16):
+            return forward(img0, img1, timestep, flow_scale)
+
+    return call
+
+
+def _compiled(forward: Forward, form: Form) -> Forward:
+    """`torch.compile` for the one size that comes."""
+    mode = {} if form.compiled == "default" else {"mode": form.compiled}
+    compiled = torch.compile(forward, dynamic=False, **mode)  # type: ignore[call-overload]
+
+    def call(img0: Tensor, img1: Tensor, timestep: Tensor, flow_scale: float) -> Tensor:
+        try:
+            made: Tensor = compiled(img0, img1, timestep, flow_scale)
+        except Exception as error:  # The compilers' classes share no base but this one.
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise MeasurementError(
+                f"torch.compile does not work here ({said}): leave {form.name} out of --compare"
+            ) from error
+        return made
+
+    return call
+
+
+def forget_compiled() -> None:
+    """Drops all that `torch.compile` made: at its eighth size it would give up unnoticed."""
+    torch.compiler.reset()
+
+
+def our_forward(network: IFRNet) -> Forward:
+    """Our module: one pair is encoded once, however many time steps."""
+
+    def forward(img0: Tensor, img1: Tensor, timestep: Tensor, flow_scale: float) -> Tensor:
+        imgt: Tensor = network(img0, img1, timestep, flow_scale)
+        return imgt
+
+    return forward
+
+
+def authors_loop(
+    network: IFRNet, grid: torch.dtype | None = None, *, compiled: bool = False
+) -> Forward:
+    """The authors' formulation, which takes one time step at a time of a pair.
+
+    Args:
+        network: Whose weights are used.
+        grid: As of `authors_forward`.
+        compiled: It shall be compiled: weights are then those of a module, which compilers know
+            to be constant.
+    """
+    state = network.state_dict()
+    one = (
+        _Authors(state, network.config, grid)
+        if compiled
+        else functools.partial(authors_forward, state, network.config, grid=grid)
+    )
+
+    def forward(img0: Tensor, img1: Tensor, timestep: Tensor, flow_scale: float) -> Tensor:
+        if len(img0) == len(timestep):
+            imgt: Tensor = one(img0, img1, timestep, flow_scale)
+            return imgt
+        return torch.cat([one(img0, img1, step[None], flow_scale) for step in timestep])
+
+    return forward
+
+
+class _Authors(nn.Module):
+    """`authors_forward` as a module."""
+
+    def __init__(
+        self, weights: dict[str, Tensor], config: IFRNetConfig, grid: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        # Names of buffers have no dots.
+        self.names = {name: name.replace(".", "_") for name in weights}
+        self.config, self.grid = config, grid
+        for name, tensor in weights.items():
+            self.register_buffer(self.names[name], tensor)
+
+    def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor, flow_scale: float) -> Tensor:
+        """See `authors_forward`."""
+        weights = {name: getattr(self, buffer) for name, buffer in self.names.items()}
+        return authors_forward(
+            weights, self.config, img0, img1, timestep, flow_scale, grid=self.grid
+        )
+
+
+def reference_info(
+    checkpoint: Checkpoint,
+    time_steps: TimeSteps,
+    *,
+    io: IOKind,
+    flow_scale: float = 1.0,
+    steps_per_call: int = 1,
+    precision: Precision = "fp32",
+) -> ModelInfo:
+    """What a network in PyTorch says of itself where an artefact would: any size.
+
+    Args:
+        checkpoint: Where its weights come from.
+        time_steps: What they know of the time between two frames.
+        io: "frames": uint8 (N, H, W, 3), "float": float32 (N, 3, H, W), as in an artefact.
+        flow_scale: Relative size of the frame on which motion is estimated.
+        steps_per_call: Time steps of a pair that are made at once.
+        precision: Of the convolutions.
+    """
+    return ModelInfo(
+        variant=checkpoint.network.config.variant,
+        weights_sha256=checkpoint.sha256,
+        precision=precision,
+        io=io,
+        divisor=divisor(flow_scale),
+        flow_scale=flow_scale,
+        time_steps=time_steps,
+        steps_per_call=steps_per_call,
+        pairs_per_call=1,
+        height=None,
+        width=None,
+        warp="gridsample",
+        tuned_for="any",
+        tool_version=__version__,
+    )

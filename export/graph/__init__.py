@@ -1,0 +1,1 @@
+"""ONNX graphs: passes that every export applies, and rewrites for one target."""

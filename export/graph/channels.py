@@ -1,0 +1,198 @@
+"""Channels in multiples of eight: a rewrite for TensorRT, whose float16 kernels want them so."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from export.errors import ExportError
+from export.graph import passes
+from export.graph.view import GraphView, add_constant
+
+_GROUP = 8  # TensorRT's float16 layouts keep channels in groups of eight.
+
+
+def align_channels(model: ModelProto) -> None:
+    """Channels between convolutions in multiples of eight, in place, with weights that are 0.
+
+    A layer gets more outputs, made with zero weights, where all that reads them is convolutions in
+    the end, past PReLU, residual, cast, warp or concatenation; those read them with zero weights.
+    No node is added, what is there gets wider (small: 36, 54, 108, 162). Of a split layer each part
+    is filled up, flows excepted: these move behind the decoder's feature, which begins at channel 0
+    and takes what the whole lacks (c + 4 -> c + 8), by which the next decoder's 3c + 4 inputs are
+    filled up too. A Concat begins with the parts that are multiples of eight. The plane of the time
+    step is expanded to what its Concat lacks. All convolutions but the first then have multiples of
+    eight on both sides, for 4.9 % more arithmetic in small, 1.1 % in base and 0.6 % in large. The
+    first reads the three channels of the frames, which only one more copy of them could widen.
+
+    Raises:
+        ExportError: If two tensors are added that were filled up differently (none of ours are).
+    """
+    _ChannelAligner(model).run()
+
+
+class _ChannelAligner:
+    """Goes along the nodes and keeps the layout of every tensor that changes.
+
+    A layout tells for each channel which one of the plain graph it is; -1: one of weight 0.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        self.view = GraphView(model)
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        self.shapes = {
+            value.name: [d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim]
+            for value in (*inferred.value_info, *inferred.input)
+        }
+        self.layouts: dict[str, list[int]] = {}
+        self.fixed = {value.name for value in model.graph.output}
+        for node in reversed(model.graph.node):
+            if not self.takes_more(node):
+                self.fixed.update(node.input)
+
+    def takes_more(self, node: NodeProto) -> bool:
+        """Whether a node can read further channels, and so can all that reads what it makes."""
+        x, op, asked = node.input[0], node.op_type, 0
+        if self.view.is_convolution(node):
+            return True
+        if op in ("Reshape", "Expand", "Tile"):
+            asked = self.channels_asked(node)
+        if op == "Reshape":  # Only (2N, C, H, W) -> (N, 2C, H, W) can.
+            planes = [self.shapes.get(name, [])[2:] for name in (x, node.output[0])]
+            takes = planes[0] == planes[1] and all(planes[0]) and self.channels(x) > 0
+            takes = takes and asked > 0 and asked % self.channels(x) == 0
+        elif op == "Concat":
+            takes = node.attribute[0].i == 1 and all(map(self.channels, node.input))
+            takes = takes and len(set(node.input)) == len(node.input)
+        elif op == "Add":
+            takes = not any(self.view.is_constant(name) for name in node.input)
+        else:
+            takes = asked == 1 or op in ("Cast", "GridSample", "PRelu")
+        return takes and node.output[0] not in self.fixed
+
+    def run(self) -> None:
+        for node in self.model.graph.node:
+            layout, y = self.layouts.get(node.input[0]), node.output[0]
+            if self.view.is_convolution(node):
+                self.convolution(node, layout)
+            elif node.op_type == "Concat" and self.takes_more(node):
+                self.concat(node)
+            elif node.op_type == "Add" and layout != self.layouts.get(node.input[1]):
+                raise ExportError(f"{node.name} adds channels that cannot be aligned alike")
+            elif layout and node.op_type == "Reshape":
+                count = self.channels(node.input[0])
+                frames = self.channels_asked(node) // count
+                runs = _side_by_side([layout] * frames, [count] * frames)
+                self.layouts[y] = list(itertools.chain(*runs))
+                self.channels_asked(node, frames * len(layout))
+            elif layout and node.op_type != "Split":
+                self.layouts[y] = layout
+                if node.op_type == "PRelu":
+                    slope = self.view.constant(node.input[1])
+                    self.set_constant(node, 1, _taken(slope, layout, slope.ndim - 3))
+        for value in [v for v in self.model.graph.value_info if v.name in self.layouts]:
+            self.model.graph.value_info.remove(value)
+        passes.drop_unused_constants(self.model)
+
+    def convolution(self, node: NodeProto, read: list[int] | None) -> None:
+        kernel, bias = map(self.view.constant, node.input[1:])
+        into, out = (1, 0) if node.op_type == "Conv" else (0, 1)
+        made = self.layout_of_new(node.output[0], len(bias))
+        if made != list(range(len(bias))):
+            self.layouts[node.output[0]] = made
+        elif not read:
+            return
+        kernel = _taken(kernel, read, into) if read else kernel
+        self.set_constant(node, 1, _taken(kernel, made, out))
+        self.set_constant(node, 2, _taken(bias, made, 0))
+
+    def layout_of_new(self, name: str, count: int) -> list[int]:
+        """Of what a convolution makes: first the parts that can be filled up, then the others."""
+        while reader := self.view.reader(name, "PRelu", "Cast"):
+            name = reader.output[0]
+        sizes = {name: count}
+        split = self.view.reader(name, "Split")
+        if split and split.attribute[0].i == 1 and self.view.is_constant(split.input[1]):
+            parts = self.view.constant(split.input[1]).tolist()
+            sizes = dict(zip(split.output, parts, strict=True))
+        starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+        order = sorted(sizes, key=self.fixed.__contains__)
+        free = len(sizes.keys() - self.fixed)
+        layout: list[int] = []
+        for number, part in enumerate(order, 1):
+            layout += range(starts[part], starts[part] + sizes[part])
+            if number <= free:
+                behind = sum(sizes[name] for name in order[free:]) if number == free else 0
+                lack = -(len(layout) + behind) % _GROUP
+                if lack:
+                    self.layouts[part] = [*range(sizes[part]), *[-1] * lack]
+                layout += [-1] * lack
+                sizes[part] += lack
+        if split and layout != list(range(count)):
+            self.set_constant(split, 1, np.array([sizes[part] for part in order]))
+            split.output[:] = order
+        return layout
+
+    def concat(self, node: NodeProto) -> None:
+        """Fills up the plane of the time step, if one is here, and puts whole groups first."""
+        counts = [self.channels(name) for name in node.input]
+        runs = [list(range(count)) for count in counts]
+        runs = [self.layouts.get(name, run) for name, run in zip(node.input, runs, strict=True)]
+        lack = -sum(map(len, runs)) % _GROUP
+        for name, run in zip(node.input, runs, strict=True):
+            plane = self.view.makers.get(name)
+            own = plane and plane.op_type == "Expand" and self.view.reader(name, "Concat")
+            if plane and own and lack and self.channels_asked(plane) == len(run) == 1:
+                run += [-1] * lack
+                self.layouts[name] = run
+                self.channels_asked(plane, len(run))
+        placed = dict(zip(node.input, _side_by_side(runs, counts), strict=True))
+        node.input[:] = sorted(placed, key=lambda name: len(placed[name]) % _GROUP != 0)
+        layout = list(itertools.chain(*(placed[name] for name in node.input)))
+        if layout != list(range(sum(counts))):
+            self.layouts[node.output[0]] = layout
+
+    def channels(self, name: str) -> int:
+        """Of a tensor of the plain graph; 0 where that is not known."""
+        shape = self.shapes.get(name, [])
+        return shape[1] if len(shape) == 4 and isinstance(shape[1], int) else 0
+
+    def channels_asked(self, node: NodeProto, new: int | None = None) -> int:
+        """The second of the four numbers given to a Reshape, Expand or Tile; `new` replaces it.
+
+        0 where it cannot be told. Where sizes are free the numbers come from a Concat.
+        """
+        place, index, maker = 1, 1, self.view.makers.get(node.input[1])
+        if maker and len(maker.input) == 4 and self.view.reader(node.input[1], node.op_type):
+            node, index = maker, 0
+        if not self.view.is_constant(node.input[place]):
+            return 0
+        numbers = self.view.constant(node.input[place]).copy()
+        if new is not None:
+            numbers[index] = new
+            self.set_constant(node, place, numbers)
+        return int(numbers[index]) if numbers.size == 1 + 3 * index else 0
+
+    def set_constant(self, node: NodeProto, place: int, value: NDArray[Any]) -> None:
+        node.input[place] = f"{node.output[0]}/{node.input[place]}"
+        add_constant(self.model, node.input[place], value)
+
+
+def _side_by_side(runs: Sequence[list[int]], counts: Sequence[int]) -> list[list[int]]:
+    """Layouts of tensors that lie behind each other, in channels of the whole."""
+    starts = np.cumsum([0, *counts]).tolist()
+    pairs = zip(runs, starts, strict=False)
+    return [[start + c if c >= 0 else c for c in run] for run, start in pairs]
+
+
+def _taken(array: NDArray[Any], layout: list[int], axis: int) -> NDArray[Any]:
+    taken = array.take(np.maximum(layout, 0), axis)
+    np.moveaxis(taken, axis, 0)[np.less(layout, 0)] = 0
+    return taken

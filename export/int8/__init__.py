@@ -1,0 +1,1 @@
+"""Quantisation to int8: calibration frames, quantised graphs, and what they cost."""

@@ -1,0 +1,1 @@
+"""TensorRT engines, built for each generation of TensorRT."""

@@ -1,0 +1,1 @@
+"""The CUDA runtime, and arrays on a GPU."""

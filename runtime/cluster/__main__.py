@@ -1,0 +1,198 @@
+"""Many videos, and long ones in parts, on the machines of a Ray cluster.
+
+python -m runtime.cluster IN... --output DIR --model model.onnx --factor 2 --address local
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, get_args
+
+from runtime.backends.base import BackendName
+from runtime.cli import command_parser, run_command
+from runtime.errors import VideoError
+from runtime.manifest import file_sha256
+from runtime.video.arguments import (
+    FrameBar,
+    add_rate_arguments,
+    add_reading_arguments,
+    add_writing_arguments,
+    check_summary,
+    options_from,
+    write_summary,
+)
+
+if TYPE_CHECKING:
+    from runtime.cluster.videos import ClusterReport
+
+_VIDEOS = (
+    ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts",
+    ".webm", ".wmv",
+)  # fmt: skip
+"""What is taken of a folder."""
+
+
+def sources_in(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Each video of files and folders, and where it goes: the same name under `output`.
+
+    What cannot be written as it was read (.avi, .ts) becomes .mkv.
+
+    Raises:
+        VideoError: If an input is not there, or a folder holds no video.
+    """
+    from runtime.video.writing.destination import SUFFIXES
+
+    found: list[tuple[Path, Path]] = []
+    for given in inputs:
+        videos = [given]
+        if given.is_dir():
+            videos = sorted(p for p in given.rglob("*") if p.suffix.lower() in _VIDEOS)
+            if not videos:
+                raise VideoError(f"{given} holds no video: give a folder with some, or files")
+        elif not given.is_file():
+            raise VideoError(f"{given} does not exist: give videos, or folders of them")
+        for video in videos:
+            name = video.relative_to(given) if given.is_dir() else Path(video.name)
+            if name.suffix.lower() not in SUFFIXES:
+                name = name.with_suffix(".mkv")
+            found.append((video, output / name))
+    return found
+
+
+def _interpolate(args: argparse.Namespace) -> int:
+    from runtime.cluster.pool import Share, connected
+    from runtime.cluster.videos import interpolate_many
+    from runtime.cluster.worker import ModelChoice
+
+    check_summary(args.json)
+    if not args.model.is_file():
+        raise VideoError(f"{args.model} does not exist: give a file of export.build_engine")
+    if args.onnx is not None and not args.onnx.is_file():
+        raise VideoError(f"{args.onnx} does not exist: give the file the engine was built from")
+    sources = sources_in(args.input, args.output)
+    for _, destination in sources:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+    share = Share(args.cpus_per_worker, args.gpus_per_worker)
+    model = ModelChoice(
+        args.model.absolute(),
+        file_sha256(args.model),
+        args.backend,
+        "cuda" if share.gpus and args.model.suffix == ".onnx" else None,
+        None if share.gpus else share.cpus,
+        None if args.onnx is None else args.onnx.absolute(),
+        args.build_options,
+    )
+    with connected(args.address), FrameBar() as bar, _told_how_to_go_on():
+        report = interpolate_many(
+            sources,
+            model,
+            factor=2 if args.factor is None else args.factor,
+            rate=args.fps,
+            options=options_from(args),
+            share=share,
+            workers=args.workers,
+            segment_seconds=args.segment_seconds,
+            resume=args.resume,
+            progress=bar.update,
+        )
+    print(*_report_lines(report), sep="\n")
+    write_summary(args.json, report)
+    return 1 if report.failures else 0
+
+
+@contextmanager
+def _told_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("whole segments are kept: --resume goes on with them", file=sys.stderr)
+        raise
+
+
+def _report_lines(report: ClusterReport) -> list[str]:
+    lines = []
+    for video in report.videos:
+        if video.error is not None:
+            lines.append(f"FAILED: {video.source}: {video.error}")
+            continue
+        resumed = f", {video.resumed} of them from before" if video.resumed else ""
+        lines.append(
+            f"{video.destination}: {video.frames_in} -> {video.frames_out} frames in "
+            f"{video.segments} segments{resumed}"
+        )
+        lines += [f"note: {note}" for note in video.notes]
+    made = len(report.videos) - len(report.failures)
+    again = f", {report.retries} steps done again" if report.retries else ""
+    lines.append(
+        f"{made} of {len(report.videos)} videos, {report.frames_out} frames in "
+        f"{report.seconds:.1f} s ({report.frames_out / max(report.seconds, 1e-9):.1f} frames/s) on "
+        f"{len(report.workers)} workers{again}"
+    )
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = command_parser(
+        "python -m runtime.cluster",
+        "Interpolates videos on a Ray cluster; long ones are cut into segments. All machines see "
+        "the same paths.",
+        "python -m runtime.cluster in.mp4 --output made --model model.onnx --address local",
+        "python -m runtime.cluster archive --output made --model model.engine --gpus-per-worker 1 "
+        "--address ray://head:10001 --resume",
+    )
+    parser.add_argument("input", nargs="+", type=Path, metavar="IN", help="videos, or folders")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder")
+    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a model file")
+    add_rate_arguments(parser)
+    cluster = parser.add_argument_group("the cluster")
+    cluster.add_argument(
+        "--address",
+        default="local",
+        metavar="A",
+        help="local (default: starts one here), auto, HOST:PORT or ray://HOST:PORT",
+    )
+    cluster.add_argument("--workers", type=int, metavar="N", help="default: as many as fit")
+    cluster.add_argument(
+        "--cpus-per-worker", type=int, default=2, metavar="N", help="and its threads (default 2)"
+    )
+    cluster.add_argument(
+        "--gpus-per-worker", type=float, default=0.0, metavar="N", help="1, or a part (default 0)"
+    )
+    cluster.add_argument(
+        "--segment-seconds",
+        type=Fraction,
+        default=Fraction(10),
+        metavar="S",
+        help="that a segment lasts at least (default 10)",
+    )
+    cluster.add_argument(
+        "--resume", action="store_true", help="keep what an earlier run left whole"
+    )
+    cluster.add_argument(
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="with an engine: where it does not fit a worker's GPU, one is built of this, once",
+    )
+    cluster.add_argument(
+        "--build-options",
+        default="",
+        metavar="TEXT",
+        help="of export.build_engine for that, in one argument",
+    )
+    cluster.add_argument("--backend", choices=get_args(BackendName), help="default: as the runtime")
+    add_reading_arguments(parser.add_argument_group("what is read"))
+    writing = parser.add_argument_group("what is written")
+    add_writing_arguments(writing)
+    writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary")
+    run_command(parser, _interpolate, extra="cluster,video", argv=argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What the commands on videos share: how one is read, at what rate, how written, what is said."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from runtime.errors import VideoError
+from runtime.files import written_beside
+
+if TYPE_CHECKING:
+    from runtime.video.interpolate import VideoOptions
+
+_NTSC = Fraction(1000, 1001)
+
+
+def parse_rate(text: str) -> Fraction:
+    """Frames a second: 60, 60000/1001, or 59.94, which with its kin means 60 x 1000/1001."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate: write 60, 59.94 or N/D") from error
+    near = round(rate / _NTSC) * _NTSC
+    if rate.denominator > 1 and "/" not in text and abs(rate - near) < Fraction(1, 100):
+        rate = near
+    if rate <= 0:
+        raise argparse.ArgumentTypeError(f"{text} frames a second: the rate is above 0")
+    return rate
+
+
+def parse_time(text: str) -> Fraction:
+    """Seconds: 90, 90.5, 1:30 or 0:01:30.5."""
+    try:
+        parts = [Fraction(part) for part in text.split(":")]
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90.5 or 1:30.5") from error
+    if len(parts) > 3 or any(part < 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90.5 or 1:30.5")
+    return sum((part * 60**k for k, part in enumerate(reversed(parts))), Fraction(0))
+
+
+def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
+    """--factor, --fps and --keep-vfr."""
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--factor",
+        type=int,
+        metavar="N",
+        help="new frame rate over old (default 2)",
+    )
+    rate.add_argument(
+        "--fps", type=parse_rate, metavar="R", help="constant rate: 60, 59.94, 60000/1001"
+    )
+    parser.add_argument(
+        "--keep-vfr",
+        action=argparse.BooleanOptionalAction,
+        help="with --factor: a variable rate stays variable (default), or becomes constant",
+    )
+
+
+def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
+    """Options that say how a video is read, of all but its part."""
+    group.add_argument("--video-stream", type=int, metavar="N", help="index of the video track")
+    group.add_argument(
+        "--strict", action="store_true", help="refuse a file that is damaged or truncated"
+    )
+    group.add_argument(
+        "--cuts", type=float, metavar="SCORE", help="scene cuts from this score on; 0 for none"
+    )
+    group.add_argument(
+        "--dedupe", action="store_true", help="interpolate over frames that repeat the one before"
+    )
+
+
+def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
+    """Options that say how a video is written."""
+    group.add_argument(
+        "--codec", metavar="NAME", help="h264, hevc, vp9, av1, ffv1, prores, or FFmpeg's encoder"
+    )
+    group.add_argument(
+        "--quality", type=float, metavar="Q", help="on the encoder's own scale (crf, cq, qp)"
+    )
+    group.add_argument("--preset", metavar="P", help="the encoder's own")
+    group.add_argument("--lossless", action="store_true", help="bit by bit")
+    group.add_argument("--audio", choices=("copy", "aac", "none"), help="default copy")
+
+
+def options_from(args: argparse.Namespace) -> VideoOptions:
+    """What was asked for by the arguments above."""
+    from runtime.video.interpolate import VideoOptions
+
+    given: dict[str, Any] = {
+        name: getattr(args, name, None)
+        for name in (
+            "video_stream", "start", "end", "strict", "cuts", "dedupe", "picture_rate", "keep_vfr",
+            "codec", "quality", "preset", "lossless", "audio",
+        )
+    }  # fmt: skip
+    if given["cuts"] is not None and given["cuts"] == 0:
+        return VideoOptions(**{k: v for k, v in given.items() if v is not None} | {"cuts": None})
+    return VideoOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def check_summary(path: Path | None) -> None:
+    """Refuses a place for the summary that is none, before anything is done.
+
+    Raises:
+        VideoError: If its folder does not exist.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise VideoError(f"{path.parent} is no folder: create it first")
+
+
+def write_summary(path: Path | None, report: Any) -> None:
+    """Writes a report, a dataclass, as JSON, whole or not at all; None: nowhere."""
+    if path is not None:
+        with written_beside(path) as beside:
+            beside.write_text(json.dumps(asdict(report), indent=1, default=str) + "\n")
+
+
+class FrameBar:
+    """Frames that are done, frames a second, and what is left of the time as far as is known."""
+
+    def __enter__(self) -> FrameBar:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit=" frames", disable=None, leave=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def note(self, text: str, file: TextIO) -> None:
+        """Prints a note at once, above the bar where both are on one terminal."""
+        self._bar.write(f"note: {text}", file=file)
+        file.flush()
+
+    def update(self, done: int, total: int | None) -> None:
+        """See `interpolate_video` and `interpolate_many`."""
+        self._bar.total = None if total is None else max(done, total)
+        self._bar.update(done - self._bar.n)

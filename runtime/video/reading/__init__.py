@@ -1,0 +1,1 @@
+"""Videos, folders of images and Y4M streams, read as frames and packets."""

@@ -1,0 +1,148 @@
+"""Folders of numbered pictures, as a source of packets and as a place for frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.codec import CodecContext
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from runtime.errors import VideoError
+from runtime.video.reading.info import reason
+
+DECODERS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
+_NUMBER = re.compile(r"%(?:0(\d+))?d")
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether the name is one of numbered pictures, as %06d.png."""
+    return path.suffix.lower() in DECODERS and _NUMBER.search(path.name) is not None
+
+
+def pictures_at(path: Path) -> tuple[list[Path], list[str]]:
+    """The pictures of a folder in the order of their names, or those of a pattern by number.
+
+    Names are compared as people do: 9 comes before 10.
+
+    Returns:
+        The files, and notes on numbers that are missing among them.
+
+    Raises:
+        VideoError: If there are fewer than two, or the folder cannot be read.
+    """
+    folder, wanted = (path.parent, _matcher(path.name)) if is_pattern(path) else (path, None)
+    if not folder.is_dir():
+        raise VideoError(f"{folder} does not exist: give a folder of pictures")
+    try:
+        names = [file for file in folder.iterdir() if file.suffix.lower() in DECODERS]
+    except OSError as error:
+        raise VideoError(
+            f"{folder} cannot be read ({reason(error)}): check its permissions"
+        ) from error
+    found = sorted(
+        (file for file in names if wanted is None or wanted.fullmatch(file.name)), key=_natural
+    )
+    if len(found) < 2:
+        raise VideoError(
+            f"{path} has {len(found)} PNG or JPEG pictures: at least two are needed for a video"
+        )
+    return found, [] if wanted is None else _gaps(found, wanted)
+
+
+class PictureReader:
+    """Reads and decodes pictures one by one; PNG and JPEG are told apart by their first bytes.
+
+    A picture that cannot be read or decoded costs that picture alone. The others keep their times,
+    so that the gap is interpolated over like that of a frame that was dropped.
+
+    Attributes:
+        failed: Names of the pictures so far that could not be read or decoded.
+    """
+
+    def __init__(self, files: list[Path], rate: Fraction) -> None:
+        """Prepares; opens no file.
+
+        Args:
+            files: The pictures, in their order.
+            rate: Pictures a second.
+        """
+        self.failed: list[str] = []
+        self._files = files
+        self._tick = 1 / rate
+        self._contexts: dict[str, VideoCodecContext] = {}
+
+    def packets(self) -> Iterator[Packet[Any]]:
+        """One packet without data for each picture, with its number as the stamp."""
+        for number in range(len(self._files)):
+            packet: Packet[Any] = Packet()
+            packet.pts = packet.dts = number
+            packet.time_base = self._tick
+            yield packet
+
+    def describe(self, number: int) -> str:
+        """The name of a picture, for messages."""
+        return self._files[number].name
+
+    def decode(self, packet: Packet[Any]) -> list[VideoFrame]:
+        """Reads and decodes the picture of a packet.
+
+        Raises:
+            OSError: If the file cannot be read, or has no picture.
+            av.error.FFmpegError: If the picture is damaged.
+        """
+        assert packet.pts is not None
+        file = self._files[packet.pts]
+        try:
+            frames = self._decoded(file.read_bytes())
+        except (av.error.FFmpegError, OSError):
+            self.failed.append(file.name)
+            raise
+        for frame in frames:
+            frame.pts, frame.time_base = packet.pts, self._tick
+        return frames
+
+    def _decoded(self, content: bytes) -> list[VideoFrame]:
+        name = "png" if content[:4] == b"\x89PNG" else "mjpeg"
+        if name not in self._contexts:
+            context = CodecContext.create(name, "r")
+            assert isinstance(context, VideoCodecContext)
+            # With frame threads a picture would come out several packets late.
+            context.thread_type = "SLICE"
+            self._contexts[name] = context
+        packet: Packet[Any] = Packet(content)
+        packet.is_keyframe = True  # otherwise the PNG decoder adds the picture before to it
+        # An empty packet would end the decoder for good.
+        frames = self._contexts[name].decode(packet) if content else []
+        if not frames:
+            raise OSError("there is no picture in it")
+        return frames
+
+
+def _matcher(name: str) -> re.Pattern[str]:
+    before, width, after = _NUMBER.split(name, maxsplit=1)
+    digits = rf"\d{{{width},}}" if width else r"\d+"
+    return re.compile(f"{re.escape(before)}({digits}){re.escape(after)}")
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", file.name)
+    return [(int(part) if part.isdigit() else 0, part) for part in parts]
+
+
+def _gaps(files: list[Path], wanted: re.Pattern[str]) -> list[str]:
+    numbers = []
+    for file in files:
+        match = wanted.fullmatch(file.name)
+        assert match is not None
+        numbers.append(int(match[1]))
+    missing = numbers[-1] - numbers[0] + 1 - len(numbers)
+    if not missing:
+        return []
+    return [f"{missing} numbers are missing among the pictures: they were taken as consecutive"]

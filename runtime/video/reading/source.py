@@ -1,0 +1,379 @@
+"""Where frames come from: a video file, a folder of pictures, or Y4M on stdin.
+
+One pass of demuxing gives the frames of one video track and the packets of the audio and subtitle
+tracks, in the order of the file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.packet import Packet
+from av.stream import Disposition
+
+from runtime.errors import VideoError
+from runtime.video.reading.demux import Demuxer, Part
+from runtime.video.reading.images import PictureReader, is_pattern, pictures_at
+from runtime.video.reading.info import (
+    Frame,
+    SourceInfo,
+    Track,
+    picture_facts,
+    picture_notes,
+    reason,
+)
+from runtime.video.reading.seeking import refuse_late, refuse_without_stamps, seek_to_start
+from runtime.video.reading.tags import open_for_reading, readable
+from runtime.video.reading.truncation import Tally, truncation
+
+PICTURE_RATE = Fraction(25)
+"""Frames a second of a folder of pictures, as with FFmpeg."""
+
+_STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_NAMED = 5
+"""Names in a note, at most."""
+
+_TIMELESS = ("attachment", "cover picture")
+"""Kinds of tracks that do not last."""
+
+
+@contextmanager
+def open_source(
+    path: str | Path | Any,
+    *,
+    video_stream: int | None = None,
+    strict: bool = False,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+    picture_rate: Fraction = PICTURE_RATE,
+) -> Iterator[Source]:
+    """Opens a video and decodes its first frames.
+
+    Args:
+        path: A file that FFmpeg reads, a folder of PNG or JPEG files, a pattern as %06d.png, "-"
+            for Y4M on stdin, or a binary file object with Y4M. A picture that cannot be read or
+            decoded is skipped and named in the notes; the others keep their times.
+        video_stream: Index of the video track to take; by default FFmpeg's best.
+        strict: Whether damage, and a file that is truncated, are errors; by default what is damaged
+            is skipped and counted, and the notes say what is missing.
+        start: Seconds after the beginning. Of the frames before it only the last is given.
+        end: Seconds after the beginning. The first frame at or after it is the last given.
+        picture_rate: Frames a second of a folder of pictures.
+
+    Raises:
+        VideoError: If there is no video to decode, or the track or the part does not exist; while
+            iterating, if the file is damaged or truncated and `strict`.
+    """
+    if start is not None and (start < 0 or (end is not None and end <= start)):
+        until = "the end" if end is None else f"{float(end):g} s"
+        raise VideoError(
+            f"the part is {float(start):g} s to {until}: start is 0 or more, end is after start"
+        )
+    if end is not None and end <= 0:
+        raise VideoError(f"end is {float(end):g} s: it is above 0")
+    if isinstance(path, str | Path) and str(path) != "-":
+        path = Path(path)
+        if path.is_dir() or is_pattern(path):
+            yield _picture_source(path, picture_rate, Part(start, end), strict)
+            return
+        if not path.is_file():
+            raise VideoError(f"{path} does not exist: give a video file")
+    for seek in (True, False):
+        with _opened(path) as container:
+            source = _container_source(
+                container, path, video_stream, Part(start, end), strict, seek=seek
+            )
+            if source is not None:
+                yield source
+                return
+
+
+def key_frames(
+    path: Path, video_stream: int | None = None, *, strict: bool = False
+) -> tuple[list[int], str | None]:
+    """Finds the stamps at which decoding can begin; reads the whole file and decodes nothing.
+
+    Args:
+        path: A video file.
+        video_stream: Index of the video track; by default FFmpeg's best.
+        strict: Whether a file that is damaged or truncated is an error; by default it is read as
+            far as possible.
+
+    Returns:
+        The stamps, rising, in ticks of the video track, and a note where the file is truncated. No
+        stamps of MPEG-PS, in which decoding always begins with the file.
+
+    Raises:
+        VideoError: If there is no video to read, or the track does not exist.
+    """
+    stamps, came = set(), Tally()
+    with _opened(path) as container:
+        stream = _video_stream(container, str(path), video_stream)
+        tracks, dropped = _tracks(container, stream)
+        try:
+            for packet in container.demux([stream, *(track.stream for track in tracks)]):
+                came.add(packet, packet.stream.index)
+                if packet.stream is stream and packet.is_keyframe and packet.pts is not None:
+                    stamps.add(packet.pts)
+        except (av.error.FFmpegError, OSError) as error:
+            if strict:
+                raise VideoError(f"{path} cannot be read to its end ({reason(error)})") from error
+        if container.format.name == "mpeg":
+            stamps.clear()
+        missing = _truncation(path, container, stream, tracks, dropped, came)
+    if missing and strict:
+        raise _truncated(str(path), missing)
+    return sorted(stamps), missing
+
+
+class Source:
+    """Frames and packets in the order of the file; iterate once.
+
+    Items are `Frame`, and `av.Packet` of the tracks in `info.tracks`. Packets that begin before
+    the start or at or after the end are left out; a subtitle that is on at the start begins there.
+
+    Attributes:
+        info: What is known before.
+        notes: What the user should know; complete at the end of the iteration.
+    """
+
+    def __init__(
+        self,
+        info: SourceInfo,
+        notes: list[str],
+        demuxer: Demuxer,
+        missing: Callable[[], str | None] = lambda: None,
+        strict: bool = False,
+        failed: Sequence[str] = (),
+    ) -> None:
+        """Takes over an opened source.
+
+        Args:
+            info: What is known before.
+            notes: Of what was opened.
+            demuxer: Gives the items.
+            missing: Called at the end; says what is missing of a truncated file.
+            strict: Whether a truncated file is an error.
+            failed: Names of pictures that could not be read or decoded; complete at the end.
+        """
+        self.info = info
+        self.notes = notes
+        self._demuxer = demuxer
+        self._missing = missing
+        self._strict = strict
+        self._failed = failed
+
+    @property
+    def damaged(self) -> int:
+        """Packets so far that could not be decoded."""
+        return self._demuxer.damaged
+
+    def track_packets(self) -> Iterator[Packet[Any]]:
+        """The packets of `info.tracks` alone, in place of the iteration; no frame is decoded."""
+        for item in self._demuxer.items(decoded=False):
+            if isinstance(item, Packet):
+                yield item
+
+    def __iter__(self) -> Iterator[Frame | Packet[Any]]:
+        yield from self._demuxer.items()
+        if self._failed:
+            self.notes.append(f"pictures that cannot be read or decoded: {_listed(self._failed)}")
+        if self.damaged:
+            self.notes.append(f"skipped as damaged: {self.damaged} packets")
+        if missing := self._missing():
+            if self._strict:
+                raise _truncated(self.info.name, missing)
+            self.notes.append(missing)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _truncated(name: str, missing: str) -> VideoError:
+    return VideoError(f"{name}: {missing}; get the whole file, or go without --strict")
+
+
+def _truncation(
+    path: Any,
+    container: Any,
+    stream: Any,
+    tracks: list[Track],
+    dropped: list[Track],
+    came: Tally,
+) -> str | None:
+    """See `runtime.truncation.truncation`; a pipe declares nothing."""
+    if not isinstance(path, Path):
+        return None
+    complete = all(track.kind in _TIMELESS for track in dropped)
+    return truncation(path, container, stream, [t.stream for t in tracks], came, complete)
+
+
+def _name(path: Any) -> str:
+    return str(path) if isinstance(path, Path) else "the Y4M stream"
+
+
+def _opened(path: Any) -> Any:
+    try:
+        if isinstance(path, Path):
+            # "file:" keeps a name with a colon from being taken for a protocol.
+            return open_for_reading(f"file:{path}")
+        stream = sys.stdin.buffer if path == "-" else path
+        return open_for_reading(stream, format="yuv4mpegpipe")
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{_name(path)} cannot be read as a video ({reason(error)}): "
+            "it is damaged or of a kind that FFmpeg does not know"
+        ) from error
+
+
+def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Source:
+    files, notes = pictures_at(path)
+    reader = PictureReader(files, rate)
+    refuse_late(str(path), part, len(files) / rate)
+    demuxer = Demuxer(
+        str(path), reader.packets, reader.decode, 0, part, strict, describe=reader.describe
+    )
+    _probe(demuxer, str(path), part)
+    assert demuxer.first is not None
+    info = SourceInfo(
+        name=str(path),
+        **picture_facts(demuxer.first),
+        rate=rate,
+        time_base=1 / rate,
+        origin=part.start or Fraction(0),
+        duration=part.duration(len(files) / rate),
+        frames=len(files) if part.whole else None,
+        end=part.end,
+        sample_aspect_ratio=None,
+        metadata={},
+        video_metadata={},
+        chapters=[],
+        tracks=(),
+        dropped=(),
+    )
+    return Source(info, notes, demuxer, failed=reader.failed)
+
+
+def _container_source(
+    container: Any, path: Any, number: int | None, part: Part, strict: bool, *, seek: bool
+) -> Source | None:
+    """The source of an opened file; None where it must be opened anew and read without `seek`."""
+    name = _name(path)
+    stream = _video_stream(container, name, number)
+    # Frame threads lose up to one good frame a thread where damage lies near the end.
+    stream.thread_type = "SLICE"
+    tracks, dropped = _tracks(container, stream)
+    streams = [stream, *(track.stream for track in tracks)]
+    beginning = _beginning(streams)
+    part.starts_at(beginning)
+    duration = _duration(container, stream)
+    # That of MPEG-PS is an estimate, which may be too short by a second.
+    refuse_late(name, part, None if container.format.name == "mpeg" else duration)
+    demuxer = Demuxer(
+        name,
+        lambda: container.demux(streams),
+        lambda packet: packet.decode(),
+        stream.index,
+        part,
+        strict,
+        sum(track.kind == "audio" for track in tracks),
+    )
+    if seek and not seek_to_start(container, stream, demuxer, part):
+        return None
+    _probe(demuxer, name, part)
+    refuse_without_stamps(demuxer, name, part)
+    assert demuxer.first is not None
+    info = SourceInfo(
+        name=name,
+        **picture_facts(demuxer.first),
+        rate=Fraction(stream.guessed_rate or stream.average_rate or PICTURE_RATE),
+        time_base=Fraction(stream.time_base),
+        origin=beginning if part.start is None else part.start,
+        duration=part.duration(duration),
+        frames=(stream.frames or None) if part.whole else None,
+        end=part.end,
+        sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 0) or None,
+        metadata=readable(container.metadata),
+        video_metadata=readable(stream.metadata),
+        chapters=_chapters(container),
+        tracks=tuple(tracks),
+        dropped=tuple(dropped),
+    )
+    notes = [f"not carried over: {', '.join(map(str, dropped))}"] if dropped else []
+
+    def missing() -> str | None:
+        return _truncation(path, container, stream, tracks, dropped, demuxer.came)
+
+    notes += picture_notes(demuxer.first)
+    return Source(info, notes, demuxer, missing if part.whole else lambda: None, strict)
+
+
+def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
+    frames = demuxer.probe()
+    if frames == 0 and part.whole:
+        raise VideoError(f"{name} has no frame that can be decoded: it is damaged or empty")
+    if frames == 0:
+        raise VideoError(
+            f"{name} has no frame that can be decoded from "
+            f"{float((part.start or part.zero) - part.zero):g} s on: it ends before, or is damaged"
+        )
+    if frames == 1 and part.whole:
+        raise VideoError(f"{name} is a still image (one frame): give a video of two frames or more")
+
+
+def _video_stream(container: Any, name: str, number: int | None) -> Any:
+    videos = [s for s in container.streams.video if not s.disposition & _STILLS]
+    if not videos:
+        raise VideoError(f"{name} has no video track: give a file with moving pictures")
+    if number is not None:
+        chosen = next((s for s in videos if s.index == number), None)
+        if chosen is None:
+            there = ", ".join(f"{s.index} ({s.width}x{s.height})" for s in videos)
+            raise VideoError(f"{name} has no video track {number}: choose one of {there}")
+    else:
+        best = container.streams.best("video")
+        chosen = best if best in videos else videos[0]
+    if chosen.codec_context is None:
+        raise VideoError(f"{name} has a video track of a codec that this FFmpeg cannot decode")
+    return chosen
+
+
+def _tracks(container: Any, video: Any) -> tuple[list[Track], list[Track]]:
+    kept, dropped = [], []
+    chapters = bool(container.chapters())
+    for stream in container.streams:
+        if stream.index == video.index:
+            continue
+        context = stream.codec_context
+        codec = context.name if context is not None else getattr(stream, "name", None)
+        kind = "cover picture" if stream.disposition & _STILLS else stream.type
+        language = readable(stream.metadata).get("language")
+        track = Track(stream.index, kind, codec or "unknown", language, stream)
+        if stream.type in ("audio", "subtitle") and context is not None:
+            kept.append(track)
+        elif not (chapters and stream.type == "data" and codec == "bin_data"):
+            dropped.append(track)  # but for the text track that holds an MP4's chapters
+    return kept, dropped
+
+
+def _chapters(container: Any) -> list[dict[str, Any]]:
+    return [{**c, "metadata": readable(c["metadata"])} for c in container.chapters()]
+
+
+def _beginning(streams: list[Any]) -> Fraction:
+    starts = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None]
+    return min(starts, default=Fraction(0))
+
+
+def _duration(container: Any, stream: Any) -> Fraction | None:
+    if stream.duration:
+        return Fraction(stream.duration * stream.time_base)
+    return Fraction(container.duration, av.time_base) if container.duration else None

@@ -1,0 +1,283 @@
+"""Audio and subtitle tracks on their way to the output: copied packet by packet, or made AAC."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Literal, Protocol
+
+import av
+from av.packet import Packet
+
+from runtime.errors import VideoError
+from runtime.video.reading.info import SourceInfo, Track, reason
+from runtime.video.reading.tags import readable
+
+AudioMode = Literal["copy", "aac", "none"]
+
+_NANO = Fraction(1, 10**9)
+"""The tick of a shifted stamp before the container rounds it to its own."""
+
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+"""By the number of channels, as many files do not say which they are; any other becomes stereo."""
+
+_AAC_BITS_A_CHANNEL = 96_000
+_STALE = ("duration", "encoder", "bps", "number_of_frames", "number_of_bytes", "_statistics")
+"""Beginnings of tags, in lower case, that speak of the old file."""
+
+
+class TrackWriter(Protocol):
+    """Takes a source track's packets and writes them in its own way."""
+
+    def write(self, packet: Packet[Any]) -> None:
+        """The next packet, with the stamps of the source."""
+
+    def finish(self) -> None:
+        """No packet follows."""
+
+
+def open_tracks(
+    output: Any,
+    like: SourceInfo,
+    audio: AudioMode,
+    origin: Fraction,
+    notes: list[str],
+    strict: bool = False,
+) -> dict[int, TrackWriter]:
+    """Adds the source's tracks to a container.
+
+    Args:
+        output: The container, open for writing.
+        like: The source.
+        audio: What becomes of audio tracks.
+        origin: The stamp in the source, in seconds, that is the output's 0.
+        notes: Receives what the user should know, some of it when the writers finish.
+        strict: Whether damaged audio that has to be decoded is an error.
+
+    Returns:
+        A writer for each, by the index of the source's stream.
+
+    Raises:
+        VideoError: If the container does not take an audio track as it is to be.
+    """
+    writers: dict[int, TrackWriter] = {}
+    for track in like.tracks:
+        what = fate(output.format.name, track, audio)
+        if what == "made AAC":
+            writers[track.index] = _Aac(output, track, origin, like.end, notes, strict)
+        elif what == "copied":
+            writers[track.index] = _Copy(output, track, origin, notes)
+        else:
+            notes.append(f"{what}: {track}")
+    return writers
+
+
+def fate(format_name: str, track: Track, audio: AudioMode) -> str:
+    """What becomes of a track in a container: "copied", "made AAC", or why it is left out.
+
+    Raises:
+        VideoError: If the container does not take an audio track as it is to be.
+    """
+    if track.kind == "audio" and audio == "none":
+        return "not carried over"
+    if track.kind == "audio" and audio == "aac":
+        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+            if "aac" in trial.supported_codecs:
+                return "made AAC"
+        raise VideoError(f"{format_name} does not take aac: choose .mkv, or --audio copy or none")
+    if takes(format_name, track):
+        return "copied"
+    if track.kind == "audio":
+        raise VideoError(
+            f"{format_name} does not take {track.codec} audio: choose .mkv, or --audio "
+            f"{'none' if format_name == 'webm' else 'aac'}"
+        )
+    return f"not carried over, as {format_name} does not take it"
+
+
+def takes(format_name: str, track: Track) -> bool:
+    """Whether a container takes a track as it is; tried out, as tables of FFmpeg do not tell all.
+
+    MOV, for one, claims Opus and refuses it when the header is written.
+    """
+    try:
+        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+            trial.add_stream_from_template(track.stream)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def kept_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """Tags of a track without those that describe the old file's bytes."""
+    return {k: v for k, v in readable(metadata).items() if not k.lower().startswith(_STALE)}
+
+
+def _describe(stream: Any, track: Track) -> None:
+    stream.metadata.update(kept_metadata(track.stream.metadata))
+    stream.disposition = track.stream.disposition.value
+
+
+class _Copy:
+    """Packets as they are, with shifted stamps."""
+
+    def __init__(self, output: Any, track: Track, origin: Fraction, notes: list[str]) -> None:
+        self._output = output
+        self._track = track
+        self._origin = origin
+        self._notes = notes
+        self._stream = output.add_stream_from_template(track.stream)
+        _describe(self._stream, track)
+        self._last: int | None = None
+        self._dropped = 0
+
+    def write(self, packet: Packet[Any]) -> None:
+        """Shifts and writes; a packet whose stamps do not rise cannot be placed and is dropped."""
+        tick = Fraction(packet.time_base)
+        pts, dts = (None if s is None else self._nano(s, tick) for s in (packet.pts, packet.dts))
+        dts = pts if dts is None else dts
+        rises = self._last is None or (dts is not None and dts >= self._last)
+        if dts is None or not rises:
+            self._dropped += 1
+            return
+        self._last = dts
+        duration = None if packet.duration is None else round(packet.duration * tick / _NANO)
+        packet.time_base = _NANO
+        packet.pts, packet.dts = dts if pts is None else pts, dts
+        if duration is not None:
+            packet.duration = duration
+        packet.stream = self._stream
+        self._output.mux(packet)
+
+    def finish(self) -> None:
+        if self._dropped:
+            self._notes.append(f"dropped as out of order: {self._dropped} packets of {self._track}")
+
+    def _nano(self, stamp: int, tick: Fraction) -> int:
+        return round((stamp * tick - self._origin) / _NANO)
+
+
+class _Aac:
+    """Decoded and encoded as AAC; the first sample lies at the output's 0.
+
+    libavfilter's aresample puts silence where there is none, at the start and in gaps, and cuts
+    what lies before the start, so that sound and picture stay in step.
+    """
+
+    def __init__(
+        self,
+        output: Any,
+        track: Track,
+        origin: Fraction,
+        end: Fraction | None,
+        notes: list[str],
+        strict: bool,
+    ) -> None:
+        self._output = output
+        self._track = track
+        self._origin = origin
+        self._notes = notes
+        self._strict = strict
+        # PyAV makes one decoder for each stream. The demuxer decodes video alone, so that this
+        # one belongs to this writer and to the thread that the writer runs in.
+        source = self._decoder = track.stream.codec_context
+        rate = source.sample_rate if source.sample_rate in _AAC_RATES else 48000
+        self._layout = _AAC_LAYOUTS.get(source.layout.nb_channels, "stereo")
+        self._stream = output.add_stream("aac", rate=rate, layout=self._layout)
+        self._stream.bit_rate = _AAC_BITS_A_CHANNEL * self._stream.layout.nb_channels
+        self._stream.time_base = Fraction(1, rate)
+        _describe(self._stream, track)
+        self._last = None if end is None else round((end - origin) * rate)
+        self._graph: Any = None
+        self._number = 0
+        self._damaged = 0
+
+    def write(self, packet: Packet[Any]) -> None:
+        """Decodes and encodes; a packet that cannot be decoded is counted and becomes silence.
+
+        Raises:
+            VideoError: If the packet cannot be decoded and damage is an error.
+        """
+        self._convert(packet)
+        self._number += 1
+
+    def finish(self) -> None:
+        """Encodes what decoder and filters hold back.
+
+        Raises:
+            VideoError: If the end cannot be decoded and damage is an error.
+        """
+        flush: Packet[Any] = Packet()
+        flush.time_base = self._track.stream.time_base
+        self._convert(flush)
+        if self._graph is not None:
+            self._graph.push(None)
+            self._encode()
+        self._output.mux(self._stream.encode(None))
+        if self._damaged:
+            self._notes.append(
+                f"silent, as damaged: {self._damaged} packets of {self._track} could not be decoded"
+            )
+
+    def _convert(self, packet: Packet[Any]) -> None:
+        try:
+            frames = self._decoder.decode(packet)
+        except av.error.FFmpegError as error:
+            self._damage(error)
+            return
+        for frame in frames:
+            if self._graph is None:
+                self._graph = self._made(frame)
+            if frame.pts is not None:
+                tick = Fraction(frame.time_base)
+                frame.pts = round((frame.pts * tick - self._origin) * frame.sample_rate)
+                frame.time_base = Fraction(1, frame.sample_rate)
+            self._graph.push(frame)
+            self._encode()
+
+    def _damage(self, error: Exception) -> None:
+        self._damaged += 1
+        # Only the first raises: after an error the rest is finished without another one.
+        if self._strict and self._damaged == 1:
+            raise VideoError(
+                f"packet {self._number} of {self._track} is damaged ({reason(error)}): repair it, "
+                "or go without --strict to skip it"
+            ) from error
+
+    def _made(self, frame: Any) -> Any:
+        graph = av.filter.Graph()
+        rate = self._stream.codec_context.sample_rate
+        source = graph.add_abuffer(
+            format=frame.format.name,
+            sample_rate=frame.sample_rate,
+            layout=frame.layout.name,
+            time_base=Fraction(1, frame.sample_rate),
+        )
+        steps = [
+            ("aresample", f"{rate}:async=1:first_pts=0"),
+            ("aformat", f"sample_fmts=fltp:channel_layouts={self._layout}"),
+            *([("atrim", f"end_pts={self._last}")] if self._last is not None else []),
+            ("asetnsamples", "n=1024:p=0"),
+            ("abuffersink", None),
+        ]
+        before = source
+        for name, arguments in steps:
+            step = graph.add(name, arguments) if arguments else graph.add(name)
+            before.link_to(step)
+            before = step
+        graph.configure()
+        return graph
+
+    def _encode(self) -> None:
+        for frame in self._pulled():
+            self._output.mux(self._stream.encode(frame))
+
+    def _pulled(self) -> Iterator[Any]:
+        while True:
+            try:
+                yield self._graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return

@@ -1,0 +1,103 @@
+from typing import get_args
+
+import pytest
+
+from bench.data.protocols import PROTOCOLS, Metric
+from bench.data.published import published
+from ifrnet_model.weights import CHECKPOINTS
+
+MMAGIC_VIMEO = "7a66b214" + "0" * 56
+MMAGIC_GOPRO = "5d2f805a" + "f" * 56
+UNKNOWN = "deadbeef" + "0" * 56
+
+
+@pytest.mark.parametrize(
+    ("variant", "dataset", "psnr", "ssim"),
+    [
+        ("small", "vimeo90k", 35.59, 0.9786),
+        ("small", "snufilm-hard", 30.36, 0.9357),
+        ("base", "ucf101", 35.29, 0.9693),
+        ("base", "snufilm-easy", 40.03, 0.9905),
+        ("base", "gopro", 29.84, 0.920),
+        ("base", "adobe240", 31.93, 0.943),
+        ("large", "vimeo90k", 36.20, 0.9808),
+        ("large", "snufilm-medium", 36.12, 0.9797),
+        ("large", "snufilm-extreme", 25.27, 0.8609),
+    ],
+)
+def test_the_authors_weights_have_the_papers_figures(variant, dataset, psnr, ssim):
+    figure = published(dataset, sha256=UNKNOWN, variant=variant, authors=True)
+    assert (figure["psnr"], figure["ssim"], figure["ie"]) == (psnr, ssim, None)
+    assert figure["ssim_kind"] == "ssim_3d"
+    assert "IFRNet" in figure["source"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "psnr", "ie"),
+    [("small", 37.24, 1.995), ("base", 37.50, 1.946), ("large", 38.18, 1.846)],
+)
+def test_middlebury_has_an_interpolation_error_and_no_ssim(variant, psnr, ie):
+    figure = published("middlebury", sha256=UNKNOWN, variant=variant, authors=True)
+    assert (figure["psnr"], figure["ssim"], figure["ie"]) == (psnr, None, ie)
+
+
+@pytest.mark.parametrize(
+    ("sha256", "dataset", "psnr", "ssim"),
+    [
+        (MMAGIC_VIMEO, "vimeo90k", 35.7999, 0.9680),
+        (MMAGIC_GOPRO, "gopro", 29.9394, 0.8922),
+        (MMAGIC_GOPRO, "adobe240", 30.0273, 0.9057),
+    ],
+)
+def test_published_weights_are_known_by_the_start_of_their_hash(sha256, dataset, psnr, ssim):
+    figure = published(dataset, sha256=sha256, variant="base", authors=False)
+    assert (figure["psnr"], figure["ssim"], figure["ssim_kind"]) == (psnr, ssim, "ssim_2d")
+    assert "mmagic" in figure["source"]
+
+
+@pytest.mark.parametrize(
+    ("sha256", "dataset"),
+    [
+        (UNKNOWN, "vimeo90k"),
+        ("7a66b215" + "0" * 56, "vimeo90k"),
+        ("0" * 56 + "7a66b214", "vimeo90k"),
+        # Known weights, but nobody published this of them.
+        (MMAGIC_VIMEO, "gopro"),
+        (MMAGIC_GOPRO, "vimeo90k"),
+    ],
+)
+def test_what_nobody_published_has_no_figure(sha256, dataset):
+    assert published(dataset, sha256=sha256, variant="base", authors=False) is None
+
+
+def test_the_papers_figures_are_shown_only_where_the_paper_has_them():
+    assert published("gopro", sha256=UNKNOWN, variant="small", authors=True) is None
+    assert published("folder", sha256=UNKNOWN, variant="base", authors=True) is None
+
+
+def test_that_weights_are_the_authors_is_for_the_user_to_say():
+    for authors, kind in ((True, "ssim_3d"), (False, "ssim_2d")):
+        figure = published("vimeo90k", sha256=MMAGIC_VIMEO, variant="base", authors=authors)
+        assert figure["ssim_kind"] == kind
+
+
+def test_one_source_has_one_ssim():
+    kinds = {}
+    for known in CHECKPOINTS:
+        for figure in known.figures.values():
+            kinds.setdefault(figure.source, set()).add(figure.ssim_kind)
+    assert sorted(map(list, kinds.values())) == [["ssim_2d"], ["ssim_3d"]]
+    assert set().union(*kinds.values()) <= set(get_args(Metric))
+
+
+def test_figures_are_of_data_sets_that_can_be_measured():
+    for known in CHECKPOINTS:
+        assert set(known.figures) <= set(PROTOCOLS)
+        assert all(0 < f.ssim < 1 for f in known.figures.values() if f.ssim is not None)
+
+
+@pytest.mark.parametrize("variant", ["small", "base", "large"])
+def test_the_paper_measured_every_variant(variant):
+    snu = [f"snufilm-{level}" for level in ("easy", "medium", "hard", "extreme")]
+    for dataset in ("vimeo90k", "ucf101", "middlebury", *snu):
+        assert published(dataset, sha256=UNKNOWN, variant=variant, authors=True)

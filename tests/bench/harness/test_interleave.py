@@ -1,0 +1,207 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from bench.harness.interleave import (
+    Quota,
+    Turns,
+    WarmUp,
+    doubts,
+    flat,
+    is_steady,
+    measure_in_turns,
+    order_of_turns,
+    parts_in_turns,
+    quota_for,
+    ratio,
+    summary,
+    warm_up,
+)
+
+STEADY = WarmUp(6, True)
+
+
+class Machine:
+    """A clock that calls move on; nothing takes real time."""
+
+    def __init__(self):
+        self.now, self.calls = 0.0, []
+
+    def clock(self):
+        return self.now
+
+    def run(self, name, seconds):
+        """A call that takes the next of `seconds`, and the last of them for ever."""
+        left = list(seconds)
+
+        def call():
+            self.calls.append(name)
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return call
+
+
+@pytest.fixture
+def machine():
+    return Machine()
+
+
+@pytest.mark.parametrize(
+    ("samples", "seconds", "wanted"),
+    [
+        (30, 3.0, Quota(10, 3, 0.3)),
+        (4, 0.0, Quota(4, 1, 0.0)),
+        (1, 0.0, Quota(1, 1, 0.0)),
+        (25, 0.0, Quota(10, 3, 0.0)),
+        (200, 3.0, Quota(30, 7, 0.1)),
+    ],
+)
+def test_ten_rounds_wherever_there_are_ten_samples(samples, seconds, wanted):
+    found = quota_for(samples, seconds)
+    assert found == pytest.approx(wanted)
+    assert found.rounds * found.samples >= samples
+
+
+def test_a_fast_run_gets_its_seconds_and_a_slow_one_its_samples_in_the_same_rounds(machine):
+    runs = {"fast": machine.run("fast", [0.001]), "slow": machine.run("slow", [1.0])}
+    measured = measure_in_turns(
+        runs, quota=quota_for(30, 3.0), turns=Turns(1, 0.0), clock=machine.clock
+    )
+    assert [len(rounds) for rounds in measured.values()] == [10, 10]
+    assert 3000 <= len(flat(measured["fast"])) <= 3010  # A sum of floats may ask for one more.
+    assert len(flat(measured["slow"])) == 30
+    assert sum(flat(measured["fast"])) >= 3.0
+    assert flat(measured["slow"]) == pytest.approx([1.0] * 30)
+
+
+def test_the_begin_of_a_turn_is_not_counted(machine):
+    # Every first call of a turn is slow.
+    run = machine.run("a", [9.0, 1.0, 1.0] * 4)
+    measured = measure_in_turns(
+        {"a": run}, quota=Quota(4, 2, 0.0), turns=Turns(1, 0.0), clock=machine.clock
+    )
+    assert measured == {"a": [[1.0, 1.0]] * 4}
+
+
+def test_no_run_always_follows_the_same_neighbour(machine):
+    assert list(order_of_turns(["a", "b", "c"], 3)) == [*"abc", *"cba", *"abc"]
+    told = []
+    runs = {name: machine.run(name, [1.0]) for name in "ab"}
+    measure_in_turns(
+        runs, quota=Quota(2, 1, 0.0), turns=Turns(0, 0.0), clock=machine.clock,
+        progress=lambda: told.append(len(machine.calls)),
+    )  # fmt: skip
+    assert machine.calls == ["a", "b", "b", "a"]
+    assert told == [1, 2, 3, 4]
+
+
+def test_parts_are_kept_round_by_round():
+    counter = itertools.count()
+    run = {"a": lambda: {"up": float(next(counter)), "down": 0.5}}
+    measured = parts_in_turns(run, samples=4, turns=Turns(1, 0.0))
+    assert measured == {"a": {"up": [[1.0], [3.0], [5.0], [7.0]], "down": [[0.5]] * 4}}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted"),
+    [
+        ([0.1], WarmUp(6, True)),
+        ([39.0, 0.1], WarmUp(6, True)),  # The first compiles, which is no reason to give up.
+        ([0.8, 0.4, 0.2, 0.1], WarmUp(8, True)),
+        ([61.0, 60.0], WarmUp(2, True)),  # So slow that two must do.
+        ([4.0], WarmUp(4, True)),
+        ([4.0, 4.0, 8.0], WarmUp(3, False)),
+        ([0.1 * 1.2**k for k in range(40)], WarmUp(17, False)),  # Ten seconds.
+        ([0.001 * 1.1**k for k in range(40)], WarmUp(30, False)),
+    ],
+)
+def test_a_run_is_called_until_it_is_steady_or_takes_too_long(machine, seconds, wanted):
+    assert warm_up(machine.run("a", seconds), clock=machine.clock) == wanted
+    assert len(machine.calls) == wanted.runs
+
+
+def test_steady_is_three_calls_within_a_tenth_of_the_three_before():
+    assert is_steady([9, 1.0, 1.0, 1.0, 1.09, 1.09, 1.09])
+    assert is_steady([1.0, 1.0, 1.0, 1.0, 5.0, 1.0])  # One that was disturbed is no trend.
+    assert not is_steady([1.0, 1.0, 1.0, 1.11, 1.11, 1.11])
+    assert not is_steady([1.0])
+
+
+def test_summary_by_hand():
+    figures = summary([k / 1000 for k in range(1, 102)])
+    assert figures["p50"] == pytest.approx(51)
+    assert figures["p90"] == pytest.approx(91)
+    assert figures["p99"] == pytest.approx(100)
+    assert figures["iqr"] == pytest.approx(50)
+    assert figures["mean"] == pytest.approx(51)
+
+
+def rounds_of(rng, median, *, count=10, samples=3, noise=0.0):
+    return [list(median * (1 + noise * rng.standard_normal(samples))) for _ in range(count)]
+
+
+def test_the_interval_of_constant_times_is_a_point():
+    found = ratio([[3.0] * 3] * 10, [[2.0] * 30] * 10)
+    assert found == {"p50": 1.5, "low": 1.5, "high": 1.5, "confidence": 0.95}
+
+
+def test_a_machine_that_changes_its_speed_leaves_the_ratio_alone():
+    fast = [[1.0, 1.0]] * 5 + [[2.0, 2.0]] * 5
+    slow = [[3 * s for s in samples] for samples in fast]
+    found = ratio(slow, fast)
+    assert (found["p50"], found["low"], found["high"]) == (3.0, 3.0, 3.0)
+    # The same samples of a run that was not measured beside it say next to nothing.
+    unpaired = ratio(slow, fast[::-1])
+    assert unpaired["high"] - unpaired["low"] > 1
+
+
+def test_the_interval_holds_the_true_ratio_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    found = [
+        ratio(rounds_of(rng, 1.5, noise=0.1), rounds_of(rng, 1.0, noise=0.1)) for _ in range(20)
+    ]
+    held = sum(one["low"] <= 1.5 <= one["high"] for one in found)
+    assert held >= 17
+    assert all(one["low"] <= one["p50"] <= one["high"] for one in found)
+    assert all(0.01 < one["high"] - one["low"] < 0.5 for one in found)
+
+
+def test_whole_rounds_are_drawn():
+    # Within a round all is alike: thousands of samples are no more than their ten rounds.
+    rng = np.random.default_rng(2)
+    speeds = 1 + 0.2 * rng.standard_normal(10)
+    few, many = ([[s] * count for s in speeds] for count in (1, 300))
+    steady = [[1.0]] * 10
+    assert ratio(many, steady)["high"] == pytest.approx(ratio(few, steady)["high"], rel=0.05)
+    assert ratio(many, steady)["high"] - ratio(many, steady)["low"] > 0.1
+
+
+def test_runs_of_different_rounds_have_no_ratio():
+    with pytest.raises(ValueError, match="3 and 2 rounds"):
+        ratio([[1.0]] * 3, [[1.0]] * 2)
+
+
+def test_nothing_is_said_against_good_samples():
+    assert doubts([[1.0, 1.01, 0.99]] * 10, STEADY) == []
+
+
+@pytest.mark.parametrize(
+    ("rounds", "warmed_up", "said"),
+    [
+        ([[1.0] * 3] * 10, WarmUp(30, False), "after 30 calls of warm-up"),
+        ([[1.0] * 3] * 9, STEADY, "9 rounds"),
+        ([[1.0] * 2] * 10, STEADY, "it has 20 samples, of fewer than 30 p90"),
+        ([[0.1] * 3] * 5 + [[0.106] * 3] * 5, STEADY, "is 100 ms, that of the last 106 ms"),
+        ([[0.106] * 3] * 5 + [[0.1] * 3] * 5, STEADY, "is 106 ms, that of the last 100 ms"),
+        ([[1.0, 1.0, 1.2]] * 10, STEADY, "spread by"),
+    ],
+)
+def test_what_speaks_against_samples_is_said(rounds, warmed_up, said):
+    (sentence,) = doubts(rounds, warmed_up)
+    assert said in sentence
+
+
+def test_a_drift_under_five_percent_and_a_spread_under_ten_are_no_news():
+    assert doubts([[1.0] * 3] * 5 + [[1.04] * 3] * 5, STEADY) == []
+    assert doubts([[1.0, 1.0, 1.09]] * 10, STEADY) == []

@@ -1,0 +1,652 @@
+import importlib
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import latency
+from bench.environment import MeasurementError
+from bench.harness import cold_start as cold
+from bench.harness import layers, measure, opening
+from bench.harness.cold_start import cold_start, first_pair
+from bench.harness.interleave import Turns, parts_in_turns
+from bench.harness.roofline import Ceilings
+from bench.harness.text import case_lines
+from bench.latency import planned
+from bench.runs import artefact as latency_runs
+from bench.runs.artefact import ArtefactRun, Case, artefact_runs, case_of_dataset
+from bench.runs.authors import authors_forward, warp_linspace
+from bench.runs.pytorch import pytorch_runs
+from commands import run_module
+from export.artefact import write_onnx
+from export.trt.build import Profile
+from paths import ROOT
+from runtime.backends.base import OpenOptions
+from runtime.manifest import ModelInfo
+
+SMALL = Case(None, (50, 70), 2, None)
+RUN_KEYS = {
+    "kind", "artefact", "variant", "milliseconds", "milliseconds_per_frame", "fps", "samples",
+    "seconds", "warm_up", "warnings", "work", "roofline", "cold", "parts_of_a_call_milliseconds",
+    "stream", "pytorch", "agreement",
+}  # fmt: skip
+
+
+def test_the_file_is_a_command_too(models, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "latency.py"), "--model",
+         str(models / "frames.onnx"), "--size", "50x70", "--samples", "1", "--seconds", "0",
+         "--no-cold", "--backend", "onnxruntime"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "frames.onnx on onnxruntime cpu" in done.stdout
+
+
+def test_the_command_writes_its_evidence(models, tmp_path):
+    evidence = tmp_path / "latency.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.latency", "--model", str(models / "frames.onnx"),
+         "--size", "50x70", "--weights", "demo", "--compare", "torch", "authors",
+         "--samples", "4", "--seconds", "0",
+         "--threads", "1", "--backend", "onnxruntime", "--json", str(evidence)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "x as fast as PyTorch eager (authors) (95% interval" in done.stdout
+    record = json.loads(evidence.read_text())
+    assert (record["kind"], record["format_version"], record["threads"]) == ("latency", 1, 1)
+    assert record["ceilings"]["measured_with"].endswith("1 thread")
+    assert record["layers_milliseconds"] == {}
+    assert record["environment"]["versions"]["torch"]
+    assert record["environment"]["processor"]
+    (case,) = record["cases"]
+    assert (case["dataset"], case["size"], case["factor"]) == (None, "50x70", 2)
+    artefact, *baselines = case["runs"]
+    assert artefact == "frames.onnx on onnxruntime cpu"
+    assert baselines == ["PyTorch eager (torch)", "PyTorch eager (authors)"]
+    assert [(r["slower"], r["faster"]) for r in case["ratios"]] == [
+        (name, artefact) for name in baselines
+    ]
+    for name, run in case["runs"].items():
+        check_run(run, ceilings=record["ceilings"])
+        assert (run["kind"] == "artefact") == (name == artefact) == (run["artefact"] is not None)
+    for ratio in case["ratios"]:
+        slower, faster = (case["runs"][ratio[key]]["milliseconds"] for key in ("slower", "faster"))
+        assert ratio["p50"] == pytest.approx(slower["p50"] / faster["p50"])
+        assert ratio["low"] <= ratio["p50"] <= ratio["high"]
+    said = case["runs"][artefact]["artefact"]
+    assert len(said["sha256"]) == len(said["weights_sha256"]) == 64
+    assert said["bytes"] == (models / "frames.onnx").stat().st_size
+    assert said["file"] == "frames.onnx"
+    assert said["variant"] == "small"
+    assert (said["precision"], said["io"], said["tuned_for"]) == ("fp32", "frames", "any")
+    assert (said["flow_scale"], said["frames_per_call"]) == (1.0, 1)
+
+
+def check_run(run, *, ceilings):
+    """What must hold of any run on a processor, measured with --samples 4 --seconds 0."""
+    assert run.keys() == RUN_KEYS
+    seconds = [s for samples in run["seconds"] for s in samples]
+    assert [len(samples) for samples in run["seconds"]] == [1, 1, 1, 1]
+    assert run["samples"] == 4
+    median = np.median(seconds)
+    assert run["milliseconds"]["p50"] == pytest.approx(1e3 * median)
+    assert run["milliseconds_per_frame"] == pytest.approx(1e3 * median)
+    assert run["fps"] == pytest.approx(1 / median)
+    assert run["warm_up"].keys() == {"runs", "steady"}
+    assert run["variant"] == "small"
+    # As of 64x80, to which frames are padded.
+    assert run["work"]["operations"] == pytest.approx(25.19e9 * 64 * 80 / 256 / 448, rel=0.01)
+    reached = run["work"]["operations"] / median
+    assert run["roofline"]["flops_per_second"] == pytest.approx(reached)
+    share = reached / ceilings["matmul_flops_per_second"]
+    assert run["roofline"]["share_of_matmul"] == pytest.approx(share)
+    assert all(run["cold"][key] > 0 for key in ("import_seconds", "load_seconds"))
+    assert run["cold"]["first_pair_seconds"] > 0
+    assert run["cold"]["device_bytes"] is None
+    assert (run["parts_of_a_call_milliseconds"], run["stream"]) == ({}, None)
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """No pauses, no warm-up beyond two calls, short streams, and ceilings that are known."""
+    for name in ("ON_GPU", "ON_PROCESSOR"):
+        monkeypatch.setattr(measure, name, Turns(1, 0.0))
+    monkeypatch.setattr("bench.harness.interleave._WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr("bench.latency.STREAM_FRAMES", 3)
+    monkeypatch.setattr(parts_in_turns, "__kwdefaults__", {"turns": Turns(1, 0.0)})
+    monkeypatch.setattr(
+        "bench.harness.roofline.measured_ceilings", lambda _: Ceilings(1e12, 1e11, "known")
+    )
+
+
+@pytest.fixture
+def measured(fast, tmp_path, capsys):
+    """Runs the command in this process; gives its record and what it printed."""
+
+    def run(*arguments):
+        evidence = tmp_path / "evidence.json"
+        with pytest.raises(SystemExit) as left:
+            latency.main(
+                [*map(str, arguments), "--no-cold", "--samples", "2", "--seconds", "0",
+                 "--backend", "onnxruntime", "--json", str(evidence)]
+            )  # fmt: skip
+        printed = capsys.readouterr()
+        assert left.value.code == 0, printed.err
+        return json.loads(evidence.read_text()), printed.out
+
+    return run
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """Runs the command in this process; gives the sentence with which it is refused."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as left:
+            latency.main([*map(str, arguments), "--no-cold"])
+        assert left.value.code == 1
+        (sentence,) = capsys.readouterr().err.splitlines()
+        return sentence.removeprefix("python -m bench.latency: error: ")
+
+    return run
+
+
+# What is measured
+
+
+def test_a_dataset_is_its_frame_size_and_its_factor():
+    assert case_of_dataset("vimeo90k") == Case("vimeo90k", (256, 448), 2, 1.0)
+    assert case_of_dataset("snufilm") == Case("snufilm", (720, 1280), 2, 0.8)
+    assert case_of_dataset("xtest") == Case("xtest", (2160, 4096), 8, 1.0)
+
+
+def artefact(size=None, *, io="frames", limits=None, flow_scale=1.0, **changes):
+    model = ModelInfo(
+        variant="small", weights_sha256="0" * 64, precision="fp32", io=io, divisor=16,
+        flow_scale=flow_scale, time_steps="arbitrary", steps_per_call=1, pairs_per_call=1,
+        height=size and size[0], width=size and size[1], warp="gridsample", tuned_for="any",
+        tool_version="0",
+    )  # fmt: skip
+    model = ModelInfo(**{**vars(model), **changes})
+    path = Path("m.onnx")
+    return ArtefactRun("m on x", path, "m.onnx", OpenOptions(), model, False, limits, {})
+
+
+def test_an_artefact_runs_at_the_sizes_that_it_takes():
+    cases = [Case(None, size, 2, None) for size in ((50, 70), (64, 80), (96, 96))]
+    for made, taken in (
+        (artefact((50, 70)), [True, False, False]),
+        (artefact((64, 80), io="float"), [True, True, False]),  # What pads to its size.
+        (artefact(), [True, True, True]),
+        (artefact(limits=((64, 64), (96, 96))), [False, True, True]),
+        (artefact(limits=((64, 64), (90, 96))), [False, True, False]),
+    ):
+        assert [made.takes(case.size) for case in cases] == taken
+        plan = planned([c for c, t in zip(cases, taken, strict=True) if t], [made], [])
+        assert all(runs == [made] for _, runs in plan)
+
+
+@pytest.mark.parametrize(
+    ("made", "sizes"),
+    [
+        (artefact((50, 70)), "50x70"),
+        (artefact((64, 80), io="float"), "64x80 and what pads to it"),
+        (artefact(limits=((64, 64), (90, 96))), "64x64 to 90x96"),
+    ],
+)
+def test_an_artefact_without_a_size_and_a_size_without_an_artefact_are_errors(made, sizes):
+    cases = [Case(None, size, 2, None) for size in ((32, 32), (48, 32))]
+    with pytest.raises(MeasurementError, match=f"m.onnx takes {sizes}, none of 32x32, 48x32: .* "):
+        planned(cases, [made], [])
+    cases.append(Case(None, made.model.size or (64, 64), 2, None))
+    with pytest.raises(MeasurementError, match=r"no artefact takes 32x32: build one .*--size 32x3"):
+        planned(cases, [made], [])
+
+
+def test_where_no_artefact_fits_pytorch_is_measured_alone_and_that_is_said(capsys):
+    (baseline,) = pytorch_runs(["authors"], "demo", threads=1)
+    small = artefact((50, 70))
+    plan = planned([SMALL, Case(None, (32, 32), 2, None)], [small], [baseline])
+    assert [runs for _, runs in plan] == [[small, baseline], [baseline]]
+    assert "no artefact takes 32x32: PyTorch is measured there alone" in capsys.readouterr().out
+
+
+def test_several_sizes_are_several_cases(models, measured):
+    files = [models / "frames.onnx", models / "dynamic.onnx"]
+    record, printed = measured("--model", *files, "--size", "50x70", "64x80", "50x70")
+    found = [(case["size"], [*case["runs"]]) for case in record["cases"]]
+    fixed, free = (f"{path.name} on onnxruntime cpu" for path in files)
+    assert found == [("50x70", [fixed, free]), ("64x80", [free])]
+    assert "64x80, factor 2" in printed
+
+
+def test_files_of_the_same_name_are_runs_of_their_own(models, tmp_path, measured):
+    shutil.copy(models / "frames.onnx", tmp_path / "frames.onnx")
+    files = [models / "frames.onnx", tmp_path / "frames.onnx", tmp_path / "frames.onnx"]
+    record, _ = measured("--model", *files, "--size", "50x70")
+    assert [*record["cases"][0]["runs"]] == [f"{path} on onnxruntime cpu" for path in files[:2]]
+
+
+def test_midpoint_weights_reach_other_factors_by_recursion(
+    midpoint_model, midpoint_checkpoint, measured
+):
+    record, _ = measured(
+        "--model", midpoint_model, "--size", "50x70", "--factor", "4",
+        "--weights", midpoint_checkpoint, "--compare", "torch",
+    )  # fmt: skip
+    (case,) = record["cases"]
+    for run in case["runs"].values():
+        assert run["fps"] == pytest.approx(3e3 / run["milliseconds"]["p50"])
+        assert run["milliseconds_per_frame"] == pytest.approx(run["milliseconds"]["p50"] / 3)
+        one = 25.19e9 * 64 * 80 / 256 / 448
+        assert run["work"]["operations"] == pytest.approx(3 * one, rel=0.01)
+
+
+def test_pytorch_alone_makes_all_time_steps_of_a_pair_as_its_formulation_can(measured):
+    record, printed = measured(
+        "--weights", "demo", "--compare", "torch", "authors", "--size", "50x70", "--factor", "4"
+    )
+    (case,) = record["cases"]
+    ours, authors = case["runs"].values()
+    assert ours["work"]["operations"] < authors["work"]["operations"]
+    assert case["ratios"] == []
+    assert "no ratio" not in printed
+    assert record["ceilings"]["measured_with"] == "known"
+
+
+def test_pytorch_that_is_compiled_is_a_run_of_its_own(measured, monkeypatch):
+    compiled = []
+
+    def compile_(function, **options):
+        compiled.append(options)
+        return function
+
+    monkeypatch.setattr("torch.compile", compile_)
+    record, _ = measured("--weights", "demo", "--compare", "compile", "--size", "50x70")
+    assert [*record["cases"][0]["runs"]] == ["PyTorch compiled (torch)"]
+    assert compiled == [{"dynamic": False}]
+
+
+def test_a_compiler_that_does_not_work_is_an_error(fast, refused, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no C++ compiler\nand a long tale")
+
+    monkeypatch.setattr("torch.compile", lambda *_, **__: fails)
+    said = refused("--weights", "demo", "--compare", "compile", "--size", "50x70")
+    assert said == (
+        "torch.compile does not work here (no C++ compiler): leave compile out of --compare"
+    )
+
+
+def test_other_work_has_no_ratio(models, tmp_path, measured):
+    from bench.runs.authors import random_network
+
+    torch = importlib.import_module("torch")
+    torch.save(random_network("base").state_dict(), tmp_path / "base.pth")
+    record, printed = measured(
+        "--model", models / "frames.onnx", "--size", "50x70",
+        "--weights", tmp_path / "base.pth", "--compare", "torch",
+    )  # fmt: skip
+    (case,) = record["cases"]
+    assert case["ratios"] == []
+    assert [run["variant"] for run in case["runs"].values()] == ["small", "base"]
+    assert "do other work (variant or flow scale): no ratio" in printed
+
+
+def test_another_flow_scale_than_the_protocols_is_said(models, measured, monkeypatch):
+    monkeypatch.setattr(latency, "case_of_dataset", lambda name: Case(name, (50, 70), 2, 0.8))
+    record, printed = measured(
+        "--model", models / "frames.onnx", "--dataset", "snufilm", "vimeo90k",
+        "--weights", "demo", "--compare", "torch",
+    )  # fmt: skip
+    assert [case["dataset"] for case in record["cases"]] == ["snufilm", "vimeo90k"]
+    sentence = "its flow scale is 1, the protocol of snufilm says 0.8"
+    # PyTorch does the work that the artefact does.
+    for run in record["cases"][0]["runs"].values():
+        assert any(warning.startswith(sentence) for warning in run["warnings"])
+    assert printed.count(sentence) == 2
+
+
+def test_pytorch_alone_takes_the_protocols_flow_scale():
+    (run,) = pytorch_runs(["torch"], "demo", threads=1)
+    case = Case("snufilm", (60, 80), 2, 0.8)
+    assert run.info(case).flow_scale == 0.8
+    assert run.info(SMALL).flow_scale == 1.0
+    (beside,) = pytorch_runs(["torch"], "demo", threads=1, artefacts=[artefact(flow_scale=0.5)])
+    assert beside.info(case).flow_scale == 0.5
+
+
+# What is refused
+
+MODEL = ("--model", "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "there is nothing to measure"),
+        ((*MODEL, "--compare", "torch"), "--compare needs --weights"),
+        ((*MODEL, "--weights", "demo"), "--weights needs --compare"),
+        ((*MODEL, "--dataset", "gopro", "--factor", "4"), "a data set has a factor of its own"),
+        ((*MODEL, "--no-cuda-graph"), "--no-cuda-graph is for TensorRT engines"),
+        ((*MODEL, "--no-io-binding"), "--no-io-binding is for ONNX files with --device cuda"),
+        (
+            ("--model", "small.engine", "--device", "cuda", "--no-io-binding"),
+            "--no-io-binding is for ONNX files with --device cuda",
+        ),
+        ((*MODEL, "--factor", "1"), "--factor is 1: use 2 or more"),
+        ((*MODEL, "--samples", "0"), "--samples is 0: use 1 or more"),
+        ((*MODEL, "--seconds", "-1"), "--seconds is -1.0: use 0 or more"),
+        ((*MODEL, "--seconds", "nan"), "--seconds is nan: use 0 or more"),
+        ((*MODEL, "--threads", "0"), "--threads is 0: use 1 or more"),
+        ((*MODEL, "--stream-frames", "1"), "--stream-frames is 1: use 2 or more"),
+        ((*MODEL, "--size", "15x70"), "--size is 15x70: frames are at least 16x16"),
+        ((*MODEL, "--json", "no/such/folder/f.json"), "no/such/folder does not exist"),
+        ((*MODEL, "--json", "."), "--json . cannot be written"),
+        (MODEL, "m.onnx does not exist"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_runs(refused, arguments, sentence):
+    assert sentence in refused(*arguments)
+
+
+def test_a_factor_that_weights_cannot_make_is_refused(midpoint_model, refused):
+    said = refused("--model", midpoint_model, "--size", "50x70", "--factor", "3")
+    assert "factors are powers of two" in said
+
+
+def test_an_artefact_of_another_size_is_refused(models):
+    done = run_module("bench.latency", "--model", models / "frames.onnx", "--size", "64x80")
+    assert done.returncode == 1
+    assert "frames.onnx takes 50x70, none of 64x80: build one with" in done.stderr
+
+
+def test_the_baseline_is_not_our_module():
+    """The oracle must not share code with what it checks."""
+    for function in (authors_forward, warp_linspace):
+        names = function.__code__.co_names
+        assert not {"warp", "IFRNet", "ResBlock", "Decoder"} & set(names)
+
+
+# A process for the first pair
+
+
+def test_the_first_pair_of_a_fresh_process(models):
+    ballast = np.ones(40_000_000)  # 320 MB that are ours and not the process's.
+    (run,) = artefact_runs([models / "frames.onnx"], device=None, threads=1)
+    found = cold_start(run.name, run.request(SMALL))
+    times = ("import_seconds", "load_seconds", "first_pair_seconds")
+    assert all(0 < found[name] < 60 for name in times)
+    assert 20e6 < found["peak_host_bytes"] < ballast.nbytes
+    assert found["device_bytes"] is None
+
+
+def test_a_process_that_fails_says_why(models, tmp_path):
+    gone = tmp_path / "gone.onnx"
+    shutil.copy(models / "frames.onnx", gone)
+    (run,) = artefact_runs([gone], device=None, threads=1)
+    gone.unlink()
+    with pytest.raises(MeasurementError, match=r"gone.onnx on .*gone.onnx does not exist.*--no-c"):
+        cold_start(run.name, run.request(SMALL))
+
+
+def test_a_process_loads_weights_as_they_were_asked_for(midpoint_checkpoint):
+    for run in pytorch_runs(["torch", "authors"], str(midpoint_checkpoint), threads=1):
+        request = json.loads(json.dumps(run.request(Case(None, (50, 70), 4, None))))
+        found = first_pair(request)  # Factor 4, which only recursion reaches.
+        assert found["first_pair_seconds"] > 0
+        assert found["device_bytes"] is None
+
+
+def test_an_engine_takes_memory_of_the_gpu(trt10, engine):
+    for run in artefact_runs([engine()], device=None, threads=1):
+        found = first_pair(json.loads(json.dumps(run.request(SMALL))))
+        assert found["device_bytes"] > 3 * 50 * 70 * 3
+
+
+def test_nothing_of_ours_is_imported_before_the_clock_runs():
+    code = (
+        "import sys, bench.harness.cold_start; "
+        "print({'numpy', 'runtime', 'torch', 'onnxruntime'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_cold_figures_are_part_of_the_record(models, fast, monkeypatch, capsys):
+    asked = []
+    figures = {
+        "import_seconds": 1.0, "load_seconds": 2.0, "first_pair_seconds": 3.0,
+        "peak_host_bytes": 4 * 2**20, "device_bytes": 5 * 2**20,
+    }  # fmt: skip
+    monkeypatch.setattr(opening, "cold_start", lambda name, _: asked.append(name) or figures)
+    (run,) = artefact_runs([models / "frames.onnx"], device=None, threads=1)
+    for wanted in (True, False):
+        how = measure.How(2, 0.0, wanted, None, False, 1)
+        record, _ = measure.measure_case(SMALL, [run], how, None)
+        assert record["runs"][run.name]["cold"] == (figures if wanted else None)
+        text = "\n".join(case_lines(record, {}, threads=1))
+        line = "import 1.00 s, load 2.00 s, first pair 3.00 s, 4 MiB of memory, 5 MiB of the GPU"
+        assert (line in text) == wanted
+    assert asked == [run.name]
+
+
+def test_the_folder_of_the_packages_is_found_from_anywhere():
+    assert cold._ROOT == ROOT
+
+
+# Without PyTorch
+
+
+def test_without_pytorch_work_is_not_counted_and_that_is_said(models, measured, monkeypatch):
+    monkeypatch.delitem(sys.modules, "bench.harness.roofline", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    record, printed = measured("--model", models / "frames.onnx", "--size", "50x70")
+    (run,) = record["cases"][0]["runs"].values()
+    assert (run["work"], run["roofline"]) == (None, None)
+    assert record["ceilings"] == {"problem": "the package torch is not installed"}
+    assert "the package torch is not installed: operations are not counted" in printed
+
+
+# Engines
+
+
+def test_an_engine_is_a_run_for_every_number_of_streams_with_and_without_graph(
+    trt10, engine, measured, monkeypatch
+):
+    record, printed = measured(
+        "--model", engine(), "--size", "50x70", "--streams", "1", "2", "--no-cuda-graph",
+        "--stream-frames", "4",
+    )  # fmt: skip
+    on = "frames.engine on tensorrt 10.3.0 cuda:0"
+    (case,) = record["cases"]
+    wanted = {
+        f"{on}, {streams} {'stream' if streams == 1 else 'streams'}, {graph}": (streams, recorded)
+        for streams in (1, 2)
+        for graph, recorded in (("CUDA graph", True), ("no CUDA graph", False))
+    }
+    assert case["runs"].keys() == wanted.keys()
+    for name, run in case["runs"].items():
+        assert run.keys() == RUN_KEYS
+        assert (run["artefact"]["streams"], run["artefact"]["cuda_graph"]) == wanted[name]
+        assert len(run["artefact"]["sha256"]) == 64
+        parts = run["parts_of_a_call_milliseconds"]
+        assert parts.keys() == {"h2d", "compute", "d2h"}
+        assert all(len(part["samples"]) == 2 for part in parts.values())
+        assert run["stream"]["pairs"] == 3
+        assert len(run["stream"]["seconds"]) == 3
+        assert run["work"]["operations"] > 0
+        assert run["roofline"] is None
+    assert record["threads"] is None
+    assert "sees no GPU" in record["ceilings"]["problem"]
+    assert "pairs a second" in printed
+    # The whole check reads such evidence.
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    found = importlib.import_module("gpu_check_summary")
+    steps = {"latency_frames": {"result": record}}
+    one = case["runs"][f"{on}, 1 stream, CUDA graph"]
+    parts = one["parts_of_a_call_milliseconds"]
+    assert found.compute_ms(steps, "latency_frames", "frames.engine") == parts["compute"]["p50"]
+
+
+def test_an_onnx_file_on_cuda_is_a_run_with_and_without_io_binding(models, measured, monkeypatch):
+    real = latency_runs.open_backend
+
+    def on_cpu(path, options, **kept):
+        """As `open_backend` does it on a GPU: with I/O binding unless it is refused."""
+        assert options.device == "cuda"
+        binding = options.io_binding is not False
+        return real(path, replace(options, device="cpu", io_binding=binding), **kept)
+
+    monkeypatch.setattr(latency_runs, "open_backend", on_cpu)
+    record, _ = measured(
+        "--model", models / "frames.onnx", "--size", "50x70", "--device", "cuda",
+        "--no-io-binding",
+    )  # fmt: skip
+    runs = record["cases"][0]["runs"]
+    made = {name.partition(", ")[2]: run["artefact"]["io_binding"] for name, run in runs.items()}
+    assert made == {"I/O binding": True, "no I/O binding": False}
+    assert all(run["milliseconds"]["p50"] > 0 for run in runs.values())
+
+
+def test_pytorch_beside_an_engine_runs_on_the_processor_and_that_is_said(trt10, engine, measured):
+    record, printed = measured(
+        "--model", engine(), "--size", "50x70", "--weights", "demo", "--compare", "torch"
+    )
+    on_gpu, pytorch = record["cases"][0]["runs"].values()
+    assert "it ran on the processor beside runs on a GPU" in pytorch["warnings"][-1]
+    assert not any("processor" in warning for warning in on_gpu["warnings"])
+    assert "it ran on the processor" in printed
+    assert pytorch["roofline"] is not None
+    assert on_gpu["roofline"] is None
+    assert record["threads"] >= 1
+
+
+def test_an_engine_whose_size_is_free_has_no_graph(trt10, engine, measured, refused):
+    path = engine("dynamic", profile=Profile((32, 32), (64, 80), (96, 96)))
+    record, _ = measured("--model", path, "--size", "50x70", "--no-cuda-graph")
+    (name,) = record["cases"][0]["runs"]
+    assert name.endswith("no CUDA graph")
+    said = refused("--model", path, "--size", "97x96")
+    assert "dynamic.engine takes 32x32 to 96x96, none of 97x96" in said
+
+
+def test_several_time_steps_take_one_call_or_several(trt10, engine, measured):
+    models = [engine("three"), engine("frames")]
+    record, _ = measured("--model", *models, "--size", "50x70", "--factor", "4")
+    runs = record["cases"][0]["runs"].values()
+    together, apart = sorted(runs, key=lambda run: -run["artefact"]["frames_per_call"])
+    assert (together["artefact"]["frames_per_call"], apart["artefact"]["frames_per_call"]) == (3, 1)
+    assert together["work"]["operations"] < apart["work"]["operations"]
+    for run in runs:
+        assert run["fps"] == pytest.approx(3e3 / run["milliseconds"]["p50"])
+
+
+# Layers
+
+
+@pytest.mark.parametrize("graph", ["frames", "float", "batch"])
+def test_the_profile_names_every_layer_of_an_engine(trt10, engine, measured, graph):
+    size = "48x64" if graph == "float" else "50x70"
+    path = engine(graph)
+    record, printed = measured("--model", path, "--size", size, "--profile")
+    found = record["layers_milliseconds"][path.name]
+    assert len(found) > 100
+    assert all(ms == 1.0 for _, ms in found)  # The fake's layers all take that.
+    assert f"{len(found)} layers, {len(found)}.000 ms in sum" in printed
+
+
+@pytest.mark.parametrize("graph", ["frames", "float", "batch", "three"])
+def test_the_profile_names_every_node_of_an_onnx_file(
+    sources, tmp_path, measured, graph, monkeypatch
+):
+    monkeypatch.setitem(measure._PROFILED, "onnx", 1)
+    monkeypatch.chdir(tmp_path)
+    write_onnx(sources[graph].model, tmp_path / "m.onnx")
+    size = "48x64" if graph == "float" else "50x70"
+    record, printed = measured("--model", tmp_path / "m.onnx", "--size", size, "--profile")
+    found = record["layers_milliseconds"]["m.onnx"]
+    assert any(name.startswith(("Conv ", "FusedConv ")) for name, _ in found)
+    assert all(ms >= 0 for _, ms in found)
+    assert sum(ms for _, ms in found) > 0
+    assert f"{len(found)} layers" in printed
+    assert {path.name for path in tmp_path.iterdir()} <= {"m.onnx", "evidence.json"}  # No trace.
+
+
+def test_layers_of_several_sizes_are_told_apart(models, measured, monkeypatch):
+    monkeypatch.setattr(measure, "profile_onnx", lambda *_, **__: [("Conv a", 1.0)])
+    record, _ = measured(
+        "--model", models / "dynamic.onnx", "--size", "50x70", "64x80", "--profile"
+    )
+    assert record["layers_milliseconds"].keys() == {
+        "dynamic.onnx at 50x70", "dynamic.onnx at 64x80",
+    }  # fmt: skip
+
+
+def test_the_first_call_of_a_trace_is_left_out():
+    def event(name, index, us, category="Node", ending="_kernel_time"):
+        said = {"op_name": "Conv", "node_index": index}
+        return {"cat": category, "name": name + ending, "dur": us, "args": said}
+
+    trace = [
+        {"cat": "Session", "name": "model_run", "dur": 5},
+        event("b", "1", 900), event("", "2", 100), event("", "3", 100),
+        event("b", "1", 30), event("", "2", 1), event("", "3", 8),
+        event("b", "1", 50, ending="_fence_before"),
+        event("b", "1", 50), event("", "2", 3), event("", "3", 8),
+    ]  # fmt: skip
+    found = layers.mean_of_nodes(trace)
+    assert found == [("Conv b", 0.04), ("Conv ", 0.002), ("Conv ", 0.008)]
+
+
+# What is printed
+
+
+def test_every_figure_has_its_column():
+    figures = {"p50": 2.0, "p90": 3.0, "p99": 4.0, "mean": 2.5, "iqr": 0.5}
+    run = {
+        "kind": "artefact", "milliseconds": figures, "milliseconds_per_frame": 2.0, "fps": 500.0,
+        "samples": 30, "seconds": [[0.002] * 3] * 10, "warnings": ["it was hot"],
+        "work": {"operations": 25.2e9, "bytes_moved": 1e9, "bytes_least": 1.2e7},
+        "roofline": {"flops_per_second": 1e11, "share_of_matmul": 0.5, "bytes_per_second": 1e10,
+                     "share_of_copy": 0.25},
+        "cold": None, "stream": None, "pytorch": None, "agreement": None,
+        "parts_of_a_call_milliseconds": {"h2d": figures, "compute": figures},
+    }  # fmt: skip
+    slow = {**run, "kind": "pytorch", "warnings": [], "work": None, "roofline": None}
+    ratio = {"slower": "slow", "faster": "fast", "p50": 1.5, "low": 1.25, "high": 1.75}
+    case = {
+        "dataset": "gopro", "size": "720x1280", "factor": 8, "runs": {"fast": run, "slow": slow},
+        "ratios": [{**ratio, "confidence": 0.95}], "failed": {"slower": {"failed": "it broke"}},
+        "compute_ratios": [{**ratio, "p50": 2.5, "confidence": 0.95}],
+    }  # fmt: skip
+    lines = list(case_lines(case, {"fast": [("Conv a", 1.0)]}, threads=2))
+    text = "\n".join(lines)
+    assert "gopro, 720x1280, factor 8, 2 threads, 10 rounds in turns" in text
+    table = [line for line in lines if line.endswith((" samples", " 30"))]
+    assert len({len(line) for line in table}) == 1  # Columns stand below each other.
+    assert [line.split()[:2] for line in table[1:]] == [["fast", "2.000"], ["slow", "2.000"]]
+    assert "call      h2d 2.000 ms, compute 2.000 ms" in text
+    assert "100.0 GFLOP/s, 50% of the matmul; 10.0 GB/s, 25% of the copy" in text
+    assert "25.2 GFLOP; 1.00 GB moved without fusion, 12.0 MB at least" in text
+    assert "warning   it was hot" in text
+    assert "fast is 1.50x as fast as slow (95% interval 1.25 to 1.75)" in text
+    assert "fast computes 2.50x as fast as slow (95% interval 1.25 to 1.75), copies left" in text
+    assert "  slower failed: it broke" in text
+    assert "Conv a" in text
+
+
+def test_frames_of_noise_are_a_pair():
+    frame0, frame1 = latency_runs.noise_frames((20, 30))
+    assert frame0.shape == frame1.shape == (20, 30, 3)
+    assert frame0.dtype == np.uint8
+    assert all(np.array_equal(frame0[:, c], frame1[:, (c + 4) % 30]) for c in range(30))
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(frame0[:5], 2))

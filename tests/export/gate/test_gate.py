@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from export.errors import GateError
+from export.gate.gate import compare, gate, gate_cases, moving_frames, onnx_run
+from ifrnet_model import layers
+from runtime.manifest import ModelInfo
+
+
+def described(**changes):
+    values = {
+        "variant": "small", "weights_sha256": "0" * 64, "precision": "fp32", "io": "frames",
+        "divisor": 16, "flow_scale": 1.0, "time_steps": "arbitrary", "steps_per_call": 1,
+        "pairs_per_call": 1, "height": 64, "width": 80, "warp": "gridsample", "tuned_for": "any",
+        "tool_version": "0",
+    }  # fmt: skip
+    return ModelInfo(**{**values, **changes})
+
+
+def cases():
+    return gate_cases([(64, 80)], described())
+
+
+def run_of(network):
+    """The network itself as a gate's Run."""
+
+    def run(frame0, frame1, timestep):
+        def planes(frame):
+            return F.pad(
+                torch.from_numpy(frame).permute(2, 0, 1)[None] / 255, (0, 0, 0, 0), mode="replicate"
+            )
+
+        with torch.inference_mode():
+            return network(planes(frame0), planes(frame1), torch.from_numpy(timestep)).numpy()
+
+    return run
+
+
+def test_moving_frames_move_as_far_as_asked():
+    frame0, frame1 = moving_frames(120, 200, 20.0)
+    assert frame0.shape == (120, 200, 3)
+    assert frame0.dtype == np.uint8
+    # The ground of the first corner lies 18 columns and 8 rows further in the other frame.
+    np.testing.assert_array_equal(frame0[10:30, 20:40], frame1[2:22, 2:22])
+    assert not np.array_equal(frame0, frame1)
+
+
+def test_moving_frames_of_the_smallest_size():
+    frame0, frame1 = moving_frames(16, 16, 2.0)
+    assert frame0.shape == frame1.shape == (16, 16, 3)
+
+
+def test_cases_reach_tens_of_pixels_and_leave_the_middle():
+    small, large = gate_cases([(256, 448)], described())
+    assert small.timesteps == (0.5,)
+    assert large.motion == pytest.approx(44.8)
+    assert large.timesteps == (0.25,)
+    _, large = gate_cases([(1080, 1920)], described(steps_per_call=3, time_steps="midpoint"))
+    assert large.motion == 128
+    assert large.timesteps == (0.25, 0.5, 0.75)
+
+
+def test_cases_of_a_free_number_of_pairs_have_one_and_as_many_as_fit():
+    small, large = gate_cases([(64, 80)], described(max_pairs=3))
+    assert small.timesteps == (0.5,)
+    assert large.timesteps == (0.125, 0.25, 0.375)
+
+
+def test_compare_by_hand():
+    zero, tenth = np.zeros((1, 2, 2, 2), np.float32), np.full((1, 2, 2, 2), 0.1, np.float32)
+    psnr, largest = compare(zero, tenth)
+    assert psnr == pytest.approx(20.0, abs=1e-4)
+    assert largest == pytest.approx(0.1)
+    assert compare(zero, zero) == (float("inf"), 0.0)
+    assert compare(zero, zero * np.nan)[0] == float("-inf")
+    with pytest.raises(GateError, match="its reference made"):
+        compare(zero, zero[..., :1])
+
+
+def nearest(image, flow, lowering="gridsample"):
+    del lowering
+    return layers.warp(image, flow.round())
+
+
+def half_coordinates(image, flow, lowering="gridsample"):
+    del lowering
+    height, width = image.shape[-2:]
+    x = torch.linspace(-1, 1, width).half().view(1, 1, 1, -1)
+    y = torch.linspace(-1, 1, height).half().view(1, 1, -1, 1)
+    grid_x = x + (flow[:, 0:1] * 2 / (width - 1)).half()
+    grid_y = y + (flow[:, 1:2] * 2 / (height - 1)).half()
+    grid = torch.cat((grid_x, grid_y), 1).float().permute(0, 2, 3, 1)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def shifted(image, flow, lowering="gridsample"):
+    del lowering
+    return layers.warp(image, flow + 0.5)
+
+
+@pytest.mark.parametrize("fault", [nearest, half_coordinates, shifted])
+def test_the_gate_refuses_a_faulty_warp(monkeypatch, demo_network, fault):
+    reference = run_of(demo_network)
+    # 256x448, for float16 coordinates cost more the larger the frame is.
+    only = gate_cases([(256, 448)], described())[1:]
+
+    def broken(*inputs):
+        with monkeypatch.context() as patch:
+            patch.setattr("ifrnet_model.model.warp", fault)
+            return run_of(demo_network)(*inputs)
+
+    with pytest.raises(GateError, match=r"dB from PyTorch .* 80 dB are required for fp32"):
+        gate(reference, {"it": broken}, only, precision="fp32", reference_name="PyTorch")
+
+
+def test_the_gate_refuses_swapped_channels_even_for_fp16(demo_network):
+    reference = run_of(demo_network)
+
+    def swapped(*inputs):
+        return reference(*inputs)[:, ::-1]
+
+    with pytest.raises(GateError, match="50 dB are required"):
+        gate(reference, {"it": swapped}, cases(), precision="fp16", reference_name="PyTorch")
+
+
+def test_the_gate_refuses_frames_in_the_wrong_order_off_the_middle(demo_network):
+    reference = run_of(demo_network)
+
+    def reversed_time(frame0, frame1, timestep):
+        return reference(frame0, frame1, 1 - timestep)
+
+    with pytest.raises(GateError):
+        gate(reference, {"it": reversed_time}, cases(), precision="fp16", reference_name="PyTorch")
+
+
+def test_the_gate_refuses_not_a_number(demo_network):
+    reference = run_of(demo_network)
+    with pytest.raises(GateError, match="-inf dB"):
+        gate(
+            reference,
+            {"it": lambda *inputs: reference(*inputs) * np.nan},
+            cases(),
+            precision="fp16",
+            reference_name="PyTorch",
+        )
+
+
+def test_the_report_holds_every_case(demo_network):
+    reference = run_of(demo_network)
+    report = gate(
+        reference,
+        {"same": reference, "near": lambda *inputs: reference(*inputs) + np.float32(1e-5)},
+        cases(),
+        precision="fp32",
+        reference_name="PyTorch",
+    )
+    assert [(c["candidate"], c["psnr_db"] is None) for c in report.cases] == [
+        ("same", True), ("near", False), ("same", True), ("near", False),
+    ]  # fmt: skip
+    assert report.psnr_db == pytest.approx(100, abs=0.2)
+    assert report.max_difference == pytest.approx(1e-5, rel=0.1)
+
+
+def test_bytes_that_are_not_the_rounded_picture_are_refused(export):
+    exported = export(height=50, width=70)
+    model = type(exported.model)()
+    model.CopyFrom(exported.model)
+    (rounding,) = (node for node in model.graph.node if node.op_type == "Round")
+    rounding.op_type = "Floor"
+    floor = onnx_run_with_tap(model, exported.info, rounding)
+    frames = moving_frames(50, 70, 2.0)
+    with pytest.raises(GateError, match="rounded to nearest"):
+        floor(*frames, np.full((1, 1, 1, 1), 0.5, np.float32))
+
+
+def onnx_run_with_tap(model, info, rounding):
+    """Gives the gate a graph whose Round was replaced, with a Round beside it to be found."""
+    from onnx import helper
+
+    model.graph.node.append(helper.make_node("Round", [rounding.input[0]], ["unused"]))
+    return onnx_run(model, info)

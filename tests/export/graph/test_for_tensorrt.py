@@ -1,0 +1,292 @@
+import re
+from collections import Counter
+from math import prod
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from bench.runs.authors import random_network
+from export.errors import ExportError
+from export.from_checkpoint import source_from_checkpoint
+from export.graph import passes
+from export.graph.for_tensorrt import REWRITES, rewritten_for_tensorrt
+from export.wrapper import ExportOptions
+from small_graphs import one_node, operators, run
+
+CASES = {
+    "small, float": ("small", {"io": "float"}),
+    "small, dynamic": ("small", {"dynamic": True}),
+    "base, fp16, float": ("base", {"precision": "fp16", "io": "float"}),
+    "base, fp16, 3 steps": ("base", {"precision": "fp16", "timesteps": 3}),
+    "large, fp16": ("large", {"precision": "fp16"}),
+    "demo, 3 steps": ("demo", {"timesteps": 3}),
+    "demo, free pairs": ("demo", {"max_batch": 3}),
+    "demo, gather": ("demo", {"warp": "gather", "io": "float"}),
+}
+
+ALONE = [[name] for name in REWRITES]
+TOGETHER = [list(REWRITES), [name for name in REWRITES if name != "prelu"]]
+
+FLOAT32 = 1e-5
+"""Sums of up to two thousand products in another order, through forty layers; seen: 3e-6."""
+
+FLOAT16 = 5e-3
+"""The same rounded to float16, 1e-3 of every feature; seen: 1.2e-3."""
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """Makes a plain graph by the name of its case."""
+    folder = tmp_path_factory.mktemp("random")
+    made = {}
+
+    def plain(case):
+        weights, options = CASES[case]
+        if weights != "demo":
+            path = folder / f"{weights}.pth"
+            if not path.exists():
+                torch.save(random_network(weights).state_dict(), path)
+            weights = path
+        if case not in made:
+            wanted = ExportOptions(**{"height": 32, "width": 48, **options})
+            made[case] = source_from_checkpoint(weights, wanted).model
+        return made[case]
+
+    return plain
+
+
+def inputs_of(model):
+    rng = np.random.default_rng(0)
+    made = {}
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        free = iter((40, 56))  # not the traced size, where sizes are free
+        shape = [dim.dim_value or next(free) for dim in kind.shape.dim]
+        if value.name == "timestep":
+            made[value.name] = np.linspace(0.3, 0.7, shape[0], dtype="f").reshape(shape)
+        elif kind.elem_type == TensorProto.UINT8:
+            made[value.name] = rng.integers(0, 256, shape, dtype=np.uint8)
+        else:
+            made[value.name] = rng.random(shape, dtype=np.float32)
+    return made
+
+
+@pytest.fixture(scope="session")
+def pictures(plain):
+    made = {}
+
+    def pictures(case):
+        if case not in made:
+            model = plain(case)
+            made[case] = run(model, **inputs_of(model))
+        return made[case]
+
+    return pictures
+
+
+@pytest.mark.parametrize("names", [*ALONE, *TOGETHER], ids="+".join)
+@pytest.mark.parametrize("case", CASES)
+def test_the_picture_stays(plain, pictures, case, names):
+    model = plain(case)
+    before = model.SerializeToString()
+    rewritten = rewritten_for_tensorrt(model, names)
+    assert model.SerializeToString() == before
+    passes.check(rewritten)
+    again = rewritten_for_tensorrt(rewritten, names)
+    assert again.SerializeToString() == rewritten.SerializeToString()
+    difference = np.abs(run(rewritten, **inputs_of(model)).astype(float) - pictures(case))
+    half = CASES[case][1].get("precision") == "fp16"
+    if model.graph.output[0].type.tensor_type.elem_type == TensorProto.UINT8:
+        assert difference.max() <= 1
+        assert np.mean(difference) < (0.1 if half else 1e-3)
+    else:
+        assert difference.max() < (FLOAT16 if half else FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("case", "before", "percent"),
+    [("small, float", 17, 4.9), ("base, fp16, float", 28, 1.1), ("large, fp16", 28, 0.6)],
+)
+def test_aligned_channels(plain, case, before, percent):
+    model = plain(case)
+    aligned = rewritten_for_tensorrt(model, ["channels"])
+    assert operators(aligned) == operators(model)
+    kernels = kernels_of(model)
+    assert sum(in_groups(kernel) for kernel in kernels.values()) == before
+    changed = kernels_of(aligned)
+    assert len(changed) == len(kernels) == 36
+    # Three colours go into the first.
+    assert [n for n, k in changed.items() if not in_groups(k)] == ["encoder.pyramid1.0.0/Conv"]
+    assert 100 * (work(changed) / work(kernels) - 1) == pytest.approx(percent, abs=0.05)
+    # Whole groups begin what the decoders' convolutions read.
+    shapes = shapes_of(aligned)
+    for node in aligned.graph.node:
+        if node.op_type == "Concat" and "decoder" in node.name:
+            sizes = [shapes[name][1] for name in node.input]
+            assert sum(sizes) % 8 == 0
+            assert sizes == sorted(sizes, key=lambda size: size % 8 != 0)
+
+
+def kernels_of(model):
+    weights = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    convolutions = (n for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose"))
+    return {node.name: weights[node.input[1]] for node in convolutions}
+
+
+def shapes_of(model):
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+    }
+
+
+def in_groups(kernel):
+    return kernel[0] % 8 == kernel[1] % 8 == 0
+
+
+def work(kernels):
+    """Multiplications for each pixel of the frame; both frames pass the encoder."""
+    levels = {name: int(re.search(r"(?:pyramid|decoder)(\d)", name)[1]) for name in kernels}
+    return sum(
+        prod(kernel) / 4 ** levels[name] * (2 if "pyramid" in name else 1)
+        for name, kernel in kernels.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "percent"),
+    [("small, float", 8.5), ("base, fp16, float", 7.7), ("large, fp16", 6.5)],
+)
+def test_deconvolutions_become_convolutions(plain, case, percent):
+    model = plain(case)
+    rewritten = rewritten_for_tensorrt(model, ["deconvolution"])
+    found = operators(rewritten)
+    assert (found["ConvTranspose"], found["DepthToSpace"]) == (0, 4)
+    growth = work(kernels_of(rewritten)) / work(kernels_of(model)) - 1
+    assert 100 * growth == pytest.approx(percent, abs=0.05)
+
+
+def test_side_channels_have_layers_of_their_own(plain):
+    model = plain("small, float")
+    rewritten = rewritten_for_tensorrt(model, ["side"])
+    change = Counter(operators(rewritten))
+    change.subtract(operators(model))
+    assert {name: count for name, count in change.items() if count} == {
+        "Conv": 8,
+        "PRelu": 8,
+        "Split": -8,
+    }
+    assert work(kernels_of(rewritten)) == work(kernels_of(model))
+
+
+def test_one_addition_less_for_each_grid(plain):
+    model = plain("small, float")
+    rewritten = rewritten_for_tensorrt(model, ["grid"])
+    assert operators(model)["Add"] - operators(rewritten)["Add"] == 4
+    for case in ("small, dynamic", "demo, gather"):
+        left = rewritten_for_tensorrt(plain(case), ["grid"])
+        assert operators(left) == operators(plain(case))
+
+
+def test_an_unknown_name_is_refused(plain):
+    with pytest.raises(ExportError, match=r"'magic' is unknown: use side, channels, .*prelu_max"):
+        rewritten_for_tensorrt(plain("small, float"), ["grid", "magic"])
+
+
+def test_no_name_changes_nothing(plain):
+    model = plain("small, float")
+    assert rewritten_for_tensorrt(model, []).SerializeToString() == model.SerializeToString()
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_a_graph_without_the_operators_is_left_alone(name):
+    model = one_node(helper.make_node("Sigmoid", ["x"], ["y"]), {"x": [1, 2, 8, 8]})
+    before = model.SerializeToString()
+    assert rewritten_for_tensorrt(model, [name]).SerializeToString() == before
+
+
+@pytest.mark.parametrize("shape", [[2, 5, 6, 9], ["n", 5, "h", "w"]])
+def test_deconvolution_is_equal(shape):
+    attributes = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+    node = helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], **attributes)
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((5, 3, 4, 4), np.float32)
+    bias = rng.standard_normal(3, np.float32)
+    model = one_node(node, {"x": shape}, [("w", weight), ("b", bias)])
+    x = rng.standard_normal((2, 5, 6, 9), np.float32)
+    rewritten = rewritten_for_tensorrt(model, ["deconvolution"])
+    assert operators(rewritten) == {"Conv": 1, "DepthToSpace": 1}
+    np.testing.assert_allclose(run(rewritten, x=x), run(model, x=x), atol=FLOAT32)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"strides": [1, 1]}, {"pads": [0, 0, 0, 0]}, {"output_padding": [1, 1]}],
+)
+@pytest.mark.parametrize("name", ["deconvolution", "channels"])
+def test_other_deconvolutions_are_left_alone(attributes, name):
+    given = {"strides": [2, 2], "pads": [1, 1, 1, 1], **attributes}
+    node = helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], **given)
+    weight, bias = np.ones((5, 3, 4, 4), np.float32), np.ones(3, np.float32)
+    model = one_node(node, {"x": [1, 5, 6, 9]}, [("w", weight), ("b", bias)])
+    before = model.SerializeToString()
+    assert rewritten_for_tensorrt(model, [name]).SerializeToString() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "slopes", "expected"),
+    [
+        ("prelu", (0.3, 0.0), {"Max": 1, "Min": 1, "Mul": 1, "Add": 1}),
+        ("prelu", (-3.7, 1.3), {"Max": 1, "Min": 1, "Mul": 1, "Add": 1}),
+        ("prelu_max", (0.3, 1.0), {"Mul": 1, "Max": 1}),
+        ("prelu_max", (-3.7, 0.0), {"Mul": 1, "Max": 1}),
+        ("prelu_max", (0.3, 1.001), {"PRelu": 1}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_prelu_is_bit_equal(name, slopes, expected, dtype):
+    node = helper.make_node("PRelu", ["x", "a"], ["y"], name="activation")
+    slope = np.array(slopes, dtype).reshape(1, 2, 1, 1)
+    model = one_node(node, {"x": [1, 2, 8, 8]}, [("a", slope)])
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    x = np.random.default_rng(0).standard_normal((1, 2, 8, 8)).astype(dtype)
+    rewritten = rewritten_for_tensorrt(model, [name])
+    assert operators(rewritten) == expected
+    np.testing.assert_array_equal(run(rewritten, x=x), run(model, x=x))
+
+
+def test_weights_of_float16_stay_float16(plain):
+    rewritten = rewritten_for_tensorrt(plain("base, fp16, float"), list(REWRITES))
+    inferred = onnx.shape_inference.infer_shapes(rewritten)
+    kinds = {t.name: t.data_type for t in inferred.graph.initializer}
+    kinds |= {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    for node in inferred.graph.node:
+        if node.op_type in ("Conv", "DepthToSpace", "Min"):
+            assert {kinds[name] for name in node.input} == {TensorProto.FLOAT16}, node.name
+        if node.op_type == "GridSample":
+            assert {kinds[name] for name in node.input} == {TensorProto.FLOAT}, node.name
+
+
+def test_a_residual_that_cannot_be_aligned_is_refused():
+    rng = np.random.default_rng(0)
+    weights = {"a": (4, 3, 1, 1), "b": (4, 3, 1, 1), "c": (8, 4, 1, 1)}
+    nodes = [
+        helper.make_node("Conv", ["x", "a", "zeros4"], ["p"]),
+        helper.make_node("Conv", ["x", "b", "zeros4"], ["q"]),
+        helper.make_node("Sigmoid", ["q"], ["r"]),
+        helper.make_node("Add", ["p", "r"], ["s"], name="residual"),
+        helper.make_node("Conv", ["s", "c", "zeros8"], ["y"]),
+    ]
+    model = one_node(nodes[0], {"x": [1, 3, 8, 8]})
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in weights.items()}
+    arrays |= {"zeros4": np.zeros(4, np.float32), "zeros8": np.zeros(8, np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
+    with pytest.raises(ExportError, match="residual adds channels that cannot be aligned alike"):
+        rewritten_for_tensorrt(model, ["channels"])

@@ -1,0 +1,255 @@
+import re
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from artefacts import initializer
+from export.errors import ExportError
+from export.from_checkpoint import checked_from_checkpoint
+from export.graph import passes
+from export.wrapper import ExportOptions
+from ifrnet_model import VARIANTS
+
+STATIC_FLOAT = {"height": 64, "width": 80, "io": "float"}
+
+
+def operators(model):
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_static_float_graph_is_clean(tmp_path, variant):
+    import torch
+
+    from bench.runs.authors import random_network
+
+    torch.save(random_network(variant).state_dict(), tmp_path / "weights.pth")
+    exported = checked_from_checkpoint(tmp_path / "weights.pth", ExportOptions(**STATIC_FLOAT))
+    found = operators(exported.model)
+    assert sum(found.values()) <= 149
+    assert found["GridSample"] == 4
+    assert found["Conv"] == 32  # both frames in one pass of the encoder
+    assert not found.keys() & {"Cast", "ScatterND", "ScatterElements", "Constant", "Identity"}
+    assert exported.info.variant == variant
+
+
+def test_opset_domain_and_mode(export):
+    model = export(**STATIC_FLOAT).model
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    for node in model.graph.node:
+        if node.op_type == "GridSample":
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            assert attributes["mode"] == b"bilinear"
+            assert attributes["padding_mode"] == b"border"
+            assert attributes["align_corners"] == 1
+
+
+def test_only_the_coordinates_depend_on_the_size(export):
+    small = export(**STATIC_FLOAT).model
+    large = export(height=96, width=128, io="float").model
+    assert operators(small) == operators(large)
+    for one, other in zip(small.graph.initializer, large.graph.initializer, strict=True):
+        if tuple(one.dims) != tuple(other.dims):
+            # A vector for each axis and level: (1, 2, 1, W) or (1, 2, H, 1).
+            assert tuple(one.dims)[:2] == (1, 2)
+            assert 1 in tuple(one.dims)[2:]
+    stored = sum(numpy_helper.to_array(t).nbytes for t in small.graph.initializer)
+    weights = 4 * 2_803_610
+    assert stored - weights < 16_000
+
+
+RESHAPES = """<ir_version: 8, opset_import: ["": 17]>
+g (float[2, 6] x, float[n, 6] free, float[6, 2] y) => (float[3, 4] a, float[m, 3] b, float[6, 2] c)
+<int64[2] fixed = {-1, 4}, int64[2] unknown = {-1, 3}, int64[2] twice = {-1, 2}> {
+    a = Reshape(x, fixed)
+    b = Reshape(free, unknown)
+    d = Reshape(x, twice)
+    e = Reshape(y, twice)
+    c = Add(d, e)
+}"""
+
+
+def test_what_a_reshape_leaves_to_be_inferred_is_written_out_where_it_is_known():
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(RESHAPES))
+    passes.write_out_reshapes(model)
+    onnx.checker.check_model(model, full_check=True)
+    found = {t.name: numpy_helper.to_array(t).tolist() for t in model.graph.initializer}
+    assert found == {"fixed": [3, 4], "unknown": [-1, 3], "twice": [6, 2]}
+
+
+def test_the_shape_of_two_reshapes_to_different_sizes_stays():
+    text = RESHAPES.replace("float[6, 2] y", "float[8, 2] y").replace("Add(d, e)", "Relu(d)")
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
+    passes.write_out_reshapes(model)
+    assert numpy_helper.to_array(initializer(model, "twice")).tolist() == [-1, 2]
+
+
+@pytest.mark.parametrize("options", [{}, {"timesteps": 3}, {"batch": 2}, {"io": "float"}])
+def test_a_graph_of_fixed_sizes_leaves_none_to_be_inferred(export, options):
+    size = {"height": 64, "width": 80} if options else {"height": 50, "width": 70}
+    model = export(**size, **options).model
+    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    assert all(min(numpy_helper.to_array(initializer(model, name))) > 0 for name in shapes)
+
+
+def test_inputs_and_outputs_float(export):
+    model = export(**STATIC_FLOAT).model
+    assert ports(model.graph.input) == [
+        ("img0", TensorProto.FLOAT, (1, 3, 64, 80)),
+        ("img1", TensorProto.FLOAT, (1, 3, 64, 80)),
+        ("timestep", TensorProto.FLOAT, (1, 1, 1, 1)),
+    ]
+    assert ports(model.graph.output) == [("imgt", TensorProto.FLOAT, (1, 3, 64, 80))]
+
+
+def test_inputs_and_outputs_frames(export):
+    model = export(height=50, width=70, timesteps=3).model
+    assert ports(model.graph.input) == [
+        ("img0", TensorProto.UINT8, (1, 50, 70, 3)),
+        ("img1", TensorProto.UINT8, (1, 50, 70, 3)),
+        ("timestep", TensorProto.FLOAT, (3, 1, 1, 1)),
+    ]
+    assert ports(model.graph.output) == [("imgt", TensorProto.UINT8, (3, 50, 70, 3))]
+    # TensorRT has uint8 at its borders only: the casts are the first and the last operation.
+    assert {n.op_type for n in model.graph.node if {"img0", "img1"} & set(n.input)} == {"Cast"}
+    assert [n.op_type for n in model.graph.node if "imgt" in n.output] == ["Cast"]
+
+
+def ports(values):
+    return [
+        (
+            value.name,
+            value.type.tensor_type.elem_type,
+            tuple(d.dim_value for d in value.type.tensor_type.shape.dim),
+        )
+        for value in values
+    ]
+
+
+def test_float16_keeps_the_islands_in_float32(export):
+    model = onnx.shape_inference.infer_shapes(export(**STATIC_FLOAT, precision="fp16").model)
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+    types |= {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+    types |= {v.name: v.type.tensor_type.elem_type for v in model.graph.output}
+    types |= {t.name: t.data_type for t in model.graph.initializer}
+    islands = {"GridSample", "Resize", "ReduceMean", "Sigmoid", "Clip", "Mul"}
+    seen = Counter()
+    for node in model.graph.node:
+        if node.op_type in islands:
+            seen[node.op_type] += 1
+            assert types[node.input[0]] == TensorProto.FLOAT, node.name
+        if node.op_type in {"Conv", "ConvTranspose", "PRelu"}:
+            seen[node.op_type] += 1
+            assert {types[name] for name in node.input} == {TensorProto.FLOAT16}, node.name
+    assert seen["GridSample"] == 4
+    assert seen["Conv"] == 32
+    # Coordinates: what comes into a GridSample was never float16 after the flow was summed.
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type == "GridSample":
+            step = producers[node.input[1]]
+            while step.op_type in {"Transpose", "Add", "Mul", "Reshape", "Resize"}:
+                assert types[step.output[0]] == TensorProto.FLOAT
+                step = producers.get(step.input[0])
+                if step is None:
+                    break
+
+
+def test_gather_has_no_grid_sample(export):
+    found = operators(export(**STATIC_FLOAT, warp="gather").model)
+    assert found["GridSample"] == 0
+    assert found["GatherElements"] == 16
+
+
+def test_nodes_are_named_after_layers_and_carry_no_paths(export):
+    model = export(**STATIC_FLOAT).model
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert "decoder1.convblock.1.conv5/Conv" in names
+    assert "encoder.pyramid1.0.0/Conv" in names
+    text = onnx.ModelProto()
+    text.CopyFrom(model)
+    del text.graph.initializer[:]
+    # Not "pytorch_half_pixel", which PyTorch 2.10 gives Resize.
+    assert not re.search(rb"site-packages|\.py\b|/home|/root|\btorch", text.SerializeToString())
+
+
+def test_metadata(export):
+    properties = {p.key: p.value for p in export(**STATIC_FLOAT).model.metadata_props}
+    assert properties["ifrnet.format_version"] == "1"
+    assert properties["ifrnet.variant"] == "small"
+    assert properties["ifrnet.io"] == "float"
+    assert properties["ifrnet.precision"] == "fp32"
+    assert properties["ifrnet.time_steps"] == "arbitrary"
+    assert properties["ifrnet.divisor"] == "16"
+    assert properties["ifrnet.flow_scale"] == "1.0"
+    assert properties["ifrnet.height"] == "64"
+    assert len(properties["ifrnet.weights_sha256"]) == 64
+
+
+def tiny(*nodes, opset=18, constants=()):
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        nodes,
+        "tiny",
+        [value("x", TensorProto.FLOAT, [1, 2, 4, 4])],
+        [value("y", TensorProto.FLOAT, ["a", "b", "c", "d"])],
+        [numpy_helper.from_array(np.array(v), n) for n, v in constants],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def test_lowering_moves_axes_into_the_attribute():
+    node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=1, noop_with_empty_axes=0)
+    model = tiny(node, constants=[("axes", [1, 2, 3])])
+    passes.lower_opset(model)
+    passes.tidy(model)
+    passes.check(model)
+    (lowered,) = model.graph.node
+    assert helper.get_attribute_value(lowered.attribute[-1]) == [1, 2, 3]
+    assert not model.graph.initializer
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear", antialias=1),
+        helper.make_node("Split", ["x"], ["y"], num_outputs=1),
+        helper.make_node("ReduceMean", ["x", "axes"], ["y"], noop_with_empty_axes=1),
+        helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0),
+    ],
+)
+def test_lowering_refuses_what_opset_17_cannot_say(node):
+    model = tiny(node, constants=[("axes", [1]), ("s", [1.0, 1.0, 2.0, 2.0])])
+    with pytest.raises(ExportError, match="opset 17"):
+        passes.lower_opset(model)
+
+
+def test_lowering_refuses_another_opset():
+    with pytest.raises(ExportError, match="expected 18"):
+        passes.lower_opset(tiny(helper.make_node("Sigmoid", ["x"], ["y"]), opset=20))
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (helper.make_node("Erf", ["x"], ["y"]), "uses Erf"),
+        (helper.make_node("GridSample", ["x", "g"], ["y"], mode="nearest"), "has mode"),
+        (helper.make_node("Sigmoid", ["missing"], ["y"]), "not valid ONNX"),
+        (helper.make_node("Thing", ["x"], ["y"], domain="mine"), "not valid ONNX|uses"),
+    ],
+)
+def test_check_refuses_what_is_not_plain(node, message):
+    grid = np.zeros((1, 4, 4, 2), np.float32)
+    with pytest.raises(ExportError, match=message):
+        passes.check(tiny(node, opset=17, constants=[("g", grid)]))
+
+
+def test_weights_are_the_checkpoints(export, demo_network):
+    model = export(**STATIC_FLOAT).model
+    name = "network.decoder2.convblock.1.conv3.0.weight"
+    expected = demo_network.decoder2.convblock[1].conv3[0].weight.detach().numpy()
+    np.testing.assert_array_equal(numpy_helper.to_array(initializer(model, name)), expected)

@@ -1,0 +1,157 @@
+import hashlib
+import json
+
+import onnx
+import pytest
+
+from commands import build_without_torch, run_module
+from export.artefact import checked_from_onnx, write_artefact
+from export.errors import ExportError, GateError
+from export.gate.gate import REQUIRED_DB
+from paths import ROOT
+from runtime import Interpolator, ModelError
+from runtime.manifest import EngineManifest, file_sha256, manifest_path
+
+
+def build(*arguments, cwd):
+    return run_module("export.build_engine", *arguments, cwd=cwd)
+
+
+def test_from_checkpoint_to_artefact_and_manifest_in_one_command(tmp_path, frames, export):
+    done = build(
+        "--weights", "demo", "--size", "50x70", "--backend", "onnxruntime",
+        "--output", "model.onnx", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
+    manifest = EngineManifest.read(tmp_path / "model.onnx")
+    assert manifest.artefact_sha256 == file_sha256(tmp_path / "model.onnx")
+    # Of the graph before it was tuned, which another process makes to the same byte.
+    plain = export(height=50, width=70).model.SerializeToString()
+    assert manifest.onnx_sha256 == hashlib.sha256(plain).hexdigest()
+    assert manifest.model.tuned_for == "cpu"
+    assert manifest.backend == "onnxruntime"
+    assert manifest.model.size == (50, 70)
+    assert manifest.gate.required_db == 80
+    assert manifest.gate.psnr_db > 80
+    assert manifest.gate.reference.startswith("PyTorch")
+    assert manifest.versions["onnxruntime"]
+    assert manifest.build_seconds > 0
+    with Interpolator.open(tmp_path / "model.onnx") as vfi:
+        assert vfi.interpolate(*frames).shape == (50, 70, 3)
+
+
+@pytest.mark.parametrize("model", ["frames.onnx", "dynamic.onnx"])
+def test_from_an_onnx_file_without_torch(models, tmp_path, model):
+    done = build_without_torch(
+        "--onnx", models / model, "--backend", "onnxruntime", "--output", "m.onnx", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = EngineManifest.read(tmp_path / "m.onnx")
+    assert manifest.gate.reference == "the file as it is, unoptimised"
+    assert manifest.model.variant == "small"
+    assert manifest.onnx_sha256 == file_sha256(models / model)
+    Interpolator.open(tmp_path / "m.onnx").close()
+
+
+def test_an_artefact_for_openvino_is_compared_there_and_runs_there(models, tmp_path, frames):
+    done = build_without_torch(
+        "--onnx", models / "frames.onnx", "--backend", "openvino", "--output", "m.onnx",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "OpenVINO 20" in done.stdout
+    manifest = EngineManifest.read(tmp_path / "m.onnx")
+    assert (manifest.backend, manifest.model.tuned_for) == ("openvino", "any")
+    assert all(case["candidate"].startswith("OpenVINO") for case in manifest.gate.cases)
+    assert manifest.gate.psnr_db > 80
+    with Interpolator.open(tmp_path / "m.onnx", cache=tmp_path / "cache") as vfi:
+        assert vfi.backend == "openvino cpu"
+        assert vfi.interpolate(*frames).shape == (50, 70, 3)
+
+
+def test_from_a_checkpoint_without_torch_says_what_to_install(tmp_path):
+    done = build_without_torch(
+        "--weights", "demo", "--backend", "onnxruntime", "--output", "m.onnx", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "pip install 'ifrnet-deploy[export]'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_tensorrt_is_the_default_and_says_what_is_missing(tmp_path):
+    done = build("--weights", "demo", "--output", "model.engine", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "build_engine --backend onnxruntime" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--onnx", "m.onnx", "--size", "32x48", "--dynamic"], "came with dynamic, height, width"),
+        (["--onnx", "missing.onnx"], "missing.onnx"),
+        (["--weights", "demo", "--output", "no/m.onnx"], "no is no folder: create it first"),
+    ],
+)
+def test_errors_are_one_sentence_and_leave_nothing(tmp_path, arguments, message):
+    arguments = arguments if "--output" in arguments else [*arguments, "--output", "out.onnx"]
+    done = build(*arguments, "--backend", "onnxruntime", cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = build(
+        "--onnx", "no.onnx", "--backend", "onnxruntime", "--output", "o.onnx", "--debug",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_the_source_is_checked_before_anything_is_built(models, tmp_path):
+    model = onnx.load(models / "frames.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(ModelError, match="carries no ifrnet-deploy metadata"):
+        checked_from_onnx(tmp_path / "foreign.onnx")
+    (tmp_path / "noise.onnx").write_bytes(b"\xff" * 100)
+    with pytest.raises(ExportError, match=r"noise\.onnx"):
+        checked_from_onnx(tmp_path / "noise.onnx")
+
+
+def test_a_tuned_file_is_no_source(models, tmp_path):
+    write_artefact(checked_from_onnx(models / "frames.onnx"), tmp_path / "m.onnx", started=0.0)
+    with pytest.raises(ExportError, match=r"tuned for cpu already: give the file"):
+        checked_from_onnx(tmp_path / "m.onnx", tuned_for="any")
+
+
+def test_a_file_that_fails_the_gate_is_not_kept(monkeypatch, models):
+    monkeypatch.setitem(REQUIRED_DB, "fp32", 1000.0)
+    with pytest.raises(GateError, match="1000 dB are required"):
+        checked_from_onnx(models / "frames.onnx")
+
+
+def test_what_the_runtime_does_not_open_is_not_kept(models, tmp_path):
+    checked = checked_from_onnx(models / "frames.onnx")
+    kept = tmp_path / "model.onnx"
+    write_artefact(checked, kept, started=0.0)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    del checked.model.metadata_props[:]
+    with pytest.raises(ModelError):
+        write_artefact(checked, kept, started=0.0)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_rebuilding_replaces_artefact_and_manifest_together(models, tmp_path):
+    path = tmp_path / "model.onnx"
+    for source in ("frames.onnx", "three.onnx"):
+        write_artefact(checked_from_onnx(models / source), path, started=0.0)
+        steps = EngineManifest.read(path).model.steps_per_call
+        assert steps == (1 if source == "frames.onnx" else 3)
+    assert json.loads(manifest_path(path).read_text())["model"]["steps_per_call"] == 3
+    assert ROOT not in tmp_path.parents

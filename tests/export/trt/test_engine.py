@@ -1,0 +1,663 @@
+"""Engines from ONNX files and checkpoints, on fakes of three generations of TensorRT."""
+
+import dataclasses
+import json
+import signal
+import threading
+import time
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from export import build_engine
+from export.artefact import source_from_model
+from export.errors import ExportError, GateError
+from export.gate import diagnosis
+from export.gate.gate import REQUIRED_DB_OF_ENGINES
+from export.gate.second_opinion import second_opinion
+from export.graph import passes
+from export.progress import Stages
+from export.trt import cache as trt_cache
+from export.trt.build import BuildOptions, Profile, engine_from_onnx, tensor_types
+from export.trt.engine import (
+    Request,
+    fallback_to_float32,
+    fixed_size,
+    target_at,
+    write_engine,
+)
+from export.trt.inspector import layers_of, missed_types
+from export.trt.versions import generation_of
+from export.trt.weakly_typed import Layer, wanted_types
+from runtime import Interpolator
+from runtime.manifest import EngineManifest, manifest_path
+
+HALF, FLOAT, INT = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.INT64
+
+
+def write(source, path, *, force=False, fallbacks=(), notes=None, **options):
+    stages = Stages.silent()
+    if notes is not None:
+        stages.note = notes.append
+    request = Request(BuildOptions(**options), command="build it again")
+    return write_engine(
+        target_at(0), source, path, request, force=force, fallbacks=fallbacks, stages=stages
+    )
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        build_engine.main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+@pytest.fixture
+def onnx_file(tmp_path, sources):
+    def saved(name="frames"):
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(sources[name].model, path)
+        return path
+
+    return saved
+
+
+# What is built
+
+
+def test_the_manifest_says_all_that_the_engine_depends_on(trt, sources, tmp_path):
+    path = tmp_path / "m.engine"
+    write(sources["fp16"], path, optimization_level=5, workspace_mib=64)
+    manifest = EngineManifest.read(path)
+    build = manifest.engine
+    assert manifest.backend == "tensorrt"
+    assert manifest.onnx_sha256 == sources["fp16"].onnx_sha256
+    assert (build.tensorrt, build.gpu) == (trt.__version__, "NVIDIA GeForce RTX 4090")
+    assert build.flags["optimization_level"] == 5
+    assert build.flags["workspace_mib"] == 64
+    assert build.key == trt_cache.key_of(build.depends_on)
+    assert build.command == "build it again"
+    assert build.fallback is None
+    assert build.device_memory_bytes > 0
+    assert manifest.gate.required_db == REQUIRED_DB_OF_ENGINES["fp16"] == 50
+    assert {case["motion_px"] for case in manifest.gate.cases} == {2.0, 7.0}
+    assert all(case["polygraphy"]["max"] <= 1 for case in manifest.gate.cases)
+    _, config = trt.builds[-1]
+    assert config.builder_optimization_level == 5
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 64 << 20
+    assert not config.get_flag(trt.BuilderFlag.TF32)
+
+
+def test_a_free_number_of_pairs_is_the_profile_and_is_gated_with_one_and_with_all(
+    trt, sources, tmp_path
+):
+    path = tmp_path / "m.engine"
+    write(sources["free pairs"], path)
+    manifest = EngineManifest.read(path)
+    assert manifest.model.max_pairs == 3
+    assert {case["motion_px"] for case in manifest.gate.cases} == {2.0, 7.0}
+    (profile,) = trt.builds[-1][1]._profiles
+    assert [tuple(shape) for shape in profile.get_shape("img0")] == [
+        (pairs, 50, 70, 3) for pairs in (1, 3, 3)
+    ]
+    assert [shape[0] for shape in profile.get_shape("timestep")] == [1, 3, 3]
+
+
+def test_islands_stay_float32_in_weakly_typed_engines(sources, tmp_path, monkeypatch):
+    import gpu_fakes
+
+    with gpu_fakes.machine("8.6.0", monkeypatch) as trt:
+        manifest = write(sources["fp16"], tmp_path / "m.engine")
+        network, config = trt.builds[-1]
+        assert config.get_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        layers = [network.get_layer(k) for k in range(network.num_layers)]
+        sampling = [layer for layer in layers if layer.type == trt.LayerType.GRID_SAMPLE]
+        convolutions = [layer for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
+        assert len(sampling) == 4
+        assert all(layer.precision == trt.float32 for layer in sampling)
+        assert len(convolutions) > 30
+        assert all(layer.precision == trt.float16 for layer in convolutions)
+        assert manifest.engine.float32_tensors_seen > 20
+
+
+def test_an_engine_that_lost_its_islands_is_not_kept(sources, tmp_path, monkeypatch):
+    import gpu_fakes
+
+    with gpu_fakes.machine("8.6.0", monkeypatch):
+        # No layer is told its type: the builder may choose.
+        monkeypatch.setattr(
+            "export.trt.weakly_typed.wanted_types",
+            lambda layers, _: dict.fromkeys((layer.name for layer in layers), (None, [])),
+        )
+        with pytest.raises(ExportError, match=r"float32 tensors in float16|dB from"):
+            write(sources["fp16"], tmp_path / "m.engine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strongly_typed_networks_from_10_on(trt, sources):
+    options = BuildOptions()
+    engine_from_onnx(trt, sources["fp16"].model, options)
+    network, config = trt.builds[-1]
+    if trt.__version__.startswith("8"):
+        assert config.get_flag(trt.BuilderFlag.FP16)
+    else:
+        assert network.get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        assert not hasattr(trt.BuilderFlag, "FP16") or not config.get_flag(trt.BuilderFlag.FP16)
+
+
+@pytest.mark.parametrize("version", ["7.2.3", "8.5.3", "9.3.0", "12.0.1"])
+def test_unknown_versions_are_refused_by_name(version):
+    class Module:
+        __version__ = version
+
+    with pytest.raises(ExportError, match=rf"TensorRT {version} is installed, this version"):
+        generation_of(Module)
+
+
+def test_a_profile_reaches_the_builder_and_the_manifest(trt, sources, tmp_path):
+    path = tmp_path / "m.engine"
+    profile = Profile((32, 32), (64, 80), (96, 112))
+    manifest = write(sources["dynamic"], path, profile=profile)
+    assert manifest.engine.profile == {"min": [32, 32], "opt": [64, 80], "max": [96, 112]}
+    assert {case["size"] for case in manifest.gate.cases} == {"32x32", "64x80", "96x112"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dynamic", {}, "leaves sizes free: give --min, --opt and --max, or --size"),
+        ("frames", {"profile": Profile((32, 32), (32, 32), (32, 32))}, "has a fixed size"),
+    ],
+)
+def test_a_profile_must_fit_the_graph(trt10, sources, tmp_path, name, options, message):
+    with pytest.raises(ExportError, match=message):
+        write(sources[name], tmp_path / "m.engine", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Profile((64, 64), (32, 64), (96, 96)), r"--min 64x64, --opt 32x64.*min <= opt"),
+        (lambda: BuildOptions(optimization_level=6), "optimization-level is 6: use 0 to 5"),
+        (lambda: BuildOptions(workspace_mib=0), "workspace is 0 MiB: use 1 or more"),
+    ],
+)
+def test_options_check_themselves(make, message):
+    with pytest.raises(ExportError, match=message):
+        make()
+
+
+def test_a_free_file_is_fixed_to_a_size(trt10, sources, tmp_path):
+    fixed = fixed_size(sources["dynamic"], (48, 100))
+    assert fixed.info.size == (48, 100)
+    manifest = write(fixed, tmp_path / "m.engine")
+    assert manifest.model.size == (48, 100)
+    assert manifest.engine.profile is None
+    with pytest.raises(ExportError, match="the fixed size 50x70: leave out --size"):
+        fixed_size(sources["frames"], (48, 100))
+
+
+def test_a_portable_engine_is_measured_against_its_own_kind(trt10, sources, tmp_path):
+    notes = []
+    manifest = write(sources["frames"], tmp_path / "m.engine", portable=True, notes=notes)
+    assert manifest.engine.portable
+    assert manifest.engine.portable_slowdown > 0
+    assert any("x the time of an engine for this GPU alone" in note for note in notes)
+    (portable, own) = (config for _, config in trt10.builds[-2:])
+    assert portable.get_flag(trt10.BuilderFlag.VERSION_COMPATIBLE)
+    assert not own.get_flag(trt10.BuilderFlag.VERSION_COMPATIBLE)
+
+
+def test_the_second_gpu_is_built_on_and_run_on(sources, tmp_path, monkeypatch, frames):
+    import gpu_fakes
+
+    with gpu_fakes.machine("10.3.0", monkeypatch, devices=2):
+        twice = gpu_fakes.GpuDriver([gpu_fakes.GPU, gpu_fakes.GPU], "13.0")
+        for module in ("runtime.backends.trt.engine", "export.trt.engine"):
+            monkeypatch.setattr(f"{module}.gpu_driver", lambda: twice)
+        path = tmp_path / "m.engine"
+        request = Request(BuildOptions(device=1))
+        write_engine(target_at(1), sources["frames"], path, request)
+        with Interpolator.open(path, device="cuda:1") as vfi:
+            assert vfi.backend.endswith("cuda:1")
+            vfi.interpolate(*frames)
+
+
+# What goes wrong
+
+
+def test_an_unknown_operator_is_named_with_its_node(trt, sources, tmp_path):
+    trt.unsupported_operators = {"GridSample"}
+    with pytest.raises(ExportError, match=r"cannot parse the graph \(node .*--warp gather") as e:
+        write(sources["frames"], tmp_path / "m.engine")
+    node = next(n for n in sources["frames"].model.graph.node if n.op_type == "GridSample")
+    index = list(sources["frames"].model.graph.node).index(node)
+    shown = f"number {index}" if trt.__version__.startswith("8") else node.name
+    assert f"node {shown}:" in str(e.value)
+
+
+def test_what_the_builder_says_comes_out_whole(trt, sources, tmp_path):
+    trt.fail_build = "Could not find any implementation for node {ForeignNode[x]}"
+    with pytest.raises(ExportError, match=r"Could not find any implementation for node \{Foreign"):
+        write(sources["frames"], tmp_path / "m.engine")
+    assert list(tmp_path.iterdir()) == []
+
+
+FAULTS = {
+    "nearest sampling": diagnosis.nearest_sampling,
+    "coordinates in float16": diagnosis.float16_coordinates,
+    "a grid shifted by half a pixel": diagnosis.shifted_grid,
+}
+
+
+def sabotaged(inject):
+    def change(model):
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        inject(changed)
+        return changed
+
+    return change
+
+
+def swap_colours(model):
+    """The frames are read as BGR and the result is written as RGB."""
+    (output,) = model.graph.output
+    last = model.graph.node[-1]
+    last.output[0] = "unswapped"
+    axis = len(output.type.tensor_type.shape.dim) - 1
+    order = onnx.numpy_helper.from_array(np.array([2, 1, 0]), "swap_order")
+    model.graph.initializer.append(order)
+    swap = onnx.helper.make_node("Gather", ["unswapped", "swap_order"], ["imgt"], axis=axis)
+    model.graph.node.append(swap)
+
+
+@pytest.mark.parametrize("name", [*FAULTS, "red and blue swapped"])
+def test_a_fault_of_the_engine_is_named(trt10, sources, tmp_path, monkeypatch, name):
+    # float16 coordinates are harmless in a picture of 70 columns; any fault is a fault here.
+    monkeypatch.setitem(REQUIRED_DB_OF_ENGINES, "fp32", 200.0)
+    trt10.sabotage = sabotaged(FAULTS.get(name, swap_colours))
+    with pytest.raises(GateError, match=rf"it looks like {name}, which it matches"):
+        write(sources["frames"], tmp_path / "m.engine")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["nearest sampling", "a grid shifted by half a pixel"])
+def test_a_fault_is_under_the_limits(trt10, sources, tmp_path, name):
+    trt10.sabotage = sabotaged(FAULTS[name])
+    with pytest.raises(GateError, match=r"dB from .* 70 dB are required for fp32"):
+        write(sources["frames"], tmp_path / "m.engine")
+
+
+def test_an_unknown_fault_is_called_so(trt10, sources, tmp_path):
+    def darken(model):
+        for node in model.graph.node:
+            if node.op_type == "Sigmoid":
+                node.op_type = "Tanh"
+
+    trt10.sabotage = sabotaged(darken)
+    with pytest.raises(GateError, match="it looks like none of red and blue swapped, nearest"):
+        write(sources["frames"], tmp_path / "m.engine")
+
+
+def test_a_failed_rebuild_keeps_what_was_there(trt10, sources, tmp_path):
+    path = tmp_path / "m.engine"
+    write(sources["frames"], path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    trt10.sabotage = sabotaged(diagnosis.nearest_sampling)
+    with pytest.raises(GateError):
+        write(sources["frames"], path, force=True)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_fallback_is_tried_where_one_is_allowed(trt10, sources, tmp_path):
+    half, notes = sources["fp16"], []
+
+    def only_in_half(model):
+        if any(t.data_type == HALF for t in model.graph.initializer):
+            diagnosis.nearest_sampling(model)
+
+    trt10.sabotage = sabotaged(only_in_half)
+    with pytest.raises(GateError):
+        write(half, tmp_path / "m.engine")
+    fallbacks = [fallback_to_float32(half)]
+    manifest = write(half, tmp_path / "m.engine", fallbacks=fallbacks, notes=notes)
+    assert manifest.model.precision == "fp32"
+    assert manifest.engine.fallback.startswith("fp32, after as asked: ")
+    assert "nearest sampling" in manifest.engine.fallback
+    assert any(note.endswith("trying fp32") for note in notes)
+    # What was asked for has not changed: it is up to date.
+    notes.clear()
+    write(half, tmp_path / "m.engine", fallbacks=fallbacks, notes=notes)
+    assert notes == [f"{tmp_path / 'm.engine'} is up to date; --force builds it again"]
+    # Where none is allowed any more, it will not do.
+    notes.clear()
+    with pytest.raises(GateError):
+        write(half, tmp_path / "m.engine", notes=notes)
+    assert notes[0].endswith("it is a fallback, and --allow-fallback was not given")
+
+
+# What is up to date
+
+
+def test_an_engine_is_built_once_and_again_when_it_must(trt10, sources, tmp_path):
+    path, notes = tmp_path / "m.engine", []
+
+    def built(name="frames", **options):
+        before = len(trt10.builds)
+        notes.clear()
+        write(sources[name], path, notes=notes, **options)
+        return len(trt10.builds) - before
+
+    assert built() == 1
+    assert built() == 0
+    assert built(force=True) == 1
+    assert built(optimization_level=4) == 1
+    assert notes[0] == f"{path} is built again: optimization_level was 3 and is 4"
+    assert built("fp16", optimization_level=4) == 1
+    assert "onnx was" in notes[0]
+    path.write_bytes(path.read_bytes() + b"x")
+    assert built("fp16", optimization_level=4) == 1
+    assert "its manifest was written for" in notes[0]
+    manifest_path(path).unlink()
+    assert built("fp16", optimization_level=4) == 1
+    assert "is missing" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tensorrt", "10.2.0"), ("gpu", "NVIDIA H200"), ("compute_capability", "9.0")],
+)
+def test_an_engine_of_another_machine_is_built_again(trt10, engine, sources, tmp_path, name, value):
+    path, notes = engine(), []
+    text = json.loads(manifest_path(path).read_text())
+    text["engine"]["depends_on"][name] = value
+    manifest_path(path).write_text(json.dumps(text))
+    write(sources["frames"], path, notes=notes)
+    assert notes[0].startswith(f"{path} is built again: {name} was {value} and is")
+
+
+def test_every_option_that_matters_is_in_the_key(trt10, sources, tmp_path):
+    from export.trt.engine import _depends_on
+
+    plain = BuildOptions()
+    changed = {
+        "profile": Profile((32, 32), (32, 32), (32, 32)),
+        "optimization_level": 4,
+        "workspace_mib": 7,
+        "portable": True,
+    }
+    target, source = target_at(0), sources["dynamic"]
+    keys = {trt_cache.key_of(_depends_on(target, source, Request(plain)))}
+    for name, value in changed.items():
+        options = dataclasses.replace(plain, **{name: value})
+        keys.add(trt_cache.key_of(_depends_on(target, source, Request(options))))
+    keys.add(trt_cache.key_of(_depends_on(target, source, Request(plain, ("grid",)))))
+    fixed = fixed_size(source, (48, 64))
+    keys.add(trt_cache.key_of(_depends_on(target, fixed, Request(plain))))
+    keys.add(trt_cache.key_of(_depends_on(target, sources["frames"], Request(plain))))
+    assert len(keys) == 8
+
+
+# Timing cache
+
+
+def test_the_timing_cache_is_used_and_grows(trt, sources, tmp_path):
+    cache = tmp_path / "cache" / "timing.cache"
+    options = BuildOptions(timing_cache=cache)
+    engine_from_onnx(trt, sources["frames"].model, options)
+    first = cache.read_bytes()
+    built = engine_from_onnx(trt, sources["frames"].model, options)
+    assert built.notes == []
+    assert cache.read_bytes() != first
+    assert [p.name for p in cache.parent.iterdir()] == ["timing.cache"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"noise", None])
+def test_a_damaged_timing_cache_is_replaced(trt10, sources, tmp_path, damage):
+    cache = tmp_path / "timing.cache"
+    options = BuildOptions(timing_cache=cache)
+    engine_from_onnx(trt10, sources["frames"].model, options)
+    good = cache.read_bytes()
+    cache.write_bytes(good[:-1] if damage is None else damage)
+    built = engine_from_onnx(trt10, sources["frames"].model, options)
+    assert built.notes == [f"the timing cache {cache} is damaged: starting a new one"]
+    assert trt_cache.read_timing_cache(cache)[1] is None
+
+
+def test_the_timing_cache_of_another_version_is_not_used(trt10, sources, tmp_path, monkeypatch):
+    import gpu_fakes
+
+    cache = tmp_path / "timing.cache"
+    options = BuildOptions(timing_cache=cache)
+    engine_from_onnx(trt10, sources["frames"].model, options)
+    with monkeypatch.context() as other, gpu_fakes.machine("10.13.3.9", other) as newer:
+        built = engine_from_onnx(newer, sources["frames"].model, options)
+    assert "is of another machine: starting a new one" in built.notes[0]
+
+
+def test_the_default_timing_cache_has_a_name_for_each_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = trt_cache.default_timing_cache("10.3.0", "NVIDIA GeForce RTX 4090")
+    assert path == tmp_path / "ifrnet-deploy" / "timing-10.3.0-NVIDIA-GeForce-RTX-4090.cache"
+
+
+# Progress and Ctrl-C
+
+
+def test_phases_are_shown_and_end(trt, sources):
+    seen = []
+
+    class Watching(Stages):
+        def phases(self):
+            inner = super().phases()
+
+            class Kept:
+                def __enter__(self):
+                    seen.append(inner.__enter__())
+                    return seen[0]
+
+                def __exit__(self, *error):
+                    return inner.__exit__(*error)
+
+            return Kept()
+
+    engine_from_onnx(trt, sources["frames"].model, BuildOptions(), stages=Watching(0, disable=True))
+    (progress,) = seen
+    assert progress.seen
+    assert not progress._open
+
+
+def test_ctrl_c_stops_the_build(trt10, sources, monkeypatch):
+    from export.progress import Phases
+
+    interrupted = []
+
+    def interrupt(self, name, step):
+        if not interrupted:
+            interrupted.append(name)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.5)
+
+    monkeypatch.setattr(Phases, "step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        engine_from_onnx(trt10, sources["frames"].model, BuildOptions())
+    assert "TensorRT build" not in [thread.name for thread in threading.enumerate()]
+    assert trt10.builds == []
+
+
+def test_a_float_profile_must_fit_the_network(trt10, sources, tmp_path):
+    source = sources["dynamic"]
+    planes = source._replace(info=dataclasses.replace(source.info, io="float"))
+    with pytest.raises(ExportError, match="--max 64x90 is no multiple of 16"):
+        write(planes, tmp_path / "m.engine", profile=Profile((32, 32), (64, 80), (64, 90)))
+
+
+# Types, computed from an ONNX file
+
+
+def test_types_of_layers_by_hand():
+    types = {"x": HALF, "w": HALF, "y": HALF, "z": FLOAT, "out": FLOAT, "n": INT}
+    layers = [
+        Layer("slope", [], ["slope_out"], [True]),
+        Layer("slope/shuffle", ["slope_out"], ["slope_wide"], [True]),
+        Layer("act", ["x", "slope_wide"], ["y"], [True]),
+        Layer("cast", ["y"], ["z"], [True]),
+        Layer("two", [], ["two_out"], [True]),
+        Layer("mul", ["z", "two_out"], ["out"], [True]),
+        Layer("shape", ["out"], ["n"], [False]),
+        Layer("unread", [], ["nothing"], [True]),
+    ]
+    wanted = wanted_types(layers, types)
+    assert wanted["slope"].outputs == [HALF]
+    assert wanted["slope/shuffle"] == (HALF, [HALF])
+    assert wanted["act"] == (HALF, [HALF])
+    assert wanted["cast"].outputs == [FLOAT]
+    assert wanted["two"].outputs == [FLOAT]
+    assert wanted["mul"] == (FLOAT, [FLOAT])
+    assert wanted["shape"] == (None, [None])
+    assert wanted["unread"] == (None, [None])
+
+
+def test_types_of_a_real_graph(sources):
+    types = tensor_types(sources["fp16"].model)
+    nodes = {node.name: node for node in sources["fp16"].model.graph.node}
+    for node in nodes.values():
+        if node.op_type == "GridSample":
+            assert {types[name] for name in (*node.input, *node.output)} == {FLOAT}
+        if node.op_type in ("Conv", "ConvTranspose"):
+            assert {types[name] for name in (*node.input, *node.output)} == {HALF}
+    assert set(types) >= {name for node in nodes.values() for name in node.output}
+
+
+def test_missed_types_are_counted_by_name():
+    def tensor(name, kind):
+        return {"Name": name, "Format/Datatype": f"Row major linear {kind}"}
+
+    layers = [
+        {"Inputs": [tensor("x", "FP16 format")], "Outputs": [tensor("grid", "FP32")]},
+        {"Inputs": [tensor("grid", "FP32")], "Outputs": [tensor("flow", "FP16 format")]},
+        "a name alone",
+    ]
+    types = {"x": HALF, "grid": FLOAT, "flow": FLOAT}
+    assert missed_types(layers_of(json.dumps({"Layers": layers})), types) == (2, ["flow"])
+
+
+# The second opinion
+
+
+def test_polygraphy_agrees_and_is_believed(monkeypatch):
+    rng = np.random.default_rng(0)
+    expected = rng.random((1, 3, 40, 50), dtype=np.float32)
+    made = np.clip(expected + rng.normal(0, 0.01, expected.shape), 0, 1).astype(np.float32)
+    figures = second_opinion(expected, made)
+    assert figures["max"] == pytest.approx(np.abs(expected - made).max())
+    monkeypatch.setattr("export.gate.second_opinion._AGREE", -1.0)
+    with pytest.raises(GateError, match=r"Polygraphy finds a max difference of .* the gate of"):
+        second_opinion(expected, made)
+
+
+# The command
+
+
+def test_from_an_onnx_file_with_the_command(trt, onnx_file, tmp_path, capsys, monkeypatch, frames):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source, output = onnx_file("fp16"), tmp_path / "m.engine"
+    assert command("--onnx", source, "--output", output) == 0
+    text = capsys.readouterr().out
+    assert f"TensorRT {trt.__version__} for NVIDIA GeForce RTX 4090 (8.9)" in text
+    manifest = EngineManifest.read(output)
+    assert manifest.engine.command.endswith(f"--onnx {source} --output {output}")
+    assert manifest.gate.reference == "the file in float32, unoptimised, bytes"
+    with Interpolator.open(output) as vfi:
+        assert vfi.interpolate(*frames).shape == (50, 70, 3)
+    assert command("--onnx", source, "--output", output) == 0
+    assert "is up to date" in capsys.readouterr().out
+    assert len(list((tmp_path / "cache" / "ifrnet-deploy").iterdir())) == 1
+
+
+def test_several_sizes_give_several_engines(trt10, onnx_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = onnx_file("dynamic")
+    sizes = ("48x64", "50x70")
+    assert command("--onnx", source, "--size", *sizes, "--output", tmp_path / "m.engine") == 0
+    for size in sizes:
+        manifest = EngineManifest.read(tmp_path / f"m_{size}.engine")
+        assert "x".join(map(str, manifest.model.size)) == size
+        assert f"--size {size}" in manifest.engine.command
+
+
+def test_from_a_checkpoint_with_the_command(trt10, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def fails_with_grid_sample(model):
+        diagnosis.nearest_sampling(model)
+
+    trt10.sabotage = sabotaged(fails_with_grid_sample)
+    arguments = ["--weights", "demo", "--size", "48x64", "--output", tmp_path / "m.engine"]
+    assert command(*arguments) == 1
+    assert "it looks like nearest sampling" in capsys.readouterr().err
+    assert command(*arguments, "--allow-fallback") == 0
+    manifest = EngineManifest.read(tmp_path / "m.engine")
+    assert manifest.model.precision == "fp16"
+    assert manifest.model.warp == "gather"
+    assert manifest.engine.fallback.startswith("warp by gather, after as asked")
+    assert manifest.gate.reference.startswith("PyTorch")
+    assert "not as asked: warp by gather" in capsys.readouterr().out
+
+
+def test_a_range_of_sizes_with_the_command(trt10, onnx_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    output = tmp_path / "m.engine"
+    sizes = ["--min", "32x32", "--opt", "48x64", "--max", "64x80"]
+    assert command("--onnx", onnx_file("dynamic"), *sizes, "--output", output) == 0
+    manifest = EngineManifest.read(output)
+    assert manifest.model.size is None
+    assert manifest.engine.profile["opt"] == [48, 64]
+    assert "--min 32x32 --opt 48x64 --max 64x80" in manifest.engine.command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--onnx", "f", "--timesteps", "3"], "--onnx came with timesteps: the file has these"),
+        (["--weights", "demo", "--min", "32x32"], "--min, --opt and --max go together"),
+        (["--weights", "demo", "--dynamic"], "--dynamic is for ONNX files: give --min"),
+        (
+            ["--weights", "demo", "--tuned-for", "cpu"],
+            "--tuned-for is for processors: TensorRT uses --rewrite",
+        ),
+        (["--weights", "demo", "--device", "3"], "cuda:3 was asked for, the driver sees cuda:0"),
+        (
+            ["--weights", "demo", "--backend", "onnxruntime", "--portable", "--workspace", "5"],
+            "--workspace, --portable came with --backend onnxruntime",
+        ),
+        (
+            ["--weights", "demo", "--backend", "onnxruntime", "--size", "32x32", "48x48"],
+            "2 sizes came with --backend onnxruntime",
+        ),
+        (["--weights", "demo", "--rewrite", "magic", "--size", "32x32"], "rewrite 'magic' is unk"),
+        (["--weights", "demo", "--batch", "2", "--timesteps", "3"], "use one of --batch"),
+        (["--weights", "demo", "--max-batch", "4", "--batch", "2"], "--max-batch with neither"),
+        (["--weights", "demo", "--max-batch", "1"], "up to 1 pairs: use 2 to 64"),
+    ],
+)
+def test_errors_of_the_command_are_one_sentence(trt10, tmp_path, capsys, arguments, message):
+    assert command(*arguments, "--output", tmp_path / "m.engine") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reference_of_a_half_file_is_float32(sources, frames):
+    half = sources["fp16"]
+    source = source_from_model(half.model, half.info, half.onnx_sha256)
+    time = np.full((1, 1, 1, 1), 0.5, np.float32)
+    exact = sources["frames"].reference(*frames, time)
+    assert source.reference_name == "the file in float32, unoptimised"
+    assert HALF not in tensor_types(passes.in_float32(half.model)).values()
+    # The demo weights were float16 from the start: rounding them again changes nothing.
+    np.testing.assert_allclose(source.reference(*frames, time), exact, atol=1e-5)

@@ -1,0 +1,454 @@
+"""Crafted ONNX files: what any parser of protobuf takes for external data is refused unread."""
+
+import contextlib
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf.message import Message
+from onnx import ModelProto, TensorProto, helper
+
+from bench.harness.layers import profile_onnx
+from export.artefact import source_from_onnx
+from export.errors import ExportError
+from export.graph import passes as graph
+from runtime import Interpolator, ModelError
+from runtime.backends import onnx_format
+from runtime.backends.onnx_format import has_external_data
+from runtime.telemetry import import_quietly
+
+WIDE = 1 << 32
+"""Added to a tag, it is dropped by the parsers of ONNX Runtime and OpenVINO."""
+
+GRAPH, INITIALIZER, EXTERNAL_DATA, DATA_LOCATION = 7, 5, 13, 14
+
+
+def varint(value, least=1):
+    """Encodes a number in `least` bytes or more."""
+    encoded = bytearray()
+    while value > 0x7F or len(encoded) + 1 < least:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def number_field(number, value, *, high=0):
+    return varint(number << 3 | high) + varint(value)
+
+
+def bytes_field(number, content, *, high=0, least=1):
+    return varint(number << 3 | 2 | high) + varint(len(content), least) + content
+
+
+def entry(key, value):
+    return bytes_field(1, key.encode()) + bytes_field(2, value.encode())
+
+
+def external_tensor(tensor, location, *, high=0, data_location=1):
+    """A serialised TensorProto whose data lies at `location`."""
+    bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    said = {"location": location, "offset": "0", "length": str(len(tensor.raw_data))}
+    return (
+        bare.SerializeToString()
+        + b"".join(bytes_field(EXTERNAL_DATA, entry(*one), high=high) for one in said.items())
+        + number_field(DATA_LOCATION, data_location, high=high)
+    )
+
+
+@pytest.fixture
+def plain(models):
+    return (models / "frames.onnx").read_bytes()
+
+
+@pytest.fixture
+def crafted(models, tmp_path, monkeypatch):
+    """Writes a model of ours with a tensor in another file, beside it and in the working folder."""
+
+    def craft(location="secret.bin", **trick):
+        model = onnx.load(models / "frames.onnx")
+        tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+        (tmp_path / "secret.bin").write_bytes(tensor.raw_data)
+        monkeypatch.chdir(tmp_path)
+        if location == "ABSOLUTE":
+            location = str(tmp_path / "secret.bin")
+        written = external_tensor(tensor, location, **trick)
+        model.graph.initializer.remove(tensor)
+        # A second graph field: parsers merge it into the first.
+        graph = bytes_field(GRAPH, bytes_field(INITIALIZER, written))
+        path = tmp_path / "crafted.onnx"
+        path.write_bytes(model.SerializeToString() + graph)
+        return path
+
+    return craft
+
+
+TRICKS = {
+    "none": {},
+    "wide tags": {"high": WIDE},
+    "wider tags": {"high": WIDE << 1 | WIDE << 2},
+    "high bits of data_location": {"data_location": 1 + WIDE},
+    "wide tags and high bits": {"high": WIDE, "data_location": 1 + WIDE},
+    "unknown data_location": {"data_location": 2},
+}
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """What was given to ONNX Runtime and OpenVINO."""
+    onnxruntime = import_quietly("onnxruntime")
+    openvino = import_quietly("openvino")
+    given = []
+
+    def refuse(*arguments, **options):
+        given.append(arguments)
+        raise RuntimeError("a crafted file was loaded")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    monkeypatch.setattr(openvino.Core, "read_model", refuse)
+    monkeypatch.setattr(openvino.frontend.FrontEnd, "load", refuse)
+    yield given
+    assert given == []
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.parametrize("location", ["secret.bin", "ABSOLUTE"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_crafted_files_reach_no_backend(crafted, loads, backend, location, trick):
+    options = {"cache": "none"} if backend == "openvino" else {}
+    with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
+        Interpolator.open(crafted(location, **TRICKS[trick]), backend=backend, **options)
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_crafted_files_are_no_source_of_an_artefact(crafted, loads, trick):
+    with pytest.raises(ExportError, match=r"crafted\.onnx (names other files|cannot be read)"):
+        source_from_onnx(crafted(**TRICKS[trick]))
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_crafted_files_are_not_profiled(crafted, loads, trick):
+    with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
+        profile_onnx(crafted(**TRICKS[trick]), {}, threads=1, runs=1)
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_crafted_files_are_not_timed_beside_an_engine(crafted, loads, trick, monkeypatch):
+    from bench.runs import plain_engine
+
+    monkeypatch.setattr(plain_engine, "gpu_at", lambda _: None)
+    monkeypatch.setattr(plain_engine, "import_tensorrt", lambda: SimpleNamespace(__version__="10"))
+    path = crafted(**TRICKS[trick])
+    with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
+        plain_engine.PlainFile(path, 0)
+    with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
+        plain_engine._build(path, 0)
+
+
+def test_sparse_external_tensors_are_no_source_of_an_artefact(plain, tmp_path):
+    """The onnx package reads them without complaint."""
+    model = ModelProto.FromString(plain)
+    values = model.graph.sparse_initializer.add().values
+    values.name, values.data_type, values.data_location = "w", TensorProto.FLOAT, 1
+    onnx.save(model, tmp_path / "sparse.onnx")
+    with pytest.raises(ExportError, match="names other files"):
+        source_from_onnx(tmp_path / "sparse.onnx")
+    with pytest.raises(ExportError, match="has tensors in other files"):
+        graph.check(model)
+
+
+@pytest.mark.parametrize(
+    ("appended", "reason"),
+    [
+        (number_field(5, 0, high=WIDE), "more than 32 bits"),
+        (b"\xa8\x00\x00", "more bytes than it needs"),  # Tag 40 in two bytes.
+        (bytes_field(6, b"", least=2), "more bytes than it needs"),
+        (varint(6 << 3 | 2) + varint(WIDE) + b"x", "more than 32 bits"),
+        (b"\x02\x00", "the number 0"),
+        (b"\x33\x34", "the wire type 3"),
+        (b"\x34", "the wire type 4"),
+        (b"\x36", "the wire type 6"),
+        (b"\x37", "the wire type 7"),
+        (varint(5 << 3) + b"\xff" * 10 + b"\x01", "in the middle of a number"),
+        (b"\x32\x05abcd", "in the middle of a field"),
+        (b"\x31abcdefg", "in the middle of a field"),
+    ],
+)
+def test_what_parsers_read_differently_is_refused(plain, tmp_path, appended, reason):
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(plain + appended)
+    with pytest.raises(ModelError, match=f"odd.onnx cannot be read as ONNX .*{reason}"):
+        onnx_format.read_onnx(path)
+
+
+def test_the_format_of_onnx_runtime_is_refused(plain, tmp_path):
+    """ONNX Runtime looks for its mark before it takes bytes for protobuf."""
+    path = tmp_path / "two.onnx"
+    path.write_bytes(bytes_field(2, b"..ORTM") + plain)
+    with pytest.raises(ModelError, match="in the format of ONNX Runtime"):
+        onnx_format.read_onnx(path)
+
+
+def test_what_is_in_openvinos_format_too_is_loaded_as_onnx(plain, tmp_path, frames):
+    openvino = import_quietly("openvino")
+    parameter = openvino.opset8.parameter([4], np.float32, name="x")
+    other = openvino.Model([openvino.opset8.relu(parameter)], [parameter], "other")
+    openvino.save_model(other, tmp_path / "other.xml")
+    xml = (tmp_path / "other.xml").read_bytes()
+    path = tmp_path / "both.onnx"
+    path.write_bytes(bytes_field(2, xml[xml.index(b"<net") :]) + plain)
+    assert len(openvino.Core().read_model(path.read_bytes()).inputs) == 1
+    with Interpolator.open(path, backend="openvino", cache="none") as vfi:
+        assert vfi.interpolate(*frames).shape == (50, 70, 3)
+
+
+def test_metadata_is_what_onnx_reads(plain):
+    """Later entries win, and fields of another wire type are unknown ones."""
+    odd = (
+        bytes_field(14, entry("a", "first") + bytes_field(1, b"b"))
+        + bytes_field(14, entry("b", "second") + b"\x15abcd" + number_field(2, 7))
+        + varint(14 << 3 | 1) + b"\x0a\x01c\x12\x01ddd"
+    )  # fmt: skip
+    expected = {e.key: e.value for e in ModelProto.FromString(plain + odd).metadata_props}
+    assert expected["b"] == "second"
+    assert onnx_format._metadata(plain + odd) == expected
+
+
+def test_all_paths_to_tensors_are_followed():
+    """As the schema of the onnx package that is installed has them."""
+    reached = {}
+
+    def leads_to_tensors(message, above=()):
+        if message.name == "TensorProto":
+            return True
+        if message.name in above:
+            return False
+        return any(
+            field.message_type and leads_to_tensors(field.message_type, (*above, message.name))
+            for field in message.fields
+        )
+
+    waiting = [ModelProto.DESCRIPTOR]
+    while waiting:
+        message = waiting.pop()
+        if message.name not in reached:
+            below = [f for f in message.fields if f.message_type]
+            below = [f for f in below if leads_to_tensors(f.message_type)]
+            reached[message.name] = {f.number: f.message_type.name for f in below}
+            waiting += [f.message_type for f in below]
+    assert reached == {
+        _message(kind): {number: _message(name) for number, name in below.items()}
+        for kind, below in onnx_format._LEADS_TO.items()
+    }
+
+
+def _message(kind):
+    """Of the schema, by the name that the table has for it."""
+    return kind.title().replace(" ", "") + "Proto"
+
+
+def small_model():
+    """A model with a tensor at every place that the schema has for one."""
+
+    def tensor(name):
+        return helper.make_tensor(name, TensorProto.FLOAT, [2], [1.0, -2.0])
+
+    def graph(name, nodes=()):
+        made = helper.make_graph(list(nodes), name, [], [], [tensor(f"{name}_w")])
+        sparse = helper.make_sparse_tensor(
+            tensor(f"{name}_v"),
+            helper.make_tensor(f"{name}_i", TensorProto.INT64, [2], [0, 3]),
+            [8],
+        )
+        made.sparse_initializer.append(sparse)
+        made.quantization_annotation.add(tensor_name="q").quant_parameter_tensor_names.add(
+            key="SCALE_TENSOR", value="w"
+        )
+        return made
+
+    def node(name):
+        sparse = graph("s").sparse_initializer[0]
+        values = (tensor("t"), [tensor("u"), tensor("v")], graph("g"), [graph("h")], sparse)
+        return helper.make_node(
+            "Odd", ["x"], ["y"], name=name, plain=3,
+            **{f"a{k}": value for k, value in enumerate((*values, [sparse]))},
+        )  # fmt: skip
+
+    function = helper.make_function(
+        "f", "F", ["x"], ["y"], [node("in function")], [helper.make_opsetid("", 17)],
+        attribute_protos=[helper.make_attribute("a", tensor("of function"))],
+    )  # fmt: skip
+    model = helper.make_model(
+        graph("top", [node("first")]),
+        functions=[function],
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    model.training_info.add(initialization=graph("start"), algorithm=graph("step", [node("n")]))
+    helper.set_model_props(model, {"a": "b", "c": "d"})
+    return model
+
+
+def is_external(message):
+    """Whether the onnx package sees external data anywhere below `message`."""
+    if isinstance(message, TensorProto) and (
+        len(message.external_data) or message.data_location != TensorProto.DEFAULT
+    ):
+        return True
+    return any(
+        is_external(one)
+        for field, value in message.ListFields()
+        if field.message_type
+        for one in each(value)
+    )
+
+
+def each(value):
+    """The values of a field, whether it is repeated or not."""
+    return [value] if isinstance(value, (Message, str, bytes, int, float)) else value
+
+
+class Mutator:
+    """Writes a model with external data at about one of its 49 tensors, whatever is in the model.
+
+    Some fields are written in ways that no serialiser uses.
+
+    Args:
+        seed: Of the random choices.
+        often: How likely a field is written in an odd way.
+        often_external: The same for the fields of external data.
+    """
+
+    def __init__(self, seed, often, often_external):
+        self.rng = random.Random(seed)
+        self.often = often
+        self.often_external = often_external
+
+    def written(self, message):
+        parts = []
+        for field, value in message.ListFields():
+            for one in each(value):
+                parts.append(self.field(field, one))
+        if isinstance(message, TensorProto) and self.rng.random() < 1 / 49:
+            parts.insert(self.rng.randrange(len(parts) + 1), self.external())
+        if self.now() and parts:  # Parsers merge or override.
+            parts.append(self.rng.choice(parts))
+        return b"".join(parts)
+
+    def now(self):
+        return self.rng.random() < self.often
+
+    def field(self, field, value):
+        if field.message_type:
+            return self.bytes_(field.number, self.written(value))
+        if field.cpp_type == field.CPPTYPE_FLOAT:
+            return varint(field.number << 3 | 5) + np.float32(value).tobytes()
+        if field.cpp_type == field.CPPTYPE_STRING:
+            return self.bytes_(field.number, value if type(value) is bytes else value.encode())
+        return self.tag(field.number, 0) + self.value(value % (1 << 64))
+
+    def external(self):
+        location = self.rng.choice([0, 1, 1, 1, 2, 3, 1 + WIDE, WIDE, (1 << 64) - 1, 1 << 63])
+        entries = [("location", "/etc/hostname"), ("offset", "0")]
+        usual, self.often = self.often, self.often_external
+        fields = [self.bytes_(EXTERNAL_DATA, entry(*one)) for one in entries]
+        fields.append(self.tag(DATA_LOCATION, 0) + self.value(location))
+        self.often = usual
+        self.rng.shuffle(fields)
+        return b"".join(fields[: self.rng.randrange(1, 4)])
+
+    def bytes_(self, number, content):
+        least = self.rng.choice([2, 3, 4, 5, 6]) if self.now() else 1
+        return self.tag(number, 2) + varint(len(content), least) + content
+
+    def value(self, value):
+        return varint(value, self.rng.randrange(2, 11) if self.now() else 1)
+
+    def tag(self, number, wire_type):
+        if not self.now():
+            return varint(number << 3 | wire_type)
+        trick = self.rng.randrange(5)
+        if trick == 0:
+            number = self.rng.choice([5, 7, 13, 14, 20, 22])
+        elif trick == 1:
+            wire_type = self.rng.randrange(8)
+        high = 1 << self.rng.choice([32, 33, 34, 35, 63]) if trick == 2 else 0
+        return varint(number << 3 | wire_type | high, self.rng.randrange(6) if trick == 3 else 1)
+
+
+def parsed(content):
+    """The model as the parsers of the onnx package read it: that of Python, and that of C++.
+
+    The second drops what the first refuses: bits of a tag above 32.
+    """
+    for parse in (ModelProto.FromString, onnx.shape_inference.infer_shapes):
+        with contextlib.suppress(Exception):  # Each has errors of its own.
+            yield parse(content)
+
+
+def check_against_onnx(content):
+    """Whether the onnx package reads external data; where it does, it must be found or refused."""
+    external = any(map(is_external, parsed(content)))
+    if external:
+        with contextlib.suppress(ValueError):
+            assert has_external_data(content), content.hex()
+    return external
+
+
+@pytest.mark.parametrize(
+    ("often", "often_external"), [(0, 0), (0, 0.2), (0.001, 0.2), (0.005, 0.05)]
+)
+def test_whatever_onnx_takes_for_external_data_is_found(often, often_external):
+    model = small_model()
+    assert not has_external_data(model.SerializeToString())
+    found = sum(
+        check_against_onnx(Mutator(seed, often, often_external).written(model))
+        for seed in range(1000)
+    )
+    assert found > 30
+
+
+def test_flipped_bytes_hide_no_external_data():
+    model, found = small_model(), 0
+    for seed in range(1000):
+        rng = random.Random(seed)
+        content = bytearray(Mutator(seed, 0, 0.1).written(model))
+        for _ in range(rng.randrange(1, 4)):
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        found += check_against_onnx(bytes(content))
+    assert found > 30
+
+
+def test_external_data_at_every_place_is_found():
+    """One tensor after the other, in bytes that every parser reads."""
+    model = small_model()
+    tensors = list(all_tensors(model))
+    assert len(tensors) > 40
+    for tensor in tensors:
+        tensor.external_data.add(key="location", value="x")
+        assert has_external_data(model.SerializeToString())
+        del tensor.external_data[:]
+        tensor.data_location = TensorProto.EXTERNAL
+        assert has_external_data(model.SerializeToString())
+        tensor.ClearField("data_location")
+    assert not has_external_data(model.SerializeToString())
+
+
+def all_tensors(message):
+    if isinstance(message, TensorProto):
+        yield message
+    for field, value in message.ListFields():
+        if field.message_type:
+            for one in each(value):
+                yield from all_tensors(one)
+
+
+def test_models_of_ours_are_accepted(models):
+    paths = list(models.glob("*.onnx"))
+    assert paths
+    for path in paths:
+        content, info = onnx_format.read_onnx(path)
+        assert not has_external_data(content)
+        assert info.variant == "small"

@@ -1,0 +1,442 @@
+"""On a real Ray cluster of two nodes: the result of one machine, whatever dies meanwhile."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from commands import run_module
+from runtime import Interpolator, VideoError, interpolate_video, locks
+from runtime.cluster.__main__ import sources_in
+from runtime.cluster.pool import TRIES, ClusterError, Job, Pool, Share, connected
+from runtime.cluster.videos import interpolate_many
+from runtime.cluster.worker import ModelChoice, open_on_worker
+from runtime.errors import ModelError
+from runtime.locks import lock_file
+from runtime.manifest import file_sha256
+from runtime.video.interpolate import VideoOptions
+from video_clips import write
+from video_parts import KEYS, shown_in
+
+ray = pytest.importorskip("ray")
+
+ONE = Share(cpus=1)
+WHOLE = VideoOptions(codec="ffv1", cuts=None)
+SECONDS = Fraction("0.4")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes, one worker each."""
+    from ray.cluster_utils import Cluster
+
+    # What Ray's processes import is what this one imports.
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    # The second node comes later, as older versions of Ray connect to any node that is there, and
+    # the node that this process is connected to cannot be removed.
+    with connected(made.address):
+        made.second = made.add_node(num_cpus=1)
+        yield made
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def model(models):
+    path = models / "frames.onnx"
+    return ModelChoice(path, file_sha256(path), backend="onnxruntime", threads=1)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write(
+        tmp_path_factory.mktemp("clip") / "in.mkv", 55, size=(50, 70), options=KEYS, audio="aac"
+    )
+
+
+@pytest.fixture(scope="module")
+def one_run(clip, model, tmp_path_factory):
+    """What one machine makes of the clip."""
+    made = tmp_path_factory.mktemp("one") / "out.mkv"
+    with Interpolator.open(model.path, backend="onnxruntime", threads=1) as vfi:
+        interpolate_video(clip, made, model=vfi, options=WHOLE)
+    return shown_in(made)
+
+
+def many(sources, model, **how):
+    return interpolate_many(
+        sources, model, options=WHOLE, share=ONE, segment_seconds=SECONDS, **how
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_result_is_that_of_one_machine(cluster, model, clip, one_run, tmp_path, workers):
+    out = tmp_path / "out.mkv"
+    seen = []
+    report = many([(clip, out)], model, workers=workers, progress=lambda *at: seen.append(at))
+    assert shown_in(out) == one_run
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mkv"]
+    (video,) = report.videos
+    assert video.error is None
+    assert (video.frames_in, video.frames_out, video.frames_new) == (55, 110, 54)
+    assert video.segments == 6
+    assert seen[-1] == (110, 110)
+    assert len({worker["node"] for worker in report.workers}) == workers
+    assert report.retries == 0
+
+
+def pids():
+    """Of the workers that are alive."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_Host"):
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_worker_that_is_killed_costs_no_frame(cluster, model, clip, one_run, tmp_path):
+    killed = []
+
+    def kill(done, known):
+        if done and not killed:
+            killed.append(pids()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    out = tmp_path / "out.mkv"
+    report = many([(clip, out)], model, progress=kill)
+    assert killed
+    assert shown_in(out) == one_run
+    assert report.failures == []
+
+
+def test_what_kills_every_worker_is_given_up_and_named(cluster):
+    # The workers cannot import this file.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with Pool(Deadly, (), share=ONE) as pool:
+        pool.add(Job("work", {"deadly": True}, "bad"))
+        pool.add(Job("work", {"deadly": False}, "good"))
+        done = {one.job.about: one for one in pool.results()}
+    assert done["good"].result == "worked"
+    assert isinstance(done["bad"].error, ClusterError)
+    assert f"{TRIES} workers died of it" in str(done["bad"].error)
+    assert pool.retries == TRIES - 1
+
+
+class Deadly:
+    """Ends its process where it is told to."""
+
+    def ready(self):
+        return {}
+
+    def work(self, deadly):
+        if deadly:
+            os._exit(1)
+        return "worked"
+
+
+def test_bad_files_among_good_ones(cluster, model, clip, one_run, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    wrong = write(tmp_path / "wrong.mkv", 20, size=(64, 80), options=KEYS)
+    good = [tmp_path / f"good{k}.mkv" for k in range(2)]
+    for path in good:
+        shutil.copy(clip, path)
+    out = tmp_path / "out"
+    out.mkdir()
+    sources = [(p, out / p.with_suffix(".mkv").name) for p in [good[0], broken, wrong, good[1]]]
+    report = many(sources, model)
+    assert [video.error is None for video in report.videos] == [True, False, False, True]
+    assert "broken.mp4 cannot be read as a video" in report.videos[1].error
+    assert "frames are 64x80, this model was exported for 50x70" in report.videos[2].error
+    assert all(shown_in(out / path.name) == one_run for path in good)
+    # What was looked at of the bad one is not left behind.
+    assert sorted(p.name for p in out.iterdir()) == ["good0.mkv", "good1.mkv"]
+
+
+def test_resume_goes_on_from_whole_segments(cluster, model, clip, one_run, tmp_path):
+    out = tmp_path / "out.mkv"
+    folder = tmp_path / "out.mkv.segments"
+
+    def stop(done, known):
+        if done >= 3 * 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        many([(clip, out)], model, progress=stop)
+    whole = sorted(folder.glob("*.json"))
+    assert len(whole) >= 3
+    assert not out.exists()
+    damaged = whole[0].with_suffix(".segment")
+    content = bytearray(damaged.read_bytes())
+    content[7] ^= 1
+    damaged.write_bytes(content)
+    (folder / "00004.json").unlink(missing_ok=True)  # Written, but not known to be whole.
+    left = len(list(folder.glob("*.json"))) - 1
+
+    report = many([(clip, out)], model, resume=True)
+    assert report.videos[0].resumed == left
+    assert report.videos[0].frames_new == 54
+    assert shown_in(out) == one_run
+    assert not folder.exists()
+
+    before = out.stat().st_mtime_ns
+    again = many([(clip, out)], model, resume=True)
+    assert again.videos[0].notes == ["was there already"]
+    assert out.stat().st_mtime_ns == before
+
+
+def test_segments_of_other_arguments_are_not_taken(cluster, model, clip, tmp_path):
+    out = tmp_path / "out.mkv"
+
+    def stop(done, known):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        many([(clip, out)], model, progress=stop)
+    report = many([(clip, out)], model, factor=3, resume=True)
+    assert report.videos[0].resumed == 0
+    assert report.videos[0].frames_out == 165
+
+
+@pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
+def test_a_second_run_to_the_same_folder_is_refused(cluster, model, clip, one_run, tmp_path):
+    refused = []
+
+    def second(done, known):
+        if done and not refused:
+            before = files_in(tmp_path)
+            refused.append(
+                run_module(
+                    "runtime.cluster", str(clip), "--output", str(tmp_path), "--model",
+                    str(model.path), "--backend", "onnxruntime", "--cpus-per-worker", "1",
+                    "--factor", "3", "--address", cluster.address,
+                )
+            )  # fmt: skip
+            assert before <= files_in(tmp_path)  # The workers of the first go on meanwhile.
+
+    out = tmp_path / clip.name
+    report = many([(clip, out)], model, progress=second)
+    assert refused[0].returncode == 1
+    assert f"{clip.name}.segments is being written by another run: wait" in refused[0].stderr
+    assert "Traceback" not in refused[0].stderr
+    assert report.failures == []
+    assert shown_in(out) == one_run
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+def files_in(folder):
+    """Whole segments with their content."""
+    return {(p.name, p.read_bytes()) for p in folder.glob("*.segments/*.json")}
+
+
+@pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
+def test_a_video_that_another_run_took_meanwhile_fails_alone(cluster, model, clip, tmp_path):
+    outs = [tmp_path / "a.mkv", tmp_path / "b.mkv"]
+    folder = tmp_path / "b.mkv.segments"
+    held = []
+
+    def take(done, known):
+        if not held:
+            folder.mkdir()
+            (folder / "00000.segment").write_text("of the other run")
+            held.append(lock_file(folder / "lock"))
+
+    report = many([(clip, out) for out in outs], model, workers=1, progress=take)
+    held[0].release()
+    assert [video.error is None for video in report.videos] == [True, False]
+    assert "b.mkv.segments is being written by another run" in report.videos[1].error
+    assert sorted(p.name for p in folder.iterdir()) == ["00000.segment", "lock"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mkv", "b.mkv.segments"]
+
+
+def test_a_video_that_cannot_be_cut_is_rendered_in_one_piece(cluster, model, tmp_path):
+    source = write(
+        tmp_path / "in.webm", 30, size=(50, 70), options={"g": "10", "auto-alt-ref": "0"}
+    )
+    with av.open(str(source)) as made:
+        packet = bytes([p for p in made.demux(video=0) if p.size][14])
+    source.write_bytes(source.read_bytes().replace(packet, bytes(len(packet))))
+    one, out = tmp_path / "one.mkv", tmp_path / "out.mkv"
+    with Interpolator.open(model.path, backend="onnxruntime", threads=1) as vfi:
+        there = interpolate_video(source, one, model=vfi, options=WHOLE)
+    assert there.damaged
+    (video,) = many([(source, out)], model).videos
+    assert video.notes[0] == "rendered in one piece, as it has damage"
+    assert (video.error, video.segments) == (None, 1)
+    assert shown_in(out) == shown_in(one)
+
+
+def test_a_truncated_video_is_named_and_refused_when_strict(cluster, model, tmp_path):
+    source, out = write(tmp_path / "in.mkv", 60, size=(50, 70), options=KEYS), tmp_path / "out.mkv"
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    (video,) = many([(source, out)], model).videos
+    assert video.error is None
+    assert 10 < video.frames_in < 60
+    (note,) = video.notes
+    assert re.fullmatch(r"the file declares 2\.400 s of video, .* came .*: it is truncated", note)
+    strict = replace(WHOLE, strict=True)
+    (video,) = interpolate_many(
+        [(source, tmp_path / "no.mkv")], model, options=strict, share=ONE, segment_seconds=SECONDS
+    ).videos
+    assert video.error == f"{source}: {note}; get the whole file, or go without --strict"
+    assert not (tmp_path / "no.mkv").exists()
+
+
+def test_a_model_that_is_not_there_is_said_once(cluster, model, clip, tmp_path):
+    lost = ModelChoice(tmp_path / "m.onnx", "0")
+    with pytest.raises(ClusterError, match=r"a worker cannot start: .*m\.onnx is not there on"):
+        many([(clip, tmp_path / "out.mkv")], lost)
+    other = ModelChoice(model.path, "0" * 64)
+    with pytest.raises(ClusterError, match="is another file on"):
+        many([(clip, tmp_path / "out.mkv")], other)
+
+
+def test_more_than_a_machine_has_is_refused(cluster, model, clip, tmp_path):
+    with pytest.raises(ClusterError, match="no machine of the cluster has 64 processors"):
+        interpolate_many([(clip, tmp_path / "o.mkv")], model, share=Share(cpus=64))
+    with pytest.raises(ClusterError, match="1 processors and 1 GPUs"):
+        interpolate_many([(clip, tmp_path / "o.mkv")], model, share=Share(cpus=1, gpus=1))
+
+
+def test_parts_and_doubles_are_refused(cluster, model, clip, tmp_path):
+    out = tmp_path / "out.mkv"
+    with pytest.raises(VideoError, match="two inputs have the same output"):
+        interpolate_many([(clip, out), (clip, out)], model)
+    with pytest.raises(VideoError, match="whole videos"):
+        interpolate_many([(clip, out)], model, options=VideoOptions(start=Fraction(1)))
+
+
+def test_a_node_that_is_removed_costs_no_frame(cluster, model, clip, one_run, tmp_path):
+    """Last: the cluster is smaller afterwards."""
+    removed = []
+
+    def remove(done, known):
+        if done and not removed:
+            removed.append(True)
+            cluster.remove_node(cluster.second, allow_graceful=False)
+
+    out = tmp_path / "out.mkv"
+    report = many([(clip, out)], model, progress=remove)
+    assert removed
+    assert shown_in(out) == one_run
+    assert report.failures == []
+
+
+def test_the_command(model, clip, one_run, tmp_path):
+    """On a cluster of its own, in a process of its own."""
+    folder = tmp_path / "archive" / "below"
+    folder.mkdir(parents=True)
+    shutil.copy(clip, folder / "clip.mkv")
+    (folder / "notes.txt").write_text("no video")
+    run = run_module(
+        "runtime.cluster", str(tmp_path / "archive"), "--output", str(tmp_path / "made"),
+        "--model", str(model.path), "--backend", "onnxruntime", "--cpus-per-worker", "1",
+        "--workers", "1", "--codec", "ffv1", "--cuts", "0", "--segment-seconds", "0.4",
+        "--json", str(tmp_path / "said.json"),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert shown_in(tmp_path / "made" / "below" / "clip.mkv") == one_run
+    assert "55 -> 110 frames in 6 segments" in run.stdout
+    assert "1 of 1 videos, 110 frames in" in run.stdout
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert said["videos"][0]["segments"] == 6
+    assert said["workers"][0]["backend"] == "onnxruntime cpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "none.onnx"], "none.onnx does not exist"),
+        (["--model", "{model}", "--address", "127.0.0.1:9"], "there is no Ray cluster at"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(model, clip, tmp_path, arguments, sentence):
+    given = [text.format(model=model.path) for text in arguments]
+    run = run_module("runtime.cluster", str(clip), "--output", str(tmp_path / "o"), *given)
+    assert run.returncode == 1
+    assert sentence in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_without_ray_the_extra_is_named(model, clip, tmp_path):
+    code = (
+        "import sys; sys.modules['ray'] = None\n"
+        "from runtime.cluster import main\n"
+        f"main([{str(clip)!r}, '--output', {str(tmp_path / 'o')!r}, '--model', "
+        f"{str(model.path)!r}])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert run.returncode == 1
+    assert "ifrnet-deploy[cluster,video]" in run.stderr
+
+
+def test_inputs_and_where_they_go(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("b.mp4", "deep/a.ts", "deep/c.txt"):
+        (tmp_path / "in" / name).touch()
+    single = tmp_path / "x.webm"
+    single.touch()
+    out = Path("out")
+    assert sources_in([tmp_path / "in", single], out) == [
+        (tmp_path / "in/b.mp4", out / "b.mp4"),
+        (tmp_path / "in/deep/a.ts", out / "deep/a.mkv"),
+        (single, out / "x.webm"),
+    ]
+    with pytest.raises(VideoError, match="does not exist"):
+        sources_in([tmp_path / "none"], out)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(VideoError, match="holds no video"):
+        sources_in([empty], out)
+
+
+def test_an_engine_that_does_not_fit_is_built_once_for_all(tmp_path, monkeypatch):
+    """The builder is a stand-in: what it is asked for, and how often, is what counts here."""
+    engine, onnx = tmp_path / "m.engine", tmp_path / "m.onnx"
+    engine.write_bytes(b"for another GPU")
+    onnx.write_bytes(b"graph")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    calls, opened = [], []
+
+    def build(command, **_):
+        calls.append(command)
+        Path(command[command.index("--output") + 1]).write_bytes(b"for this one")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def open_(path, **_):
+        opened.append(path)
+        if Path(path).read_bytes() != b"for this one":
+            raise ModelError("built for another GPU")
+        return "vfi"
+
+    monkeypatch.setattr("runtime.cluster.worker.subprocess.run", build)
+    monkeypatch.setattr(Interpolator, "open", open_)
+    choice = ModelChoice(engine, file_sha256(engine), onnx=onnx, build="--portable")
+    assert open_on_worker(choice) == "vfi"
+    (command,) = calls
+    assert command[1:5] == ["-m", "export.build_engine", "--onnx", str(onnx)]
+    assert command[-1] == "--portable"
+    assert opened == [engine, Path(command[command.index("--output") + 1])]
+    assert tmp_path / "cache" in opened[1].parents
+    with pytest.raises(ModelError, match="another GPU"):
+        open_on_worker(ModelChoice(engine, file_sha256(engine)))
+
+    def fail(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "error: no GPU here\n")
+
+    monkeypatch.setattr("runtime.cluster.worker.subprocess.run", fail)
+    with pytest.raises(ModelError, match="no GPU here"):
+        open_on_worker(choice)

@@ -1,0 +1,162 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from commands import run_module
+from runtime.backends.ort.cuda_provider import Missing
+from runtime.doctor import backend_states, examine, recommendation
+from runtime.machine import Gpu, GpuDriver
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+NO_GPU = GpuDriver(problem="no NVIDIA driver was found")
+GPU = GpuDriver([Gpu("NVIDIA H200", "9.0")], "13.0")
+
+
+def states(versions, driver, providers, **missing):
+    found = backend_states(versions, driver, providers, **missing)
+    return {state.name: state for state in found}
+
+
+def test_cpu_package_on_a_cpu():
+    found = states({"onnxruntime": "1.30"}, NO_GPU, [CPU])
+    assert found["onnxruntime cpu"].ready
+    assert not found["onnxruntime cuda"].ready
+    assert "[gpu]" in found["onnxruntime cuda"].remedy
+
+
+@pytest.mark.parametrize(
+    ("what", "remedy"),
+    [
+        (NO_GPU.problem, "install an NVIDIA driver, or use device='cpu'"),
+        ("libcudnn.so.9 is not found", "pip install 'onnxruntime-gpu[cuda,cudnn]==1.31.1'"),
+    ],
+)
+def test_gpu_package_without_what_it_needs(what, remedy):
+    missing = Missing(what, remedy)
+    found = states({"onnxruntime-gpu": "1.30"}, NO_GPU, [CUDA, CPU], cuda_missing=missing)
+    assert found["onnxruntime cpu"].ready
+    state = found["onnxruntime cuda"]
+    assert (state.ready, state.detail, state.remedy) == (False, what, remedy)
+
+
+@pytest.mark.parametrize(("missing", "ready"), [([], True), (["libcublasLt.so.13"], False)])
+def test_the_libraries_of_the_gpu_package_are_tried(monkeypatch, missing, ready):
+    ort = SimpleNamespace(
+        __version__="1.31.1", cuda_version="13.0", get_available_providers=lambda: [CUDA, CPU]
+    )
+    monkeypatch.setattr("runtime.doctor.import_quietly", lambda _: ort)
+    monkeypatch.setattr("runtime.doctor.gpu_driver", lambda: GPU)
+    monkeypatch.setattr("runtime.doctor.installed_versions", lambda: {"onnxruntime-gpu": "1.31.1"})
+    monkeypatch.setattr("runtime.backends.ort.cuda_provider.load_libraries", lambda _: missing)
+    found = {state["name"]: state for state in examine()["backends"]}
+    assert found["onnxruntime cpu"]["ready"]
+    assert found["onnxruntime cuda"]["ready"] is ready
+    assert ready or found["onnxruntime cuda"]["detail"] == "libcublasLt.so.13 is not found"
+
+
+def test_gpu_package_with_a_gpu():
+    assert states({"onnxruntime-gpu": "1.30"}, GPU, [CUDA, CPU])["onnxruntime cuda"].ready
+
+
+def test_both_packages_at_once_are_a_conflict():
+    found = states({"onnxruntime": "1.30", "onnxruntime-gpu": "1.30"}, GPU, [CUDA, CPU])
+    for name in ("onnxruntime cpu", "onnxruntime cuda"):
+        assert not found[name].ready
+        assert "pip uninstall onnxruntime onnxruntime-gpu" in found[name].remedy
+
+
+def test_nothing_installed():
+    found = states({}, NO_GPU, [])
+    assert not any(state.ready for state in found.values())
+    assert found["onnxruntime cpu"].remedy == "pip install 'ifrnet-deploy[cpu]'"
+
+
+ENGINES = {"tensorrt": "10.3.0", "cuda-bindings": "12.9.10"}
+
+
+def test_tensorrt_with_all_it_needs():
+    state = states(ENGINES, GPU, [])["tensorrt"]
+    assert state.ready
+    assert state.detail == "10.3.0, NVIDIA H200 (9.0)"
+
+
+@pytest.mark.parametrize(
+    ("versions", "driver", "problem", "detail", "remedy"),
+    [
+        (ENGINES, NO_GPU, None, "no NVIDIA driver was found", "install an NVIDIA driver"),
+        ({}, GPU, None, "not installed", "apt install python3-libnvinfer"),
+        ({"tensorrt": "10.3.0"}, GPU, None, "10.3.0 without cuda-bindings", "cuda-bindings of"),
+        (ENGINES, GPU, "libnvinfer.so.10 is missing", "libnvinfer.so.10 is missing", "repair"),
+    ],
+)
+def test_what_tensorrt_lacks(versions, driver, problem, detail, remedy):
+    found = {s.name: s for s in backend_states(versions, driver, [], problem)}["tensorrt"]
+    assert not found.ready
+    assert found.detail == detail
+    assert remedy in found.remedy
+
+
+@pytest.mark.parametrize("name", ["onnxruntime cpu", "onnxruntime cuda", "tensorrt"])
+def test_whatever_is_not_ready_has_a_remedy(name):
+    for versions in ({}, {"onnxruntime": "1.30"}, {"tensorrt": "10.3"}):
+        for driver in (NO_GPU, GPU):
+            state = states(versions, driver, [CPU] if versions else [])[name]
+            assert state.ready or state.remedy
+
+
+def test_openvino_and_what_it_lacks():
+    assert states({"openvino": "2026.4"}, NO_GPU, [])["openvino cpu"].ready
+    missing = states({}, NO_GPU, [])["openvino cpu"]
+    assert (missing.ready, missing.remedy) == (False, "pip install 'ifrnet-deploy[openvino]'")
+    broken = {s.name: s for s in backend_states({"openvino": "1"}, NO_GPU, [], None, "no libtbb")}
+    assert broken["openvino cpu"].detail == "no libtbb"
+    assert "repair" in broken["openvino cpu"].remedy
+
+
+@pytest.mark.parametrize(
+    ("versions", "computes_in", "expected"),
+    [
+        ({"openvino": "2026.4.1"}, ["FP32", "BF16"], "openvino, with precision bf16"),
+        ({"openvino": "2026.10"}, ["FP32", "BF16"], "openvino, with precision bf16"),
+        ({"openvino": "2026.3.1"}, ["FP32", "BF16"], "openvino with fp32 (openvino 2026.4 or"),
+        ({"openvino": "2027.0"}, ["FP32", "FP16"], "openvino, with precision fp16"),
+        ({"openvino": "1"}, ["FP32"], "openvino with fp32"),
+        ({"onnxruntime": "1"}, [], "onnxruntime (OpenVINO may be faster"),
+        ({}, [], "nothing yet"),
+    ],
+)
+def test_what_is_recommended(versions, computes_in, expected):
+    found = list(backend_states(versions, NO_GPU, [CPU] if "onnxruntime" in versions else []))
+    assert recommendation(found, computes_in).startswith(expected)
+
+
+def test_a_measurement_times_every_backend(models):
+    done = run_module("runtime.doctor", "--measure", "--model", models / "frames.onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {"onnxruntime cpu", "openvino cpu"} <= {one["name"] for one in found["trial"]}
+    assert [one["milliseconds"] for one in found["trial"]] == sorted(
+        one["milliseconds"] for one in found["trial"]
+    )
+    assert found["recommended"].startswith(found["trial"][0]["name"])
+
+
+def test_a_measurement_without_a_model_is_refused():
+    done = run_module("runtime.doctor", "--measure")
+    assert done.returncode == 1
+    assert "--measure needs --model FILE" in done.stderr
+
+
+def test_the_command():
+    done = run_module("runtime.doctor")
+    assert done.returncode == 0, done.stderr
+    assert "onnxruntime cpu   ready" in done.stdout
+    assert "Warning" not in done.stderr
+
+
+def test_the_command_in_json():
+    found = json.loads(run_module("runtime.doctor", "--json").stdout)
+    assert found["processors"] >= 1
+    assert "CPUExecutionProvider" in found["providers"]
+    assert {state["name"] for state in found["backends"]} >= {"onnxruntime cpu", "tensorrt"}

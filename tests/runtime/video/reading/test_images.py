@@ -1,0 +1,118 @@
+"""Folders of pictures of which some cannot be read or decoded."""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from runtime import VideoError
+from runtime.video.reading.info import Frame
+from runtime.video.reading.source import open_source
+from video_clips import pictures
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "in"
+    made.mkdir()
+    for k, frame in enumerate(pictures(20, fmt="rgb24"), 1):
+        frame.save(str(made / f"f{k}.png"))
+    return made
+
+
+def read(path, **options):
+    """(numbers of the frames, notes, damaged)."""
+    with open_source(path, **options) as source:
+        frames = [item.pts for item in source if isinstance(item, Frame)]
+    return frames, source.notes, source.damaged
+
+
+def dangle(file):
+    file.unlink()
+    file.symlink_to(file.parent / "nowhere")
+
+
+def make_a_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+SPOILT = {
+    "a dangling link": (dangle, "No such file or directory"),
+    "a folder": (make_a_folder, "Is a directory"),
+    "an empty file": (lambda file: file.write_bytes(b""), "there is no picture in it"),
+    "no picture": (lambda file: file.write_bytes(b"text" * 50), ""),
+    "a damaged picture": (lambda file: file.write_bytes(b"\x89PNG no more"), "Invalid data"),
+    "half a picture": (
+        lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]), "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_one_bad_picture_costs_one_frame(folder, kind):
+    spoil, why = SPOILT[kind]
+    spoil(folder / "f4.png")
+    expected = [number for number in range(20) if number != 3]
+    for path in (folder, folder / "f%d.png"):
+        frames, notes, damaged = read(path)
+        assert frames == expected  # the others keep their times
+        assert notes == [
+            "pictures that cannot be read or decoded: f4.png",
+            "skipped as damaged: 1 packets",
+        ]
+        assert damaged == 1
+    with pytest.raises(VideoError, match=rf"f4\.png in .*in is damaged \({why}.*\): repair it"):
+        read(folder, strict=True)
+    with open_source(folder) as source:
+        shown = {item.pts: item.picture for item in source if isinstance(item, Frame)}
+    for number, wanted in enumerate(pictures(20, fmt="rgb24")):
+        if number in shown:
+            assert (shown[number].to_ndarray() == wanted.to_ndarray()).all()
+    part = read(folder, start=Fraction(3, 25), end=Fraction(6, 25))
+    assert part[0] == [2, 4, 5, 6]
+
+
+def test_a_picture_that_vanishes_while_the_folder_is_read(folder):
+    with open_source(folder) as source:
+        (folder / "f15.png").unlink()
+        frames = [item.pts for item in source if isinstance(item, Frame)]
+    assert frames == [number for number in range(20) if number != 14]
+    assert source.notes[0] == "pictures that cannot be read or decoded: f15.png"
+
+
+def test_more_bad_pictures_than_a_file_is_tried_again(folder):
+    for number in range(1, 19):
+        dangle(folder / f"f{number}.png")
+    frames, notes, damaged = read(folder)
+    assert (frames, damaged) == ([18, 19], 18)
+    assert notes[0] == (
+        "pictures that cannot be read or decoded: f1.png, f2.png, f3.png, f4.png, f5.png and "
+        "13 more"
+    )
+    dangle(folder / "f19.png")
+    dangle(folder / "f20.png")
+    with pytest.raises(VideoError, match="no frame that can be decoded"):
+        read(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_pictures_without_permission(folder):
+    (folder / "f4.png").chmod(0)
+    assert read(folder)[1][0] == "pictures that cannot be read or decoded: f4.png"
+    folder.chmod(0)
+    try:
+        with pytest.raises(VideoError, match="cannot be read"):
+            read(folder)
+    finally:
+        folder.chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_listed(folder, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(VideoError, match=r"in cannot be read \(Permission denied\)"):
+        read(folder)

@@ -1,0 +1,578 @@
+import itertools
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from av.video.frame import VideoFrame
+
+from commands import run_module
+from export.gate.gate import moving_frames
+from moving_clips import read_clip, write_clip
+from paths import DATA
+from runtime import FrameError, Interpolator, VideoError, interpolate_video
+from runtime.__main__ import main, parse_rate, parse_time
+from runtime.backends.base import HostBackend
+from runtime.manifest import ModelInfo
+from runtime.video.interpolate import VideoOptions, plan_video
+
+RATE = Fraction(30000, 1001)
+QUICK = VideoOptions(preset="8")
+
+
+@pytest.fixture(scope="module")
+def vfi(models):
+    with Interpolator.open(models / "dynamic.onnx") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_times_and_rate(tmp_path, mean, factor, suffix):
+    source = write_clip(tmp_path / f"in{suffix}", 5)
+    out = tmp_path / f"out{suffix}"
+    seen = []
+    report = interpolate_video(
+        source, out, model=mean, factor=factor, progress=lambda done, _: seen.append(done)
+    )
+    frames, times, rate = read_clip(out)
+    assert (report.frames_in, report.frames_out) == (5, 5 * factor)
+    assert report.rate == RATE * factor
+    assert report.notes == []
+    assert seen == list(range(1, 5 * factor + 1))
+    assert report.frames_new == 4 * (factor - 1)
+    assert 0 <= report.idle <= 1
+    assert len(frames) == 5 * factor
+    # Matroska rounds the length of a frame to nanoseconds.
+    assert rate == pytest.approx(RATE * factor, rel=0 if suffix == ".mp4" else 1e-6)
+    for number, time in enumerate(times):
+        # Matroska counts milliseconds; MP4 is exact.
+        assert abs(time - number / rate) <= (0 if suffix == ".mp4" else Fraction(1, 1000))
+    assert (frames[0].width, frames[0].height) == (80, 64)
+
+
+def test_real_frames_stay_and_new_ones_lie_between(tmp_path, vfi):
+    source = write_clip(tmp_path / "in.mp4", 4)
+    interpolate_video(source, tmp_path / "out.mp4", model=vfi)
+    real = [f.to_ndarray(format="rgb24").astype(float) for f in read_clip(source)[0]]
+    made = [f.to_ndarray(format="rgb24").astype(float) for f in read_clip(tmp_path / "out.mp4")[0]]
+
+    def distance(a, b):
+        return np.abs(a - b).mean()
+
+    for k, frame in enumerate(real):
+        assert distance(made[2 * k], frame) < 2.5  # what the encoder loses
+    moved = distance(real[0], real[1])
+    for k in range(3):
+        assert distance(made[2 * k + 1], real[k]) > 0.3 * moved
+        assert distance(made[2 * k + 1], real[k + 1]) > 0.3 * moved
+    np.testing.assert_array_equal(made[-1].shape, made[-2].shape)
+    assert distance(made[-1], made[-2]) < 1  # the last frame is held
+
+
+def test_variable_gaps_are_cut_each_at_its_own_times(tmp_path, mean):
+    stamps = [0, 1, 2, 5, 6]
+    source = write_clip(tmp_path / "in.mp4", 5, rate=Fraction(25), stamps=stamps)
+    interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    _, times, _ = read_clip(tmp_path / "out.mp4")
+    halves = [0, 1, 2, 3, 4, 7, 10, 11, 12, 13]
+    assert times == [Fraction(h, 50) for h in halves]
+
+
+def test_a_variable_rate_becomes_constant_where_it_is_not_kept(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 5, rate=Fraction(25), stamps=[0, 1, 2, 5, 6])
+    options = VideoOptions(keep_vfr=False)
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=options)
+    _, times, _ = read_clip(tmp_path / "out.mp4")
+    assert report.rate == 50
+    assert times == [Fraction(k, 50) for k in range(14)]
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        ("out.partial.mp4", "out.mp4"),
+        ("out.partial/%06d.png", "out"),
+        ("out.partial", "out/%d.png"),
+    ],
+)
+def test_an_input_under_the_partial_name_is_not_written_over(tmp_path, mean, source, out):
+    clip = write_clip(tmp_path / "in.mp4", 3)
+    if source.endswith(".mp4"):
+        clip.rename(tmp_path / source)
+    else:
+        interpolate_video(clip, tmp_path / "made", model=mean)
+        (tmp_path / "made").rename(tmp_path / "out.partial")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(VideoError, match=r"would be overwritten, as out\.partial.* is where"):
+        interpolate_video(tmp_path / source, tmp_path / out, model=mean)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_interlaced_frames_are_named(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 3, options={"flags": "+ildct", "x264-params": "tff=1"})
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    (note,) = report.notes
+    assert "deinterlace them first" in note
+
+
+def test_odd_sizes(tmp_path, mean):
+    source = DATA / "bear-vp9-odd-dimensions.webm"
+    for name, note in (("out.webm", False), ("out.mp4", True)):
+        report = interpolate_video(source, tmp_path / name, model=mean, options=QUICK)
+        frames, _, rate = read_clip(tmp_path / name)
+        assert len(frames) == report.frames_out == 60
+        assert (frames[0].width, frames[0].height) == (161, 121)
+        assert rate == 2 * Fraction(2997, 100)
+        assert any("yuv444p" in text for text in report.notes) == note
+
+
+class Mean(HostBackend):
+    """A model that makes the mean of both frames, weighted by time: for tests of all around it."""
+
+    name = "mean"
+
+    def __init__(self, io="frames"):
+        self.info = ModelInfo(
+            "small", "", "fp32", io, 16, 1.0, "arbitrary", 1, 1, None, None, "gridsample", "any",
+            "0",
+        )  # fmt: skip
+
+    def run(self, img0, img1, timestep):
+        made = img0 + (img1.astype(np.float32) - img0) * timestep
+        return (np.rint(made) if img0.dtype == np.uint8 else made).astype(img0.dtype)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def mean():
+    return Interpolator(Mean())
+
+
+def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path, mean):
+    source = DATA / "sample_with_invalid_nalu.mp4"
+    quick = VideoOptions(preset="ultrafast", cuts=None)
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=quick)
+    assert (report.frames_in, report.damaged) == (29, 1)
+    assert "skipped as damaged: 1 packets" in report.notes
+    frames, times, _ = read_clip(tmp_path / "out.mp4")
+    assert len(frames) == report.frames_out == 58
+    assert times == sorted(set(times))
+    with pytest.raises(VideoError, match=r"is damaged .*: repair it, or go without --strict"):
+        interpolate_video(
+            source, tmp_path / "no.mp4", model=mean, options=replace(quick, strict=True)
+        )
+    assert not (tmp_path / "no.mp4").exists()
+
+
+def test_a_truncated_input_is_named_and_refused_when_strict(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mkv", 40, rate=Fraction(25))
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    assert 2 < report.frames_in < 40
+    (note,) = report.notes
+    came = f"{report.frames_in / 25:.3f} s came ({report.frames_in} frames)"
+    assert note == f"the file declares 1.600 s of video, {came}: it is truncated"
+    with pytest.raises(VideoError, match=r"in\.mkv: the file declares .* get the whole file"):
+        interpolate_video(
+            source, tmp_path / "no.mp4", model=mean, options=VideoOptions(strict=True)
+        )
+    assert not (tmp_path / "no.mp4").exists()
+
+
+def packets(path, kind):
+    with av.open(str(path)) as clip:
+        (stream,) = getattr(clip.streams, kind)
+        return [
+            (float(p.pts * p.time_base), bytes(p)) for p in clip.demux(stream) if p.pts is not None
+        ]
+
+
+def test_sound_goes_along_packet_by_packet(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 3, audio=True)
+    for name in ("out.mp4", "out.mkv"):
+        report = interpolate_video(source, tmp_path / name, model=mean)
+        assert report.notes == []
+        before, after = packets(source, "audio"), packets(tmp_path / name, "audio")
+        assert [data for _, data in after] == [data for _, data in before]
+        for (time0, _), (time1, _) in zip(before, after, strict=True):
+            assert abs(time0 - time1) <= 0.001
+    report = interpolate_video(
+        source, tmp_path / "silent.mp4", model=mean, options=VideoOptions(audio="none")
+    )
+    (note,) = report.notes
+    assert note.startswith("not carried over: audio track 1 (aac")
+
+
+def test_a_constant_rate_and_real_frames_bit_by_bit(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mkv", 24, rate=Fraction(24), codec="ffv1")
+    report = interpolate_video(
+        source, tmp_path / "out.mkv", model=mean, rate=Fraction(60),
+        options=VideoOptions(codec="ffv1"),
+    )  # fmt: skip
+    real, (made, times, rate) = read_clip(source)[0], read_clip(tmp_path / "out.mkv")
+    assert (len(made), rate, report.rate) == (60, 60, 60)
+    for number, time in enumerate(times):
+        assert abs(time - Fraction(number, 60)) <= Fraction(1, 1000)
+    for k in range(0, 24, 2):  # Every second frame of 24 lies on one of 60.
+        assert_same_planes(made[k * 5 // 2], real[k])
+    assert report.frames_new == 60 - 12 - 2  # The last frame is held from 23/24 on.
+
+
+def assert_same_planes(frame, other):
+    assert frame.format.name == other.format.name
+    for plane, wanted in zip(frame.to_ndarray(), other.to_ndarray(), strict=True):
+        np.testing.assert_array_equal(plane, wanted)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
+def test_real_and_new_frames_of_a_still_clip_do_not_flicker(tmp_path, pix_fmt):
+    ground, _ = moving_frames(64, 80, 2.0)
+    picture = np.ascontiguousarray(64 + ground // 2)  # All of it within YUV's gamut.
+    source, out = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    with av.open(str(source), "w") as clip:
+        stream = clip.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, pix_fmt
+        for number in range(3):
+            frame = VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            clip.mux(stream.encode(frame))
+        clip.mux(stream.encode(None))
+    deep = pix_fmt.endswith("10le")
+    model = Interpolator(Mean("float" if deep else "frames"))
+    interpolate_video(source, out, model=model, options=VideoOptions(codec="ffv1"))
+    real, new, *_ = read_clip(out)[0]
+    levels = 4 if deep else 1
+    for a, b in zip(planes(real), planes(new), strict=True):
+        assert abs((b - a).mean()) / levels < 0.1
+
+
+def planes(frame):
+    dtype = np.uint16 if "10" in frame.format.name else np.uint8
+    return [
+        np.frombuffer(p, dtype).reshape(p.height, -1)[:, : p.width].astype(float)
+        for p in frame.planes
+    ]
+
+
+def write_pictures(path, pictures, rate=25):
+    """A clip of one ground, for each frame moved by some pixels, and dark or not."""
+    with av.open(str(path), "w") as clip:
+        stream = clip.add_stream("ffv1", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        ground, _ = moving_frames(64, 80 + 64, 2.0)
+        for number, (shift, dark) in enumerate(pictures):
+            picture = np.ascontiguousarray(ground[:, shift : shift + 80])
+            frame = VideoFrame.from_ndarray(picture // 4 if dark else picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            clip.mux(stream.encode(frame))
+        clip.mux(stream.encode(None))
+    return path
+
+
+def test_the_frame_before_a_scene_cut_stands(tmp_path, mean):
+    scenes = [(0, False), (2, False), (4, False), (0, True), (2, True)]
+    source = write_pictures(tmp_path / "in.mkv", scenes)
+    lossless = VideoOptions(codec="ffv1")
+    report = interpolate_video(source, tmp_path / "out.mkv", model=mean, options=lossless)
+    assert report.cuts == [Fraction(3, 25)]
+    made, real = read_clip(tmp_path / "out.mkv")[0], read_clip(source)[0]
+    assert len(made) == 10
+    assert_same_planes(made[5], real[2])  # Held.
+    assert_same_planes(made[6], real[3])
+    off = VideoOptions(codec="ffv1", cuts=None)
+    report = interpolate_video(source, tmp_path / "melts.mkv", model=mean, options=off)
+    assert report.cuts == []
+    melted = read_clip(tmp_path / "melts.mkv")[0][5]
+    assert not np.array_equal(melted.to_ndarray(), real[2].to_ndarray())
+
+
+def test_the_cut_of_a_real_clip_is_held(tmp_path, mean):
+    source, out = DATA / "bbb_642x642_768kbps_30fps_vp9.webm", tmp_path / "out.mkv"
+    options = VideoOptions(codec="ffv1", end=Fraction(4, 15))
+    report = interpolate_video(source, out, model=mean, options=options)
+    assert report.cuts == [Fraction(6, 30)]
+    with av.open(str(source)) as clip:
+        real = list(itertools.islice(clip.decode(video=0), 8))
+    made = read_clip(out)[0]
+    assert len(made) == 16
+    for number, frame in enumerate(real):  # At their own times, as they were.
+        assert_same_planes(made[2 * number], frame)
+    stands = [k for k in range(1, 15, 2) if (planes(made[k])[0] == planes(made[k - 1])[0]).all()]
+    assert stands == [11]
+
+
+def test_repeats_are_interpolated_over(tmp_path, mean):
+    doubled = [(4 * (k // 2), False) for k in range(8)]
+    source = write_pictures(tmp_path / "in.mkv", doubled)
+    options = VideoOptions(codec="ffv1", dedupe=True)
+    report = interpolate_video(source, tmp_path / "out.mkv", model=mean, options=options)
+    assert (report.repeats, report.frames_out) == (4, 16)
+    made, real = read_clip(tmp_path / "out.mkv")[0], read_clip(source)[0]
+    # A A B B: three new frames between A and B in place of A's repeat.
+    assert_same_planes(made[0], real[0])
+    assert_same_planes(made[4], real[2])
+    luma = [planes(made[k])[0] for k in range(5)]
+    for k in (1, 2, 3):
+        wanted = luma[0] + (luma[4] - luma[0]) * k / 4
+        assert np.abs(luma[k] - wanted).mean() < 1
+
+
+def test_a_part_of_a_clip(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 25, rate=Fraction(25), audio=True)
+    options = VideoOptions(start=Fraction(1, 5), end=Fraction(3, 5))
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=options)
+    _, times, _ = read_clip(tmp_path / "out.mp4")
+    assert times == [Fraction(k, 50) for k in range(20)]
+    assert report.frames_out == 20
+
+
+def test_pictures_in_a_folder_come_and_go(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mkv", 3, rate=Fraction(25), codec="ffv1")
+    interpolate_video(source, tmp_path / "pictures", model=mean)
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
+        f"{k:06}.png" for k in range(1, 7)
+    ]
+    report = interpolate_video(tmp_path / "pictures", tmp_path / "out.mp4", model=mean)
+    assert (report.frames_in, report.frames_out, report.rate) == (6, 12, 50)
+
+
+def test_midpoint_weights_reach_a_rate_that_is_no_power_of_two(tmp_path, midpoint_model):
+    source = write_clip(tmp_path / "in.mp4", 4, size=(50, 70), rate=Fraction(24))
+    report = interpolate_video(
+        source, tmp_path / "out.mp4", model=midpoint_model, rate=Fraction(60)
+    )
+    assert report.frames_out == 10
+
+
+def test_the_plan_is_what_then_happens(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 25, rate=Fraction(25), audio=True)
+    plan = plan_video(source, tmp_path / "out.mp4", rate=Fraction(60))
+    assert (plan.frames, plan.rate, plan.encoder) == (60, 60, "libx264")
+    assert [track.codec for track in plan.source.tracks] == ["aac"]
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, rate=Fraction(60))
+    assert report.frames_out == plan.frames
+
+
+def test_ten_bit_in_is_ten_bit_out_and_what_is_lost_is_said(tmp_path, vfi, models):
+    source = write_clip(tmp_path / "in.mp4", 3, pix_fmt="yuv420p10le")
+    report = interpolate_video(source, tmp_path / "a.mp4", model=vfi)
+    assert any("8 of 10 bits: use a model exported with --io float" in n for n in report.notes)
+    report = interpolate_video(source, tmp_path / "b.mp4", model=models / "float.onnx")
+    assert report.notes == []
+    for name in ("a.mp4", "b.mp4"):
+        assert read_clip(tmp_path / name)[0][0].format.name == "yuv420p10le"
+
+
+def test_colour_tags_are_carried_over(tmp_path, mean):
+    tags = {"color_range": 2, "colorspace": 5, "color_primaries": 5, "color_trc": 6}
+    source = write_clip(tmp_path / "in.mp4", 3, pix_fmt="yuvj420p", tags=tags)
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    assert report.notes == []
+    for frame in read_clip(tmp_path / "out.mp4")[0]:
+        assert {name: int(getattr(frame, name)) for name in tags} == tags
+
+
+def test_rotation_is_carried_over(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 3, rotation=90)
+    assert read_clip(source)[0][0].rotation == 90
+    interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    frames, _, _ = read_clip(tmp_path / "out.mp4")
+    assert {frame.rotation for frame in frames} == {90}
+    assert (frames[0].width, frames[0].height) == (80, 64)
+
+
+def test_rgb_sources_become_yuv_with_a_note(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mov", 3, pix_fmt="rgb24", codec="png")
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    assert report.notes == ["written as yuv420p, the source is rgb24"]
+    real, made = (read_clip(p)[0][0] for p in (source, tmp_path / "out.mp4"))
+    assert int(made.colorspace) != 0  # 0 says RGB
+    difference = real.to_ndarray(format="rgb24").astype(int) - made.to_ndarray(format="rgb24")
+    assert np.abs(difference).mean() < 8  # halved chroma of a noisy scene
+    # Real and new frames go through one range: no flicker.
+    means = [f.to_ndarray(format="rgb24").mean() for f in read_clip(tmp_path / "out.mp4")[0]]
+    assert max(means) - min(means) < 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: None, "does not exist"),
+        (lambda p: p.write_bytes(b""), "cannot be read as a video"),
+        (lambda p: p.write_bytes(b"no video" * 100), "cannot be read as a video"),
+        (
+            lambda p: p.write_bytes((DATA / "invalid-bitstream.webm").read_bytes()),
+            "no frame that can be decoded",
+        ),
+    ],
+)
+def test_sources_that_are_none_leave_nothing(tmp_path, mean, make, message):
+    source = tmp_path / "in.webm"
+    make(source)
+    with pytest.raises(VideoError, match=message):
+        interpolate_video(source, tmp_path / "out.mp4", model=mean)
+    assert {p.name for p in tmp_path.iterdir()} <= {"in.webm"}
+
+
+def test_sound_alone_is_no_video(tmp_path, mean):
+    with av.open(str(tmp_path / "in.mka"), "w") as out:
+        sound = out.add_stream("aac", rate=48000)
+        silence = av.AudioFrame.from_ndarray(
+            np.zeros((2, 1024), np.float32), format="fltp", layout="stereo"
+        )
+        silence.sample_rate = 48000
+        out.mux(sound.encode(silence))
+        out.mux(sound.encode(None))
+    with pytest.raises(VideoError, match="no video track"):
+        interpolate_video(tmp_path / "in.mka", tmp_path / "out.mp4", model=mean)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("out.txt", "no suffix of a video"), ("no/out.mp4", "is no folder"), ("in.mp4", "itself")],
+)
+def test_destinations_that_cannot_be(tmp_path, mean, name, message):
+    source = write_clip(tmp_path / "in.mp4", 2)
+    content = source.read_bytes()
+    with pytest.raises(VideoError, match=message):
+        interpolate_video(source, tmp_path / name, model=mean)
+    assert source.read_bytes() == content
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_failure_in_the_middle_keeps_what_stood_there(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 6)
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"an older result")
+
+    def stop(done, _):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interpolate_video(source, out, model=mean, progress=stop)
+    assert out.read_bytes() == b"an older result"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "out.partial.mp4"]
+    assert len(read_clip(tmp_path / "out.partial.mp4")[0]) >= 3  # It plays up to there.
+
+
+def test_a_model_of_another_size_is_named_before_anything_is_written(tmp_path, models):
+    source = write_clip(tmp_path / "in.mp4", 3)
+    with pytest.raises(FrameError, match="export with --size 64x80 or --dynamic"):
+        interpolate_video(source, tmp_path / "out.mp4", model=models / "frames.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.parametrize("factor", [0, 1, 2.5])
+def test_factors_that_are_none(tmp_path, mean, factor):
+    source = write_clip(tmp_path / "in.mp4", 2)
+    with pytest.raises((FrameError, VideoError), match="factor is"):
+        interpolate_video(source, tmp_path / "out.mp4", model=mean, factor=factor)
+
+
+def test_the_command(tmp_path, models):
+    write_clip(tmp_path / "in.mp4", 3)
+    done = run_module(
+        "runtime", "in.mp4", "out.mp4", "--model", models / "dynamic.onnx", "--factor", "4",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 -> 12 frames at 119.880 per second" in done.stdout
+    assert len(read_clip(tmp_path / "out.mp4")[0]) == 12
+    assert not (tmp_path / "out.partial.mp4").exists()
+
+
+@pytest.fixture
+def command(tmp_path, mean, monkeypatch, capsys):
+    """`python -m runtime` within this process and a folder, with a model that costs nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Interpolator, "open", lambda *_, **__: mean)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        return left.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
+    write_clip(tmp_path / "in.mp4", 3, rate=Fraction(25), audio=True)
+    code, out, _ = command("in.mp4", "out.mp4", "--fps", "60", "--dry-run")
+    assert code == 0
+    assert "out.mp4: about 7 frames at 60.000 per second, libx264" in out
+    assert "audio track 1 (aac" in out
+    assert ": copied" in out
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+    assert command("in.mp4", "out.mp4", "--model", "m", "--json", "s.json")[0] == 0
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert (summary["frames_in"], summary["frames_out"], summary["rate"]) == (3, 6, "50")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["out.mp4", "--factor", "0"], "factor is 0"),
+        (["out.mp4", "--json", "no/s.json"], "no is no folder: create it first"),
+        (["out.mp4", "--json", "s.json", "--dry-run"], "leave it out with --dry-run"),
+        (["out.mp4", "--fps", "60", "--keep-vfr"], "take --keep-vfr with --factor"),
+        (["out.webm", "--dry-run"], "webm does not take aac audio: choose .mkv, or --audio none"),
+        (["%06d.png"], "working folder|not empty"),
+        (["out.mp4", "--start", "1.5", "--end", "1"], "the part is 1.5 s to 1 s: start is 0 or"),
+        (["out.mp4", "--start", "0.115"], "no frame of in.mp4 falls in the part"),
+    ],
+)
+def test_what_the_command_refuses_leaves_nothing(tmp_path, command, arguments, message):
+    write_clip(tmp_path / "in.mp4", 3, rate=Fraction(25), audio=True)
+    code, _, errors = command("in.mp4", *arguments, "--model", "m")
+    assert code == 1
+    assert re.search(message, errors), errors
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_ctrl_c_says_where_the_pictures_are(tmp_path, command, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    write_clip(tmp_path / "in.mp4", 3)
+    monkeypatch.setattr("runtime.video.arguments.FrameBar.update", stop)
+    code, _, errors = command("in.mp4", "out/%03d.png", "--model", "m")
+    assert code == 130
+    assert "what was done until then is in out.partial" in errors
+    assert [p.name for p in (tmp_path / "out.partial").iterdir()] == ["001.png"]
+
+
+def test_y4m_through_a_pipe(tmp_path, models):
+    source = write_clip(tmp_path / "in.y4m", 3, codec="wrapped_avframe", rate=Fraction(25))
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime", "-", "-", "--model", str(models / "dynamic.onnx")],
+        input=source.read_bytes(), capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "out.y4m").write_bytes(done.stdout)
+    frames, _, rate = read_clip(tmp_path / "out.y4m")
+    assert (len(frames), rate) == (6, 50)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("60", 60), ("59.94", Fraction(60000, 1001)), ("23.976", Fraction(24000, 1001)),
+     ("60000/1001", Fraction(60000, 1001)), ("12.5", Fraction(25, 2)),
+     ("119.88", Fraction(120000, 1001))],
+)  # fmt: skip
+def test_rates_are_what_people_mean(text, rate):
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90.5", 90.5), ("1:30.5", 90.5), ("1:00:01", 3601)])
+def test_times_are_seconds_or_clock_times(text, seconds):
+    assert parse_time(text) == seconds

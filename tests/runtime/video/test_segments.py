@@ -1,0 +1,257 @@
+"""A video in parts equals the video in one run, frame for frame, wherever the cuts fall."""
+
+import itertools
+import shutil
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from av.video.frame import VideoFrame
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blend import INFO, Blend
+from runtime import Interpolator, VideoError
+from runtime.video.interpolate import VideoOptions, interpolate_video, mode_for
+from runtime.video.segments import (
+    SeamError,
+    SegmentFile,
+    decide,
+    decoding_stamps,
+    join,
+    look,
+    parts,
+    render,
+    scan,
+    seams,
+)
+from video_clips import RATE, packets_of, pictures, write
+from video_parts import KEYS, in_parts, shown_in
+
+WHOLE = VideoOptions(codec="ffv1", cuts=None)
+
+
+@pytest.fixture
+def vfi():
+    return Interpolator(Blend())
+
+
+def assert_equal_to_one_run(source, tmp_path, vfi, options, *, suffix=".mkv", least=3, **how):
+    one, cut = tmp_path / f"one{suffix}", tmp_path / f"cut{suffix}"
+    report = interpolate_video(
+        source, one, model=vfi, factor=how.get("factor", 2), rate=how.get("rate"), options=options
+    )
+    decided = in_parts(source, cut, vfi, options, **how)
+    assert len(decided.segments) >= least
+    assert shown_in(cut) == shown_in(one)
+    assert (decided.frames_in, decided.frames_out) == (report.frames_in, report.frames_out)
+    assert (decided.cuts, decided.repeats) == (report.cuts, report.repeats)
+    return decided, one, cut
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"factor": 2}, {"factor": 3}, {"rate": Fraction(60)}, {"rate": Fraction(10)}],
+    ids=["x2", "x3", "60", "10"],
+)
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_parts_equal_the_whole(tmp_path, vfi, how, suffix):
+    source = write(tmp_path / "in.mp4", 45, options=KEYS)
+    options = WHOLE if suffix == ".mkv" else VideoOptions(lossless=True, cuts=None)
+    assert_equal_to_one_run(source, tmp_path, vfi, options, suffix=suffix, **how)
+
+
+@pytest.mark.parametrize("options", [{"bf": "3", "b_pyramid": "normal"}, {"open_gop": "1"}])
+def test_frames_that_lean_on_later_ones(tmp_path, vfi, options):
+    """Open groups: frames behind a key frame in the file, and before it on the screen."""
+    source = write(tmp_path / "in.mkv", 45, options={**KEYS, "bf": "3", **options})
+    assert_equal_to_one_run(source, tmp_path, vfi, WHOLE)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".webm", "libvpx-vp9"), (".mkv", "libx265")])
+def test_other_codecs_as_source(tmp_path, vfi, suffix, codec):
+    options = {"x265-params": "keyint=10:min-keyint=10:log-level=error"}
+    options = options if codec == "libx265" else {"g": "10"}
+    source = write(tmp_path / f"in{suffix}", 32, codec=codec, options=options)
+    assert_equal_to_one_run(source, tmp_path, vfi, WHOLE)
+
+
+def test_a_variable_rate(tmp_path, vfi):
+    rng = np.random.default_rng(3)
+    stamps = np.cumsum(rng.integers(17, 90, 45)).tolist()
+    source = write(tmp_path / "in.mkv", 45, options=KEYS, stamps=stamps)
+    assert_equal_to_one_run(source, tmp_path, vfi, WHOLE)
+    assert_equal_to_one_run(source, tmp_path, vfi, WHOLE, rate=Fraction(50))
+
+
+def test_weights_that_know_the_midpoint(tmp_path):
+    vfi = Interpolator(Blend(replace(INFO, time_steps="midpoint")))
+    source = write(tmp_path / "in.mp4", 35, options=KEYS)
+    assert_equal_to_one_run(source, tmp_path, vfi, WHOLE, factor=4)
+    assert_equal_to_one_run(source, tmp_path, vfi, WHOLE, rate=Fraction(60))
+
+
+@pytest.mark.parametrize("first", [17, 18, 19, 20, 21, 22, 23])
+def test_a_scene_cut_near_a_seam(tmp_path, vfi, first):
+    """A cut is judged by the frames before it, which lie in another part."""
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE, options=KEYS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(40):
+            level = (40 if k < first else 200) + k % 3
+            frame = VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = k, 1 / RATE
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    decided, *_ = assert_equal_to_one_run(source, tmp_path, vfi, VideoOptions(codec="ffv1"))
+    assert decided.cuts == [first / RATE]
+
+
+def test_flicker_is_no_cut_behind_a_seam_either(tmp_path, vfi):
+    """Whoever sees a part alone does not know that it changed as much before."""
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE, options=KEYS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(40):
+            level = 200 if k % 2 else 40
+            frame = VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = k, 1 / RATE
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    decided, *_ = assert_equal_to_one_run(source, tmp_path, vfi, VideoOptions(codec="ffv1"))
+    assert all(moment < 10 / RATE for moment in decided.cuts)
+
+
+def test_repeats_over_a_seam(tmp_path, vfi):
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE, options={**KEYS, "qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k, frame in enumerate(f for f in pictures(20) for _ in range(2)):
+            frame.pts, frame.time_base = k + 1, 1 / RATE
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    options = VideoOptions(codec="ffv1", dedupe=True)
+    decided, *_ = assert_equal_to_one_run(source, tmp_path, vfi, options)
+    assert decided.repeats >= 15
+
+
+def test_sound_subtitles_and_chapters_are_added_once(tmp_path, vfi):
+    source = write(
+        tmp_path / "in.mkv", 45, options=KEYS, audio="aac", subtitles="srt",
+        chapters=[(0, 800, "a"), (800, 1800, "b")], metadata={"title": "t"},
+    )  # fmt: skip
+    options = replace(WHOLE, audio="copy")
+    _, one, cut = assert_equal_to_one_run(source, tmp_path, vfi, options)
+
+    def rest(path):
+        with av.open(str(path)) as clip:
+            kinds = [stream.type for stream in clip.streams]
+            others = [s.index for s in clip.streams if s.type != "video"]
+            packets = [packets_of(path, index) for index in others]
+            return kinds, packets, [c["start"] for c in clip.chapters()], dict(clip.metadata)
+
+    assert rest(cut) == rest(one)
+    assert rest(cut)[0] == ["video", "audio", "subtitle"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".mp4", VideoOptions(cuts=None)),
+        (".mkv", VideoOptions(cuts=None, codec="hevc", preset="ultrafast")),
+        (".webm", VideoOptions(cuts=None, preset="8")),
+        (".mov", VideoOptions(cuts=None, codec="prores")),
+        (".mkv", VideoOptions(cuts=None, codec="av1", preset="12")),
+    ],
+)
+def test_encoders_that_reorder_are_joined(tmp_path, vfi, suffix, options, capfd):
+    """With losses the packets differ; times, number and decodability do not."""
+    source = write(tmp_path / "in.mp4", 45, options=KEYS)
+    one, cut = tmp_path / f"one{suffix}", tmp_path / f"cut{suffix}"
+    interpolate_video(source, one, model=vfi, factor=2, options=options)
+    in_parts(source, cut, vfi, options)
+    assert [t for t, _ in shown_in(cut)] == [t for t, _ in shown_in(one)]
+    with av.open(str(cut)) as clip:
+        stamps = [(p.dts, p.pts) for p in clip.demux(video=0) if p.size]
+    assert all(dts is None or dts <= pts for dts, pts in stamps)
+    known = [dts for dts, _ in stamps if dts is not None]
+    assert known == sorted(set(known))
+    assert "non monotonically" not in capfd.readouterr().err
+
+
+def test_a_video_without_stamps_is_not_cut(tmp_path, vfi):
+    source = write(tmp_path / "in.avi", 30, codec="mpeg4", options={"g": "10"})
+    found = scan(source, WHOLE, Fraction("0.4"))
+    looks = [look(source, found, WHOLE, *part) for part in parts(found, WHOLE)]
+    looks[0].facts[3] = looks[0].facts[3]._replace(pts=None)
+    with pytest.raises(SeamError, match="time stamp"):
+        decide(found, looks, mode_for(found.info, tmp_path / "o.mkv", 2, None, WHOLE), "arbitrary")
+
+
+def test_damage_is_not_cut(tmp_path, vfi):
+    source = write(tmp_path / "in.mkv", 45, options=KEYS)
+    found = scan(source, WHOLE, Fraction("0.4"))
+    looks = [look(source, found, WHOLE, *part) for part in parts(found, WHOLE)]
+    looks[1] = looks[1]._replace(damaged=1)
+    with pytest.raises(SeamError, match="damage"):
+        decide(found, looks, mode_for(found.info, tmp_path / "o.mkv", 2, None, WHOLE), "arbitrary")
+
+
+@pytest.mark.parametrize("at", ["look", "render"])
+def test_a_key_frame_that_needs_what_is_before_it_is_seen(tmp_path, vfi, at):
+    """Decoded from the key frame on, the picture is another one."""
+    source = write(tmp_path / "in.mkv", 45, options=KEYS)
+    found = scan(source, WHOLE, Fraction("0.4"))
+    looks = [look(source, found, WHOLE, *part) for part in parts(found, WHOLE)]
+    mode = mode_for(found.info, tmp_path / "o.mkv", 2, None, WHOLE)
+    if at == "look":
+        looks[1].pictures[found.seams[0]] = "0" * 32
+        with pytest.raises(SeamError, match="key frames need"):
+            decide(found, looks, mode, "arbitrary")
+        return
+    segment = replace(decide(found, looks, mode, "arbitrary").segments[1], picture="0" * 32)
+    output = tmp_path / "1.segment"
+    with pytest.raises(SeamError, match="before the key frame"):
+        render(vfi, source, found, segment, mode, WHOLE, like=tmp_path / "o.mkv", output=output)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv"]
+
+
+def test_only_whole_segments_of_the_same_encoder_are_joined(tmp_path, vfi):
+    source = write(tmp_path / "in.mkv", 45, options=KEYS)
+    destination = tmp_path / "out.mkv"
+    in_parts(source, destination, vfi, WHOLE)
+    files = sorted(tmp_path.glob("*.segment"))
+    mode = mode_for(scan(source, WHOLE, Fraction(1)).info, destination, 2, None, WHOLE)
+    destination.unlink()
+    with pytest.raises(VideoError, match="another libx264 than this machine has"):
+        join(source, tmp_path / "o.mkv", files, mode, VideoOptions(lossless=True))
+    half = tmp_path / "half.segment"
+    half.write_bytes(files[1].read_bytes()[:-20])
+    with pytest.raises(VideoError, match=r"half\.segment is no whole segment"):
+        join(source, destination, [files[0], half, *files[2:]], mode, WHOLE)
+    shutil.copy(files[0], half)
+    with pytest.raises(VideoError, match="at the same time"):
+        join(source, destination, [files[0], half], mode, WHOLE)
+    assert not destination.exists()
+    assert SegmentFile(files[0]).packets[0].key
+
+
+@given(st.permutations(range(8)), st.integers(1, 50))
+def test_decoding_stamps_rise_and_are_never_late(order, step):
+    stamps = [place * step for place in order]
+    made = decoding_stamps(stamps)
+    assert all(a < b for a, b in itertools.pairwise(made))
+    assert all(dts <= pts for dts, pts in zip(made, stamps, strict=True))
+
+
+@given(st.lists(st.integers(0, 10_000), unique=True).map(sorted), st.integers(1, 3000))
+def test_parts_last_as_long_as_asked_for(stamps, ticks):
+    chosen = seams(stamps, Fraction(1, 1000), Fraction(ticks, 1000))
+    edges = [*stamps[:1], *chosen]
+    assert all(b - a >= ticks for a, b in itertools.pairwise(edges))
+    assert set(chosen) <= set(stamps[1:])

@@ -1,0 +1,623 @@
+import itertools
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.video.timeline import (
+    Clock,
+    ConstantRate,
+    Multiply,
+    Shown,
+    Timeline,
+    expected,
+    on_grid,
+    output_time_base,
+    times_between,
+)
+
+NTSC_FILM = Fraction(24000, 1001)
+NTSC_60 = Fraction(60000, 1001)
+MILLISECOND = Fraction(1, 1000)
+RATES = st.sampled_from(
+    [Fraction(24), Fraction(25), Fraction(30), Fraction(60), NTSC_FILM,
+     Fraction(30000, 1001), NTSC_60, Fraction(15, 2)]
+)  # fmt: skip
+
+
+@dataclass
+class Run:
+    """What a timeline said, with what it promised on the way."""
+
+    shown: list[Shown] = field(default_factory=list)
+    known: list[int] = field(default_factory=list)  # how many were out after each push
+    kept: list[int] = field(default_factory=list)  # frames that could not be let go after each
+    line: Timeline | None = None
+
+
+def regular(rate, count, start=Fraction(0)):
+    return [start + k / Fraction(rate) for k in range(count)]
+
+
+def play(mode, times, *, cuts=(), repeats=(), duration=None, **options):
+    """Pushes all frames; checks after each push that no later frame names one let go."""
+    run = Run(line=(line := Timeline(mode, **options)))
+    oldest = []
+    for number, time in enumerate(times):
+        run.shown += line.push(time, cut=number in cuts, repeat=number in repeats)
+        run.known.append(len(run.shown))
+        run.kept.append(number + 1 - line.oldest)
+        oldest.append(line.oldest)
+    run.shown += line.finish(duration)
+    assert line.oldest == len(times)
+    assert oldest == sorted(oldest)
+    firsts = [*(frame.first for frame in run.shown), len(times)]
+    lowest_from = [*itertools.accumulate(reversed(firsts), min)][::-1]
+    for lowest, known in zip(oldest, run.known, strict=True):
+        assert lowest_from[known] >= lowest
+    return run
+
+
+def spelled(shown):
+    """0 for a real frame, 0+1/2 for a new one in the middle of 0 and 1."""
+    return " ".join(str(s.first) if s.second is None else f"{s.first}+{s.t}" for s in shown)
+
+
+# --- examples ---
+
+
+def test_twice_as_many_frames():
+    shown = play(Multiply(2), regular(25, 3)).shown
+    assert shown == [
+        Shown(Fraction(0), 0),
+        Shown(Fraction(1, 50), 0, 1, Fraction(1, 2)),
+        Shown(Fraction(2, 50), 1),
+        Shown(Fraction(3, 50), 1, 2, Fraction(1, 2)),
+        Shown(Fraction(4, 50), 2),
+        Shown(Fraction(5, 50), 2),  # the last frame stands until its time is over
+    ]
+
+
+def test_25_to_50_is_the_same_by_factor_and_by_rate():
+    times = regular(25, 10)
+    assert play(Multiply(2), times).shown == play(ConstantRate(Fraction(50)), times).shown
+
+
+def test_24_to_60_shows_every_second_frame_as_it_is():
+    shown = play(ConstantRate(Fraction(60)), regular(24, 5)).shown
+    assert spelled(shown) == "0 0+2/5 0+4/5 1+1/5 1+3/5 2 2+2/5 2+4/5 3+1/5 3+3/5 4 4 4"
+    assert [s.time for s in shown] == regular(60, 13)  # 12.5 frames are wanted
+
+
+def test_24_to_48_shows_every_frame_as_it_is():
+    shown = play(ConstantRate(Fraction(48)), regular(24, 4)).shown
+    assert spelled(shown) == "0 0+1/2 1 1+1/2 2 2+1/2 3 3"
+
+
+def test_five_minutes_of_film_do_not_drift():
+    count = 7_193  # 300 s at 23.976; what drifts at all is not equal
+    clock = Clock(MILLISECOND, NTSC_FILM)
+    line = Timeline(ConstantRate(NTSC_60))
+    slots, real = 0, 0
+    for k in range(count + 1):
+        done = k == count
+        shown = line.finish() if done else line.push(clock.feed(round(k * 1_001_000 / 24_000)))
+        for frame in shown:
+            assert frame.time == Fraction(slots * 1001, 60_000)
+            if slots % 5 == 0:
+                assert frame[1:] == (slots // 5 * 2, None, 0)
+                real += 1
+            slots += 1
+    assert slots == expected(ConstantRate(NTSC_60), duration=count / NTSC_FILM, rate=NTSC_FILM)
+    assert slots == -(-count * 5 // 2)
+    assert real == -(-count // 2)
+
+
+def test_milliseconds_that_are_on_no_grid_make_no_needless_frames():
+    rounded = [Fraction(round(k / NTSC_FILM * 1000), 1000) for k in range(200)]
+    shown = play(ConstantRate(NTSC_60), rounded).shown
+    real = [s for s in shown if s.second is None]
+    assert {s.first for s in real} == {*range(0, 200, 2), 199}
+    assert all(s.second is None for s in shown[::5])
+
+
+def test_a_variable_rate_stays_variable():
+    times = [Fraction(t, 1000) for t in (0, 40, 140, 160)]
+    shown = play(Multiply(2), times, duration=Fraction(60, 1000)).shown
+    assert [int(s.time * 1000) for s in shown] == [0, 20, 40, 90, 140, 150, 160, 190]
+    assert spelled(shown) == "0 0+1/2 1 1+1/2 2 2+1/2 3 3"
+
+
+def test_a_variable_rate_becomes_constant():
+    times = [Fraction(t, 1000) for t in (0, 40, 140, 160)]
+    shown = play(ConstantRate(Fraction(50)), times).shown
+    assert spelled(shown) == "0 0+1/2 1 1+1/5 1+2/5 1+3/5 1+4/5 2 3"
+
+
+@pytest.mark.parametrize(
+    ("mode", "out"),
+    [(Multiply(3), "0 0+1/3 0+2/3 1 1 1 2 2+1/3 2+2/3 3 3 3"),
+     (ConstantRate(Fraction(50)), "0 0+1/2 1 1 2 2+1/2 3 3")],
+)  # fmt: skip
+def test_the_frame_before_a_cut_stands(mode, out):
+    assert spelled(play(mode, regular(25, 4), cuts={2}).shown) == out
+
+
+def test_doubled_frames_are_a_lower_rate():
+    run = play(Multiply(2), regular(24, 6), repeats={1, 3, 5})
+    assert spelled(run.shown) == "0 0+1/4 0+1/2 0+3/4 2 2+1/4 2+1/2 2+3/4 4 4 5 5"
+    assert [s.time for s in run.shown] == regular(48, 12)
+
+
+def test_without_more_frames_repeats_are_smoothed_at_the_same_rate():
+    run = play(Multiply(1), regular(24, 4), repeats={1})
+    assert spelled(run.shown) == "0 0+1/2 2 3"
+
+
+def test_a_long_run_is_a_still_scene():
+    run = play(Multiply(2), regular(24, 6), repeats={1, 2, 3, 4}, most_repeats=3)
+    assert spelled(run.shown) == "0 0 1 1 2 2 3 3 4 4+1/2 5 5"
+    # Nothing after the first frame is known until the fourth repeat comes.
+    assert run.known == [1, 1, 1, 1, 9, 11]
+
+
+def test_a_long_still_scene_is_not_kept():
+    run = play(Multiply(2), regular(24, 500), repeats=set(range(1, 500)))
+    assert max(run.kept) == 4
+    assert run.kept[-1] == 1
+
+
+def test_after_a_still_scene_doubled_frames_are_a_lower_rate_again():
+    run = play(Multiply(1), regular(24, 7), repeats={1, 2, 4, 6}, most_repeats=1)
+    assert spelled(run.shown) == "0 1 2 3 3+1/2 5 6"
+
+
+def test_of_two_real_frames_the_nearer_is_shown():
+    times = [Fraction(t, 1000) for t in (0, 20, 22, 40)]
+    shown = play(ConstantRate(Fraction(50), Fraction(1, 4)), times).shown
+    assert spelled(shown) == "0 1 3"
+    late = [Fraction(t, 1000) for t in (0, 19, 24, 40)]
+    assert spelled(play(ConstantRate(Fraction(50), Fraction(1, 4)), late).shown) == "0 1 3"
+
+
+def test_repeats_before_a_cut_are_still():
+    run = play(Multiply(2), regular(24, 4), repeats={1, 2}, cuts={3})
+    assert spelled(run.shown) == "0 0 1 1 2 2 3 3"
+
+
+def test_a_cut_begins_a_scene_even_with_the_same_picture():
+    run = play(Multiply(2), regular(24, 3), repeats={1}, cuts={1})
+    assert spelled(run.shown) == "0 0 1 1+1/2 2 2"
+
+
+def test_with_weights_that_know_the_midpoint_only():
+    shown = play(ConstantRate(Fraction(60)), regular(24, 3), dyadic=3).shown
+    assert spelled(shown) == "0 0+3/8 0+3/4 1+1/4 1+5/8 2 2 2"
+    coarse = play(ConstantRate(Fraction(60)), regular(24, 3), dyadic=1).shown
+    assert spelled(coarse) == "0 0+1/2 1 1 1+1/2 2 2 2"
+
+
+def test_a_part_by_rate_begins_at_its_start():
+    run = play(
+        ConstantRate(Fraction(50)), regular(25, 10), start=Fraction(1, 20), end=Fraction(3, 20)
+    )
+    assert spelled(run.shown) == "1+1/4 1+3/4 2+1/4 2+3/4 3+1/4"
+    assert [s.time for s in run.shown] == regular(50, 5)
+    assert (run.line.origin, run.line.end) == (Fraction(1, 20), Fraction(1, 10))
+
+
+def test_a_part_by_factor_begins_with_the_first_frame_in_it():
+    run = play(Multiply(2), regular(25, 10), start=Fraction(1, 20), end=Fraction(3, 20))
+    assert spelled(run.shown) == "1+1/2 2 2+1/2 3 3+1/2"
+    assert run.line.origin == Fraction(6, 100)
+    assert run.line.end == Fraction(3, 20) - run.line.origin
+
+
+@pytest.mark.parametrize("mode", [Multiply(2), ConstantRate(Fraction(50))])
+def test_nothing_more_is_wanted_after_the_end(mode):
+    line = Timeline(mode, end=Fraction(1, 10))
+    times = iter(regular(25, 1000))
+    while not line.done:
+        time = next(times)
+        line.push(time)
+    assert time <= Fraction(4, 25)
+    assert line.push(time + 1) == []
+    assert line.finish() == []
+    assert line.end == Fraction(1, 10)
+
+
+@pytest.mark.parametrize("mode", [Multiply(2), ConstantRate(Fraction(50))])
+def test_a_part_after_the_last_frame_is_empty(mode):
+    run = play(mode, regular(25, 4), start=Fraction(1))
+    assert run.shown == []
+    assert (run.line.origin, run.line.end) == (None, None)
+
+
+@pytest.mark.parametrize("mode", [Multiply(2), ConstantRate(Fraction(50))])
+def test_a_part_before_the_first_frame_is_empty(mode):
+    run = play(mode, regular(25, 4), end=Fraction(-1))
+    assert run.shown == []
+    assert run.line.done
+
+
+def test_nothing_in_nothing_out():
+    assert Timeline(Multiply(2)).finish() == []
+
+
+def test_one_frame():
+    duration = Fraction(1, 25)
+    assert spelled(play(Multiply(3), [Fraction(7)], duration=duration).shown) == "0 0 0"
+    assert (
+        spelled(play(ConstantRate(Fraction(75)), [Fraction(7)], duration=duration).shown) == "0 0 0"
+    )
+    assert spelled(play(Multiply(3), [Fraction(7)]).shown) == "0"
+    assert spelled(play(ConstantRate(Fraction(75)), [Fraction(7)]).shown) == "0"
+
+
+# --- properties ---
+
+FILMS = settings(max_examples=50)  # Drawing one costs more than playing it.
+
+GAPS = st.one_of(
+    st.sampled_from([Fraction(1, 24), Fraction(1001, 24000), Fraction(33, 1000), Fraction(1, 60)]),
+    st.fractions("1/500", "1/2", max_denominator=1000),
+)
+MODES = st.one_of(
+    st.builds(Multiply, st.integers(1, 5)),
+    st.builds(
+        ConstantRate,
+        st.sampled_from([Fraction(10), Fraction(24), Fraction(50), NTSC_60, Fraction(120)]),
+        st.sampled_from([Fraction(0), Fraction(1, 16), Fraction(1, 2)]),
+    ),
+)
+
+
+@dataclass
+class Film:
+    times: list[Fraction]
+    cuts: set[int]
+    repeats: set[int]
+    duration: Fraction
+
+    @property
+    def length(self):
+        return self.times[-1] + self.duration - self.times[0]
+
+
+@st.composite
+def films(draw):
+    marks = st.sampled_from(["", "", "", "cut", "repeat", "repeat"])
+    frames = draw(st.lists(st.tuples(GAPS, marks), min_size=1, max_size=15))
+    start = draw(st.fractions(-5, 5, max_denominator=90_000))
+    times = list(itertools.accumulate([gap for gap, _ in frames[1:]], initial=start))
+    return Film(
+        times,
+        {k for k, (_, mark) in enumerate(frames) if mark == "cut"},
+        {k for k, (_, mark) in enumerate(frames) if mark == "repeat"},
+        draw(GAPS),
+    )
+
+
+def play_film(mode, film, **options):
+    return play(
+        mode,
+        film.times,
+        cuts=film.cuts,
+        repeats=film.repeats,
+        duration=film.duration,
+        **options,
+    )
+
+
+def snap_of(mode):
+    return mode.snap / mode.rate if isinstance(mode, ConstantRate) else Fraction(0)
+
+
+@FILMS
+@given(films(), MODES)
+def test_times_rise_from_zero_without_a_hole(film, mode):
+    run = play_film(mode, film)
+    times = [s.time for s in run.shown]
+    assert times[0] == 0
+    if isinstance(mode, ConstantRate):
+        assert times == regular(mode.rate, len(times))
+    else:
+        ends = [*film.times[1:], film.times[-1] + film.duration]
+        slots = [
+            at - film.times[0]
+            for time, over in zip(film.times, ends, strict=True)
+            for at in (time, *times_between(time, over, mode.factor))
+        ]
+        assert times == slots
+
+
+@FILMS
+@given(films(), MODES)
+def test_the_duration_is_kept(film, mode):
+    run = play_film(mode, film)
+    if isinstance(mode, Multiply):
+        assert run.line.end == film.length
+    else:
+        assert run.line.end == len(run.shown) / mode.rate
+        missed = abs(run.line.end - film.length)
+        assert missed <= 1 / mode.rate / 2 or len(run.shown) == 1
+
+
+@FILMS
+@given(films(), MODES, st.sampled_from([0, 1, 3]))
+def test_every_new_frame_is_at_its_place(film, mode, most_repeats):
+    run = play_film(mode, film, most_repeats=most_repeats)
+    for time, first, second, t in run.shown:
+        if second is None:
+            assert t == 0
+            continue
+        assert 0 < t < 1
+        time0, time1 = film.times[first], film.times[second]
+        assert film.times[0] + time == time0 + t * (time1 - time0)
+        assert min(t, 1 - t) * (time1 - time0) >= snap_of(mode)
+        # All between the two are repeats of the first, and no scene ends between them.
+        assert film.cuts.isdisjoint(range(first + 1, second + 1))
+        assert film.repeats.issuperset(range(first + 1, second))
+        assert second not in film.repeats
+        assert second - first <= 1 + most_repeats
+
+
+@FILMS
+@given(films(), MODES, st.sampled_from([0, 1, 3]))
+def test_a_real_frame_stands_only_where_it_should(film, mode, most_repeats):
+    run = play_film(mode, film, most_repeats=most_repeats)
+    snap = snap_of(mode)
+    last = len(film.times) - 1
+    for time, number, second, _ in run.shown:
+        off = film.times[0] + time - film.times[number]
+        if second is not None or abs(off) <= snap:
+            continue
+        assert off > 0
+        following = number + 1
+        assert number == last or film.times[0] + time < film.times[following]
+        assert number == last or following in film.cuts or following in film.repeats
+
+
+@FILMS
+@given(films(), MODES)
+def test_a_scene_that_moves_is_never_held(film, mode):
+    """Up to three repeats that lead to a new frame of the scene: nothing stands in there."""
+    run = play_film(mode, film)
+    begin = 0
+    for end in range(1, len(film.times)):
+        if end in film.repeats and end not in film.cuts:
+            continue
+        moves = end not in film.cuts and end - begin <= 4
+        inside = [
+            s for s in run.shown
+            if film.times[begin] + snap_of(mode)
+            < film.times[0] + s.time
+            < film.times[end] - snap_of(mode)
+        ]  # fmt: skip
+        if moves:
+            assert {(s.first, s.second) for s in inside} <= {(begin, end)}
+        begin = end
+
+
+@FILMS
+@given(films(), st.integers(1, 5))
+def test_every_real_frame_is_shown_once_at_its_own_time(film, factor):
+    film.repeats.clear()
+    run = play_film(Multiply(factor), film)
+    for number, time in enumerate(film.times):
+        at = [s for s in run.shown if s.time == time - film.times[0]]
+        assert at == [Shown(time - film.times[0], number)]
+
+
+@FILMS
+@given(films(), MODES)
+def test_as_many_frames_as_expected(film, mode):
+    rate = len(film.times) / film.length
+    assert len(play_film(mode, film).shown) == expected(mode, duration=film.length, rate=rate)
+
+
+@FILMS
+@given(films(), MODES, st.integers(1, 6))
+def test_dyadic_steps_are_near(film, mode, depth):
+    exact = play_film(mode, film)
+    rounded = play_film(mode, film, dyadic=depth)
+    for one, other in zip(exact.shown, rounded.shown, strict=True):
+        assert one.time == other.time
+        if one.second is None:
+            assert one == other
+            continue
+        assert (other.t * 2**depth).denominator == 1
+        gap = film.times[one.second] - film.times[one.first]
+        if other.second is None:
+            shows = film.times[other.first]
+        else:
+            assert (one.first, one.second) == (other.first, other.second)
+            assert 0 < other.t < 1
+            shows = film.times[one.first] + other.t * gap
+        assert abs(shows - film.times[0] - one.time) <= gap / 2 ** (depth + 1)
+
+
+@FILMS
+@given(films(), st.sampled_from([1, 2, 4, 8]))
+def test_powers_of_two_are_exact_with_the_midpoint(film, factor):
+    film.repeats.clear()
+    assert play_film(Multiply(factor), film).shown == (
+        play_film(Multiply(factor), film, dyadic=3).shown
+    )
+
+
+@FILMS
+@given(films(), MODES, st.sampled_from([0, 1, 3]))
+def test_little_is_held_back(film, mode, most_repeats):
+    run = play_film(mode, film, most_repeats=most_repeats)
+    half = 1 / mode.rate / 2 if isinstance(mode, ConstantRate) else Fraction(0)
+    times = [film.times[0] + s.time for s in run.shown]
+    for number, known in enumerate(run.known):
+        sure = film.times[max(0, number - (most_repeats if film.repeats else 0))]
+        assert known >= 1
+        assert all(time > sure - half for time in times[known:])
+        # Kept are those back to `sure`, and to half an output frame before, and one more.
+        spanned = sum(sure - half < time <= sure for time in film.times)
+        slack = spanned + 1 + 2 * most_repeats if half else 1
+        assert run.kept[number] <= most_repeats + slack
+
+
+@FILMS
+@given(films(), MODES, st.data())
+def test_a_part_is_cut_out_of_the_whole(film, mode, data):
+    start = film.times[0] + data.draw(st.fractions(-1, 3, max_denominator=100))
+    end = start + data.draw(st.fractions("1/100", 3, max_denominator=100))
+    run = play_film(mode, film, start=start, end=end)
+    over = film.times[-1] + film.duration
+    if not run.shown:
+        assert run.line.origin is None
+        if isinstance(mode, Multiply):
+            whole = [film.times[0] + s.time for s in play_film(mode, film).shown]
+            assert not any(start <= time < end for time in whole)
+        else:
+            assert start >= over or end <= film.times[0]
+        return
+    origin = run.line.origin
+    assert start <= origin
+    assert all(start <= origin + s.time < end for s in run.shown)
+    if isinstance(mode, Multiply):
+        whole = play_film(mode, film).shown
+        wanted = [s for s in whole if start <= film.times[0] + s.time < end]
+        assert [s[1:] for s in run.shown] == [s[1:] for s in wanted]
+        assert run.line.end == min(end, over) - origin
+    else:
+        assert origin == max(start, film.times[0])
+        assert [s.time for s in run.shown] == regular(mode.rate, len(run.shown))
+        missed = abs(run.line.end - (min(end, over) - origin))
+        assert missed <= 1 / mode.rate / 2 or len(run.shown) == 1
+        for time, first, second, t in run.shown:
+            if second is not None:
+                gap = film.times[second] - film.times[first]
+                assert origin + time == film.times[first] + t * gap
+
+
+# --- the clock ---
+
+
+def fed(clock, stamps):
+    return [clock.feed(pts) for pts in stamps]
+
+
+@pytest.mark.parametrize("rate", [NTSC_FILM, Fraction(30), NTSC_60])
+def test_matroska_milliseconds_are_exact_again(rate):
+    clock = Clock(MILLISECOND, rate)
+    times = fed(clock, [1000 + round(k * 1000 / rate) for k in range(500)])
+    assert times == regular(rate, 500)
+    assert clock.repaired == 0
+    assert clock.origin == 1
+
+
+def test_a_clock_with_an_origin_keeps_offsets():
+    clock = Clock(MILLISECOND, Fraction(25), origin=Fraction(1, 2))
+    assert fed(clock, [460, 500, 540]) == [Fraction(-1, 25), Fraction(0), Fraction(1, 25)]
+
+
+def test_missing_stamps_are_one_frame_on():
+    clock = Clock(MILLISECOND, Fraction(25))
+    assert fed(clock, [None, 140, 180, None, 260]) == regular(25, 5)
+    assert clock.repaired == 2
+    assert clock.origin == Fraction(1, 10)
+
+
+def test_stamps_out_of_place_do_not_push_off_those_that_follow():
+    clock = Clock(MILLISECOND, Fraction(25))
+    assert [int(1000 * t) for t in fed(clock, [0, 40, 40, 80, 160, 120, 200])] == (
+        [0, 40, 60, 80, 160, 180, 200]
+    )
+    assert clock.repaired == 2
+
+
+def test_joined_recordings_go_on():
+    clock = Clock(MILLISECOND, Fraction(30))
+    stamps = [round(k * 1000 / 30) for k in range(100)]
+    assert fed(clock, [*stamps, *stamps]) == regular(30, 200)
+    assert clock.repaired == 1
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.integers(-3000, 3000)), max_size=30),
+    RATES,
+    st.sampled_from([MILLISECOND, Fraction(1, 90_000), Fraction(1, 600), Fraction(1, 30)]),
+)
+def test_times_of_any_stamps_rise(stamps, rate, tick):
+    times = fed(Clock(tick, rate), stamps)
+    assert all(a < b for a, b in itertools.pairwise(times))
+
+
+@given(st.lists(st.integers(1, 500), max_size=30), RATES, st.sampled_from([10, 600, 1000, 90_000]))
+def test_good_stamps_are_kept_to_a_tick(gaps, rate, ticks):
+    clock = Clock(Fraction(1, ticks), rate)
+    stamps = list(itertools.accumulate(gaps, initial=7))
+    for pts, time in zip(stamps, fed(clock, stamps), strict=True):
+        assert abs(time - Fraction(pts - 7, ticks)) < Fraction(1, ticks)
+    assert clock.repaired == 0
+
+
+# --- parts ---
+
+
+@given(RATES, st.integers(2, 16))
+def test_a_frame_is_a_whole_number_of_ticks(rate, factor):
+    tick = output_time_base(rate, factor)
+    assert (1 / (rate * factor) / tick).denominator == 1
+    assert tick <= Fraction(1, 60_000)
+    assert tick.numerator == 1
+    assert tick.denominator < 2**31
+
+
+@given(RATES, st.integers(0, 100_000), st.fractions(0, 10, max_denominator=1000))
+def test_milliseconds_of_a_constant_rate_become_exact_again(rate, number, start):
+    exact = start + number / rate
+    for rounded in (Fraction(round(exact * 1000), 1000), Fraction(int(exact * 1000), 1000)):
+        assert on_grid(rounded, start=start, rate=rate, tick=MILLISECOND) == exact
+
+
+def test_a_frame_off_the_rate_keeps_its_time():
+    late = Fraction(52, 1000)
+    assert on_grid(late, start=Fraction(0), rate=Fraction(30), tick=MILLISECOND) == late
+
+
+def test_a_coarse_clock_is_its_own_rhythm():
+    stamp = Fraction(3, 100)
+    assert on_grid(stamp, start=Fraction(0), rate=Fraction(30), tick=Fraction(1, 100)) == stamp
+
+
+@given(
+    st.fractions(0, 100, max_denominator=90000),
+    st.fractions("1/1000", 2, max_denominator=90000),
+    st.integers(1, 16),
+)
+def test_times_between_cut_a_gap_evenly(time0, gap, factor):
+    times = [time0, *times_between(time0, time0 + gap, factor), time0 + gap]
+    assert len(times) == factor + 1
+    assert {b - a for a, b in itertools.pairwise(times)} == {gap / factor}
+
+
+def test_what_makes_no_sense_is_refused():
+    line = Timeline(Multiply(2))
+    line.push(Fraction(1))
+    with pytest.raises(ValueError, match="times must rise"):
+        line.push(Fraction(1))
+    with pytest.raises(ValueError, match="lasts 0 s"):
+        line.finish(Fraction(0))
+    with pytest.raises(ValueError, match="factor is 0"):
+        Multiply(0)
+    with pytest.raises(ValueError, match="rate is 0"):
+        ConstantRate(Fraction(0))
+    with pytest.raises(ValueError, match="snap is 1"):
+        ConstantRate(Fraction(50), Fraction(1))
+    with pytest.raises(ValueError, match="most_repeats is -1"):
+        Timeline(Multiply(2), most_repeats=-1)
+    with pytest.raises(ValueError, match="dyadic is 0"):
+        Timeline(Multiply(2), dyadic=0)
+    with pytest.raises(ValueError, match="end is after start"):
+        Timeline(Multiply(2), start=Fraction(1), end=Fraction(1))
+    with pytest.raises(ValueError, match="both are above 0"):
+        Clock(MILLISECOND, Fraction(0))

@@ -1,0 +1,644 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from paths import DATA, ROOT
+from runtime import VideoError
+from runtime.video.reading.info import Frame
+from runtime.video.reading.source import open_source
+from runtime.video.writing.encoder import available, encoding_for
+from runtime.video.writing.sink import open_sink
+from video_clips import (
+    RATE,
+    arrays_of,
+    frames_of,
+    packets_of,
+    pictures,
+    planes,
+    samples_of,
+    times_of,
+    write,
+)
+
+
+def passed(source, destination, *, start=None, end=None, stop=None, **options):
+    """Every frame and packet as it is; gives (info, notes). `stop` is called with each number."""
+    with open_source(source, start=start, end=end) as opened:
+        info = opened.info
+        with open_sink(destination, like=info, rate=options.pop("rate", info.rate), **options) as s:
+            number = 0
+            for item in opened:
+                if not isinstance(item, Frame):
+                    s.write_packet(item)
+                    continue
+                moment = item.pts * item.time_base - info.origin
+                if moment < 0 or (end is not None and moment >= end - (start or 0)):
+                    continue
+                s.write(item.picture, moment)
+                number += 1
+                if stop is not None:
+                    stop(number)
+    return info, s.notes
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+FORMATS = ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le", "gray"]
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("codec", ["ffv1", "h264", "hevc"])
+def test_lossless_is_bit_by_bit(tmp_path, fmt, codec):
+    if (fmt, codec) == ("gray", "h264"):
+        pytest.skip("FFmpeg decodes H.264 without chroma as yuv420p")
+    source = write(tmp_path / "in.mkv", 6, codec="ffv1", fmt=fmt)
+    _, notes = passed(source, tmp_path / "out.mkv", codec=codec, lossless=True)
+    assert notes == []
+    frames = frames_of(tmp_path / "out.mkv")
+    assert {f.format.name for f in frames} == {fmt}
+    for made, expected in zip(frames, arrays_of(source), strict=True):
+        assert np.array_equal(planes(made), expected)
+
+
+@pytest.mark.parametrize("fmt", ["yuv420p", "yuv444p"])
+def test_vp9_is_lossless_too(tmp_path, fmt):
+    source = write(tmp_path / "in.mkv", 4, codec="ffv1", fmt=fmt)
+    passed(source, tmp_path / "out.webm", lossless=True)
+    assert np.array_equal(arrays_of(tmp_path / "out.webm"), arrays_of(source))
+
+
+def test_rgb_is_lossless_in_ffv1(tmp_path):
+    source = write(tmp_path / "in.mkv", 4, codec="ffv1", fmt="bgr0")
+    _, notes = passed(source, tmp_path / "out.mkv", codec="ffv1", lossless=True)
+    assert notes == []
+    assert np.array_equal(
+        [f.to_ndarray(format="rgb24") for f in frames_of(tmp_path / "out.mkv")],
+        [f.to_ndarray(format="rgb24") for f in frames_of(source)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "fmt", "codec", "expected"),
+    [
+        (".mp4", "yuv420p", None, "h264"),
+        (".m4v", "yuv420p", None, "h264"),
+        (".mov", "yuv422p10le", None, "h264"),
+        (".mkv", "yuv444p", None, "h264"),
+        (".webm", "yuv420p", None, "vp9"),
+        (".mp4", "yuv420p10le", "hevc", "hevc"),
+        (".mp4", "yuv420p", "vp9", "vp9"),
+        (".mkv", "yuv420p10le", "av1", "av1"),
+        (".mov", "yuv422p10le", "prores", "prores"),
+        (".mkv", "yuv420p", "libx264", "h264"),
+        (".mkv", "yuv420p", "mpeg4", "mpeg4"),
+    ],
+)
+def test_codecs_keep_format_and_times(tmp_path, suffix, fmt, codec, expected, capfd):
+    source = write(tmp_path / "in.mkv", 10, codec="ffv1", fmt=fmt)
+    out = tmp_path / f"out{suffix}"
+    _, notes = passed(source, out, codec=codec)
+    assert notes == []
+    assert names(tmp_path) == ["in.mkv", out.name]
+    with av.open(str(out)) as clip:
+        assert clip.streams.video[0].codec_context.codec.canonical_name == expected
+        assert clip.streams.video[0].guessed_rate == RATE
+    assert frames_of(out)[0].format.name == fmt
+    assert times_of(out) == [Fraction(k, 25) for k in range(10)]
+    worst = max(
+        np.abs(a.astype(int) - b).mean()
+        for a, b in zip(arrays_of(out), arrays_of(source), strict=True)
+    )
+    assert worst < (30 if "10" in fmt else 8)
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(60000, 1001), Fraction(120)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_times_are_exact(tmp_path, rate, suffix):
+    with open_source(write(tmp_path / "in.mkv", 2)) as source:
+        out = tmp_path / f"out{suffix}"
+        with open_sink(out, like=source.info, rate=rate) as sink:
+            for k, frame in enumerate(pictures(30)):
+                sink.write(frame, k / rate)
+            assert sink.written == 30
+    fuzz = 0 if suffix == ".mp4" else Fraction(1, 1000)
+    for k, moment in enumerate(times_of(out)):
+        assert abs(moment - k / rate) <= fuzz
+    with av.open(str(out)) as clip:
+        assert abs(Fraction(clip.duration, av.time_base) - 30 / rate) <= Fraction(1, 500)
+
+
+def test_variable_times_keep_to_a_tick(tmp_path):
+    moments = [Fraction(k * k, 7 * 600) for k in range(12)]
+    with open_source(write(tmp_path / "in.mkv", 2)) as source:
+        tick = Fraction(1, 7 * 600)
+        out = tmp_path / "out.mp4"
+        with open_sink(out, like=source.info, rate=RATE, time_base=tick) as sink:
+            for moment, frame in zip(moments, pictures(12), strict=True):
+                sink.write(frame, moment)
+    assert times_of(out) == moments
+
+
+@pytest.mark.parametrize(
+    ("audio", "inside", "outside"),
+    [
+        ("aac", ".mp4", ".mp4"),
+        ("aac", ".mp4", ".mov"),
+        ("aac", ".mp4", ".mkv"),
+        ("libopus", ".mkv", ".webm"),
+        ("libopus", ".mkv", ".mkv"),
+        ("libopus", ".mkv", ".mp4"),
+        ("flac", ".mkv", ".mp4"),
+        ("pcm_s24le", ".mov", ".mkv"),
+        ("pcm_s16le", ".mov", ".mov"),
+    ],
+)
+def test_sound_is_copied(tmp_path, audio, inside, outside):
+    source = write(tmp_path / f"in{inside}", 50, audio=audio, languages=("fra",))
+    out = tmp_path / f"out{outside}"
+    _, notes = passed(source, out)
+    assert notes == []
+    before, after = packets_of(source, 1), packets_of(out, 1)
+    assert [data for _, data in after] == [data for _, data in before]
+    # Matroska has no place before 0: video and sound move by the priming (AAC's 21 ms), together.
+    moved = times_of(out)[0] - times_of(source)[0]
+    assert moved <= Fraction(22, 1000)
+    for (was, _), (now, _) in zip(before, after, strict=True):
+        assert abs(now - moved - was) <= Fraction(2, 1000)
+    if outside != ".mkv" and audio != "libopus":
+        assert moved == 0
+    with av.open(str(out)) as clip:
+        assert clip.streams.audio[0].language == "fra"
+    if audio != "libopus" and outside != ".mkv":  # where priming and padding can be marked
+        first, sound = samples_of(out)
+        assert (first, len(sound)) == (samples_of(source)[0], len(samples_of(source)[1]))
+        assert np.array_equal(sound, samples_of(source)[1])
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("mode", ["copy", "aac"])
+@pytest.mark.parametrize("late", ["audio", "video"])
+def test_what_starts_later_stays_in_step(tmp_path, suffix, late, mode):
+    source = write(
+        tmp_path / "in.mp4",
+        25,
+        audio="aac",
+        audio_start=Fraction(1, 2) if late == "audio" else 0,
+        stamps=[500 + 40 * k for k in range(25)] if late == "video" else None,
+    )
+    out = tmp_path / f"out{suffix}"
+    passed(source, out, audio=mode)
+    assert abs(times_of(out)[0] - times_of(source)[0]) <= Fraction(22, 1000)
+    onsets = []
+    for path in (source, out):
+        first, sound = samples_of(path)
+        heard = first + Fraction(int(np.argmax(np.abs(sound) > 0.1)), 48000)
+        onsets.append(heard - times_of(path)[0])
+    # In Matroska the priming of AAC is heard.
+    assert abs(onsets[0] - onsets[1]) <= Fraction(23, 1000)
+
+
+@pytest.mark.parametrize("audio", ["pcm_s16le", "libopus", "flac"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_sound_made_aac_is_as_long(tmp_path, audio, suffix):
+    source = write(tmp_path / "in.mkv", 50, audio=audio)
+    out = tmp_path / f"out{suffix}"
+    passed(source, out, audio="aac")
+    first, sound = samples_of(out)
+    was, expected = samples_of(source)
+    assert abs(first - was) <= Fraction(1024, 48000)
+    # FFmpeg 8.0 does not cut the padding at the end of Opus.
+    assert abs(len(sound) - len(expected)) <= (1024 if audio != "libopus" else 2048)
+    if expected.dtype != np.float32:
+        expected = expected.astype(float) / (2 ** (8 * expected.dtype.itemsize - 1))
+    middle = slice(4096, 8192)
+    assert np.corrcoef(sound[middle], expected[middle])[0, 1] > 0.99 or audio == "libopus"
+
+
+@pytest.mark.parametrize("mode", ["copy", "aac"])
+def test_a_part_is_in_step(tmp_path, mode):
+    source = write(
+        tmp_path / "in.mkv", 100, audio="flac", chapters=((0, 1500, "a"), (1500, 4000, "b"))
+    )
+    start, end = Fraction(1), Fraction(3)
+    passed(source, tmp_path / "out.mp4", start=start, end=end, audio=mode)
+    assert times_of(tmp_path / "out.mp4") == [Fraction(k, 25) for k in range(50)]
+    first, sound = samples_of(tmp_path / "out.mp4")
+    assert 0 <= first <= Fraction(1, 10)
+    assert abs(first + Fraction(len(sound), 48000) - 2) <= Fraction(1, 10)
+    with av.open(str(tmp_path / "out.mp4")) as clip:
+        found = [(c["start"] * c["time_base"], c["end"] * c["time_base"]) for c in clip.chapters()]
+    assert found == [(0, Fraction(1, 2)), (Fraction(1, 2), 2)]
+
+
+@pytest.mark.parametrize(
+    ("audio", "suffix", "message"),
+    [
+        ("libopus", ".mov", "mov does not take opus audio: choose .mkv, or --audio aac"),
+        ("aac", ".webm", "webm does not take aac audio: choose .mkv, or --audio none"),
+    ],
+)
+def test_sound_that_the_container_does_not_take(tmp_path, audio, suffix, message):
+    source = write(tmp_path / "in.mkv", 5, audio=audio)
+    out = tmp_path / f"out{suffix}"
+    with pytest.raises(VideoError, match=message):
+        passed(source, out)
+    assert names(tmp_path) == ["in.mkv"]
+    _, notes = passed(source, out, audio="none")
+    assert notes == [f"not carried over: audio track 1 ({audio.removeprefix('lib')})"]
+    if suffix == ".webm":
+        with pytest.raises(VideoError, match="webm does not take aac"):
+            passed(source, out, audio="aac")
+
+
+def test_subtitles(tmp_path):
+    source = write(tmp_path / "in.mkv", 25, subtitles="subrip", audio="aac", languages=("a", "deu"))
+    passed(source, tmp_path / "out.mkv")
+    moved = times_of(tmp_path / "out.mkv")[0]
+    assert packets_of(tmp_path / "out.mkv", 2) == [
+        (time + moved, text) for time, text in packets_of(source, 2)
+    ]
+    with av.open(str(tmp_path / "out.mkv")) as clip:
+        assert clip.streams[2].language == "deu"
+    _, notes = passed(source, tmp_path / "out.mp4")
+    assert notes == ["not carried over, as mp4 does not take it: subtitle track 2 (srt, deu)"]
+
+
+def test_tags_metadata_and_chapters(tmp_path):
+    tags = {"color_range": 1, "colorspace": 1, "color_primaries": 1, "color_trc": 1}
+    source = write(
+        tmp_path / "in.mkv",
+        25,
+        tags=tags,
+        sar=Fraction(4, 3),
+        metadata={"title": "A title", "creation_time": "2020-01-02T03:04:05.000000Z"},
+        chapters=((0, 500, "one"), (500, 1000, "two")),
+    )
+    for name in ("out.mp4", "out.mkv", "out.webm"):
+        _, notes = passed(source, tmp_path / name)
+        frame = frames_of(tmp_path / name)[0]
+        assert {tag: int(getattr(frame, tag)) for tag in tags} == tags, name
+        with av.open(str(tmp_path / name)) as clip:
+            if name == "out.webm":
+                assert notes == [
+                    "the pixel aspect ratio, 4/3, is not carried over by libvpx-vp9 in webm: "
+                    "choose .mp4 or .mov"
+                ]
+            else:
+                assert notes == []
+                assert clip.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+            assert clip.metadata["title"] == "A title"
+            assert clip.metadata["creation_time"] == "2020-01-02T03:04:05.000000Z"
+            assert [
+                (c["start"] * c["time_base"], c["metadata"]["title"]) for c in clip.chapters()
+            ] == [(0, "one"), (Fraction(1, 2), "two")]
+
+
+@pytest.mark.parametrize("codec", [None, "h264", "av1"])
+def test_hdr10(tmp_path, codec):
+    hdr = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    source = write(
+        tmp_path / "in.mkv",
+        6,
+        codec="libx265",
+        fmt="yuv420p10le",
+        options={"x265-params": f"log-level=error:hdr10=1:{hdr}:max-cll=1000,400:chromaloc=2"},
+        tags={"color_range": 1, "colorspace": 9, "color_primaries": 9, "color_trc": 16},
+    )
+    info, notes = passed(source, tmp_path / "out.mp4", codec=codec)
+    assert notes == []
+    with open_source(tmp_path / "out.mp4") as made:
+        assert made.info.is_hdr
+        assert made.info.pixel_format == "yuv420p10le"
+        assert made.info.hdr.light == (1000, 400)
+        for found, expected in zip(made.info.hdr.primaries, info.hdr.primaries, strict=True):
+            assert abs(found - expected) < Fraction(1, 10000)
+        assert made.info.hdr.luminance[1] == 1000
+        if codec != "av1":
+            assert made.info.siting == "topleft"
+            assert made.info.hdr == info.hdr
+    _, notes = passed(source, tmp_path / "out.webm", codec="vp9")
+    assert "libvpx-vp9 does not carry the HDR10 metadata over" in notes
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux alone has it")
+def test_an_encoder_leaves_the_priority_of_its_caller(tmp_path):
+    source = write(tmp_path / "in.mkv", 3)
+    before = os.sched_getscheduler(0)
+    passed(source, tmp_path / "out.mkv", codec="av1")  # Makes it real-time, where root runs it.
+    assert os.sched_getscheduler(0) == before
+
+
+def test_a_mastering_display_without_luminance_is_named(tmp_path):
+    hdr = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(1000,50)"
+    options = {"x265-params": f"log-level=error:hdr10=1:{hdr}"}  # FFmpeg takes 0.1 cd/m2 for none.
+    source = write(tmp_path / "in.mkv", 3, codec="libx265", fmt="yuv420p10le", options=options)
+    info, notes = passed(source, tmp_path / "out.mp4")
+    assert info.hdr.luminance is None
+    assert notes == ["the mastering display is not carried over, as its luminance is not said"]
+
+
+@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV 18 only")
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_rotation(tmp_path, name):
+    source = write(tmp_path / "in.mp4", 5, rotation=90)
+    passed(source, tmp_path / name)
+    assert {f.rotation for f in frames_of(tmp_path / name)} == {90}
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "expected"),
+    [
+        ("h264", ".mp4", "yuv444p"),
+        ("hevc", ".mp4", "yuv444p"),
+        ("av1", ".mkv", "yuv420p"),
+        ("vp9", ".webm", "yuv420p"),
+        ("ffv1", ".mkv", "yuv420p"),
+    ],
+)
+def test_odd_sizes(tmp_path, codec, suffix, expected):
+    _, notes = passed(DATA / "bear-vp9-odd-dimensions.webm", tmp_path / f"a{suffix}", codec=codec)
+    frames = frames_of(tmp_path / f"a{suffix}")
+    assert (frames[0].width, frames[0].height, len(frames)) == (161, 121, 30)
+    assert frames[0].format.name == expected
+    assert notes == ([] if expected == "yuv420p" else ["written as yuv444p, the source is yuv420p"])
+
+
+def test_a_format_that_the_encoder_lacks_is_said(tmp_path):
+    source = write(tmp_path / "in.mkv", 3, codec="ffv1", fmt="yuv422p10le")
+    _, notes = passed(source, tmp_path / "a.mkv", codec="av1")
+    assert notes == ["written as yuv420p10le, the source is yuv422p10le"]
+    _, notes = passed(write(tmp_path / "in.gif", 3, codec="gif", fmt="rgb8"), tmp_path / "a.mp4")
+    assert notes == [
+        "the alpha channel is not carried over",
+        "written as yuv420p, the source is bgra",
+    ]
+
+
+def info_of(tmp_path, **options):
+    with open_source(write(tmp_path / "like.mkv", 2, **options)) as source:
+        return source.info
+
+
+def test_quality_and_preset_reach_the_encoder(tmp_path):
+    like = info_of(tmp_path)
+
+    def options(**choice):
+        return encoding_for(like, ".mkv", **choice).options
+
+    assert options() == {"crf": "16"}
+    assert options(quality=23.5, preset="slow") == {"crf": "23.5", "preset": "slow"}
+    assert options(codec="vp9", preset="4", quality=30) == {
+        "crf": "30", "cpu-used": "4", "row-mt": "1"
+    }  # fmt: skip
+    assert options(codec="hevc_nvenc", preset="p7") == {"cq": "19", "preset": "p7", "rc": "vbr"}
+    assert encoding_for(like, ".mp4", codec="h264_qsv").pixel_format == "nv12"
+    small, large = tmp_path / "s.mkv", tmp_path / "l.mkv"
+    source = write(tmp_path / "in.mkv", 50)
+    passed(source, small, quality=45)
+    passed(source, large, quality=5)
+    assert small.stat().st_size < large.stat().st_size / 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"codec": "h267"}, "no encoder 'h267' in this FFmpeg: choose one of libx264, .*ffv1"),
+        ({"codec": "aac"}, "no encoder 'aac'"),
+        ({"codec": "av1", "lossless": True}, "libsvtav1 cannot be lossless"),
+        ({"codec": "ffv1", "quality": 3}, "ffv1 takes no quality"),
+        ({"codec": "ffv1", "preset": "slow"}, "ffv1 takes no preset"),
+        ({"lossless": True, "quality": 3}, "leave quality out"),
+        ({"preset": "warp"}, "libx264 does not open"),
+    ],
+)
+def test_encoders_that_cannot(tmp_path, choice, message):
+    source = write(tmp_path / "in.mkv", 2)
+    with pytest.raises(VideoError, match=message):
+        passed(source, tmp_path / "out.mkv", **choice)
+    assert names(tmp_path) == ["in.mkv"]
+
+
+def test_hardware_that_is_not_there(tmp_path):
+    if "hevc_nvenc" not in available() or Path("/dev/nvidia0").exists():
+        pytest.skip("needs an FFmpeg with nvenc on a machine without")
+    with pytest.raises(VideoError, match=r"hevc_nvenc does not open .* hardware"):
+        passed(write(tmp_path / "in.mkv", 2), tmp_path / "out.mkv", codec="hevc_nvenc")
+
+
+def test_a_codec_that_the_container_does_not_take(tmp_path):
+    source = write(tmp_path / "in.mkv", 2)
+    with pytest.raises(VideoError, match=r"webm does not take libx264: choose \.mkv"):
+        passed(source, tmp_path / "out.webm", codec="h264")
+    assert names(tmp_path) == ["in.mkv"]
+
+
+@pytest.mark.parametrize("fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
+def test_y4m_there_and_back(tmp_path, fmt):
+    source = write(tmp_path / "in.mkv", 5, codec="ffv1", fmt=fmt, audio="flac")
+    pipe = io.BytesIO()
+    info, notes = passed(source, pipe)
+    assert notes == ["not carried over by Y4M: audio track 1 (flac)"]
+    with open_source(io.BytesIO(pipe.getvalue())) as back:
+        assert (back.info.rate, back.info.pixel_format) == (info.rate, fmt)
+        made = [planes(frame.picture) for frame in back]
+    assert np.array_equal(made, arrays_of(source))
+
+
+def test_what_y4m_does_not_say(tmp_path):
+    tags = {"colorspace": 1, "color_primaries": 1, "color_trc": 1}
+    source = write(tmp_path / "in.mkv", 3, sar=Fraction(4, 3), tags=tags)
+    _, notes = passed(source, io.BytesIO())
+    assert notes == [
+        "Y4M does not say matrix, primaries and transfer: tell the reader",
+        "Y4M is written without the pixel aspect ratio, 4/3: tell the reader",
+    ]
+
+
+def test_a_pipe_whose_reader_has_gone(tmp_path):
+    source = write(tmp_path / "in.mkv", 5)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with (
+        os.fdopen(writing, "wb", buffering=0) as pipe,
+        pytest.raises(VideoError, match="Y4M stream could not be written"),
+    ):
+        passed(source, pipe)
+
+
+@pytest.mark.parametrize(("fmt", "dtype"), [("bgr0", np.uint8), ("gbrp16le", np.uint16)])
+def test_a_folder_of_pictures(tmp_path, fmt, dtype):
+    source = write(tmp_path / "in.mkv", 5, codec="ffv1", fmt=fmt)
+    passed(source, tmp_path / "out")
+    assert names(tmp_path) == ["in.mkv", "out"]
+    assert names(tmp_path / "out") == [f"{k:06d}.png" for k in range(1, 6)]
+    form = "rgb24" if dtype is np.uint8 else "rgb48le"
+    with open_source(tmp_path / "out") as back:
+        made = [frame.picture.to_ndarray(format=form) for frame in back]
+    expected = [f.to_ndarray(format=form) for f in frames_of(source)]
+    assert np.abs(np.subtract(made, expected, dtype=np.int64)).max() <= (
+        0 if dtype is np.uint8 else 1
+    )
+    (tmp_path / "empty").mkdir()
+    passed(source, tmp_path / "empty" / "f%03d.png")
+    assert names(tmp_path / "empty")[0] == "f001.png"
+    with pytest.raises(VideoError, match="is not empty"):
+        passed(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("out.txt", "no suffix of a video"), ("no/out.mp4", "is no folder"), ("in.mkv", "itself")],
+)
+def test_destinations_that_cannot_be(tmp_path, name, message):
+    source = write(tmp_path / "in.mkv", 2)
+    content = source.read_bytes()
+    with pytest.raises(VideoError, match=message):
+        passed(source, tmp_path / name)
+    assert source.read_bytes() == content
+    assert names(tmp_path) == ["in.mkv"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("no"), VideoError("broken")])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.webm", "out"])
+def test_an_error_in_the_middle_leaves_what_plays(tmp_path, name, error):
+    source = write(tmp_path / "in.mkv", 30, audio="libopus")
+    if "." in name:
+        (tmp_path / name).write_bytes(b"an older result")
+    kept = {}
+
+    def stop(number):
+        if number == 20:
+            raise error
+
+    def run():
+        with (
+            open_source(source) as opened,
+            open_sink(tmp_path / name, like=opened.info, rate=RATE) as sink,
+        ):
+            kept["sink"] = sink
+            for item in opened:
+                if isinstance(item, Frame):
+                    sink.write(item.picture, item.pts * item.time_base)
+                    stop(sink.written)
+                else:
+                    sink.write_packet(item)
+
+    with pytest.raises(type(error) if isinstance(error, Exception) else error) as caught:
+        run()
+    partial = kept["sink"].partial
+    assert partial == tmp_path / ("out.partial" + Path(name).suffix)
+    if isinstance(error, VideoError):
+        assert str(caught.value) == f"broken; what was done until then is in {partial}"
+    if "." in name:
+        assert (tmp_path / name).read_bytes() == b"an older result"
+        assert len(frames_of(partial)) == 20
+    else:
+        assert len(names(partial)) == 20
+        assert not (tmp_path / name).exists()
+
+
+def test_an_error_before_the_first_frame_leaves_nothing(tmp_path):
+    source = write(tmp_path / "in.mkv", 3)
+
+    def fail():
+        raise RuntimeError
+
+    for name in ("out.mp4", "out.mkv", "out"):
+        with (
+            open_source(source) as opened,
+            pytest.raises(RuntimeError),
+            open_sink(tmp_path / name, like=opened.info, rate=RATE),
+        ):
+            fail()
+    assert names(tmp_path) == ["in.mkv"]
+
+
+def test_a_frame_of_another_size(tmp_path):
+    source = write(tmp_path / "in.mkv", 3)
+    with (
+        open_source(source) as opened,
+        pytest.raises(VideoError, match="a frame of 32x32 came for a video of 64x48"),
+        open_sink(tmp_path / "out.mp4", like=opened.info, rate=RATE) as sink,
+    ):
+        sink.write(next(pictures(1, size=(32, 32))), Fraction(0))
+    assert names(tmp_path) == ["in.mkv"]
+
+
+SCRIPT = """
+import resource, sys, time
+from fractions import Fraction
+import numpy as np
+from av.video.frame import VideoFrame
+from runtime.video.reading.info import Frame
+from runtime.video.writing.sink import open_sink
+from runtime.video.reading.source import open_source
+limit = int(sys.argv[3])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+with open_source(sys.argv[1]) as source:
+    with open_sink(sys.argv[2], like=source.info, rate=source.info.rate, quality=1) as sink:
+        noise = np.random.default_rng(0)
+        for k in range(400):
+            picture = noise.integers(0, 256, (72, 64), dtype=np.uint8)
+            sink.write(VideoFrame.from_ndarray(picture, format="yuv420p"), Fraction(k, 25))
+            if not limit and k == 200:
+                print("now", flush=True)
+                time.sleep(60)
+"""
+
+
+def run_script(*arguments):
+    search = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support")))
+    environment = {**os.environ, "PYTHONPATH": search}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_a_full_disk(tmp_path, name):
+    source = write(tmp_path / "in.mkv", 3)
+    with run_script(source, tmp_path / name, 100_000) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"{name} could not be written (File too large): check free space" in errors
+    assert "Error while" not in errors
+    if name == "out.mp4":
+        assert names(tmp_path) == ["in.mkv"]
+    else:
+        assert names(tmp_path) == ["in.mkv", "out.partial.mkv"]
+        assert "what was done until then is in" in errors
+        assert frames_of(tmp_path / "out.partial.mkv")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_kill_leaves_nothing_under_the_final_name(tmp_path, name, how):
+    source = write(tmp_path / "in.mkv", 3)
+    with run_script(source, tmp_path / name, 0) as process:
+        assert process.stdout.readline() == "now\n"
+        time.sleep(0.1)
+        process.send_signal(how)
+        process.communicate(timeout=60)
+    assert names(tmp_path) == ["in.mkv", f"out.partial{Path(name).suffix}"]
+    if how == signal.SIGINT:
+        assert len(frames_of(tmp_path / f"out.partial{Path(name).suffix}")) == 201
+    elif name == "out.mkv":
+        assert frames_of(tmp_path / "out.partial.mkv")

@@ -1,0 +1,124 @@
+"""Audio and subtitle tracks on their way through source and sink."""
+
+import av
+import numpy as np
+import pytest
+
+from runtime import VideoError
+from runtime.video.reading.info import Frame
+from runtime.video.reading.source import open_source
+from runtime.video.writing.sink import open_sink
+from video_clips import RATE, frames_of, samples_of, write
+
+
+def converted(source, destination, *, early=False, **options):
+    """Writes the sound as AAC; gives (origin, notes). `early`: everything is demuxed first."""
+    with open_source(source) as opened:
+        info = opened.info
+        with open_sink(destination, like=info, rate=RATE, audio="aac", **options) as sink:
+            for item in list(opened) if early else opened:
+                if isinstance(item, Frame):
+                    sink.write(item.picture, item.pts * item.time_base - info.origin)
+                else:
+                    sink.write_packet(item)
+    return info.origin, sink.notes
+
+
+CODECS = [
+    ("aac", ".mkv"),
+    ("aac", ".mp4"),
+    ("aac", ".ts"),
+    ("libmp3lame", ".mkv"),
+    ("libmp3lame", ".mp4"),
+    ("mp2", ".ts"),
+    ("ac3", ".mkv"),
+    ("flac", ".mkv"),
+    ("alac", ".mov"),
+    ("libopus", ".mkv"),
+    ("libopus", ".webm"),
+    ("libvorbis", ".mkv"),
+    ("vorbis", ".mkv"),
+    ("pcm_s16le", ".mkv"),
+    ("pcm_s16le", ".avi"),
+    ("adpcm_ms", ".avi"),
+    ("wmav2", ".wmv"),
+]
+
+
+def clip(tmp_path, audio, suffix, count, **options):
+    """A clip with that sound, in a container that takes it; skips where FFmpeg has no encoder."""
+    if audio not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {audio}")
+    return write(
+        tmp_path / f"in{suffix}",
+        count,
+        audio=audio,
+        codec="mpeg4" if suffix in (".avi", ".wmv") else None,
+        format="asf" if suffix == ".wmv" else None,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("audio_first", [False, True])
+@pytest.mark.parametrize(("audio", "suffix"), CODECS)
+def test_no_sample_and_no_frame_is_lost(tmp_path, audio, suffix, audio_first, early):
+    source = clip(tmp_path, audio, suffix, 50, audio_first=audio_first)
+    out = tmp_path / "out.mkv"
+    origin, notes = converted(source, out, early=early)
+    assert notes == []
+    start, expected = samples_of(source)
+    first, sound = samples_of(out)
+    assert first == 0
+    wanted = len(expected) + round((start - origin) * 48000)
+    # The last frame of AAC is filled up with silence. The stamps of ASF are whole milliseconds,
+    # which leaves aresample to fill or cut up to that much.
+    slack = 48 if suffix == ".wmv" else 0
+    assert wanted - slack <= len(sound) < wanted + 1024 + slack
+    assert len(frames_of(out)) == len(frames_of(source)) == 50
+
+
+@pytest.mark.parametrize(("audio", "suffix"), CODECS)
+def test_the_tail_of_b_frames_behind_a_track_of_sound(tmp_path, audio, suffix):
+    """A codec that flushes into the wrong decoder costs the frames that are held back."""
+    path = clip(tmp_path, audio, suffix, 25, audio_first=True, options={"bf": "2"})
+    with open_source(path) as source:
+        assert sum(isinstance(item, Frame) for item in source) == 25
+
+
+def damaged(path, out, *, at):
+    """Copies a clip; the audio packets numbered in `at` become noise."""
+    noise = np.random.default_rng(0)
+    with av.open(str(path)) as read, av.open(str(out), "w") as written:
+        streams = {s.index: written.add_stream_from_template(s) for s in read.streams}
+        number = 0
+        for packet in read.demux():
+            if not packet.size:
+                continue
+            stream = packet.stream
+            if stream.type == "audio":
+                if number in at:
+                    content = noise.integers(0, 256, packet.size, dtype=np.uint8).tobytes()
+                    broken = av.Packet(content)
+                    broken.pts, broken.dts, broken.duration = (
+                        packet.pts, packet.dts, packet.duration,
+                    )  # fmt: skip
+                    broken.time_base = packet.time_base
+                    packet = broken
+                number += 1
+            packet.stream = streams[stream.index]
+            written.mux(packet)
+    return out
+
+
+def test_damaged_sound_is_counted_and_silent_and_refused_when_strict(tmp_path):
+    whole = write(tmp_path / "whole.mkv", 50, audio="flac")
+    source = damaged(whole, tmp_path / "in.mkv", at=(5, 6))
+    _, notes = converted(source, tmp_path / "out.mkv")
+    assert notes == ["silent, as damaged: 2 packets of audio track 1 (flac) could not be decoded"]
+    _, expected = samples_of(whole)
+    _, sound = samples_of(tmp_path / "out.mkv")
+    assert len(expected) <= len(sound) < len(expected) + 1024
+    with pytest.raises(VideoError, match=r"packet 5 of audio track 1 \(flac\) is damaged \(.*\)"):
+        converted(source, tmp_path / "no.mkv", strict=True)
+    assert not (tmp_path / "no.mkv").exists()

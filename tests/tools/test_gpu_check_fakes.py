@@ -1,0 +1,93 @@
+"""The GPU check from start to end over the fakes of tests/fake_machine, at the sizes of --quick."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bench.runs.authors import random_network
+from export.artefact import write_onnx
+from paths import ROOT
+
+plan = importlib.import_module("gpu_check_steps")
+FAKES = ROOT / "tests" / "fake_machine"
+SMALL, MIDDLE, _ = (tuple(map(int, size.split("x"))) for size in plan.QUICK.sizes)
+"""(height, width)."""
+
+
+@pytest.fixture
+def work(tmp_path, export):
+    """A folder of work that has the graphs of smoke and A; the check makes the rest."""
+    models = tmp_path / "work" / "models"
+    models.mkdir(parents=True)
+    base = tmp_path / "base.pth"
+    torch.save(random_network("base").state_dict(), base)
+    graphs = {
+        "test_tiny": export(height=32, width=32, precision="fp16"),
+        "test_dynamic": export(height=130, width=190, precision="fp16", dynamic=True),
+        f"small_{plan.QUICK.sizes[0]}_fp16": export(
+            height=SMALL[0], width=SMALL[1], precision="fp16"
+        ),
+        f"small_{plan.QUICK.sizes[1]}_fp16": export(
+            height=MIDDLE[0], width=MIDDLE[1], precision="fp16"
+        ),
+        f"base_{plan.QUICK.sizes[1]}_fp16": export(
+            base, height=MIDDLE[0], width=MIDDLE[1], precision="fp16"
+        ),
+    }
+    for name, made in graphs.items():
+        write_onnx(made.model, models / f"{name}.onnx")
+    return tmp_path / "work"
+
+
+def check(work, *arguments):
+    """Runs it; its code, the record and what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "gpu_check.py"), "--quick", "--smoke", "--part", "A",
+         "--minutes", "60", "--commit", "x", "--work", str(work),
+         "--json", str(work / "gpu.json"), *arguments],
+        env={**os.environ, "PYTHONPATH": f"{FAKES}{os.pathsep}{ROOT}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, json.loads((work / "gpu.json").read_text()), done.stdout + done.stderr
+
+
+def test_a_check_builds_measures_and_holds_what_it_found_against_the_goals(work):
+    code, record, said = check(work)
+    assert code == 0, said
+    steps = record["steps"]
+    wanted = [s.name for s in plan.planned(plan.QUICK) if s.part in ("smoke", "A")]
+    ran = {name for name, entry in steps.items() if entry["part"] != "models"}
+    assert ran == {name for name in wanted if not name.startswith("matrix")}
+    assert {entry["status"] for entry in steps.values()} == {"done"}
+    assert all("WORK/" in steps[name]["command"] for name in ran)
+    tiny = steps["pair_smoke_tiny"]["result"]["models"]["smoke_tiny.engine"]
+    assert {tiny[way] for way in ("CUDA graph", "no CUDA graph", "two streams")} == {"equal"}
+    assert tiny["layers"]["Convolution"] == 32
+    name = f"base_{plan.QUICK.sizes[1]}"
+    assert steps[f"build_{name}"]["result"]["gate"]["psnr_db"] > 50
+    rows = {row["goal"]: row for row in record["summary"]}
+    for row in rows.values():
+        assert (row["measured"] is None) == (row["status"] == "not measured")
+        assert row["goal"] in said
+    pairs = rows["fp16 engines: dB to PyTorch on a real pair"]
+    assert pairs["measured"] > 50
+    assert pairs["status"] == "undecided"  # Part B was not run.
+    assert rows[f"{name}: compute ms"]["status"] == "measured"
+    assert rows["GPU tests: failures"]["status"] == "not measured"
+    environment = record["runs"][0]["environment"]
+    assert environment["gpu"]["gpus"][0]["name"] == "NVIDIA H100 80GB HBM3"
+    assert record["runs"][0]["probes"]["tensorrt"] == "8.6.0"
+
+    built = (work / f"{name}.engine").stat().st_mtime_ns
+    code, again, _ = check(work, "--resume")
+    assert code == 0
+    assert {name: again["steps"][name] for name in ran} == {name: steps[name] for name in ran}
+    assert len(again["runs"]) == 2
+    assert (work / f"{name}.engine").stat().st_mtime_ns == built
