@@ -30,13 +30,8 @@ from bench.runs.artefact import (
     is_engine,
 )
 from bench.runs.plain_engine import PlainRun, plain_runs
-from bench.runs.pytorch import (
-    GPU_FORMS,
-    PROCESSOR_FORMS,
-    PyTorchRun,
-    check_names,
-    pytorch_runs,
-)
+from bench.runs.pytorch import PyTorchRun, pytorch_runs
+from bench.runs.torch_forms import GPU_FORMS, PROCESSOR_FORMS, check_names
 from runtime.backends.base import InferencePrecision
 from runtime.cli import command_parser, parse_size, run_command
 from runtime.frames import MINIMUM_SIDE
@@ -238,7 +233,8 @@ def _gpu_ceilings(args: argparse.Namespace) -> tuple[None, dict[str, Any]]:
     It is measured with PyTorch. The Python that runs engines often has none that can use the GPU.
     """
     try:
-        from bench.runs.torch_gpu import matmul_peak, torch_gpu
+        from bench.harness.gpu_peak import matmul_peak
+        from bench.runs.torch_gpu import torch_gpu
     except ModuleNotFoundError as error:
         return None, _no_ceilings(error)
     try:

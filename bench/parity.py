@@ -10,169 +10,29 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from bench.data.datasets import Found, find, select
-from bench.data.protocols import PROTOCOLS, Metric, Protocol, protocol_lines
+from bench.data.datasets import Found
+from bench.data.protocols import PROTOCOLS, Metric, protocol_lines
 from bench.data.published import published
 from bench.environment import MeasurementError, check_writable
-from bench.quality.evaluate import Artefact, Bench, Compared, make, measure_all
+from bench.quality.evaluate import Bench, make, measure_all
 from bench.quality.record import ParityRecord
+from bench.quality.request import ParityRequest
+from bench.quality.setup import configuration_of, open_bench
 from bench.quality.summary import NewFrame, failures, summarise, table, worst_frames
 from bench.quality.worst_frames import write_pictures
-from runtime import Interpolator
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, run_command
 from runtime.machine import available_processors
-from runtime.manifest import file_sha256
 
 if TYPE_CHECKING:
     from ifrnet_model import Checkpoint
 
 
-def _open_artefacts(args: argparse.Namespace, owner: contextlib.ExitStack) -> list[Artefact]:
-    artefacts = []
-    for path in args.model:
-        vfi = owner.enter_context(
-            Interpolator.open(
-                path,
-                backend=args.backend,
-                device=args.device,
-                threads=args.threads,
-                precision=args.inference_precision,
-            )
-        )
-        compared: Compared = "floats" if vfi.info.io == "float" else "bytes"
-        artefacts.append(Artefact(path.name, path, vfi, compared))
-    if len({artefact.name for artefact in artefacts}) < len(artefacts):
-        raise MeasurementError("two models have the same file name: rename one of them")
-    return artefacts
-
-
-def _references(
-    args: argparse.Namespace,
-    checkpoint: Checkpoint,
-    artefacts: Sequence[Artefact],
-    owner: contextlib.ExitStack,
-) -> dict[Compared, Interpolator]:
-    """PyTorch as the artefacts are: their I/O, their flow scale, their way through time."""
-    import torch
-
-    from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    # A convolution in TensorFloat-32 is no float32 reference.
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        network = checkpoint.network.to(args.reference_device)
-    except (AssertionError, RuntimeError) as error:  # PyTorch without CUDA, or an unknown name.
-        said = str(error).partition("\n")[0]
-        raise MeasurementError(
-            f"PyTorch cannot compute on {args.reference_device!r} here ({said}): give another "
-            "--reference-device"
-        ) from error
-    first = artefacts[0].vfi.info
-    opened: dict[Compared, Interpolator] = {}
-    for artefact in artefacts:
-        if artefact.compared not in opened:
-            info = reference_info(
-                checkpoint, first.time_steps, io=artefact.vfi.info.io, flow_scale=first.flow_scale
-            )
-            backend = TorchBackend(
-                our_forward(network), info, name="PyTorch", device=args.reference_device
-            )
-            opened[artefact.compared] = owner.enter_context(Interpolator(backend))
-    return opened
-
-
-def _deviations(
-    artefacts: Sequence[Artefact], protocol: Protocol, sha256: str, *, force: bool
-) -> list[str]:
-    """What does not fit, as sentences; refused without --force."""
-    first = artefacts[0].vfi.info
-    for artefact in artefacts:
-        info = artefact.vfi.info
-        for what in ("flow_scale", "time_steps"):
-            if getattr(info, what) != getattr(first, what):
-                raise MeasurementError(
-                    f"{artefact.name} has {what} {getattr(info, what)}, {artefacts[0].name} "
-                    f"{getattr(first, what)}: measure them apart"
-                )
-    found = [
-        f"{artefact.name} was made from weights {artefact.vfi.info.weights_sha256[:12]}, "
-        f"--weights are {sha256[:12]}"
-        for artefact in artefacts
-        if artefact.vfi.info.weights_sha256 != sha256
-    ]
-    if first.flow_scale != protocol.flow_scale:
-        found.append(
-            f"{protocol.title} is measured at flow scale {protocol.flow_scale:g}, the models "
-            f"have {first.flow_scale:g} (export with --flow-scale {protocol.flow_scale:g})"
-        )
-    if found and not force:
-        raise MeasurementError(
-            f"{'; '.join(found)}: give what fits, or --force to measure all the same"
-        )
-    return [f"forced: {sentence}" for sentence in found]
-
-
-def _protocol(args: argparse.Namespace) -> Protocol:
-    if args.dataset is None or args.root is None:
-        raise MeasurementError("--dataset and --root are needed: --list shows what is known")
-    if args.dataset != "folder":
-        if args.factor is not None:
-            raise MeasurementError(f"--factor is for --dataset folder, {args.dataset} has its own")
-        return PROTOCOLS[args.dataset]
-    factor = 2 if args.factor is None else args.factor
-    return replace(PROTOCOLS["folder"], title=args.root.name, factor=factor)
-
-
-def _configuration(
-    args: argparse.Namespace, bench: Bench, checkpoint: Checkpoint, found: Found, notes: list[str]
-) -> dict[str, Any]:
-    """All that a resumed run must share with the one that was broken off."""
-    return {
-        "dataset": bench.protocol.name,
-        "title": bench.protocol.title,
-        "protocol": asdict(bench.protocol),
-        "samples": found.count,
-        "official_samples": bench.protocol.samples,
-        "every": args.every,
-        "limit": args.limit,
-        "root_name": args.root.resolve().name,
-        "metrics": list(bench.metrics),
-        "weights": {
-            "name": Path(args.weights).name,
-            "sha256": checkpoint.sha256,
-            "variant": checkpoint.network.config.variant,
-            "time_steps": bench.artefacts[0].vfi.info.time_steps,
-            "random": args.random_weights,
-        },
-        "reference": f"float32 PyTorch on {args.reference_device}",
-        "artefacts": [
-            {
-                "name": artefact.name,
-                "sha256": file_sha256(artefact.path),
-                "bytes": artefact.path.stat().st_size,
-                "variant": artefact.vfi.info.variant,
-                "precision": artefact.vfi.info.precision,
-                "io": artefact.vfi.info.io,
-                "tuned_for": artefact.vfi.info.tuned_for,
-                "flow_scale": artefact.vfi.info.flow_scale,
-                "backend": artefact.vfi.backend,
-                "compared": artefact.compared,
-            }
-            for artefact in bench.artefacts
-        ],
-        "notes": notes,
-    }
-
-
-def _check_arguments(args: argparse.Namespace) -> None:
-    """What can be known to be wrong before anything is opened."""
+def _request(args: argparse.Namespace) -> ParityRequest:
+    """The request, once the other arguments are checked: nothing is opened yet."""
     if not args.model or args.weights is None:
         raise MeasurementError("--model and --weights are needed: --help shows an example")
     for name in ("worst", "threads", "workers", "cpus_per_worker"):
@@ -184,61 +44,45 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise MeasurementError("--max-drop is nan: give a number of dB, as 0.01")
     if args.output is not None:
         check_writable(args.output, "--output")
-
-
-class Opened(NamedTuple):
-    """All that a run needs, opened.
-
-    Attributes:
-        bench: What a sample is put through.
-        found: The samples.
-        checkpoint: Of the reference.
-        deviations: What does not fit and was forced.
-    """
-
-    bench: Bench
-    found: Found
-    checkpoint: Checkpoint
-    deviations: list[str]
-
-
-def open_bench(args: argparse.Namespace, owner: contextlib.ExitStack) -> Opened:
-    """Opens what the arguments of this command name; `owner` closes it.
-
-    Raises:
-        MeasurementError: If something is not there, or does not fit.
-    """
-    from bench.runs.authors import load_reference
-
-    protocol = _protocol(args)
-    found = _find(args, protocol)
-    checkpoint = load_reference(args.weights)
-    artefacts = _open_artefacts(args, owner)
-    if protocol.name == "folder":  # Its own truth: nobody says at which flow scale.
-        protocol = replace(protocol, flow_scale=artefacts[0].vfi.info.flow_scale)
-    deviations = _deviations(artefacts, protocol, checkpoint.sha256, force=args.force)
-    wanted = args.metrics or protocol.metrics
-    metrics: list[Metric] = ["psnr", *(metric for metric in wanted if metric != "psnr")]
-    references = _references(args, checkpoint, artefacts, owner)
-    bench = Bench(protocol, metrics, references, artefacts)
-    return Opened(bench, found, checkpoint, deviations)
+    if args.dataset is None or args.root is None:
+        raise MeasurementError("--dataset and --root are needed: --list shows what is known")
+    return ParityRequest(
+        models=tuple(args.model),
+        weights=args.weights,
+        dataset=args.dataset,
+        root=args.root,
+        factor=args.factor,
+        every=args.every,
+        limit=args.limit,
+        metrics=tuple(args.metrics or ()),
+        backend=args.backend,
+        device=args.device,
+        threads=args.threads,
+        inference_precision=args.inference_precision,
+        reference_device=args.reference_device,
+        force=args.force,
+        random_weights=args.random_weights,
+        authors_weights=args.authors_weights,
+    )
 
 
 def _measure(args: argparse.Namespace) -> int:
     if args.list:
         print("\n".join(protocol_lines()))
         return 0
-    _check_arguments(args)
+    request = _request(args)
     with contextlib.ExitStack() as owner:
-        bench, found, checkpoint, deviations = open_bench(args, owner)
-        configuration = _configuration(args, bench, checkpoint, found, found.notes + deviations)
+        opened = open_bench(request, owner)
+        bench, found, checkpoint = opened.bench, opened.found, opened.checkpoint
+        notes = found.notes + opened.deviations
+        configuration = configuration_of(request, bench, checkpoint, found, notes)
         record = owner.enter_context(
             ParityRecord(args.output, configuration, resume=args.resume, overwrite=args.overwrite)
         )
         if args.pictures is not None:
             args.pictures.mkdir(parents=True, exist_ok=True)  # Or it fails now, not at the end.
-        seconds = _run(args, bench, found, record)
-        summary = {**_summary(args, bench, record, checkpoint), "wall_seconds": seconds}
+        seconds = _run(args, request, bench, found, record)
+        summary = {**_summary(args, request, bench, record, checkpoint), "wall_seconds": seconds}
         record.finish(summary)
     print(*table(configuration, summary), sep="\n")
     failed = [] if args.max_drop is None else failures(record.lines, summary, args.max_drop)
@@ -248,7 +92,11 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _summary(
-    args: argparse.Namespace, bench: Bench, record: ParityRecord, checkpoint: Checkpoint
+    args: argparse.Namespace,
+    request: ParityRequest,
+    bench: Bench,
+    record: ParityRecord,
+    checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     """The last line; writes the worst frames where they are asked for."""
     if all("damaged" in line for line in record.lines):
@@ -260,7 +108,7 @@ def _summary(
     pictures = []
     if args.pictures is not None:
         worst = worst_frames(record.lines, compared, args.worst)
-        pictures = _pictures(args, bench, worst)
+        pictures = _pictures(args, request, bench, worst)
     return {
         **summarise(record.lines, compared, bench.metrics, bench.protocol.factor),
         "published": published(
@@ -273,13 +121,12 @@ def _summary(
     }
 
 
-def _find(args: argparse.Namespace, protocol: Protocol) -> Found:
-    found = find(protocol.name, args.root, factor=protocol.factor)
-    return select(found, every=args.every, limit=args.limit)
-
-
 def _run(
-    args: argparse.Namespace, bench: Bench, found: Found, record: ParityRecord
+    args: argparse.Namespace,
+    request: ParityRequest,
+    bench: Bench,
+    found: Found,
+    record: ParityRecord,
 ) -> float | None:
     """Measures what is not done; the seconds that took, None where some was done before."""
     from tqdm import tqdm
@@ -289,8 +136,12 @@ def _run(
         lines = measure_all(bench, found, done, args.threads or available_processors())
     else:
         from bench.quality.cluster import measure_on_cluster
+        from runtime.cluster.pool import Share
 
-        lines = measure_on_cluster(args, found, done)
+        share = Share(args.cpus_per_worker)
+        lines = measure_on_cluster(
+            request, found, done, address=args.address, share=share, workers=args.workers
+        )
     started = time.perf_counter()
     with tqdm(
         total=found.count, initial=len(done), unit="sample", disable=None, leave=False
@@ -304,7 +155,10 @@ def _run(
 
 
 def _pictures(
-    args: argparse.Namespace, bench: Bench, worst: Sequence[tuple[str, NewFrame]]
+    args: argparse.Namespace,
+    request: ParityRequest,
+    bench: Bench,
+    worst: Sequence[tuple[str, NewFrame]],
 ) -> list[dict[str, Any]]:
     """Makes the worst frames again, by which no picture of all the others is kept."""
     wanted: dict[str, list[tuple[str, NewFrame]]] = {}
@@ -312,7 +166,7 @@ def _pictures(
         wanted.setdefault(frame.sample, []).append((name, frame))
     compared = {artefact.name: artefact.compared for artefact in bench.artefacts}
     written: dict[tuple[str, NewFrame], dict[str, Any]] = {}
-    for sample in _find(args, bench.protocol).samples:
+    for sample in request.find().samples:
         if sample.name not in wanted:
             continue
         made = make(bench, sample.name, sample.read())

@@ -12,15 +12,9 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import (
-    Backend,
-    BackendName,
-    Image,
-    InferencePrecision,
-    OpenOptions,
-    open_backend,
-)
+from runtime.backends.base import Backend, BackendName, Image, InferencePrecision, OpenOptions
 from runtime.backends.cuda.arrays import DeviceFrame, device_view
+from runtime.backends.registry import open_backend
 from runtime.errors import FrameError
 from runtime.frames import (
     MINIMUM_SIDE,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import lzma
 import os
 import shutil
-import sys
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bench.quality.record import ParityRecord
 from export.triton.repository import write_served_model
+from fake_triton import serve
 from paths import DATA
 from runtime import Interpolator
 from runtime.backends.onnx_format import read_onnx
@@ -94,35 +92,13 @@ def test_a_model_that_an_earlier_version_put_into_a_repository_is_served(
     model, frames, tmp_path, monkeypatch
 ):
     """1/model.py was copied there and imports what it needs from the installed runtime."""
-    utils = SimpleNamespace(
-        get_input_tensor_by_name=lambda request, name: request[name],
-        TritonError=str,
-        InferenceResponse=lambda outputs=(), error=None: SimpleNamespace(
-            outputs=outputs, error=error
-        ),
-        Tensor=SimpleNamespace(from_dlpack=lambda name, frames: (name, np.from_dlpack(frames))),
-    )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
-    for file in (model, manifest_path(model)):
-        shutil.copy(file, tmp_path)
-    path = Path(shutil.copy(FORMATS / "served_model.py", tmp_path / "model.py"))
-    spec = importlib.util.spec_from_file_location("served_model", path)
-    served = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(served)
     frame0, frame1, middle = frames
-    request = {
-        "img0": frame0[np.newaxis],
-        "img1": frame1[np.newaxis],
-        "timestep": np.full((1, 1, 1, 1), 0.5, np.float32),
-    }
-    python_model = served.TritonPythonModel()
-    python_model.initialize({"model_config": json.dumps({"parameters": {}})})
-    (response,) = python_model.execute([request])
-    python_model.finalize()
-    assert response.error is None
-    ((name, made),) = response.outputs
-    assert name == "imgt"
-    assert_within_a_level(made[0], middle)
+    version = tmp_path / "1"
+    version.mkdir()
+    for file in (model, manifest_path(model)):
+        shutil.copy(file, version)
+    shutil.copy(FORMATS / "served_model.py", version / "model.py")
+    assert_within_a_level(serve(tmp_path, frame0, frame1, monkeypatch), middle)
 
 
 def test_segments_of_an_interrupted_run_are_kept_and_joined(model, tmp_path):

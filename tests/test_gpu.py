@@ -35,8 +35,9 @@ from export.trt.engine import Request, Target, target_at, write_engine
 from export.trt.inspector import layers_of, missed_types
 from gpu_graphs import GRAPHS, SIZE, load_libcudart
 from runtime import Interpolator, ModelError
-from runtime.backends.base import Backend, OpenOptions, open_backend
+from runtime.backends.base import Backend, OpenOptions
 from runtime.backends.cuda.runtime import Cuda, Pool, Stream, host_view, import_cuda
+from runtime.backends.registry import open_backend
 from runtime.errors import BackendError
 from runtime.manifest import EngineManifest, manifest_path
 

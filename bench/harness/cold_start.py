@@ -103,7 +103,8 @@ def _modules(request: Mapping[str, Any]) -> list[str]:
             "tensorrt",
             "cuda.bindings.runtime",
         ]
-    from runtime.backends.base import OpenOptions, default_backend
+    from runtime.backends.base import OpenOptions
+    from runtime.backends.registry import default_backend
 
     model, options = Path(request["model"]), OpenOptions(**request["options"])
     if (request.get("backend") or default_backend(model, options)) == "openvino":
@@ -119,7 +120,8 @@ def _open(request: Mapping[str, Any]) -> Any:
     """The `Backend` that the request describes."""
     from bench.runs.artefact import Case
     from bench.runs.pytorch import PyTorchRun
-    from runtime.backends.base import OpenOptions, open_backend
+    from runtime.backends.base import OpenOptions
+    from runtime.backends.registry import open_backend
 
     if "pytorch" not in request:
         options = OpenOptions(**request["options"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +10,8 @@ from typing import Any
 from bench.data.datasets import Found
 from bench.environment import MeasurementError
 from bench.quality.evaluate import Bench, measure_all
+from bench.quality.request import ParityRequest
+from bench.quality.setup import open_bench
 from runtime.cluster.pool import Job, Pool, Share, connected
 
 _SAMPLES = 4
@@ -20,11 +21,9 @@ _SAMPLES = 4
 class ParityWorker:
     """Holds PyTorch and the artefacts, opened once, and measures samples by their number."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        from bench.parity import open_bench
-
+    def __init__(self, request: ParityRequest) -> None:
         self._owner = contextlib.ExitStack()
-        opened = open_bench(args, self._owner)
+        opened = open_bench(request, self._owner)
         self._bench: Bench = opened.bench
         self._found: Found = opened.found
         self._samples = list(opened.found.samples)
@@ -40,9 +39,23 @@ class ParityWorker:
 
 
 def measure_on_cluster(
-    args: argparse.Namespace, found: Found, done: set[str]
+    request: ParityRequest,
+    found: Found,
+    done: set[str],
+    *,
+    address: str,
+    share: Share,
+    workers: int,
 ) -> Iterator[dict[str, Any]]:
     """The lines of the samples that are not done yet, in order, as `measure_all` gives them.
+
+    Args:
+        request: What every worker opens, with the threads of `share`.
+        found: The samples as this machine sees them.
+        done: Names of the samples that need not be measured again.
+        address: Of the cluster, see `runtime.cluster.pool.connected`.
+        share: Of a machine, for each worker.
+        workers: How many.
 
     Raises:
         MeasurementError: If a worker cannot measure a sample, or sees other data.
@@ -55,11 +68,10 @@ def measure_on_cluster(
         )
     names = [sample.name for sample in found.samples]
     left = [number for number, name in enumerate(names) if name not in done]
-    share = Share(args.cpus_per_worker)
-    mine = argparse.Namespace(**{**vars(args), "threads": share.cpus})
+    mine = replace(request, threads=share.cpus)
     with (
-        connected(args.address),
-        Pool(ParityWorker, (mine,), share=share, workers=args.workers) as pool,
+        connected(address),
+        Pool(ParityWorker, (mine,), share=share, workers=workers) as pool,
     ):
         groups = [left[k : k + _SAMPLES] for k in range(0, len(left), _SAMPLES)]
         for place, group in enumerate(groups):

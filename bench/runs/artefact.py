@@ -13,15 +13,9 @@ from numpy.typing import NDArray
 
 from bench.data.protocols import LATENCY_SETS, PROTOCOLS
 from runtime import Interpolator
-from runtime.backends.base import (
-    Backend,
-    BackendName,
-    HostBackend,
-    InferencePrecision,
-    OpenOptions,
-    open_backend,
-)
+from runtime.backends.base import Backend, BackendName, HostBackend, InferencePrecision, OpenOptions
 from runtime.backends.ort.binding import BoundBackend
+from runtime.backends.registry import open_backend
 from runtime.backends.trt.backend import TensorRTBackend
 from runtime.frames import padding, to_planes
 from runtime.manifest import ModelInfo, file_sha256

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.environment import MeasurementError
-from bench.quality.metrics import agreement
+from bench.runs.agreement import agreement
 from bench.runs.artefact import (
     UNKNOWN,
     ArtefactRun,

@@ -1,9 +1,4 @@
-"""PyTorch as runs of bench.latency, called as an artefact is: on the processor, or on a GPU.
-
-A name of `--compare` says what computes and how: `authors:half:channels_last` is the authors'
-formulation after `model.half()`, with tensors in channels_last. On a processor there is float32
-alone.
-"""
+"""PyTorch as runs of bench.latency, called as an artefact is: on a CPU, or on a GPU."""
 
 from __future__ import annotations
 
@@ -11,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from bench.environment import MeasurementError
-from bench.quality.metrics import agreement
+from bench.runs.agreement import agreement
 from bench.runs.artefact import (
     ArtefactRun,
     Case,
@@ -22,111 +16,13 @@ from bench.runs.artefact import (
     call_inputs,
     moving_frames,
 )
+from bench.runs.torch_forms import GPU_FORMS, Form, check_names
 from runtime.backends.base import Backend
 from runtime.manifest import ModelInfo, TimeSteps
 
 if TYPE_CHECKING:
     from bench.runs.torch_gpu import TorchGpu
     from ifrnet_model import Checkpoint
-
-Module = Literal["torch", "authors"]
-"""Our module, or the authors' formulation."""
-
-TorchPrecision = Literal["fp32", "tf32", "half", "autocast", "fp16"]
-"""fp32: no TF32 either. half: `model.half()`, sampling grids in float16 as the published code makes
-them. autocast: `torch.autocast`, float16 convolutions and float32 grids. fp16: float16
-convolutions with float32 islands, as our artefacts."""
-
-_MODULES: dict[Module, str] = {"torch": "our module", "authors": "the authors' formulation"}
-_PRECISIONS: dict[TorchPrecision, str] = {
-    "fp32": "float32 without TF32",
-    "tf32": "float32 with TF32 in cuDNN, which is PyTorch's default",
-    "half": "model.half(), sampling grids in float16 as the published code makes them",
-    "autocast": "torch.autocast: float16 convolutions, float32 sampling grids",
-    "fp16": "float16 convolutions, float32 islands",
-}
-
-
-@dataclass(frozen=True)
-class Form:
-    """How PyTorch computes a pair.
-
-    Attributes:
-        name: Of `--compare`.
-        module: What computes.
-        precision: In what.
-        channels_last: Weights and frames are in that memory format.
-        compiled: Mode of `torch.compile`; None: eager.
-    """
-
-    name: str
-    module: Module
-    precision: TorchPrecision = "fp32"
-    channels_last: bool = False
-    compiled: Literal["default", "max-autotune"] | None = None
-
-    @property
-    def title(self) -> str:
-        """For tables."""
-        if self.compiled is None:
-            return f"PyTorch eager ({self.name})"
-        # As it is called in evidence of earlier versions.
-        return f"PyTorch compiled ({'torch' if self.name == 'compile' else self.name})"
-
-    @property
-    def how(self) -> str:
-        """A sentence without a full stop, for the evidence."""
-        said = [_MODULES[self.module], _PRECISIONS[self.precision]]
-        said += ["channels_last"] if self.channels_last else []
-        said += [f"torch.compile, mode {self.compiled}"] if self.compiled else []
-        return ", ".join(said)
-
-
-def _by_name(*forms: Form) -> dict[str, Form]:
-    return {form.name: form for form in forms}
-
-
-PROCESSOR_FORMS = _by_name(
-    Form("torch", "torch"),
-    Form("authors", "authors"),
-    Form("compile", "torch", compiled="default"),
-)
-GPU_FORMS = PROCESSOR_FORMS | _by_name(
-    Form("authors:tf32", "authors", "tf32"),
-    Form("authors:half", "authors", "half"),
-    Form("authors:half:channels_last", "authors", "half", channels_last=True),
-    Form("authors:autocast", "authors", "autocast"),
-    Form("authors:autocast:compile", "authors", "autocast", compiled="default"),
-    Form("authors:autocast:compile-max", "authors", "autocast", compiled="max-autotune"),
-    Form("torch:fp16", "torch", "fp16"),
-    Form("torch:fp16:channels_last", "torch", "fp16", channels_last=True),
-    Form("compile:fp16", "torch", "fp16", compiled="default"),
-    Form("compile:fp16:channels_last", "torch", "fp16", True, "default"),
-    Form("compile-max:fp16", "torch", "fp16", compiled="max-autotune"),
-    Form("compile-max:fp16:channels_last", "torch", "fp16", True, "max-autotune"),
-)
-
-
-def check_names(names: Sequence[str], *, on_gpu: bool) -> None:
-    """Refuses names of `--compare` that PyTorch cannot compute on the device.
-
-    Raises:
-        MeasurementError: If there is one; it lists what is possible.
-    """
-    possible = GPU_FORMS if on_gpu else PROCESSOR_FORMS
-    for name in names:
-        if name in possible:
-            continue
-        if name in GPU_FORMS:
-            raise MeasurementError(
-                f"--compare {name} needs a GPU: give --device cuda, or on a processor use "
-                f"{', '.join(possible)}"
-            )
-        where = "on a GPU" if on_gpu else "on a processor"
-        raise MeasurementError(
-            f"--compare {name} is unknown: {where} use {', '.join(possible)}"
-            f"{'' if on_gpu else '; with --device cuda there are more'}"
-        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +16,13 @@ from torch import Tensor, nn
 
 from bench.environment import MeasurementError
 from bench.runs.authors import authors_forward
+from bench.runs.torch_forms import Form
 from ifrnet_model import Checkpoint, IFRNet, IFRNetConfig, divisor
 from runtime import __version__
 from runtime.backends.base import HostBackend
 from runtime.errors import BackendError
 from runtime.frames import padding
 from runtime.manifest import IOKind, ModelInfo, Precision, TimeSteps
-
-if TYPE_CHECKING:
-    from bench.runs.pytorch import Form
 
 Forward = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """img0, img1 (N, 3, H, W), timestep (T, 1, 1, 1), flow scale -> imgt (max(N, T), 3, H, W)."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.environment import MeasurementError
-from bench.harness.interleave import summary
 from bench.runs.torch_backend import Computation, Forward, TorchBackend, computation_of
+from bench.runs.torch_forms import Form
 from ifrnet_model import IFRNet
 from runtime.manifest import ModelInfo
-
-if TYPE_CHECKING:
-    from bench.runs.pytorch import Form
-
-_MATRIX = 8192
-_SAMPLES = 100
-_WARM_UP = 10
 
 
 class TorchGpu:
@@ -183,34 +175,3 @@ def _with_cudnn(forward: Forward, *, tf32: bool) -> Forward:
             return forward(img0, img1, timestep, flow_scale)
 
     return call
-
-
-def matmul_peak(gpu: TorchGpu, *, matrix: int = _MATRIX, samples: int = _SAMPLES) -> dict[str, Any]:
-    """The evidence's "ceilings" of a GPU: what a product of two square float16 matrices reaches.
-
-    Args:
-        gpu: Which.
-        matrix: Rows of the matrices.
-        samples: How many products are timed, after some that are not.
-    """
-    ms = _matmul_milliseconds(gpu, matrix, samples)
-    gpu.release()  # For what is measured after it.
-    tflops = [2 * matrix**3 / (1e9 * one) for one in ms]
-    known = gpu.record()
-    return {
-        "gpu": known["gpu"],
-        "matmul_fp16_tflops": {"p50": statistics.median(tflops), "best": max(tflops)},
-        "matrix": matrix,
-        "milliseconds": {**summary([one / 1e3 for one in ms]), "samples": ms},
-        "measured_with": f"torch {known['torch']}, CUDA {known['cuda']}",
-    }
-
-
-def _matmul_milliseconds(gpu: TorchGpu, matrix: int, samples: int) -> list[float]:
-    a, b = (
-        torch.rand(matrix, matrix, device=gpu.device, dtype=torch.float16) - 0.5 for _ in range(2)
-    )
-    with torch.inference_mode():
-        for _ in range(_WARM_UP):
-            torch.matmul(a, b)
-        return [gpu.milliseconds(lambda: torch.matmul(a, b)) for _ in range(samples)]

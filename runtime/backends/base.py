@@ -1,4 +1,4 @@
-"""The one interface of all backends, and how one is chosen: by name or by suffix."""
+"""The interface that all backends have, and the options that a model is opened with."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.cuda.arrays import DeviceFrame, DeviceView
-from runtime.errors import BackendError, ModelError
-from runtime.manifest import ModelInfo, backend_in_manifest
+from runtime.errors import BackendError
+from runtime.manifest import ModelInfo
 
 BackendName = Literal["onnxruntime", "openvino", "tensorrt", "triton"]
 InferencePrecision = Literal["fp32", "bf16", "fp16"]
@@ -24,12 +23,6 @@ InferencePrecision = Literal["fp32", "bf16", "fp16"]
 
 NO_CACHE = "none"
 
-_MODULES: dict[str, str] = {
-    "onnxruntime": "runtime.backends.ort.backend",
-    "openvino": "runtime.backends.ov.backend",
-    "tensorrt": "runtime.backends.trt.backend",
-}
-_SUFFIXES = (".onnx", ".engine", ".plan")
 SERVED = "triton://"
 """What the address of a served model begins with; anything else is a file."""
 
@@ -209,65 +202,8 @@ class OpenOptions:
             raise BackendError(f"{name}={getattr(self, name)} {why}")
 
 
-def open_backend(
-    model: str | Path, options: OpenOptions, *, backend: BackendName | None = None
-) -> Backend:
-    """Loads `model` with the backend that is named or, without a name, with `default_backend`.
-
-    Raises:
-        ModelError: If the file is missing, damaged, or its suffix means nothing.
-        BackendError: If the backend is unknown, not installed or not available.
-    """
-    if backend is not None and backend not in get_args(BackendName):
-        raise BackendError(
-            f"backend {backend!r} is unknown: use one of {', '.join(get_args(BackendName))}"
-        )
-    served = str(model).startswith(SERVED)
-    if backend is not None and (backend == "triton") != served:
-        raise BackendError(
-            f"backend {backend!r} came with {model}: 'triton', and nothing else, is for models "
-            f"that are served at {SERVED}HOST:PORT/MODEL"
-        )
-    if served:
-        from runtime.backends.triton import backend as triton
-
-        return triton.open_model(str(model), options)
-    path = Path(model)
-    if not path.is_file():
-        raise ModelError(
-            f"{path} does not exist: make a model with "
-            "python -m export.to_onnx --weights demo --output model.onnx"
-        )
-    name = backend or default_backend(path, options)
-    module = importlib.import_module(_MODULES[name])
-    opened: Backend = module.open_model(path, options)
-    return opened
-
-
-def default_backend(path: Path, options: OpenOptions) -> BackendName:
-    """What runs a file where nobody says it.
-
-    Engines: TensorRT. ONNX files: on a GPU ONNX Runtime; on a processor the backend that the
-    manifest beside the file names, which is the one that it was compared with; without a
-    manifest OpenVINO where it is installed, else ONNX Runtime.
-
-    Raises:
-        ModelError: If the suffix means nothing.
-        BackendError: If the manifest names a backend that is unknown.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise ModelError(
-            f"{path.name} has no known suffix: expected {', '.join(_SUFFIXES)}, or name the backend"
-        )
-    if suffix != ".onnx":
-        return "tensorrt"
-    if (options.device or "cpu") != "cpu":
-        return "onnxruntime"
-    named = backend_in_manifest(path)
-    if named is None:
-        return "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
-    for known in _MODULES:
-        if named == known:
-            return known  # type: ignore[return-value]  # One of BackendName, all but "triton".
-    raise BackendError(f"the manifest of {path} names {named}, which is unknown: name the backend")
+def __getattr__(name: str) -> Any:
+    """`open_backend`, for a model.py that an earlier version copied into a Triton repository."""
+    if name == "open_backend":
+        return importlib.import_module("runtime.backends.registry").open_backend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,11 @@
-"""The parts of Triton's client that the tests of its backend stand in for."""
+"""Triton without a server: the parts of its client that tests need, and its Python backend."""
+
+import importlib.util
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
 
 
 class Registry:
@@ -33,3 +40,44 @@ class Client(Registry):
 
     def close(self):
         pass
+
+
+def python_backend_utils():
+    """The module that Triton gives its Python backend; a request is a dict of arrays by name."""
+    return SimpleNamespace(
+        get_input_tensor_by_name=lambda request, name: request[name],
+        TritonError=str,
+        InferenceResponse=lambda outputs=(), error=None: SimpleNamespace(
+            outputs=outputs, error=error
+        ),
+        Tensor=SimpleNamespace(from_dlpack=lambda name, frames: (name, np.from_dlpack(frames))),
+    )
+
+
+def serve(folder, frame0, frame1, monkeypatch, **parameters):
+    """Loads 1/model.py of a model as Triton does; what its class answers to one request."""
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", python_backend_utils())
+    monkeypatch.delitem(sys.modules, "runtime.backends.triton.server", raising=False)
+    spec = importlib.util.spec_from_file_location("served_model", folder / "1" / "model.py")
+    served = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(served)
+    model = served.TritonPythonModel()
+    config = {"parameters": {key: {"string_value": value} for key, value in parameters.items()}}
+    model.initialize(
+        {
+            "model_config": json.dumps(config),
+            "model_repository": str(folder),
+            "model_version": "1",
+        }
+    )
+    request = {
+        "img0": frame0[np.newaxis],
+        "img1": frame1[np.newaxis],
+        "timestep": np.full((1, 1, 1, 1), 0.5, np.float32),
+    }
+    (response,) = model.execute([request])
+    model.finalize()
+    assert response.error is None
+    ((name, made),) = response.outputs
+    assert name == "imgt"
+    return made[0]

@@ -105,7 +105,7 @@ def args_in_a_folder(args):
 
 
 def test_names_are_those_of_the_project(parsed):
-    from bench.runs.pytorch import GPU_FORMS
+    from bench.runs.torch_forms import GPU_FORMS
     from export.arguments import Constraints
 
     for names in plan.REWRITES.values():

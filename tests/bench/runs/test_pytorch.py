@@ -15,18 +15,20 @@ import torch
 
 from bench import latency
 from bench.environment import MeasurementError
-from bench.harness import measure, opening
+from bench.harness import gpu_peak, measure, opening
+from bench.harness.gpu_peak import matmul_peak
 from bench.harness.interleave import Turns, parts_in_turns
 from bench.harness.opening import open_runs
-from bench.quality.metrics import agreement
 from bench.report.evidence import read_evidence
 from bench.report.tables import latency_table, roofline_table
 from bench.runs import authors as reference
 from bench.runs import torch_backend, torch_gpu
+from bench.runs.agreement import agreement
 from bench.runs.artefact import Case, call_inputs, moving_frames, noise_frames
 from bench.runs.authors import authors_forward, load_reference
-from bench.runs.pytorch import GPU_FORMS, PROCESSOR_FORMS, check_names, pytorch_runs
-from bench.runs.torch_gpu import TorchGpu, matmul_peak, open_on_gpu
+from bench.runs.pytorch import pytorch_runs
+from bench.runs.torch_forms import GPU_FORMS, PROCESSOR_FORMS, check_names
+from bench.runs.torch_gpu import TorchGpu, open_on_gpu
 from runtime.frames import to_planes
 
 SMALL = Case(None, (32, 32), 2, None)
@@ -377,7 +379,7 @@ def test_a_peak_that_cannot_be_measured_ends_nothing(gpu, command, monkeypatch):
     def fails(*_):
         raise RuntimeError("CUDA error: no kernel image is available\nand a long tale")
 
-    monkeypatch.setattr(torch_gpu, "matmul_peak", fails)
+    monkeypatch.setattr(gpu_peak, "matmul_peak", fails)
     code, record, printed = command("--device", "cuda", "--compare", "authors")
     assert code == 0, printed
     assert record["ceilings"] == {

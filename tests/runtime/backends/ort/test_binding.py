@@ -10,10 +10,11 @@ import pytest
 from export.artefact import write_onnx
 from export.gate.gate import moving_frames
 from runtime import BackendError, Interpolator
-from runtime.backends.base import OpenOptions, open_backend
+from runtime.backends.base import OpenOptions
 from runtime.backends.cuda.arrays import DeviceView
 from runtime.backends.ort.backend import OnnxRuntimeBackend
 from runtime.backends.ort.binding import BoundBackend
+from runtime.backends.registry import open_backend
 from runtime.interpolator import Between
 from runtime.telemetry import import_quietly
 

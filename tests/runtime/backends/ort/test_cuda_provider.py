@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from runtime import BackendError, Interpolator, ModelError
-from runtime.backends.base import OpenOptions, open_backend
+from runtime.backends.base import OpenOptions
 from runtime.backends.ort import cuda_provider
 from runtime.backends.ort.binding import BoundBackend
+from runtime.backends.registry import open_backend
 from runtime.machine import Gpu, GpuDriver
 from runtime.telemetry import import_quietly
 

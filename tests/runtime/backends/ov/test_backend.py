@@ -14,7 +14,7 @@ from onnx import helper
 
 from export.gate.gate import moving_frames
 from runtime import BackendError, Interpolator, ModelError
-from runtime.backends.base import OpenOptions, default_backend
+from runtime.backends.base import OpenOptions
 from runtime.backends.ov import backend as ov
 from runtime.backends.ov import cache
 from runtime.backends.ov import precision as ov_precision
@@ -25,6 +25,7 @@ from runtime.backends.ov.precision import (
     rounded_layers,
     with_float32_marks,
 )
+from runtime.backends.registry import default_backend
 from runtime.manifest import manifest_path
 from runtime.telemetry import import_quietly
 

@@ -17,7 +17,8 @@ from artefacts import assert_same, change_build
 from export.gate.gate import moving_frames
 from export.trt.build import Profile
 from runtime import BackendError, FrameError, Interpolator, ModelError
-from runtime.backends.base import OpenOptions, open_backend
+from runtime.backends.base import OpenOptions
+from runtime.backends.registry import open_backend
 from runtime.interpolator import Between
 from runtime.machine import Gpu, GpuDriver
 from runtime.manifest import manifest_path

@@ -11,7 +11,8 @@ from artefacts import assert_same, change_build
 from export.gate.gate import moving_frames
 from export.trt.build import Profile
 from runtime import BackendError, Interpolator, ModelError
-from runtime.backends.base import OpenOptions, open_backend
+from runtime.backends.base import OpenOptions
+from runtime.backends.registry import open_backend
 from runtime.machine import Gpu, GpuDriver
 
 PROFILE = Profile((32, 32), (64, 80), (96, 112))

@@ -1,0 +1,50 @@
+"""What a GPU reaches at best: the peak of a matrix product in PyTorch."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+
+from bench.harness.interleave import summary
+from bench.runs.torch_gpu import TorchGpu
+
+_MATRIX = 8192
+
+
+_SAMPLES = 100
+
+
+_WARM_UP = 10
+
+
+def matmul_peak(gpu: TorchGpu, *, matrix: int = _MATRIX, samples: int = _SAMPLES) -> dict[str, Any]:
+    """The evidence's "ceilings" of a GPU: what a product of two square float16 matrices reaches.
+
+    Args:
+        gpu: Which.
+        matrix: Rows of the matrices.
+        samples: How many products are timed, after some that are not.
+    """
+    ms = _matmul_milliseconds(gpu, matrix, samples)
+    gpu.release()  # For what is measured after it.
+    tflops = [2 * matrix**3 / (1e9 * one) for one in ms]
+    known = gpu.record()
+    return {
+        "gpu": known["gpu"],
+        "matmul_fp16_tflops": {"p50": statistics.median(tflops), "best": max(tflops)},
+        "matrix": matrix,
+        "milliseconds": {**summary([one / 1e3 for one in ms]), "samples": ms},
+        "measured_with": f"torch {known['torch']}, CUDA {known['cuda']}",
+    }
+
+
+def _matmul_milliseconds(gpu: TorchGpu, matrix: int, samples: int) -> list[float]:
+    a, b = (
+        torch.rand(matrix, matrix, device=gpu.device, dtype=torch.float16) - 0.5 for _ in range(2)
+    )
+    with torch.inference_mode():
+        for _ in range(_WARM_UP):
+            torch.matmul(a, b)
+        return [gpu.milliseconds(lambda: torch.matmul(a, b)) for _ in range(samples)]

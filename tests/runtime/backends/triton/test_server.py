@@ -1,0 +1,33 @@
+"""The class behind a repository's model.py, without a server; with one: test_triton_server.py."""
+
+import numpy as np
+import pytest
+
+from export.artefact import write_artefact
+from export.triton.repository import Serving, write_served_model
+from fake_triton import serve
+from runtime import BackendError, Interpolator
+from runtime.backends.triton import THREADS
+
+
+@pytest.fixture
+def repository(tmp_path, export):
+    """A model that Triton's Python backend serves, and the artefact that it was made from."""
+    path = tmp_path / "small.onnx"
+    checked = export(height=50, width=70, max_batch=4)
+    write_artefact(checked._replace(backend="onnxruntime"), path, started=0.0)
+    return path, write_served_model(path, tmp_path / "r", serving=Serving(backend="python"))
+
+
+def test_a_repositorys_model_makes_the_frame_of_the_artefact(repository, frames, monkeypatch):
+    path, folder = repository
+    with Interpolator.open(path, threads=1) as vfi:
+        expected = vfi.interpolate(*frames)
+    made = serve(folder, *frames, monkeypatch, **{THREADS: "1"})
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_threads_come_from_the_configuration(repository, frames, monkeypatch):
+    _, folder = repository
+    with pytest.raises(BackendError, match="threads"):
+        serve(folder, *frames, monkeypatch, **{THREADS: "0"})
