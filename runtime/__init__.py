@@ -10,6 +10,7 @@ interpolate_video("in.mp4", "out.mp4", model="model.onnx", factor=2)
 
 from typing import TYPE_CHECKING, Any
 
+from runtime.batching import PairRequest
 from runtime.errors import BackendError, FrameError, InterpolationError, ModelError, VideoError
 from runtime.interpolator import Interpolator
 
@@ -24,6 +25,7 @@ __all__ = [
     "InterpolationError",
     "Interpolator",
     "ModelError",
+    "PairRequest",
     "Plan",
     "VideoError",
     "VideoOptions",

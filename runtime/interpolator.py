@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from runtime.backends.base import Backend, BackendName, Image, InferencePrecision, OpenOptions
+from runtime.backends.base import Backend, BackendName, InferencePrecision, OpenOptions
 from runtime.backends.cuda.arrays import DeviceFrame, device_view
 from runtime.backends.registry import open_backend
+from runtime.batching import ImagePair, PairRequest, PairRunner
 from runtime.errors import FrameError
-from runtime.frames import (
-    MINIMUM_SIDE,
-    Frame,
-    check_frame,
-    check_pair,
-    from_planes,
-    padding,
-    to_planes,
-)
+from runtime.frames import MINIMUM_SIDE, Frame, check_frame, check_pair
 from runtime.live import Live, Time
 from runtime.manifest import ModelInfo
+from runtime.timesteps import MIDPOINT, checked_timesteps, timesteps_for_factor
 
-MIDPOINT = 0.5
-MAXIMUM_DEPTH = 6
-"""Levels of recursion with midpoint-only weights: 64 times the frame rate."""
-
-_ENTRIES_A_PAIR = 4
-"""Entries without a pair that are held for one with a pair, at most, on average."""
-
-
-class Between(NamedTuple):
-    """Two frames, and where between them new ones are wanted; see `Interpolator.interpolate`."""
-
-    frame0: Frame
-    frame1: Frame
-    timesteps: Sequence[float]
-
-
-_Job = tuple[Image, Image, float]
-"""Two images and the time step of the one that is wanted between them."""
+T = TypeVar("T")
 
 
 class Interpolator:
@@ -60,6 +34,7 @@ class Interpolator:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._runner = PairRunner(backend)
 
     @classmethod
     def open(
@@ -147,11 +122,10 @@ class Interpolator:
             BackendError: If the inference fails.
         """
         check_pair(frame0, frame1)
-        self._check_fits_model(frame0)
-        steps = _checked_steps(timesteps)
-        pair = self._put(frame0), self._put(frame1)
-        made = self._between([(*pair, steps)])
-        frames = [self._from_model(sample, frame0) for sample in self._downloaded(made)]
+        self._runner.check_takes_frame(frame0)
+        steps = checked_timesteps(timesteps)
+        pair = ImagePair(self._runner.put(frame0), self._runner.put(frame1), steps)
+        frames = self._runner.frames_between(pair, frame0)
         return frames[0] if timesteps is None else frames
 
     def interpolate_on_device(
@@ -206,10 +180,10 @@ class Interpolator:
                 "build it with --io frames to hand over frames on the GPU"
             )
         self.check_takes(first.shape[0], first.shape[1], first.dtype)
-        steps = _checked_steps(timesteps)
-        pair = tuple(self._backend.put_device(view, stream) for view in views)
-        made = self._between([(pair[0], pair[1], steps)])
-        return [self._backend.hand_over(image, stream) for image in made]
+        steps = checked_timesteps(timesteps)
+        image0, image1 = (self._backend.put_device(view, stream) for view in views)
+        images = self._runner.images_between([ImagePair(image0, image1, steps)])
+        return [self._backend.hand_over(image, stream) for image in images]
 
     def stream(self, frames: Iterable[Frame], *, factor: int = 2) -> Iterator[Frame]:
         """Multiplies the frame rate of a stream, lazily, in bounded memory.
@@ -233,7 +207,7 @@ class Interpolator:
         steps = self.steps_for_factor(factor)
         return self._stream(iter(frames), steps)
 
-    def interpolate_each(self, pairs: Iterable[Between | None]) -> Iterator[list[Frame]]:
+    def interpolate_each(self, pairs: Iterable[PairRequest | None]) -> Iterator[list[Frame]]:
         """Makes the frames between each of many pairs, lazily, in bounded memory.
 
         What `stream` and video files are made with. A frame that is part of the pair before too,
@@ -250,43 +224,29 @@ class Interpolator:
             FrameError: If frames or time steps do not fit each other or the model.
             BackendError: If the inference fails.
         """
-        queued: deque[tuple[list[Callable[[], NDArray[Any]]], Frame | None]] = deque()
-        per_call = self.info.pairs_per_call
-        ahead = self._backend.lookahead * per_call
-        pairs = iter(pairs)
-        put: list[tuple[Frame, Image]] = []
-        ended = False
-        while not ended or queued:
-            group = list(_group(pairs, per_call))
-            ended = not group
-            jobs: list[tuple[Image, Image, Sequence[float]]] = []
-            for pair in group:
-                if pair is not None:
-                    check_pair(pair.frame0, pair.frame1)
-                    self._check_fits_model(pair.frame0)
-                    steps = _checked_steps(pair.timesteps)
-                    put = self._put_pair(pair, put)
-                    jobs.append((put[0][1], put[1][1], steps))
-            made = self._between(jobs)
-            for pair in group:
-                count = 0 if pair is None else len(pair.timesteps)
-                waits = [self._backend.download(next(made)) for _ in range(count)]
-                queued.append((waits, None if pair is None else pair.frame0))
-            under_way = sum(bool(waits) for waits, _ in queued)
-            # What needs no waiting goes out; behind what does, not too many are held either.
-            while queued and (
-                ended
-                or not queued[0][0]
-                or under_way > ahead
-                or len(queued) > _ENTRIES_A_PAIR * (ahead + 1)
-            ):
-                waits, like = queued.popleft()
-                under_way -= bool(waits)
-                yield [] if like is None else [self._from_model(wait(), like) for wait in waits]
+        for _, frames in self.interpolate_tagged((None, pair) for pair in pairs):
+            yield frames
+
+    def interpolate_tagged(
+        self, requests: Iterable[tuple[T, PairRequest | None]]
+    ) -> Iterator[tuple[T, list[Frame]]]:
+        """As `interpolate_each`, with something of the caller's that comes back with the frames.
+
+        Args:
+            requests: A tag, which may be anything, and the pair or None, in order.
+
+        Yields:
+            Each tag with the new frames of its pair; none for None.
+
+        Raises:
+            FrameError: If frames or time steps do not fit each other or the model.
+            BackendError: If the inference fails.
+        """
+        return self._runner.interpolate_tagged(requests)
 
     def live(self, *, factor: int = 2, max_gap: Time | None = None) -> Live:
         """For frames that come one by one, with their times; see `runtime.live.Live`."""
-        return Live(self, factor=factor, max_gap=max_gap)
+        return Live(self._runner, factor=factor, max_gap=max_gap)
 
     def steps_for_factor(self, factor: int) -> tuple[float, ...]:
         """The time steps that multiply a frame rate by `factor`.
@@ -294,13 +254,7 @@ class Interpolator:
         Raises:
             FrameError: If the factor is below 1, or not 2^k with midpoint-only weights.
         """
-        if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-            raise FrameError(f"factor is {factor!r}: it is a whole number, 2 or more")
-        steps = tuple(k / factor for k in range(1, factor))
-        if self.info.time_steps == "midpoint":
-            for t in steps:
-                _recursion_depth(t)
-        return steps
+        return timesteps_for_factor(factor, self.info.time_steps)
 
     def check_takes(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Says beforehand whether frames of a size and type fit the model.
@@ -308,22 +262,7 @@ class Interpolator:
         Raises:
             FrameError: If they do not.
         """
-        info = self.info
-        if info.io == "frames":
-            if dtype != np.uint8:
-                raise FrameError(
-                    f"frames are {dtype}, this model takes uint8: convert them, "
-                    "or export with --io float to keep their depth"
-                )
-            fed = (height, width)
-        else:
-            rows, columns = padding(height, info.divisor), padding(width, info.divisor)
-            fed = (height + sum(rows), width + sum(columns))
-        if info.size is not None and fed != info.size:
-            raise FrameError(
-                f"frames are {height}x{width}, this model was exported for "
-                f"{info.height}x{info.width}: export with --size {height}x{width} or --dynamic"
-            )
+        self._runner.check_takes(height, width, dtype)
 
     def close(self) -> None:
         """Frees the model."""
@@ -349,135 +288,14 @@ class Interpolator:
         if not steps:
             yield from frames
             return
-        waiting: deque[Frame] = deque()
 
-        def pairs() -> Iterator[Between]:
+        def requests() -> Iterator[tuple[Frame, PairRequest]]:
+            """Each frame but the first, and what is wanted before it."""
             previous = first
             for frame in frames:
-                waiting.append(frame)
-                yield Between(previous, frame, steps)
+                yield frame, PairRequest(previous, frame, steps)
                 previous = frame
 
-        for made in self.interpolate_each(pairs()):
+        for frame, made in self.interpolate_tagged(requests()):
             yield from made
-            yield waiting.popleft()
-
-    def _check_fits_model(self, frame: Frame) -> None:
-        self.check_takes(frame.shape[0], frame.shape[1], frame.dtype)
-
-    def _put(self, frame: Frame) -> Image:
-        if self.info.io == "frames":
-            return self._backend.put(np.ascontiguousarray(frame)[None])
-        return self._backend.put(to_planes(frame, self.info.divisor))
-
-    def _from_model(self, sample: NDArray[Any], like: Frame) -> Frame:
-        if self.info.io == "frames":
-            frame: Frame = sample[0]
-            return frame
-        return from_planes(sample[0], like, self.info.divisor)
-
-    def _downloaded(self, images: Iterator[Image]) -> Iterator[NDArray[Any]]:
-        """Waits for images in order, while those that follow are computed and come down."""
-        under_way: deque[Callable[[], NDArray[Any]]] = deque()
-        for image in images:
-            under_way.append(self._backend.download(image))
-            if len(under_way) > self._backend.lookahead:
-                yield under_way.popleft()()
-        while under_way:
-            yield under_way.popleft()()
-
-    def _put_pair(
-        self, pair: Between, known: list[tuple[Frame, Image]]
-    ) -> list[tuple[Frame, Image]]:
-        """Both frames with their images; one that is known by identity keeps its own."""
-        return [
-            next((one for one in known if one[0] is frame), None) or (frame, self._put(frame))
-            for frame in (pair.frame0, pair.frame1)
-        ]
-
-    def _between(self, jobs: Sequence[tuple[Image, Image, Sequence[float]]]) -> Iterator[Image]:
-        """All images wanted between each pair, pair by pair, in the order of its time steps."""
-        if self.info.time_steps == "arbitrary":
-            return self._made((first, second, t) for first, second, steps in jobs for t in steps)
-        alike = itertools.groupby(jobs, key=lambda job: tuple(job[2]))
-        return itertools.chain.from_iterable(
-            self._by_recursion([(first, second) for first, second, _ in group], steps)
-            for steps, group in alike
-        )
-
-    def _made(self, jobs: Iterable[_Job]) -> Iterator[Image]:
-        """Runs the model with as many jobs at a time as one call takes; one image for each.
-
-        A call that is not full is filled up with its last job.
-        """
-        several_steps = self.info.steps_per_call > 1
-        per_call = self.info.frames_per_call
-        # The time steps of one call are those of one pair; otherwise jobs mix as they come.
-        for _, alike in itertools.groupby(
-            jobs, key=lambda job: (id(job[0]), id(job[1])) if several_steps else None
-        ):
-            while wanted := list(itertools.islice(alike, per_call)):
-                full = [*wanted, *[wanted[-1]] * (per_call - len(wanted))]
-                timestep = np.array([t for *_, t in full], dtype=np.float32).reshape(-1, 1, 1, 1)
-                pairs = [(image0, image1) for image0, image1, _ in full]
-                images = self._backend.submit(pairs[:1] if several_steps else pairs, timestep)
-                yield from images[: len(wanted)]
-
-    def _by_recursion(
-        self, pairs: Sequence[tuple[Image, Image]], steps: Sequence[float]
-    ) -> Iterator[Image]:
-        """The middle of the middle: each image on the way is made once, a level at a time."""
-        known: list[dict[float, Image]] = [{0.0: image0, 1.0: image1} for image0, image1 in pairs]
-        for half, level in _levels(steps):
-            made = self._made(
-                (images[t - half], images[t + half], MIDPOINT) for images in known for t in level
-            )
-            # zip asks for the images in the very order in which their jobs were given.
-            for images in known:
-                images.update(zip(level, itertools.islice(made, len(level)), strict=True))
-        return (images[t] for images in known for t in steps)
-
-
-def _group(pairs: Iterator[Between | None], count: int) -> Iterator[Between | None]:
-    """As many pairs as one call of the model takes, with what stands between; fewer at the end."""
-    for pair in itertools.islice(pairs, _ENTRIES_A_PAIR * count if count > 1 else 1):
-        yield pair
-        count -= pair is not None
-        if count == 0:
-            return
-
-
-def _checked_steps(timesteps: Sequence[float] | None) -> list[float]:
-    steps = [MIDPOINT] if timesteps is None else [float(t) for t in timesteps]
-    for t in steps:
-        if not 0.0 < t < 1.0:
-            raise FrameError(f"time step {t} is not inside (0, 1): 0 and 1 are the frames")
-    return steps
-
-
-def _levels(steps: Sequence[float]) -> Iterator[tuple[float, list[float]]]:
-    """What recursion makes on the way to `steps`: half the distance of a level, its time steps."""
-    needed: dict[int, set[float]] = {}
-    wanted = set(steps)
-    while wanted:
-        t = wanted.pop()
-        depth = _recursion_depth(t)
-        if t in needed.setdefault(depth, set()):
-            continue
-        needed[depth].add(t)
-        half = 0.5**depth
-        wanted |= {end for end in (t - half, t + half) if 0.0 < end < 1.0}
-    for depth in sorted(needed):
-        yield 0.5**depth, sorted(needed[depth])
-
-
-def _recursion_depth(t: float) -> int:
-    """How many halvings lead to t: the n of t = k / 2^n with k odd."""
-    for depth in range(1, MAXIMUM_DEPTH + 1):
-        if (t * 2**depth).is_integer():
-            return depth
-    raise FrameError(
-        f"these weights know the midpoint only, so time steps are k/2^n up to n = "
-        f"{MAXIMUM_DEPTH} and factors are powers of two, not {t:g}: "
-        "use weights trained for arbitrary time steps (GoPro, demo)"
-    )
+            yield frame

@@ -5,14 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 from math import isfinite
 from numbers import Rational, Real
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from runtime.backends.base import Image
+from runtime.batching import ImagePair, PairRunner
 from runtime.errors import FrameError
 from runtime.frames import Frame, check_frame
-
-if TYPE_CHECKING:
-    from runtime.backends.base import Image
-    from runtime.interpolator import Interpolator
+from runtime.timesteps import timesteps_for_factor
 
 Time = int | float | Fraction
 """A point in time, in any unit, from any start; numbers of NumPy will do."""
@@ -49,11 +48,11 @@ class Live:
     One stream and one thread each; several may share an Interpolator, which must stay open.
     """
 
-    def __init__(self, vfi: Interpolator, *, factor: int = 2, max_gap: Time | None = None) -> None:
+    def __init__(self, runner: PairRunner, *, factor: int = 2, max_gap: Time | None = None) -> None:
         """Starts with no frame.
 
         Args:
-            vfi: The model.
+            runner: Runs the model.
             factor: New frame rate over old; 2^k with weights that know the midpoint only.
             max_gap: The longest time between two frames across which new ones are made, in the
                 unit of the times; None for any.
@@ -63,9 +62,9 @@ class Live:
         """
         if max_gap is not None and not (isinstance(max_gap, Real) and max_gap > 0):
             raise FrameError(f"max_gap is {max_gap!r}: it is a time above 0, or None")
-        self._vfi = vfi
+        self._runner = runner
         self._factor = factor
-        self._steps = vfi.steps_for_factor(factor)
+        self._steps = timesteps_for_factor(factor, runner.info.time_steps)
         self._max_gap = max_gap
         self._held: _Held | None = None
 
@@ -84,9 +83,9 @@ class Live:
         if type(time) is bool or not isinstance(time, Real) or not isfinite(time):
             raise FrameError(f"time is {time!r}: give a finite int, float or Fraction")
         check_frame(frame, "frame")
-        self._vfi._check_fits_model(frame)
+        self._runner.check_takes_frame(frame)
         held = self._held
-        new = _Held(time, frame, self._vfi._put(frame))
+        new = _Held(time, frame, self._runner.put(frame))
         shown = []
         if held is not None:
             shown.append(TimedFrame(held.time, held.frame))
@@ -110,9 +109,8 @@ class Live:
         return self._max_gap is None or new.time - held.time <= self._max_gap
 
     def _between(self, held: _Held, new: _Held) -> list[TimedFrame]:
-        vfi = self._vfi
-        made = vfi._downloaded(vfi._between([(held.image, new.image, self._steps)]))
-        frames = [vfi._from_model(sample, held.frame) for sample in made]
+        pair = ImagePair(held.image, new.image, self._steps)
+        frames = self._runner.frames_between(pair, held.frame)
         start, end = _exact(held.time), _exact(new.time)
         exact = isinstance(held.time, Rational) and isinstance(new.time, Rational)
         shown = []

@@ -16,8 +16,9 @@ _MODULES: dict[str, str] = {
     "openvino": "runtime.backends.ov.backend",
     "tensorrt": "runtime.backends.trt.backend",
 }
+"""Of files. A module is imported when it is asked for, as each needs packages of its own."""
 
-
+_SERVED_MODULE = "runtime.backends.triton.backend"
 _SUFFIXES = (".onnx", ".engine", ".plan")
 
 
@@ -41,9 +42,8 @@ def open_backend(
             f"that are served at {SERVED}HOST:PORT/MODEL"
         )
     if served:
-        from runtime.backends.triton.backend import open_model
-
-        return open_model(str(model), options)
+        server: Backend = importlib.import_module(_SERVED_MODULE).open_model(str(model), options)
+        return server
     path = Path(model)
     if not path.is_file():
         raise ModelError(

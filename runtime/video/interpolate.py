@@ -7,7 +7,6 @@ subtitles and chapters go along.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,8 +20,9 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from runtime.backends.base import BackendName, InferencePrecision
+from runtime.batching import PairRequest
 from runtime.errors import VideoError
-from runtime.interpolator import Between, Interpolator
+from runtime.interpolator import Interpolator
 from runtime.video.colour import ColourConverter
 from runtime.video.prefetch import Stage, in_thread
 from runtime.video.reading.info import Frame, SourceInfo
@@ -363,7 +363,7 @@ class _Request(NamedTuple):
 
     times: list[Fraction]
     like: VideoFrame | None
-    between: Between | None
+    between: PairRequest | None
     packet: Packet[Any] | None = None
 
 
@@ -452,15 +452,8 @@ class Rendering:
         self, seen: Stage[_Seen | Packet[Any]]
     ) -> Iterator[tuple[Fraction, VideoFrame, NDArray[Any] | None] | Packet[Any]]:
         """Runs the model: the work of the second thread."""
-        asked: deque[_Request] = deque()
-
-        def pairs() -> Iterator[Between | None]:
-            for request in self._requests(seen):
-                asked.append(request)
-                yield request.between
-
-        for pictures in self.vfi.interpolate_each(pairs()):
-            request = asked.popleft()
+        requests = ((request, request.between) for request in self._requests(seen))
+        for request, pictures in self.vfi.interpolate_tagged(requests):
             if request.packet is not None:
                 yield request.packet
                 continue
@@ -536,7 +529,7 @@ def _asked(shown: list[Shown], known: dict[int, _Known]) -> Iterator[_Request]:
             pair, request = None, _Request([one.time], first.frame, None)
         else:
             pair, steps = (one.first, one.second), [float(one.t)]
-            between = Between(first.picture, known[one.second].picture, steps)
+            between = PairRequest(first.picture, known[one.second].picture, steps)
             request = _Request([one.time], first.frame, between)
     if request is not None:
         yield request

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple, Protocol
 
-from runtime.interpolator import MAXIMUM_DEPTH
 from runtime.manifest import TimeSteps
+from runtime.timesteps import MAXIMUM_DEPTH
 from runtime.video.reading.info import SourceInfo
 from runtime.video.timeline import Clock, Mode, Shown, Timeline
 

@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 
 from commands import run_module
 from export.gate.gate import moving_frames
-from moving_clips import read_clip, write_clip
+from moving_clips import RATE, read_clip, write_clip
 from paths import DATA
 from runtime import FrameError, Interpolator, VideoError, interpolate_video
 from runtime.__main__ import main, parse_rate, parse_time
@@ -21,7 +21,6 @@ from runtime.backends.base import HostBackend
 from runtime.manifest import ModelInfo
 from runtime.video.interpolate import VideoOptions, plan_video
 
-RATE = Fraction(30000, 1001)
 QUICK = VideoOptions(preset="8")
 
 

@@ -15,7 +15,7 @@ from runtime.backends.cuda.arrays import DeviceView
 from runtime.backends.ort.backend import OnnxRuntimeBackend
 from runtime.backends.ort.binding import BoundBackend
 from runtime.backends.registry import open_backend
-from runtime.interpolator import Between
+from runtime.batching import PairRequest
 from runtime.telemetry import import_quietly
 
 QUARTERS = (0.25, 0.5, 0.75)
@@ -249,10 +249,10 @@ def test_frames_on_a_gpu_are_refused(graphs):
 def test_pairs_with_time_steps_of_their_own(graphs):
     frames = clip(2)
     pairs = [
-        Between(frames[0], frames[1], (0.5,)),
+        PairRequest(frames[0], frames[1], (0.5,)),
         None,
-        Between(frames[1], frames[2], (0.25, 0.75)),
-        Between(frames[2], frames[3], ()),
+        PairRequest(frames[1], frames[2], (0.25, 0.75)),
+        PairRequest(frames[2], frames[3], ()),
     ]
     with opened(graphs["batch"], io_binding=False) as plain:
         expected = list(plain.interpolate_each(iter(pairs)))

@@ -19,7 +19,7 @@ from export.trt.build import Profile
 from runtime import BackendError, FrameError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions
 from runtime.backends.registry import open_backend
-from runtime.interpolator import Between
+from runtime.batching import PairRequest
 from runtime.machine import Gpu, GpuDriver
 from runtime.manifest import manifest_path
 
@@ -100,7 +100,9 @@ def test_a_stream_is_the_same_in_any_order_of_the_device(
 @pytest.mark.parametrize("graph", ["frames", "batch", "midpoint"])
 def test_pairs_with_steps_of_their_own_and_gaps_between_them(trt10, engine, reference, clip, graph):
     steps = [(0.5,), (), (0.25, 0.75), (0.5,)]
-    pairs = [Between(*two, own) for two, own in zip(itertools.pairwise(clip), steps, strict=True)]
+    pairs = [
+        PairRequest(*two, own) for two, own in zip(itertools.pairwise(clip), steps, strict=True)
+    ]
     asked = [None, pairs[0], None, None, *pairs[1:], *[None] * 40, pairs[0]]
     with reference(graph) as plain:
         expected = [

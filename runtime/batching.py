@@ -1,0 +1,243 @@
+"""Pairs of frames -> calls of a model -> frames, with as many pairs a call as the model takes."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.backends.base import Backend, Image
+from runtime.errors import FrameError
+from runtime.frames import Frame, check_pair, from_planes, padding, to_planes
+from runtime.manifest import ModelInfo
+from runtime.timesteps import MIDPOINT, checked_timesteps, recursion_levels
+
+_ENTRIES_A_PAIR = 4
+"""Entries without a pair that are held for one with a pair, at most, on average."""
+
+Tag = TypeVar("Tag")
+
+
+class PairRequest(NamedTuple):
+    """Two frames, and where between them new ones are wanted.
+
+    Attributes:
+        frame0: RGB (H, W, 3), see `Interpolator.interpolate`.
+        frame1: The next frame, of the same size and type.
+        timesteps: Of the new frames, each in (0, 1).
+    """
+
+    frame0: Frame
+    frame1: Frame
+    timesteps: Sequence[float]
+
+
+class ImagePair(NamedTuple):
+    """Two frames on the model's device, and where between them new ones are wanted."""
+
+    image0: Image
+    image1: Image
+    timesteps: Sequence[float]
+
+
+class _Job(NamedTuple):
+    """One image that the model makes: between which two, and where."""
+
+    image0: Image
+    image1: Image
+    timestep: float
+
+
+class _Queued(NamedTuple):
+    """A request under way: how to wait for each new frame, and what the frames are to be like."""
+
+    tag: Any
+    waits: list[Callable[[], NDArray[Any]]]
+    like: Frame | None
+
+
+class PairRunner:
+    """Runs a model on pairs of frames; keeps no state between calls, so threads may share it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model says about itself."""
+        return self._backend.info
+
+    def check_takes(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+        """Says beforehand whether frames of a size and type fit the model.
+
+        Raises:
+            FrameError: If they do not.
+        """
+        info = self.info
+        if info.io == "frames":
+            if dtype != np.uint8:
+                raise FrameError(
+                    f"frames are {dtype}, this model takes uint8: convert them, "
+                    "or export with --io float to keep their depth"
+                )
+            fed = (height, width)
+        else:
+            rows, columns = padding(height, info.divisor), padding(width, info.divisor)
+            fed = (height + sum(rows), width + sum(columns))
+        if info.size is not None and fed != info.size:
+            raise FrameError(
+                f"frames are {height}x{width}, this model was exported for "
+                f"{info.height}x{info.width}: export with --size {height}x{width} or --dynamic"
+            )
+
+    def check_takes_frame(self, frame: Frame) -> None:
+        """Checks the size and type of a frame.
+
+        Raises:
+            FrameError: If they do not fit the model.
+        """
+        self.check_takes(frame.shape[0], frame.shape[1], frame.dtype)
+
+    def put(self, frame: Frame) -> Image:
+        """Sends a frame that fits the model to its device, in the layout of its inputs."""
+        if self.info.io == "frames":
+            return self._backend.put(np.ascontiguousarray(frame)[None])
+        return self._backend.put(to_planes(frame, self.info.divisor))
+
+    def frames_between(self, pair: ImagePair, like: Frame) -> list[Frame]:
+        """The new frames of one pair, of the size and type of `like`, on the host.
+
+        Each is waited for while those that follow are computed and come down.
+        """
+        frames: list[Frame] = []
+        under_way: deque[Callable[[], NDArray[Any]]] = deque()
+        for image in self.images_between([pair]):
+            under_way.append(self._backend.download(image))
+            if len(under_way) > self._backend.lookahead:
+                frames.append(self._frame_from(under_way.popleft()(), like))
+        return frames + [self._frame_from(wait(), like) for wait in under_way]
+
+    def interpolate_tagged(
+        self, requests: Iterable[tuple[Tag, PairRequest | None]]
+    ) -> Iterator[tuple[Tag, list[Frame]]]:
+        """Makes the frames of many requests, lazily, in bounded memory.
+
+        Args:
+            requests: In order. A tag is anything, and comes back with the frames; without a
+                request there are none. A frame that is part of the request before too, the very
+                same object, is sent to the device once.
+
+        Yields:
+            The tag and the new frames of each entry, in order. Up to `lookahead` calls of the
+            backend are under way before the first is waited for.
+
+        Raises:
+            FrameError: If frames or time steps do not fit each other or the model.
+            BackendError: If the inference fails.
+        """
+        queued: deque[_Queued] = deque()
+        per_call = self.info.pairs_per_call
+        ahead = self._backend.lookahead * per_call
+        requests = iter(requests)
+        sent: list[tuple[Frame, Image]] = []
+        ended = False
+        while not ended or queued:
+            group = list(_group(requests, per_call))
+            ended = not group
+            pairs: list[ImagePair] = []
+            for _, request in group:
+                if request is not None:
+                    check_pair(request.frame0, request.frame1)
+                    self.check_takes_frame(request.frame0)
+                    steps = checked_timesteps(request.timesteps)
+                    sent = [self._sent(frame, sent) for frame in request[:2]]
+                    pairs.append(ImagePair(sent[0][1], sent[1][1], steps))
+            images = self.images_between(pairs)
+            for tag, request in group:
+                count = 0 if request is None else len(request.timesteps)
+                waits = [self._backend.download(image) for image in itertools.islice(images, count)]
+                queued.append(_Queued(tag, waits, None if request is None else request.frame0))
+            under_way = sum(bool(entry.waits) for entry in queued)
+            # What needs no waiting goes out; behind what does, not too many are held either.
+            while queued and (
+                ended
+                or not queued[0].waits
+                or under_way > ahead
+                or len(queued) > _ENTRIES_A_PAIR * (ahead + 1)
+            ):
+                entry = queued.popleft()
+                under_way -= bool(entry.waits)
+                yield entry.tag, self._frames_of(entry)
+
+    def images_between(self, pairs: Sequence[ImagePair]) -> Iterator[Image]:
+        """All images wanted between each pair, pair by pair, in the order of its time steps."""
+        if self.info.time_steps == "arbitrary":
+            return self._run(
+                _Job(image0, image1, t) for image0, image1, steps in pairs for t in steps
+            )
+        alike = itertools.groupby(pairs, key=lambda pair: tuple(pair.timesteps))
+        return itertools.chain.from_iterable(
+            self._by_recursion(list(group), steps) for steps, group in alike
+        )
+
+    def _run(self, jobs: Iterable[_Job]) -> Iterator[Image]:
+        """Runs the model with as many jobs at a time as one call takes; one image for each.
+
+        A call that is not full is filled up with its last job.
+        """
+        several_steps = self.info.steps_per_call > 1
+        per_call = self.info.frames_per_call
+        # The time steps of one call are those of one pair; otherwise jobs mix as they come.
+        for _, alike in itertools.groupby(
+            jobs, key=lambda job: (id(job.image0), id(job.image1)) if several_steps else None
+        ):
+            while wanted := list(itertools.islice(alike, per_call)):
+                full = [*wanted, *[wanted[-1]] * (per_call - len(wanted))]
+                timestep = np.array([job.timestep for job in full], dtype=np.float32)
+                pairs = [(job.image0, job.image1) for job in full]
+                images = self._backend.submit(
+                    pairs[:1] if several_steps else pairs, timestep.reshape(-1, 1, 1, 1)
+                )
+                yield from images[: len(wanted)]
+
+    def _by_recursion(self, pairs: Sequence[ImagePair], steps: Sequence[float]) -> Iterator[Image]:
+        """The middle of the middle, for all pairs a level at a time."""
+        known: list[dict[float, Image]] = [{0.0: pair.image0, 1.0: pair.image1} for pair in pairs]
+        for half, level in recursion_levels(steps):
+            places = [(images, t) for images in known for t in level]
+            jobs = [_Job(images[t - half], images[t + half], MIDPOINT) for images, t in places]
+            for (images, t), image in zip(places, self._run(jobs), strict=True):
+                images[t] = image
+        return (images[t] for images in known for t in steps)
+
+    def _sent(self, frame: Frame, known: Sequence[tuple[Frame, Image]]) -> tuple[Frame, Image]:
+        """A frame with its image; one that is known by identity is not sent again."""
+        return next((one for one in known if one[0] is frame), None) or (frame, self.put(frame))
+
+    def _frames_of(self, entry: _Queued) -> list[Frame]:
+        """Waits for the frames of a request."""
+        if entry.like is None:
+            return []
+        return [self._frame_from(wait(), entry.like) for wait in entry.waits]
+
+    def _frame_from(self, sample: NDArray[Any], like: Frame) -> Frame:
+        """The frame in what came down from the device."""
+        if self.info.io == "frames":
+            frame: Frame = sample[0]
+            return frame
+        return from_planes(sample[0], like, self.info.divisor)
+
+
+def _group(
+    requests: Iterator[tuple[Tag, PairRequest | None]], count: int
+) -> Iterator[tuple[Tag, PairRequest | None]]:
+    """As many pairs as one call of the model takes, with what stands between; fewer at the end."""
+    for entry in itertools.islice(requests, _ENTRIES_A_PAIR * count if count > 1 else 1):
+        yield entry
+        count -= entry[1] is not None
+        if count == 0:
+            return

@@ -1,0 +1,92 @@
+"""Time steps between two frames: which a model can make, and by which steps of recursion.
+
+Pure: no frames, no model. Weights that know the midpoint only ("midpoint") reach k / 2^n by making
+the middle of the middle; others ("arbitrary") make any time step in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from runtime.errors import FrameError
+from runtime.manifest import TimeSteps
+
+MIDPOINT = 0.5
+MAXIMUM_DEPTH = 6
+"""Levels of recursion with midpoint-only weights: 64 times the frame rate."""
+
+
+class Level(NamedTuple):
+    """Images that one level of recursion makes, each in the middle of two known ones.
+
+    Attributes:
+        half: Distance of each time step from the two that it lies between.
+        timesteps: In rising order.
+    """
+
+    half: float
+    timesteps: list[float]
+
+
+def checked_timesteps(timesteps: Sequence[float] | None) -> list[float]:
+    """The time steps as floats; None stands for the midpoint.
+
+    Raises:
+        FrameError: If one is not inside (0, 1).
+    """
+    steps = [MIDPOINT] if timesteps is None else [float(t) for t in timesteps]
+    for t in steps:
+        if not 0.0 < t < 1.0:
+            raise FrameError(f"time step {t} is not inside (0, 1): 0 and 1 are the frames")
+    return steps
+
+
+def timesteps_for_factor(factor: int, known: TimeSteps) -> tuple[float, ...]:
+    """The time steps that multiply a frame rate by `factor`: 1/factor, 2/factor and so on.
+
+    Args:
+        factor: New frame rate over old.
+        known: Which time steps the weights know.
+
+    Raises:
+        FrameError: If the factor is below 1, or not 2^k with midpoint-only weights.
+    """
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise FrameError(f"factor is {factor!r}: it is a whole number, 2 or more")
+    steps = tuple(k / factor for k in range(1, factor))
+    if known == "midpoint":
+        for t in steps:
+            _recursion_depth(t)
+    return steps
+
+
+def recursion_levels(timesteps: Sequence[float]) -> list[Level]:
+    """What recursion makes on the way to the time steps, level by level; each image once.
+
+    Raises:
+        FrameError: If a time step is not k / 2^n with n up to MAXIMUM_DEPTH.
+    """
+    needed: dict[int, set[float]] = {}
+    wanted = set(timesteps)
+    while wanted:
+        t = wanted.pop()
+        depth = _recursion_depth(t)
+        if t in needed.setdefault(depth, set()):
+            continue
+        needed[depth].add(t)
+        half = 0.5**depth
+        wanted |= {end for end in (t - half, t + half) if 0.0 < end < 1.0}
+    return [Level(0.5**depth, sorted(needed[depth])) for depth in sorted(needed)]
+
+
+def _recursion_depth(t: float) -> int:
+    """How many halvings lead to t: the n of t = k / 2^n with k odd."""
+    for depth in range(1, MAXIMUM_DEPTH + 1):
+        if (t * 2**depth).is_integer():
+            return depth
+    raise FrameError(
+        f"these weights know the midpoint only, so time steps are k/2^n up to n = "
+        f"{MAXIMUM_DEPTH} and factors are powers of two, not {t:g}: "
+        "use weights trained for arbitrary time steps (GoPro, demo)"
+    )
