@@ -1,11 +1,14 @@
 """Frame interpolation without PyTorch: the API for programs that embed it.
 
-from runtime import Interpolator, interpolate_video
+    from runtime import Interpolator, interpolate_video
 
-with Interpolator.open("model.onnx") as vfi:
-middle = vfi.interpolate(frame0, frame1)
+    with Interpolator.open("model.onnx") as vfi:
+        middle = vfi.interpolate(frame0, frame1)
 
-interpolate_video("in.mp4", "out.mp4", model="model.onnx", factor=2)
+    interpolate_video("in.mp4", "out.mp4", model="model.onnx", factor=2)
+
+Frames are NumPy arrays (H, W, 3), RGB. The names of `runtime.video` need PyAV, which is imported
+when one of them is first used.
 """
 
 from typing import TYPE_CHECKING, Any

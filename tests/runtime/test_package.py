@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import runtime
 from paths import ROOT
 
 HEAVY = (
@@ -44,9 +45,14 @@ def test_help_needs_neither_torch_nor_onnx(module):
     assert "example" in done.stdout
 
 
-def test_public_names_exist_and_are_listed():
-    import runtime
+def test_the_example_of_the_package_is_python():
+    lines = runtime.__doc__.splitlines()
+    example = "\n".join(line.removeprefix("    ") for line in lines if line.startswith("    "))
+    assert "        middle = vfi.interpolate(frame0, frame1)" in lines
+    compile(example, "example", "exec")
 
+
+def test_public_names_exist_and_are_listed():
     for name in runtime.__all__:
         assert getattr(runtime, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
