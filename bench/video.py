@@ -30,7 +30,8 @@ from runtime import Interpolator, interpolate_video
 from runtime.backends.base import HostBackend
 from runtime.cli import command_parser, parse_size, run_command
 from runtime.manifest import ModelInfo
-from runtime.video.interpolate import VideoOptions
+from runtime.video.options import VideoOptions
+from runtime.video.planes import plane_views
 from runtime.video.reading.info import Frame
 from runtime.video.reading.source import open_source
 from runtime.video.writing.sink import open_sink
@@ -195,7 +196,7 @@ def flicker(clip: Path) -> dict[str, float]:
             with Interpolator(PassThrough(io)) as vfi:
                 options = VideoOptions(codec="ffv1")
                 interpolate_video(source, out, model=vfi, factor=_FACTOR, options=options)
-            real, new = (_planes(frame) for frame in islice(_frames(out), 2))
+            real, new = (_planes_in(frame) for frame in islice(_frames(out), 2))
             levels = 4 if name.endswith("10le") else 1
             means = [abs((b - a).mean()) / levels for a, b in zip(real, new, strict=True)]
             found[name] = float(max(means))
@@ -213,10 +214,8 @@ def _write_still(picture: VideoFrame, path: Path) -> None:
         out.mux(stream.encode(None))
 
 
-def _planes(frame: VideoFrame) -> list[NDArray[np.float64]]:
-    dtype = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
-    rows = [(np.frombuffer(bytes(p), dtype).reshape(p.height, -1), p.width) for p in frame.planes]
-    return [plane[:, :width].astype(float) for plane, width in rows]
+def _planes_in(frame: VideoFrame) -> list[NDArray[np.float64]]:
+    return [plane.astype(np.float64) for plane in plane_views(frame)]
 
 
 def _measure(args: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ from runtime.video.arguments import (
 )
 
 if TYPE_CHECKING:
-    from runtime.video.interpolate import Plan, VideoReport
+    from runtime.video.options import Plan, VideoReport
 
 
 def _interpolate(args: argparse.Namespace) -> None:

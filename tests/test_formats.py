@@ -22,7 +22,7 @@ from runtime.cluster.pool import Done
 from runtime.cluster.videos import How, Video
 from runtime.cluster.worker import ModelChoice, VideoWorker
 from runtime.manifest import PROPERTY_PREFIX, EngineManifest, file_sha256, manifest_path
-from runtime.video.interpolate import VideoOptions
+from runtime.video.options import VideoOptions
 from video_parts import shown_in
 
 FORMATS = DATA / "formats"

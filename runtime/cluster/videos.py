@@ -20,8 +20,11 @@ from runtime.cluster.worker import ModelChoice, VideoWorker
 from runtime.errors import InterpolationError, VideoError
 from runtime.files import written_beside
 from runtime.manifest import TimeSteps, file_sha256
-from runtime.video.interpolate import VideoOptions, VideoReport, mode_for
-from runtime.video.segments import Look, Rendered, Scan, SeamError, Segment, decide, parts
+from runtime.video.interpolate import mode_for
+from runtime.video.options import VideoOptions, VideoReport
+from runtime.video.segments.errors import SeamError
+from runtime.video.segments.plan import Look, Scan, Segment, decide, parts
+from runtime.video.segments.render import Rendered
 from runtime.video.timeline import Mode
 from runtime.video.writing.destination import check_destination
 

@@ -19,8 +19,11 @@ from runtime.errors import ModelError, VideoError
 from runtime.interpolator import Interpolator
 from runtime.machine import cache_folder
 from runtime.manifest import file_sha256
-from runtime.video.interpolate import VideoReport, interpolate_video
-from runtime.video.segments import Look, Rendered, Scan, join, look, render, scan
+from runtime.video.interpolate import interpolate_video
+from runtime.video.options import VideoReport
+from runtime.video.segments.join import join
+from runtime.video.segments.plan import Look, Scan, look, scan
+from runtime.video.segments.render import Rendered, render
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class VideoWorker:
         return {"backend": self._vfi.backend, "time_steps": self._vfi.info.time_steps}
 
     def scan(self, **what: Any) -> Scan:
-        """See `runtime.video.segments.scan`."""
+        """See `runtime.video.segments.plan.scan`."""
         if not what["path"].is_file():
             raise VideoError(
                 f"{what['path']} is not there on {socket.gethostname()}: put the videos where all "
@@ -115,15 +118,15 @@ class VideoWorker:
         return scan(**what)
 
     def look(self, **what: Any) -> Look:
-        """See `runtime.video.segments.look`."""
+        """See `runtime.video.segments.plan.look`."""
         return look(**what)
 
     def render(self, **what: Any) -> Rendered:
-        """See `runtime.video.segments.render`."""
+        """See `runtime.video.segments.render.render`."""
         return render(self._vfi, **what)
 
     def join(self, **what: Any) -> list[str]:
-        """See `runtime.video.segments.join`."""
+        """See `runtime.video.segments.join.join`."""
         return join(**what)
 
     def whole(self, **what: Any) -> VideoReport:

@@ -7,13 +7,8 @@ help printed, where PyAV is not installed.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runtime.video.interpolate import (
-        Plan,
-        VideoOptions,
-        VideoReport,
-        interpolate_video,
-        plan_video,
-    )
+    from runtime.video.interpolate import interpolate_video, plan_video
+    from runtime.video.options import Plan, VideoOptions, VideoReport
 
 __all__ = ["Plan", "VideoOptions", "VideoReport", "interpolate_video", "plan_video"]
 

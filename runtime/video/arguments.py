@@ -13,7 +13,7 @@ from runtime.errors import VideoError
 from runtime.files import written_beside
 
 if TYPE_CHECKING:
-    from runtime.video.interpolate import VideoOptions
+    from runtime.video.options import VideoOptions
 
 _NTSC = Fraction(1000, 1001)
 
@@ -91,7 +91,7 @@ def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
 
 def options_from(args: argparse.Namespace) -> VideoOptions:
     """What was asked for by the arguments above."""
-    from runtime.video.interpolate import VideoOptions
+    from runtime.video.options import VideoOptions
 
     given: dict[str, Any] = {
         name: getattr(args, name, None)

@@ -27,6 +27,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from runtime.errors import VideoError
+from runtime.video.planes import bits_of, plane_views, without_alpha_plane
 
 Siting = Literal["left", "center", "topleft"]
 """Where a chroma sample lies among its luma samples: names of FFmpeg's chroma_location.
@@ -133,7 +134,9 @@ def siting_of(frame: VideoFrame) -> Siting:
     # Of another size, for what is like the frame already comes back as the frame itself.
     side = 16 if frame.width != 16 else 32
     probe = frame.reformat(width=side, height=side, format="yuv420p")
-    for plane, rows, columns in zip(_planes(probe), (side, 4, side), (side, side, 4), strict=True):
+    for plane, rows, columns in zip(
+        plane_views(probe), (side, 4, side), (side, side, 4), strict=True
+    ):
         plane[:] = 128
         plane[rows:] = plane[:, columns:] = 160
     rgb = probe.reformat(
@@ -144,7 +147,7 @@ def siting_of(frame: VideoFrame) -> Siting:
         dst_color_range=ColorRange.JPEG,
         interpolation=_LINEAR,
     )
-    _, blue, red = _planes(rgb)
+    _, blue, red = plane_views(rgb)
     if red[0, 8] < red[0, 15]:
         return "center" if range_of(frame) == ColorRange.JPEG else "left"
     return "left" if blue[8, 0] < blue[15, 0] else "topleft"
@@ -193,19 +196,6 @@ class _Scaler:
         return made
 
 
-def _planes(frame: VideoFrame) -> list[NDArray[Any]]:
-    """The frame's planes (H, W) as views; of formats with one component in each plane."""
-    dtype = np.dtype(np.uint8 if _bits(frame) <= 8 else np.uint16)
-    return [
-        np.ndarray((p.height, p.width), dtype, memoryview(p), strides=(p.line_size, dtype.itemsize))
-        for p in frame.planes
-    ]
-
-
-def _bits(frame: VideoFrame) -> int:
-    return frame.format.components[0].bits
-
-
 def _is_rgb(form: VideoFormat) -> bool:
     return form.is_rgb or form.has_palette
 
@@ -213,28 +203,6 @@ def _is_rgb(form: VideoFormat) -> bool:
 def _chroma_samples(form: VideoFormat) -> int:
     """Samples of chroma among 64x64 pixels."""
     return form.chroma_width(64) * form.chroma_height(64)
-
-
-def without_alpha_plane(frame: VideoFrame) -> VideoFrame:
-    """Planar RGB with an alpha channel -> without, of the same samples; other frames as they are.
-
-    Of more than 8 bits swscale loses the second half of the last row of such a frame.
-    """
-    name = frame.format.name
-    if not name.startswith("gbrap") or name.startswith("gbrap32"):  # There is no gbrp32.
-        return frame
-    made = VideoFrame(frame.width, frame.height, name.replace("gbrap", "gbrp"))
-    for target, plane in zip(made.planes, frame.planes, strict=False):
-        width = min(target.line_size, plane.line_size)  # They differ in their padding.
-        _rows(target)[:, :width] = _rows(plane)[:, :width]
-    made.color_range, made.colorspace = frame.color_range, frame.colorspace
-    made.color_primaries, made.color_trc = frame.color_primaries, frame.color_trc
-    return made
-
-
-def _rows(plane: Any) -> NDArray[np.uint8]:
-    """The bytes of a plane (H, line size), without a copy."""
-    return np.ndarray((plane.height, plane.line_size), np.uint8, memoryview(plane))
 
 
 def _tagged(made: VideoFrame, like: VideoFrame) -> VideoFrame:
@@ -254,10 +222,10 @@ def _is_limited_gray(frame: VideoFrame) -> bool:
 
 def _with_chroma(frame: VideoFrame) -> VideoFrame:
     """A gray frame with neutral chroma beside its luma."""
-    bits = _bits(frame)
+    bits = bits_of(frame)
     made = VideoFrame(frame.width, frame.height, _GRAY[bits])
-    luma, *chroma = _planes(made)
-    luma[:] = _planes(frame)[0]
+    luma, *chroma = plane_views(made)
+    luma[:] = plane_views(frame)[0]
     for plane in chroma:
         plane[:] = 1 << (bits - 1)
     return _tagged(made, frame)
@@ -266,9 +234,9 @@ def _with_chroma(frame: VideoFrame) -> VideoFrame:
 def _rounded(frame: VideoFrame, pixel_format: str) -> VideoFrame:
     """Planar YUV of 16 bits and full range -> one of fewer bits, rounded to nearest."""
     made = VideoFrame(frame.width, frame.height, pixel_format)
-    bits = _bits(made)
+    bits = bits_of(made)
     half = 1 << (15 - bits)
-    for number, (plane, deep) in enumerate(zip(_planes(made), _planes(frame), strict=True)):
+    for number, (plane, deep) in enumerate(zip(plane_views(made), plane_views(frame), strict=True)):
         scaled = deep - (deep >> bits)  # 65535 to the largest number, and a fraction below it
         if number == 0:
             plane[:] = (scaled + half) >> (16 - bits)
@@ -284,7 +252,7 @@ def _stretched(picture: NDArray[Any], frame: VideoFrame) -> NDArray[Any]:
     white is short of 65536 by that share. On the way back YUV of either range wants it by 8.
     """
     full = _is_rgb(frame.format) or range_of(frame) == ColorRange.JPEG
-    bits = _bits(frame) if full else 8
+    bits = bits_of(frame) if full else 8
     np.minimum(picture, 65536 - (65536 >> bits), out=picture)
     picture += picture >> bits
     return picture
@@ -351,11 +319,11 @@ class ColourConverter:
         Raises:
             VideoError: If the frame's matrix cannot be converted.
         """
-        deep = _bits(frame) > 8
+        deep = bits_of(frame) > 8
         shown = _with_chroma(frame) if _is_limited_gray(frame) else frame
         planar = self._scaled("rgb", shown, "gbrp16le" if deep else "gbrp", frame)
         picture = np.empty((frame.height, frame.width, 3), np.uint16 if deep else np.uint8)
-        for channel, plane in zip((1, 2, 0), _planes(planar), strict=True):
+        for channel, plane in zip((1, 2, 0), plane_views(planar), strict=True):
             picture[..., channel] = plane
         if not deep:
             return picture if depth == 8 else _sixteen_bit(picture)
@@ -372,7 +340,7 @@ class ColourConverter:
         Raises:
             VideoError: If the matrix of `like` cannot be converted.
         """
-        bits = _bits(like)
+        bits = bits_of(like)
         if bits > 8:
             picture = picture if picture.dtype == np.uint16 else _sixteen_bit(picture)
             picture = picture - (picture >> (bits if _is_rgb(like.format) else 8))
@@ -380,7 +348,7 @@ class ColourConverter:
             picture = _eight_bit(picture)
         height, width = picture.shape[:2]
         planar = VideoFrame(width, height, "gbrp16le" if bits > 8 else "gbrp")
-        for channel, plane in zip((1, 2, 0), _planes(planar), strict=True):
+        for channel, plane in zip((1, 2, 0), plane_views(planar), strict=True):
             plane[:] = picture[..., channel]
         return self._from_rgb(planar, like)
 
@@ -409,10 +377,12 @@ class ColourConverter:
 
     def _from_rgb(self, planar: VideoFrame, like: VideoFrame) -> VideoFrame:
         """Planar RGB -> the format of `like`, with a detour where swscale's way is biased."""
-        bits = _bits(like)
+        bits = bits_of(like)
         if _is_limited_gray(like):
             made = VideoFrame(like.width, like.height, like.format.name)
-            _planes(made)[0][:] = _planes(self._scaled("frame", planar, _GRAY[bits], like))[0]
+            plane_views(made)[0][:] = plane_views(self._scaled("frame", planar, _GRAY[bits], like))[
+                0
+            ]
             return _tagged(made, like)
         name = like.format.name
         apart = _PLANAR.get(name, name)

@@ -14,8 +14,9 @@ from typing import NamedTuple, Protocol
 
 from runtime.manifest import TimeSteps
 from runtime.timesteps import MAXIMUM_DEPTH
+from runtime.video.clock import Clock
 from runtime.video.reading.info import SourceInfo
-from runtime.video.timeline import Clock, Mode, Shown, Timeline
+from runtime.video.timeline import Mode, Shown, Timeline
 
 
 class FrameFacts(NamedTuple):

@@ -1,11 +1,11 @@
 """What is shown when, in exact rational seconds. Pure: no frames, no files.
 
-`Clock` makes rising times of a decoder's stamps; `Timeline` makes of times, cuts and repeats the
-list of frames to show, each a real one or a new one between two real ones.
+`Timeline` makes of times, cuts and repeats the list of frames to show, each a real one or a new one
+between two real ones.
 
-Constant rates are recognised in one place, `Clock`: it puts stamps on the grid of the nominal rate
-(`on_grid`). So `Multiply` on a source of constant rate gives rate x factor exactly, with no rule of
-its own, and a source of variable rate keeps every frame at its own time.
+Its times come from a `Clock`, which puts stamps on the grid of a constant rate. So `Multiply` on a
+source of constant rate gives rate x factor exactly, with no rule of its own, and a source of
+variable rate keeps every frame at its own time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,6 @@ from typing import NamedTuple
 _FINE = 60_000
 """Ticks a second that an output has at least, so that odd time stamps are kept to 17 us."""
 
-_COARSE_TICK = Fraction(1, 500)
-"""A clock with longer ticks is not rounded from a regular grid but has its own rhythm."""
-
-_JUMP = Fraction(1)
-"""Seconds. A stamp that falls back further begins a new clock (joined recordings); one that falls
-back less is out of place by itself."""
 
 _HALF = Fraction(1, 2)
 
@@ -37,86 +31,9 @@ def output_time_base(rate: Fraction, factor: int = 1) -> Fraction:
     return Fraction(1, frames * ceil(Fraction(_FINE, frames)))
 
 
-def on_grid(time: Fraction, *, start: Fraction, rate: Fraction, tick: Fraction) -> Fraction:
-    """Undoes the rounding of a container's clock.
-
-    Matroska counts milliseconds: 30 frames a second lie at 0, 33, 67, 100. A stamp nearer than a
-    tick to a frame of the constant rate is taken for that frame; any other is left as it is.
-
-    Args:
-        time: The stamp, in seconds.
-        start: Of the first frame.
-        rate: Nominal frames a second.
-        tick: Of the container's clock, in seconds.
-    """
-    exact = start + round((time - start) * rate) / rate
-    return exact if tick <= _COARSE_TICK and abs(time - exact) < tick else time
-
-
 def times_between(time0: Fraction, time1: Fraction, factor: int) -> list[Fraction]:
     """The `factor` - 1 times that cut the gap between two frames evenly."""
     return [time0 + (time1 - time0) * k / factor for k in range(1, factor)]
-
-
-class Clock:
-    """Makes rising, exact times of the stamps of decoded frames.
-
-    A missing stamp is one nominal frame after the last time. One that does not rise is half a
-    nominal frame after it, so that the frames that follow are not pushed off their own stamps; if
-    it falls back by more than a second, it and what follows go on one nominal frame after the last.
-
-    Attributes:
-        origin: The stamp, in seconds, that is time 0; None until it is known.
-        repaired: How many stamps were missing or did not rise.
-    """
-
-    def __init__(self, tick: Fraction, rate: Fraction, *, origin: Fraction | None = None) -> None:
-        """Starts before the first frame.
-
-        Args:
-            tick: Of the stamps, in seconds.
-            rate: Nominal frames a second.
-            origin: In seconds; by default the first frame is at 0. Earlier frames get negative
-                times.
-        """
-        if tick <= 0 or rate <= 0:
-            raise ValueError(f"tick is {tick} and rate is {rate}: both are above 0")
-        self.origin = origin
-        self.repaired = 0
-        self._tick = Fraction(tick)
-        self._rate = Fraction(rate)
-        self._zero = origin
-        self._grid: Fraction | None = None
-        self._last: Fraction | None = None
-
-    def feed(self, pts: int | None) -> Fraction:
-        """The time of the next frame, in seconds after `origin`; above all times before."""
-        self._last = self._time(pts)
-        return self._last
-
-    def _time(self, pts: int | None) -> Fraction:
-        last = self._last
-        if pts is None:
-            self.repaired += 1
-            return self._expected()
-        stamp = pts * self._tick
-        if self._zero is None:
-            self.origin = self._zero = stamp - self._expected()
-        time = stamp - self._zero
-        if last is not None and time <= last:
-            self.repaired += 1
-            if last - time <= _JUMP:
-                return last + _HALF / self._rate
-            self._grid = self._expected()
-            self._zero = stamp - self._grid
-            return self._grid
-        if self._grid is None:
-            self._grid = time
-        exact = on_grid(time, start=self._grid, rate=self._rate, tick=self._tick)
-        return exact if last is None or exact > last else time
-
-    def _expected(self) -> Fraction:
-        return Fraction(0) if self._last is None else self._last + 1 / self._rate
 
 
 class Shown(NamedTuple):

@@ -6,7 +6,9 @@ from fractions import Fraction
 import av
 
 from runtime.video.interpolate import mode_for
-from runtime.video.segments import decide, join, look, parts, render, scan
+from runtime.video.segments.join import join
+from runtime.video.segments.plan import decide, look, parts, scan
+from runtime.video.segments.render import render
 
 KEYS = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 

@@ -13,7 +13,7 @@ from runtime.video.colour import Siting, range_of, siting_of
 
 
 class Frame(NamedTuple):
-    """A decoded frame with its stamp as FFmpeg gives it, see `runtime.video.timeline.Clock`.
+    """A decoded frame with its stamp as FFmpeg gives it, see `runtime.video.clock.Clock`.
 
     Attributes:
         picture: As decoded.

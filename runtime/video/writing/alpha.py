@@ -8,7 +8,8 @@ from contextlib import suppress
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
-from runtime.video.colour import ColourConverter, without_alpha_plane
+from runtime.video.colour import ColourConverter
+from runtime.video.planes import without_alpha_plane
 from runtime.video.reading.info import SourceInfo
 
 _TAG = "alpha_mode"

@@ -1,321 +1,212 @@
-"""Which encoder, with which options, in which pixel format."""
+"""Frames -> packets of one video track."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
-from av.codec.codec import find_best_pix_fmt_of_list
-from av.video.format import VideoFormat
+from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange
 
 from runtime.errors import VideoError
-from runtime.video.colour import matrix_of, range_of
-from runtime.video.reading.info import HDR10, SourceInfo
-from runtime.video.writing.alpha import alpha_notes, has_alpha, without_alpha
-
-_NAMES = {
-    "h264": ("libx264",),
-    "hevc": ("libx265",),
-    "vp9": ("libvpx-vp9",),
-    "av1": ("libsvtav1", "libaom-av1"),
-    "ffv1": ("ffv1",),
-    "prores": ("prores_ks",),
-}
-"""Codecs by their own names: the first encoder that this FFmpeg has."""
-
-_SITINGS = {"left": 0, "center": 1, "topleft": 2}
-"""chroma_sample_loc_type of H.264 and HEVC."""
+from runtime.video.colour import ColourConverter
+from runtime.video.reading.info import SourceInfo, reason
+from runtime.video.timeline import output_time_base
+from runtime.video.writing.alpha import opaque, without_alpha_tag
+from runtime.video.writing.destination import container_of
+from runtime.video.writing.encoding import DEFAULT, EncodeOptions, Encoding, encoding_for, tag
+from runtime.video.writing.tracks import kept_metadata
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """How one encoder, or the encoders of one make, are told what to do.
+class Encoder:
+    """The video track of a container, whose codec is open.
+
+    PyAV has codecs of containers only where it knows how they are to be set up: whether the header
+    goes into the file or into every key frame is the container's to say.
 
     Attributes:
-        quality: Option for a constant quality, on the encoder's own scale; None if it has none.
-        default: Its value unless another is asked for.
-        preset: Option that trades speed for size; None if it has none.
-        lossless: Options that make it lossless; None if nothing does.
-        always: Options in every case.
-        even: Whether halved chroma needs an even size.
+        stream: The track, for a muxer.
+        tick: The unit of the packets' stamps, in seconds.
+        notes: What is not carried over.
     """
 
-    quality: str | None = None
-    default: str | None = None
-    preset: str | None = None
-    lossless: dict[str, str] | None = None
-    always: dict[str, str] = field(default_factory=dict)
-    even: bool = True
+    def __init__(
+        self, output: Any, like: SourceInfo, rate: Fraction, tick: Fraction, encoding: Encoding
+    ) -> None:
+        """Adds the track to a container and opens its codec.
+
+        Args:
+            output: The container, open for writing, without a header yet.
+            like: The source.
+            rate: Nominal frames a second.
+            tick: The unit of the packets' stamps, in seconds.
+            encoding: What to encode with.
+
+        Raises:
+            VideoError: If the container does not take the codec, or the codec does not open.
+        """
+        self.tick = tick
+        self.notes: list[str] = []
+        self._like = like
+        self._rate = rate
+        self._encoding = encoding
+        self._converter, self._opaque = ColourConverter(), ColourConverter()
+        self._started = False
+        self.stream = self._added(output)
+        self._set_up(output.format.name)
+        self.stream.metadata.update(without_alpha_tag(kept_metadata(like.video_metadata)))
+        self._rotate()
+
+    @property
+    def identity(self) -> tuple[str, bytes]:
+        """FFmpeg's name of the encoder, and the header that all packets share."""
+        return self._encoding.encoder, bytes(self.stream.codec_context.extradata or b"")
+
+    def encode(self, frame: VideoFrame, time: Fraction) -> list[Packet[Any]]:
+        """The packets that are ready when a frame has come.
+
+        Args:
+            frame: Of the size of the source; its stamp is set.
+            time: When it is shown, in seconds on the output's clock.
+
+        Raises:
+            VideoError: If the frame has another size.
+            FFmpegError: If the codec fails.
+        """
+        frame = self._fitted(frame)
+        frame.pts = round(time / self.tick)
+        frame.time_base = self.tick
+        frame.duration = round(1 / self._rate / self.tick)
+        frame.pict_type = 0  # the encoder decides, not the source
+        self._started = True
+        packets: list[Packet[Any]] = self.stream.encode(frame)
+        return packets
+
+    def flush(self) -> list[Packet[Any]]:
+        """The packets that the codec holds back; none where it never saw a frame.
+
+        Raises:
+            FFmpegError: If the codec fails.
+        """
+        if not self._started:  # It need not answer.
+            return []
+        packets: list[Packet[Any]] = self.stream.encode(None)
+        return packets
+
+    def _fitted(self, frame: VideoFrame) -> VideoFrame:
+        if (frame.width, frame.height) != (self._like.width, self._like.height):
+            raise VideoError(
+                f"a frame of {frame.width}x{frame.height} came for a video of "
+                f"{self._like.width}x{self._like.height}: all have one size"
+            )
+        frame = opaque(frame, self._opaque)
+        if frame.format.name == self._encoding.pixel_format:
+            return frame
+        return self._converter.reformatted(frame, self._encoding.pixel_format, frame)
+
+    def _added(self, output: Any) -> Any:
+        encoding = self._encoding
+        try:
+            return output.add_stream(encoding.encoder, rate=self._rate, options=encoding.options)
+        except ValueError as error:
+            other = ".mov" if encoding.encoder.startswith("prores") else ".mkv"
+            raise VideoError(
+                f"{output.format.name} does not take {encoding.encoder}: choose {other} or "
+                "another codec"
+            ) from error
+
+    def _set_up(self, kind: str) -> None:
+        like, encoding, context = self._like, self._encoding, self.stream.codec_context
+        context.width, context.height = like.width, like.height
+        context.time_base = self.stream.time_base = self.tick
+        context.pix_fmt = encoding.pixel_format
+        tag(context, like, encoding.pixel_format)
+        context.bit_rate = 0  # or, with VP9, the quality asked for is only an upper bound
+        if like.sample_aspect_ratio not in (None, 1):
+            context.sample_aspect_ratio = like.sample_aspect_ratio
+            if kind in ("matroska", "webm") and re.search("vp[89]|av1", encoding.encoder):
+                # PyAV has no way to say it to the container, and these streams do not say it.
+                self.notes.append(
+                    f"the pixel aspect ratio, {like.sample_aspect_ratio}, is not carried over by "
+                    f"{encoding.encoder} in {kind}: choose .mp4 or .mov"
+                )
+        if encoding.encoder == "libx265" and kind in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # Apple's players take no other
+        try:
+            with _priority_kept():
+                context.open()
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(
+                f"the encoder {encoding.encoder} does not open ({reason(error)}): check its "
+                "preset and quality, and whether this machine has the hardware that it needs"
+            ) from error
+
+    def _rotate(self) -> None:
+        like = self._like
+        if like.display_matrix is None:
+            return
+        if hasattr(self.stream, "set_display_matrix"):
+            self.stream.set_display_matrix(like.display_matrix)
+        elif like.rotation:
+            self.notes.append(
+                f"the rotation by {like.rotation} degrees is not carried over: PyAV 18 can"
+            )
 
 
-_KINDS = {
-    "libx264": _Kind("crf", "16", "preset", {"qp": "0"}),
-    "libx265": _Kind("crf", "16", "preset", {}),
-    "libvpx-vp9": _Kind("crf", "16", "cpu-used", {"lossless": "1"}, {"row-mt": "1"}, even=False),
-    "libsvtav1": _Kind("crf", "20", "preset", even=False),
-    "libaom-av1": _Kind(
-        "crf", "16", "cpu-used", {"aom-params": "lossless=1"}, {"row-mt": "1"}, even=False
-    ),
-    "ffv1": _Kind(lossless={}, always={"level": "3"}, even=False),
-    "prores_ks": _Kind(preset="profile"),
-    "_nvenc": _Kind("cq", "19", "preset", {"tune": "lossless"}, {"rc": "vbr"}),
-    "_qsv": _Kind("global_quality", "19", "preset"),
-    "_amf": _Kind("qp_i", "19", "quality", always={"rc": "cqp"}),
-    "_videotoolbox": _Kind("global_quality", "65"),
-}
-"""By the encoder's name, or by how it ends: the makes of hardware encoders."""
+@contextmanager
+def open_encoder(
+    path: Path, *, like: SourceInfo, rate: Fraction, encode: EncodeOptions = DEFAULT
+) -> Iterator[Encoder]:
+    """The encoder that `open_sink` opens for `path`, set up in the same way, and no file.
 
-_QP2LAMBDA = 118
-"""FFmpeg's unit of global_quality where it is not on the encoder's own scale."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What to encode with.
-
-    Attributes:
-        encoder: FFmpeg's name.
-        options: For it.
-        pixel_format: That it is given.
-        notes: What is changed or lost.
-    """
-
-    encoder: str
-    options: dict[str, str]
-    pixel_format: str
-    notes: list[str]
-
-
-def encoding_for(
-    like: SourceInfo,
-    suffix: str,
-    *,
-    codec: str | None = None,
-    quality: float | None = None,
-    preset: str | None = None,
-    lossless: bool = False,
-) -> Encoding:
-    """Chooses encoder, options and pixel format.
-
-    By default libx264, libx265 for PQ and HLG (players expect HDR in HEVC), libvpx-vp9 for .webm.
-
-    Args:
-        like: The source, whose depth, subsampling, colour and HDR metadata are kept.
-        suffix: Of the file to be written.
-        codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg.
-        quality: Of the encoder's own scale: crf, cq, qp or global_quality.
-        preset: The encoder's own: a name as "slow", or a number (cpu-used) of VP9 and AV1; the
-            profile of ProRes.
-        lossless: Bit by bit.
+    For parts of a video that are encoded apart and joined later.
 
     Raises:
-        VideoError: If the encoder is not there or cannot do that.
+        VideoError: If there is no such encoder, or it does not open.
     """
-    name = _encoder(codec or _default(like, suffix))
-    kind = _kind(name)
-    options = dict(kind.always)
-    if lossless:
-        if kind.lossless is None or quality is not None:
-            raise VideoError(
-                f"{name} cannot be lossless with quality {quality}: leave quality out"
-                if kind.lossless is not None
-                else f"{name} cannot be lossless: choose libx264, libx265, libvpx-vp9 or ffv1"
-            )
-        options |= kind.lossless
-    elif quality is not None and kind.quality is None:
-        raise VideoError(f"{name} takes no quality: leave it out")
-    elif kind.quality is not None:
-        options |= _quality(name, kind, kind.default if quality is None else f"{quality:g}")
-    if preset is not None:
-        if kind.preset is None:
-            raise VideoError(f"{name} takes no preset: leave it out")
-        options[kind.preset] = preset
-    options |= _parameters(name, like, lossless)
-    pixel_format = _pixel_format(name, kind, like, lossless)
-    notes = alpha_notes(like)
-    if not _same(pixel_format, without_alpha(like.pixel_format)):
-        notes.append(f"written as {pixel_format}, the source is {like.pixel_format}")
-    if like.hdr is not None and not _carries_hdr(name):
-        notes.append(f"{name} does not carry the HDR10 metadata over")
-    elif like.hdr is not None and (like.hdr.primaries is None) != (like.hdr.luminance is None):
-        lacks = "primaries" if like.hdr.primaries is None else "luminance"
-        notes.append(f"the mastering display is not carried over, as its {lacks} is not said")
-    return Encoding(name, options, pixel_format, notes)
-
-
-def tag(context: Any, like: SourceInfo, pixel_format: str) -> None:
-    """Says how the numbers are to be read; RGB that is made YUV has our matrix and range."""
-    from_rgb = VideoFormat(like.pixel_format).is_rgb or VideoFormat(like.pixel_format).has_palette
-    if from_rgb and not VideoFormat(pixel_format).is_rgb:
-        sample = VideoFrame(like.width, like.height, "rgb24")
-        context.colorspace, context.color_range = matrix_of(sample), range_of(sample)
-    elif from_rgb:
-        context.colorspace, context.color_range = 0, ColorRange.JPEG
-    else:
-        context.colorspace, context.color_range = like.colorspace, like.color_range
-    context.color_primaries, context.color_trc = like.color_primaries, like.color_trc
-
-
-def available() -> list[str]:
-    """The encoders above that this FFmpeg has; those of hardware may still lack theirs."""
-    makes = [name + make for make in _KINDS if make[0] == "_" for name in ("h264", "hevc", "av1")]
-    return [name for name in [*_KINDS, *makes] if name[0] != "_" and _is_encoder(name)]
-
-
-def _default(like: SourceInfo, suffix: str) -> str:
-    if suffix == ".webm":
-        return "vp9"
-    return "hevc" if like.is_hdr else "h264"
-
-
-def _encoder(codec: str) -> str:
-    found = next((name for name in _NAMES.get(codec, (codec,)) if _is_encoder(name)), None)
-    if found is None:
-        raise VideoError(
-            f"there is no encoder {codec!r} in this FFmpeg: choose one of {', '.join(available())}"
-        )
-    return found
-
-
-def _is_encoder(name: str) -> bool:
+    encoding = encoding_for(like, path.suffix.lower(), encode)
+    with writing_errors(path.name):
+        output = av.open(io.BytesIO(), "w", format=container_of(path))
     try:
-        return av.Codec(name, "w").type == "video"
-    except av.codec.codec.UnknownCodecError:
-        return False
+        with writing_errors(path.name):
+            encoder = Encoder(output, like, rate, output_time_base(rate), encoding)
+        yield encoder
+    finally:
+        with suppress(av.error.FFmpegError, OSError, ValueError):
+            output.close()
 
 
-def _kind(name: str) -> _Kind:
-    return _KINDS.get(name) or _KINDS.get(f"_{name.rpartition('_')[2]}") or _Kind()
+@contextmanager
+def writing_errors(name: str) -> Iterator[None]:
+    """Makes errors of FFmpeg and of the system VideoErrors that name the output."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{name} could not be written ({reason(error)}): check free space, "
+            "and whether the container takes this size and format"
+        ) from error
 
 
-def _quality(name: str, kind: _Kind, value: str | None) -> dict[str, str]:
-    if kind.quality is None or value is None:
-        return {}
-    if name.endswith("_videotoolbox"):
-        return {"flags": "+qscale", kind.quality: f"{float(value) * _QP2LAMBDA:.0f}"}
-    if name.endswith("_amf"):
-        return {"qp_i": value, "qp_p": value}
-    return {kind.quality: value}
+@contextmanager
+def _priority_kept() -> Iterator[None]:
+    """Leaves this thread as it was: SVT-AV1, as root, makes the one that opens it real-time.
 
-
-def _carries_hdr(name: str) -> bool:
-    return name in ("libx264", "libx265", "libsvtav1")
-
-
-def _parameters(name: str, like: SourceInfo, lossless: bool) -> dict[str, str]:
-    """What PyAV has no way to hand over but as a string for the library behind the encoder."""
-    pairs: dict[str, str] = {}
-    siting = None if like.siting is None else str(_SITINGS[like.siting])
-    if name == "libx264":
-        if siting not in (None, "0"):
-            pairs["chromaloc"] = siting or ""
-        pairs |= _hdr_pairs(like.hdr, "mastering-display", "cll")
-        return _joined("x264-params", pairs)
-    if name == "libx265":
-        pairs["log-level"] = "error"
-        if lossless:
-            pairs["lossless"] = "1"
-        if siting not in (None, "0"):
-            pairs["chromaloc"] = siting or ""
-        pairs |= _hdr_pairs(like.hdr, "master-display", "max-cll")
-        if like.hdr is not None:
-            pairs |= {"hdr10": "1", "repeat-headers": "1"}
-        return _joined("x265-params", pairs)
-    if name == "libsvtav1":
-        return _joined("svtav1-params", _hdr_pairs(like.hdr, "mastering-display", "content-light"))
-    return {}
-
-
-def _joined(option: str, pairs: dict[str, str]) -> dict[str, str]:
-    return {option: ":".join(f"{k}={v}" for k, v in pairs.items())} if pairs else {}
-
-
-def _hdr_pairs(hdr: HDR10 | None, mastering: str, light: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    if hdr is None:
-        return pairs
-    if hdr.primaries is not None and hdr.luminance is not None:
-        # In units of 1/50000 and 1/10000 cd/m2 as in the bitstream; SVT-AV1 wants the numbers.
-        plain = light == "content-light"
-        xy = [_unit(value, 1 if plain else 50_000) for value in hdr.primaries]
-        dark, bright = (_unit(value, 1 if plain else 10_000) for value in hdr.luminance)
-        red, green, blue, white = (f"({x},{y})" for x, y in zip(xy[::2], xy[1::2], strict=True))
-        pairs[mastering] = f"G{green}B{blue}R{red}WP{white}L({bright},{dark})"
-    if hdr.light is not None:
-        pairs[light] = f"{hdr.light[0]},{hdr.light[1]}"
-    return pairs
-
-
-def _unit(value: Fraction, unit: int) -> str:
-    return f"{float(value):.6f}" if unit == 1 else str(round(value * unit))
-
-
-def _pixel_format(name: str, kind: _Kind, like: SourceInfo, lossless: bool) -> str:
-    """The nearest to the source's that the encoder takes."""
-    codec = av.Codec(name, "w")
-    offered = [f for f in codec.video_formats or [] if f.components]
-    if not offered:
-        return without_alpha(like.pixel_format)
-    names = [f.name for f in offered if not has_alpha(f.name)]
-    names = names or [f.name for f in offered]  # Alpha is opaque then, of all frames.
-    wanted = _wanted(like, lossless, names)
-    if kind.even and _is_odd(like, wanted):
-        names = [n for n in names if not _is_odd(like, n)] or names
-        wanted = _whole(wanted)
-    if wanted in names:
-        return wanted
-    if wanted.startswith("yuvj") and wanted.replace("yuvj", "yuv") in names:
-        return wanted.replace("yuvj", "yuv")
-    best, _ = find_best_pix_fmt_of_list(names, wanted)
-    assert best is not None
-    return best.name
-
-
-def _wanted(like: SourceInfo, lossless: bool, offered: list[str]) -> str:
-    """The source's format without alpha; for RGB, YUV with halved chroma unless lossless.
-
-    Players show no other.
+    Its own threads may be; whatever is started from this one later would let nothing else run.
     """
-    form = VideoFormat(like.pixel_format)
-    if not (form.is_rgb or form.has_palette):
-        return without_alpha(like.pixel_format)
-    deep = "10le" if like.bits > 8 else ""
-    if not lossless:
-        return f"yuv420p{deep}"
-    same = [n for n in offered if VideoFormat(n).is_rgb and _bits(n) == like.bits]
-    return same[0] if same else f"yuv444p{deep}"
-
-
-def _bits(name: str) -> int:
-    return VideoFormat(name).components[0].bits
-
-
-def _is_odd(like: SourceInfo, name: str) -> bool:
-    form = VideoFormat(name, like.width, like.height)
-    if form.is_rgb or len(form.components) < 3:
-        return False
-    halves = form.components[1]
-    return (like.width % 2 == 1 and halves.width < like.width) or (
-        like.height % 2 == 1 and halves.height < like.height
-    )
-
-
-def _whole(name: str) -> str:
-    """The format without subsampling."""
-    for halved in ("420", "422"):
-        name = name.replace(halved, "444")
-    return name
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two names differ in how planes lie or how the range is said, not in what is kept."""
-    return _plain(one) == _plain(other)
-
-
-def _plain(name: str) -> str:
-    packed = {"nv12": "yuv420p", "nv16": "yuv422p", "p010le": "yuv420p10le"}
-    return packed.get(name, name).replace("yuvj", "yuv")
+    if not hasattr(os, "sched_getscheduler"):  # Linux alone has it.
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)

@@ -28,7 +28,7 @@ from runtime.video.writing.destination import (
     folder_of,
     partial_path,
 )
-from runtime.video.writing.encoder import tag
+from runtime.video.writing.encoding import tag
 
 _PICTURES = "%06d.png"
 

@@ -24,7 +24,7 @@ from runtime.cluster.worker import ModelChoice, open_on_worker
 from runtime.errors import ModelError
 from runtime.locks import lock_file
 from runtime.manifest import file_sha256
-from runtime.video.interpolate import VideoOptions
+from runtime.video.options import VideoOptions
 from video_clips import write
 from video_parts import KEYS, shown_in
 
@@ -372,7 +372,7 @@ def test_what_cannot_be_is_one_sentence(model, clip, tmp_path, arguments, senten
 def test_without_ray_the_extra_is_named(model, clip, tmp_path):
     code = (
         "import sys; sys.modules['ray'] = None\n"
-        "from runtime.cluster import main\n"
+        "from runtime.cluster.__main__ import main\n"
         f"main([{str(clip)!r}, '--output', {str(tmp_path / 'o')!r}, '--model', "
         f"{str(model.path)!r}])"
     )

@@ -14,19 +14,13 @@ from hypothesis import strategies as st
 
 from blend import INFO, Blend
 from runtime import Interpolator, VideoError
-from runtime.video.interpolate import VideoOptions, interpolate_video, mode_for
-from runtime.video.segments import (
-    SeamError,
-    SegmentFile,
-    decide,
-    decoding_stamps,
-    join,
-    look,
-    parts,
-    render,
-    scan,
-    seams,
-)
+from runtime.video.interpolate import interpolate_video, mode_for
+from runtime.video.options import VideoOptions
+from runtime.video.segments.errors import SeamError
+from runtime.video.segments.file import SegmentFile
+from runtime.video.segments.join import decoding_stamps, join
+from runtime.video.segments.plan import decide, look, parts, scan, seams
+from runtime.video.segments.render import render
 from video_clips import RATE, packets_of, pictures, write
 from video_parts import KEYS, in_parts, shown_in
 

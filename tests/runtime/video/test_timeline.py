@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.video.clock import Clock, on_grid
 from runtime.video.timeline import (
-    Clock,
     ConstantRate,
     Multiply,
     Shown,
     Timeline,
     expected,
-    on_grid,
     output_time_base,
     times_between,
 )

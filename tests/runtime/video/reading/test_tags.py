@@ -9,8 +9,8 @@ from bench.data.protocols import Protocol
 from bench.data.samples import samples_of_video, video_windows
 from blend import Blend
 from runtime import Interpolator, interpolate_video
-from runtime.video.interpolate import VideoOptions
-from runtime.video.segments import scan
+from runtime.video.options import VideoOptions
+from runtime.video.segments.plan import scan
 from video_clips import write
 
 BAD = "Caf\ufffd"

@@ -10,10 +10,10 @@ import pytest
 
 from paths import DATA, ROOT
 from runtime import VideoError
-from runtime.video.interpolate import VideoOptions
+from runtime.video.options import VideoOptions
 from runtime.video.reading.info import Frame
 from runtime.video.reading.source import key_frames, open_source
-from runtime.video.segments import scan
+from runtime.video.segments.plan import scan
 from video_clips import pictures, write
 
 CLIPS = ROOT.parent / "shared" / "data" / "clips"

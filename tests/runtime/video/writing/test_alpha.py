@@ -13,11 +13,13 @@ from blend import Blend
 from runtime import Interpolator, interpolate_video
 from runtime.__main__ import main
 from runtime.video.colour import ColourConverter
-from runtime.video.interpolate import VideoOptions, plan_video
+from runtime.video.interpolate import plan_video
+from runtime.video.options import VideoOptions
 from runtime.video.reading.source import open_source
-from runtime.video.segments import join, scan
+from runtime.video.segments.join import join
+from runtime.video.segments.plan import scan
 from runtime.video.writing.alpha import has_alpha, opaque, without_alpha
-from runtime.video.writing.encoder import encoding_for
+from runtime.video.writing.encoding import EncodeOptions, encoding_for
 from runtime.video.writing.sink import open_sink
 from video_clips import frames_of
 from video_parts import in_parts
@@ -174,7 +176,9 @@ ENCODERS = [
 @pytest.mark.parametrize(("encoder", "lossless"), ENCODERS)
 def test_no_encoder_is_given_alpha(tmp_path, encoder, lossless, fmt):
     with open_source(write(tmp_path / "in.mkv", fmt)) as source:
-        encoding = encoding_for(source.info, ".mkv", codec=encoder, lossless=lossless)
+        encoding = encoding_for(
+            source.info, ".mkv", EncodeOptions(codec=encoder, lossless=lossless)
+        )
     assert not has_alpha(encoding.pixel_format)
     assert encoding.notes[0] == NOTE
     assert NOTE not in encoding.notes[1:]

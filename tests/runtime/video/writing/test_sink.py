@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from paths import DATA, ROOT
 from runtime import VideoError
 from runtime.video.reading.info import Frame
 from runtime.video.reading.source import open_source
-from runtime.video.writing.encoder import available, encoding_for
+from runtime.video.writing.encoding import EncodeOptions, available, encoding_for
 from runtime.video.writing.sink import open_sink
 from video_clips import (
     RATE,
@@ -32,6 +33,8 @@ from video_clips import (
 
 def passed(source, destination, *, start=None, end=None, stop=None, **options):
     """Every frame and packet as it is; gives (info, notes). `stop` is called with each number."""
+    names = [field.name for field in fields(EncodeOptions)]
+    options["encode"] = EncodeOptions(**{n: options.pop(n) for n in names if n in options})
     with open_source(source, start=start, end=end) as opened:
         info = opened.info
         with open_sink(destination, like=info, rate=options.pop("rate", info.rate), **options) as s:
@@ -394,7 +397,7 @@ def test_quality_and_preset_reach_the_encoder(tmp_path):
     like = info_of(tmp_path)
 
     def options(**choice):
-        return encoding_for(like, ".mkv", **choice).options
+        return encoding_for(like, ".mkv", EncodeOptions(**choice)).options
 
     assert options() == {"crf": "16"}
     assert options(quality=23.5, preset="slow") == {"crf": "23.5", "preset": "slow"}
@@ -402,7 +405,7 @@ def test_quality_and_preset_reach_the_encoder(tmp_path):
         "crf": "30", "cpu-used": "4", "row-mt": "1"
     }  # fmt: skip
     assert options(codec="hevc_nvenc", preset="p7") == {"cq": "19", "preset": "p7", "rc": "vbr"}
-    assert encoding_for(like, ".mp4", codec="h264_qsv").pixel_format == "nv12"
+    assert encoding_for(like, ".mp4", EncodeOptions(codec="h264_qsv")).pixel_format == "nv12"
     small, large = tmp_path / "s.mkv", tmp_path / "l.mkv"
     source = write(tmp_path / "in.mkv", 50)
     passed(source, small, quality=45)
@@ -580,14 +583,15 @@ import resource, sys, time
 from fractions import Fraction
 import numpy as np
 from av.video.frame import VideoFrame
-from runtime.video.reading.info import Frame
-from runtime.video.writing.sink import open_sink
 from runtime.video.reading.source import open_source
+from runtime.video.writing.encoding import EncodeOptions
+from runtime.video.writing.sink import open_sink
 limit = int(sys.argv[3])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 with open_source(sys.argv[1]) as source:
-    with open_sink(sys.argv[2], like=source.info, rate=source.info.rate, quality=1) as sink:
+    encode = EncodeOptions(quality=1)
+    with open_sink(sys.argv[2], like=source.info, rate=source.info.rate, encode=encode) as sink:
         noise = np.random.default_rng(0)
         for k in range(400):
             picture = noise.integers(0, 256, (72, 64), dtype=np.uint8)

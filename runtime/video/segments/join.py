@@ -1,0 +1,96 @@
+"""Joins segments to one video by copying their packets."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from av.packet import Packet
+
+from runtime.errors import VideoError
+from runtime.video.interpolate import rate_of
+from runtime.video.options import VideoOptions
+from runtime.video.reading.demux import moment_of
+from runtime.video.reading.source import open_source
+from runtime.video.segments.file import PacketIndex, SegmentFile
+from runtime.video.timeline import Mode
+from runtime.video.writing.muxer import Muxer
+from runtime.video.writing.sink import open_sink
+
+
+def join(
+    path: Path, destination: Path, files: Sequence[Path], mode: Mode, options: VideoOptions
+) -> list[str]:
+    """Joins segments by copying their packets, and adds sound, subtitles and chapters once.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        VideoError: If a file is no segment, they do not fit together, or nothing can be written.
+    """
+    with (
+        open_source(path, video_stream=options.video_stream) as read,
+        open_sink(
+            destination,
+            like=read.info,
+            rate=rate_of(mode, read.info),
+            audio=options.audio,
+            strict=options.strict,
+            encode=options.encode,
+        ) as sink,
+    ):
+        assert isinstance(sink, Muxer)
+        encoder = sink.encoder
+        segments = [SegmentFile(file) for file in files]
+        for segment in segments:
+            segment.check(encoder)
+        video = deque(_stamped([(s, p) for s in segments for p in s.packets]))
+        for packet in read.track_packets():
+            moment = moment_of(packet)
+            if moment is not None:
+                reached = (moment - read.info.origin) / encoder.tick
+                sink.write_encoded(_until(video, reached, encoder.tick))
+            sink.write_packet(packet)
+        sink.write_encoded(_until(video, None, encoder.tick))
+        return [*read.notes, *sink.notes]
+
+
+Stamped = tuple[SegmentFile, PacketIndex, int]
+"""A packet of a segment with its decoding stamp in the whole."""
+
+
+def decoding_stamps(stamps: Sequence[int]) -> list[int]:
+    """Decoding stamps that rise and are never after the presentation stamps.
+
+    Every encoder counts its own delay back from its first frame; in the whole the stamps of a
+    segment would fall behind those of the one before. The n-th packet is decoded when the frame is
+    shown that is `delay` frames earlier in the order of presentation.
+
+    Args:
+        stamps: Of presentation, all different, in the order of the packets.
+    """
+    rising = sorted(stamps)
+    rank = {stamp: k for k, stamp in enumerate(rising)}
+    delay = max((k - rank[stamp] for k, stamp in enumerate(stamps)), default=0)
+    step = rising[1] - rising[0] if len(rising) > 1 else 1
+    early = [rising[0] - step * (delay - k) for k in range(min(delay, len(rising)))]
+    return [*early, *rising[: len(rising) - len(early)]]
+
+
+def _stamped(packets: Sequence[tuple[SegmentFile, PacketIndex]]) -> list[Stamped]:
+    stamps = [entry.pts for _, entry in packets]
+    if len(set(stamps)) != len(stamps):
+        raise VideoError("two segments show a frame at the same time: begin again")
+    times = decoding_stamps(stamps)
+    return [(segment, entry, dts) for (segment, entry), dts in zip(packets, times, strict=True)]
+
+
+def _until(video: deque[Stamped], moment: Fraction | None, tick: Fraction) -> Iterator[Packet[Any]]:
+    """Takes the packets that are decoded up to a moment, in ticks; None: all."""
+    while video and (moment is None or video[0][2] <= moment):
+        segment, entry, dts = video.popleft()
+        yield segment.packet(entry, dts, tick)

@@ -1,0 +1,200 @@
+"""A video file: packets of its video track, of the other tracks, tags and chapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from runtime.video.reading.info import SourceInfo
+from runtime.video.reading.tags import open_for_reading
+from runtime.video.writing.alpha import without_alpha_tag
+from runtime.video.writing.destination import (
+    check_own,
+    claimed_file,
+    container_of,
+    partial_path,
+)
+from runtime.video.writing.encoder import Encoder, writing_errors
+from runtime.video.writing.encoding import Encoding
+from runtime.video.writing.tracks import AudioMode, TrackWriter, open_tracks
+
+_WRITTEN_SOON = {"cluster_time_limit": "1000", "flush_packets": "1"}
+"""Matroska holds 5 seconds back by default, the header among them: too much to lose by a kill."""
+
+_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
+
+
+class Muxer:
+    """A video file with its tracks, written under a partial name; see `open_sink`.
+
+    Attributes:
+        notes: What the user should know; complete at the end.
+        written: Frames so far.
+        partial: What is left after an error; None where nothing is.
+        encoder: Of the video track.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        like: SourceInfo,
+        *,
+        rate: Fraction,
+        tick: Fraction,
+        encoding: Encoding,
+        audio: AudioMode,
+        origin: Fraction,
+        strict: bool,
+    ) -> None:
+        """Writes the header, so that what cannot be is known before a frame is made.
+
+        Args:
+            path: The final name.
+            like: The source.
+            rate: Nominal frames a second.
+            tick: The unit of the stamps of the video track, in seconds.
+            encoding: What the video track is encoded with.
+            audio: Copied, made AAC or left out.
+            origin: The stamp in the source, in seconds, that is the file's 0.
+            strict: Whether damaged audio that has to be decoded is an error.
+
+        Raises:
+            VideoError: If the file cannot be written like that, or another run is writing it.
+        """
+        self.notes = list(encoding.notes)
+        self.written = 0
+        self.partial: Path | None = None
+        self._path = path
+        self._beside = partial_path(path)
+        self._tracks: dict[int, TrackWriter] = {}
+        self._output: Any = None
+        with writing_errors(path.name):
+            self._lock = claimed_file(self._beside)
+        self.notes += self._lock.notes
+        try:
+            with writing_errors(path.name):
+                self._output = _opened(self._beside, container_of(path))
+                self.encoder = Encoder(self._output, like, rate, tick, encoding)
+                self.notes += self.encoder.notes
+                self._tracks = open_tracks(self._output, like, audio, origin, self.notes, strict)
+                self._describe(like, origin)
+                self._output.start_encoding()
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, frame: VideoFrame, time: Fraction) -> None:
+        """Encodes and writes a frame that is shown at `time`, in seconds on the output's clock.
+
+        Raises:
+            VideoError: If it cannot be written.
+        """
+        with writing_errors(self._path.name):
+            self._mux(self.encoder.encode(frame, time))
+        self.written += 1
+
+    def write_encoded(self, packets: Iterable[Packet[Any]]) -> None:
+        """Writes packets of an encoder of the same identity, in its order.
+
+        Raises:
+            VideoError: If they cannot be written.
+        """
+        with writing_errors(self._path.name):
+            self._mux(packets)
+
+    def write_packet(self, packet: Packet[Any]) -> None:
+        """Writes a packet of another track of the source, whose stamps are shifted with it.
+
+        Raises:
+            VideoError: If it cannot be written.
+        """
+        writer = self._tracks.get(packet.stream_index)
+        if writer is not None:
+            with writing_errors(self._path.name):
+                writer.write(packet)
+
+    def close(self) -> None:
+        """Ends well: under the final name.
+
+        Raises:
+            VideoError: If the file cannot be finished.
+        """
+        with writing_errors(self._path.name):
+            self._finish()
+            check_own(self._lock)
+            self._beside.replace(self._path)
+        self._lock.release()
+
+    def abort(self) -> None:
+        """Ends after an error: what plays stays under the partial name."""
+        playable = False
+        try:
+            if self._output is not None:
+                if self.written:
+                    with suppress(av.error.FFmpegError, OSError, ValueError):
+                        self._finish()
+                with suppress(av.error.FFmpegError, OSError):
+                    self._output.close()
+            playable = self.written > 0 and self._lock.holds() and _is_playable(self._beside)
+        finally:
+            if playable:
+                self.partial = self._beside
+            elif self._lock.holds():
+                self._beside.unlink(missing_ok=True)
+            self._lock.release()
+
+    def _mux(self, packets: Iterable[Packet[Any]]) -> None:
+        for packet in packets:
+            packet.stream = self.encoder.stream
+            self._output.mux(packet)
+
+    def _finish(self) -> None:
+        self._mux(self.encoder.flush())
+        for writer in self._tracks.values():
+            writer.finish()
+        self._output.close()
+
+    def _describe(self, like: SourceInfo, origin: Fraction) -> None:
+        metadata = without_alpha_tag(like.metadata)
+        self._output.metadata.update(
+            {k: v for k, v in metadata.items() if k.lower() not in _OF_THE_FILE}
+        )
+        if chapters := _shifted(like.chapters, origin, like.end):
+            self._output.set_chapters(chapters)
+
+
+def _opened(path: Path, kind: str) -> Any:
+    # "file:" keeps a name with a colon from being taken for a protocol.
+    options = _WRITTEN_SOON if kind in ("matroska", "webm") else {}
+    return av.open(f"file:{path}", "w", format=kind, container_options=options)
+
+
+def _shifted(
+    chapters: list[dict[str, Any]], origin: Fraction, end: Fraction | None
+) -> list[dict[str, Any]]:
+    """Chapters on the output's clock, those that lie in it."""
+    tick = Fraction(1, 1000)
+    kept = []
+    for chapter in chapters:
+        own = Fraction(chapter["time_base"])
+        begins = max(chapter["start"] * own, origin)
+        over = chapter["end"] * own if end is None else min(chapter["end"] * own, end)
+        if over > begins:
+            start, stop = (round((moment - origin) / tick) for moment in (begins, over))
+            kept.append({**chapter, "start": start, "end": stop, "time_base": tick})
+    return kept
+
+
+def _is_playable(path: Path) -> bool:
+    try:
+        with open_for_reading(f"file:{path}") as clip:
+            return next(clip.decode(video=0), None) is not None
+    except (av.error.FFmpegError, OSError, IndexError):
+        return False
