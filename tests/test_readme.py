@@ -99,8 +99,9 @@ def run(command, folder):
 def run_with_a_gpu(module, arguments, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        name = f"{module}.__main__" if (ROOT / module.replace(".", "/")).is_dir() else module
         with gpu_fakes.machine("10.3.0", patch), pytest.raises(SystemExit) as ended:
-            importlib.import_module(module).main(arguments)
+            importlib.import_module(name).main(arguments)
     return ended.value.code or 0, ""
 
 
@@ -155,6 +156,21 @@ def test_links_into_the_repository_lead_somewhere():
     assert targets
     for target in targets:
         assert (ROOT / target).exists(), target
+
+
+def test_the_files_that_the_architecture_names_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("ifrnet_model", "export", "runtime", "bench", "tools", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    named = re.findall(r"`([\w/]+\.py)`", text)
+    assert len(named) > 50
+    for name in named:
+        assert any(file == name or file.endswith(f"/{name}") for file in files), name
+    for folder in re.findall(r"`([\w/]+)/`", text):
+        assert any(f"{folder}/" in file for file in files), folder
 
 
 def test_the_inline_commands_are_real():

@@ -28,7 +28,7 @@ from runtime.video.arguments import (
 )
 
 if TYPE_CHECKING:
-    from runtime.cluster.videos import ClusterReport
+    from runtime.cluster.report import ClusterReport
 
 _VIDEOS = (
     ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts",
