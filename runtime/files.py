@@ -1,7 +1,9 @@
-"""Outputs are written beside their final place and renamed: whole, or not there at all."""
+"""Files that are whole or not there at all, files with a checksum, and the order of file names."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -27,6 +29,39 @@ def written_beside(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_with_digest(path: Path, magic: bytes, content: bytes) -> None:
+    """Writes a mark, the SHA-256 of the content, and the content; see `read_with_digest`.
+
+    Raises:
+        OSError: If the folder is missing or cannot be written to.
+    """
+    with written_beside(path) as beside, beside.open("wb") as file:
+        file.write(magic + hashlib.sha256(content).digest())
+        file.write(content)
+
+
+def read_with_digest(path: Path, magic: bytes) -> bytes | None:
+    """The content that `write_with_digest` wrote; None where the mark or the hash is another.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    stored = memoryview(path.read_bytes())
+    start = len(magic) + hashlib.sha256().digest_size
+    content = stored[start:]
+    digest = hashlib.sha256(content).digest()
+    if stored[: len(magic)] != magic or stored[len(magic) : start] != digest:
+        return None
+    return bytes(content)
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sorts files by name as people do: frame9 before frame10."""
+    parts = re.split(r"(\d+)", path.name)
+    # isdecimal is what the pattern splits at; isdigit would take a superscript for a number.
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def empty_folder(folder: Path, *, keep: str | None = None) -> None:

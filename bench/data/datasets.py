@@ -12,13 +12,13 @@ from bench.data.samples import (
     IMAGES,
     Sample,
     is_hidden,
-    natural_key,
     sample_of_files,
     samples_of_video,
     video_windows,
     windows,
 )
 from bench.environment import MeasurementError
+from runtime.files import natural_key
 
 _X_TEST_LAST = 32
 """X-TEST has frames 0 to 32 of each scene; every fourth is used."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -152,13 +151,6 @@ def windows(frames: Sequence[Path], factor: int) -> Iterator[Sequence[Path]]:
 def is_hidden(path: Path) -> bool:
     """Whether the name begins with a dot, as what a Mac's archiver puts beside each file."""
     return path.name.startswith(".")
-
-
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """frame2 before frame10."""
-    parts = re.split(r"(\d+)", path.name)
-    # isdecimal is what the pattern splits at; isdigit would take a superscript for a number.
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def video_windows(path: Path, factor: int) -> int | None:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ModelError
-from runtime.files import written_beside
+from runtime.files import read_with_digest, write_with_digest
 from runtime.machine import cache_folder
 from runtime.manifest import EngineManifest
 
 _MAGIC = b"ifrnet-timing-1\n"
-_DIGEST = 32
 
 
 def default_timing_cache(version: str, gpu: str) -> Path:
@@ -31,13 +30,12 @@ def read_timing_cache(path: Path) -> tuple[bytes, str | None]:
     TensorRT aborts the process over a corrupt one, hence the checksum.
     """
     try:
-        content = path.read_bytes()
+        payload = read_with_digest(path, _MAGIC)
     except FileNotFoundError:
         return b"", None
     except OSError as error:
         return b"", f"the timing cache {path} cannot be read ({error}): building without it"
-    digest, payload = content[len(_MAGIC) :][:_DIGEST], content[len(_MAGIC) + _DIGEST :]
-    if not content.startswith(_MAGIC) or hashlib.sha256(payload).digest() != digest:
+    if payload is None:
         return b"", f"the timing cache {path} is damaged: starting a new one"
     return payload, None
 
@@ -45,8 +43,7 @@ def read_timing_cache(path: Path) -> tuple[bytes, str | None]:
 def write_timing_cache(path: Path, payload: bytes) -> None:
     """Writes the cache with its checksum, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_beside(path) as beside:
-        beside.write_bytes(_MAGIC + hashlib.sha256(payload).digest() + payload)
+    write_with_digest(path, _MAGIC, payload)
 
 
 def key_of(depends_on: Mapping[str, Any]) -> str:

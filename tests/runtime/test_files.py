@@ -2,11 +2,12 @@
 
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
 from runtime import locks
-from runtime.files import written_beside
+from runtime.files import natural_key, read_with_digest, write_with_digest, written_beside
 from runtime.manifest import EngineManifest, GateReport, ModelInfo
 
 MODEL = ModelInfo(
@@ -104,3 +105,24 @@ def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch
     second.join()
     EngineManifest.read(path)
     assert path.read_bytes() == b"the second"
+
+
+def test_names_are_sorted_as_people_do():
+    names = ["f10.png", "f9.png", "10.png", "²1.png", "g.png", "9.png", "f9a.png"]
+    ordered = [path.name for path in sorted(map(Path, names), key=natural_key)]
+    assert ordered == ["9.png", "10.png", "f9.png", "f9a.png", "f10.png", "g.png", "²1.png"]
+
+
+def test_content_behind_a_digest_comes_back_or_does_not(tmp_path):
+    path = tmp_path / "x.cache"
+    write_with_digest(path, b"mark-1\n", b"content")
+    assert read_with_digest(path, b"mark-1\n") == b"content"
+    assert read_with_digest(path, b"mark-2\n") is None
+    whole = path.read_bytes()
+    for broken in (b"", whole[:20], whole[:-1], whole + b"x", whole[:-1] + b"T"):
+        path.write_bytes(broken)
+        assert read_with_digest(path, b"mark-1\n") is None
+    write_with_digest(path, b"mark-1\n", b"")
+    assert read_with_digest(path, b"mark-1\n") == b""
+    with pytest.raises(FileNotFoundError):
+        read_with_digest(tmp_path / "none", b"mark-1\n")

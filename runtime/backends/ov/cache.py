@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.files import written_beside
+from runtime.files import read_with_digest, write_with_digest
 
 _MAGIC = b"ifrnet-openvino-2\n"
 """Its number rises where blobs of an earlier version may not be used: those of 1 may hold bfloat16
 coordinates."""
 
-_DIGEST = 32
 _LARGEST = 2 << 30
 """Bytes that the folder holds; the blobs that were not used for the longest go first."""
 
@@ -59,15 +58,13 @@ class ModelCache:
     def read(self) -> Any | None:
         """The compiled model; None where there is none that is whole and fits."""
         try:
-            content = memoryview(self.path.read_bytes())
+            blob = read_with_digest(self.path, _MAGIC)
         except OSError:
             return None
-        start = len(_MAGIC) + _DIGEST
-        digest, blob = content[len(_MAGIC) : start], content[start:]
-        if content[: len(_MAGIC)] != _MAGIC or hashlib.sha256(blob).digest() != digest:
+        if blob is None:
             return None
         try:
-            compiled = self._core.import_model(bytes(blob), "CPU", self._settings)
+            compiled = self._core.import_model(blob, "CPU", self._settings)
         except RuntimeError:
             return None
         with contextlib.suppress(OSError):
@@ -80,9 +77,7 @@ class ModelCache:
         content = blob if isinstance(blob, bytes) else blob.getvalue()
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with written_beside(self.path) as beside, beside.open("wb") as file:
-                file.write(_MAGIC + hashlib.sha256(content).digest())
-                file.write(content)
+            write_with_digest(self.path, _MAGIC, content)
             self._make_room()
 
     def _make_room(self) -> None:

@@ -15,6 +15,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
+from runtime.files import natural_key
 from runtime.video.reading.info import reason
 
 DECODERS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
@@ -47,7 +48,7 @@ def pictures_at(path: Path) -> tuple[list[Path], list[str]]:
             f"{folder} cannot be read ({reason(error)}): check its permissions"
         ) from error
     found = sorted(
-        (file for file in names if wanted is None or wanted.fullmatch(file.name)), key=_natural
+        (file for file in names if wanted is None or wanted.fullmatch(file.name)), key=natural_key
     )
     if len(found) < 2:
         raise VideoError(
@@ -129,11 +130,6 @@ def _matcher(name: str) -> re.Pattern[str]:
     before, width, after = _NUMBER.split(name, maxsplit=1)
     digits = rf"\d{{{width},}}" if width else r"\d+"
     return re.compile(f"{re.escape(before)}({digits}){re.escape(after)}")
-
-
-def _natural(file: Path) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", file.name)
-    return [(int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def _gaps(files: list[Path], wanted: re.Pattern[str]) -> list[str]:

@@ -116,3 +116,10 @@ def test_a_folder_that_cannot_be_listed(folder, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(VideoError, match=r"in cannot be read \(Permission denied\)"):
         read(folder)
+
+
+def test_a_superscript_in_a_name_is_no_number(folder):
+    for file in list(folder.iterdir()):
+        file.rename(folder / f"²{file.name}")
+    frames, notes, damaged = read(folder)
+    assert (frames, notes, damaged) == (list(range(20)), [], 0)
