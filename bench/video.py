@@ -32,7 +32,7 @@ from runtime.cli import command_parser, parse_size, run_command
 from runtime.manifest import ModelInfo
 from runtime.video.options import VideoOptions
 from runtime.video.planes import plane_views
-from runtime.video.reading.info import Frame
+from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
 from runtime.video.writing.sink import open_sink
 
@@ -71,13 +71,13 @@ class PassThrough(HostBackend):
         """See `Backend.close`."""
 
 
-def decode(clip: Path) -> list[Frame]:
+def decode(clip: Path) -> list[DecodedFrame]:
     """All frames of a clip; they are held, for `encode`."""
     with open_source(clip) as source:
-        return [item for item in source if isinstance(item, Frame)]
+        return [item for item in source if isinstance(item, DecodedFrame)]
 
 
-def encode(clip: Path, frames: Sequence[Frame], out: Path) -> None:
+def encode(clip: Path, frames: Sequence[DecodedFrame], out: Path) -> None:
     """Writes each frame twice, as the pipeline does, without any conversion."""
     with open_source(clip) as source:
         info = source.info
@@ -159,7 +159,7 @@ def write_clip(clip: Path, size: tuple[int, int] | None, count: int, path: Path)
 
 def _frames(clip: Path) -> Iterator[VideoFrame]:
     with open_source(clip) as source:
-        yield from (item.picture for item in source if isinstance(item, Frame))
+        yield from (item.picture for item in source if isinstance(item, DecodedFrame))
 
 
 def peak_memory(clip: Path) -> int | None:

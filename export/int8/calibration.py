@@ -14,7 +14,7 @@ from export.errors import ExportError
 from runtime.frames import check_frame, padding
 from runtime.manifest import ModelInfo
 from runtime.video.colour import ColourConverter
-from runtime.video.reading.info import Frame
+from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
 
 WINDOWS = 16
@@ -93,8 +93,8 @@ def real_frames(path: Path, info: ModelInfo) -> RealFrames:
 
 def _spread(path: Path, length: int, info: ModelInfo) -> tuple[list[Window], int]:
     """Up to `WINDOWS` windows, and how many frames there are."""
-    kept: list[list[Frame]] = []
-    window: list[Frame] = []
+    kept: list[list[DecodedFrame]] = []
+    window: list[DecodedFrame] = []
     number, stride = 0, 1
     seen = 0
     for frame in _frames(path):
@@ -116,14 +116,14 @@ def _spread(path: Path, length: int, info: ModelInfo) -> tuple[list[Window], int
     ], seen
 
 
-def _frames(path: Path) -> Iterator[Frame]:
+def _frames(path: Path) -> Iterator[DecodedFrame]:
     with open_source(path) as source:
         for item in source:
-            if isinstance(item, Frame):
+            if isinstance(item, DecodedFrame):
                 yield item
 
 
-def _check_size(path: Path, frame: Frame, info: ModelInfo) -> None:
+def _check_size(path: Path, frame: DecodedFrame, info: ModelInfo) -> None:
     height, width = frame.picture.height, frame.picture.width
     check_frame(np.empty((height, width, 3), np.uint8), f"a frame of {path}")
     fits = height, width

@@ -19,13 +19,13 @@ from runtime.video.options import Plan, VideoOptions, VideoReport
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import Source, open_source
 from runtime.video.render import Progress, Rendering
-from runtime.video.schedule import LiveScript
+from runtime.video.schedule import OnlineSchedule
 from runtime.video.timeline import ConstantRate, Mode, Multiply, expected
 from runtime.video.writing.alpha import alpha_notes
 from runtime.video.writing.destination import check_destination, container_of, is_folder
 from runtime.video.writing.encoding import encoding_for
 from runtime.video.writing.sink import open_sink
-from runtime.video.writing.tracks import fate
+from runtime.video.writing.tracks import track_action
 
 
 def interpolate_video(
@@ -95,8 +95,8 @@ def interpolate_video(
             vfi.steps_for_factor(factor)  # Or says which factors these weights know.
         read = stack.enter_context(_open_source(source, options))
         info, mode = read.info, mode_for(read.info, destination, factor, rate, options)
-        script = LiveScript(info, mode, vfi.info.time_steps, start=options.start)
-        rendering = Rendering(vfi, info, script, options.detector())
+        schedule = OnlineSchedule(info, mode, vfi.info.time_steps, start=options.start)
+        rendering = Rendering(vfi, info, schedule, options.detector())
         sink = stack.enter_context(
             open_sink(
                 destination,
@@ -115,17 +115,17 @@ def interpolate_video(
             raise VideoError(f"no frame of {info.name} falls in the part: give a longer one")
     seconds = time.perf_counter() - started
     return VideoReport(
-        frames_in=script.frames,
+        frames_in=schedule.frames,
         frames_out=sink.written,
         frames_new=rendering.frames_new,
         rate=rate_of(mode, info),
         seconds=seconds,
         idle=rendering.idle,
         backend=vfi.backend,
-        cuts=script.cuts,
-        repeats=script.repeats,
+        cuts=schedule.cuts,
+        repeats=schedule.repeats,
         damaged=read.damaged,
-        notes=[*read.notes, *rendering.notes, *repair_notes(script), *sink.notes],
+        notes=[*read.notes, *rendering.notes, *repair_notes(schedule), *sink.notes],
     )
 
 
@@ -157,7 +157,9 @@ def plan_video(
             encoder = encoding.encoder
             notes = [*read.notes, *encoding.notes]
             kind = container_of(Path(destination))
-            tracks = [f"{track}: {fate(kind, track, options.audio)}" for track in info.tracks]
+            tracks = [
+                f"{track}: {track_action(kind, track, options.audio)}" for track in info.tracks
+            ]
         return Plan(
             info, mode, rate_of(mode, info), frames_expected(mode, info), encoder, tracks, notes
         )
@@ -174,13 +176,13 @@ def _open_source(source: str | Path, options: VideoOptions) -> AbstractContextMa
     )
 
 
-def repair_notes(script: LiveScript) -> list[str]:
+def repair_notes(schedule: OnlineSchedule) -> list[str]:
     """What is to be said of stamps that were missing or did not rise."""
-    if not script.repaired:
+    if not schedule.repaired:
         return []
     return [
-        f"{script.repaired} frames had no time stamp, or one that did not rise: their times are a "
-        "guess"
+        f"{schedule.repaired} frames had no time stamp, or one that did not rise: their times are "
+        "a guess"
     ]
 
 

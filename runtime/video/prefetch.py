@@ -20,9 +20,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_thread(
+def prefetch(
     items: Iterable[T], *, ahead: int, name: str, weight: Callable[[T], int] | None = None
-) -> Stage[T]:
+) -> Prefetcher[T]:
     """Runs `items` in a thread while the `with` block that this opens uses them.
 
     Leaving the block, in whatever way, stops the thread after the item that it is making, closes
@@ -36,11 +36,11 @@ def in_thread(
             never waits for room. An item that counts more than `ahead` counts `ahead`. By
             default each counts 1.
     """
-    return Stage(items, ahead=ahead, name=name, weight=weight)
+    return Prefetcher(items, ahead=ahead, name=name, weight=weight)
 
 
-class Stage(Iterator[T]):
-    """The consumer's end of an iterator in a thread; see `in_thread`. For one consumer.
+class Prefetcher(Iterator[T]):
+    """The consumer's end of an iterator in a thread; see `prefetch`. For one consumer.
 
     The items come in order; an error of the iterator comes after the items before it, with its
     own traceback.
@@ -71,7 +71,7 @@ class Stage(Iterator[T]):
         self._ended = False
         self._error_of_closing: BaseException | None = None
 
-    def __enter__(self) -> Stage[T]:
+    def __enter__(self) -> Prefetcher[T]:
         self._thread.start()
         return self
 

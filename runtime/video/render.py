@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from runtime.batching import PairRequest
 from runtime.interpolator import Interpolator
 from runtime.video.colour import ColourConverter
-from runtime.video.prefetch import Stage, in_thread
-from runtime.video.reading.info import Frame, SourceInfo
+from runtime.video.prefetch import Prefetcher, prefetch
+from runtime.video.reading.info import DecodedFrame, SourceInfo
 from runtime.video.scenes import SceneDetector
-from runtime.video.schedule import FrameFacts, Script
+from runtime.video.schedule import FrameFacts, Schedule
 from runtime.video.timeline import Shown
 from runtime.video.writing.alpha import opaque
 from runtime.video.writing.sink import Sink
@@ -40,7 +40,7 @@ class _Seen(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """A real frame for as long as the script may ask for it."""
+    """A real frame for as long as the schedule may ask for it."""
 
     frame: VideoFrame
     picture: NDArray[Any]
@@ -56,7 +56,7 @@ class _Request(NamedTuple):
 
 
 class Rendering:
-    """Frames on their way from a source through the model to a sink, as a script says.
+    """Frames on their way from a source through the model to a sink, as a schedule says.
 
     Attributes:
         frames_new: Made so far.
@@ -68,7 +68,7 @@ class Rendering:
         self,
         vfi: Interpolator,
         info: SourceInfo,
-        script: Script,
+        schedule: Schedule,
         detector: SceneDetector | None = None,
     ) -> None:
         """Prepares.
@@ -76,8 +76,8 @@ class Rendering:
         Args:
             vfi: What makes the new frames.
             info: Of the source.
-            script: Says what is shown; it is used up.
-            detector: Looks for the cuts and repeats that the script is told; None: for none.
+            schedule: Says what is shown; it is used up.
+            detector: Looks for the cuts and repeats that the schedule is told; None: for none.
 
         Raises:
             FrameError: If the frames do not fit the model.
@@ -87,7 +87,7 @@ class Rendering:
         self.frames_new = 0
         self.idle = 0.0
         self.notes: list[str] = []
-        self._script = script
+        self._schedule = schedule
         self._detector = detector
         self._converter = ColourConverter()
         self._depth = self._depth_of_pictures()
@@ -97,7 +97,7 @@ class Rendering:
 
     def run(
         self,
-        items: Iterable[Frame | Packet[Any]],
+        items: Iterable[DecodedFrame | Packet[Any]],
         sink: Sink,
         progress: Progress | None = None,
         total: int | None = None,
@@ -111,9 +111,9 @@ class Rendering:
             total: How many are expected.
         """
         started = time.perf_counter()
-        with in_thread(self._seen(items), ahead=_AHEAD, name="decode", weight=_weight) as seen:
+        with prefetch(self._seen(items), ahead=_AHEAD, name="decode", weight=_weight) as seen:
             made = self._made(seen)
-            with in_thread(made, ahead=_AHEAD, name="interpolate", weight=_weight) as shown:
+            with prefetch(made, ahead=_AHEAD, name="interpolate", weight=_weight) as shown:
                 for item in shown:
                     if isinstance(item, Packet):
                         sink.write_packet(item)
@@ -126,10 +126,10 @@ class Rendering:
                         progress(sink.written, total)
             self.idle = seen.waited / (time.perf_counter() - started)
 
-    def _seen(self, items: Iterable[Frame | Packet[Any]]) -> Iterator[_Seen | Packet[Any]]:
+    def _seen(self, items: Iterable[DecodedFrame | Packet[Any]]) -> Iterator[_Seen | Packet[Any]]:
         """Decodes, looks for cuts, and converts: the work of the first thread."""
         for item in items:
-            if isinstance(item, Frame):
+            if isinstance(item, DecodedFrame):
                 shown = opaque(item.picture, self._converter)
                 picture = self._converter.rgb_from_frame(shown, self._depth)
                 yield _Seen(shown, frame_facts(item, self._detector), picture)
@@ -137,7 +137,7 @@ class Rendering:
                 yield item
 
     def _made(
-        self, seen: Stage[_Seen | Packet[Any]]
+        self, seen: Prefetcher[_Seen | Packet[Any]]
     ) -> Iterator[tuple[Fraction, VideoFrame, NDArray[Any] | None] | Packet[Any]]:
         """Runs the model: the work of the second thread."""
         requests = ((request, request.between) for request in self._requests(seen))
@@ -153,7 +153,7 @@ class Rendering:
                 self.frames_new += 1
                 yield moment, request.like, picture
 
-    def _requests(self, seen: Stage[_Seen | Packet[Any]]) -> Iterator[_Request]:
+    def _requests(self, seen: Prefetcher[_Seen | Packet[Any]]) -> Iterator[_Request]:
         """What is shown when, in order; frames are held for as long as they may be asked for."""
         known: dict[int, _Known] = {}
         number = 0
@@ -163,10 +163,10 @@ class Rendering:
                 continue
             known[number] = _Known(item.frame, item.picture)
             number += 1
-            yield from _asked(self._script.push(item.facts), known)
-            for old in [n for n in known if n < self._script.oldest]:
+            yield from _asked(self._schedule.push(item.facts), known)
+            for old in [n for n in known if n < self._schedule.oldest]:
                 del known[old]
-        yield from _asked(self._script.finish(), known)
+        yield from _asked(self._schedule.finish(), known)
 
     def _depth_of_pictures(self) -> int:
         """Bits of the RGB that the model sees: 16 where source and model have more than 8."""
@@ -181,8 +181,8 @@ class Rendering:
         return 8
 
 
-def frame_facts(frame: Frame, detector: SceneDetector | None) -> FrameFacts:
-    """What a script is told of a frame; the detector sees the frames in order, each once."""
+def frame_facts(frame: DecodedFrame, detector: SceneDetector | None) -> FrameFacts:
+    """What a schedule is told of a frame; the detector sees the frames in order, each once."""
     flags = None if detector is None else detector.flags(frame.picture)
     return FrameFacts(
         frame.pts,
@@ -221,7 +221,7 @@ def _weight(item: object) -> int:
     return 0 if isinstance(item, Packet) else 1
 
 
-def _duration(frame: Frame) -> Fraction | None:
+def _duration(frame: DecodedFrame) -> Fraction | None:
     """Of a decoded frame, in seconds, where the file says it."""
     ticks = getattr(frame.picture, "duration", None)
     return ticks * frame.time_base if ticks else None

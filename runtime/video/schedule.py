@@ -1,8 +1,8 @@
 """What a video shows, decided from what is known of each frame: its stamp, a cut, a repeat.
 
-Pure, as the timeline is: no pictures. A run on one machine decides while it decodes (`LiveScript`);
-a cluster gathers the facts of all frames, decides once for the whole, and hands each segment its
-part (`FixedScript`), so that both show the same.
+Pure, as the timeline is: no images. A run on one machine decides while it decodes
+(`OnlineSchedule`); a cluster gathers the facts of all frames, decides once for the whole, and hands
+each segment its part (`PrecomputedSchedule`), so that both show the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class FrameFacts(NamedTuple):
     repeat: bool
 
 
-class Script(Protocol):
+class Schedule(Protocol):
     """Takes the frames in order and says what is shown.
 
     Times of what is shown are in seconds on the source's clock, 0 at its origin.
@@ -54,7 +54,7 @@ class Script(Protocol):
         """No frame follows; gives the rest."""
 
 
-class LiveScript:
+class OnlineSchedule:
     """Decides as frames come.
 
     Attributes:
@@ -95,7 +95,7 @@ class LiveScript:
 
     @property
     def oldest(self) -> int:
-        """See `Script`."""
+        """See `Schedule`."""
         return self._timeline.oldest
 
     @property
@@ -104,7 +104,7 @@ class LiveScript:
         return self._clock.repaired
 
     def push(self, facts: FrameFacts) -> list[Shown]:
-        """See `Script`."""
+        """See `Schedule`."""
         moment = self._clock.feed(facts.pts)
         self._gap, self._previous = (moment - self._previous if self.frames else None), moment
         self._duration = facts.duration
@@ -115,7 +115,7 @@ class LiveScript:
         return self._placed(self._timeline.push(moment, cut=facts.cut, repeat=facts.repeat))
 
     def finish(self) -> list[Shown]:
-        """See `Script`."""
+        """See `Schedule`."""
         gap, duration = self._gap, self._duration
         if gap is None or (duration is not None and abs(duration - gap) > self._info.time_base):
             gap = duration or 1 / self._info.rate
@@ -127,7 +127,7 @@ class LiveScript:
         return [one._replace(time=origin + one.time) for one in shown]
 
 
-class FixedScript:
+class PrecomputedSchedule:
     """Shows what was decided before.
 
     Attributes:
@@ -141,11 +141,11 @@ class FixedScript:
 
     @property
     def oldest(self) -> int:
-        """See `Script`."""
+        """See `Schedule`."""
         return self._waiting[0].first if self._waiting else self.frames
 
     def push(self, facts: FrameFacts) -> list[Shown]:
-        """See `Script`."""
+        """See `Schedule`."""
         del facts
         self.frames += 1
         shown = []
@@ -156,7 +156,7 @@ class FixedScript:
         return shown
 
     def finish(self) -> list[Shown]:
-        """See `Script`: nothing is left where every frame came that is named."""
+        """See `Schedule`: nothing is left where every frame came that is named."""
         if self._waiting:
             raise ValueError(
                 f"{self.frames} frames came, frame {self._waiting[0].first} is to be shown"

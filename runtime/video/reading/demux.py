@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
-from runtime.video.reading.info import Frame, reason
+from runtime.video.reading.info import DecodedFrame, reason
 from runtime.video.reading.truncation import Tally
 
 _AUDIO_LATE = Fraction(10)
@@ -71,7 +71,7 @@ class Demuxer:
         self.damaged = 0
         self.came = Tally()
         self.first: VideoFrame | None = None
-        self.probed: list[Frame | Packet[Any]] = []
+        self.probed: list[DecodedFrame | Packet[Any]] = []
         self._name = name
         self._packets = packets
         self._decode = decode
@@ -85,7 +85,7 @@ class Demuxer:
 
     def probe(self) -> int:
         """Goes on to the second frame, or the end; gives the number of frames seen."""
-        while (frames := sum(isinstance(item, Frame) for item in self.probed)) < 2:
+        while (frames := sum(isinstance(item, DecodedFrame) for item in self.probed)) < 2:
             item = next(self._made, None)
             if item is None:
                 break
@@ -104,22 +104,22 @@ class Demuxer:
         self.came = Tally()
         self._made = self._within()
 
-    def items(self, *, decoded: bool = True) -> Iterator[Frame | Packet[Any]]:
+    def items(self, *, decoded: bool = True) -> Iterator[DecodedFrame | Packet[Any]]:
         """All, those probed included; once. Without `decoded` no frame after those probed."""
         if not decoded:
             self._decode = _nothing
         probed, self.probed = self.probed, []
         yield from itertools.chain(probed, self._made)
 
-    def _within(self) -> Iterator[Frame | Packet[Any]]:
+    def _within(self) -> Iterator[DecodedFrame | Packet[Any]]:
         """Leaves out what lies outside the part."""
         start, end = self._part.start, self._part.end
-        before: Frame | None = None
+        before: DecodedFrame | None = None
         begun = start is None
         over = False
         done: set[int] = set()
         for item in self._all():
-            if isinstance(item, Frame):
+            if isinstance(item, DecodedFrame):
                 moment = None if item.pts is None else item.pts * item.time_base
                 if over:
                     continue
@@ -147,7 +147,7 @@ class Demuxer:
         if before is not None and not over:
             yield before
 
-    def _all(self) -> Iterator[Frame | Packet[Any]]:
+    def _all(self) -> Iterator[DecodedFrame | Packet[Any]]:
         """Frames, packets of other tracks, and packets of the video as a mark of how far it is."""
         number = 0
         for packet in self._read():
@@ -197,7 +197,7 @@ class Demuxer:
                 "--strict to skip it"
             ) from error
 
-    def _checked(self, frame: VideoFrame) -> Frame:
+    def _checked(self, frame: VideoFrame) -> DecodedFrame:
         first = self.first = frame if self.first is None else self.first
         self._landing = False
         if (frame.width, frame.height) != (first.width, first.height):
@@ -205,7 +205,7 @@ class Demuxer:
                 f"the frame size changes from {first.width}x{first.height} to "
                 f"{frame.width}x{frame.height}: cut the file there first"
             )
-        return Frame(frame, frame.pts, Fraction(frame.time_base or 1))
+        return DecodedFrame(frame, frame.pts, Fraction(frame.time_base or 1))
 
 
 def _nothing(packet: Packet[Any]) -> list[VideoFrame]:

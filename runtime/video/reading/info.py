@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from runtime.video.colour import Siting, range_of, siting_of
 
 
-class Frame(NamedTuple):
+class DecodedFrame(NamedTuple):
     """A decoded frame with its stamp as FFmpeg gives it, see `runtime.video.clock.Clock`.
 
     Attributes:

@@ -9,7 +9,7 @@ import av
 
 from runtime.errors import VideoError
 from runtime.video.reading.demux import Demuxer, Part
-from runtime.video.reading.info import Frame
+from runtime.video.reading.info import DecodedFrame
 
 _EARLIER = (Fraction(0), Fraction(5), Fraction(30))
 """Seconds before the start to seek to, one after the other, until a frame at or before the start
@@ -40,7 +40,7 @@ def refuse_late(name: str, part: Part, duration: Fraction | None) -> None:
 
 def refuse_without_stamps(demuxer: Demuxer, name: str, part: Part) -> None:
     """Refuses a part of raw streams, whose frames have no stamps to find it by."""
-    frames = [item for item in demuxer.probed if isinstance(item, Frame)]
+    frames = [item for item in demuxer.probed if isinstance(item, DecodedFrame)]
     if not part.whole and all(frame.pts is None for frame in frames):
         raise VideoError(
             f"{name} has no time stamps, so that start and end cannot be found in it: put it into "
@@ -73,7 +73,7 @@ def seek_to_start(container: Any, stream: Any, demuxer: Demuxer, part: Part) -> 
             continue
         demuxer.again()
         demuxer.probe()
-        first = next((item for item in demuxer.probed if isinstance(item, Frame)), None)
+        first = next((item for item in demuxer.probed if isinstance(item, DecodedFrame)), None)
         if first is not None and first.pts is not None and first.pts * first.time_base <= start:
             return True
     return False

@@ -21,7 +21,7 @@ from runtime.errors import VideoError
 from runtime.video.reading.demux import Demuxer, Part
 from runtime.video.reading.images import PictureReader, is_pattern, pictures_at
 from runtime.video.reading.info import (
-    Frame,
+    DecodedFrame,
     SourceInfo,
     Track,
     picture_facts,
@@ -135,8 +135,9 @@ def key_frames(
 class Source:
     """Frames and packets in the order of the file; iterate once.
 
-    Items are `Frame`, and `av.Packet` of the tracks in `info.tracks`. Packets that begin before
-    the start or at or after the end are left out; a subtitle that is on at the start begins there.
+    Items are `DecodedFrame`, and `av.Packet` of the tracks in `info.tracks`. Packets that begin
+    before the start, or at or after the end, are left out; a subtitle that is on at the start
+    begins there.
 
     Attributes:
         info: What is known before.
@@ -180,7 +181,7 @@ class Source:
             if isinstance(item, Packet):
                 yield item
 
-    def __iter__(self) -> Iterator[Frame | Packet[Any]]:
+    def __iter__(self) -> Iterator[DecodedFrame | Packet[Any]]:
         yield from self._demuxer.items()
         if self._failed:
             self.notes.append(f"pictures that cannot be read or decoded: {_listed(self._failed)}")

@@ -16,7 +16,7 @@ from runtime.video.options import VideoOptions
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import key_frames, open_source
 from runtime.video.render import frame_facts
-from runtime.video.schedule import FrameFacts, LiveScript
+from runtime.video.schedule import FrameFacts, OnlineSchedule
 from runtime.video.segments.decode import frame_digest, frames_from, open_part
 from runtime.video.segments.errors import SeamError
 from runtime.video.timeline import Mode, Shown
@@ -178,17 +178,17 @@ def decide(found: Scan, looks: Sequence[Look], mode: Mode, time_steps: TimeSteps
         SeamError: If the parts do not fit together: the video must be rendered in one piece.
     """
     facts = _joined_facts(looks)
-    script = LiveScript(found.info, mode, time_steps)
-    shown = [one for fact in facts for one in script.push(fact)]
-    shown += script.finish()
-    if script.repaired:
+    schedule = OnlineSchedule(found.info, mode, time_steps)
+    shown = [one for fact in facts for one in schedule.push(fact)]
+    shown += schedule.finish()
+    if schedule.repaired:
         raise SeamError("it has frames without a time stamp, or with one that does not rise")
     stamps = [fact.pts for fact in facts if fact.pts is not None]
     pictures: dict[int, str] = {}
     for seen in reversed(looks):  # as decoded with what lies before, where there are two
         pictures |= seen.pictures
     segments = _divided(stamps, shown, [s for s in found.seams if s in pictures], pictures)
-    return Decided(segments, script.frames, len(shown), script.cuts, script.repeats)
+    return Decided(segments, schedule.frames, len(shown), schedule.cuts, schedule.repeats)
 
 
 def _joined_facts(looks: Sequence[Look]) -> list[FrameFacts]:

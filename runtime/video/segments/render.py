@@ -11,10 +11,10 @@ from runtime.files import written_beside
 from runtime.interpolator import Interpolator
 from runtime.video.interpolate import rate_of
 from runtime.video.options import VideoOptions
-from runtime.video.reading.info import Frame
+from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import Source
 from runtime.video.render import Rendering
-from runtime.video.schedule import FixedScript
+from runtime.video.schedule import PrecomputedSchedule
 from runtime.video.segments.decode import frame_digest, frames_from, open_part
 from runtime.video.segments.errors import SeamError
 from runtime.video.segments.file import SegmentSink
@@ -66,7 +66,7 @@ def render(
         SeamError: If the source cannot be decoded from there as from its beginning.
         VideoError: If it cannot be read or written.
     """
-    rendering = Rendering(vfi, found.info, FixedScript(segment.shown))
+    rendering = Rendering(vfi, found.info, PrecomputedSchedule(segment.shown))
     with (
         open_part(path, found.info, options, segment.begins) as read,
         open_encoder(
@@ -85,7 +85,7 @@ def render(
     return Rendered(sink.sha256, sink.written, rendering.frames_new, rendering.notes)
 
 
-def _frames_of(read: Source, segment: Segment) -> Iterator[Frame]:
+def _frames_of(read: Source, segment: Segment) -> Iterator[DecodedFrame]:
     """Exactly the frames of a segment, the first of them checked."""
     frames = frames_from(read, segment.begins)
     for number, stamp in enumerate(segment.stamps):

@@ -64,7 +64,7 @@ def open_tracks(
     """
     writers: dict[int, TrackWriter] = {}
     for track in like.tracks:
-        what = fate(output.format.name, track, audio)
+        what = track_action(output.format.name, track, audio)
         if what == "made AAC":
             writers[track.index] = _Aac(output, track, origin, like.end, notes, strict)
         elif what == "copied":
@@ -74,7 +74,7 @@ def open_tracks(
     return writers
 
 
-def fate(format_name: str, track: Track, audio: AudioMode) -> str:
+def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
     """What becomes of a track in a container: "copied", "made AAC", or why it is left out.
 
     Raises:

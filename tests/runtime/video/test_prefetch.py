@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.video.prefetch import in_thread
+from runtime.video.prefetch import prefetch
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def counted(made, limit=10**9):
 @pytest.mark.parametrize("items", [[], range(50), iter(range(50)), (k for k in range(50))])
 def test_all_items_in_order_then_the_end(items):
     expected = list(range(50)) if items != [] else []
-    with in_thread(items, ahead=3, name="t") as taken:
+    with prefetch(items, ahead=3, name="t") as taken:
         assert list(taken) == expected
         assert next(taken, "end") == "end"
 
@@ -54,14 +54,14 @@ def test_it_runs_in_a_thread_of_that_name():
     def items():
         yield threading.current_thread().name
 
-    with in_thread(items(), ahead=1, name="decode") as taken:
+    with prefetch(items(), ahead=1, name="decode") as taken:
         assert list(taken) == ["decode"]
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 5])
 def test_no_more_than_ahead_wait_and_one_is_under_way(ahead):
     made = []
-    with in_thread(counted(made), ahead=ahead, name="t") as items:
+    with prefetch(counted(made), ahead=ahead, name="t") as items:
         for taken in range(4):
             expected = taken + ahead + 1
             eventually(lambda expected=expected: len(made) >= expected)
@@ -73,7 +73,7 @@ def test_no_more_than_ahead_wait_and_one_is_under_way(ahead):
 @pytest.mark.parametrize("ahead", [0, -1])
 def test_ahead_is_at_least_one(ahead):
     with pytest.raises(ValueError, match=f"ahead is {ahead}: it is 1 or more"):
-        in_thread([], ahead=ahead, name="t")
+        prefetch([], ahead=ahead, name="t")
 
 
 def test_what_was_taken_is_not_held():
@@ -86,7 +86,7 @@ def test_what_was_taken_is_not_held():
             event.wait(5)
 
     event = threading.Event()
-    with in_thread(items(), ahead=2, name="t") as taken:
+    with prefetch(items(), ahead=2, name="t") as taken:
         kept = weakref.ref(next(taken))
         eventually(lambda: kept() is None)
         event.set()
@@ -100,7 +100,7 @@ def test_weightless_items_need_no_room_and_heavy_ones_need_more():
             made.append(weight)
             yield weight
 
-    with in_thread(items(), ahead=2, name="t", weight=lambda item: item) as taken:
+    with prefetch(items(), ahead=2, name="t", weight=lambda item: item) as taken:
         eventually(lambda: len(made) == 7)  # 2 is made and waits
         time.sleep(0.02)
         assert len(made) == 7
@@ -118,7 +118,7 @@ def test_an_error_comes_after_the_items_before_it_with_its_traceback():
         yield 2
         raise BrokenError("inside")
 
-    with in_thread(items(), ahead=4, name="t") as taken:
+    with prefetch(items(), ahead=4, name="t") as taken:
         time.sleep(0.02)  # the error is there before the first item is taken
         assert next(taken) == 1
         assert next(taken) == 2
@@ -141,7 +141,7 @@ def test_an_error_does_not_keep_its_items_alive():
     kept = []
     gc.disable()
     try:
-        with in_thread(items(), ahead=1, name="t") as taken:
+        with prefetch(items(), ahead=1, name="t") as taken:
             assert next(taken) == 1
             with suppress(BrokenError):
                 next(taken)
@@ -168,7 +168,7 @@ def test_leaving_early_closes_the_generator_in_its_thread(leave, busy):
     with ExitStack() as stack:
         if leave == "error":
             stack.enter_context(pytest.raises(BrokenError))
-        taken = stack.enter_context(in_thread(items(), ahead=2, name="mine"))
+        taken = stack.enter_context(prefetch(items(), ahead=2, name="mine"))
         if leave != "nothing taken":
             next(taken)
         else:
@@ -180,7 +180,7 @@ def test_leaving_early_closes_the_generator_in_its_thread(leave, busy):
 
 
 def test_waiting_for_room_for_a_heavy_item_ends_too():
-    with in_thread([1, 5, 5], ahead=5, name="t", weight=lambda item: item) as taken:
+    with prefetch([1, 5, 5], ahead=5, name="t", weight=lambda item: item) as taken:
         eventually(lambda: not taken._room.qsize())
 
 
@@ -194,10 +194,10 @@ def test_an_error_in_closing_reaches_the_caller_but_hides_no_other():
 
     with (
         pytest.raises(BrokenError, match="in closing"),
-        in_thread(items(), ahead=1, name="t") as taken,
+        prefetch(items(), ahead=1, name="t") as taken,
     ):
         next(taken)
-    with pytest.raises(KeyError), in_thread(items(), ahead=1, name="t"):
+    with pytest.raises(KeyError), prefetch(items(), ahead=1, name="t"):
         raise KeyError
 
 
@@ -206,13 +206,13 @@ def test_an_error_behind_where_the_consumer_left_is_not_its_business():
         yield 1
         raise BrokenError
 
-    with in_thread(items(), ahead=4, name="t") as taken:
+    with prefetch(items(), ahead=4, name="t") as taken:
         assert next(taken) == 1
         time.sleep(0.02)
 
 
 def test_after_its_block_it_says_that_it_is_closed():
-    with in_thread([1, 2], ahead=4, name="decode") as taken:
+    with prefetch([1, 2], ahead=4, name="decode") as taken:
         pass
     with pytest.raises(ValueError, match="decode is closed"):
         next(taken)
@@ -224,12 +224,12 @@ def test_it_counts_who_waited_for_whom():
             time.sleep(0.02)
             yield k
 
-    with in_thread(slow(), ahead=2, name="t") as taken:
+    with prefetch(slow(), ahead=2, name="t") as taken:
         assert len(list(taken)) == 5
     assert taken.waited > 0.08
     assert taken.blocked < 0.02
 
-    with in_thread(range(6), ahead=1, name="t") as taken:
+    with prefetch(range(6), ahead=1, name="t") as taken:
         for _ in taken:
             time.sleep(0.02)
     assert taken.blocked > 0.05
@@ -274,9 +274,9 @@ def test_an_error_in_any_stage_ends_all_and_reaches_the_caller(where):
     frames = decoded(10**9, fail_at=at["decode"], closed=closed)
     with ExitStack() as stack:
         stack.enter_context(pytest.raises(BrokenError, match=where))
-        frames = stack.enter_context(in_thread(frames, ahead=4, name="D"))
+        frames = stack.enter_context(prefetch(frames, ahead=4, name="D"))
         shown = interpolated(frames, fail_at=at["inference"], closed=closed)
-        shown = stack.enter_context(in_thread(shown, ahead=4, name="I"))
+        shown = stack.enter_context(prefetch(shown, ahead=4, name="I"))
         encoded(shown, written, fail_at=at["encode"])
     assert written == [k / 2 for k in range(40)]
     assert sorted(closed) == ["D", "I"]
@@ -299,8 +299,8 @@ def test_ctrl_c_ends_all_wherever_it_strikes(seed):
     try:
         with ExitStack() as stack:
             stack.enter_context(pytest.raises(KeyboardInterrupt))
-            frames = stack.enter_context(in_thread(items(), ahead=2, name="D"))
-            shown = stack.enter_context(in_thread(interpolated(frames), ahead=2, name="I"))
+            frames = stack.enter_context(prefetch(items(), ahead=2, name="D"))
+            shown = stack.enter_context(prefetch(interpolated(frames), ahead=2, name="I"))
             signal.setitimer(signal.ITIMER_REAL, 0.01 + 0.02 * rng.random())
             for _ in shown:
                 pass
@@ -340,7 +340,7 @@ def test_nothing_is_lost_or_out_of_order(seed, count, aheads, weights, failing):
             for k, ahead in enumerate(aheads):
                 source = jittered(items, random.Random(rng.random()), at if stage == k else None)
                 items = stack.enter_context(
-                    in_thread(source, ahead=ahead, name=f"s{k}", weight=weight)
+                    prefetch(source, ahead=ahead, name=f"s{k}", weight=weight)
                 )
             got.extend(jittered(items, rng, at if stage == len(aheads) else None))
     except BrokenError:
@@ -355,7 +355,7 @@ def test_it_costs_less_than_fifty_microseconds_an_item():
     """Measured: 12 us; the best of five, for busy machines."""
     best = float("inf")
     for _ in range(5):
-        with in_thread(range(5000), ahead=8, name="t") as items:
+        with prefetch(range(5000), ahead=8, name="t") as items:
             started = time.perf_counter()
             for _ in items:
                 pass

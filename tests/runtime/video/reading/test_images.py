@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime import VideoError
-from runtime.video.reading.info import Frame
+from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
 from video_clips import pictures
 
@@ -24,7 +24,7 @@ def folder(tmp_path):
 def read(path, **options):
     """(numbers of the frames, notes, damaged)."""
     with open_source(path, **options) as source:
-        frames = [item.pts for item in source if isinstance(item, Frame)]
+        frames = [item.pts for item in source if isinstance(item, DecodedFrame)]
     return frames, source.notes, source.damaged
 
 
@@ -66,7 +66,7 @@ def test_one_bad_picture_costs_one_frame(folder, kind):
     with pytest.raises(VideoError, match=rf"f4\.png in .*in is damaged \({why}.*\): repair it"):
         read(folder, strict=True)
     with open_source(folder) as source:
-        shown = {item.pts: item.picture for item in source if isinstance(item, Frame)}
+        shown = {item.pts: item.picture for item in source if isinstance(item, DecodedFrame)}
     for number, wanted in enumerate(pictures(20, fmt="rgb24")):
         if number in shown:
             assert (shown[number].to_ndarray() == wanted.to_ndarray()).all()
@@ -77,7 +77,7 @@ def test_one_bad_picture_costs_one_frame(folder, kind):
 def test_a_picture_that_vanishes_while_the_folder_is_read(folder):
     with open_source(folder) as source:
         (folder / "f15.png").unlink()
-        frames = [item.pts for item in source if isinstance(item, Frame)]
+        frames = [item.pts for item in source if isinstance(item, DecodedFrame)]
     assert frames == [number for number in range(20) if number != 14]
     assert source.notes[0] == "pictures that cannot be read or decoded: f15.png"
 

@@ -8,7 +8,7 @@ from av.video.frame import VideoFrame
 
 from runtime import VideoError
 from runtime.video.reading.demux import Demuxer, Part
-from runtime.video.reading.info import Frame
+from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import key_frames, open_source
 from video_clips import planes, write
 
@@ -55,7 +55,7 @@ def frames_of(path, **options):
         frames = [
             (None if item.pts is None else item.pts * item.time_base, planes(item.picture))
             for item in source
-            if isinstance(item, Frame)
+            if isinstance(item, DecodedFrame)
         ]
     return source.info.origin, frames, source.notes
 
@@ -124,7 +124,7 @@ def test_stamps_that_go_back_cost_no_frame():
 
     part = Part(Fraction(6), None)
     items = Demuxer("any", packets, decode, 0, part, False).items()
-    assert [i.pts for i in items if isinstance(i, Frame)] == [3, 8, 5, 2, 9, 12]
+    assert [i.pts for i in items if isinstance(i, DecodedFrame)] == [3, 8, 5, 2, 9, 12]
 
 
 @pytest.mark.parametrize("part", [{"start": Fraction(1, 2)}, {"end": Fraction(1, 2)}])

@@ -9,7 +9,7 @@ from av.sidedata.sidedata import Type as SideDataType
 
 from paths import DATA, ROOT
 from runtime import VideoError
-from runtime.video.reading.info import Frame, picture_notes
+from runtime.video.reading.info import DecodedFrame, picture_notes
 from runtime.video.reading.source import open_source
 from video_clips import RATE, arrays_of, pictures, planes, png, write
 
@@ -20,11 +20,11 @@ def read(path, **options):
     """(info, notes, frames, packets), all read; packets as (kind, time, duration)."""
     with open_source(path, **options) as source:
         items = list(source)
-        frames = [item for item in items if isinstance(item, Frame)]
+        frames = [item for item in items if isinstance(item, DecodedFrame)]
         packets = [
             (p.stream.type, p.pts * p.time_base, p.duration * p.time_base)
             for p in items
-            if not isinstance(p, Frame)
+            if not isinstance(p, DecodedFrame)
         ]
         return source.info, source.notes, frames, packets
 
@@ -112,7 +112,7 @@ def test_rotation(tmp_path):
 def test_packets_come_in_one_pass_in_the_order_of_the_file(tmp_path):
     path = write(tmp_path / "a.mkv", 50, audio="aac", subtitles="subrip")
     with open_source(path) as source:
-        kinds = ["video" if isinstance(i, Frame) else i.stream.type for i in source]
+        kinds = ["video" if isinstance(i, DecodedFrame) else i.stream.type for i in source]
     assert set(kinds) == {"video", "audio", "subtitle"}
     first = [k for k, kind in enumerate(kinds) if kind == "audio"]
     assert first[0] < 12
@@ -269,7 +269,7 @@ def test_a_cover_is_no_video_track(tmp_path):
 def test_a_damaged_packet_is_skipped_counted_and_refused_when_strict():
     path = DATA / "sample_with_invalid_nalu.mp4"
     with open_source(path) as source:
-        assert len([i for i in source if isinstance(i, Frame)]) == 29
+        assert len([i for i in source if isinstance(i, DecodedFrame)]) == 29
         assert source.damaged == 1
         assert source.notes[-1] == "skipped as damaged: 1 packets"
     with pytest.raises(VideoError, match=r"packet 28 of the video in .* is damaged"):

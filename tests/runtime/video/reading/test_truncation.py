@@ -11,7 +11,7 @@ import pytest
 from paths import DATA, ROOT
 from runtime import VideoError
 from runtime.video.options import VideoOptions
-from runtime.video.reading.info import Frame
+from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import key_frames, open_source
 from runtime.video.segments.plan import scan
 from video_clips import pictures, write
@@ -48,7 +48,7 @@ def clip(folder, suffix, count=50, *, sound=False, **options):
 def read(path, **options):
     """(frames, notes) of a whole file."""
     with open_source(path, **options) as source:
-        frames = sum(isinstance(item, Frame) for item in source)
+        frames = sum(isinstance(item, DecodedFrame) for item in source)
     return frames, source.notes
 
 

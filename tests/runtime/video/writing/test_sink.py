@@ -14,7 +14,7 @@ import pytest
 
 from paths import DATA, ROOT
 from runtime import VideoError
-from runtime.video.reading.info import Frame
+from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
 from runtime.video.writing.encoding import EncodeOptions, available, encoding_for
 from runtime.video.writing.sink import open_sink
@@ -40,7 +40,7 @@ def passed(source, destination, *, start=None, end=None, stop=None, **options):
         with open_sink(destination, like=info, rate=options.pop("rate", info.rate), **options) as s:
             number = 0
             for item in opened:
-                if not isinstance(item, Frame):
+                if not isinstance(item, DecodedFrame):
                     s.write_packet(item)
                     continue
                 moment = item.pts * item.time_base - info.origin
@@ -531,7 +531,7 @@ def test_an_error_in_the_middle_leaves_what_plays(tmp_path, name, error):
         ):
             kept["sink"] = sink
             for item in opened:
-                if isinstance(item, Frame):
+                if isinstance(item, DecodedFrame):
                     sink.write(item.picture, item.pts * item.time_base)
                     stop(sink.written)
                 else:

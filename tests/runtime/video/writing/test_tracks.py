@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from runtime import VideoError
-from runtime.video.reading.info import Frame
+from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
 from runtime.video.writing.sink import open_sink
 from video_clips import RATE, frames_of, samples_of, write
@@ -17,7 +17,7 @@ def converted(source, destination, *, early=False, **options):
         info = opened.info
         with open_sink(destination, like=info, rate=RATE, audio="aac", **options) as sink:
             for item in list(opened) if early else opened:
-                if isinstance(item, Frame):
+                if isinstance(item, DecodedFrame):
                     sink.write(item.picture, item.pts * item.time_base - info.origin)
                 else:
                     sink.write_packet(item)
@@ -83,7 +83,7 @@ def test_the_tail_of_b_frames_behind_a_track_of_sound(tmp_path, audio, suffix):
     """A codec that flushes into the wrong decoder costs the frames that are held back."""
     path = clip(tmp_path, audio, suffix, 25, audio_first=True, options={"bf": "2"})
     with open_source(path) as source:
-        assert sum(isinstance(item, Frame) for item in source) == 25
+        assert sum(isinstance(item, DecodedFrame) for item in source) == 25
 
 
 def damaged(path, out, *, at):
