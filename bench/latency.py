@@ -16,65 +16,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from bench.data.protocols import LATENCY_SETS
-from bench.environment import MeasurementError, check_writable, write_evidence
-from bench.harness.measure import STREAM_FRAMES, How, measure_case
-from bench.harness.opening import can_be_limited, nothing_left
+from bench.environment import check_writable, write_evidence
+from bench.harness.ceilings import cpu_ceilings, gpu_ceilings
+from bench.harness.measure import STREAM_FRAMES, measure_case
+from bench.harness.opening import nothing_left
+from bench.harness.planning import planned
+from bench.harness.request import COMPARE_LIMIT_S, SAMPLES, SECONDS, LatencyRequest
 from bench.harness.text import case_lines
-from bench.runs.artefact import (
-    ArtefactRun,
-    Case,
-    Run,
-    artefact_runs,
-    calls_of_a_pair,
-    case_of_dataset,
-    is_engine,
-)
+from bench.runs.artefact import Case, Run, artefact_runs, is_engine
 from bench.runs.plain_engine import PlainRun, plain_runs
 from bench.runs.pytorch import PyTorchRun, pytorch_runs
-from bench.runs.torch_forms import GPU_FORMS, PROCESSOR_FORMS, check_names
+from bench.runs.torch_forms import GPU_FORMS, PROCESSOR_FORMS
 from runtime.backends.base import InferencePrecision
 from runtime.cli import command_parser, parse_size, run_command
-from runtime.frames import MINIMUM_SIDE
 from runtime.machine import available_processors
 
 if TYPE_CHECKING:
-    from bench.harness.roofline import Ceilings
     from bench.runs.torch_gpu import TorchGpu
 
 FORMAT_VERSION = 1
 """Of the evidence."""
 
-_SIZE = (256, 448)
-_SAMPLES, _SECONDS = 30, 3.0
-_COMPARE_LIMIT_S = 500.0
-
 
 def _measure(args: argparse.Namespace) -> None:
-    _check_arguments(args)
-    gpu = _gpu_of_pytorch(args)
-    threads = args.threads or available_processors()
-    artefacts = artefact_runs(
-        args.model,
-        device=args.device,
-        threads=threads,
-        streams=args.streams or (1,),
-        cuda_graphs=(True, False) if args.no_cuda_graph else (True,),
-        io_bindings=(True, False) if args.no_io_binding else (True,),
-        backends=args.backend or (None,),
-        precision=args.inference_precision,
-    )
-    baselines: list[PyTorchRun] = []
-    if args.compare:
-        baselines = pytorch_runs(
-            args.compare, args.weights, threads=threads, artefacts=artefacts, gpu=gpu
-        )
-    plains: Sequence[PlainRun] = ()
-    if args.plain is not None:
-        engines = [artefact for artefact in artefacts if is_engine(artefact.path)]
-        plains = plain_runs(args.plain, engines, device=args.device)
-    plan = planned(_cases(args), artefacts, baselines, plains)
+    request = _request(args)
+    if args.json is not None:
+        check_writable(args.json, "--json")
+    threads = request.threads or available_processors()
+    plan = _plan(request, threads)
     on_gpu = all(run.on_gpu for _, runs in plan for run in runs)
-    ceilings, said = _gpu_ceilings(args) if on_gpu else _ceilings(threads)
+    ceilings, said = gpu_ceilings(request.device) if on_gpu else cpu_ceilings(threads)
     record: dict[str, Any] = {
         "kind": "latency",
         "format_version": FORMAT_VERSION,
@@ -85,18 +56,9 @@ def _measure(args: argparse.Namespace) -> None:
         "cases": [],
         "layers_milliseconds": {},
     }
-    how = How(
-        samples=args.samples,
-        seconds=args.seconds,
-        cold=not args.no_cold,
-        stream_frames=args.stream_frames
-        or (STREAM_FRAMES if _engines(args) or args.streams else None),
-        profile=args.profile,
-        threads=threads,
-        limit_s=args.compare_limit or (_COMPARE_LIMIT_S if can_be_limited() else None),
-    )
+    options = request.measure_options(threads)
     for case, runs in plan:
-        measured, layers = measure_case(case, runs, how, ceilings)
+        measured, layers = measure_case(case, runs, options, ceilings)
         print(*case_lines(measured, layers, threads=record["threads"]), sep="\n", flush=True)
         record["cases"].append(measured)
         place = f" at {case.size_text}" if len(plan) > 1 else ""
@@ -107,156 +69,63 @@ def _measure(args: argparse.Namespace) -> None:
         write_evidence(args.json, record)
 
 
-def _engines(args: argparse.Namespace) -> list[Path]:
-    return [path for path in args.model if is_engine(path)]
+def _request(args: argparse.Namespace) -> LatencyRequest:
+    return LatencyRequest(
+        models=tuple(args.model),
+        compare=tuple(args.compare),
+        weights=args.weights,
+        plain=args.plain,
+        datasets=tuple(args.dataset or ()),
+        sizes=tuple(args.size or ()),
+        factor=args.factor,
+        device=args.device,
+        backends=tuple(args.backend or ()),
+        inference_precision=args.inference_precision,
+        threads=args.threads,
+        streams=tuple(args.streams or ()),
+        without_cuda_graph=args.no_cuda_graph,
+        without_io_binding=args.no_io_binding,
+        samples=args.samples,
+        seconds=args.seconds,
+        stream_frames=args.stream_frames,
+        cold_start=not args.no_cold,
+        profile=args.profile,
+        compare_limit=args.compare_limit,
+    )
 
 
-def _check_arguments(args: argparse.Namespace) -> None:
-    """What can be known to be wrong before anything is opened."""
-    if not args.model and not args.compare:
-        raise MeasurementError("there is nothing to measure: give --model, --compare, or both")
-    if bool(args.compare) != (args.weights is not None):
-        given, lacking = ("--compare", "--weights") if args.compare else ("--weights", "--compare")
-        raise MeasurementError(
-            f"{given} needs {lacking}: give both, as --compare torch authors --weights demo"
+def _plan(request: LatencyRequest, threads: int) -> list[tuple[Case, list[Run]]]:
+    """Every case with its runs; artefacts are read, and nothing is measured yet."""
+    gpu = _gpu_of_pytorch(request)
+    artefacts = artefact_runs(
+        request.models,
+        device=request.device,
+        threads=threads,
+        streams=request.streams or (1,),
+        cuda_graphs=(True, False) if request.without_cuda_graph else (True,),
+        io_bindings=(True, False) if request.without_io_binding else (True,),
+        backends=request.backends or (None,),
+        precision=request.inference_precision,
+    )
+    baselines: list[PyTorchRun] = []
+    if request.weights is not None:
+        baselines = pytorch_runs(
+            request.compare, request.weights, threads=threads, artefacts=artefacts, gpu=gpu
         )
-    check_names(args.compare, on_gpu=_on_gpu(args))
-    if args.plain is not None and not _engines(args):
-        raise MeasurementError("--plain is measured beside an engine: give one with --model")
-    if args.compare_limit is not None and not can_be_limited():
-        raise MeasurementError("--compare-limit does not work on Windows: leave it out")
-    if args.dataset and args.factor is not None:
-        raise MeasurementError("a data set has a factor of its own: leave --factor, or give --size")
-    if args.no_cuda_graph and not _engines(args):
-        raise MeasurementError("--no-cuda-graph is for TensorRT engines: leave it out")
-    onnx_files = len(args.model) > len(_engines(args))
-    if args.no_io_binding and not (onnx_files and _on_gpu(args)):
-        raise MeasurementError("--no-io-binding is for ONNX files with --device cuda: leave it out")
-    least = {
-        "factor": 2, "samples": 1, "seconds": 0, "threads": 1, "stream_frames": 2,
-        "compare_limit": 1,
-    }  # fmt: skip
-    for name, low in least.items():
-        value = getattr(args, name)
-        if value is not None and not value >= low:
-            option = name.replace("_", "-")
-            raise MeasurementError(f"--{option} is {value}: use {low} or more")
-    for height, width in args.size or ():
-        if min(height, width) < MINIMUM_SIDE:
-            raise MeasurementError(
-                f"--size is {height}x{width}: frames are at least {MINIMUM_SIDE}x{MINIMUM_SIDE}"
-            )
-    if args.json is not None:
-        check_writable(args.json, "--json")
+    plains: Sequence[PlainRun] = ()
+    if request.plain is not None:
+        engines = [artefact for artefact in artefacts if is_engine(artefact.path)]
+        plains = plain_runs(request.plain, engines, device=request.device)
+    return planned(request.cases(), artefacts, baselines, plains)
 
 
-def _cases(args: argparse.Namespace) -> list[Case]:
-    if args.dataset:
-        return [case_of_dataset(name) for name in dict.fromkeys(args.dataset)]
-    sizes = dict.fromkeys(args.size or [_SIZE])
-    return [Case(None, size, args.factor or 2, None) for size in sizes]
-
-
-def planned(
-    cases: Sequence[Case],
-    artefacts: Sequence[ArtefactRun],
-    baselines: Sequence[PyTorchRun],
-    plains: Sequence[PlainRun] = (),
-) -> list[tuple[Case, list[Run]]]:
-    """Which runs make which case: a file those sizes that it takes, PyTorch all of them.
-
-    Raises:
-        MeasurementError: If an artefact takes none of the sizes, or a size has no run.
-        FrameError: If weights cannot make a factor.
-    """
-    sizes = ", ".join(dict.fromkeys(case.size_text for case in cases))
-    for artefact in artefacts:
-        if not any(artefact.takes(case.size) for case in cases):
-            raise MeasurementError(
-                f"{artefact.file} takes {artefact.sizes}, none of {sizes}: build one with "
-                f"python -m export.build_engine --size {cases[0].size_text}, or leave it out"
-            )
-    for plain in plains:
-        if not any(plain.takes(case.size) for case in cases):
-            made_for = "{}x{}".format(*plain.file.size)
-            raise MeasurementError(
-                f"{plain.file.path.name} takes {made_for}, none of {sizes}: give --size {made_for}"
-            )
-    plan = []
-    for case in cases:
-        fitting = [artefact for artefact in artefacts if artefact.takes(case.size)]
-        runs: list[Run] = [*fitting, *baselines, *(p for p in plains if p.takes(case.size))]
-        if not runs:
-            raise MeasurementError(
-                f"no artefact takes {case.size_text}: build one with "
-                f"python -m export.build_engine --size {case.size_text}, or leave that size out"
-            )
-        if artefacts and not fitting:
-            print(f"no artefact takes {case.size_text}: PyTorch is measured there alone")
-        for run in runs:
-            calls_of_a_pair(run.info(case), case.factor)  # Or the weights cannot.
-        plan.append((case, runs))
-    return plan
-
-
-def _on_gpu(args: argparse.Namespace) -> bool:
-    return (args.device or "").startswith("cuda")
-
-
-def _gpu_of_pytorch(args: argparse.Namespace) -> TorchGpu | None:
-    """Where --compare computes; None: on the processor."""
-    if not (args.compare and _on_gpu(args)):
+def _gpu_of_pytorch(request: LatencyRequest) -> TorchGpu | None:
+    """Where --compare computes; None: on the CPU."""
+    if not (request.compare and request.on_gpu):
         return None
     from bench.runs.torch_gpu import torch_gpu
 
-    return torch_gpu(args.device)
-
-
-def _ceilings(threads: int) -> tuple[Ceilings | None, dict[str, Any]]:
-    """What this machine's processor reaches, and what the evidence says about it."""
-    try:
-        from bench.harness.roofline import measured_ceilings
-    except ModuleNotFoundError as error:
-        return None, _no_ceilings(error)
-    ceilings = measured_ceilings(threads)
-    print(
-        f"this machine, {ceilings.measured_with}: matmul of float32 "
-        f"{ceilings.matmul_flops_per_second / 1e9:.0f} GFLOP/s, copy "
-        f"{ceilings.copy_bytes_per_second / 1e9:.1f} GB/s"
-    )
-    return ceilings, ceilings.record()
-
-
-def _gpu_ceilings(args: argparse.Namespace) -> tuple[None, dict[str, Any]]:
-    """What the GPU reaches, and what the evidence says about it.
-
-    It is measured with PyTorch. The Python that runs engines often has none that can use the GPU.
-    """
-    try:
-        from bench.harness.gpu_peak import matmul_peak
-        from bench.runs.torch_gpu import torch_gpu
-    except ModuleNotFoundError as error:
-        return None, _no_ceilings(error)
-    try:
-        peak = matmul_peak(torch_gpu(args.device or "cuda"))
-    except (MeasurementError, RuntimeError) as error:  # The latter are PyTorch's own.
-        why = str(error).partition("\n")[0]
-        if isinstance(error, MeasurementError):
-            why = why.partition(": ")[0]  # The remedy is that of --compare.
-        problem = f"the peak of the GPU is measured with PyTorch, and {why}"
-        print(f"{problem}: it was not measured")
-        return None, {"problem": problem}
-    print(
-        f"{peak['gpu']}, {peak['measured_with']}: matmul of float16 "
-        f"{peak['matmul_fp16_tflops']['p50']:.4g} TFLOP/s"
-    )
-    return None, peak
-
-
-def _no_ceilings(error: ModuleNotFoundError) -> dict[str, Any]:
-    problem = f"the package {error.name} is not installed"
-    print(f"{problem}: operations are not counted, and ceilings of the machine not measured")
-    return {"problem": problem}
+    return torch_gpu(request.device or "cuda")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -299,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         type=float,
         metavar="S",
         help="seconds until the first pair, for each of --compare: one that takes longer is "
-        f"recorded as failed (default {_COMPARE_LIMIT_S:.0f}; not on Windows)",
+        f"recorded as failed (default {COMPARE_LIMIT_S:.0f}; not on Windows)",
     )
     parser.add_argument(
         "--plain",
@@ -352,14 +221,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     parser.add_argument("--profile", action="store_true", help="time of every layer or node")
     parser.add_argument(
-        "--samples", type=int, default=_SAMPLES, metavar="N", help=f"at least (default {_SAMPLES})"
+        "--samples", type=int, default=SAMPLES, metavar="N", help=f"at least (default {SAMPLES})"
     )
     parser.add_argument(
         "--seconds",
         type=float,
-        default=_SECONDS,
+        default=SECONDS,
         metavar="S",
-        help=f"of each run, at least (default {_SECONDS:.0f})",
+        help=f"of each run, at least (default {SECONDS:.0f})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
     run_command(parser, _measure, extra="export", argv=argv)

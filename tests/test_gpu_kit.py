@@ -33,7 +33,8 @@ USED = {
     """,
     "bench": """
         data.samples environment harness.cold_start harness.interleave harness.layers
-        harness.measure harness.text latency quality.metrics runs.artefact runs.pytorch
+        harness.measure harness.planning harness.request harness.text latency quality.metrics
+        runs.artefact runs.pytorch
     """,
 }
 """Modules that must import, by package."""

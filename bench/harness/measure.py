@@ -56,13 +56,13 @@ Layers = dict[str, list[tuple[str, float]]]
 
 
 @dataclass(frozen=True)
-class How:
+class MeasureOptions:
     """How much is measured.
 
     Attributes:
         samples: Of each run, at least.
         seconds: Of each run, at least: the sum of its samples.
-        cold: Start a process for each run's first pair.
+        cold_start: Start a process for each run's first pair.
         stream_frames: Of the stream that shows the throughput; None for none.
         profile: Time every layer of every artefact.
         threads: Processors that runs there use.
@@ -71,7 +71,7 @@ class How:
 
     samples: int
     seconds: float
-    cold: bool
+    cold_start: bool
     stream_frames: int | None
     profile: bool
     threads: int
@@ -90,14 +90,14 @@ class _Timed(Protocol):
 
 
 def measure_case(
-    case: Case, runs: Sequence[Run], how: How, ceilings: Ceilings | None
+    case: Case, runs: Sequence[Run], options: MeasureOptions, ceilings: Ceilings | None
 ) -> tuple[dict[str, Any], Layers]:
     """Measures all runs of one case.
 
     Args:
         case: Size and factor.
         runs: Each with a name of its own.
-        how: How much.
+        options: How much.
         ceilings: Of the processor; None where they are not known.
 
     Returns:
@@ -107,13 +107,13 @@ def measure_case(
     clip = noise_frames(case.size)
     with contextlib.ExitStack() as owner:
         opened, cold, failed = open_runs(
-            runs, case, clip, owner, cold=how.cold, limit_s=how.limit_s
+            runs, case, clip, owner, cold=options.cold_start, limit_s=options.limit_s
         )
-        measured, warmed_up = _in_turns(opened, clip, case, how)
-        parts = _parts(opened, clip, how.samples)
-        count = how.stream_frames
+        measured, warmed_up = _in_turns(opened, clip, case, options)
+        parts = _parts(opened, clip, options.samples)
+        count = options.stream_frames
         throughput = _throughput(opened, clip, count, case.factor) if count else {}
-        layers = _profiles(opened, clip, how.threads) if how.profile else {}
+        layers = _profiles(opened, clip, options.threads) if options.profile else {}
         evidence = {name: one.run.evidence(case, one.backend) for name, one in opened.items()}
     runs = [one.run for one in opened.values()]
     on_gpu = any(run.on_gpu for run in runs)
@@ -154,7 +154,7 @@ def measure_case(
 
 
 def _in_turns(
-    opened: Mapping[str, Opened], clip: Clip, case: Case, how: How
+    opened: Mapping[str, Opened], clip: Clip, case: Case, options: MeasureOptions
 ) -> tuple[dict[str, list[list[float]]], dict[str, WarmUp]]:
     """Seconds of a pair of each run, round by round, after each was warmed up."""
     from tqdm import tqdm
@@ -166,7 +166,7 @@ def _in_turns(
         )
         for name, one in opened.items()
     }
-    quota = quota_for(how.samples, how.seconds)
+    quota = quota_for(options.samples, options.seconds)
     total = (1 + quota.rounds) * len(calls)
     label = case.dataset or case.size_text
     with tqdm(total=total, desc=label, unit="turn", disable=None, leave=False) as bar:

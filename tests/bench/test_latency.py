@@ -13,12 +13,12 @@ import pytest
 from bench import latency
 from bench.environment import MeasurementError
 from bench.harness import cold_start as cold
-from bench.harness import layers, measure, opening
+from bench.harness import layers, measure, opening, request
 from bench.harness.cold_start import cold_start, first_pair
 from bench.harness.interleave import Turns, parts_in_turns
+from bench.harness.planning import planned
 from bench.harness.roofline import Ceilings
 from bench.harness.text import case_lines
-from bench.latency import planned
 from bench.runs import artefact as latency_runs
 from bench.runs.artefact import ArtefactRun, Case, artefact_runs, case_of_dataset
 from bench.runs.authors import authors_forward, warp_linspace
@@ -120,7 +120,7 @@ def fast(monkeypatch):
     for name in ("ON_GPU", "ON_PROCESSOR"):
         monkeypatch.setattr(measure, name, Turns(1, 0.0))
     monkeypatch.setattr("bench.harness.interleave._WARM_UP_SECONDS", 0.0)
-    monkeypatch.setattr("bench.latency.STREAM_FRAMES", 3)
+    monkeypatch.setattr("bench.harness.request.STREAM_FRAMES", 3)
     monkeypatch.setattr(parts_in_turns, "__kwdefaults__", {"turns": Turns(1, 0.0)})
     monkeypatch.setattr(
         "bench.harness.roofline.measured_ceilings", lambda _: Ceilings(1e12, 1e11, "known")
@@ -302,7 +302,7 @@ def test_other_work_has_no_ratio(models, tmp_path, measured):
 
 
 def test_another_flow_scale_than_the_protocols_is_said(models, measured, monkeypatch):
-    monkeypatch.setattr(latency, "case_of_dataset", lambda name: Case(name, (50, 70), 2, 0.8))
+    monkeypatch.setattr(request, "case_of_dataset", lambda name: Case(name, (50, 70), 2, 0.8))
     record, printed = measured(
         "--model", models / "frames.onnx", "--dataset", "snufilm", "vimeo90k",
         "--weights", "demo", "--compare", "torch",
@@ -430,8 +430,8 @@ def test_cold_figures_are_part_of_the_record(models, fast, monkeypatch, capsys):
     monkeypatch.setattr(opening, "cold_start", lambda name, _: asked.append(name) or figures)
     (run,) = artefact_runs([models / "frames.onnx"], device=None, threads=1)
     for wanted in (True, False):
-        how = measure.How(2, 0.0, wanted, None, False, 1)
-        record, _ = measure.measure_case(SMALL, [run], how, None)
+        options = measure.MeasureOptions(2, 0.0, wanted, None, False, 1)
+        record, _ = measure.measure_case(SMALL, [run], options, None)
         assert record["runs"][run.name]["cold"] == (figures if wanted else None)
         text = "\n".join(case_lines(record, {}, threads=1))
         line = "import 1.00 s, load 2.00 s, first pair 3.00 s, 4 MiB of memory, 5 MiB of the GPU"

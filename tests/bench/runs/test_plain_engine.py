@@ -16,7 +16,7 @@ def command(tmp_path, capsys, monkeypatch):
     """Runs the command in this process; gives its exit code, record, and what it printed."""
     monkeypatch.setattr(measure, "ON_GPU", Turns(1, 0.0))
     monkeypatch.setattr("bench.harness.interleave._WARM_UP_SECONDS", 0.0)
-    monkeypatch.setattr("bench.latency.STREAM_FRAMES", 2)
+    monkeypatch.setattr("bench.harness.request.STREAM_FRAMES", 2)
     monkeypatch.setitem(parts_in_turns.__kwdefaults__, "turns", Turns(1, 0.0))
 
     def run(*arguments, size=("50x70",)):

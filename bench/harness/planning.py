@@ -1,0 +1,52 @@
+"""Which runs make which pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.environment import MeasurementError
+from bench.runs.artefact import ArtefactRun, Case, Run, calls_of_a_pair
+from bench.runs.plain_engine import PlainRun
+from bench.runs.pytorch import PyTorchRun
+
+
+def planned(
+    cases: Sequence[Case],
+    artefacts: Sequence[ArtefactRun],
+    baselines: Sequence[PyTorchRun],
+    plains: Sequence[PlainRun] = (),
+) -> list[tuple[Case, list[Run]]]:
+    """Which runs make which case: a file those sizes that it takes, PyTorch all of them.
+
+    Raises:
+        MeasurementError: If an artefact takes none of the sizes, or a size has no run.
+        FrameError: If weights cannot make a factor.
+    """
+    sizes = ", ".join(dict.fromkeys(case.size_text for case in cases))
+    for artefact in artefacts:
+        if not any(artefact.takes(case.size) for case in cases):
+            raise MeasurementError(
+                f"{artefact.file} takes {artefact.sizes}, none of {sizes}: build one with "
+                f"python -m export.build_engine --size {cases[0].size_text}, or leave it out"
+            )
+    for plain in plains:
+        if not any(plain.takes(case.size) for case in cases):
+            made_for = "{}x{}".format(*plain.file.size)
+            raise MeasurementError(
+                f"{plain.file.path.name} takes {made_for}, none of {sizes}: give --size {made_for}"
+            )
+    plan = []
+    for case in cases:
+        fitting = [artefact for artefact in artefacts if artefact.takes(case.size)]
+        runs: list[Run] = [*fitting, *baselines, *(p for p in plains if p.takes(case.size))]
+        if not runs:
+            raise MeasurementError(
+                f"no artefact takes {case.size_text}: build one with "
+                f"python -m export.build_engine --size {case.size_text}, or leave that size out"
+            )
+        if artefacts and not fitting:
+            print(f"no artefact takes {case.size_text}: PyTorch is measured there alone")
+        for run in runs:
+            calls_of_a_pair(run.info(case), case.factor)  # Or the weights cannot.
+        plan.append((case, runs))
+    return plan
