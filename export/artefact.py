@@ -16,7 +16,9 @@ from onnx import ModelProto, helper
 
 from export.arguments import DEFAULT_SIZE
 from export.errors import ExportError
-from export.gate.gate import Run, gate, gate_cases, onnx_run, openvino_run
+from export.gate.cases import gate_cases
+from export.gate.gate import Reference, Requirements, gate
+from export.gate.runners import Run, onnx_run, openvino_run
 from export.graph import passes
 from export.graph.for_cpu import tuned_for_cpu
 from runtime import Interpolator, ModelError
@@ -47,15 +49,13 @@ class Source(NamedTuple):
         model: The graph with its metadata, before it is tuned for anything.
         info: What it says about itself.
         onnx_sha256: Hash of its file.
-        reference: Computes what is right, in float32.
-        reference_name: For reports.
+        reference: What is right.
     """
 
     model: ModelProto
     info: ModelInfo
     onnx_sha256: str
-    reference: Run
-    reference_name: str
+    reference: Reference
 
 
 ProcessorBackend = Literal["onnxruntime", "openvino"]
@@ -133,13 +133,11 @@ def source_from_onnx(path: Path) -> Source:
 def source_from_model(model: ModelProto, info: ModelInfo, onnx_sha256: str) -> Source:
     """A source whose reference is the graph itself, in float32 with every optimisation off."""
     half = info.precision == "fp16"
-    return Source(
-        model,
-        info,
-        onnx_sha256,
+    reference = Reference(
         onnx_run(passes.in_float32(model) if half else model, info, optimised=False),
         f"the file {'in float32' if half else 'as it is'}, unoptimised",
     )
+    return Source(model, info, onnx_sha256, reference)
 
 
 def checked_from_onnx(
@@ -168,8 +166,7 @@ def checked_from_onnx(
         source.reference,
         candidate(model, info, backend),
         gate_cases([info.size or DEFAULT_SIZE], info),
-        precision=info.precision,
-        reference_name=source.reference_name,
+        Requirements(info.precision),
     )
     return Checked(model, info, report, source.onnx_sha256, backend)
 

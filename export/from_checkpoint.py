@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from export.artefact import Checked, ProcessorBackend, Source, candidate, finished
 from export.errors import ExportError
-from export.gate.gate import Run, gate, gate_cases, images_for
+from export.gate.cases import gate_cases
+from export.gate.gate import Reference, Requirements, gate
+from export.gate.runners import Run, images_for
 from export.graph import passes
 from export.progress import Stages
 from export.wrapper import (
@@ -118,10 +120,10 @@ def _traced(
     onnx_sha256 = hashlib.sha256(plain.SerializeToString()).hexdigest()
     # fp32 with GridSample is right, whatever was exported.
     network.warp_lowering = "gridsample"
-    reference = wrap(network, replace(options, precision="fp32", warp="gridsample"))
-    name = f"PyTorch {torch.__version__} fp32"
+    right = wrap(network, replace(options, precision="fp32", warp="gridsample"))
+    reference = Reference(_pytorch_run(right, info), f"PyTorch {torch.__version__} fp32")
     stages.finish()
-    return _Traced(Source(plain, info, onnx_sha256, _pytorch_run(reference, info), name), network)
+    return _Traced(Source(plain, info, onnx_sha256, reference), network)
 
 
 def _tried(network: IFRNet, stages: Stages) -> TimeSteps:
@@ -199,8 +201,7 @@ def _compare_with_pytorch(
         traced.source.reference,
         candidates,
         gate_cases(_gate_sizes(options), info),
-        precision=info.precision,
-        reference_name=traced.source.reference_name,
+        Requirements(info.precision),
     )
 
 

@@ -65,7 +65,9 @@ class Stages:
 
 
 class Phases:
-    """What TensorRT tells of its build; see `trt_base.Progress`. Phases nest, the last is shown.
+    """What TensorRT tells of its build; see `export.trt.versions.Progress`.
+
+    Phases nest, the last is shown.
 
     Attributes:
         cancelled: Set it to stop the build.

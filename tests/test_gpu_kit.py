@@ -26,7 +26,8 @@ USED = {
         telemetry video.prefetch
     """,
     "export": """
-        arguments artefact build_engine gate.diagnosis gate.gate gate.second_opinion
+        arguments artefact build_engine gate.cases gate.compare gate.diagnosis
+        gate.gate gate.runners gate.second_opinion
         graph.channels graph.for_cpu graph.for_tensorrt graph.passes graph.view
         int8.quantise progress to_onnx trt.build trt.cache trt.engine trt.strongly_typed
         trt.versions trt.weakly_typed

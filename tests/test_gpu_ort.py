@@ -9,7 +9,9 @@ import os
 import numpy as np
 import pytest
 
-from export.gate.gate import REQUIRED_DB, compare, moving_frames
+from export.gate.cases import moving_frames
+from export.gate.compare import compare
+from export.gate.gate import REQUIRED_DB
 from runtime import Interpolator
 from runtime.backends.ort.cuda_provider import PROVIDER, missing_for_cuda
 from runtime.machine import gpu_driver

@@ -20,7 +20,7 @@ from PIL import Image
 
 from commands import run_module
 from export.artefact import write_artefact, write_onnx
-from export.gate.gate import moving_frames
+from export.gate.cases import moving_frames
 from export.triton.repository import Serving, write_served_model
 from runtime import BackendError, FrameError, Interpolator, ModelError
 

@@ -14,7 +14,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from export.gate.gate import compare
+from export.gate.compare import compare
 from runtime import Interpolator
 from runtime.frames import to_planes
 from runtime.manifest import EngineManifest

@@ -13,11 +13,12 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from export.gate.gate import Pictures, compare, onnx_run, rounded_to_bytes
+from export.gate.compare import ComparedImages, compare
+from export.gate.runners import onnx_run, rounded_to_bytes
 from runtime.manifest import ModelInfo
 
 _CLEARLY_DB = 6.0
-"""A fault is named where the picture is that much nearer to it than to the right picture."""
+"""A fault is named where the image is that much nearer to it than to the right image."""
 
 
 def _samplers(model: ModelProto) -> Iterator[NodeProto]:
@@ -69,19 +70,19 @@ _IN_THE_GRAPH: dict[str, Callable[[ModelProto], None]] = {
 _SWAPPED = "red and blue swapped"
 
 
-def diagnosis(model: ModelProto, info: ModelInfo, pictures: Pictures) -> str:
+def diagnosis(model: ModelProto, info: ModelInfo, images: ComparedImages) -> str:
     """Says which known fault a failed engine shows.
 
     Args:
         model: The plain graph that the engine was built from.
         info: Its description.
-        pictures: Of the comparison that failed.
+        images: Of the comparison that failed.
 
     Returns:
         "it looks like ..." with the figures that say so, or that it looks like none of them.
     """
-    right, _ = compare(pictures.expected, pictures.made)
-    seen = {_SWAPPED: compare(pictures.expected[:, ::-1], pictures.made)[0]}
+    right, _ = compare(images.expected, images.made)
+    seen = {_SWAPPED: compare(images.expected[:, ::-1], images.made)[0]}
     if any(_samplers(model)):
         for name, inject in _IN_THE_GRAPH.items():
             faulty = onnx.ModelProto()
@@ -90,8 +91,8 @@ def diagnosis(model: ModelProto, info: ModelInfo, pictures: Pictures) -> str:
             run = onnx_run(faulty, info, optimised=False)
             if info.io == "frames":
                 run = rounded_to_bytes(run)
-            simulated = run(pictures.frame0, pictures.frame1, pictures.timestep)
-            seen[name], _ = compare(simulated, pictures.made)
+            simulated = run(images.frame0, images.frame1, images.timestep)
+            seen[name], _ = compare(simulated, images.made)
     name, nearest = max(seen.items(), key=lambda item: item[1])
     if nearest - right < _CLEARLY_DB:
         return f"it looks like none of {', '.join(seen)}"

@@ -19,17 +19,10 @@ from export.artefact import (
     finished,
 )
 from export.errors import ExportError, GateError
-from export.gate.gate import (
-    GateCase,
-    Pictures,
-    TrueCase,
-    compare,
-    gate,
-    gate_cases,
-    images_for,
-    onnx_run,
-    spread_steps,
-)
+from export.gate.cases import GateCase, TrueCase, gate_cases, spread_steps
+from export.gate.compare import ComparedImages, compare
+from export.gate.gate import Explanations, Requirements, gate
+from export.gate.runners import images_for, onnx_run
 from export.int8.calibration import RealFrames, moved_apart, real_frames
 from export.int8.quantise import Ranges, layer_names, measured_ranges, quantised
 from export.progress import Stages
@@ -102,10 +95,8 @@ def checked_int8(
                 source.reference,
                 candidate(model, made, backend),
                 cases,
-                precision="int8",
-                reference_name=source.reference_name,
-                diagnose=blame,
-                remedy=_REMEDY,
+                Requirements("int8"),
+                Explanations(diagnose=blame, remedy=_REMEDY),
             )
             break
         except GateError as error:
@@ -139,18 +130,18 @@ class _Blame:
         """All layers, the one that costs most first."""
         return [name for _, name in self._costs]
 
-    def __call__(self, pictures: Pictures) -> str:
+    def __call__(self, images: ComparedImages) -> str:
         """See `gate`: each layer alone in int8, on the pair that came out worst."""
         if not self._costs:
-            self._costs = sorted((self._alone(name, pictures), name) for name in self._layers)
+            self._costs = sorted((self._alone(name, images), name) for name in self._layers)
         shown = ", ".join(f"{name} ({db:.1f} dB alone)" for db, name in self._costs[:_NAMED])
         return f"the layers that cost most are {shown}"
 
-    def _alone(self, layer: str, pictures: Pictures) -> float:
+    def _alone(self, layer: str, images: ComparedImages) -> float:
         model = quantised(self._source.model, self._ranges, [layer])
         run = onnx_run(model, self._source.info)
-        made = run(pictures.frame0, pictures.frame1, pictures.timestep)
-        return compare(pictures.expected, made)[0]
+        made = run(images.frame0, images.frame1, images.timestep)
+        return compare(images.expected, made)[0]
 
 
 def _gate_cases(frames: RealFrames, info: ModelInfo) -> list[GateCase | TrueCase]:

@@ -140,7 +140,7 @@ def moved_apart(
     frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], motion: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The pair with so many pixels of motion more, to the side mostly; borders are repeated."""
-    step_x, step_y = round(motion * 0.45), round(motion * 0.2)  # As of `verify.moving_frames`.
+    step_x, step_y = round(motion * 0.45), round(motion * 0.2)  # As of `moving_frames`.
 
     def moved(frame: NDArray[np.uint8], direction: int) -> NDArray[np.uint8]:
         rows, columns = (

@@ -1,8 +1,8 @@
 """Builds a TensorRT engine, compares it with its reference, and tries the next way if it fails.
 
 The ways differ in how strictly a weakly typed build (TensorRT 8.6) is held to the types of the
-graph (`trt_base.Constraints`) and in how the graph is written. The manifest records which one was
-used, and why none before it.
+graph (`export.arguments.Constraints`) and in how the graph is written. The manifest records which
+one was used, and why none before it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,10 @@ from onnx import ModelProto
 from export.arguments import Constraints
 from export.artefact import Source
 from export.errors import BuildError, ExportError, GateError
+from export.gate.cases import gate_cases, moving_frames
 from export.gate.diagnosis import diagnosis
-from export.gate.gate import (
-    REQUIRED_DB_OF_ENGINES,
-    backend_run,
-    gate,
-    gate_cases,
-    images_for,
-    moving_frames,
-    rounded_to_bytes,
-)
+from export.gate.gate import REQUIRED_DB_OF_ENGINES, Explanations, Reference, Requirements, gate
+from export.gate.runners import backend_run, images_for, rounded_to_bytes
 from export.gate.second_opinion import second_opinion
 from export.graph.for_tensorrt import check_names, rewritten_for_tensorrt
 from export.progress import Stages
@@ -58,7 +52,7 @@ class Request:
 
     Attributes:
         options: How the engine is built.
-        rewrites: Names of `tuning_trt.REWRITES`.
+        rewrites: Names of `export.graph.for_tensorrt.REWRITES`.
         command: The command that builds the engine again, for the manifest.
         layers: A file for what TensorRT's engine inspector tells of the engine; None for none.
     """
@@ -320,15 +314,18 @@ def _gate(backend: TensorRTBackend, source: Source, options: BuildOptions) -> Ga
     else:
         assert info.size is not None  # The builder has refused anything else.
         sizes = {info.size: None}
+    run, name = source.reference.run, source.reference.name
     return gate(
-        rounded_to_bytes(source.reference) if frames else source.reference,
+        Reference(rounded_to_bytes(run), f"{name}, bytes")
+        if frames
+        else Reference(run, f"{name}, floats"),
         {backend.name: backend_run(backend)},
         gate_cases(sizes, info),
-        precision=info.precision,
-        reference_name=f"{source.reference_name}, {'bytes' if frames else 'floats'}",
-        limits=REQUIRED_DB_OF_ENGINES,
-        look=lambda pictures: {"polygraphy": second_opinion(pictures.expected, pictures.made)},
-        diagnose=lambda pictures: diagnosis(source.model, info, pictures),
+        Requirements(info.precision, REQUIRED_DB_OF_ENGINES),
+        Explanations(
+            more=lambda images: {"polygraphy": second_opinion(images.expected, images.made)},
+            diagnose=lambda images: diagnosis(source.model, info, images),
+        ),
     )
 
 

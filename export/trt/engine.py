@@ -137,7 +137,7 @@ def fallback_to_float32(source: Source) -> Fallback:
         info = replace(source.info, precision="fp32")
         model = passes.in_float32(source.model)
         made = source_from_model(model, info, source.onnx_sha256)
-        return made._replace(reference=source.reference, reference_name=source.reference_name)
+        return made._replace(reference=source.reference)
 
     return "fp32", make
 

@@ -83,5 +83,5 @@ class _StronglyTyped:
 
 
 def generation(trt: Any) -> _StronglyTyped:
-    """See `trt_base.generation_of`."""
+    """See `export.trt.versions.generation_of`."""
     return _StronglyTyped(trt)

@@ -171,5 +171,5 @@ def _described(layer: Any, trt: Any) -> Layer:
 
 
 def generation(trt: Any) -> _WeaklyTyped:
-    """See `trt_base.generation_of`."""
+    """See `export.trt.versions.generation_of`."""
     return _WeaklyTyped(trt)

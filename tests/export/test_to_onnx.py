@@ -10,7 +10,8 @@ import torch
 from commands import run_module
 from export.errors import ExportError, GateError
 from export.from_checkpoint import checked_from_checkpoint
-from export.gate.gate import REQUIRED_DB, moving_frames
+from export.gate.cases import moving_frames
+from export.gate.gate import REQUIRED_DB
 from export.wrapper import ExportOptions, wrap
 from runtime.frames import to_planes
 from runtime.telemetry import import_quietly

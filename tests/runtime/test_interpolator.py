@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from commands import run_module
-from export.gate.gate import moving_frames
+from export.gate.cases import moving_frames
 from export.wrapper import ExportOptions, wrap
 from runtime import BackendError, FrameError, InterpolationError, Interpolator, ModelError
 

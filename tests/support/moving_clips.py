@@ -6,7 +6,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from export.gate.gate import moving_frames
+from export.gate.cases import moving_frames
 
 RATE = Fraction(30000, 1001)
 

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from export.gate.gate import moving_frames
+from export.gate.cases import moving_frames
 
 SIZE = (50, 70)
 

@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from export.errors import GateError
-from export.gate.gate import compare, gate, gate_cases, moving_frames, onnx_run
+from export.gate.cases import gate_cases, moving_frames
+from export.gate.compare import compare
+from export.gate.gate import Reference, Requirements, gate
+from export.gate.runners import onnx_run
 from ifrnet_model import layers
 from runtime.manifest import ModelInfo
 
@@ -21,6 +24,10 @@ def described(**changes):
 
 def cases():
     return gate_cases([(64, 80)], described())
+
+
+def pytorch(run):
+    return Reference(run, "PyTorch")
 
 
 def run_of(network):
@@ -112,7 +119,7 @@ def test_the_gate_refuses_a_faulty_warp(monkeypatch, demo_network, fault):
             return run_of(demo_network)(*inputs)
 
     with pytest.raises(GateError, match=r"dB from PyTorch .* 80 dB are required for fp32"):
-        gate(reference, {"it": broken}, only, precision="fp32", reference_name="PyTorch")
+        gate(pytorch(reference), {"it": broken}, only, Requirements("fp32"))
 
 
 def test_the_gate_refuses_swapped_channels_even_for_fp16(demo_network):
@@ -122,7 +129,7 @@ def test_the_gate_refuses_swapped_channels_even_for_fp16(demo_network):
         return reference(*inputs)[:, ::-1]
 
     with pytest.raises(GateError, match="50 dB are required"):
-        gate(reference, {"it": swapped}, cases(), precision="fp16", reference_name="PyTorch")
+        gate(pytorch(reference), {"it": swapped}, cases(), Requirements("fp16"))
 
 
 def test_the_gate_refuses_frames_in_the_wrong_order_off_the_middle(demo_network):
@@ -132,29 +139,27 @@ def test_the_gate_refuses_frames_in_the_wrong_order_off_the_middle(demo_network)
         return reference(frame0, frame1, 1 - timestep)
 
     with pytest.raises(GateError):
-        gate(reference, {"it": reversed_time}, cases(), precision="fp16", reference_name="PyTorch")
+        gate(pytorch(reference), {"it": reversed_time}, cases(), Requirements("fp16"))
 
 
 def test_the_gate_refuses_not_a_number(demo_network):
     reference = run_of(demo_network)
     with pytest.raises(GateError, match="-inf dB"):
         gate(
-            reference,
+            pytorch(reference),
             {"it": lambda *inputs: reference(*inputs) * np.nan},
             cases(),
-            precision="fp16",
-            reference_name="PyTorch",
+            Requirements("fp16"),
         )
 
 
 def test_the_report_holds_every_case(demo_network):
     reference = run_of(demo_network)
     report = gate(
-        reference,
+        pytorch(reference),
         {"same": reference, "near": lambda *inputs: reference(*inputs) + np.float32(1e-5)},
         cases(),
-        precision="fp32",
-        reference_name="PyTorch",
+        Requirements("fp32"),
     )
     assert [(c["candidate"], c["psnr_db"] is None) for c in report.cases] == [
         ("same", True), ("near", False), ("same", True), ("near", False),

@@ -13,8 +13,10 @@ from commands import build_without_torch
 from export.artefact import source_from_onnx
 from export.build_engine import main
 from export.errors import ExportError, GateError
-from export.gate import gate as verify
-from export.gate.gate import moving_frames
+from export.gate import gate as gate_module
+from export.gate.cases import TrueCase, moving_frames
+from export.gate.compare import compare
+from export.gate.runners import images_for
 from export.graph.view import GraphView
 from export.int8 import build as int8
 from export.int8.calibration import WINDOWS, real_frames
@@ -63,7 +65,7 @@ def source(models):
 @pytest.fixture(scope="module")
 def _limit():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(verify.REQUIRED_DB, "int8", LIMIT)
+        patch.setitem(gate_module.REQUIRED_DB, "int8", LIMIT)
         yield
 
 
@@ -73,7 +75,7 @@ def checked(source, clip, _limit):
 
 
 def feed(info, walk):
-    img0, img1 = verify.images_for(info, walk[0], walk[2], rows=1)
+    img0, img1 = images_for(info, walk[0], walk[2], rows=1)
     return {"img0": img0, "img1": img1, "timestep": np.full((1, 1, 1, 1), 0.5, np.float32)}
 
 
@@ -196,7 +198,7 @@ def test_the_metadata_says_int8_and_the_runtime_runs_it(checked, tmp_path, walk,
     with Interpolator.open(path) as vfi, Interpolator.open(models / "dynamic.onnx") as plain:
         assert vfi.info.precision == "int8"
         made, expected = (one.interpolate(walk[0], walk[2]) for one in (vfi, plain))
-    assert verify.compare(expected / np.float32(255), made / np.float32(255))[0] > LIMIT
+    assert compare(expected / np.float32(255), made / np.float32(255))[0] > LIMIT
     with pytest.raises(ExportError, match=r"is int8 already: give the float32 file"):
         source_from_onnx(path)
 
@@ -311,7 +313,7 @@ def test_a_model_that_fails_the_gate_is_refused_with_the_layers(
     monkeypatch, one_bad_layer, source, clip
 ):
     monkeypatch.setattr(int8, "_SKIPPED_AT_MOST", 0.0)
-    monkeypatch.setitem(verify.REQUIRED_DB, "int8", 100.0)  # More than any int8 reaches.
+    monkeypatch.setitem(gate_module.REQUIRED_DB, "int8", 100.0)  # More than any int8 reaches.
     with pytest.raises(
         GateError,
         match=rf"100 dB are required for int8; the layers that cost most are "
@@ -323,14 +325,14 @@ def test_a_model_that_fails_the_gate_is_refused_with_the_layers(
 @pytest.mark.usefixtures("_limit")
 def test_a_loss_to_the_truth_is_refused(monkeypatch, source, clip):
     monkeypatch.setattr(int8, "_SKIPPED_AT_MOST", 0.0)
-    monkeypatch.setattr(verify, "ALLOWED_LOSS_DB", -100.0)
+    monkeypatch.setattr(gate_module, "ALLOWED_LOSS_DB", -100.0)
     with pytest.raises(GateError, match=r"dB further from the true frames than .* the layers that"):
         int8.checked_int8(source, clip)
 
 
 def test_the_loss_is_that_of_the_psnr_to_the_true_frame(walk):
     truth = walk[1].transpose(2, 0, 1)[None] / np.float32(255)
-    case = verify.TrueCase("walk", walk[:3], (0.5,))
+    case = TrueCase("walk", walk[:3], (0.5,))
     # 0.01 is 40 dB, 0.02 is 6.02 dB less.
     assert case.loss_db(truth + 0.01, truth + 0.02) == pytest.approx(20 * np.log10(2), abs=1e-2)
     padded = np.pad(truth, ((0, 0), (0, 0), (3, 4), (1, 1)), constant_values=9.0)

@@ -656,8 +656,8 @@ def test_the_reference_of_a_half_file_is_float32(sources, frames):
     half = sources["fp16"]
     source = source_from_model(half.model, half.info, half.onnx_sha256)
     time = np.full((1, 1, 1, 1), 0.5, np.float32)
-    exact = sources["frames"].reference(*frames, time)
-    assert source.reference_name == "the file in float32, unoptimised"
+    exact = sources["frames"].reference.run(*frames, time)
+    assert source.reference.name == "the file in float32, unoptimised"
     assert HALF not in tensor_types(passes.in_float32(half.model)).values()
     # The demo weights were float16 from the start: rounding them again changes nothing.
-    np.testing.assert_allclose(source.reference(*frames, time), exact, atol=1e-5)
+    np.testing.assert_allclose(source.reference.run(*frames, time), exact, atol=1e-5)

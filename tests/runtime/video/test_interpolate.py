@@ -12,7 +12,7 @@ import pytest
 from av.video.frame import VideoFrame
 
 from commands import run_module
-from export.gate.gate import moving_frames
+from export.gate.cases import moving_frames
 from moving_clips import RATE, read_clip, write_clip
 from paths import DATA
 from runtime import FrameError, Interpolator, VideoError, interpolate_video

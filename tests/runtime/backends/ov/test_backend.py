@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from export.gate.gate import moving_frames
+from export.gate.cases import moving_frames
 from runtime import BackendError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions
 from runtime.backends.ov import backend as ov

@@ -14,7 +14,7 @@ import pytest
 
 import gpu_fakes
 from artefacts import assert_same, change_build
-from export.gate.gate import moving_frames
+from export.gate.cases import moving_frames
 from export.trt.build import Profile
 from runtime import BackendError, FrameError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions
