@@ -21,8 +21,9 @@ from runtime.cli import command_parser, parse_size, run_command
 from runtime.manifest import TunedFor
 
 if TYPE_CHECKING:
-    from export.artefact import Checked, Source
+    from export.candidate import Checked
     from export.progress import Stages
+    from export.source import Source
     from export.trt.build import Profile
     from export.trt.engine import Fallback
 
@@ -71,14 +72,10 @@ def _build_onnx(args: argparse.Namespace) -> None:
         _refuse_what_the_file_says(args, options)
 
     # Here, so that --help answers at once and a missing package is one sentence.
-    from export.artefact import (
-        check_folder,
-        checked_from_onnx,
-        default_tuning,
-        write_artefact,
-    )
     from export.build_report import print_report
+    from export.candidate import checked_from_onnx, default_tuning
     from export.progress import Stages
+    from export.store import check_folder, write_artefact
 
     check_folder(args.output)
     started = time.perf_counter()
@@ -127,7 +124,7 @@ def _plain_source(
 ) -> tuple[Callable[[Stages], Source], int]:
     """What gives the graph of a file or of a checkpoint, and in how many stages."""
     if args.onnx is not None:
-        from export.artefact import source_from_onnx
+        from export.source import source_from_onnx
 
         return lambda _: source_from_onnx(args.onnx), 0
     from export.from_checkpoint import STAGES, source_from_checkpoint  # needs PyTorch
@@ -204,7 +201,7 @@ def _source(
 
     given = graph_options(args, size=size)
     if args.onnx is not None:
-        from export.artefact import source_from_onnx
+        from export.source import source_from_onnx
 
         # A size fixes what the file leaves free; everything else is in the file.
         _refuse_what_the_file_says(args, given.keys() - {"height", "width"})

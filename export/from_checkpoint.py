@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from export.artefact import Checked, ProcessorBackend, Source, candidate, finished
+from export.candidate import Checked, ProcessorBackend, candidate_runs, finished
 from export.errors import ExportError
 from export.gate.cases import gate_cases
 from export.gate.gate import Reference, Requirements, gate
 from export.gate.runners import Run, images_for
 from export.graph import passes
 from export.progress import Stages
+from export.source import Source
 from export.wrapper import (
     INPUTS,
     OUTPUT,
@@ -193,7 +194,7 @@ def _compare_with_pytorch(
     On a CPU float16 graphs are computed in float32, so its figure proves the graph and
     its casts; what float16 itself costs is simulated in PyTorch and must pass too.
     """
-    candidates = candidate(model, info, backend)
+    candidates = candidate_runs(model, info, backend)
     if info.precision == "fp16":
         rounded = wrap(rounding_to_fp16(traced.network), replace(options, precision="fp32"))
         candidates["float16 simulated in PyTorch"] = _pytorch_run(rounded, info)

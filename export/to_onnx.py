@@ -17,10 +17,10 @@ from runtime.cli import command_parser, run_command
 
 def _export(args: argparse.Namespace) -> None:
     # Here, so that --help answers at once and a missing package is one sentence.
-    from export.artefact import check_folder, write_onnx
     from export.from_checkpoint import STAGES, checked_from_checkpoint
     from export.gate.gate import report_lines
     from export.progress import Stages
+    from export.store import check_folder, write_onnx
     from export.wrapper import ExportOptions
 
     check_folder(args.output)

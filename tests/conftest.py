@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 import gpu_fakes
 from commands import need_torch
-from export.artefact import Checked, Source, source_from_model, write_onnx
+from export.candidate import Checked
 from export.gate.cases import moving_frames
+from export.source import Source, source_from_model
+from export.store import write_onnx
 from export.trt.build import BuildOptions
 from export.trt.engine import Request, target_at, write_engine
 from runtime.manifest import manifest_path

@@ -25,13 +25,14 @@ import onnx
 import pytest
 
 from export.arguments import DEFAULT_SIZE
-from export.artefact import source_from_onnx, write_onnx
 from export.errors import ExportError, GateError
 from export.gate.cases import moving_frames
 from export.gate.compare import compare
 from export.gate.diagnosis import nearest_sampling
 from export.gate.gate import REQUIRED_DB_OF_ENGINES
 from export.gate.runners import images_for
+from export.source import source_from_onnx
+from export.store import write_onnx
 from export.trt import cache as trt_cache
 from export.trt.build import BuildOptions, Profile, engine_from_onnx, tensor_types
 from export.trt.engine import Request, Target, target_at, write_engine

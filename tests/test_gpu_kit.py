@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 import gpu_check_steps
-from export.artefact import write_onnx
+from export.store import write_onnx
 from gpu_graphs import GRAPHS, SIZE
 from paths import ROOT
 
@@ -26,11 +26,10 @@ USED = {
         telemetry video.prefetch
     """,
     "export": """
-        arguments artefact build_engine gate.cases gate.compare gate.diagnosis
-        gate.gate gate.runners gate.second_opinion
-        graph.channels graph.for_cpu graph.for_tensorrt graph.passes graph.view
-        int8.quantise progress to_onnx trt.build trt.cache trt.engine trt.strongly_typed
-        trt.versions trt.weakly_typed
+        arguments build_engine candidate gate.cases gate.compare gate.diagnosis gate.gate
+        gate.runners gate.second_opinion graph.channels graph.for_cpu graph.for_tensorrt
+        graph.passes graph.view int8.quantise progress source store to_onnx trt.build trt.cache
+        trt.engine trt.strongly_typed trt.versions trt.weakly_typed
     """,
     "bench": """
         data.samples environment harness.cold_start harness.interleave harness.layers

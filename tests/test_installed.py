@@ -12,7 +12,7 @@ import demo
 import export
 import runtime
 from commands import need_torch
-from export.artefact import write_onnx
+from export.store import write_onnx
 from paths import ROOT
 from runtime import Interpolator
 from video_clips import frames_of

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from commands import run_module
-from export.artefact import write_artefact, write_onnx
 from export.gate.cases import moving_frames
+from export.store import write_artefact, write_onnx
 from export.triton.repository import Serving, write_served_model
 from runtime import BackendError, FrameError, Interpolator, ModelError
 

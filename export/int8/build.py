@@ -10,14 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artefact import (
-    Checked,
-    ProcessorBackend,
-    Source,
-    candidate,
-    default_tuning,
-    finished,
-)
+from export.candidate import Checked, ProcessorBackend, candidate_runs, default_tuning, finished
 from export.errors import ExportError, GateError
 from export.gate.cases import GateCase, TrueCase, gate_cases, spread_steps
 from export.gate.compare import ComparedImages, compare
@@ -26,6 +19,7 @@ from export.gate.runners import images_for, onnx_run
 from export.int8.calibration import RealFrames, moved_apart, real_frames
 from export.int8.quantise import Ranges, layer_names, measured_ranges, quantised
 from export.progress import Stages
+from export.source import Source
 from runtime.manifest import Calibration, ModelInfo, TunedFor
 
 STAGES = ("read frames", "calibrate", "compare")
@@ -93,7 +87,7 @@ def checked_int8(
         try:
             report = gate(
                 source.reference,
-                candidate(model, made, backend),
+                candidate_runs(model, made, backend),
                 cases,
                 Requirements("int8"),
                 Explanations(diagnose=blame, remedy=_REMEDY),

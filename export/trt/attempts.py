@@ -18,7 +18,6 @@ import numpy as np
 from onnx import ModelProto
 
 from export.arguments import Constraints
-from export.artefact import Source
 from export.errors import BuildError, ExportError, GateError
 from export.gate.cases import gate_cases, moving_frames
 from export.gate.diagnosis import diagnosis
@@ -27,6 +26,7 @@ from export.gate.runners import backend_run, images_for, rounded_to_bytes
 from export.gate.second_opinion import second_opinion
 from export.graph.for_tensorrt import check_names, rewritten_for_tensorrt
 from export.progress import Stages
+from export.source import Source
 from export.trt.build import BuildOptions, engine_from_onnx, tensor_types
 from export.trt.inspector import Convolutions, InspectorError, convolutions, layers_of
 from export.trt.versions import Generation, generation_of

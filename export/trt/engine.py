@@ -8,10 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from export.artefact import Source, check_folder, keep, source_from_model
 from export.errors import ExportError
 from export.graph import passes
 from export.progress import Stages
+from export.source import Source, source_from_model
+from export.store import check_folder, save_with_manifest
 from export.trt import cache
 from export.trt.attempts import Fallback, Proved, Request, Target, first_that_passes, target_at
 from export.trt.build import FREE_AXES, BuildOptions
@@ -69,9 +70,9 @@ def write_engine(
             return EngineManifest.read(path)
         stages.note(f"{path} is built again: {reason}")
     made = first_that_passes(target, source, request, fallbacks, stages)
-    return keep(
+    return save_with_manifest(
         path,
-        lambda beside: beside.write_bytes(made.plan),
+        lambda temporary: temporary.write_bytes(made.plan),
         started=started,
         backend="tensorrt",
         model=made.source.info,

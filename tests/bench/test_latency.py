@@ -24,7 +24,7 @@ from bench.runs.artefact import ArtefactRun, Case, artefact_runs, case_of_datase
 from bench.runs.authors import authors_forward, warp_linspace
 from bench.runs.pytorch import pytorch_runs
 from commands import run_module
-from export.artefact import write_onnx
+from export.store import write_onnx
 from export.trt.build import Profile
 from paths import ROOT
 from runtime.backends.base import OpenOptions

@@ -5,9 +5,10 @@ import onnx
 import pytest
 
 from commands import build_without_torch, run_module
-from export.artefact import checked_from_onnx, write_artefact
+from export.candidate import checked_from_onnx
 from export.errors import ExportError, GateError
 from export.gate.gate import REQUIRED_DB
+from export.store import write_artefact
 from paths import ROOT
 from runtime import Interpolator, ModelError
 from runtime.manifest import EngineManifest, file_sha256, manifest_path

@@ -66,13 +66,13 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
 @pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
 def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch):
     """The second build comes while the first has renamed its artefact and nothing more."""
-    artefact = pytest.importorskip("export.artefact")
+    store = pytest.importorskip("export.store")
     path = tmp_path / "model.onnx"
     came = threading.Event()
     real_lock, real_write = locks.flock, EngineManifest.write
 
     def build(content):
-        artefact.keep(
+        store.save_with_manifest(
             path,
             lambda beside: beside.write_bytes(content),
             started=0.0,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bench.runs.authors import random_network
-from export.artefact import write_onnx
+from export.store import write_onnx
 from paths import ROOT
 
 plan = importlib.import_module("gpu_check_steps")

@@ -25,7 +25,7 @@ from bench.quality.worst_frames import ERROR_GAIN, heat_map
 from bench.runs.authors import load_reference
 from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
 from commands import run_module
-from export.artefact import write_onnx
+from export.store import write_onnx
 from parity_runs import SIZE, on_ucf, picture, three
 from paths import DATA
 from runtime import Interpolator

@@ -10,7 +10,6 @@ from onnx import numpy_helper
 from PIL import Image
 
 from commands import build_without_torch
-from export.artefact import source_from_onnx
 from export.build_engine import main
 from export.errors import ExportError, GateError
 from export.gate import gate as gate_module
@@ -21,6 +20,7 @@ from export.graph.view import GraphView
 from export.int8 import build as int8
 from export.int8.calibration import WINDOWS, real_frames
 from export.int8.quantise import layer_names, measured_ranges, quantised
+from export.source import source_from_onnx
 from paths import DATA
 from runtime import Interpolator
 from runtime.manifest import EngineManifest
@@ -186,7 +186,7 @@ def test_the_gate_saw_made_and_real_frames(checked, clip):
 
 
 def test_the_metadata_says_int8_and_the_runtime_runs_it(checked, tmp_path, walk, models):
-    from export.artefact import write_artefact
+    from export.store import write_artefact
 
     path = tmp_path / "int8.onnx"
     write_artefact(checked, path, started=0.0)
@@ -248,7 +248,7 @@ def test_frames_with_alpha_calibrate_by_their_colours(tmp_path, source):
 
 
 def test_it_is_gated_in_the_backend_that_will_run_it(source, clip, tmp_path):
-    from export.artefact import write_artefact
+    from export.store import write_artefact
 
     made = int8.checked_int8(source, clip, backend="openvino")
     assert made.info.tuned_for == "any"

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from commands import run_module
-from export.artefact import write_artefact, write_onnx
 from export.errors import ExportError
+from export.store import write_artefact, write_onnx
 from export.triton import repository
 from export.triton.repository import CONFIG, Serving, write_served_model
 from runtime import ModelError

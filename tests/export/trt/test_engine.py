@@ -12,13 +12,13 @@ import pytest
 from onnx import TensorProto
 
 from export import build_engine
-from export.artefact import source_from_model
 from export.errors import ExportError, GateError
 from export.gate import diagnosis
 from export.gate.gate import REQUIRED_DB_OF_ENGINES
 from export.gate.second_opinion import second_opinion
 from export.graph import passes
 from export.progress import Stages
+from export.source import source_from_model
 from export.trt import cache as trt_cache
 from export.trt.build import BuildOptions, Profile, engine_from_onnx, tensor_types
 from export.trt.engine import (

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from bench.data.protocols import PROTOCOLS
 from bench.runs.authors import random_network
 from export import from_checkpoint
-from export.artefact import write_artefact
 from export.from_checkpoint import checked_from_checkpoint
 from export.progress import Stages
+from export.store import write_artefact
 from export.wrapper import ExportOptions
 from ifrnet_model import VARIANTS, CheckpointError, IFRNet, load_checkpoint
 from ifrnet_model.probe import try_time_steps

@@ -11,9 +11,9 @@ from google.protobuf.message import Message
 from onnx import ModelProto, TensorProto, helper
 
 from bench.harness.layers import profile_onnx
-from export.artefact import source_from_onnx
 from export.errors import ExportError
 from export.graph import passes as graph
+from export.source import source_from_onnx
 from runtime import Interpolator, ModelError
 from runtime.backends import onnx_format
 from runtime.backends.onnx_format import has_external_data

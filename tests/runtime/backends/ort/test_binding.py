@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artefact import write_onnx
 from export.gate.cases import moving_frames
+from export.store import write_onnx
 from runtime import BackendError, Interpolator
 from runtime.backends.base import OpenOptions
 from runtime.backends.cuda.arrays import DeviceView

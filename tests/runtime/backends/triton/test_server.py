@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from export.artefact import write_artefact
+from export.store import write_artefact
 from export.triton.repository import Serving, write_served_model
 from fake_triton import serve
 from runtime import BackendError, Interpolator
