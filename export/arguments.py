@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Literal, get_args
+from typing import get_args
 
+from export.request import GraphRequest, TracedPrecision
 from runtime.cli import parse_size
 from runtime.manifest import IOKind, TimeSteps, Warp
-
-DEFAULT_SIZE = (256, 448)
-
-Constraints = Literal["obey-all", "obey-islands", "prefer-islands", "none"]
-"""How a weakly typed build is held to the types of the ONNX file.
-
-"obey-all": every layer has the type of the file, or the build fails. "obey-islands": the float32
-layers of a float16 graph do, the builder chooses for the others. "prefer-islands": the same as a
-preference, so that the build does not fail over it. "none": the builder chooses for all layers.
-"""
-
-TracedPrecision = Literal["fp32", "fp16"]
-"""What PyTorch exports; int8 is made from a float32 graph."""
 
 
 def add_graph_arguments(
     parser: argparse.ArgumentParser, *, several_sizes: bool = False, int8: bool = False
 ) -> None:
-    """The arguments that say what is exported; `graph_options` reads them.
+    """The arguments that say what is exported; `graph_request` reads them.
 
     Args:
         parser: Gets them.
@@ -92,22 +80,15 @@ def add_graph_arguments(
     )
 
 
-def graph_options(args: argparse.Namespace, *, size: tuple[int, int] | None) -> dict[str, Any]:
-    """What was given of the above, named as the fields of `ExportOptions`; `size` is the one."""
-    given = {
-        name: getattr(args, name)
-        for name in (
-            "io",
-            "precision",
-            "flow_scale",
-            "timesteps",
-            "batch",
-            "max_batch",
-            "dynamic",
-            "warp",
-        )
-        if getattr(args, name) is not None
-    }
-    if size is not None:
-        given["height"], given["width"] = size
-    return given
+def graph_request(args: argparse.Namespace) -> GraphRequest:
+    """What was given of the arguments that `add_graph_arguments` adds, but for size and time."""
+    return GraphRequest(
+        io=args.io,
+        precision=args.precision,
+        flow_scale=args.flow_scale,
+        timesteps=args.timesteps,
+        batch=args.batch,
+        max_batch=args.max_batch,
+        dynamic=bool(args.dynamic),
+        warp=args.warp,
+    )

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from onnx import ModelProto, helper
 
-from export.arguments import DEFAULT_SIZE
 from export.gate.cases import gate_cases
 from export.gate.gate import Requirements, gate
 from export.gate.runners import Run, onnx_run, openvino_run
 from export.graph import passes
 from export.graph.for_cpu import tuned_for_cpu
+from export.request import DEFAULT_SIZE, ProcessorBackend
 from export.source import source_from_onnx
 from runtime.machine import installed_versions
 from runtime.manifest import Calibration, GateReport, ModelInfo, Precision, TunedFor
 from runtime.telemetry import import_quietly
 
 onnxruntime = import_quietly("onnxruntime")
-
-ProcessorBackend = Literal["onnxruntime", "openvino"]
 
 
 class Checked(NamedTuple):

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from export.candidate import Checked, ProcessorBackend, candidate_runs, finished
+from export.candidate import Checked, candidate_runs, finished
 from export.errors import ExportError
 from export.gate.cases import gate_cases
 from export.gate.gate import Reference, Requirements, gate
 from export.gate.runners import Run, images_for
 from export.graph import passes
 from export.progress import Stages
+from export.request import ProcessorBackend
 from export.source import Source
 from export.wrapper import (
     INPUTS,

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from export.arguments import add_graph_arguments, graph_options
+from export.arguments import add_graph_arguments, graph_request
 from export.errors import ExportError
+from export.request import ExportRequest
 from runtime.cli import command_parser, run_command
 
 
-def _export(args: argparse.Namespace) -> None:
+def _export(request: ExportRequest) -> None:
     # Here, so that --help answers at once and a missing package is one sentence.
     from export.from_checkpoint import STAGES, checked_from_checkpoint
     from export.gate.gate import report_lines
@@ -23,16 +24,26 @@ def _export(args: argparse.Namespace) -> None:
     from export.store import check_folder, write_onnx
     from export.wrapper import ExportOptions
 
-    check_folder(args.output)
-    options = ExportOptions(**graph_options(args, size=args.size))
+    check_folder(request.output)
+    options = ExportOptions(**request.graph.options(request.size))
     with Stages(len(STAGES)) as stages:
         checked = checked_from_checkpoint(
-            args.weights, options, time_steps=args.time, stages=stages
+            request.weights, options, time_steps=request.time, stages=stages
         )
-    write_onnx(checked.model, args.output)
-    print(f"{args.output}: compared with {checked.gate.reference}")
+    write_onnx(checked.model, request.output)
+    print(f"{request.output}: compared with {checked.gate.reference}")
     for line in report_lines(checked.gate, checked.info, nodes=len(checked.model.graph.node)):
         print(line)
+
+
+def _request(args: argparse.Namespace) -> ExportRequest:
+    return ExportRequest(
+        weights=args.weights,
+        output=args.output,
+        size=args.size,
+        graph=graph_request(args),
+        time=args.time,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -48,7 +59,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     add_graph_arguments(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.onnx")
-    run_command(parser, _export, extra="export", expected=(ExportError,), argv=argv)
+    run_command(
+        parser,
+        lambda args: _export(_request(args)),
+        extra="export",
+        expected=(ExportError,),
+        argv=argv,
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.arguments import DEFAULT_SIZE, TracedPrecision
 from export.errors import ExportError
+from export.request import DEFAULT_SIZE, TracedPrecision
 from ifrnet_model import IFRNet, divisor
 from runtime.frames import MINIMUM_SIDE
 from runtime.manifest import IOKind, Warp

@@ -233,7 +233,7 @@ class EngineBuild:
             None where it is not portable.
         any_gpu: Whether it runs on any GPU from Ampere on; None as `portable`.
         precision_constraints: How strictly a weakly typed build (TensorRT 8.6) of a float16 graph
-            was held to the types of the graph; see `export.trt.versions.Constraints`. Else None.
+            was held to the types of the graph; see `export.request.Constraints`. Else None.
         precision_constraints_reason: Why the stricter ones were not used; None for the strictest.
         convolutions: Of a float16 engine: how many convolutions of the graph run in float16
             ("fp16"), in another type ("other"), and are not named by the inspector ("unseen").

@@ -24,13 +24,13 @@ import numpy as np
 import onnx
 import pytest
 
-from export.arguments import DEFAULT_SIZE
 from export.errors import ExportError, GateError
 from export.gate.cases import moving_frames
 from export.gate.compare import compare
 from export.gate.diagnosis import nearest_sampling
 from export.gate.gate import REQUIRED_DB_OF_ENGINES
 from export.gate.runners import images_for
+from export.request import DEFAULT_SIZE
 from export.source import source_from_onnx
 from export.store import write_onnx
 from export.trt import cache as trt_cache

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.candidate import Checked, ProcessorBackend, candidate_runs, default_tuning, finished
+from export.candidate import Checked, candidate_runs, default_tuning, finished
 from export.errors import ExportError, GateError
 from export.gate.cases import GateCase, TrueCase, gate_cases, spread_steps
 from export.gate.compare import ComparedImages, compare
@@ -19,6 +19,7 @@ from export.gate.runners import images_for, onnx_run
 from export.int8.calibration import RealFrames, moved_apart, real_frames
 from export.int8.quantise import Ranges, layer_names, measured_ranges, quantised
 from export.progress import Stages
+from export.request import ProcessorBackend
 from export.source import Source
 from runtime.manifest import Calibration, ModelInfo, TunedFor
 

@@ -1,7 +1,7 @@
 """Builds a TensorRT engine, compares it with its reference, and tries the next way if it fails.
 
 The ways differ in how strictly a weakly typed build (TensorRT 8.6) is held to the types of the
-graph (`export.arguments.Constraints`) and in how the graph is written. The manifest records which
+graph (`export.request.Constraints`) and in how the graph is written. The manifest records which
 one was used, and why none before it.
 """
 
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import ModelProto
 
-from export.arguments import Constraints
 from export.errors import BuildError, ExportError, GateError
 from export.gate.cases import gate_cases, moving_frames
 from export.gate.diagnosis import diagnosis
@@ -26,6 +25,7 @@ from export.gate.runners import backend_run, images_for, rounded_to_bytes
 from export.gate.second_opinion import second_opinion
 from export.graph.for_tensorrt import check_names, rewritten_for_tensorrt
 from export.progress import Stages
+from export.request import Constraints
 from export.source import Source
 from export.trt.build import BuildOptions, engine_from_onnx, tensor_types
 from export.trt.inspector import Convolutions, InspectorError, convolutions, layers_of

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, NoReturn
 import onnx
 from onnx import ModelProto
 
-from export.arguments import Constraints
 from export.errors import BuildError, ExportError
 from export.progress import Stages
+from export.request import Constraints
 from export.trt import cache as trt_cache
 from export.trt.versions import CONSTRAINTS, Generation, Progress, generation_of
 from runtime.backends.cuda.runtime import Cuda

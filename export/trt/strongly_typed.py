@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from export.arguments import Constraints
+from export.request import Constraints
 from export.trt.inspector import Layers
 from export.trt.versions import Progress
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol, get_args
 
 from onnx import TensorProto
 
-from export.arguments import Constraints
 from export.errors import ExportError
+from export.request import Constraints
 from export.trt.inspector import Layers
 
 CONSTRAINTS: tuple[Constraints, ...] = get_args(Constraints)

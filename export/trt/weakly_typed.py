@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from onnx import TensorProto
 
-from export.arguments import Constraints
 from export.errors import GateError
+from export.request import Constraints
 from export.trt.inspector import Layers, missed_types
 from export.trt.versions import CONSTRAINTS, FLOAT_TYPES, Progress
 

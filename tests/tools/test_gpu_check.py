@@ -16,7 +16,7 @@ import pytest
 import export.build_engine
 from bench import latency
 from export import to_onnx
-from export.arguments import graph_options
+from export.arguments import graph_request
 from export.graph.for_tensorrt import REWRITES
 from gpu_graphs import GRAPHS, SIZE
 from paths import ROOT
@@ -101,7 +101,7 @@ def test_every_command_is_one_that_its_program_takes(parsed):
 
 def test_names_are_those_of_the_project(parsed):
     from bench.runs.torch_forms import GPU_FORMS
-    from export.arguments import Constraints
+    from export.request import Constraints
 
     for names in plan.REWRITES.values():
         assert set(names.split()) <= set(REWRITES)
@@ -112,7 +112,7 @@ def test_names_are_those_of_the_project(parsed):
         (step,) = (s for s in MODELS if s.name == f"make_test_{name}.onnx")
         args = parsed(step)
         wanted = {"height": SIZE[0], "width": SIZE[1], **options}
-        assert graph_options(args, size=args.size) == wanted
+        assert graph_request(args).options(args.size) == wanted
 
 
 def test_every_gpu_test_is_in_one_of_the_runs():

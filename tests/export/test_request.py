@@ -1,0 +1,69 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export.errors import ExportError
+from export.request import BuildRequest, GraphRequest
+
+OUTPUT = Path("m.engine")
+
+
+def from_file(**changes):
+    return BuildRequest(onnx=Path("m.onnx"), output=OUTPUT, **changes)
+
+
+def test_the_command_repeats_what_was_given_in_the_order_of_the_options():
+    request = BuildRequest(
+        weights="demo", graph=GraphRequest(precision="fp16", max_batch=4, warp="gather"),
+        time="midpoint", output=OUTPUT, portable=True, device=0, rewrite=("round", "split"),
+        force=True, layers=Path("layers.json"),
+    )  # fmt: skip
+    assert request.command((48, 64), Path("my engine")) == (
+        "python -m export.build_engine --weights demo --precision fp16 --max-batch 4 "
+        "--warp gather --time midpoint --portable --device 0 --rewrite round split --size 48x64 "
+        "--output 'my engine'"
+    )
+    bounds = from_file(min=(32, 32), opt=(48, 64), max=(64, 80))
+    assert bounds.command(None, OUTPUT).endswith(
+        "--onnx m.onnx --min 32x32 --opt 48x64 --max 64x80 --output m.engine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": "demo"}, "give one of them"),
+        ({"graph": GraphRequest(io="float"), "time": "midpoint"}, "--onnx came with io, time: "),
+        (
+            {"backend": "openvino", "sizes": ((32, 48),)},
+            "--onnx came with height, width: the file has these already",
+        ),
+        ({"backend": "openvino", "device": 0}, "--device came with --backend openvino"),
+        ({"min": (32, 32)}, "--min, --opt and --max go together"),
+    ],
+)
+def test_a_request_that_contradicts_itself_is_refused(changes, message):
+    with pytest.raises(ExportError, match=message):
+        from_file(**changes)
+
+
+def test_a_size_fixes_what_the_file_leaves_free_for_an_engine():
+    assert from_file(sizes=((32, 48), (64, 80))).sizes == ((32, 48), (64, 80))
+
+
+def test_int8_is_made_from_a_float32_graph():
+    request = BuildRequest(
+        weights="demo", backend="onnxruntime", graph=GraphRequest(precision="int8", io="float"),
+        calibrate=Path("clip.mp4"), output=OUTPUT,
+    )  # fmt: skip
+    assert request.graph_options((32, 48)) == {"io": "float", "height": 32, "width": 48}
+    assert from_file(
+        backend="onnxruntime", graph=GraphRequest(precision="int8"), calibrate=Path("clip.mp4")
+    ).graph_options(None) == {}  # fmt: skip
+
+
+def test_requests_need_neither_torch_nor_onnx():
+    script = "import sys, export.request; sys.exit(bool({'torch', 'onnx'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
