@@ -1,4 +1,7 @@
-"""The errors that this package raises on purpose: one sentence each, with the remedy."""
+"""The errors that this package raises on purpose: one sentence each, with the remedy.
+
+`first_line` is for those that other libraries raise.
+"""
 
 from __future__ import annotations
 
@@ -21,3 +24,12 @@ class FrameError(InterpolationError, ValueError):
 
 class VideoError(InterpolationError):
     """A video could not be read or written."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; the name of its class where it says nothing.
+
+    For errors of other libraries, which may go on for a page.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.environment import MeasurementError
+from runtime.errors import first_line
 
 if TYPE_CHECKING:
     from bench.harness.roofline import Ceilings
@@ -38,7 +39,7 @@ def gpu_ceilings(device: str | None) -> tuple[None, dict[str, Any]]:
     try:
         peak = matmul_peak(torch_gpu(device or "cuda"))
     except (MeasurementError, RuntimeError) as error:  # The latter are PyTorch's own.
-        why = str(error).partition("\n")[0]
+        why = first_line(error)
         if isinstance(error, MeasurementError):
             why = why.partition(": ")[0]  # The remedy is that of --compare.
         problem = f"the peak of the GPU is measured with PyTorch, and {why}"

@@ -14,6 +14,7 @@ from bench.runs.artefact import Case, Clip, Run
 from bench.runs.pytorch import PyTorchRun, stop_compilers
 from runtime import Interpolator
 from runtime.backends.base import Backend
+from runtime.errors import first_line
 
 _FIRST_CALLS = 3
 """On a GPU: CUDA graphs are recorded at the second call, and launched at the third."""
@@ -91,7 +92,7 @@ def open_runs(
         except Exception as error:  # Of PyTorch, its compilers, CUDA: they share no other base.
             if run.kind == "artefact":
                 raise
-            _note(found, run, str(error).strip() or type(error).__name__)
+            _note(found, run, first_line(error))
     return found
 
 
@@ -121,7 +122,7 @@ def _note(found: OpenedRuns, run: Run, reason: str) -> None:
     found.failed[run.name] = {
         "kind": run.kind,
         "compare": name,
-        "failed": reason.splitlines()[0],
+        "failed": reason,
     }
 
 

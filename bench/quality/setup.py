@@ -14,6 +14,7 @@ from bench.environment import MeasurementError
 from bench.quality.evaluate import Artefact, Bench, Compared
 from bench.quality.request import ParityRequest
 from runtime import Interpolator
+from runtime.errors import first_line
 from runtime.manifest import file_sha256
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _references(
     try:
         network = checkpoint.network.to(request.reference_device)
     except (AssertionError, RuntimeError) as error:  # PyTorch without CUDA, or an unknown name.
-        said = str(error).partition("\n")[0]
+        said = first_line(error)
         raise MeasurementError(
             f"PyTorch cannot compute on {request.reference_device!r} here ({said}): give another "
             "--reference-device"

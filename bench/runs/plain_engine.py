@@ -36,6 +36,7 @@ from runtime.backends.cuda.runtime import Cuda
 from runtime.backends.onnx_format import read_self_contained
 from runtime.backends.trt.backend import TensorRTBackend, backend_from_plan
 from runtime.backends.trt.engine import gpu_at, import_tensorrt, logger_for
+from runtime.errors import first_line
 from runtime.manifest import ModelInfo, file_sha256
 from runtime.telemetry import import_quietly
 
@@ -119,7 +120,7 @@ class PlainFile:
         try:
             return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # Its classes share no base but this one.
-            said = str(error).partition("\n")[0]
+            said = first_line(error)
             raise MeasurementError(
                 f"ONNX Runtime cannot load {self.path.name} ({said}): export it again"
             ) from error

@@ -20,7 +20,7 @@ from bench.runs.torch_forms import Form
 from ifrnet_model import Checkpoint, IFRNet, IFRNetConfig, divisor
 from runtime import __version__
 from runtime.backends.base import HostBackend
-from runtime.errors import BackendError
+from runtime.errors import BackendError, first_line
 from runtime.frames import padding
 from runtime.manifest import IOKind, ModelInfo, Precision, TimeSteps
 
@@ -191,7 +191,7 @@ def _compiled(forward: Forward, form: Form) -> Forward:
         try:
             made: Tensor = compiled(img0, img1, timestep, flow_scale)
         except Exception as error:  # The compilers' classes share no base but this one.
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            said = first_line(error)
             raise MeasurementError(
                 f"torch.compile does not work here ({said}): leave {form.name} out of --compare"
             ) from error

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from runtime import __version__
-from runtime.errors import InterpolationError
+from runtime.errors import InterpolationError, first_line
 from runtime.machine import available_processors
 from runtime.telemetry import import_quietly
 
@@ -61,7 +61,7 @@ def connected(address: str) -> Iterator[None]:
         ray.init(address, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
-            f"there is no Ray cluster at {address} ({_sentence(error)}): start one with "
+            f"there is no Ray cluster at {address} ({first_line(error)}): start one with "
             "ray start --head, or use --address local"
         ) from error
     try:
@@ -238,7 +238,7 @@ class Pool:
         except ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if entry is None:
-                raise ClusterError(f"a worker cannot start: {_sentence(cause)}") from cause
+                raise ClusterError(f"a worker cannot start: {first_line(cause)}") from cause
             self._idle.append(actor)
             return Done(entry.job, None, cause, 0.0)
         except ray.exceptions.RayError as error:
@@ -261,7 +261,7 @@ class Pool:
             self._lost_at_start += 1
             if self._lost_at_start >= TRIES * self.size:
                 raise ClusterError(
-                    f"{self._lost_at_start} workers died at their start ({_sentence(error)}): see "
+                    f"{self._lost_at_start} workers died at their start ({first_line(error)}): see "
                     "Ray's logs"
                 ) from error
             return None
@@ -270,7 +270,7 @@ class Pool:
             self._waiting.appendleft(_Entry(entry.job, entry.lost + 1))
             return None
         lost = ClusterError(
-            f"{TRIES} workers died of it ({_sentence(error)}): see Ray's logs, and whether the "
+            f"{TRIES} workers died of it ({first_line(error)}): see Ray's logs, and whether the "
             "machines have memory enough"
         )
         return Done(entry.job, None, lost, 0.0)
@@ -320,9 +320,3 @@ def _fitting(share: Share) -> int:
             fits = min(fits, has.get("GPU", 0) // max(1.0, share.gpus) * each)
         count += int(fits)
     return count
-
-
-def _sentence(error: Exception) -> str:
-    """The first line of what an error says: Ray's go on for a page."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -168,6 +168,7 @@ def _opened(clip: Clip) -> Iterator[tuple[Any, Any]]:
     """The container and its video; errors of FFmpeg name the file."""
     import av
 
+    from runtime.errors import first_line
     from runtime.video.reading.tags import open_for_reading
 
     try:
@@ -178,7 +179,7 @@ def _opened(clip: Clip) -> Iterator[tuple[Any, Any]]:
             stream.thread_type = "AUTO"
             yield container, stream
     except (av.error.FFmpegError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise TrainingError(
             f"{clip.path} cannot be decoded ({reason}): remove it or encode it again"
         ) from error

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runtime.errors import first_line
 from runtime.machine import GpuDriver, loads_library
 from runtime.manifest import ModelInfo
 
@@ -131,8 +132,7 @@ def cuda_failure(error: Exception) -> str | None:
 
 def reason(error: Exception) -> str:
     """What went wrong, in a line out of the many of ONNX Runtime."""
-    lines = str(error).strip().splitlines()
-    return cuda_failure(error) or (lines[0] if lines else type(error).__name__)
+    return cuda_failure(error) or first_line(error)
 
 
 def why_not_loaded(ort: Any) -> str | None:
