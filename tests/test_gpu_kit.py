@@ -22,8 +22,8 @@ LEFT_OUT = {"av", "torch", "matplotlib", "triton_python_backend_utils"}
 USED = {
     "runtime": """
         __main__ backend_trial backends.cuda.arrays backends.ort.backend
-        backends.trt.backend cli doctor files frames interpolator live machine manifest
-        telemetry video.prefetch
+        backends.trt.backend backends.trt.profiling cli doctor files frames interpolator live
+        machine manifest telemetry video.prefetch
     """,
     "export": """
         arguments build_engine candidate gate.cases gate.compare gate.diagnosis gate.gate

@@ -7,12 +7,9 @@ import functools
 import itertools
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from bench.harness.interleave import (
     ON_GPU,
@@ -42,6 +39,7 @@ from bench.runs.artefact import (
 )
 from bench.runs.pytorch import PyTorchRun
 from runtime.backends.trt.backend import TensorRTBackend
+from runtime.backends.trt.profiling import profile_layers, time_parts
 
 if TYPE_CHECKING:
     from bench.harness.roofline import Ceilings, Work
@@ -76,17 +74,6 @@ class MeasureOptions:
     profile: bool
     threads: int
     limit_s: float | None = None
-
-
-@runtime_checkable
-class _Timed(Protocol):
-    """A backend on a GPU that times the parts of a call by events of CUDA."""
-
-    def timed(
-        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
-    ) -> dict[str, float]:
-        """Milliseconds of each part."""
-        ...
 
 
 def measure_case(
@@ -182,13 +169,27 @@ def _in_turns(
 def _parts(
     opened: Mapping[str, Opened], clip: Clip, samples: int
 ) -> dict[str, dict[str, list[list[float]]]]:
-    """Milliseconds of each part of one call of each run that can tell, round by round."""
-    timed = {
-        name: functools.partial(one.backend.timed, *call_inputs(one.vfi.info, clip))
-        for name, one in opened.items()
-        if isinstance(one.backend, _Timed)
-    }
+    """Milliseconds of each part of one call of each run on a GPU, round by round."""
+    timed = {}
+    for name, one in opened.items():
+        if (timer := _parts_timer(one)) is not None:
+            timed[name] = functools.partial(timer, *call_inputs(one.vfi.info, clip))
     return parts_in_turns(timed, samples=samples) if timed else {}
+
+
+def _parts_timer(one: Opened) -> Callable[..., dict[str, float]] | None:
+    """Times the parts of one call by CUDA events; None where nothing of the run can.
+
+    What is returned takes img0, img1 and timestep, and gives the milliseconds of each part.
+    """
+    if isinstance(one.backend, TensorRTBackend):
+        return functools.partial(time_parts, one.backend)
+    if isinstance(one.run, PyTorchRun) and one.run.on_gpu:
+        from bench.runs.torch_gpu import TorchGpuBackend
+
+        assert isinstance(one.backend, TorchGpuBackend)
+        return one.backend.time_parts
+    return None
 
 
 def _throughput(
@@ -218,7 +219,9 @@ def _profiles(opened: Mapping[str, Opened], clip: Clip, threads: int) -> Layers:
             continue
         img0, img1, timestep = call_inputs(vfi.info, clip)
         if isinstance(backend, TensorRTBackend):
-            layers[run.file] = backend.profile_layers(img0, img1, timestep, _PROFILED["engine"])
+            layers[run.file] = profile_layers(
+                backend, img0, img1, timestep, runs=_PROFILED["engine"]
+            )
         elif not vfi.backend.startswith("onnxruntime"):
             print(f"{run.file} runs on {vfi.backend}: --profile is for engines and ONNX Runtime")
         elif run.on_gpu:

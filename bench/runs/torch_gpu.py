@@ -129,7 +129,7 @@ class TorchGpuBackend(TorchBackend):
             }
         return made
 
-    def timed(
+    def time_parts(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> dict[str, float]:
         """Milliseconds of one call from inputs on the GPU to its result on the GPU: "compute".

@@ -32,6 +32,7 @@ from export.trt.inspector import Convolutions, InspectorError, convolutions, lay
 from export.trt.versions import Generation, generation_of
 from runtime.backends.trt.backend import TensorRTBackend, backend_from_plan
 from runtime.backends.trt.engine import gpu_at, import_tensorrt
+from runtime.backends.trt.profiling import time_parts
 from runtime.files import written_beside
 from runtime.machine import Gpu
 from runtime.manifest import GateReport
@@ -336,5 +337,5 @@ def _milliseconds(backend: TensorRTBackend, source: Source) -> float:
     img0, img1 = images_for(info, frame0, frame1, rows=info.frames_per_call)
     timestep = np.full((info.frames_per_call, 1, 1, 1), 0.5, np.float32)
     return statistics.median(
-        backend.timed(img0[:1], img1[:1], timestep)["compute"] for _ in range(_TIMED)
+        time_parts(backend, img0[:1], img1[:1], timestep)["compute"] for _ in range(_TIMED)
     )

@@ -17,7 +17,6 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,6 +53,12 @@ class TensorRTBackend:
         cuda: The device that it was deserialised on.
         streams: Inferences that may run at the same time, each with a context of its own.
         cuda_graph: Record the launches where shapes are fixed.
+
+    Attributes:
+        cuda: See above.
+        transfers: The way of images to the GPU and back. For use inside `guarded` only, as are
+            `lanes` and `submit_on`; `runtime.backends.trt.profiling` needs them.
+        lanes: The execution contexts, one for each stream; none once the model is closed.
     """
 
     def __init__(
@@ -62,19 +67,19 @@ class TensorRTBackend:
         self.name = f"tensorrt {engine.version} cuda:{cuda.device}"
         self.info = info
         self.lookahead = streams + 1
+        self.cuda = cuda
         self._engine: Engine | None = engine
-        self._cuda = cuda
         self._lock = threading.RLock()
         self._turn = 0
         self._times: OrderedDict[tuple[float, ...], DeviceImage] = OrderedDict()
-        self._transfers = Transfers(cuda)
-        self._lanes: list[Lane] = []
+        self.transfers = Transfers(cuda)
+        self.lanes: list[Lane] = []
         self._recorded = cuda_graph and info.size is not None and info.max_pairs is None
         self._fixed: dict[Lane, list[Memory]] = {}
-        with self._guarded():
-            self._transfers.open()
+        with self.guarded():
+            self.transfers.open()
             for _ in range(streams):
-                self._lanes.append(Lane(cuda, engine))
+                self.lanes.append(Lane(cuda, engine))
 
     def __enter__(self) -> TensorRTBackend:
         return self
@@ -114,36 +119,37 @@ class TensorRTBackend:
 
         None while nothing has failed: a graph is recorded at the second inference of each stream.
         """
-        return next((lane.graph_problem for lane in self._lanes if lane.graph_problem), None)
+        return next((lane.graph_problem for lane in self.lanes if lane.graph_problem), None)
 
     def put(self, image: NDArray[Any]) -> DeviceImage:
         """See `Backend.put`. The array may be changed once this returns."""
-        with self._guarded():
+        with self.guarded():
             self._check_size(image.shape)
-            return self._transfers.put(image)
+            return self.transfers.put(image)
 
     def submit(
         self, pairs: Sequence[tuple[DeviceImage, DeviceImage]], timestep: NDArray[np.float32]
     ) -> list[DeviceImage]:
         """See `Backend.submit`."""
-        with self._guarded():
-            lane = self._lanes[self._turn % len(self._lanes)]
+        with self.guarded():
+            lane = self.lanes[self._turn % len(self.lanes)]
             self._turn += 1
-            return self._submit(lane, pairs, timestep)
+            return self.submit_on(lane, pairs, timestep)
 
-    def _submit(
+    def submit_on(
         self,
         lane: Lane,
         pairs: Sequence[tuple[DeviceImage, DeviceImage]],
         timestep: NDArray[np.float32],
     ) -> list[DeviceImage]:
+        """As `submit`, on one of the execution contexts; call it inside `guarded`."""
         stream = lane.stream
         times = self._times_on_device(timestep)
         images = [image for pair in pairs for image in pair]
         for image in (*images, times):
             stream.wait_for(image.ready)
         shape, dtype, row_bytes = images[0].shape[1:], images[0].dtype, images[0].nbytes
-        result = self._transfers.take(len(timestep) * row_bytes, stream)
+        result = self.transfers.take(len(timestep) * row_bytes, stream)
         sides = [[pair[k] for pair in pairs] for k in (0, 1)]
         held = [result]
         if self._recorded and not any(image.is_the_callers for image in images):
@@ -169,12 +175,12 @@ class TensorRTBackend:
         if fixed is None:
             image_bytes = len(sides[0]) * sides[0][0].nbytes
             sizes = (image_bytes, image_bytes, times.nbytes, result.buffer.size)
-            fixed = self._fixed[lane] = [self._transfers.take(size, lane.stream) for size in sizes]
+            fixed = self._fixed[lane] = [self.transfers.take(size, lane.stream) for size in sizes]
         for rows, target in zip((*sides, [times]), fixed[:3], strict=True):
-            self._transfers.lay(lane.stream, rows, target.buffer)
+            self.transfers.lay(lane.stream, rows, target.buffer)
         img0, img1, timestep, imgt = (memory.buffer.pointer for memory in fixed)
         lane.replay(Call(img0, img1, timestep, imgt))
-        self._cuda.copy(
+        self.cuda.copy(
             lane.stream, result.buffer.pointer, imgt, result.buffer.size, "DeviceToDevice"
         )
 
@@ -187,8 +193,8 @@ class TensorRTBackend:
         for rows in sides:
             address = rows[0].pointer
             if len(rows) > 1 or address % _ALIGNMENT:
-                memory = self._transfers.take(len(rows) * rows[0].nbytes, lane.stream)
-                self._transfers.lay(lane.stream, rows, memory.buffer)
+                memory = self.transfers.take(len(rows) * rows[0].nbytes, lane.stream)
+                self.transfers.lay(lane.stream, rows, memory.buffer)
                 address = memory.buffer.pointer
                 laid.append(memory)
             addresses.append(address)
@@ -209,11 +215,11 @@ class TensorRTBackend:
 
     def download(self, image: DeviceImage) -> Callable[[], NDArray[Any]]:
         """See `Backend.download`."""
-        with self._guarded():
-            done, taken = self._transfers.download(image)
+        with self.guarded():
+            done, taken = self.transfers.download(image)
 
         def result() -> NDArray[Any]:
-            with self._guarded(locked=False):
+            with self.guarded(locked=False):
                 done.wait()
             return taken()
 
@@ -221,25 +227,25 @@ class TensorRTBackend:
 
     def put_device(self, view: DeviceView, stream: int) -> DeviceImage:
         """See `Backend.put_device`: the caller's memory itself, no copy."""
-        with self._guarded():
+        with self.guarded():
             shape = (1, *view.shape)
             self._check_size(shape)
-            if view.device not in (None, self._cuda.device):
+            if view.device not in (None, self.cuda.device):
                 raise FrameError(
-                    f"a frame is on GPU {view.device}, this model is on GPU {self._cuda.device}: "
+                    f"a frame is on GPU {view.device}, this model is on GPU {self.cuda.device}: "
                     "copy it there, or open the model with that device"
                 )
             handle = StreamHandle(stream)
             if view.stream is not None and view.stream != stream:
-                made = self._cuda.record(StreamHandle(view.stream))
-                self._cuda.call("cudaStreamWaitEvent", handle, made.handle, 0)
-            ready = self._cuda.record(handle)
+                made = self.cuda.record(StreamHandle(view.stream))
+                self.cuda.call("cudaStreamWaitEvent", handle, made.handle, 0)
+            ready = self.cuda.record(handle)
             return DeviceImage(view.pointer, shape, view.dtype, ready, view.owner)
 
     def hand_over(self, image: DeviceImage, stream: int) -> DeviceFrame:
         """See `Backend.hand_over`."""
-        cuda, held = self._cuda, [image]
-        with self._guarded():
+        cuda, held = self.cuda, [image]
+        with self.guarded():
             cuda.call("cudaStreamWaitEvent", stream, image.ready.handle, 0)
 
         def wait(other: int) -> None:
@@ -266,44 +272,6 @@ class TensorRTBackend:
             wait=wait,
         )
 
-    def timed(
-        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
-    ) -> dict[str, float]:
-        """Milliseconds on the GPU of one pair, each part with nothing beside it.
-
-        Args:
-            img0: As of `put`.
-            img1: As of `put`.
-            timestep: As of `submit`.
-
-        Returns:
-            "h2d": both frames up; "compute": the network; "d2h": the result down.
-        """
-        with self._guarded():
-            upload, download = self._transfers.streams
-            images = [self.put(image) for image in (img0, img1)]
-            sources = [self._transfers.staged(image) for image in (img0, img1)]
-            times = [upload.record(timed=True)]
-            for source, there in zip(sources, images, strict=True):
-                self._cuda.copy(upload, there.pointer, source.pointer, source.size, "HostToDevice")
-            times.append(upload.record(timed=True))
-            upload.synchronize()
-            lane = self._lanes[0]
-            pairs = [(images[0], images[1])] * self.info.pairs_per_call
-            # The first keeps the GPU busy until the host has queued the second with its events.
-            self._submit(lane, pairs, timestep)
-            times.append(lane.stream.record(timed=True))
-            made = self._submit(lane, pairs, timestep)
-            times.append(lane.stream.record(timed=True))
-            lane.stream.synchronize()
-            times.append(download.record(timed=True))
-            for one in made:
-                self._transfers.download(one)
-            times.append(download.record(timed=True))
-            download.synchronize()
-            parts = zip(("h2d", "compute", "d2h"), times[::2], times[1::2], strict=True)
-            return {name: end.milliseconds_since(start) for name, start, end in parts}
-
     def close(self) -> None:
         """Frees everything but the device frames that callers still hold."""
         with self._lock:
@@ -313,24 +281,31 @@ class TensorRTBackend:
             with contextlib.ExitStack() as stack:
                 # After a lost device every call fails, and all is freed already.
                 with contextlib.suppress(CudaError):
-                    stack.enter_context(self._cuda.current())
-                for lane in self._lanes:
+                    stack.enter_context(self.cuda.current())
+                for lane in self.lanes:
                     with contextlib.suppress(CudaError):
                         lane.stream.synchronize()
                     lane.close()
-                self._lanes.clear()
+                self.lanes.clear()
                 self._fixed.clear()
                 self._times.clear()
                 engine.close()
-                self._transfers.close()
+                self.transfers.close()
 
     @contextlib.contextmanager
-    def _guarded(self, *, locked: bool = True) -> Iterator[None]:
-        """Runs what is inside on our device; an error of the device closes the model."""
+    def guarded(self, *, locked: bool = True) -> Iterator[None]:
+        """Makes this model's GPU the current one; an error of the device closes the model.
+
+        Args:
+            locked: Make other threads wait meanwhile.
+
+        Raises:
+            BackendError: If the model is closed, or what is inside fails on the device.
+        """
         with self._lock if locked else contextlib.nullcontext():
             engine = self.engine  # Or it is closed.
             try:
-                with self._cuda.current():
+                with self.cuda.current():
                     yield
             except FrameError:
                 raise
@@ -356,59 +331,11 @@ class TensorRTBackend:
     def _times_on_device(self, timestep: NDArray[np.float32]) -> DeviceImage:
         key = tuple(timestep.ravel().tolist())
         if key not in self._times:
-            self._times[key] = self._transfers.put(timestep)
+            self._times[key] = self.transfers.put(timestep)
             if len(self._times) > _TIMES:
                 self._times.popitem(last=False)
         self._times.move_to_end(key)
         return self._times[key]
-
-    def profile_layers(
-        self,
-        img0: NDArray[Any],
-        img1: NDArray[Any],
-        timestep: NDArray[np.float32],
-        runs: int,
-    ) -> list[tuple[str, float]]:
-        """Mean milliseconds of each layer in the order in which they run, without a CUDA graph.
-
-        Each layer is timed apart, by which their sum is more than `timed` gives.
-
-        Args:
-            img0: As of `put`.
-            img1: As of `put`.
-            timestep: As of `submit`.
-            runs: How many are averaged, after one that is not counted.
-        """
-        total: dict[str, float] = {}
-        trt = import_tensorrt()
-
-        class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]  # loaded just now
-            def __init__(self) -> None:
-                trt.IProfiler.__init__(self)
-
-            def report_layer_time(self, layer_name: str, ms: float) -> None:
-                total[layer_name] = total.get(layer_name, 0.0) + ms
-
-        with self._guarded():
-            profiler = Profiler()
-            lane = Lane(self._cuda, self.engine)  # With a context that reports to nobody else.
-            try:
-                lane.report_to(profiler)
-                # Held as a caller's images are: with those there is no graph.
-                pair = tuple(
-                    replace(image, memory=[image.memory])
-                    for image in (self.put(img0), self.put(img1))
-                )
-                for number in range(runs + 1):
-                    self._submit(lane, [(pair[0], pair[1])] * self.info.pairs_per_call, timestep)
-                    lane.stream.synchronize()
-                    if number == 0:
-                        total.clear()
-            finally:
-                with contextlib.suppress(CudaError):
-                    lane.stream.synchronize()
-                lane.close()
-            return [(name, ms / runs) for name, ms in total.items()]
 
 
 def open_model(path: Path, options: OpenOptions) -> TensorRTBackend:

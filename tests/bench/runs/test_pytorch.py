@@ -477,7 +477,7 @@ def test_a_call_is_timed_on_inputs_that_are_there():
     prepared = backend.prepared
     backend.prepared = lambda *images: seen.append(gpu.calls) or prepared(*images)
     inputs = call_inputs(backend.info, noise_frames(SMALL.size))
-    assert [backend.timed(*inputs) for _ in range(2)] == [{"compute": 2.0}] * 2
+    assert [backend.time_parts(*inputs) for _ in range(2)] == [{"compute": 2.0}] * 2
     assert (seen, gpu.calls) == ([0, 1], 2)
 
 

@@ -19,6 +19,7 @@ from export.trt.build import Profile
 from runtime import BackendError, FrameError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions
 from runtime.backends.registry import open_backend
+from runtime.backends.trt.profiling import time_parts
 from runtime.batching import PairRequest
 from runtime.machine import Gpu, GpuDriver
 from runtime.manifest import manifest_path
@@ -527,7 +528,7 @@ def test_a_backend_on_the_host_refuses_frames_on_the_device(trt10, reference, fr
 def test_times_of_each_part_are_measured(trt10, engine, frames):
     backend = open_backend(engine(), OpenOptions())
     images = [frame[None] for frame in frames]
-    parts = backend.timed(*images, np.full((1, 1, 1, 1), 0.5, np.float32))
+    parts = time_parts(backend, *images, np.full((1, 1, 1, 1), 0.5, np.float32))
     assert parts.keys() == {"h2d", "compute", "d2h"}
     assert all(ms >= 0 for ms in parts.values())
     backend.close()

@@ -13,6 +13,7 @@ from export.trt.build import Profile
 from runtime import BackendError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions
 from runtime.backends.registry import open_backend
+from runtime.backends.trt.profiling import profile_layers
 from runtime.machine import Gpu, GpuDriver
 
 PROFILE = Profile((32, 32), (64, 80), (96, 112))
@@ -54,7 +55,7 @@ def test_every_stream_of_an_engine_with_a_profile_has_it(
 def test_layers_of_an_engine_with_a_profile_can_be_timed(trt, engine, clip, graph):
     with open_backend(engine(graph, **FREE[graph]), OpenOptions()) as backend:
         middle = np.full((1, 1, 1, 1), 0.5, np.float32)
-        times = backend.profile_layers(clip[0][None], clip[1][None], middle, runs=2)
+        times = profile_layers(backend, clip[0][None], clip[1][None], middle, runs=2)
     assert len(times) > 100
 
 
