@@ -12,31 +12,26 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, NoReturn, get_args
-from urllib.parse import parse_qsl, urlsplit
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import SERVED, OpenOptions
+from runtime.backends.base import OpenOptions
 from runtime.backends.cuda.arrays import DeviceFrame, DeviceView
-from runtime.backends.triton.shared_memory import (
-    CudaMemory,
-    SharedMemory,
-    Slot,
-    SystemMemory,
-    memory_errors,
+from runtime.backends.triton.address import Address
+from runtime.backends.triton.requests import (
+    Answer,
+    ResultImage,
+    SentImage,
+    ServedImage,
+    client_errors,
 )
+from runtime.backends.triton.shared_memory import CudaMemory, SharedMemory, Slot, SystemMemory
 from runtime.errors import BackendError, ModelError
 from runtime.manifest import ModelInfo
 
-PORT = 8001
-"""Triton's own for gRPC."""
-
-MemoryKind = Literal["none", "system", "cuda"]
-
-_TIMEOUT_S = 120.0
 _IN_FLIGHT = 2
 """Pairs that are best under way at a time: one travels while the other is computed."""
 
@@ -70,130 +65,6 @@ def served_ports(info: ModelInfo) -> dict[str, Port]:
     }
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a model is served.
-
-    Attributes:
-        server: "host:port" of gRPC.
-        model: Its name.
-        version: "" for the server's choice, the newest.
-        memory: How frames reach the server: sent, or through shared memory on its machine.
-        timeout: Seconds that a request may take.
-    """
-
-    server: str
-    model: str
-    version: str = ""
-    memory: MemoryKind = "none"
-    timeout: float = _TIMEOUT_S
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """Reads triton://HOST[:PORT]/MODEL[/VERSION][?shared_memory=system|cuda&timeout=S].
-
-        Raises:
-            ModelError: If it is none.
-        """
-        parts = urlsplit(url)
-        path = parts.path.strip("/").split("/")
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        memory = options.pop("shared_memory", "none")
-        try:
-            timeout = float(options.pop("timeout", _TIMEOUT_S))
-            port = parts.port or PORT
-        except ValueError as error:
-            raise ModelError(f"{url} has no number where one is expected: {_FORM}") from error
-        if (
-            not url.startswith(SERVED)
-            or not parts.hostname
-            or not path[0]
-            or len(path) > 2
-            or not (len(path) == 1 or path[1].isdigit())
-            or memory not in get_args(MemoryKind)
-            or not timeout > 0
-            or options
-        ):
-            raise ModelError(f"{url} is no address of a served model: {_FORM}")
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        version = path[1] if len(path) == 2 else ""
-        return cls(f"{host}:{port}", path[0], version, memory, timeout)  # type: ignore[arg-type]
-
-
-_FORM = "write triton://HOST[:PORT]/MODEL[/VERSION][?shared_memory=system|cuda&timeout=S]"
-
-
-class _Answer:
-    """What one request gives, once it is there.
-
-    Attributes:
-        slot: Where the result lies, if in shared memory.
-    """
-
-    def __init__(
-        self, held: Sequence[object], slot: Slot | None, ended: Callable[[_Answer], object]
-    ) -> None:
-        self.slot = slot
-        self._ended = ended
-        self._held: Sequence[object] = held  # What the server reads until it has answered.
-        self._there = threading.Event()
-        self._result: Any = None
-        self._error: Any = None
-
-    def arrived(self, result: Any, error: Any) -> None:
-        """Called by the client's thread."""
-        self._result, self._error = result, error
-        if error is None:
-            self._held = ()
-        self._ended(self)
-        self._there.set()
-
-    @property
-    def failed(self) -> bool:
-        """Whether there is no result, and will be none."""
-        return self._error is not None
-
-    def settle(self, timeout: float) -> None:
-        """Waits until the server has nothing to do with it any more."""
-        self._there.wait(timeout)
-
-    def wait(self, timeout: float) -> Any:
-        """The client's InferResult.
-
-        Raises:
-            Exception: What the client says where the request failed.
-            TimeoutError: If nothing came.
-        """
-        # The client's own deadline comes first; this one is for a client that is gone.
-        if not self._there.wait(timeout + 10):
-            raise TimeoutError(f"no answer in {timeout:g} s")
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
-@dataclass(frozen=True, eq=False)
-class _Sent:
-    """An image on the host; goes along with each request, or lies in `slot`."""
-
-    array: NDArray[Any]
-    slot: Slot | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(1, H, W, 3) or (1, 3, H, W)."""
-        return self.array.shape
-
-
-@dataclass(frozen=True, eq=False)
-class _Made:
-    """An image that a request makes: row `row` of its answer."""
-
-    answer: _Answer
-    row: int
-    shape: tuple[int, ...]
-
-
 class TritonBackend:
     """A model on a server. Frames are arrays on this host.
 
@@ -223,24 +94,24 @@ class TritonBackend:
         self._address = address
         self._memory = memory
         self._lock = threading.Lock()  # The client is for one thread at a time.
-        self._under_way: set[_Answer] = set()
+        self._under_way: set[Answer] = set()
         # Of these the server may still read and write the slots: they are not used again.
-        self._failed: list[_Answer] = []
+        self._failed: list[Answer] = []
 
-    def put(self, image: NDArray[Any]) -> _Sent:
+    def put(self, image: NDArray[Any]) -> SentImage:
         """See `Backend.put`."""
         with self._lock, self._errors():
-            return _Sent(image, self._filled([image]))
+            return SentImage(image, self._filled([image]))
 
     def submit(
-        self, pairs: Sequence[tuple[_Sent | _Made, _Sent | _Made]], timestep: NDArray[np.float32]
-    ) -> list[_Made]:
+        self, pairs: Sequence[tuple[ServedImage, ServedImage]], timestep: NDArray[np.float32]
+    ) -> list[ResultImage]:
         """See `Backend.submit`. Waits for images of requests that are still under way."""
         import tritonclient.grpc as grpc
 
         with self._errors():
             for image in (image for pair in pairs for image in pair):
-                if isinstance(image, _Made):
+                if isinstance(image, ResultImage):
                     image.answer.wait(self._address.timeout)
         with self._lock, self._errors():
             held: list[object] = []
@@ -256,7 +127,7 @@ class TritonBackend:
             if self._memory is not None:
                 slot = self._memory.take((len(timestep), *one[1:]), self._dtype)
                 output.set_shared_memory(slot.name, slot.nbytes)
-            answer = _Answer([*held, *pairs], slot, self._ended)
+            answer = Answer([*held, *pairs], slot, self._ended)
             self._under_way.add(answer)
             try:
                 self._open_client().async_infer(
@@ -270,9 +141,9 @@ class TritonBackend:
             except BaseException:
                 self._under_way.discard(answer)  # It was never sent.
                 raise
-        return [_Made(answer, row, one) for row in range(len(timestep))]
+        return [ResultImage(answer, row, one) for row in range(len(timestep))]
 
-    def download(self, image: _Sent | _Made) -> Callable[[], NDArray[Any]]:
+    def download(self, image: ServedImage) -> Callable[[], NDArray[Any]]:
         """See `Backend.download`."""
 
         def wait() -> NDArray[Any]:
@@ -310,7 +181,7 @@ class TritonBackend:
     def _dtype(self) -> np.dtype[Any]:
         return np.dtype(np.uint8 if self.info.io == "frames" else np.float32)
 
-    def _ended(self, answer: _Answer) -> None:
+    def _ended(self, answer: Answer) -> None:
         """Called by the client's thread."""
         self._under_way.discard(answer)
         if answer.failed and answer.slot is not None:
@@ -330,9 +201,9 @@ class TritonBackend:
         slot.write(arrays)
         return slot
 
-    def _array(self, image: _Sent | _Made) -> NDArray[Any]:
+    def _array(self, image: ServedImage) -> NDArray[Any]:
         """An image as a new array, (1, ...), or as it was put."""
-        if isinstance(image, _Sent):
+        if isinstance(image, SentImage):
             return image.array
         result = image.answer.wait(self._address.timeout)
         if image.answer.slot is None:
@@ -343,7 +214,7 @@ class TritonBackend:
         return np.array(rows[image.row : image.row + 1])
 
     def _input(
-        self, grpc: Any, name: str, images: Sequence[_Sent | _Made], held: list[object]
+        self, grpc: Any, name: str, images: Sequence[ServedImage], held: list[object]
     ) -> Any:
         """img0 or img1 of a request."""
         first = images[0]
@@ -357,7 +228,7 @@ class TritonBackend:
         offset = 0
         if len(images) > 1:  # They must lie one behind the other.
             slot = self._filled([self._array(image) for image in images])
-        elif isinstance(first, _Sent):
+        elif isinstance(first, SentImage):
             slot = first.slot
         else:
             slot = first.answer.slot
@@ -368,41 +239,8 @@ class TritonBackend:
         entry.set_shared_memory(slot.name, nbytes, offset)
         return entry
 
-    def _errors(self) -> _Errors:
-        return _Errors(self._address)
-
-
-class _Errors:
-    """Turns what the client raises into one sentence of ours."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        from tritonclient.utils import InferenceServerException
-
-        address = self._address
-        if isinstance(error, InferenceServerException):
-            said = (error.message() or "").strip().splitlines()
-            reason = said[0] if said else "it gave no reason"
-            if error.status() == "StatusCode.UNAVAILABLE":
-                raise BackendError(
-                    f"no Triton server answers at {address.server} ({reason}): start it, or give "
-                    "the port of its --grpc-port"
-                ) from error
-            if error.status() == "StatusCode.DEADLINE_EXCEEDED":
-                raise BackendError(
-                    f"Triton at {address.server} did not answer in {address.timeout:g} s: give it "
-                    "longer with ?timeout=S"
-                ) from error
-            raise BackendError(
-                f"Triton at {address.server} refused {address.model} ({reason})"
-            ) from error
-        if isinstance(error, (*memory_errors(), TimeoutError)):
-            raise BackendError(f"{address.model} at {address.server}: {error}") from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return client_errors(self._address)
 
 
 def open_model(url: str, options: OpenOptions) -> TritonBackend:
@@ -425,7 +263,7 @@ def open_model(url: str, options: OpenOptions) -> TritonBackend:
         ) from error
     client = grpc.InferenceServerClient(address.server)
     try:
-        with _Errors(address):
+        with client_errors(address):
             _check_served(client, address)
             config = client.get_model_config(address.model, address.version).config
             server = client.get_server_metadata()

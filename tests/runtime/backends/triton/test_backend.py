@@ -15,7 +15,8 @@ from fake_triton import Client, Registry
 from paths import ROOT
 from runtime import BackendError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions
-from runtime.backends.triton.backend import Address, TritonBackend, open_model
+from runtime.backends.triton.address import Address
+from runtime.backends.triton.backend import TritonBackend, open_model
 from runtime.backends.triton.shared_memory import CudaMemory, SystemMemory
 from runtime.manifest import ModelInfo
 
