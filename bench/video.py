@@ -29,7 +29,7 @@ from bench.harness.cold_start import peak_host_bytes
 from runtime import Interpolator, interpolate_video
 from runtime.backends.base import HostBackend
 from runtime.cli import command_parser, parse_size, run_command
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 from runtime.video.options import VideoOptions
 from runtime.video.planes import plane_views
 from runtime.video.reading.info import DecodedFrame

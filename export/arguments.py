@@ -7,7 +7,7 @@ from typing import get_args
 
 from export.request import GraphRequest, TracedPrecision
 from runtime.cli import parse_size
-from runtime.manifest import IOKind, TimeSteps, Warp
+from runtime.model_info import IOKind, TimeSteps, Warp
 
 
 def add_graph_arguments(

@@ -19,7 +19,7 @@ from export.arguments import add_graph_arguments, graph_request
 from export.errors import ExportError
 from export.request import BuildRequest, Constraints, ProcessorBackend, Size
 from runtime.cli import command_parser, parse_size, run_command
-from runtime.manifest import TunedFor
+from runtime.model_info import TunedFor
 
 if TYPE_CHECKING:
     from export.candidate import Checked

@@ -16,7 +16,8 @@ from export.graph.for_cpu import tuned_for_cpu
 from export.request import DEFAULT_SIZE, ProcessorBackend
 from export.source import source_from_onnx
 from runtime.machine import installed_versions
-from runtime.manifest import Calibration, GateReport, ModelInfo, Precision, TunedFor
+from runtime.manifest import Calibration, GateReport
+from runtime.model_info import ModelInfo, Precision, TunedFor
 from runtime.telemetry import import_quietly
 
 onnxruntime = import_quietly("onnxruntime")

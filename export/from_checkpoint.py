@@ -28,8 +28,6 @@ from export.progress import Stages
 from export.request import ProcessorBackend
 from export.source import Source
 from export.wrapper import (
-    INPUTS,
-    OUTPUT,
     ExportOptions,
     FloatIO,
     FrameIO,
@@ -42,7 +40,8 @@ from ifrnet_model import Checkpoint, CheckpointError, IFRNet, load_checkpoint
 from ifrnet_model.probe import try_time_steps
 from runtime import __version__
 from runtime.frames import MINIMUM_SIDE
-from runtime.manifest import GateReport, ModelInfo, TimeSteps, TunedFor
+from runtime.manifest import GateReport
+from runtime.model_info import INPUTS, OUTPUT, ModelInfo, TimeSteps, TunedFor
 
 STAGES = ("load weights", "trace", "rewrite graph", "compare with PyTorch")
 

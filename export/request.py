@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from export.errors import ExportError
-from runtime.manifest import IOKind, Precision, TimeSteps, TunedFor, Warp
+from runtime.model_info import IOKind, Precision, TimeSteps, TunedFor, Warp
 
 DEFAULT_SIZE = (256, 448)
 

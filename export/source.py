@@ -15,7 +15,7 @@ from export.gate.runners import onnx_run
 from export.graph import passes
 from runtime import ModelError
 from runtime.backends.onnx_format import read_self_contained
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 
 class Source(NamedTuple):

@@ -22,10 +22,10 @@ from runtime.manifest import (
     EngineBuild,
     EngineManifest,
     GateReport,
-    ModelInfo,
     file_sha256,
     manifest_path,
 )
+from runtime.model_info import ModelInfo
 
 
 def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineManifest:

@@ -1,4 +1,4 @@
-"""The exported module: names, types, order and layout of inputs and output, said once."""
+"""The exported module. Its inputs and its output are those of `ModelInfo.ports`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from export.errors import ExportError
 from export.request import DEFAULT_SIZE, TracedPrecision
 from ifrnet_model import IFRNet, divisor
 from runtime.frames import MINIMUM_SIDE
-from runtime.manifest import IOKind, Warp
+from runtime.model_info import INPUTS, LAYOUTS, ImageLayout, IOKind, Warp
 
-INPUTS = ("img0", "img1", "timestep")
-OUTPUT = "imgt"
 MAXIMUM_STEPS = 64
 
 
@@ -92,6 +90,11 @@ class ExportOptions:
             return divisor(self.flow_scale)
         except ValueError as error:
             raise ExportError(str(error)) from error
+
+    @property
+    def layout(self) -> ImageLayout:
+        """Type and axes of img0, img1 and imgt."""
+        return LAYOUTS[self.io]
 
 
 class FloatIO(nn.Module):
@@ -185,10 +188,8 @@ def example_inputs(options: ExportOptions) -> dict[str, Tensor]:
     """Inputs by name, in order, of the shapes and types of the exported graph."""
     rows = max(options.timesteps, options.batch)
     steps = torch.arange(1, rows + 1) / (rows + 1)
-    if options.io == "frames":
-        image = torch.zeros(options.batch, options.height, options.width, 3, dtype=torch.uint8)
-    else:
-        image = torch.zeros(options.batch, 3, options.height, options.width)
+    shape = options.layout.shape(options.batch, options.height, options.width)
+    image = torch.zeros(shape, dtype=getattr(torch, options.layout.dtype))
     timestep = steps.float().view(-1, 1, 1, 1)
     return dict(zip(INPUTS, (image, image.clone(), timestep), strict=True))
 
@@ -198,11 +199,13 @@ def free_dimensions(options: ExportOptions) -> dict[str, dict[int, object]] | No
     if not options.dynamic:
         return None
     if options.io == "frames":
-        height = torch.export.Dim("height", min=MINIMUM_SIDE, max=16384)
-        width = torch.export.Dim("width", min=MINIMUM_SIDE, max=16384)
-        free: dict[int, object] = {1: height, 2: width}
+        size: tuple[object, object] = (
+            torch.export.Dim("height", min=MINIMUM_SIDE, max=16384),
+            torch.export.Dim("width", min=MINIMUM_SIDE, max=16384),
+        )
     else:
         rows = torch.export.Dim("rows", min=1, max=1024)
         columns = torch.export.Dim("columns", min=1, max=1024)
-        free = {2: options.divisor * rows, 3: options.divisor * columns}
+        size = options.divisor * rows, options.divisor * columns
+    free = dict(zip(options.layout.size_axes, size, strict=True))
     return {"img0": free, "img1": dict(free), "timestep": {}}

@@ -88,7 +88,7 @@ def trial_of(
 def _timed(opened: dict[str, Interpolator], seconds: float) -> list[Trial]:
     info = next(iter(opened.values())).info
     size = info.size or _FREE_SIZE
-    frames = _frames(size, uint8=info.io == "frames")
+    frames = _frames(size, info.layout.dtype)
     taken: dict[str, list[float]] = {name: [] for name in opened}
     deadline = time.perf_counter() + seconds
     longest = 0.0
@@ -109,9 +109,9 @@ def _timed(opened: dict[str, Interpolator], seconds: float) -> list[Trial]:
     return sorted(trials, key=lambda one: one.milliseconds)
 
 
-def _frames(size: tuple[int, int], *, uint8: bool) -> tuple[Frame, Frame]:
+def _frames(size: tuple[int, int], dtype: str) -> tuple[Frame, Frame]:
     rng = np.random.default_rng(0)
     frame: Frame = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-    if not uint8:
+    if dtype == "float32":
         frame = frame.astype(np.float32) / np.float32(255)
     return frame, np.roll(frame, 4, axis=1)

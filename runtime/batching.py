@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from runtime.backends.base import Backend, Image
 from runtime.errors import FrameError
-from runtime.frames import Frame, check_pair, from_planes, padding, to_planes
-from runtime.manifest import ModelInfo
+from runtime.frames import Frame, check_pair, from_planes, to_planes
+from runtime.model_info import ModelInfo
 from runtime.timesteps import MIDPOINT, checked_timesteps, recursion_levels
 
 _ENTRIES_A_PAIR = 4
@@ -78,17 +78,12 @@ class PairRunner:
             FrameError: If they do not.
         """
         info = self.info
-        if info.io == "frames":
-            if dtype != np.uint8:
-                raise FrameError(
-                    f"frames are {dtype}, this model takes uint8: convert them, "
-                    "or export with --io float to keep their depth"
-                )
-            fed = (height, width)
-        else:
-            rows, columns = padding(height, info.divisor), padding(width, info.divisor)
-            fed = (height + sum(rows), width + sum(columns))
-        if info.size is not None and fed != info.size:
+        if info.io == "frames" and dtype != np.uint8:
+            raise FrameError(
+                f"frames are {dtype}, this model takes uint8: convert them, "
+                "or export with --io float to keep their depth"
+            )
+        if info.size not in (None, info.image_size((height, width))):
             raise FrameError(
                 f"frames are {height}x{width}, this model was exported for "
                 f"{info.height}x{info.width}: export with --size {height}x{width} or --dynamic"

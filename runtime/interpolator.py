@@ -16,7 +16,7 @@ from runtime.batching import ImagePair, PairRequest, PairRunner
 from runtime.errors import FrameError
 from runtime.frames import MINIMUM_SIDE, Frame, check_frame, check_pair
 from runtime.live import Live, Time
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 from runtime.timesteps import MIDPOINT, checked_timesteps, timesteps_for_factor
 
 T = TypeVar("T")

@@ -1,165 +1,19 @@
-"""What an artefact says about itself: metadata inside the ONNX file, a manifest beside it.
+"""The manifest beside an artefact: its `ModelInfo`, and what its build knows.
 
-`ModelInfo` travels inside the ONNX file (`metadata_props`) and inside the manifest, so that the
-runtime never guesses a size, a type or a capability. `EngineManifest` adds what a build knows:
-hashes, versions, the machine, and what the gate measured.
+That is hashes, versions, the machine, and what the gate measured.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any
 
 from runtime.errors import ModelError
 from runtime.files import written_beside
-
-FORMAT_VERSION = 1
-"""Of the metadata and the manifest; a reader refuses what it does not know."""
-
-PROPERTY_PREFIX = "ifrnet."
-"""Our keys in `metadata_props`; other tools' keys are left alone."""
-
-_NUMBERS = (
-    "format_version", "divisor", "steps_per_call", "pairs_per_call", "height", "width", "max_pairs",
-)  # fmt: skip
-
-Precision = Literal["fp32", "fp16", "int8"]
-IOKind = Literal["float", "frames"]
-TimeSteps = Literal["midpoint", "arbitrary"]
-Warp = Literal["gridsample", "gather"]
-TunedFor = Literal["any", "cpu"]
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """The self-description of one artefact.
-
-    Attributes:
-        variant: "small", "base" or "large".
-        weights_sha256: Hash of the checkpoint file that the weights came from.
-        precision: "fp32", "fp16" with float32 islands, or "int8" in the decoders' convolutions and
-            float32 everywhere else.
-        io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
-        divisor: Height and width inside the network are multiples of it.
-        flow_scale: Relative size of the frame on which motion is estimated.
-        time_steps: "midpoint": the weights know t = 1/2 only; "arbitrary": any t in (0, 1).
-        steps_per_call: Time steps of one pair in one call (T).
-        pairs_per_call: Pairs of one call (N), each with a time step of its own; 1 where T > 1.
-        height: Of the frames; None where height and width are free.
-        width: As `height`.
-        warp: "gridsample" or "gather".
-        tuned_for: "any": the graph as exported; "cpu": rewritten for ONNX Runtime's CPU kernels.
-        tool_version: Version of ifrnet-deploy that wrote the file.
-        max_pairs: Where N is free, for a server that gathers the requests of several clients: most
-            pairs of one call. `pairs_per_call` is 1 then.
-    """
-
-    variant: str
-    weights_sha256: str
-    precision: Precision
-    io: IOKind
-    divisor: int
-    flow_scale: float
-    time_steps: TimeSteps
-    steps_per_call: int
-    pairs_per_call: int
-    height: int | None
-    width: int | None
-    warp: Warp
-    tuned_for: TunedFor
-    tool_version: str
-    max_pairs: int | None = None
-
-    def __post_init__(self) -> None:
-        kinds = {
-            "precision": Precision,
-            "io": IOKind,
-            "time_steps": TimeSteps,
-            "warp": Warp,
-            "tuned_for": TunedFor,
-        }
-        for name, allowed in kinds.items():
-            if getattr(self, name) not in get_args(allowed):
-                raise ModelError(
-                    f"the model's {name} is {getattr(self, name)!r}, not one of "
-                    f"{', '.join(get_args(allowed))}: export it again with this version"
-                )
-        if (self.height is None) != (self.width is None):
-            raise ModelError("the model fixes one of height and width only: export it again")
-        numbers = (
-            self.divisor,
-            self.steps_per_call,
-            self.pairs_per_call,
-            self.height or 1,
-            self.width or 1,
-            self.max_pairs or 1,
-        )
-        if min(numbers) < 1 or not self.flow_scale > 0:
-            raise ModelError("the model's metadata holds sizes below 1: export it again")
-        if self.steps_per_call > 1 and self.pairs_per_call > 1:
-            raise ModelError("the model has several pairs and several time steps: export it again")
-        if self.max_pairs is not None and self.frames_per_call > 1:
-            raise ModelError("the model has a free and a fixed number of pairs: export it again")
-
-    @property
-    def frames_per_call(self) -> int:
-        """Frames that one call makes (B)."""
-        return max(self.steps_per_call, self.pairs_per_call)
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(height, width) of the frames, or None where they are free."""
-        if self.height is None or self.width is None:
-            return None
-        return self.height, self.width
-
-    def to_properties(self) -> dict[str, str]:
-        """The `metadata_props` of an ONNX file."""
-        properties = {"format_version": str(FORMAT_VERSION)}
-        properties |= {key: str(value) for key, value in asdict(self).items() if value is not None}
-        return {PROPERTY_PREFIX + key: value for key, value in properties.items()}
-
-    @classmethod
-    def from_properties(cls, properties: Mapping[str, str], *, source: str) -> ModelInfo:
-        """Reads the `metadata_props` of an ONNX file.
-
-        Raises:
-            ModelError: If they are not ours, incomplete, or of another format version.
-        """
-        ours = {
-            key.removeprefix(PROPERTY_PREFIX): value
-            for key, value in properties.items()
-            if key.startswith(PROPERTY_PREFIX)
-        }
-        if not ours:
-            raise ModelError(
-                f"{source} carries no ifrnet-deploy metadata: "
-                "make one with python -m export.to_onnx --weights demo --output model.onnx"
-            )
-        parsed: dict[str, Any] = dict(ours)
-        try:
-            for key in _NUMBERS:
-                if key in parsed:
-                    parsed[key] = int(parsed[key])
-            parsed["flow_scale"] = float(parsed["flow_scale"])
-        except (KeyError, ValueError) as error:
-            raise ModelError(
-                f"{source} carries damaged metadata ({error}): export it again"
-            ) from error
-        return cls.from_dict({"height": None, "width": None, **parsed}, source=source)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, source: str) -> ModelInfo:
-        """Reads what `dataclasses.asdict` wrote, plus `format_version`; `source` is for errors.
-
-        Raises:
-            ModelError: If it is incomplete or of another format version.
-        """
-        return _build(cls, values, source)
+from runtime.model_info import FORMAT_VERSION, ModelInfo, record_from
 
 
 @dataclass(frozen=True)
@@ -313,13 +167,13 @@ class EngineManifest:
             values = json.loads(path.read_text())
             version = {"format_version": values["format_version"]}
             model = ModelInfo.from_dict({**values["model"], **version}, source=str(path))
-            gate = _build(GateReport, {**values["gate"], **version}, str(path))
+            gate = record_from(GateReport, {**values["gate"], **version}, str(path))
             engine = values["engine"]
             if engine is not None:
-                engine = _build(EngineBuild, {**engine, **version}, str(path))
+                engine = record_from(EngineBuild, {**engine, **version}, str(path))
             calibration = values["calibration"]
             if calibration is not None:
-                calibration = _build(Calibration, {**calibration, **version}, str(path))
+                calibration = record_from(Calibration, {**calibration, **version}, str(path))
             read = {
                 **values,
                 "model": model,
@@ -327,7 +181,7 @@ class EngineManifest:
                 "engine": engine,
                 "calibration": calibration,
             }
-            manifest = _build(cls, read, str(path))
+            manifest = record_from(cls, read, str(path))
         except FileNotFoundError as error:
             raise ModelError(
                 f"{path} is missing: keep it beside {artefact.name}, or build the artefact again"
@@ -369,25 +223,3 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-_Record = TypeVar("_Record")
-
-
-def _build(cls: type[_Record], values: Mapping[str, Any], source: str) -> _Record:
-    """One of the dataclasses above from a mapping that holds exactly its fields."""
-    if values.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"{source} has format version {values.get('format_version')}, this runtime reads "
-            f"{FORMAT_VERSION}: export the model with the same version of ifrnet-deploy"
-        )
-    given = {key: value for key, value in values.items() if key != "format_version"}
-    # What came later has a default, and older files do not say it.
-    known = fields(cls)  # type: ignore[arg-type]  # only dataclasses come here
-    wanted = {f.name for f in known if f.name in given or f.default is MISSING}
-    if wrong := wanted ^ given.keys():
-        raise ModelError(
-            f"{source} lacks or has too much of: {', '.join(sorted(wrong))}; "
-            "export the model with the same version of ifrnet-deploy"
-        )
-    return cls(**given)

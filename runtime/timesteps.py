@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from runtime.errors import FrameError
-from runtime.manifest import TimeSteps
+from runtime.model_info import TimeSteps
 
 MIDPOINT = 0.5
 MAXIMUM_DEPTH = 6

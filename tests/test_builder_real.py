@@ -31,10 +31,11 @@ from export.graph.for_tensorrt import REWRITES, rewritten_for_tensorrt
 from export.progress import Phases
 from export.trt import build as trt_build
 from export.trt import cache
-from export.trt.build import FREE_AXES, BuildOptions, Built, Profile, engine_from_onnx
+from export.trt.build import BuildOptions, Built, Profile, engine_from_onnx
 from export.trt.versions import generation_of
-from export.wrapper import INPUTS, OUTPUT, ExportOptions
+from export.wrapper import ExportOptions
 from runtime.backends.trt.engine import logger_for
+from runtime.model_info import INPUTS, LAYOUTS, OUTPUT
 
 pytestmark = pytest.mark.builder
 
@@ -197,7 +198,7 @@ def test_every_kind_of_graph_builds(trt, plain, case):
 @pytest.mark.parametrize("case", DYNAMIC)
 def test_a_free_graph_builds_with_its_size_fixed(trt, plain, case):
     io = CASES[case][1].get("io", "frames")
-    fixed = passes.with_size(plain(case), 64, 80, axes=FREE_AXES[io])
+    fixed = passes.with_size(plain(case), 64, 80, axes=LAYOUTS[io].size_axes)
     assert engine_from_onnx(trt, fixed, BuildOptions()).plan
 
 
@@ -225,7 +226,7 @@ def test_the_borders_have_the_types_and_names_that_the_runtime_expects(trt, plai
     kinds = {tensor.name: tensor.dtype for tensor in (*inputs, output)}
     assert kinds == dict.fromkeys((*INPUTS, OUTPUT), sample) | {"timestep": trt.DataType.FLOAT}
     free = [axis for axis, n in enumerate(inputs[0].shape) if n == -1]
-    sizes = list(FREE_AXES["float" if "float" in case else "frames"])
+    sizes = list(LAYOUTS["float" if "float" in case else "frames"].size_axes)
     assert free == (sizes if case in DYNAMIC else [0] if "free pairs" in case else [])
 
 

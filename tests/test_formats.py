@@ -21,7 +21,8 @@ from runtime.backends.onnx_format import read_onnx
 from runtime.cluster.pool import Done
 from runtime.cluster.videos import How, Video
 from runtime.cluster.worker import ModelChoice, VideoWorker
-from runtime.manifest import PROPERTY_PREFIX, EngineManifest, file_sha256, manifest_path
+from runtime.manifest import EngineManifest, file_sha256, manifest_path
+from runtime.model_info import PROPERTY_PREFIX
 from runtime.video.options import VideoOptions
 from video_parts import shown_in
 

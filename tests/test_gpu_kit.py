@@ -23,7 +23,7 @@ USED = {
     "runtime": """
         __main__ backend_trial backends.cuda.arrays backends.ort.backend
         backends.trt.backend backends.trt.profiling cli doctor files frames interpolator live
-        machine manifest telemetry video.prefetch
+        machine manifest model_info telemetry video.prefetch
     """,
     "export": """
         arguments build_engine candidate gate.cases gate.compare gate.diagnosis gate.gate

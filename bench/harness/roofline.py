@@ -20,7 +20,7 @@ from bench.harness.interleave import Clock, warm_up
 from bench.runs.torch_backend import Forward, authors_loop, our_forward
 from ifrnet_model import VARIANTS, IFRNet
 from runtime.frames import padding
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 _MATRIX = 2048
 _COPIED_BYTES = 256 * 2**20

@@ -17,8 +17,9 @@ from runtime.backends.base import Backend, BackendName, HostBackend, InferencePr
 from runtime.backends.ort.binding import BoundBackend
 from runtime.backends.registry import open_backend
 from runtime.backends.trt.backend import TensorRTBackend
-from runtime.frames import padding, to_planes
-from runtime.manifest import ModelInfo, file_sha256
+from runtime.frames import to_planes
+from runtime.manifest import file_sha256
+from runtime.model_info import ModelInfo
 
 Size = tuple[int, int]
 Clip = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -191,7 +192,7 @@ class ArtefactRun:
 
     def takes(self, size: Size) -> bool:
         """Whether it makes frames of `size`, (height, width)."""
-        fed = padded(size, self.model.divisor) if self.model.io == "float" else size
+        fed = self.model.image_size(size)
         if self.model.size is not None:
             return fed == self.model.size
         if self.limits is None:
@@ -311,12 +312,6 @@ def lanes_as_run(backend: Backend, lanes: dict[str, Any]) -> dict[str, Any]:
     return {**lanes, "cuda_graph": False, "cuda_graph_problem": problem}
 
 
-def padded(size: Size, divisor: int) -> Size:
-    """Height and width with what is missing to multiples of `divisor`."""
-    height, width = (n + sum(padding(n, divisor)) for n in size)
-    return height, width
-
-
 def named_lanes(lanes: Mapping[str, Any]) -> Iterator[str]:
     """Number of streams and the use of a CUDA graph, where there is a choice, for names of runs."""
     if "streams" in lanes:
@@ -371,6 +366,5 @@ class _Counting(HostBackend):
 def _limits(backend: Backend) -> tuple[Size, Size] | None:
     if not isinstance(backend, TensorRTBackend) or backend.engine.limits is None:
         return None
-    first = 0 if backend.info.io == "frames" else 1
-    low, high = ((shape[first], shape[first + 1]) for shape in backend.engine.limits)
+    low, high = map(backend.info.layout.size_of, backend.engine.limits)
     return low, high

@@ -29,7 +29,6 @@ from bench.runs.artefact import (
     lanes_as_run,
     moving_frames,
     named_lanes,
-    padded,
 )
 from runtime.backends.base import Backend, OpenOptions
 from runtime.backends.cuda.runtime import Cuda
@@ -37,7 +36,8 @@ from runtime.backends.onnx_format import read_self_contained
 from runtime.backends.trt.backend import TensorRTBackend, backend_from_plan
 from runtime.backends.trt.engine import gpu_at, import_tensorrt, logger_for
 from runtime.errors import first_line
-from runtime.manifest import ModelInfo, file_sha256
+from runtime.manifest import file_sha256
+from runtime.model_info import ModelInfo
 from runtime.telemetry import import_quietly
 
 _FLOATS = {"tensor(float)"}
@@ -181,7 +181,7 @@ class PlainRun:
 
     def takes(self, size: Size) -> bool:
         """Whether it makes frames of `size`, (height, width)."""
-        return padded(size, self.model.divisor) == self.model.size
+        return self.model.image_size(size) == self.model.size
 
     def info(self, case: Case) -> ModelInfo:
         """See `Run`."""

@@ -18,7 +18,7 @@ from bench.runs.artefact import (
 )
 from bench.runs.torch_forms import GPU_FORMS, Form, check_names
 from runtime.backends.base import Backend
-from runtime.manifest import ModelInfo, TimeSteps
+from runtime.model_info import ModelInfo, TimeSteps
 
 if TYPE_CHECKING:
     from bench.runs.torch_gpu import TorchGpu

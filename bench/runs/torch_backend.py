@@ -22,7 +22,7 @@ from runtime import __version__
 from runtime.backends.base import HostBackend
 from runtime.errors import BackendError, first_line
 from runtime.frames import padding
-from runtime.manifest import IOKind, ModelInfo, Precision, TimeSteps
+from runtime.model_info import IOKind, ModelInfo, Precision, TimeSteps
 
 Forward = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """img0, img1 (N, 3, H, W), timestep (T, 1, 1, 1), flow scale -> imgt (max(N, T), 3, H, W)."""

@@ -16,7 +16,7 @@ from bench.environment import MeasurementError
 from bench.runs.torch_backend import Computation, Forward, TorchBackend, computation_of
 from bench.runs.torch_forms import Form
 from ifrnet_model import IFRNet
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 
 class TorchGpu:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from export.gate.compare import compare
 from runtime.frames import to_planes
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 
 @dataclass(frozen=True)

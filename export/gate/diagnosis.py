@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from export.gate.compare import ComparedImages, compare
 from export.gate.runners import onnx_run, rounded_to_bytes
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 _CLEARLY_DB = 6.0
 """A fault is named where the image is that much nearer to it than to the right image."""

@@ -15,7 +15,8 @@ from export.errors import GateError
 from export.gate.cases import GateCase, TrueCase
 from export.gate.compare import ComparedImages, compare, decibels
 from export.gate.runners import Run
-from runtime.manifest import GateReport, ModelInfo, Precision
+from runtime.manifest import GateReport
+from runtime.model_info import ModelInfo, Precision
 
 REQUIRED_DB: dict[Precision, float] = {"fp32": 80.0, "fp16": 50.0, "int8": 40.0}
 """Worst PSNR against fp32 PyTorch. Measured: float32 in another order of operations 120 to 146 dB,

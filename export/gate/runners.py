@@ -14,7 +14,7 @@ from export.errors import GateError
 from runtime.backends.base import NO_CACHE, Backend
 from runtime.frames import to_planes
 from runtime.machine import available_processors
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 from runtime.telemetry import import_quietly
 
 onnxruntime = import_quietly("onnxruntime")

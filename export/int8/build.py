@@ -21,7 +21,8 @@ from export.int8.quantise import Ranges, layer_names, measured_ranges, quantised
 from export.progress import Stages
 from export.request import ProcessorBackend
 from export.source import Source
-from runtime.manifest import Calibration, ModelInfo, TunedFor
+from runtime.manifest import Calibration
+from runtime.model_info import ModelInfo, TunedFor
 
 STAGES = ("read frames", "calibrate", "compare")
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from runtime.frames import check_frame, padding
-from runtime.manifest import ModelInfo
+from runtime.frames import check_frame
+from runtime.model_info import ModelInfo
 from runtime.video.colour import ColourConverter
 from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
@@ -126,12 +126,9 @@ def _frames(path: Path) -> Iterator[DecodedFrame]:
 def _check_size(path: Path, frame: DecodedFrame, info: ModelInfo) -> None:
     height, width = frame.picture.height, frame.picture.width
     check_frame(np.empty((height, width, 3), np.uint8), f"a frame of {path}")
-    fits = height, width
-    if info.io == "float":
-        height, width = (n + sum(padding(n, info.divisor)) for n in fits)
-    if info.size not in (None, (height, width)):
+    if info.size not in (None, info.image_size((height, width))):
         raise ExportError(
-            f"{path} has frames of {fits[0]}x{fits[1]}, the model takes {info.height}x{info.width}:"
+            f"{path} has frames of {height}x{width}, the model takes {info.height}x{info.width}:"
             " give frames of that size, or leave the model's size free (--dynamic)"
         )
 

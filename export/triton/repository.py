@@ -25,7 +25,8 @@ from runtime.backends.onnx_format import read_onnx
 from runtime.backends.triton import THREADS
 from runtime.backends.triton.backend import served_ports
 from runtime.files import written_beside
-from runtime.manifest import EngineManifest, ModelInfo, file_sha256, manifest_path
+from runtime.manifest import EngineManifest, file_sha256, manifest_path
+from runtime.model_info import OUTPUT, ModelInfo
 
 ServedBy = Literal["onnxruntime", "tensorrt", "python"]
 Device = Literal["gpu", "cpu"]
@@ -187,7 +188,7 @@ def model_config(
     )
     for port, (kind, dims) in served_ports(info).items():
         values = {"name": port, "data_type": schema.DataType.Value(kind), "dims": dims}
-        (config.output if port == "imgt" else config.input).add(**values)
+        (config.output if port == OUTPUT else config.input).add(**values)
     config.version_policy.latest.num_versions = serving.versions_served
     group = config.instance_group.add(count=serving.instances, gpus=serving.gpus)
     group.kind = group.KIND_CPU if serving.device == "cpu" else group.KIND_GPU

@@ -23,9 +23,6 @@ from runtime.backends.cuda.runtime import Cuda
 from runtime.backends.trt.engine import logger_for
 from runtime.machine import is_jetson
 
-FREE_AXES = {"frames": (1, 2), "float": (2, 3)}
-"""Height and width among the axes of img0, by I/O kind."""
-
 
 @dataclass(frozen=True)
 class Profile:

@@ -15,7 +15,7 @@ from export.source import Source, source_from_model
 from export.store import check_folder, save_with_manifest
 from export.trt import cache
 from export.trt.attempts import Fallback, Proved, Request, Target, first_that_passes, target_at
-from export.trt.build import FREE_AXES, BuildOptions
+from export.trt.build import BuildOptions
 from runtime.machine import gpu_driver
 from runtime.manifest import EngineBuild, EngineManifest
 
@@ -125,9 +125,9 @@ def fixed_size(source: Source, size: tuple[int, int]) -> Source:
             "--size, or export with --dynamic"
         )
     height, width = size
-    if source.info.io == "float" and (height % source.info.divisor or width % source.info.divisor):
+    if source.info.image_size(size) != size:
         raise ExportError(f"size {height}x{width} is no multiple of {source.info.divisor}")
-    model = passes.with_size(source.model, height, width, axes=FREE_AXES[source.info.io])
+    model = passes.with_size(source.model, height, width, axes=source.info.layout.size_axes)
     return source._replace(model=model, info=replace(source.info, height=height, width=width))
 
 
@@ -147,7 +147,7 @@ def _check_profile(source: Source, options: BuildOptions) -> None:
     """Planes of a graph with float I/O are multiples of the divisor; frames are padded inside."""
     multiple = source.info.divisor
     for name, size in asdict(options.profile).items() if options.profile else ():
-        if source.info.io == "float" and any(n % multiple for n in size):
+        if source.info.image_size(size) != size:
             raise ExportError(
                 f"--{name} {size[0]}x{size[1]} is no multiple of {multiple}, which a graph with "
                 "float I/O needs"

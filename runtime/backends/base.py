@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from runtime.backends.cuda.arrays import DeviceFrame, DeviceView
 from runtime.errors import BackendError
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 BackendName = Literal["onnxruntime", "openvino", "tensorrt", "triton"]
 InferencePrecision = Literal["fp32", "bf16", "fp16"]

@@ -7,12 +7,12 @@ loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from runtime.errors import ModelError
-from runtime.manifest import EngineManifest, ModelInfo, manifest_path
+from runtime.manifest import EngineManifest, manifest_path
+from runtime.model_info import INPUTS, ModelInfo, Port
 
 _METADATA_PROPS = 14
 """Of a ModelProto; its entries have a key (1) and a value (2)."""
@@ -40,18 +40,6 @@ _LEADS_TO: dict[str, dict[int, str]] = {
     "sparse tensor": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }  # fmt: skip
-
-
-class Port(NamedTuple):
-    """An input or an output of a loaded model.
-
-    Attributes:
-        kind: "uint8" or "float32".
-        shape: None where an axis is free.
-    """
-
-    kind: str
-    shape: tuple[int | None, ...]
 
 
 def read_onnx(path: Path) -> tuple[bytes, ModelInfo]:
@@ -97,7 +85,7 @@ def _unreadable(path: Path, error: ValueError) -> ModelError:
     return ModelError(f"{path} cannot be read as ONNX ({error}): export it again")
 
 
-def check_ports(ports: Mapping[str, Port], info: ModelInfo, path: Path) -> None:
+def check_ports(ports: Iterable[Port], info: ModelInfo, path: Path) -> None:
     """Refuses a graph without the inputs and the output that its metadata promises.
 
     Args:
@@ -108,22 +96,17 @@ def check_ports(ports: Mapping[str, Port], info: ModelInfo, path: Path) -> None:
     Raises:
         ModelError: If they differ.
     """
-    sample = "uint8" if info.io == "frames" else "float32"
-    expected = {"img0": sample, "img1": sample, "timestep": "float32", "imgt": sample}
-    found = {name: port.kind for name, port in ports.items()}
-    if found != expected:
-        raise ModelError(f"{path} has {found}, its metadata promises {expected}: export it again")
-    height, width = info.size or (None, None)
-    image = (height, width, 3) if info.io == "frames" else (3, height, width)
-    pairs, rows = info.pairs_per_call, info.frames_per_call
-    first: tuple[int | None, int | None] = (None, None) if info.max_pairs else (pairs, rows)
-    promised = {
-        "img0": (first[0], *image),
-        "img1": (first[0], *image),
-        "timestep": (first[1], 1, 1, 1),
-    }
-    for name, wanted in promised.items():
-        shape = ports[name].shape
+    found, promised = {port.name: port for port in ports}, info.ports()
+    dtypes, wanted_dtypes = (
+        {name: port.dtype for name, port in of.items()} for of in (found, promised)
+    )
+    if dtypes != wanted_dtypes:
+        raise ModelError(
+            f"{path} has {dtypes}, its metadata promises {wanted_dtypes}: export it again"
+        )
+    # Runtimes leave axes of the output free that follow from those of the inputs.
+    for name in INPUTS:
+        shape, wanted = found[name].shape, promised[name].shape
         fits = (w is None or w == s for w, s in zip(wanted, shape, strict=False))
         if len(shape) != len(wanted) or not all(fits):
             raise ModelError(

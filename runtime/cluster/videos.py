@@ -19,7 +19,8 @@ from runtime.cluster.report import ClusterReport, VideoResult
 from runtime.cluster.worker import ModelChoice, VideoWorker
 from runtime.errors import InterpolationError, VideoError
 from runtime.files import written_beside
-from runtime.manifest import TimeSteps, file_sha256
+from runtime.manifest import file_sha256
+from runtime.model_info import TimeSteps
 from runtime.video.interpolate import mode_for
 from runtime.video.options import VideoOptions, VideoReport
 from runtime.video.segments.errors import SeamError

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple, Protocol
 
-from runtime.manifest import TimeSteps
+from runtime.model_info import TimeSteps
 from runtime.timesteps import MAXIMUM_DEPTH
 from runtime.video.clock import Clock
 from runtime.video.reading.info import SourceInfo

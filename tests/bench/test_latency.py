@@ -28,7 +28,7 @@ from export.store import write_onnx
 from export.trt.build import Profile
 from paths import ROOT
 from runtime.backends.base import OpenOptions
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 SMALL = Case(None, (50, 70), 2, None)
 RUN_KEYS = {

@@ -8,7 +8,8 @@ import pytest
 
 from runtime import locks
 from runtime.files import natural_key, read_with_digest, write_with_digest, written_beside
-from runtime.manifest import EngineManifest, GateReport, ModelInfo
+from runtime.manifest import EngineManifest, GateReport
+from runtime.model_info import ModelInfo
 
 MODEL = ModelInfo(
     variant="small", weights_sha256="0" * 64, precision="fp32", io="frames", divisor=16,

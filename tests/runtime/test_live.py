@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runtime import BackendError, FrameError, Interpolator
 from runtime.backends.base import HostBackend
 from runtime.live import Live
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 
 class Blend(HostBackend):

@@ -1,10 +1,10 @@
 import json
-from dataclasses import replace
 
 import pytest
 
 from runtime.errors import ModelError
-from runtime.manifest import EngineManifest, GateReport, ModelInfo, file_sha256, manifest_path
+from runtime.manifest import EngineManifest, GateReport, file_sha256, manifest_path
+from runtime.model_info import ModelInfo
 
 INFO = ModelInfo(
     variant="small",
@@ -22,42 +22,6 @@ INFO = ModelInfo(
     tuned_for="any",
     tool_version="0.1.0",
 )
-
-
-def test_properties_round_trip():
-    assert ModelInfo.from_properties(INFO.to_properties(), source="x") == INFO
-    free = replace(INFO, height=None, width=None)
-    assert "ifrnet.height" not in free.to_properties()
-    assert ModelInfo.from_properties(free.to_properties(), source="x") == free
-    assert free.size is None
-    assert INFO.size == (720, 1280)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"ifrnet.format_version": "2"}, "format version 2, this runtime reads 1"),
-        ({"ifrnet.format_version": None}, "format version None"),
-        ({"ifrnet.divisor": "many"}, "damaged metadata"),
-        ({"ifrnet.flow_scale": None}, "damaged metadata"),
-        ({"ifrnet.io": "bytes"}, "'bytes', not one of float, frames"),
-        ({"ifrnet.variant": None}, "lacks or has too much of: variant"),
-        ({"ifrnet.extra": "1"}, "lacks or has too much of: extra"),
-        ({"ifrnet.height": None}, "one of height and width only"),
-        ({"ifrnet.divisor": "0"}, "sizes below 1"),
-        ({"ifrnet.flow_scale": "nan"}, "sizes below 1"),
-    ],
-)
-def test_damaged_properties_are_refused(change, message):
-    properties = {**INFO.to_properties(), **change}
-    properties = {key: value for key, value in properties.items() if value is not None}
-    with pytest.raises(ModelError, match=message):
-        ModelInfo.from_properties(properties, source="m.onnx")
-
-
-def test_foreign_models_are_refused_with_the_remedy():
-    with pytest.raises(ModelError, match=r"m\.onnx carries no .* python -m export\.to_onnx"):
-        ModelInfo.from_properties({"author": "someone"}, source="m.onnx")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 
 from runtime.backends.base import HostBackend
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 INFO = ModelInfo(
     variant="small", weights_sha256="0" * 64, precision="fp32", io="frames", divisor=16,

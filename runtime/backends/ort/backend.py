@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import HostBackend, OpenOptions
-from runtime.backends.onnx_format import Port, check_ports, read_onnx
+from runtime.backends.onnx_format import check_ports, read_onnx
 from runtime.backends.ort.binding import BoundBackend
 from runtime.backends.ort.cuda_provider import (
     PROVIDER,
@@ -22,7 +22,7 @@ from runtime.backends.ort.cuda_provider import (
 )
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_processors, gpu_driver
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo, Port
 from runtime.telemetry import import_quietly
 
 _CPU_PROVIDER = "CPUExecutionProvider"
@@ -92,7 +92,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
     # A provider that does not load is left out in any case, with a line in the log.
     if on_gpu and session.get_providers()[0] != PROVIDER:
         raise _not_started(why_not_loaded(ort))
-    check_ports(dict(_ports(session)), info, path)
+    check_ports(_ports(session), info, path)
     bound = on_gpu if options.io_binding is None else options.io_binding
     if bound:
         return BoundBackend(ort, session, info, device=device)
@@ -147,8 +147,10 @@ def _session_options(ort: Any, threads: int | None) -> Any:
     return options
 
 
-def _ports(session: Any) -> Iterator[tuple[str, Port]]:
-    for port in (*session.get_inputs(), *session.get_outputs()):
+def _ports(session: Any) -> Iterator[Port]:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    for number, port in enumerate((*inputs, *outputs)):
         # A free axis has a name, or none at all.
-        shape = (n if isinstance(n, int) else None for n in port.shape)
-        yield port.name, Port(_KINDS.get(port.type, port.type), tuple(shape))
+        shape = tuple(n if isinstance(n, int) else None for n in port.shape)
+        dtype = _KINDS.get(port.type, port.type)
+        yield Port(port.name, dtype, shape, is_input=number < len(inputs))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from runtime.backends.cuda.arrays import DeviceView
 from runtime.backends.ort.cuda_provider import reason
 from runtime.errors import BackendError
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 
 class Batch:

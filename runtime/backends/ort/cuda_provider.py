@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from runtime.errors import first_line
 from runtime.machine import GpuDriver, loads_library
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 PROVIDER = "CUDAExecutionProvider"
 

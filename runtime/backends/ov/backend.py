@@ -27,15 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import NO_CACHE, HostBackend, InferencePrecision, OpenOptions
-from runtime.backends.onnx_format import Port, check_ports, read_onnx
+from runtime.backends.onnx_format import check_ports, read_onnx
 from runtime.backends.ov.cache import ModelCache
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_processors, cache_folder
-from runtime.manifest import ModelInfo
+from runtime.model_info import INPUTS, OUTPUT, ModelInfo, Port
 from runtime.telemetry import import_quietly
 
 _HINTS: dict[InferencePrecision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-_PORTS = {"img0", "img1", "timestep", "imgt"}
 _CAPABILITIES: dict[InferencePrecision, str] = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
 
@@ -231,7 +230,7 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
         raise ModelError(
             f"{path} cannot be loaded by OpenVINO ({_first_line(error)}): export it again"
         ) from error
-    check_ports(dict(_ports(compiled)), info, path)
+    check_ports(_ports(compiled), info, path)
     name = "openvino cpu" if precision == "fp32" else f"openvino cpu {precision}"
     return OpenVinoBackend(compiled, info, name=name, streams=streams)
 
@@ -348,13 +347,15 @@ def _check_capability(core: Any, precision: InferencePrecision) -> None:
         )
 
 
-def _ports(compiled: Any) -> Iterator[tuple[str, Port]]:
-    for port in (*compiled.inputs, *compiled.outputs):
+def _ports(compiled: Any) -> Iterator[Port]:
+    inputs, outputs = compiled.inputs, compiled.outputs
+    for number, port in enumerate((*inputs, *outputs)):
         shape = (n.get_length() if n.is_static else None for n in port.get_partial_shape())
         # Where a cast is left out, its result lends the port a second name.
         names = port.get_names()
-        name = next(iter(names & _PORTS), min(names, default=""))
-        yield name, Port(port.get_element_type().to_dtype().name, tuple(shape))
+        name = next(iter(names & {*INPUTS, OUTPUT}), min(names, default=""))
+        dtype = port.get_element_type().to_dtype().name
+        yield Port(name, dtype, tuple(shape), is_input=number < len(inputs))
 
 
 def _array(image: Any) -> NDArray[Any]:

@@ -30,7 +30,7 @@ from runtime.backends.triton.requests import (
 )
 from runtime.backends.triton.shared_memory import CudaMemory, SharedMemory, Slot, SystemMemory
 from runtime.errors import BackendError, ModelError
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 _IN_FLIGHT = 2
 """Pairs that are best under way at a time: one travels while the other is computed."""
@@ -52,16 +52,10 @@ class Port(NamedTuple):
 
 
 def served_ports(info: ModelInfo) -> dict[str, Port]:
-    """What a configuration must say of a model: img0, img1, timestep, imgt."""
-    height, width = info.size or (-1, -1)
-    image = (height, width, 3) if info.io == "frames" else (3, height, width)
-    pairs, rows = ((), ()) if info.max_pairs else ((info.pairs_per_call,), (info.frames_per_call,))
-    sample = _TYPES["uint8" if info.io == "frames" else "float32"][1]
+    """The inputs and the output in the configuration of a model, by name, inputs first."""
+    first = 1 if info.max_pairs else 0  # Triton batches along a free first axis.
     return {
-        "img0": Port(sample, (*pairs, *image)),
-        "img1": Port(sample, (*pairs, *image)),
-        "timestep": Port(_TYPES["float32"][1], (*rows, 1, 1, 1)),
-        "imgt": Port(sample, (*rows, *image)),
+        name: Port(_TYPES[port.dtype][1], port.dims[first:]) for name, port in info.ports().items()
     }
 
 
@@ -179,7 +173,7 @@ class TritonBackend:
 
     @property
     def _dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.uint8 if self.info.io == "frames" else np.float32)
+        return np.dtype(self.info.layout.dtype)
 
     def _ended(self, answer: Answer) -> None:
         """Called by the client's thread."""

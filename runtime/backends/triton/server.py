@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from runtime.backends.base import Backend, OpenOptions
 from runtime.backends.registry import open_backend
 from runtime.backends.triton import THREADS
+from runtime.model_info import INPUTS, OUTPUT
 
-INPUTS = ("img0", "img1", "timestep")
-OUTPUT = "imgt"
 ARTEFACT = "model.onnx"
 
 

@@ -35,7 +35,7 @@ from runtime.backends.trt.engine import Engine, checked_manifest, gpu_at, import
 from runtime.backends.trt.execution import Call, DeviceImage, Lane, Memory
 from runtime.backends.trt.transfers import Transfers
 from runtime.errors import BackendError, FrameError
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 _ALIGNMENT = 256
 """Of the addresses that TensorRT takes, in bytes."""
@@ -110,8 +110,7 @@ class TensorRTBackend:
             return self.info.size
         best = self.engine.best
         assert best is not None  # Engines without a size have a profile.
-        first = 0 if self.info.io == "frames" else 1
-        return best[first], best[first + 1]
+        return self.info.layout.size_of(best)
 
     @property
     def cuda_graph_problem(self) -> str | None:
@@ -319,9 +318,8 @@ class TensorRTBackend:
         if limits is not None and not all(
             low <= n <= high for low, n, high in zip(limits[0], shape[-3:], limits[1], strict=True)
         ):
-            spatial = slice(0, 2) if self.info.io == "frames" else slice(1, 3)
             found, low, high = (
-                "x".join(map(str, s[spatial])) for s in (shape[-3:], limits[0], limits[1])
+                "{}x{}".format(*self.info.layout.size_of(one)) for one in (shape, *limits)
             )
             raise FrameError(
                 f"frames are {found}, this engine takes {low} to {high}: "

@@ -8,7 +8,8 @@ from typing import Any
 
 from runtime.errors import BackendError, ModelError
 from runtime.machine import Gpu, gpu_driver
-from runtime.manifest import EngineBuild, EngineManifest, ModelInfo
+from runtime.manifest import EngineBuild, EngineManifest
+from runtime.model_info import ModelInfo
 
 _NEXT_GENERATION = {8: 10, 10: 11}
 """Major version of TensorRT that built a version-compatible engine -> the next one that loads it.
@@ -210,15 +211,10 @@ class Engine:
     def _check_interface(self, info: ModelInfo) -> None:
         """The engine must have the inputs and the output that its manifest promises."""
         engine, kinds = self._engine, self._trt.DataType
-        sample = kinds.UINT8 if info.io == "frames" else kinds.FLOAT
-        height, width = info.size or (-1, -1)
-        image = (height, width, 3) if info.io == "frames" else (3, height, width)
-        pairs, rows = (-1, -1) if info.max_pairs else (info.pairs_per_call, info.frames_per_call)
+        types = {"uint8": "UINT8", "float32": "FLOAT"}
         promised = {
-            "img0": (sample, (pairs, *image)),
-            "img1": (sample, (pairs, *image)),
-            "timestep": (kinds.FLOAT, (rows, 1, 1, 1)),
-            "imgt": (sample, (rows, *image)),
+            name: (getattr(kinds, types[port.dtype]), port.dims)
+            for name, port in info.ports().items()
         }
         names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
         found = {

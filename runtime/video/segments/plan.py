@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from runtime.manifest import TimeSteps
+from runtime.model_info import TimeSteps
 from runtime.video.options import VideoOptions
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import key_frames, open_source

@@ -9,7 +9,7 @@ from bench.harness.roofline import Ceilings, MovedBytes, Work, share_of_ceilings
 from bench.runs.artefact import calls_of_a_pair
 from ifrnet_model import divisor
 from runtime.errors import FrameError
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 
 def model(variant="small", **changes):

@@ -9,7 +9,7 @@ from export.gate.compare import compare
 from export.gate.gate import Reference, Requirements, gate
 from export.gate.runners import onnx_run
 from ifrnet_model import layers
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 
 def described(**changes):

@@ -12,14 +12,8 @@ from export.triton import repository
 from export.triton.repository import CONFIG, Serving, write_served_model
 from runtime import ModelError
 from runtime.backends.triton.backend import Port, served_ports
-from runtime.manifest import (
-    EngineBuild,
-    EngineManifest,
-    GateReport,
-    ModelInfo,
-    file_sha256,
-    manifest_path,
-)
+from runtime.manifest import EngineBuild, EngineManifest, GateReport, file_sha256, manifest_path
+from runtime.model_info import ModelInfo
 
 text_format = pytest.importorskip("google.protobuf.text_format")
 schema = pytest.importorskip("tritonclient.grpc.model_config_pb2")

@@ -18,7 +18,7 @@ from paths import DATA
 from runtime import FrameError, Interpolator, VideoError, interpolate_video
 from runtime.__main__ import main, parse_rate, parse_time
 from runtime.backends.base import HostBackend
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 from runtime.video.interpolate import plan_video
 from runtime.video.options import VideoOptions
 

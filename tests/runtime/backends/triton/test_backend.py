@@ -18,7 +18,7 @@ from runtime.backends.base import OpenOptions
 from runtime.backends.triton.address import Address
 from runtime.backends.triton.backend import TritonBackend, open_model
 from runtime.backends.triton.shared_memory import CudaMemory, SystemMemory
-from runtime.manifest import ModelInfo
+from runtime.model_info import ModelInfo
 
 pytest.importorskip("tritonclient.grpc")
 SEGMENTS = Path("/dev/shm")

@@ -1,0 +1,286 @@
+"""What a model says about itself: its type, its sizes, and its inputs and outputs.
+
+`ModelInfo` travels inside the ONNX file (`metadata_props`) and inside the manifest beside an
+artefact, so that the runtime never guesses a size, a type or a capability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal, TypeVar, get_args
+
+from runtime.errors import ModelError
+from runtime.frames import padding
+
+FORMAT_VERSION = 1
+"""Of the metadata and the manifest; a reader refuses what it does not know."""
+
+PROPERTY_PREFIX = "ifrnet."
+"""Our keys in `metadata_props`; other tools' keys are left alone."""
+
+INPUTS = ("img0", "img1", "timestep")
+"""Names of a model's inputs, in the order of the graph."""
+
+OUTPUT = "imgt"
+"""Name of a model's output."""
+
+_NUMBERS = (
+    "format_version", "divisor", "steps_per_call", "pairs_per_call", "height", "width", "max_pairs",
+)  # fmt: skip
+
+Precision = Literal["fp32", "fp16", "int8"]
+IOKind = Literal["float", "frames"]
+TimeSteps = Literal["midpoint", "arbitrary"]
+Warp = Literal["gridsample", "gather"]
+TunedFor = Literal["any", "cpu"]
+
+_Axis = TypeVar("_Axis", int, int | None)
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """Type and axes of a batch of images.
+
+    Attributes:
+        dtype: "uint8", or "float32" for values in [0, 1].
+        channels_last: (N, H, W, 3); else (N, 3, H, W).
+    """
+
+    dtype: Literal["uint8", "float32"]
+    channels_last: bool
+
+    @property
+    def size_axes(self) -> tuple[int, int]:
+        """The axes of height and width in a batch."""
+        return (1, 2) if self.channels_last else (2, 3)
+
+    def shape(self, count: _Axis, height: _Axis, width: _Axis) -> tuple[int | _Axis, ...]:
+        """The shape of a batch of `count` images."""
+        if self.channels_last:
+            return count, height, width, 3
+        return count, 3, height, width
+
+    def size_of(self, shape: Sequence[int]) -> tuple[int, int]:
+        """(height, width) in the shape of a batch, or of an image without the batch axis."""
+        height, width = (shape[axis - 4] for axis in self.size_axes)
+        return height, width
+
+
+LAYOUTS: dict[IOKind, ImageLayout] = {
+    "float": ImageLayout("float32", channels_last=False),
+    "frames": ImageLayout("uint8", channels_last=True),
+}
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or an output of a model.
+
+    Attributes:
+        name: "img0", "img1", "timestep" or "imgt".
+        dtype: "uint8" or "float32"; in a foreign file whatever its runtime calls it.
+        shape: None where an axis is free.
+        is_input: Whether it is an input.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    is_input: bool
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The shape as TensorRT and Triton write it: -1 where an axis is free."""
+        return tuple(-1 if n is None else n for n in self.shape)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The self-description of one artefact.
+
+    Attributes:
+        variant: "small", "base" or "large".
+        weights_sha256: Hash of the checkpoint file that the weights came from.
+        precision: "fp32", "fp16" with float32 islands, or "int8" in the decoders' convolutions and
+            float32 everywhere else.
+        io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
+        divisor: Height and width inside the network are multiples of it.
+        flow_scale: Relative size of the frame on which motion is estimated.
+        time_steps: "midpoint": the weights know t = 1/2 only; "arbitrary": any t in (0, 1).
+        steps_per_call: Time steps of one pair in one call (T).
+        pairs_per_call: Pairs of one call (N), each with a time step of its own; 1 where T > 1.
+        height: Of the frames; None where height and width are free.
+        width: As `height`.
+        warp: "gridsample" or "gather".
+        tuned_for: "any": the graph as exported; "cpu": rewritten for ONNX Runtime's CPU kernels.
+        tool_version: Version of ifrnet-deploy that wrote the file.
+        max_pairs: Where N is free, for a server that gathers the requests of several clients: most
+            pairs of one call. `pairs_per_call` is 1 then.
+    """
+
+    variant: str
+    weights_sha256: str
+    precision: Precision
+    io: IOKind
+    divisor: int
+    flow_scale: float
+    time_steps: TimeSteps
+    steps_per_call: int
+    pairs_per_call: int
+    height: int | None
+    width: int | None
+    warp: Warp
+    tuned_for: TunedFor
+    tool_version: str
+    max_pairs: int | None = None
+
+    def __post_init__(self) -> None:
+        kinds = {
+            "precision": Precision,
+            "io": IOKind,
+            "time_steps": TimeSteps,
+            "warp": Warp,
+            "tuned_for": TunedFor,
+        }
+        for name, allowed in kinds.items():
+            if getattr(self, name) not in get_args(allowed):
+                raise ModelError(
+                    f"the model's {name} is {getattr(self, name)!r}, not one of "
+                    f"{', '.join(get_args(allowed))}: export it again with this version"
+                )
+        if (self.height is None) != (self.width is None):
+            raise ModelError("the model fixes one of height and width only: export it again")
+        numbers = (
+            self.divisor,
+            self.steps_per_call,
+            self.pairs_per_call,
+            self.height or 1,
+            self.width or 1,
+            self.max_pairs or 1,
+        )
+        if min(numbers) < 1 or not self.flow_scale > 0:
+            raise ModelError("the model's metadata holds sizes below 1: export it again")
+        if self.steps_per_call > 1 and self.pairs_per_call > 1:
+            raise ModelError("the model has several pairs and several time steps: export it again")
+        if self.max_pairs is not None and self.frames_per_call > 1:
+            raise ModelError("the model has a free and a fixed number of pairs: export it again")
+
+    @property
+    def frames_per_call(self) -> int:
+        """Frames that one call makes (B)."""
+        return max(self.steps_per_call, self.pairs_per_call)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of the frames, or None where they are free."""
+        if self.height is None or self.width is None:
+            return None
+        return self.height, self.width
+
+    @property
+    def layout(self) -> ImageLayout:
+        """Type and axes of img0, img1 and imgt."""
+        return LAYOUTS[self.io]
+
+    def image_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the images that the model takes for frames of a size.
+
+        They are the frames' own with io "frames", where the graph pads. With io "float" they are
+        rounded up to multiples of `divisor`.
+        """
+        if self.io == "frames":
+            return size
+        height, width = (n + sum(padding(n, self.divisor)) for n in size)
+        return height, width
+
+    def ports(self) -> dict[str, Port]:
+        """Inputs and outputs by name, inputs first, in the order of the graph."""
+        height, width = self.size or (None, None)
+        pairs = rows = None
+        if not self.max_pairs:
+            pairs, rows = self.pairs_per_call, self.frames_per_call
+        image, result = (self.layout.shape(n, height, width) for n in (pairs, rows))
+        dtype = self.layout.dtype
+        img0, img1, timestep = INPUTS
+        ports = (
+            Port(img0, dtype, image, is_input=True),
+            Port(img1, dtype, image, is_input=True),
+            Port(timestep, "float32", (rows, 1, 1, 1), is_input=True),
+            Port(OUTPUT, dtype, result, is_input=False),
+        )
+        return {port.name: port for port in ports}
+
+    def to_properties(self) -> dict[str, str]:
+        """The `metadata_props` of an ONNX file."""
+        properties = {"format_version": str(FORMAT_VERSION)}
+        properties |= {key: str(value) for key, value in asdict(self).items() if value is not None}
+        return {PROPERTY_PREFIX + key: value for key, value in properties.items()}
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str], *, source: str) -> ModelInfo:
+        """Reads the `metadata_props` of an ONNX file.
+
+        Raises:
+            ModelError: If they are not ours, incomplete, or of another format version.
+        """
+        ours = {
+            key.removeprefix(PROPERTY_PREFIX): value
+            for key, value in properties.items()
+            if key.startswith(PROPERTY_PREFIX)
+        }
+        if not ours:
+            raise ModelError(
+                f"{source} carries no ifrnet-deploy metadata: "
+                "make one with python -m export.to_onnx --weights demo --output model.onnx"
+            )
+        parsed: dict[str, Any] = dict(ours)
+        try:
+            for key in _NUMBERS:
+                if key in parsed:
+                    parsed[key] = int(parsed[key])
+            parsed["flow_scale"] = float(parsed["flow_scale"])
+        except (KeyError, ValueError) as error:
+            raise ModelError(
+                f"{source} carries damaged metadata ({error}): export it again"
+            ) from error
+        return cls.from_dict({"height": None, "width": None, **parsed}, source=source)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str) -> ModelInfo:
+        """Reads what `dataclasses.asdict` wrote, plus `format_version`; `source` is for errors.
+
+        Raises:
+            ModelError: If it is incomplete or of another format version.
+        """
+        return record_from(cls, values, source)
+
+
+_Record = TypeVar("_Record")
+
+
+def record_from(cls: type[_Record], values: Mapping[str, Any], source: str) -> _Record:
+    """A dataclass from a mapping that holds its fields, and no others, and `format_version`.
+
+    Args:
+        cls: The dataclass. Fields with a default came later, and older files do not have them.
+        values: As `json` or a reader of metadata gives them.
+        source: Where they come from, for errors.
+
+    Raises:
+        ModelError: If a field is missing or unknown, or the format version is another.
+    """
+    if values.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{source} has format version {values.get('format_version')}, this runtime reads "
+            f"{FORMAT_VERSION}: export the model with the same version of ifrnet-deploy"
+        )
+    given = {key: value for key, value in values.items() if key != "format_version"}
+    known = fields(cls)  # type: ignore[arg-type]  # only dataclasses come here
+    wanted = {f.name for f in known if f.name in given or f.default is MISSING}
+    if wrong := wanted ^ given.keys():
+        raise ModelError(
+            f"{source} lacks or has too much of: {', '.join(sorted(wrong))}; "
+            "export the model with the same version of ifrnet-deploy"
+        )
+    return cls(**given)

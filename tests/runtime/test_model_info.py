@@ -1,0 +1,95 @@
+from dataclasses import replace
+
+import pytest
+
+from runtime.errors import ModelError
+from runtime.model_info import LAYOUTS, ModelInfo, Port
+
+INFO = ModelInfo(
+    variant="small",
+    weights_sha256="ab" * 32,
+    precision="fp16",
+    io="frames",
+    divisor=20,
+    flow_scale=0.8,
+    time_steps="arbitrary",
+    steps_per_call=3,
+    pairs_per_call=1,
+    height=720,
+    width=1280,
+    warp="gridsample",
+    tuned_for="any",
+    tool_version="0.1.0",
+)
+
+
+def test_properties_round_trip():
+    assert ModelInfo.from_properties(INFO.to_properties(), source="x") == INFO
+    free = replace(INFO, height=None, width=None)
+    assert "ifrnet.height" not in free.to_properties()
+    assert ModelInfo.from_properties(free.to_properties(), source="x") == free
+    assert free.size is None
+    assert INFO.size == (720, 1280)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ifrnet.format_version": "2"}, "format version 2, this runtime reads 1"),
+        ({"ifrnet.format_version": None}, "format version None"),
+        ({"ifrnet.divisor": "many"}, "damaged metadata"),
+        ({"ifrnet.flow_scale": None}, "damaged metadata"),
+        ({"ifrnet.io": "bytes"}, "'bytes', not one of float, frames"),
+        ({"ifrnet.variant": None}, "lacks or has too much of: variant"),
+        ({"ifrnet.extra": "1"}, "lacks or has too much of: extra"),
+        ({"ifrnet.height": None}, "one of height and width only"),
+        ({"ifrnet.divisor": "0"}, "sizes below 1"),
+        ({"ifrnet.flow_scale": "nan"}, "sizes below 1"),
+    ],
+)
+def test_damaged_properties_are_refused(change, message):
+    properties = {**INFO.to_properties(), **change}
+    properties = {key: value for key, value in properties.items() if value is not None}
+    with pytest.raises(ModelError, match=message):
+        ModelInfo.from_properties(properties, source="m.onnx")
+
+
+def test_foreign_models_are_refused_with_the_remedy():
+    with pytest.raises(ModelError, match=r"m\.onnx carries no .* python -m export\.to_onnx"):
+        ModelInfo.from_properties({"author": "someone"}, source="m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "image", "rows"),
+    [
+        ({}, (1, 720, 1280, 3), 3),
+        ({"io": "float"}, (1, 3, 720, 1280), 3),
+        ({"steps_per_call": 1, "pairs_per_call": 2}, (2, 720, 1280, 3), 2),
+        ({"steps_per_call": 1, "max_pairs": 4}, (None, 720, 1280, 3), None),
+        ({"height": None, "width": None}, (1, None, None, 3), 3),
+    ],
+)
+def test_ports(changes, image, rows):
+    dtype = "float32" if "io" in changes else "uint8"
+    ports = replace(INFO, **changes).ports()
+    assert [*ports] == ["img0", "img1", "timestep", "imgt"]
+    assert list(ports.values()) == [
+        Port("img0", dtype, image, is_input=True),
+        Port("img1", dtype, image, is_input=True),
+        Port("timestep", "float32", (rows, 1, 1, 1), is_input=True),
+        Port("imgt", dtype, (rows, *image[1:]), is_input=False),
+    ]
+    assert ports["img0"].dims == tuple(-1 if n is None else n for n in image)
+
+
+@pytest.mark.parametrize("io", LAYOUTS)
+def test_a_layout_finds_its_own_size(io):
+    layout = LAYOUTS[io]
+    shape = layout.shape(2, 50, 70)
+    assert [shape[axis] for axis in layout.size_axes] == [50, 70]
+    assert layout.size_of(shape) == layout.size_of(shape[1:]) == (50, 70)
+
+
+def test_images_of_float_io_are_padded_to_the_divisor():
+    assert INFO.image_size((50, 70)) == (50, 70)
+    assert replace(INFO, io="float").image_size((50, 70)) == (60, 80)
