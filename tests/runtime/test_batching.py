@@ -1,28 +1,15 @@
 """Requests with tags, and calls that are as full as the model allows."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from blend import INFO, Blend
+from blend import Blend
 from runtime import Interpolator
 from runtime.batching import PairRequest
 
 FLAT = [np.full((16, 16, 3), value, np.uint8) for value in (0, 40, 80, 120, 160)]
-
-
-class Counting(Blend):
-    """Notes how many pairs each call has."""
-
-    def __init__(self, info):
-        super().__init__(info)
-        self.calls = []
-
-    def run(self, img0, img1, timestep):
-        self.calls.append(len(img0))
-        return super().run(img0, img1, timestep)
 
 
 def values(frames):
@@ -31,7 +18,7 @@ def values(frames):
 
 @pytest.mark.parametrize("per_call", [1, 2])
 def test_a_tag_comes_back_with_the_frames_of_its_own_request(per_call):
-    vfi = Interpolator(Counting(replace(INFO, pairs_per_call=per_call)))
+    vfi = Interpolator(Blend(pairs_per_call=per_call))
     first, second, third, _ = (
         PairRequest(*pair, steps)
         for pair, steps in zip(
@@ -45,7 +32,7 @@ def test_a_tag_comes_back_with_the_frames_of_its_own_request(per_call):
 
 @pytest.mark.parametrize(("per_call", "calls"), [(1, [1, 1, 1, 1]), (2, [2, 2])])
 def test_calls_are_filled_with_as_many_pairs_as_the_model_takes(per_call, calls):
-    backend = Counting(replace(INFO, pairs_per_call=per_call))
+    backend = Blend(pairs_per_call=per_call)
     vfi = Interpolator(backend)
     made = list(vfi.interpolate_each(PairRequest(*p, (0.5,)) for p in itertools.pairwise(FLAT)))
     assert [values(frames) for frames in made] == [[20], [60], [100], [140]]
@@ -53,7 +40,7 @@ def test_calls_are_filled_with_as_many_pairs_as_the_model_takes(per_call, calls)
 
 
 def test_midpoint_weights_make_each_level_of_all_pairs_together():
-    backend = Counting(replace(INFO, pairs_per_call=2, time_steps="midpoint"))
+    backend = Blend(pairs_per_call=2, time_steps="midpoint")
     vfi = Interpolator(backend)
     pairs = [PairRequest(*pair, (0.25, 0.5)) for pair in itertools.pairwise(FLAT[:3])]
     assert [values(frames) for frames in vfi.interpolate_each(pairs)] == [[10, 20], [50, 60]]

@@ -8,37 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blend import Blend
 from runtime import BackendError, FrameError, Interpolator
-from runtime.backends.base import HostBackend
 from runtime.live import Live
-from runtime.model_info import ModelInfo
-
-
-class Blend(HostBackend):
-    """A model that mixes two images; it remembers what it was given."""
-
-    name = "blend"
-
-    def __init__(self, time_steps="arbitrary", io="frames", calls=(1, 1), size=(None, None)):
-        self.info = ModelInfo(
-            "small", "", "fp32", io, 16, 1.0, time_steps, *calls, *size, "gridsample", "any", "0"
-        )
-        self.given = []
-        self.broken = False
-
-    def put(self, image):
-        self.given.append(image)
-        return image
-
-    def run(self, img0, img1, timestep):
-        if self.broken:
-            raise BackendError("the inference failed")
-        t = timestep.reshape(-1, 1, 1, 1)
-        mixed = img0 * (1 - t) + img1 * t
-        return mixed if img0.dtype == np.float32 else np.rint(mixed).astype(np.uint8)
-
-    def close(self):
-        pass
 
 
 def flat(level, size=(16, 16)):
@@ -51,7 +23,7 @@ def shown(timed):
 
 @pytest.fixture
 def vfi():
-    with Interpolator(Blend()) as opened:
+    with Interpolator(Blend(keep=True)) as opened:
         yield opened
 
 
@@ -77,7 +49,7 @@ def test_each_push_gives_the_frame_before_and_the_new_ones_up_to_now(vfi):
 def test_the_frames_are_those_of_stream(io, calls, factor):
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (17, 30, 3), np.uint8) for _ in range(4)]
-    vfi = Interpolator(Blend(io=io, calls=calls))
+    vfi = Interpolator(Blend(io=io, steps_per_call=calls[0], pairs_per_call=calls[1]))
     live = vfi.live(factor=factor)
     out = [timed for k, frame in enumerate(frames) for timed in live.push(k, frame)]
     out += live.reset()
@@ -182,7 +154,7 @@ def test_after_an_error_it_goes_on_from_the_frame_before(vfi):
 
 
 def test_a_size_that_the_model_does_not_take_is_refused_at_once():
-    live = Interpolator(Blend(size=(32, 48))).live()
+    live = Interpolator(Blend(height=32, width=48)).live()
     with pytest.raises(FrameError, match="exported for 32x48"):
         live.push(0, flat(0))
 
@@ -194,7 +166,7 @@ def test_what_is_no_factor_is_refused(vfi, factor):
 
 
 def test_midpoint_weights_take_powers_of_two():
-    vfi = Interpolator(Blend("midpoint"))
+    vfi = Interpolator(Blend(time_steps="midpoint"))
     with pytest.raises(FrameError, match="powers of two"):
         vfi.live(factor=3)
     live = vfi.live(factor=4)

@@ -1,8 +1,11 @@
 """A model that needs no file: frames between two by arithmetic."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from runtime.backends.base import HostBackend
+from runtime.errors import BackendError
 from runtime.model_info import ModelInfo
 
 INFO = ModelInfo(
@@ -13,16 +16,38 @@ INFO = ModelInfo(
 
 
 class Blend(HostBackend):
-    """Frames between two by arithmetic: wrong neighbours and wrong times give other pictures."""
+    """The mean of two images, weighted by time: wrong neighbours or times give other images.
+
+    Args:
+        keep: Keep the images that are put, in `given`.
+        info: What differs from INFO.
+
+    Attributes:
+        calls: The number of pairs of each call.
+        given: The images that were put, where they are kept.
+        broken: Whether calls fail.
+    """
 
     name = "blend"
 
-    def __init__(self, info=INFO):
-        self.info = info
+    def __init__(self, *, keep=False, **info):
+        self.info = replace(INFO, **info)
+        self.calls = []
+        self.given = []
+        self.broken = False
+        self._keep = keep
+
+    def put(self, image):
+        if self._keep:
+            self.given.append(image)
+        return image
 
     def run(self, img0, img1, timestep):
-        t = timestep.reshape(-1, 1, 1, 1)
-        return np.rint((1 - t) * img0 + t * img1).astype(np.uint8)
+        if self.broken:
+            raise BackendError("the inference failed")
+        self.calls.append(len(img0))
+        blended = (1 - timestep) * img0 + timestep * img1
+        return blended if img0.dtype == np.float32 else np.rint(blended).astype(np.uint8)
 
     def close(self):
         pass

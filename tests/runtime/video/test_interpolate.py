@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
+from blend import Blend
 from commands import run_module
 from export.gate.cases import moving_frames
 from moving_clips import RATE, read_clip, write_clip
 from paths import DATA
 from runtime import FrameError, Interpolator, VideoError, interpolate_video
 from runtime.__main__ import main, parse_rate, parse_time
-from runtime.backends.base import HostBackend
-from runtime.model_info import ModelInfo
 from runtime.video.interpolate import plan_video
 from runtime.video.options import VideoOptions
 
@@ -132,28 +131,9 @@ def test_odd_sizes(tmp_path, mean):
         assert any("yuv444p" in text for text in report.notes) == note
 
 
-class Mean(HostBackend):
-    """A model that makes the mean of both frames, weighted by time: for tests of all around it."""
-
-    name = "mean"
-
-    def __init__(self, io="frames"):
-        self.info = ModelInfo(
-            "small", "", "fp32", io, 16, 1.0, "arbitrary", 1, 1, None, None, "gridsample", "any",
-            "0",
-        )  # fmt: skip
-
-    def run(self, img0, img1, timestep):
-        made = img0 + (img1.astype(np.float32) - img0) * timestep
-        return (np.rint(made) if img0.dtype == np.uint8 else made).astype(img0.dtype)
-
-    def close(self):
-        pass
-
-
 @pytest.fixture
 def mean():
-    return Interpolator(Mean())
+    return Interpolator(Blend())
 
 
 def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path, mean):
@@ -246,7 +226,7 @@ def test_real_and_new_frames_of_a_still_clip_do_not_flicker(tmp_path, pix_fmt):
             clip.mux(stream.encode(frame))
         clip.mux(stream.encode(None))
     deep = pix_fmt.endswith("10le")
-    model = Interpolator(Mean("float" if deep else "frames"))
+    model = Interpolator(Blend(io="float" if deep else "frames"))
     interpolate_video(source, out, model=model, options=VideoOptions(codec="ffv1"))
     real, new, *_ = read_clip(out)[0]
     levels = 4 if deep else 1

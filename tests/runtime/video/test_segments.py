@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blend import INFO, Blend
+from blend import Blend
 from runtime import Interpolator, VideoError
 from runtime.video.interpolate import interpolate_video, mode_for
 from runtime.video.options import VideoOptions
@@ -81,7 +81,7 @@ def test_a_variable_rate(tmp_path, vfi):
 
 
 def test_weights_that_know_the_midpoint(tmp_path):
-    vfi = Interpolator(Blend(replace(INFO, time_steps="midpoint")))
+    vfi = Interpolator(Blend(time_steps="midpoint"))
     source = write(tmp_path / "in.mp4", 35, options=KEYS)
     assert_equal_to_one_run(source, tmp_path, vfi, WHOLE, factor=4)
     assert_equal_to_one_run(source, tmp_path, vfi, WHOLE, rate=Fraction(60))
