@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 from bench.environment import MeasurementError, check_writable, write_evidence
 from runtime import Interpolator, interpolate_video
 from runtime.cli import command_parser, run_command
-from runtime.machine import available_processors
+from runtime.machine import available_cpus
 from runtime.manifest import file_sha256
 
 _ROUNDS = 2
@@ -85,9 +85,9 @@ def measure(
     """
     from runtime.cluster.pool import connected
 
-    if available_processors() < 2 * threads:
+    if available_cpus() < 2 * threads:
         raise MeasurementError(
-            f"{available_processors()} processors for two workers with {threads}: use a larger "
+            f"{available_cpus()} processors for two workers with {threads}: use a larger "
             "machine, or fewer --threads"
         )
     seconds: dict[str, list[float]] = {}

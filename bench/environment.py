@@ -16,11 +16,11 @@ from typing import Any
 from runtime.errors import InterpolationError
 from runtime.files import written_beside
 from runtime.machine import (
-    available_processors,
+    available_cpus,
+    cpu_name,
     gpu_driver,
     installed_versions,
     instruction_sets,
-    processor_name,
 )
 
 _SMI_FIELDS = (
@@ -72,9 +72,9 @@ def environment_record() -> dict[str, Any]:
         "command": shlex.join(map(_shareable, sys.orig_argv[1:])),
         "commit": _commit(),
         "platform": platform.platform(),
-        "processor": processor_name(),
+        "processor": cpu_name(),
         "instruction_sets": instruction_sets(),
-        "processors": available_processors(),
+        "processors": available_cpus(),
         "gpu": asdict(gpu),
         "nvidia_smi": _nvidia_smi() if gpu.gpus else None,
         "versions": {"python": platform.python_version(), **installed_versions()},

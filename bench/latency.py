@@ -29,7 +29,7 @@ from bench.runs.pytorch import PyTorchRun, pytorch_runs
 from bench.runs.torch_forms import GPU_FORMS, PROCESSOR_FORMS
 from runtime.backends.base import InferencePrecision
 from runtime.cli import command_parser, parse_size, run_command
-from runtime.machine import available_processors
+from runtime.machine import available_cpus
 
 if TYPE_CHECKING:
     from bench.runs.torch_gpu import TorchGpu
@@ -42,7 +42,7 @@ def _measure(args: argparse.Namespace) -> None:
     request = _request(args)
     if args.json is not None:
         check_writable(args.json, "--json")
-    threads = request.threads or available_processors()
+    threads = request.threads or available_cpus()
     plan = _plan(request, threads)
     on_gpu = all(run.on_gpu for _, runs in plan for run in runs)
     ceilings, said = gpu_ceilings(request.device) if on_gpu else cpu_ceilings(threads)

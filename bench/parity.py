@@ -25,7 +25,7 @@ from bench.quality.summary import NewFrame, failures, summarise, table, worst_fr
 from bench.quality.worst_frames import write_pictures
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, run_command
-from runtime.machine import available_processors
+from runtime.machine import available_cpus
 
 if TYPE_CHECKING:
     from ifrnet_model import Checkpoint
@@ -133,7 +133,7 @@ def _run(
 
     done = record.done
     if args.workers is None:
-        lines = measure_all(bench, found, done, args.threads or available_processors())
+        lines = measure_all(bench, found, done, args.threads or available_cpus())
     else:
         from bench.quality.cluster import measure_on_cluster
         from runtime.cluster.pool import Share

@@ -16,7 +16,7 @@ from export.errors import ExportError
 from runtime import Interpolator
 from runtime.files import written_beside
 from runtime.locks import alone_in
-from runtime.machine import gpu_driver, installed_versions, processor_name
+from runtime.machine import cpu_name, gpu_driver, installed_versions
 from runtime.manifest import (
     Calibration,
     EngineBuild,
@@ -94,7 +94,7 @@ def save_with_manifest(
                 versions={"python": platform.python_version(), **installed_versions()},
                 machine={
                     "platform": platform.platform(),
-                    "processor": processor_name(),
+                    "processor": cpu_name(),
                     "gpus": [gpu.name for gpu in gpu_driver().gpus],
                 },
                 build_seconds=round(time.perf_counter() - started, 2),

@@ -7,8 +7,9 @@
 
     interpolate_video("in.mp4", "out.mp4", model="model.onnx", factor=2)
 
-Frames are NumPy arrays (H, W, 3), RGB. The names of `runtime.video` need PyAV, which is imported
-when one of them is first used.
+Frames are RGB NumPy arrays (H, W, 3): uint8, uint16 or float32. `interpolate_video`, `plan_video`,
+`VideoOptions`, `VideoReport` and `Plan` need PyAV, which is imported when one of them is first
+used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ _OF_VIDEO = ("Plan", "VideoOptions", "VideoReport", "interpolate_video", "plan_v
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the video part, and PyAV with it, when it is first asked for."""
+    """Imports `runtime.video`, and PyAV with it, when one of its names is first used."""
     if name in _OF_VIDEO:
         from runtime import video
 

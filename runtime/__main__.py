@@ -1,4 +1,4 @@
-"""A video at a higher frame rate, from the command line.
+"""Command line: writes a video at a higher frame rate.
 
 python -m runtime in.mp4 out.mp4 --model model.onnx --factor 2
 """
@@ -35,8 +35,8 @@ def _interpolate(args: argparse.Namespace) -> None:
     from runtime.video.interpolate import interpolate_video, plan_video
 
     options, factor = options_from(args), 2 if args.factor is None else args.factor
-    # With Y4M on stdout, what is for people goes to stderr.
-    said = sys.stderr if args.output == "-" else sys.stdout
+    # With Y4M on stdout, messages go to stderr.
+    messages = sys.stderr if args.output == "-" else sys.stdout
     check_summary(args.json)
     if args.json is not None and args.dry_run:
         raise VideoError("--json is the summary of what was done: leave it out with --dry-run")
@@ -44,17 +44,17 @@ def _interpolate(args: argparse.Namespace) -> None:
         raise VideoError("--fps makes a constant rate: take --keep-vfr with --factor")
     if args.dry_run:
         plan = plan_video(args.input, args.output, factor=factor, rate=args.fps, options=options)
-        print(*_plan_lines(plan, args.output), sep="\n", file=said)
+        print(*_plan_lines(plan, args.output), sep="\n", file=messages)
         return
     if args.model is None:
         raise VideoError("--model is needed: give a file of export.build_engine")
-    told: list[str] = []
+    printed: list[str] = []
 
-    def tell(note: str) -> None:
-        told.append(note)
-        bar.note(note, said)
+    def print_note(note: str) -> None:
+        printed.append(note)
+        bar.note(note, messages)
 
-    with FrameBar() as bar, _told_what_is_left(args.output):
+    with FrameBar() as bar, _names_partial_output(args.output):
         report = interpolate_video(
             args.input,
             args.output,
@@ -68,15 +68,15 @@ def _interpolate(args: argparse.Namespace) -> None:
             streams=args.streams,
             precision=args.inference_precision,
             progress=bar.update,
-            on_note=tell,
+            on_note=print_note,
         )
-    print(*_report_lines(report, args.output, told), sep="\n", file=said)
+    print(*_report_lines(report, args.output, printed), sep="\n", file=messages)
     write_summary(args.json, report)
 
 
 @contextmanager
-def _told_what_is_left(output: str) -> Iterator[None]:
-    """After Ctrl-C says where the frames up to there are."""
+def _names_partial_output(output: str) -> Iterator[None]:
+    """After Ctrl-C prints the path of the partial output, if there is one."""
     from runtime.locks import is_locked
     from runtime.video.writing.destination import partial_path
 
@@ -102,8 +102,8 @@ def _plan_lines(plan: Plan, output: str) -> list[str]:
     ]
 
 
-def _report_lines(report: VideoReport, output: str, told: Sequence[str]) -> list[str]:
-    """What was done, with the notes that were not told before."""
+def _report_lines(report: VideoReport, output: str, printed: Sequence[str]) -> list[str]:
+    """The report as text, with the notes that are not in `printed`."""
     lines = [
         f"{output}: {report.frames_in} -> {report.frames_out} frames at "
         f"{float(report.rate):.3f} per second, in {report.seconds:.1f} s "
@@ -116,7 +116,7 @@ def _report_lines(report: VideoReport, output: str, told: Sequence[str]) -> list
         lines.append(f"scene cuts, where the frame before stands, at {shown}{more} s")
     if report.repeats:
         lines.append(f"{report.repeats} frames repeat the one before")
-    return [*lines, *(f"note: {note}" for note in report.notes if note not in told)]
+    return [*lines, *(f"note: {note}" for note in report.notes if note not in printed)]
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Which backend is the fastest on this processor: a few seconds of real pairs, in turns."""
+"""Which backend is the fastest on this CPU: real pairs, timed in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from runtime.frames import Frame
 from runtime.interpolator import Interpolator
 
 SECONDS = 5.0
-"""Of a trial in all, opening apart; one pair of each backend is made however long it takes."""
+"""Time limit of a trial, without opening the models; each backend makes one pair in any case."""
 
 _FREE_SIZE = (256, 448)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one backend reached.
+    """The time that one backend took for a pair.
 
     Attributes:
-        name: As `Interpolator.backend`.
-        milliseconds: Of a pair, frames in and frames out; the best of all, for what else runs on
-            the machine only ever adds to it.
-        pairs: How many were timed.
-        size: HEIGHTxWIDTH of the frames.
+        name: The value of `Interpolator.backend`.
+        milliseconds: Shortest time of one pair, from frames to frame, on the host. The minimum,
+            since other programs on the machine only add time.
+        pairs: Number of pairs that were timed.
+        size: Size of the frames, "HEIGHTxWIDTH".
     """
 
     name: str
@@ -42,16 +42,16 @@ class Trial:
 def trial_of(
     model: Path, computes_in: Sequence[str] = (), *, seconds: float = SECONDS
 ) -> list[Trial]:
-    """Times a pair with each backend that is installed, on the processor.
+    """Times a pair with each backend that is installed, on the CPU.
 
     Args:
-        model: An ONNX file of ours.
-        computes_in: Capabilities as OpenVINO names them: with BF16 or FP16 that precision is
-            tried too.
-        seconds: In all.
+        model: An ONNX file of `export.build_engine` or `export.to_onnx`.
+        computes_in: OpenVINO's names of the CPU's capabilities; with "BF16" or "FP16" OpenVINO is
+            also timed in that precision.
+        seconds: Time limit of all rounds together.
 
     Returns:
-        The fastest first.
+        One trial for each backend and precision, the fastest first.
 
     Raises:
         ModelError: If the file cannot be loaded.

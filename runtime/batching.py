@@ -1,4 +1,4 @@
-"""Pairs of frames -> calls of a model -> frames, with as many pairs a call as the model takes."""
+"""Runs a model on pairs of frames, with as many pairs in one call as the model takes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from runtime.model_info import ModelInfo
 from runtime.timesteps import MIDPOINT, checked_timesteps, recursion_levels
 
 _ENTRIES_A_PAIR = 4
-"""Entries without a pair that are held for one with a pair, at most, on average."""
+"""Limit of queued entries, with and without a pair, for each pair that may be in flight."""
 
 Tag = TypeVar("Tag")
 
 
 class PairRequest(NamedTuple):
-    """Two frames, and where between them new ones are wanted.
+    """Two frames, and the time steps of the new frames between them.
 
     Attributes:
-        frame0: RGB (H, W, 3), see `Interpolator.interpolate`.
+        frame0: RGB (H, W, 3), uint8, or uint16 and float32 in [0, 1] with a float I/O model.
         frame1: The next frame, of the same size and type.
-        timesteps: Of the new frames, each in (0, 1).
+        timesteps: Positions of the new frames, each in (0, 1).
     """
 
     frame0: Frame
@@ -37,7 +37,7 @@ class PairRequest(NamedTuple):
 
 
 class ImagePair(NamedTuple):
-    """Two frames on the model's device, and where between them new ones are wanted."""
+    """Two images on the model's device, and the time steps of the new ones, each in (0, 1)."""
 
     image0: Image
     image1: Image
@@ -45,7 +45,7 @@ class ImagePair(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """One image that the model makes: between which two, and where."""
+    """One image to make: its two neighbours and its time step between them, in (0, 1)."""
 
     image0: Image
     image1: Image
@@ -53,7 +53,7 @@ class _Job(NamedTuple):
 
 
 class _Queued(NamedTuple):
-    """A request under way: how to wait for each new frame, and what the frames are to be like."""
+    """An entry in flight: a function per new frame that waits for it, and a frame of their type."""
 
     tag: Any
     waits: list[Callable[[], NDArray[Any]]]
@@ -61,18 +61,18 @@ class _Queued(NamedTuple):
 
 
 class PairRunner:
-    """Runs a model on pairs of frames; keeps no state between calls, so threads may share it."""
+    """Runs a model on pairs of frames. Threads may share it: it keeps no state between calls."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     @property
     def info(self) -> ModelInfo:
-        """What the model says about itself."""
+        """Precision, size, time steps and I/O of the model."""
         return self._backend.info
 
     def check_takes(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
-        """Says beforehand whether frames of a size and type fit the model.
+        """Checks that frames of a size and type fit the model.
 
         Raises:
             FrameError: If they do not.
@@ -90,23 +90,23 @@ class PairRunner:
             )
 
     def check_takes_frame(self, frame: Frame) -> None:
-        """Checks the size and type of a frame.
+        """Checks that the size and type of a frame fit the model.
 
         Raises:
-            FrameError: If they do not fit the model.
+            FrameError: If they do not.
         """
         self.check_takes(frame.shape[0], frame.shape[1], frame.dtype)
 
     def put(self, frame: Frame) -> Image:
-        """Sends a frame that fits the model to its device, in the layout of its inputs."""
+        """Sends a frame, which must fit the model, to its device, in the layout of its inputs."""
         if self.info.io == "frames":
             return self._backend.put(np.ascontiguousarray(frame)[None])
         return self._backend.put(to_planes(frame, self.info.divisor))
 
     def frames_between(self, pair: ImagePair, like: Frame) -> list[Frame]:
-        """The new frames of one pair, of the size and type of `like`, on the host.
+        """Makes the new frames of one pair, on the host, of the size and type of `like`.
 
-        Each is waited for while those that follow are computed and come down.
+        A frame is waited for while the following ones are computed and downloaded.
         """
         frames: list[Frame] = []
         under_way: deque[Callable[[], NDArray[Any]]] = deque()
@@ -122,16 +122,17 @@ class PairRunner:
         """Makes the frames of many requests, lazily, in bounded memory.
 
         Args:
-            requests: In order. A tag is anything, and comes back with the frames; without a
-                request there are none. A frame that is part of the request before too, the very
-                same object, is sent to the device once.
+            requests: Tags, which may be any object, each with a request or None, in order. A
+                frame that is in two consecutive requests, as the same object, is sent to the
+                device once.
 
         Yields:
-            The tag and the new frames of each entry, in order. Up to `lookahead` calls of the
-            backend are under way before the first is waited for.
+            The tag and the new frames of each entry, in order; an empty list for None. Up to
+            `lookahead` calls of the backend are in flight before the first is waited for.
 
         Raises:
-            FrameError: If frames or time steps do not fit each other or the model.
+            FrameError: If frames do not fit each other or the model, or a time step is not
+                possible.
             BackendError: If the inference fails.
         """
         queued: deque[_Queued] = deque()
@@ -157,7 +158,8 @@ class PairRunner:
                 waits = [self._backend.download(image) for image in itertools.islice(images, count)]
                 queued.append(_Queued(tag, waits, None if request is None else request.frame0))
             under_way = sum(bool(entry.waits) for entry in queued)
-            # What needs no waiting goes out; behind what does, not too many are held either.
+            # Entries that need no waiting are yielded at once. One that does is waited for when
+            # enough calls are in flight, or when too many entries are queued behind it.
             while queued and (
                 ended
                 or not queued[0].waits
@@ -169,7 +171,7 @@ class PairRunner:
                 yield entry.tag, self._frames_of(entry)
 
     def images_between(self, pairs: Sequence[ImagePair]) -> Iterator[Image]:
-        """All images wanted between each pair, pair by pair, in the order of its time steps."""
+        """Makes the images of all pairs, pair by pair, in the order of their time steps."""
         if self.info.time_steps == "arbitrary":
             return self._run(
                 _Job(image0, image1, t) for image0, image1, steps in pairs for t in steps
@@ -180,9 +182,9 @@ class PairRunner:
         )
 
     def _run(self, jobs: Iterable[_Job]) -> Iterator[Image]:
-        """Runs the model with as many jobs at a time as one call takes; one image for each.
+        """Makes one image for each job, with as many jobs in one call as the model takes.
 
-        A call that is not full is filled up with its last job.
+        A call that is not full repeats its last job.
         """
         several_steps = self.info.steps_per_call > 1
         per_call = self.info.frames_per_call
@@ -200,7 +202,7 @@ class PairRunner:
                 yield from images[: len(wanted)]
 
     def _by_recursion(self, pairs: Sequence[ImagePair], steps: Sequence[float]) -> Iterator[Image]:
-        """The middle of the middle, for all pairs a level at a time."""
+        """Makes images by recursion: for all pairs together, one level after the other."""
         known: list[dict[float, Image]] = [{0.0: pair.image0, 1.0: pair.image1} for pair in pairs]
         for half, level in recursion_levels(steps):
             places = [(images, t) for images in known for t in level]
@@ -210,17 +212,17 @@ class PairRunner:
         return (images[t] for images in known for t in steps)
 
     def _sent(self, frame: Frame, known: Sequence[tuple[Frame, Image]]) -> tuple[Frame, Image]:
-        """A frame with its image; one that is known by identity is not sent again."""
+        """The frame with its image on the device; not sent again if `known` has the same object."""
         return next((one for one in known if one[0] is frame), None) or (frame, self.put(frame))
 
     def _frames_of(self, entry: _Queued) -> list[Frame]:
-        """Waits for the frames of a request."""
+        """Waits for the new frames of an entry."""
         if entry.like is None:
             return []
         return [self._frame_from(wait(), entry.like) for wait in entry.waits]
 
     def _frame_from(self, sample: NDArray[Any], like: Frame) -> Frame:
-        """The frame in what came down from the device."""
+        """Converts a downloaded image to a frame of the size and type of `like`."""
         if self.info.io == "frames":
             frame: Frame = sample[0]
             return frame
@@ -230,7 +232,7 @@ class PairRunner:
 def _group(
     requests: Iterator[tuple[Tag, PairRequest | None]], count: int
 ) -> Iterator[tuple[Tag, PairRequest | None]]:
-    """As many pairs as one call of the model takes, with what stands between; fewer at the end."""
+    """Takes entries until they hold as many pairs as one call takes; fewer at the end."""
     for entry in itertools.islice(requests, _ENTRIES_A_PAIR * count if count > 1 else 1):
         yield entry
         count -= entry[1] is not None

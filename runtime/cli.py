@@ -1,4 +1,4 @@
-"""What all commands share: one sentence for an error, `--debug` for its traceback."""
+"""What all commands share: parsers, exit codes, and errors as one sentence or a traceback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_model(text: str) -> str | Path:
-    """Reads what `Interpolator.open` takes: a file, or triton://HOST:PORT/MODEL."""
+    """Reads a model: triton://HOST:PORT/NAME as a string, anything else as a path."""
     # A path would lose the second slash.
     return text if text.startswith(SERVED) else Path(text)
 
@@ -46,14 +46,17 @@ def run_command(
     expected: tuple[type[Exception], ...] = (),
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Parses, runs, exits: 0, the command's own code, 1 after an error, 130 after Ctrl-C.
+    """Parses the arguments, runs the command and exits with its code.
+
+    The exit code is 1 after an error and 130 after Ctrl-C.
 
     Args:
         parser: Made by `command_parser`.
-        command: Does the work; imports what is heavy or optional itself.
-        extra: The extra of the distribution that holds what the command imports.
-        expected: Errors to show as a sentence, besides our own and OSError.
-        argv: Instead of the process's arguments.
+        command: Does the work and returns the exit code; None is 0. It imports heavy and optional
+            packages itself.
+        extra: The extra of ifrnet-deploy that installs the packages which the command imports.
+        expected: Exceptions to show as a sentence, besides InterpolationError and OSError.
+        argv: Arguments; by default those of the process.
     """
     args = parser.parse_args(argv)
     shown: tuple[type[Exception], ...] = (InterpolationError, OSError, *expected)

@@ -1,4 +1,4 @@
-"""What this machine can run, and what to do where it cannot.
+"""Which backends run on this machine, and what to install for those that do not.
 
 python -m runtime.doctor --measure --model model.onnx
 """
@@ -22,17 +22,24 @@ from runtime.cli import command_parser, run_command
 from runtime.errors import BackendError, ModelError
 from runtime.machine import (
     GpuDriver,
-    available_processors,
+    available_cpus,
+    cpu_name,
     gpu_driver,
     installed_versions,
-    processor_name,
 )
 from runtime.telemetry import import_quietly
 
 
 @dataclass(frozen=True)
 class BackendState:
-    """Whether a backend runs here; `remedy` says what to do where it does not."""
+    """Whether a backend runs on this machine.
+
+    Attributes:
+        name: Backend and device, for example "onnxruntime cpu".
+        ready: Whether it runs.
+        detail: Its version where it is ready, otherwise the problem.
+        remedy: What to do about the problem; None where it is ready.
+    """
 
     name: str
     ready: bool
@@ -48,15 +55,15 @@ def backend_states(
     openvino_problem: str | None = None,
     cuda_missing: Missing | None = None,
 ) -> Iterator[BackendState]:
-    """What runs here, from what is installed and found.
+    """The state of each backend, in a fixed order.
 
     Args:
-        versions: Of the installed packages.
-        driver: What the NVIDIA driver says.
-        providers: Of ONNX Runtime.
-        tensorrt_problem: Why TensorRT does not load.
-        openvino_problem: Why OpenVINO does not load.
-        cuda_missing: What ONNX Runtime lacks for its CUDA provider.
+        versions: Installed packages and their versions.
+        driver: The GPUs that the NVIDIA driver reports.
+        providers: Execution providers of ONNX Runtime.
+        tensorrt_problem: Why TensorRT does not load; None if it loads or was not tried.
+        openvino_problem: Why OpenVINO does not load; None if it loads or was not tried.
+        cuda_missing: What ONNX Runtime lacks for its CUDA provider; None if nothing.
     """
     both = {"onnxruntime", "onnxruntime-gpu"} <= versions.keys()
     version = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
@@ -113,7 +120,7 @@ def _tensorrt_state(
 
 
 def _tensorrt_problem(versions: dict[str, str], driver: GpuDriver) -> str | None:
-    """Why TensorRT does not load; not tried without a driver, where it would crash."""
+    """Why TensorRT does not load; None if it does, or without a driver (loading would crash)."""
     if driver.problem or "tensorrt" not in versions:
         return None
     try:
@@ -124,19 +131,19 @@ def _tensorrt_problem(versions: dict[str, str], driver: GpuDriver) -> str | None
 
 
 def _onnxruntime(versions: dict[str, str], driver: GpuDriver) -> tuple[list[str], Missing | None]:
-    """The providers of ONNX Runtime, and what it lacks for that of CUDA if it has it."""
+    """The execution providers of ONNX Runtime, and what the one for CUDA lacks to run."""
     if not {"onnxruntime", "onnxruntime-gpu"} & versions.keys():
         return [], None
     try:
         ort = import_quietly("onnxruntime")
         providers: list[str] = ort.get_available_providers()
-    except (ImportError, AttributeError):  # what a half-removed installation raises
+    except (ImportError, AttributeError):  # A half-removed installation raises these.
         return [], None
     return providers, missing_for_cuda(ort, driver) if PROVIDER in providers else None
 
 
 def _openvino(versions: dict[str, str]) -> tuple[list[str], str | None]:
-    """What OpenVINO says the processor computes in, and why it does not load."""
+    """The precisions that OpenVINO can compute in on this CPU, and why it does not load."""
     if "openvino" not in versions:
         return [], None
     try:
@@ -146,7 +153,7 @@ def _openvino(versions: dict[str, str]) -> tuple[list[str], str | None]:
 
 
 def examine() -> dict[str, Any]:
-    """Everything that the command prints, as plain data."""
+    """Examines the machine; the result is what --json prints, without the trial."""
     versions, driver = installed_versions(), gpu_driver()
     providers, cuda_missing = _onnxruntime(versions, driver)
     problem = _tensorrt_problem(versions, driver)
@@ -157,8 +164,8 @@ def examine() -> dict[str, Any]:
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "processor": processor_name(),
-        "processors": available_processors(),
+        "processor": cpu_name(),
+        "processors": available_cpus(),
         "versions": versions,
         "gpu": asdict(driver),
         "providers": providers,
@@ -170,7 +177,12 @@ def examine() -> dict[str, Any]:
 
 
 def recommendation(states: Sequence[BackendState], computes_in: Sequence[str]) -> str:
-    """What to use on this processor, from what is ready and what it computes in."""
+    """The backend to use on this CPU, as text.
+
+    Args:
+        states: Of all backends.
+        computes_in: OpenVINO's names of the precisions that the CPU computes in.
+    """
     ready = {state.name for state in states if state.ready}
     if "openvino cpu" not in ready:
         what = "onnxruntime" if "onnxruntime cpu" in ready else "nothing yet"

@@ -1,17 +1,14 @@
-"""The errors that this package raises on purpose: one sentence each, with the remedy.
-
-`first_line` is for those that other libraries raise.
-"""
+"""The exceptions that this package raises; each message is one sentence with the remedy."""
 
 from __future__ import annotations
 
 
 class InterpolationError(Exception):
-    """Base of all errors below; catch this one to catch them all."""
+    """Base class of the exceptions of this package."""
 
 
 class ModelError(InterpolationError):
-    """The model file is missing, damaged, not one of ours, or does not fit its manifest."""
+    """The model file is missing, damaged, not from this package, or does not fit its manifest."""
 
 
 class BackendError(InterpolationError):
@@ -27,9 +24,9 @@ class VideoError(InterpolationError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says; the name of its class where it says nothing.
+    """The first line of an exception's message; the name of its class if the message is empty.
 
-    For errors of other libraries, which may go on for a page.
+    For exceptions of other libraries, whose messages may fill a page.
     """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

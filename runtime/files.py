@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, files with a checksum, and the order of file names."""
+"""Atomic writes, files with a checksum, and the order of file names."""
 
 from __future__ import annotations
 
@@ -13,37 +13,43 @@ from pathlib import Path
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
-    """Gives a new file in the folder of `path`, with its suffix; renames it to `path` on success.
+    """Creates an empty temporary file beside `path`, and renames it to `path` on success.
 
-    Its name is random: writers of one `path`, in one process or in several, on one machine or on
-    several, never share a file, and the last one to finish stays. After an error nothing is left,
-    and a file that stood at `path` stands there still.
+    It has the suffix of `path` and a random name, so that several writers of one `path`, even on
+    several machines, never share a temporary file; the last one to finish wins. After an error the
+    temporary file is removed and the file at `path`, if any, is unchanged.
+
+    Yields:
+        The path of the temporary file.
 
     Raises:
         OSError: If the folder is missing or cannot be written to.
     """
-    beside = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial{path.suffix}")
-    beside.touch(exist_ok=False)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial{path.suffix}")
+    temporary.touch(exist_ok=False)
     try:
-        yield beside
-        beside.replace(path)
+        yield temporary
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_with_digest(path: Path, magic: bytes, content: bytes) -> None:
-    """Writes a mark, the SHA-256 of the content, and the content; see `read_with_digest`.
+    """Writes `magic`, the SHA-256 of `content` and `content` to a file, atomically.
 
     Raises:
         OSError: If the folder is missing or cannot be written to.
     """
-    with written_beside(path) as beside, beside.open("wb") as file:
+    with written_beside(path) as temporary, temporary.open("wb") as file:
         file.write(magic + hashlib.sha256(content).digest())
         file.write(content)
 
 
 def read_with_digest(path: Path, magic: bytes) -> bytes | None:
-    """The content that `write_with_digest` wrote; None where the mark or the hash is another.
+    """Reads a file that `write_with_digest` wrote.
+
+    Returns:
+        The content; None if the file does not begin with `magic`, or the hash does not match.
 
     Raises:
         OSError: If the file cannot be read.
@@ -58,9 +64,9 @@ def read_with_digest(path: Path, magic: bytes) -> bytes | None:
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts files by name as people do: frame9 before frame10."""
+    """Sort key for file names that compares numbers by value: frame9 before frame10."""
     parts = re.split(r"(\d+)", path.name)
-    # isdecimal is what the pattern splits at; isdigit would take a superscript for a number.
+    # isdecimal accepts exactly what \d matches; isdigit would also accept superscripts.
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 

@@ -1,4 +1,4 @@
-"""Frames on their way into a model and out of it: checks, sizes, padding, layout, bit depth."""
+"""Checks of frames, and their conversion to and from the model's float32 planes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ Frame = NDArray[Any]
 """(H, W, 3) RGB: uint8 in 0..255, uint16 in 0..65535 or float32 in [0, 1]."""
 
 MINIMUM_SIDE = 16
-"""Pixels; below, the coarsest level of the pyramid would have no neighbours to look at."""
+"""Pixels. In smaller frames the pixels of the coarsest pyramid level have no neighbours."""
 
 _PEAK = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
 def check_frame(frame: Frame, name: str) -> None:
-    """Refuses what is no frame.
+    """Checks that an array is a frame: RGB (H, W, 3), of a supported type, size and range.
+
+    Args:
+        frame: The array.
+        name: Its name in error messages.
 
     Raises:
-        FrameError: Names `name`, what was found and what was expected.
+        FrameError: If it is not.
     """
     if not isinstance(frame, np.ndarray):
         raise FrameError(
@@ -37,7 +41,7 @@ def check_frame(frame: Frame, name: str) -> None:
             f"{name} is {frame.shape[0]}x{frame.shape[1]}: "
             f"frames are at least {MINIMUM_SIDE}x{MINIMUM_SIDE}"
         )
-    # Written so that NaN fails too: it compares as false with everything.
+    # NaN fails too, as every comparison with it is false.
     if frame.dtype == np.float32 and not (frame.min() >= 0.0 and frame.max() <= 1.0):
         raise FrameError(
             f"{name} holds float32 values outside [0, 1], or NaN: scale it to [0, 1] and clip it"
@@ -45,10 +49,10 @@ def check_frame(frame: Frame, name: str) -> None:
 
 
 def check_pair(frame0: Frame, frame1: Frame) -> None:
-    """Refuses two frames that cannot be a pair.
+    """Checks that two arrays are frames of one size and type.
 
     Raises:
-        FrameError: See `check_frame`; also where size or type differ.
+        FrameError: If they are not.
     """
     check_frame(frame0, "frame0")
     check_frame(frame1, "frame1")
@@ -60,13 +64,19 @@ def check_pair(frame0: Frame, frame1: Frame) -> None:
 
 
 def padding(size: int, divisor: int) -> tuple[int, int]:
-    """Pixels to add before and after to reach a multiple; centred, as the authors do."""
+    """Pixels to add before and after `size` to reach a multiple of `divisor`.
+
+    The frame lies in the centre, as in the authors' code.
+    """
     missing = -size % divisor
     return missing // 2, missing - missing // 2
 
 
 def to_planes(frame: Frame, divisor: int) -> NDArray[np.float32]:
-    """(H, W, 3) of any type -> float32 (1, 3, H', W') in [0, 1], borders repeated to multiples."""
+    """Converts a frame (H, W, 3) to float32 planes (1, 3, H', W') in [0, 1].
+
+    H' and W' are the next multiples of `divisor`; the padding repeats the border pixels.
+    """
     rows, columns = (padding(size, divisor) for size in frame.shape[:2])
     planes = frame.transpose(2, 0, 1).astype(np.float32, order="C")
     if frame.dtype != np.float32:
@@ -77,13 +87,16 @@ def to_planes(frame: Frame, divisor: int) -> NDArray[np.float32]:
 
 
 def from_planes(planes: NDArray[np.float32], like: Frame, divisor: int) -> Frame:
-    """float32 (3, H', W') in [0, 1] -> a frame like `like`, rounded to nearest."""
+    """Converts float32 planes (3, H', W') in [0, 1] to a frame of the size and type of `like`.
+
+    Padding to multiples of `divisor` is cut off; integers are rounded to nearest.
+    """
     height, width = like.shape[:2]
     top, left = padding(height, divisor)[0], padding(width, divisor)[0]
-    picture = planes[:, top : top + height, left : left + width].transpose(1, 2, 0)
+    image = planes[:, top : top + height, left : left + width].transpose(1, 2, 0)
     if like.dtype == np.float32:
-        return np.ascontiguousarray(picture)
-    scaled = np.rint(picture * np.float32(_PEAK[like.dtype.name]))
+        return np.ascontiguousarray(image)
+    scaled = np.rint(image * np.float32(_PEAK[like.dtype.name]))
     frame: Frame = scaled.astype(like.dtype, order="C")
     return frame
 

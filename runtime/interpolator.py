@@ -1,4 +1,4 @@
-"""Two frames and time steps in, the frames between them out."""
+"""`Interpolator`: an opened model that makes frames between two given ones."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 
 class Interpolator:
-    """A loaded model that makes frames.
+    """An opened model that makes frames between two given ones.
 
-    One instance may be shared by several threads: a call keeps no state, and the backends allow
-    calls at the same time. Open one for each thread where each shall have processors of its own
-    (`threads`). Frames that come back are new arrays and belong to the caller.
+    Several threads may share an instance: calls keep no state and may run at the same time. To give
+    each thread CPUs of its own, open one instance with `threads` for each. Returned frames are new
+    arrays that belong to the caller.
 
-    Use `Interpolator.open`; close it, or use it in a `with` statement.
+    Create it with `Interpolator.open`; close it, or use it in a `with` statement.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -56,27 +56,27 @@ class Interpolator:
             model: An artefact of `export.build_engine`, an ONNX file of `export.to_onnx`, or
                 "triton://HOST:PORT/NAME" for a model of `export.triton` that a Triton server
                 serves; see `runtime.backends.triton.backend`.
-            backend: "onnxruntime", "openvino" or "tensorrt". By default engines run in TensorRT,
-                and ONNX files on a processor in the backend that their manifest names; without a
-                manifest in OpenVINO where it is installed, else in ONNX Runtime. `backend` of
-                what is returned says which it is.
-            device: "cpu" (default for ONNX files; "cuda" with onnxruntime-gpu), "cuda" (default
-                for TensorRT engines) or "cuda:N". Never replaced by another.
-            threads: Processors to use; by default all that this process may use.
-            streams: TensorRT and OpenVINO: inferences that run at the same time, each with
-                working memory of its own; default 1, which is the shortest time for one pair.
-                On a processor they share `threads`. Triton: pairs under way at a time, default 2.
-            cuda_graph: TensorRT: replay recorded launches where the size is fixed; default True.
-            precision: OpenVINO: what convolutions are computed in, "fp32" (default), "bf16" or
-                "fp16"; refused where the processor has no such arithmetic. Coordinates, flow,
-                sampling, mean and blend are float32 in any case.
-            cache: OpenVINO: folder in which the compiled model is kept, by which it opens sooner
-                the next time; "none" for none. Default: `~/.cache/ifrnet-deploy/openvino`.
-            io_binding: ONNX Runtime: images stay on the device from call to call, so that a frame
-                of two pairs goes up once; default True on a GPU and False on a processor.
+            backend: "onnxruntime", "openvino" or "tensorrt". By default engines run in TensorRT.
+                ONNX files run, on the CPU, in the backend that their manifest names; without a
+                manifest in OpenVINO if it is installed, else in ONNX Runtime. The property
+                `backend` gives the choice.
+            device: "cpu" (default for ONNX files), "cuda" (default for TensorRT engines; ONNX files
+                need onnxruntime-gpu) or "cuda:N". There is no fallback to another device.
+            threads: Number of CPUs to use; by default all that this process may use.
+            streams: TensorRT and OpenVINO: number of inferences that run at the same time, each
+                with working memory of its own; default 1, which gives one pair the shortest time.
+                On the CPU they share `threads`. Triton: number of pairs in flight, default 2.
+            cuda_graph: TensorRT: replay recorded launches if the size is fixed; default True.
+            precision: OpenVINO: type in which convolutions are computed, "fp32" (default), "bf16"
+                or "fp16"; an error if the CPU does not support it. Coordinates, flow, sampling,
+                mean and blend are float32 in any case.
+            cache: OpenVINO: folder for compiled models, which open faster the next time; "none"
+                for no cache. Default: `~/.cache/ifrnet-deploy/openvino`.
+            io_binding: ONNX Runtime: keep images on the device between calls, so that a frame that
+                belongs to two pairs is uploaded once; default True on a GPU and False on the CPU.
 
         Raises:
-            ModelError: If the file is missing, damaged, not one of ours, or was built for
+            ModelError: If the file is missing, damaged, not from this package, or was built for
                 another machine.
             BackendError: If the backend or the device is not available.
         """
@@ -86,12 +86,12 @@ class Interpolator:
 
     @property
     def info(self) -> ModelInfo:
-        """What the model says about itself."""
+        """Precision, size, time steps and I/O of the model."""
         return self._backend.info
 
     @property
     def backend(self) -> str:
-        """Name of what runs the model, for example "onnxruntime cpu"."""
+        """Name of the backend and its device, for example "onnxruntime cpu"."""
         return self._backend.name
 
     @overload
@@ -111,14 +111,16 @@ class Interpolator:
             frame0: RGB (H, W, 3): uint8, or uint16 and float32 in [0, 1] where the model has
                 float I/O. At least 16x16. Any memory layout; never written to.
             frame1: The next frame, of the same size and type.
-            timesteps: Where between the two, each in (0, 1). Weights that know the midpoint
-                only reach k / 2^n by recursion and nothing else.
+            timesteps: Positions between the two, each in (0, 1). Weights that know the midpoint
+                only take k / 2^n, n up to 6, which they reach by recursion.
 
         Returns:
-            A new frame like `frame0`; with `timesteps` a list of them, in that order.
+            A new frame of the size and type of `frame0`; with `timesteps` a list of them, in that
+            order.
 
         Raises:
-            FrameError: If frames or time steps do not fit each other or the model.
+            FrameError: If the frames do not fit each other or the model, or a time step is not
+                possible.
             BackendError: If the inference fails.
         """
         check_pair(frame0, frame1)
@@ -136,17 +138,18 @@ class Interpolator:
         timesteps: Sequence[float] = (MIDPOINT,),
         stream: int = 0,
     ) -> list[DeviceFrame]:
-        """Makes frames from frames on the GPU, without a copy and without waiting.
+        """Makes frames on the GPU from frames on the GPU, without copies to the host.
 
-        All work is ordered with `stream`: it starts after what is queued there now, and what is
-        queued there later finds the result. The frames that come back belong to the caller; each
-        lives as long as the object, or an array made from it, does, beyond `close` too.
+        The call does not wait for the GPU. Its work is ordered with `stream`: it starts after the
+        work that is queued there, and work that is queued there later sees the result. The returned
+        frames belong to the caller; the memory of each is valid for as long as the object, or an
+        array that was made from it, exists, also after `close`.
 
         Args:
             frame0: uint8 RGB (H, W, 3) on the GPU of this model, C-contiguous, with
                 `__cuda_array_interface__` or DLPack (PyTorch, CuPy, JAX, Numba).
             frame1: The next frame.
-            timesteps: As in `interpolate`.
+            timesteps: Positions between the two, each in (0, 1); by default the midpoint.
             stream: A cudaStream_t as a number, 0 for the default stream; with PyTorch
                 `torch.cuda.current_stream().cuda_stream`.
 
@@ -154,9 +157,9 @@ class Interpolator:
             One frame for each time step: `torch.from_dlpack(frame)`, `cupy.asarray(frame)`.
 
         Raises:
-            FrameError: If frames or time steps do not fit each other or the model, or the model
-                has float I/O.
-            BackendError: If the model does not run on a GPU through TensorRT, or fails.
+            FrameError: If the frames do not fit each other or the model, a time step is not
+                possible, or the model has float I/O.
+            BackendError: If the model does not run in TensorRT, or the inference fails.
         """
         views = [
             device_view(frame, stream=stream, what=what)
@@ -188,21 +191,20 @@ class Interpolator:
     def stream(self, frames: Iterable[Frame], *, factor: int = 2) -> Iterator[Frame]:
         """Multiplies the frame rate of a stream, lazily, in bounded memory.
 
-        On a processor two frames are held at a time. On a GPU, and with several `streams`, the
-        next frames are read, and sent up, while earlier ones are computed: up to two pairs ahead,
-        and one more for each stream; where every frame must come out as soon as its successor is
-        there, call `interpolate`.
+        On the CPU two frames are held at a time. On a GPU, and with several `streams`, frames are
+        read and uploaded while earlier ones are computed: up to two pairs ahead, and one more for
+        each stream. If every frame must come out as soon as the next one is there, use `live`.
 
         Args:
-            frames: The stream; all frames of one size and type.
-            factor: New rate over old; 2^k with weights that know the midpoint only.
+            frames: The stream; all frames have one size and type.
+            factor: New frame rate over old; 2^k with weights that know the midpoint only.
 
         Yields:
-            Every frame of the input, the very same object, and `factor` - 1 new frames before
-            each of them but the first: n frames become (n - 1) * factor + 1.
+            Each frame of the input, the same object, and `factor` - 1 new frames before each but
+            the first: n frames become (n - 1) * factor + 1.
 
         Raises:
-            FrameError: If the factor or a frame does not fit.
+            FrameError: If the factor is not possible or a frame does not fit the model.
         """
         steps = self.steps_for_factor(factor)
         return self._stream(iter(frames), steps)
@@ -210,18 +212,19 @@ class Interpolator:
     def interpolate_each(self, pairs: Iterable[PairRequest | None]) -> Iterator[list[Frame]]:
         """Makes the frames between each of many pairs, lazily, in bounded memory.
 
-        What `stream` and video files are made with. A frame that is part of the pair before too,
-        the very same object, is sent to the device once. On a GPU pairs are read, and sent up,
-        while earlier ones are computed: up to two ahead, and one more for each stream.
+        A frame that is in two consecutive pairs, as the same object, is sent to the device once. On
+        a GPU pairs are read and uploaded while earlier ones are computed: up to two pairs ahead,
+        and one more for each stream.
 
         Args:
-            pairs: In order; None where nothing is to be made.
+            pairs: In order; None for an entry without new frames.
 
         Yields:
-            For each entry its new frames, in the order of its time steps; none for None.
+            The new frames of each entry, in the order of its time steps; an empty list for None.
 
         Raises:
-            FrameError: If frames or time steps do not fit each other or the model.
+            FrameError: If frames do not fit each other or the model, or a time step is not
+                possible.
             BackendError: If the inference fails.
         """
         for _, frames in self.interpolate_tagged((None, pair) for pair in pairs):
@@ -230,22 +233,34 @@ class Interpolator:
     def interpolate_tagged(
         self, requests: Iterable[tuple[T, PairRequest | None]]
     ) -> Iterator[tuple[T, list[Frame]]]:
-        """As `interpolate_each`, with something of the caller's that comes back with the frames.
+        """Makes the frames of many pairs, lazily; the caller's tag comes back with each result.
+
+        Memory and look-ahead are those of `interpolate_each`.
 
         Args:
-            requests: A tag, which may be anything, and the pair or None, in order.
+            requests: Tags, which may be any object, each with a pair or None, in order.
 
         Yields:
-            Each tag with the new frames of its pair; none for None.
+            Each tag with the new frames of its pair; an empty list for None.
 
         Raises:
-            FrameError: If frames or time steps do not fit each other or the model.
+            FrameError: If frames do not fit each other or the model, or a time step is not
+                possible.
             BackendError: If the inference fails.
         """
         return self._runner.interpolate_tagged(requests)
 
     def live(self, *, factor: int = 2, max_gap: Time | None = None) -> Live:
-        """For frames that come one by one, with their times; see `runtime.live.Live`."""
+        """Starts interpolation frame by frame, for players and capture loops.
+
+        Args:
+            factor: New frame rate over old; 2^k with weights that know the midpoint only.
+            max_gap: The longest time between two frames for which new ones are made, in the unit
+                of the times that are pushed; None: no limit.
+
+        Raises:
+            FrameError: If `factor` or `max_gap` is out of range.
+        """
         return Live(self._runner, factor=factor, max_gap=max_gap)
 
     def steps_for_factor(self, factor: int) -> tuple[float, ...]:
@@ -257,7 +272,7 @@ class Interpolator:
         return timesteps_for_factor(factor, self.info.time_steps)
 
     def check_takes(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
-        """Says beforehand whether frames of a size and type fit the model.
+        """Checks that frames of a size and type fit the model.
 
         Raises:
             FrameError: If they do not.
@@ -290,7 +305,7 @@ class Interpolator:
             return
 
         def requests() -> Iterator[tuple[Frame, PairRequest]]:
-            """Each frame but the first, and what is wanted before it."""
+            """Each frame but the first, with the request for the frames before it."""
             previous = first
             for frame in frames:
                 yield frame, PairRequest(previous, frame, steps)

@@ -1,4 +1,4 @@
-"""Interpolation for players and capture loops: push a frame, get what is to be shown before it."""
+"""Interpolation frame by frame, for players and capture loops."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from runtime.frames import Frame, check_frame
 from runtime.timesteps import timesteps_for_factor
 
 Time = int | float | Fraction
-"""A point in time, in any unit, from any start; numbers of NumPy will do."""
+"""A point in time, in any unit, from any origin; NumPy scalars are accepted."""
 
 
 class TimedFrame(NamedTuple):
-    """A frame and when it is shown."""
+    """A frame and the time at which it is shown, in the unit of the times that were pushed."""
 
     time: Time
     frame: Frame
@@ -37,15 +37,16 @@ class Live:
         for time, frame in live.push(time1, frame1):
             show(time, frame)
 
-    The delay is one frame, always: a frame comes out, with the new ones after it, when the next
-    is pushed. `push` computes before it returns, so whoever pushes too fast is slowed down. One
-    frame is held, and it is sent to the model's device once.
+    The delay is one frame: a frame comes out, followed by the new ones after it, when the next one
+    is pushed. `push` returns when these are computed, which slows a faster producer down. One frame
+    is held, and each frame is sent to the model's device once.
 
-    Real frames come out as they went in, the same object at the same time; a frame must not be
-    written to until it has come out. The time of a new frame is a float where one of its
-    neighbours' is, and otherwise an exact Fraction.
+    Real frames come out as the same object with the same time; do not write to a frame before it
+    has come out. The time of a new frame is a float if the time of a neighbour is one, otherwise an
+    exact Fraction.
 
-    One stream and one thread each; several may share an Interpolator, which must stay open.
+    An instance is for one stream and one thread. Several may share an Interpolator, which must
+    stay open.
     """
 
     def __init__(self, runner: PairRunner, *, factor: int = 2, max_gap: Time | None = None) -> None:
@@ -54,11 +55,11 @@ class Live:
         Args:
             runner: Runs the model.
             factor: New frame rate over old; 2^k with weights that know the midpoint only.
-            max_gap: The longest time between two frames across which new ones are made, in the
-                unit of the times; None for any.
+            max_gap: The longest time between two frames for which new ones are made, in the unit
+                of the times; None: no limit.
 
         Raises:
-            FrameError: If the factor or the gap is not possible.
+            FrameError: If `factor` or `max_gap` is out of range.
         """
         if max_gap is not None and not (isinstance(max_gap, Real) and max_gap > 0):
             raise FrameError(f"max_gap is {max_gap!r}: it is a time above 0, or None")
@@ -69,16 +70,20 @@ class Live:
         self._held: _Held | None = None
 
     def push(self, time: Time, frame: Frame) -> list[TimedFrame]:
-        """Takes the next frame; gives what is shown from the one before until `time`.
+        """Takes the next frame and returns the frames to show before it.
 
-        That is the frame before at its own time, then the new ones, evenly spaced. It is that
-        frame alone where there is a discontinuity: a time that is not later than the last, a gap
-        longer than `max_gap`, another size or type. After the first frame, and after `reset`, it
-        is nothing.
+        Args:
+            time: The time at which `frame` is shown, finite.
+            frame: RGB (H, W, 3), uint8, or uint16 and float32 in [0, 1] with a float I/O model.
+
+        Returns:
+            The previous frame at its own time, then `factor` - 1 new ones, evenly spaced. At a
+            discontinuity (`time` does not rise, a gap longer than `max_gap`, another size or type)
+            the previous frame alone. An empty list for the first frame and after `reset`.
 
         Raises:
-            FrameError: If the frame or the time is none, or does not fit the model.
-            BackendError: If the inference fails. After an error all is as it was before.
+            FrameError: If `frame` or `time` is invalid, or the frame does not fit the model.
+            BackendError: If the inference fails. After an error the state is unchanged.
         """
         if type(time) is bool or not isinstance(time, Real) or not isfinite(time):
             raise FrameError(f"time is {time!r}: give a finite int, float or Fraction")
@@ -95,9 +100,10 @@ class Live:
         return shown
 
     def reset(self) -> list[TimedFrame]:
-        """Ends the stream here: gives the frame that is held, if any.
+        """Returns the frame that is held, if any, and forgets it.
 
-        Nothing is made between it and the next that is pushed. For the end, a seek, or a cut.
+        No frame is made between it and the next one. Call it at the end of the stream, at a seek
+        and at a scene cut.
         """
         held, self._held = self._held, None
         return [] if held is None else [TimedFrame(held.time, held.frame)]
@@ -121,7 +127,7 @@ class Live:
 
 
 def _exact(time: Time) -> Fraction:
-    """The same number, with Python's unbounded integers."""
+    """The time as a Fraction of Python integers, which NumPy scalars are not."""
     if isinstance(time, Rational):
         return Fraction(int(time.numerator), int(time.denominator))
     return Fraction(float(time))

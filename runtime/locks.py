@@ -1,8 +1,8 @@
-"""Exclusive locks on files and folders, so that two runs do not write to one place.
+"""Exclusive locks on files and folders, so that two runs do not write to the same path.
 
 The locks are those of flock(2): they exclude other processes and other threads of this process,
-and the system releases them when the process ends, however it ends. Where there is no flock
-(Windows), a file or a folder counts as locked for as long as it exists.
+and the system releases them when the process ends, also when it is killed. Without flock (Windows)
+a file or a folder counts as locked for as long as it exists.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Lock:
     """An exclusive lock on a file or a folder; held until `release`.
 
     Attributes:
-        path: What is locked.
-        notes: What the user should know: the file system may not support locks.
+        path: The locked file or folder.
+        notes: Notes for the user: that the file system does not support locks.
     """
 
     def __init__(self, path: Path, descriptor: int | None, notes: list[str]) -> None:
@@ -37,7 +37,7 @@ class Lock:
         self._descriptor = descriptor
 
     def holds(self) -> bool:
-        """Whether the path still names the file or folder that was locked."""
+        """Whether `path` still is the file or folder that was locked, not removed or replaced."""
         if self._descriptor is None:
             return self.path.exists()
         try:
@@ -46,7 +46,7 @@ class Lock:
             return False
 
     def release(self) -> None:
-        """Ends the lock; the file or folder stays. A second call does nothing."""
+        """Releases the lock and leaves the file or folder; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -56,7 +56,7 @@ def lock_file(path: Path) -> Lock | None:
     """Locks a file, which is created if it is missing; its content is not changed.
 
     Returns:
-        The lock, or None if another holds it.
+        The lock, or None if another process or thread holds it.
 
     Raises:
         OSError: If the file cannot be created or opened for writing, or is a symbolic link.
@@ -70,7 +70,7 @@ def lock_folder(path: Path) -> Lock | None:
     """Locks a folder, which is created with its parents if it is missing.
 
     Returns:
-        The lock, or None if another holds it.
+        The lock, or None if another process or thread holds it.
 
     Raises:
         OSError: If the folder cannot be created or opened, or is a symbolic link.
@@ -86,7 +86,7 @@ def lock_folder(path: Path) -> Lock | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether another holds a lock on a file or a folder; False without flock. Creates nothing."""
+    """Whether any process locks a file or a folder; False without flock. Creates nothing."""
     if not HAS_FLOCK:
         return False
     try:

@@ -1,4 +1,4 @@
-"""What machine this is: processor, GPUs, driver, and the versions of what matters here."""
+"""This machine: CPU, GPUs, NVIDIA driver, and the versions of the packages that matter here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _VECTORS = re.compile(r"avx|amx|sse4_2$|f16c$|fma$|asimd|sve|sme(\d|_|$)|i8mm$|bf16$")
-"""Beginnings of the names of vector extensions."""
+"""Matches names of vector extensions, as /proc/cpuinfo has them."""
 
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 _DEVICE_TREE = Path("/proc/device-tree/compatible")
@@ -36,7 +36,14 @@ class Gpu:
 
 @dataclass(frozen=True)
 class GpuDriver:
-    """What the NVIDIA driver says; `problem` says why there is no GPU where there is none."""
+    """The GPUs that the NVIDIA driver reports.
+
+    Attributes:
+        gpus: In the driver's order.
+        cuda_version: The newest CUDA version that the driver supports, for example "13.0"; None
+            without a driver.
+        problem: Why no GPU can be used; None where one can.
+    """
 
     gpus: list[Gpu] = field(default_factory=list)
     cuda_version: str | None = None
@@ -44,7 +51,7 @@ class GpuDriver:
 
 
 def gpu_driver() -> GpuDriver:
-    """Asks the driver itself, for no library that needs a GPU is safe to load without one."""
+    """Asks the driver library itself: libraries that need a GPU may crash where there is none."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(library)
@@ -71,7 +78,7 @@ def gpu_driver() -> GpuDriver:
 
 
 def loads_library(name: str) -> bool:
-    """Whether a shared library, by file name or path, can be loaded; it stays loaded."""
+    """Loads a shared library, by file name or path, and leaves it loaded; False if it fails."""
     try:
         ctypes.CDLL(name)
     except OSError:
@@ -80,7 +87,7 @@ def loads_library(name: str) -> bool:
 
 
 def is_jetson() -> bool:
-    """Whether this is an NVIDIA Jetson, also in a container, which sees the device tree alone."""
+    """Whether this is an NVIDIA Jetson; inside a container only the device tree shows it."""
     if _TEGRA_RELEASE.exists():
         return True
     try:
@@ -90,7 +97,7 @@ def is_jetson() -> bool:
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of the packages that matter here, of those that are installed."""
+    """Package name -> version, of the packages in `_PACKAGES` that are installed."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -100,23 +107,23 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def processor_name() -> str:
-    """The processor as its maker names it, where the system tells."""
+def cpu_name() -> str:
+    """The product name of the CPU; its architecture where the system does not give the name."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def instruction_sets() -> list[str]:
     """The vector extensions of the CPU that decide how fast it computes, as Linux names them.
 
-    They tell machines of one product name apart, for example with and without avx512_bf16. Empty
-    where the system does not tell.
+    CPUs of one product name may differ in them, for example in avx512_bf16. Empty where the system
+    has no /proc/cpuinfo.
     """
     found = _cpuinfo("flags").split() + _cpuinfo("Features").split()  # x86, Arm
     return sorted({flag for flag in found if _VECTORS.match(flag)})
 
 
 def _cpuinfo(key: str) -> str:
-    """The first value of a key in /proc/cpuinfo; empty where there is none."""
+    """The first value of a key in /proc/cpuinfo; "" without the key or the file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -125,23 +132,23 @@ def _cpuinfo(key: str) -> str:
     return next((value.strip() for name, _, value in fields if name.strip() == key), "")
 
 
-def available_processors() -> int:
-    """Processors that this process may use, which in a container is not the whole machine.
+def available_cpus() -> int:
+    """The number of logical CPUs that this process may use, 1 or more.
 
-    The set that it may run on, or the share of time that its control groups grant if that is
-    less (`docker run --cpus`), rounded up.
+    The smaller of the CPUs in its affinity mask and the CPU time that its control groups grant
+    (`docker run --cpus`), rounded up.
     """
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    return max(1, min([count, *(math.ceil(share) for share in _granted_processors())]))
+    return max(1, min([count, *(math.ceil(share) for share in _granted_cpus())]))
 
 
-def _granted_processors(
+def _granted_cpus(
     groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> Iterator[float]:
-    """The processors that each control group above this process grants, where it limits them."""
+    """The CPU time, in CPUs, that each control group of this process grants, if it has a limit."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -159,7 +166,7 @@ def _granted_processors(
 
 
 def _quota(folder: Path) -> Iterator[float]:
-    """Of version 2, or of version 1; nothing where there is no limit."""
+    """CPUs that one control group (version 2 or 1) grants; nothing where it has no limit."""
     with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = (folder / "cpu.max").read_text().split()
         yield int(quota) / int(period)
@@ -170,6 +177,6 @@ def _quota(folder: Path) -> Iterator[float]:
 
 
 def cache_folder() -> Path:
-    """Where what is expensive to make is kept for the next time."""
+    """The folder for files that are expensive to make; below $XDG_CACHE_HOME or ~/.cache."""
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder) / "ifrnet-deploy"

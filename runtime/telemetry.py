@@ -7,8 +7,8 @@ sends an event to Google Analytics as soon as it is imported and writes its iden
 own. Ray sends a report every hour from each cluster that was started while RAY_USAGE_STATS_ENABLED
 was not 0.
 
-A user who has set one of these variables, or has imported OpenVINO or openvino_telemetry before,
-has chosen, and nothing is changed.
+Nothing is changed for a user who has set one of these variables, or who has imported OpenVINO or
+openvino_telemetry before.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def import_quietly(name: str) -> Any:
     Modules without telemetry are imported as they are.
 
     Args:
-        name: Of the module, for example "onnxruntime", "openvino" or "ray".
+        name: Name of the module, for example "onnxruntime", "openvino" or "ray".
 
     Raises:
-        ImportError: If it is not installed or does not load.
+        ImportError: If the module is not installed or does not load.
     """
     if name in _TURNED_OFF:
         os.environ.setdefault(*_TURNED_OFF[name])

@@ -1,7 +1,7 @@
-"""Time steps between two frames: which a model can make, and by which steps of recursion.
+"""Time steps between two frames, and the recursion that reaches them; no frames and no model.
 
-Pure: no frames, no model. Weights that know the midpoint only ("midpoint") reach k / 2^n by making
-the middle of the middle; others ("arbitrary") make any time step in one call.
+Weights that know the midpoint only ("midpoint") reach k / 2^n by recursion: they interpolate
+between frames that they made before. Others ("arbitrary") make any time step in one call.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ MAXIMUM_DEPTH = 6
 
 
 class Level(NamedTuple):
-    """Images that one level of recursion makes, each in the middle of two known ones.
+    """Time steps that one level of recursion makes, each halfway between two known ones.
 
     Attributes:
-        half: Distance of each time step from the two that it lies between.
-        timesteps: In rising order.
+        half: Distance from each time step to the two known ones, 1/2^n.
+        timesteps: In ascending order, each in (0, 1).
     """
 
     half: float
@@ -46,8 +46,8 @@ def timesteps_for_factor(factor: int, known: TimeSteps) -> tuple[float, ...]:
     """The time steps that multiply a frame rate by `factor`: 1/factor, 2/factor and so on.
 
     Args:
-        factor: New frame rate over old.
-        known: Which time steps the weights know.
+        factor: New frame rate over old, 1 or more.
+        known: "midpoint" or "arbitrary": the time steps that the weights were trained for.
 
     Raises:
         FrameError: If the factor is below 1, or not 2^k with midpoint-only weights.
@@ -62,7 +62,9 @@ def timesteps_for_factor(factor: int, known: TimeSteps) -> tuple[float, ...]:
 
 
 def recursion_levels(timesteps: Sequence[float]) -> list[Level]:
-    """What recursion makes on the way to the time steps, level by level; each image once.
+    """The time steps that recursion has to make to reach `timesteps`, level by level.
+
+    Each appears once, also if several of `timesteps` depend on it.
 
     Raises:
         FrameError: If a time step is not k / 2^n with n up to MAXIMUM_DEPTH.
@@ -81,7 +83,7 @@ def recursion_levels(timesteps: Sequence[float]) -> list[Level]:
 
 
 def _recursion_depth(t: float) -> int:
-    """How many halvings lead to t: the n of t = k / 2^n with k odd."""
+    """The n of t = k / 2^n with odd k: the number of halvings that lead to t."""
     for depth in range(1, MAXIMUM_DEPTH + 1):
         if (t * 2**depth).is_integer():
             return depth

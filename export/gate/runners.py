@@ -13,7 +13,7 @@ from onnx import ModelProto
 from export.errors import GateError
 from runtime.backends.base import NO_CACHE, Backend
 from runtime.frames import to_planes
-from runtime.machine import available_processors
+from runtime.machine import available_cpus
 from runtime.model_info import ModelInfo
 from runtime.telemetry import import_quietly
 
@@ -78,7 +78,7 @@ def openvino_run(model: ModelProto, info: ModelInfo) -> Run:
         model.SerializeToString(),
         precision="fp32",
         streams=1,
-        threads=available_processors(),
+        threads=available_cpus(),
         cache=NO_CACHE,
     ).create_infer_request()
 

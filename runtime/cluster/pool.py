@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from runtime import __version__
 from runtime.errors import InterpolationError, first_line
-from runtime.machine import available_processors
+from runtime.machine import available_cpus
 from runtime.telemetry import import_quietly
 
 TRIES = 3
@@ -55,7 +55,7 @@ def connected(address: str) -> Iterator[None]:
     ray = import_quietly("ray")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        options |= {"num_cpus": available_processors(), "include_dashboard": False}
+        options |= {"num_cpus": available_cpus(), "include_dashboard": False}
     try:
         _check_reachable(address)
         ray.init(address, **options)

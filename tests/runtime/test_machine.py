@@ -3,7 +3,7 @@ import os
 import pytest
 
 from runtime import machine
-from runtime.machine import available_processors, instruction_sets, processor_name
+from runtime.machine import available_cpus, cpu_name, instruction_sets
 
 
 def groups(folder, files, own):
@@ -12,7 +12,7 @@ def groups(folder, files, own):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (folder / "own").write_text(own)
-    return list(machine._granted_processors(folder / "sys", folder / "own"))
+    return list(machine._granted_cpus(folder / "sys", folder / "own"))
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_what_control_groups_grant(tmp_path, files, own, granted):
 @pytest.mark.parametrize(("share", "expected"), [([0.2], 1), ([1.5, 64.0], 2), ([], 8)])
 def test_the_least_of_affinity_and_share_rounded_up(monkeypatch, share, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(machine, "_granted_processors", lambda: iter(share))
-    assert available_processors() == expected
+    monkeypatch.setattr(machine, "_granted_cpus", lambda: iter(share))
+    assert available_cpus() == expected
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_instruction_sets(monkeypatch, cpuinfo, found):
     monkeypatch.setattr(machine.Path, "read_text", read_text)
     assert instruction_sets() == found
     if cpuinfo and "EPYC" in cpuinfo:
-        assert processor_name() == "AMD EPYC"
+        assert cpu_name() == "AMD EPYC"
 
 
 @pytest.mark.parametrize(

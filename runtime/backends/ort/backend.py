@@ -21,7 +21,7 @@ from runtime.backends.ort.cuda_provider import (
     why_not_loaded,
 )
 from runtime.errors import BackendError, ModelError
-from runtime.machine import available_processors, gpu_driver
+from runtime.machine import available_cpus, gpu_driver
 from runtime.model_info import ModelInfo, Port
 from runtime.telemetry import import_quietly
 
@@ -139,7 +139,7 @@ def _session_options(ort: Any, threads: int | None) -> Any:
     """
     options = ort.SessionOptions()
     # The processors that this process may use: a container's share, not the whole machine.
-    options.intra_op_num_threads = threads or available_processors()
+    options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 3
     # The memory plan that is made ahead takes twice the memory of the one that is made on the
     # way (1080p, small: 2645 against 1459 MB) and is no faster.

@@ -30,7 +30,7 @@ from runtime.backends.base import NO_CACHE, HostBackend, InferencePrecision, Ope
 from runtime.backends.onnx_format import check_ports, read_onnx
 from runtime.backends.ov.cache import ModelCache
 from runtime.errors import BackendError, ModelError
-from runtime.machine import available_processors, cache_folder
+from runtime.machine import available_cpus, cache_folder
 from runtime.model_info import INPUTS, OUTPUT, ModelInfo, Port
 from runtime.telemetry import import_quietly
 
@@ -223,7 +223,7 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
             content,
             precision=precision,
             streams=streams,
-            threads=options.threads or available_processors(),
+            threads=options.threads or available_cpus(),
             cache=options.cache,
         )
     except RuntimeError as error:

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from runtime import BackendError, Interpolator, ModelError
 from runtime.backends.onnx_format import has_external_data
-from runtime.machine import available_processors
+from runtime.machine import available_cpus
 from runtime.manifest import manifest_path
 from runtime.telemetry import import_quietly
 
@@ -154,4 +154,4 @@ def test_threads_are_honoured(models, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
     Interpolator.open(models / "frames.onnx", threads=1, backend="onnxruntime").close()
     Interpolator.open(models / "frames.onnx", backend="onnxruntime").close()
-    assert seen == [1, available_processors()]
+    assert seen == [1, available_cpus()]
