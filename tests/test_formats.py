@@ -19,7 +19,7 @@ from paths import DATA
 from runtime import Interpolator
 from runtime.backends.onnx_format import read_onnx
 from runtime.cluster.pool import Done
-from runtime.cluster.videos import How, Video
+from runtime.cluster.videos import BatchOptions, Video
 from runtime.cluster.worker import ModelChoice, VideoWorker
 from runtime.manifest import EngineManifest, file_sha256, manifest_path
 from runtime.model_info import PROPERTY_PREFIX
@@ -108,7 +108,7 @@ def test_segments_of_an_interrupted_run_are_kept_and_joined(model, tmp_path):
     made = tmp_path / "out.mkv"
     shutil.copytree(FORMATS / "out.mkv.segments", tmp_path / "out.mkv.segments")
     options = VideoOptions(codec="ffv1", cuts=None)
-    video = Video(clip, made, How(2, None, options, Fraction("0.15"), "0" * 64, True))
+    video = Video(clip, made, BatchOptions(2, None, options, Fraction("0.15"), "0" * 64, True))
     worker = VideoWorker(ModelChoice(model, file_sha256(model), "onnxruntime", threads=1))
     jobs = video.first()
     steps = []

@@ -81,7 +81,7 @@ def measure_on_cluster(
         for ended in pool.results():
             if ended.error is not None:
                 raise MeasurementError(f"a worker failed: {ended.error}") from ended.error
-            if any(said["samples"] != names for said in pool.said):
+            if any(worker["samples"] != names for worker in pool.ready):
                 raise MeasurementError(
                     "a worker sees other samples than this machine: give all the same --root"
                 )

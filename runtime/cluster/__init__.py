@@ -1,1 +1,1 @@
-"""Many videos, and long ones in parts, on the machines of a Ray cluster."""
+"""Interpolates many videos, divided into segments, on the machines of a Ray cluster."""

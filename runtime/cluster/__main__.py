@@ -1,4 +1,4 @@
-"""Many videos, and long ones in parts, on the machines of a Ray cluster.
+"""Command line: interpolates many videos on a Ray cluster, long ones in segments.
 
 python -m runtime.cluster IN... --output DIR --model model.onnx --factor 2 --address local
 """
@@ -34,16 +34,20 @@ _VIDEOS = (
     ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts",
     ".webm", ".wmv",
 )  # fmt: skip
-"""What is taken of a folder."""
+"""Suffixes of the files that are taken from a folder."""
 
 
 def sources_in(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Each video of files and folders, and where it goes: the same name under `output`.
+    """Pairs of source and destination; a destination has the source's name, below `output`.
 
-    What cannot be written as it was read (.avi, .ts) becomes .mkv.
+    A suffix that cannot be written (.avi, .ts) becomes .mkv.
+
+    Args:
+        inputs: Video files, and folders that are searched with their subfolders.
+        output: The folder for the results.
 
     Raises:
-        VideoError: If an input is not there, or a folder holds no video.
+        VideoError: If an input does not exist, or a folder has no video.
     """
     from runtime.video.writing.destination import SUFFIXES
 
@@ -87,7 +91,7 @@ def _interpolate(args: argparse.Namespace) -> int:
         None if args.onnx is None else args.onnx.absolute(),
         args.build_options,
     )
-    with connected(args.address), FrameBar() as bar, _told_how_to_go_on():
+    with connected(args.address), FrameBar() as bar, _suggests_resume():
         report = interpolate_many(
             sources,
             model,
@@ -106,7 +110,8 @@ def _interpolate(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _told_how_to_go_on() -> Iterator[None]:
+def _suggests_resume() -> Iterator[None]:
+    """After Ctrl-C prints that --resume continues the run."""
     try:
         yield
     except KeyboardInterrupt:

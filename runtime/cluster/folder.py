@@ -13,22 +13,27 @@ _LOCK = "lock"
 
 
 class SegmentFolder:
-    """DESTINATION.segments, which one run at a time holds by a lock file inside it.
+    """The folder DESTINATION.segments, which a lock file inside it reserves for one run.
 
     Attributes:
         path: The folder.
     """
 
     def __init__(self, destination: Path) -> None:
+        """Creates nothing; `claim` does.
+
+        Args:
+            destination: The video file to which the segments will be joined.
+        """
         self.path = destination.with_name(destination.name + ".segments")
         self._lock: Lock | None = None
 
     def file(self, number: int) -> Path:
-        """Where a segment is written."""
+        """Path of the segment with that number."""
         return self.path / f"{number:05}.segment"
 
     def check_free(self) -> None:
-        """Refuses a folder that another run holds; creates nothing.
+        """Checks that no other run holds the folder; creates nothing.
 
         Raises:
             VideoError: If another run holds it.
@@ -37,17 +42,17 @@ class SegmentFolder:
             raise self._busy()
 
     def claim(self, *, keep: bool) -> list[str]:
-        """Creates the folder if it is missing, and holds it until `remove` or `leave`.
+        """Creates the folder if it is missing, and locks it until `remove` or `leave`.
 
         Args:
-            keep: Whether segments of an earlier run stay.
+            keep: Whether to keep the segments of an earlier run.
 
         Returns:
-            What the user should know.
+            Notes for the user.
 
         Raises:
             VideoError: If another run holds it.
-            OSError: If it cannot be created.
+            OSError: If the folder cannot be created.
         """
         self.path.mkdir(exist_ok=True)
         self._lock = lock_file(self.path / _LOCK)
@@ -58,22 +63,22 @@ class SegmentFolder:
         return self._lock.notes
 
     def clear(self) -> None:
-        """Removes the segments, and what belongs to them.
+        """Removes all files in the folder but the lock.
 
         Raises:
-            OSError: If something cannot be removed.
+            OSError: If a file cannot be removed.
         """
         empty_folder(self.path, keep=_LOCK)
 
     def remove(self) -> None:
-        """Removes the folder with all that is in it, if this run holds it."""
+        """Removes the folder with its content, if this run holds it."""
         if self._lock is not None:
             with suppress(OSError):
                 self.clear()
             self.leave()
 
     def leave(self) -> None:
-        """Ends the hold of this run; whole segments stay, an empty folder does not."""
+        """Unlocks the folder and keeps its segments; an empty folder is removed."""
         if self._lock is None:
             return
         if self._lock.holds():

@@ -1,7 +1,7 @@
-"""Workers on a Ray cluster, each with something that was opened once, and jobs for them.
+"""A pool of workers on a Ray cluster, and jobs for them.
 
-The only module that knows Ray, which places the workers, notices those that die and carries what
-goes to them and comes back.
+Each worker opens its models once. This is the only module that uses Ray, which places the workers,
+detects those that die, and transports arguments and results.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from runtime.machine import available_cpus
 from runtime.telemetry import import_quietly
 
 TRIES = 3
-"""Workers that may die of one job before it is given up."""
+"""Number of workers that may die during one job; with the last the job has failed."""
 
 _WAIT = 60.0
-"""Seconds without any worker after which that is said."""
+"""Seconds without any worker after which a message is printed, and repeated."""
 
 
 class ClusterError(InterpolationError):
-    """The cluster cannot be used, or lost what it needs."""
+    """The cluster cannot be used, or its workers died."""
 
 
 class Share(NamedTuple):
-    """What a worker takes of a machine.
+    """The resources of a machine that one worker takes.
 
     Attributes:
-        cpus: Processors, which are its threads too.
-        gpus: GPUs; 0 for none. Below 1 several workers share one.
+        cpus: Number of CPUs, which is also its number of threads.
+        gpus: Number of GPUs; 0 for none. With a number below 1 several workers share a GPU.
     """
 
     cpus: int = 2
@@ -47,10 +47,11 @@ def connected(address: str) -> Iterator[None]:
     """Joins a Ray cluster, or starts one on this machine, for as long as the block lasts.
 
     Args:
-        address: "local", "auto" for one that runs on this machine, ray://HOST:PORT, or HOST:PORT.
+        address: "local" to start a cluster, "auto" for one that runs on this machine,
+            ray://HOST:PORT, or HOST:PORT.
 
     Raises:
-        ClusterError: If there is none at that address.
+        ClusterError: If there is no cluster at that address.
     """
     ray = import_quietly("ray")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -71,10 +72,10 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes.
+    """Checks that a server listens at the address, as Ray itself would try for minutes.
 
     Raises:
-        OSError: If nothing listens there.
+        OSError: If none does.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
@@ -85,9 +86,9 @@ class Job(NamedTuple):
     """One call of a worker's method.
 
     Attributes:
-        method: Of the worker.
-        arguments: For it, by name; Ray carries them.
-        about: What the caller knows the result by.
+        method: Name of the method.
+        arguments: Its arguments, by name; they are pickled.
+        about: Any object by which the caller recognises the result; it stays in this process.
     """
 
     method: str
@@ -96,13 +97,14 @@ class Job(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A job that ended, well or not.
+    """A job that has succeeded or failed.
 
     Attributes:
-        job: That.
-        result: What the method returned; None after an error.
-        error: What it raised, or that its workers died.
-        seconds: That the method took; 0 after an error.
+        job: The job.
+        result: The return value of the method; None after an error.
+        error: The exception of the method, or a ClusterError because its workers died; None where
+            the job succeeded.
+        seconds: Time that the method took; 0 after an error.
     """
 
     job: Job
@@ -112,15 +114,16 @@ class Done(NamedTuple):
 
 
 class Pool:
-    """Ray actors that each hold one object, and the jobs that wait for one of them to be free.
+    """Ray actors that each hold one worker object, and a queue of jobs for them.
 
-    What an actor had when it died goes to the next that is free, up to `TRIES` times; another actor
-    is asked for in its place, which Ray starts where there is room.
+    When an actor dies, its job goes to the next free actor, up to `TRIES` times in all, and a new
+    actor is requested, which Ray starts on a machine with room.
 
     Attributes:
-        size: Workers that were asked for.
-        retries: Jobs that had to be given out again.
-        said: What the workers said of themselves when they were ready.
+        size: Number of workers that were requested.
+        retries: Number of times that a job was assigned again.
+        ready: Host, node and version of each worker that became ready, with the result of its
+            method `ready`.
     """
 
     def __init__(
@@ -131,17 +134,17 @@ class Pool:
         share: Share,
         workers: int | None = None,
     ) -> None:
-        """Asks for workers.
+        """Requests the workers.
 
         Args:
-            make: A class whose objects do the work, importable on every machine; each has a method
-                `ready`, whose result is kept in `said`.
-            arguments: For it.
-            share: Of a machine, for each worker.
-            workers: How many; None: as many as fit the cluster as it is now.
+            make: Class of the worker objects, importable on every machine. It has a method `ready`
+                that returns a dict, which is added to the attribute `ready`.
+            arguments: Arguments of its constructor.
+            share: The resources that each worker takes.
+            workers: Number of workers; None: as many as fit into the cluster now.
 
         Raises:
-            ClusterError: If none fits.
+            ClusterError: If no machine has room for a worker.
         """
         import ray
 
@@ -154,7 +157,7 @@ class Pool:
             )
         self.size = fits if workers is None else workers
         self.retries = 0
-        self.said: list[Any] = []
+        self.ready: list[Any] = []
         self._actor: Any = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(_Host)
         self._make, self._arguments = make, arguments
         self._waiting: deque[_Entry] = deque()
@@ -165,24 +168,24 @@ class Pool:
             self._start()
 
     def add(self, job: Job, *, first: bool = False) -> None:
-        """Queues a job, behind the others or before them."""
+        """Adds a job at the end of the queue or, with `first`, at its beginning."""
         (self._waiting.appendleft if first else self._waiting.append)(_Entry(job, 0))
 
     def forget(self, wanted: Callable[[Job], bool]) -> None:
-        """Takes jobs that were not begun from the queue, those that are not `wanted`."""
+        """Removes jobs that are not `wanted` from the queue; jobs that run are not affected."""
         self._waiting = deque(entry for entry in self._waiting if wanted(entry.job))
 
     def results(self) -> Iterator[Done]:
-        """Yields jobs as they end, until none is left; more may be added meanwhile.
+        """Yields jobs as they end, until none is left; jobs may be added meanwhile.
 
         Raises:
-            ClusterError: If a worker cannot be made, whatever the job.
+            ClusterError: If a worker cannot start, or has another version of this package.
         """
         import ray
 
         since = time.monotonic()
         while self._waiting or any(entry is not None for _, entry in self._running.values()):
-            self._give_out()
+            self._assign()
             ended, _ = ray.wait(list(self._running), num_returns=1, timeout=_WAIT)
             if not ended:
                 if not self._idle and all(entry is None for _, entry in self._running.values()):
@@ -198,7 +201,7 @@ class Pool:
                 yield done
 
     def close(self) -> None:
-        """Ends the workers, those in the middle of a job at once.
+        """Ends the workers, also those that run a job.
 
         Ray ends an actor without a job when its last handle is gone. `ray.kill` would abort this
         process where the actor's machine has just left the cluster (Ray 2.40 to 2.48).
@@ -222,14 +225,15 @@ class Pool:
         actor = self._actor.remote(self._make, self._arguments)
         self._running[actor.ready.remote()] = actor, None
 
-    def _give_out(self) -> None:
+    def _assign(self) -> None:
+        """Starts jobs on the workers that are free."""
         while self._waiting and self._idle:
             entry, actor = self._waiting.popleft(), self._idle.pop()
             call = actor.call.remote(entry.job.method, entry.job.arguments)
             self._running[call] = actor, entry
 
     def _ended(self, reference: Any) -> Done | None:
-        """What became of a call; None where it was a worker's start, or is tried again."""
+        """Takes the result of a call; None if it was the start of a worker, or is tried again."""
         import ray
 
         actor, entry = self._running.pop(reference)
@@ -251,12 +255,12 @@ class Pool:
                     f"{result['host']} has ifrnet-deploy {result['version']}, this is "
                     f"{__version__}: install the same on all machines"
                 )
-            self.said.append(result)
+            self.ready.append(result)
             return None
         return Done(entry.job, result[0], None, result[1])
 
     def _lost(self, entry: _Entry | None, error: Exception) -> Done | None:
-        """A worker died: what it had is tried again, up to a limit."""
+        """Handles the death of a worker: queues its job again, or gives it up at the limit."""
         if entry is None:
             self._lost_at_start += 1
             if self._lost_at_start >= TRIES * self.size:
@@ -277,14 +281,14 @@ class Pool:
 
 
 class _Entry(NamedTuple):
-    """A job, and how many workers died of it."""
+    """A job, and the number of workers that died during it."""
 
     job: Job
     lost: int
 
 
 class _Host:
-    """What runs in Ray's processes: makes the object, and calls its methods."""
+    """The Ray actor: creates the worker object and calls its methods."""
 
     def __init__(self, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._make = make, arguments
@@ -293,7 +297,7 @@ class _Host:
     def ready(self) -> dict[str, Any]:
         import ray
 
-        # Not made in __init__: Ray takes an error there for a death, and buries what it says.
+        # Not in __init__: Ray reports an exception there as a dead actor, without its message.
         make, arguments = self._make
         self._worker = make(*arguments)
         where = {"host": socket.gethostname(), "node": ray.get_runtime_context().get_node_id()}
@@ -306,7 +310,7 @@ class _Host:
 
 
 def _fitting(share: Share) -> int:
-    """Workers that fit the machines of the cluster."""
+    """Number of workers for which the machines of the cluster have room."""
     import ray
 
     count = 0

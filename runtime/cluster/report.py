@@ -1,4 +1,4 @@
-"""What was made of videos on a cluster, as plain data."""
+"""The report of a run on a cluster: one result for each video."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What became of one video.
+    """The result of one video.
 
     Attributes:
-        source: Its path.
-        destination: Of the result.
-        error: Why there is none; None where all is well.
-        frames_in: Frames decoded.
-        frames_out: Frames written, of which `frames_new` were made.
-        frames_new: See there.
-        segments: Parts in which it was rendered; 1 also where it could not be cut.
-        resumed: Of those, parts that an earlier run had left whole.
-        cuts: Seconds after the beginning at which a new scene begins.
-        worker_seconds: That its steps took on the workers, together.
-        notes: What the user should know.
+        source: Path of the input.
+        destination: Path of the output.
+        error: Why it failed; None where it succeeded.
+        frames_in: Number of frames decoded.
+        frames_out: Number of frames written.
+        frames_new: Number of those that the model made.
+        segments: Number of segments; 1 for a video that was rendered in one piece.
+        resumed: Number of those that an earlier run had completed.
+        cuts: Times of the scene cuts, in seconds after the beginning.
+        worker_seconds: Step ("scan", "look", "render", "join", "whole") -> seconds that it took,
+            all workers together.
+        notes: Notes for the user.
     """
 
     source: str
@@ -40,14 +41,14 @@ class VideoResult:
 
 @dataclass(frozen=True)
 class ClusterReport:
-    """What was done.
+    """The report of a run on a cluster.
 
     Attributes:
-        videos: Each input.
-        workers: What each said of itself when it was ready; one that replaced another too.
-        retries: Steps that had to be done again because a worker died.
-        frames_out: Frames written, all together.
-        seconds: From the first job to the last.
+        videos: Results of all inputs, in their order.
+        workers: Host, node, version and backend of each worker, replacements included.
+        retries: Number of steps that were repeated because a worker died.
+        frames_out: Number of frames written, of all videos.
+        seconds: Duration of the run.
     """
 
     videos: list[VideoResult]
@@ -58,5 +59,5 @@ class ClusterReport:
 
     @property
     def failures(self) -> list[VideoResult]:
-        """The videos that were not made."""
+        """The results of the videos that failed."""
         return [video for video in self.videos if video.error is not None]

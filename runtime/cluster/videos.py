@@ -1,6 +1,9 @@
-"""Videos on a cluster: what each needs next, and what is kept of it.
+"""Interpolates videos on a cluster: the steps of each video, and its state between them.
 
-scan -> look at each part -> decide -> render each part -> join, see `runtime.video.segments`.
+    scan -> look (each span) -> render (each segment) -> join
+
+Workers run these steps; between look and render the driver plans the output, see
+`runtime.video.segments`.
 """
 
 from __future__ import annotations
@@ -24,18 +27,18 @@ from runtime.model_info import TimeSteps
 from runtime.video.interpolate import mode_for
 from runtime.video.options import VideoOptions, VideoReport
 from runtime.video.segments.errors import SeamError
-from runtime.video.segments.plan import Look, Scan, Segment, decide, parts
+from runtime.video.segments.plan import Scan, Segment, SpanFacts, plan, spans
 from runtime.video.segments.render import Rendered
 from runtime.video.timeline import Mode
 from runtime.video.writing.destination import check_destination
 
 SEGMENT_SECONDS = Fraction(10)
-"""That a segment lasts at least: some hundred frames against one start of an encoder and one key
-frame more, and as much as is lost with a worker."""
+"""Minimum duration of a segment. Each costs a start of the encoder and a key frame, which is little
+against some hundred frames; a longer one would lose more work when a worker dies."""
 
 
 Progress = Callable[[int, int], None]
-"""Called with the frames that are rendered, and those that are known to be."""
+"""Called with the numbers of output frames rendered and planned so far, of all videos."""
 
 
 def interpolate_many(
@@ -51,24 +54,24 @@ def interpolate_many(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> ClusterReport:
-    """Interpolates videos on the cluster that this process has joined; see `connected`.
+    """Interpolates videos on the Ray cluster that this process has joined with `connected`.
 
-    Each result is that of `interpolate_video`, frame for frame, whatever the number of workers.
-    What is rendered lies in DESTINATION.segments until the whole is joined. One video that fails
-    does not stop the others.
+    Each result equals that of `interpolate_video`, frame for frame, for any number of workers.
+    Segments are kept in the folder DESTINATION.segments until they are joined. If one video fails,
+    the others continue, and the report has its error.
 
     Args:
-        sources: Each video and where it goes: a video file whose folder exists. All machines see
-            these paths.
-        model: What the workers open.
+        sources: Pairs of source and destination. A destination is a video file in an existing
+            folder. All machines share these paths.
+        model: The model that the workers open.
         factor: New frame rate over old, 2 or more.
         rate: Frames a second of the output, in place of `factor`.
-        options: How to read, cut and write; the whole of each video, without start and end.
-        share: Of a machine, for each worker.
-        workers: How many; None: as many as fit.
-        segment_seconds: That a part lasts at least.
-        resume: Keep whole results, and whole segments, of an earlier run with the same arguments.
-        progress: Called after each segment.
+        options: How to read, cut and write; without `start` and `end`.
+        share: The resources that each worker takes.
+        workers: Number of workers; None: as many as fit into the cluster.
+        segment_seconds: Minimum duration of a segment.
+        resume: Keep complete results and segments of an earlier run with the same arguments.
+        progress: Called after each step.
 
     Raises:
         ClusterError: If the cluster cannot be used.
@@ -84,8 +87,8 @@ def interpolate_many(
         check_destination(destination, source)
         SegmentFolder(destination).check_free()
     started = time.perf_counter()
-    how = How(factor, rate, options, segment_seconds, model.sha256, resume)
-    videos = [Video(source, to, how) for source, to in sources]
+    batch = BatchOptions(factor, rate, options, segment_seconds, model.sha256, resume)
+    videos = [Video(source, to, batch) for source, to in sources]
     try:
         with Pool(VideoWorker, (model,), share=share or Share(), workers=workers) as pool:
             _Run(pool, videos, progress).all()
@@ -94,15 +97,24 @@ def interpolate_many(
             video.folder.leave()
     return ClusterReport(
         [video.result() for video in videos],
-        pool.said,
+        pool.ready,
         pool.retries,
         sum(video.frames_out for video in videos if video.error is None),
         time.perf_counter() - started,
     )
 
 
-class How(NamedTuple):
-    """What is asked for, of all videos."""
+class BatchOptions(NamedTuple):
+    """What is asked for, for all videos of one call.
+
+    Attributes:
+        factor: New frame rate over old.
+        rate: Frames a second of the output; None: `factor` counts.
+        options: How to read, cut and write.
+        seconds: Minimum duration of a segment.
+        model: Hash of the model file.
+        resume: Whether to keep results and segments of an earlier run.
+    """
 
     factor: int
     rate: Fraction | None
@@ -113,15 +125,33 @@ class How(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The same where the same frames and packets are asked for."""
+        """Text that is equal for equal frames and packets; it is stored with segments."""
         return repr((self.factor, self.rate, self.options, self.model))
 
 
 class Video:
-    """One video on its way through the steps; says what is to be done next, and keeps the rest."""
+    """State of one video, from which the jobs for its next steps follow.
 
-    def __init__(self, source: Path, destination: Path, how: How) -> None:
-        self.source, self.destination, self.how = source.absolute(), destination.absolute(), how
+    Attributes:
+        source: Absolute path of the input.
+        destination: Absolute path of the output.
+        batch: What is asked for.
+        error: Why it failed; None where it did not.
+        frames_in: Number of source frames; 0 before they are planned.
+        frames_out: Number of output frames; 0 before they are planned.
+        frames_new: Number of frames that the model made so far.
+        frames_rendered: Number of output frames rendered so far.
+        resumed: Number of segments that an earlier run had completed.
+        segments: The planned segments; empty where the video is rendered in one piece.
+        cuts: Times of the scene cuts, in seconds after the beginning.
+        seconds: Step -> seconds that it took so far, all workers together.
+        notes: Notes for the user.
+        done: Whether no step is left, after success or failure.
+        folder: The folder of its segments.
+    """
+
+    def __init__(self, source: Path, destination: Path, batch: BatchOptions) -> None:
+        self.source, self.destination, self.batch = source.absolute(), destination.absolute(), batch
         self.error: str | None = None
         self.frames_in = self.frames_out = self.frames_new = self.frames_rendered = 0
         self.resumed = 0
@@ -130,47 +160,53 @@ class Video:
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
         self.done = False
-        self._found: Scan | None = None
-        self._looks: dict[int, Look] = {}
-        self._looks_wanted = 0
+        self._scanned: Scan | None = None
+        self._analysed: dict[int, SpanFacts] = {}
+        self._span_count = 0
         self._mode: Mode | None = None
         self._left: set[int] = set()
         self._in_one_piece = False
         self.folder = SegmentFolder(self.destination)
 
     def first(self) -> list[Job]:
-        """The first job; none where an earlier run finished."""
-        if self.how.resume and self.destination.exists() and not self.folder.path.exists():
+        """The first job; none where an earlier run completed the video."""
+        if self.batch.resume and self.destination.exists() and not self.folder.path.exists():
             self.notes.append("was there already")
             self.done = True
             return []
         return [
-            self._job("scan", path=self.source, options=self.how.options, seconds=self.how.seconds)
+            self._job(
+                "scan", path=self.source, options=self.batch.options, seconds=self.batch.seconds
+            )
         ]
 
     def waits_for(self, job: Job) -> bool:
-        """Whether what comes of it still counts: not of what was given up meanwhile."""
+        """Whether the result of a job is still needed; not after a failure or a change of plan."""
         return not self.done and (job.method == "whole") == self._in_one_piece
 
     def after(self, done: Done, time_steps: TimeSteps) -> list[Job]:
-        """What follows from a step.
+        """Takes the result of a job and returns the jobs that follow.
+
+        Args:
+            done: The job that ended.
+            time_steps: The time steps that the weights were trained for.
 
         Raises:
-            Exception: Whatever the step raised; see `after_error`.
+            Exception: The error of the job; pass it to `after_error`.
         """
         if done.error is not None:
             raise done.error
         step, number = done.job.method, done.job.about[1]
         self.seconds[step] = self.seconds.get(step, 0.0) + done.seconds
         if step == "scan":
-            return self._to_look(done.result)
+            return self._analyse_jobs(done.result)
         if step == "look":
-            self._looks[number] = done.result
-            return self._to_render(time_steps) if len(self._looks) == self._looks_wanted else []
+            self._analysed[number] = done.result
+            return self._render_jobs(time_steps) if len(self._analysed) == self._span_count else []
         if step == "render":
-            self._keep(self.segments[number], done.result)
+            self._record(self.segments[number], done.result)
             self._left.discard(number)
-            return [] if self._left else self._to_join()
+            return [] if self._left else self._join_jobs()
         if step == "whole":
             self._take_report(done.result)
         else:
@@ -180,23 +216,26 @@ class Video:
         return []
 
     def after_error(self, error: Exception) -> list[Job]:
-        """Where parts do not fit the whole it is rendered in one piece; otherwise it failed."""
+        """Handles an error of a job and returns the jobs that follow.
+
+        After a SeamError the video is rendered in one piece; any other error ends it.
+        """
         if isinstance(error, SeamError) and not self._in_one_piece:
             self.notes.append(f"rendered in one piece, as {error}")
             self._in_one_piece = True
             self.segments, self.resumed = [], 0
             self.frames_new = self.frames_rendered = 0
-            with suppress(OSError):  # It is removed in the end.
+            with suppress(OSError):  # The folder is removed at the end in any case.
                 self.folder.clear()
-            how = self.how
+            batch = self.batch
             return [
                 self._job(
                     "whole",
                     source=self.source,
                     destination=self.destination,
-                    factor=how.factor,
-                    rate=how.rate,
-                    options=how.options,
+                    factor=batch.factor,
+                    rate=batch.rate,
+                    options=batch.options,
                 )
             ]
         self.error = str(error) or type(error).__name__
@@ -205,7 +244,7 @@ class Video:
         return []
 
     def result(self) -> VideoResult:
-        """For the report."""
+        """The result of the video, for the report."""
         return VideoResult(
             str(self.source),
             str(self.destination),
@@ -223,54 +262,56 @@ class Video:
     def _job(self, step: str, number: int = 0, **arguments: Any) -> Job:
         return Job(step, arguments, (self, number))
 
-    def _to_look(self, found: Scan) -> list[Job]:
-        self._note(self.folder.claim(keep=self.how.resume))
-        self._found = found
-        self._note(found.notes)
-        wanted = parts(found, self.how.options)
-        self._looks_wanted = len(wanted)
+    def _analyse_jobs(self, scanned: Scan) -> list[Job]:
+        self._note(self.folder.claim(keep=self.batch.resume))
+        self._scanned = scanned
+        self._note(scanned.notes)
+        wanted = spans(scanned, self.batch.options)
+        self._span_count = len(wanted)
         return [
             self._job(
                 "look",
                 number,
                 path=self.source,
-                found=found,
-                options=self.how.options,
+                scanned=scanned,
+                options=self.batch.options,
                 begins=begins,
                 ends=ends,
             )
             for number, (begins, ends) in enumerate(wanted)
         ]
 
-    def _to_render(self, time_steps: TimeSteps) -> list[Job]:
-        assert self._found is not None
-        how = self.how
-        self._mode = mode_for(self._found.info, self.destination, how.factor, how.rate, how.options)
-        looks = [self._looks[number] for number in range(self._looks_wanted)]
-        decided = decide(self._found, looks, self._mode, time_steps)
-        self.segments = decided.segments
-        self.frames_in, self.frames_out = decided.frames_in, decided.frames_out
-        self.cuts = decided.cuts
+    def _render_jobs(self, time_steps: TimeSteps) -> list[Job]:
+        assert self._scanned is not None
+        batch = self.batch
+        self._mode = mode_for(
+            self._scanned.info, self.destination, batch.factor, batch.rate, batch.options
+        )
+        analysed = [self._analysed[number] for number in range(self._span_count)]
+        render_plan = plan(self._scanned, analysed, self._mode, time_steps)
+        self.segments = render_plan.segments
+        self.frames_in, self.frames_out = render_plan.frames_in, render_plan.frames_out
+        self.cuts = render_plan.cuts
         self._left = {segment.number for segment in self.segments if not self._is_whole(segment)}
         self.resumed = len(self.segments) - len(self._left)
         if not self._left:
-            return self._to_join()
+            return self._join_jobs()
         return [
             self._job(
                 "render",
                 number,
                 path=self.source,
-                found=self._found,
+                scanned=self._scanned,
                 segment=self.segments[number],
                 mode=self._mode,
-                options=how.options,
+                options=batch.options,
                 like=self.destination,
                 output=self.folder.file(number),
             )
             for number in sorted(self._left)
         ]
 
-    def _to_join(self) -> list[Job]:
+    def _join_jobs(self) -> list[Job]:
         return [
             self._job(
                 "join",
@@ -278,26 +319,26 @@ class Video:
                 destination=self.destination,
                 files=[self.folder.file(segment.number) for segment in self.segments],
                 mode=self._mode,
-                options=self.how.options,
+                options=self.batch.options,
             )
         ]
 
     def _key(self, segment: Segment) -> str:
-        """Of all that a segment file depends on."""
+        """Text that identifies everything on which the content of a segment file depends."""
         stat = self.source.stat()
-        return f"{segment.key} {self.how.key} {stat.st_size} {stat.st_mtime_ns}"
+        return f"{segment.key} {self.batch.key} {stat.st_size} {stat.st_mtime_ns}"
 
-    def _keep(self, segment: Segment, rendered: Rendered) -> None:
-        """Beside the segment: what says later that it is whole, and the one that is wanted."""
+    def _record(self, segment: Segment, rendered: Rendered) -> None:
+        """Counts a rendered segment, and writes the JSON file by which `resume` recognises it."""
         self.frames_new += rendered.frames_new
         self.frames_rendered += rendered.frames
         self._note(rendered.notes)
         record = {"key": self._key(segment), **rendered._asdict()}
-        with written_beside(self.folder.file(segment.number).with_suffix(".json")) as beside:
-            beside.write_text(json.dumps(record) + "\n")
+        with written_beside(self.folder.file(segment.number).with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(record) + "\n")
 
     def _is_whole(self, segment: Segment) -> bool:
-        """Whether an earlier run left this very segment whole."""
+        """Whether an earlier run completed this segment; counts it where it did."""
         file = self.folder.file(segment.number)
         try:
             record = json.loads(file.with_suffix(".json").read_text())
@@ -311,7 +352,7 @@ class Video:
         return True
 
     def _note(self, notes: Sequence[str]) -> None:
-        """What every segment says is said once."""
+        """Adds notes; those that several segments give are added once."""
         self.notes += [note for note in notes if note not in self.notes]
 
     def _take_report(self, report: VideoReport) -> None:
@@ -322,7 +363,7 @@ class Video:
 
 
 class _Run:
-    """All videos on one pool."""
+    """Runs the jobs of all videos on one pool."""
 
     def __init__(self, pool: Pool, videos: Sequence[Video], progress: Progress | None) -> None:
         self.videos = videos
@@ -330,7 +371,7 @@ class _Run:
         self._progress = progress
 
     def all(self) -> None:
-        """Runs until every video is made or has failed."""
+        """Runs until every video has succeeded or failed."""
         for video in self.videos:
             for job in video.first():
                 self._pool.add(job)
@@ -347,10 +388,10 @@ class _Run:
         if not video.waits_for(done.job):
             return
         try:
-            following = video.after(done, self._pool.said[0]["time_steps"])
+            following = video.after(done, self._pool.ready[0]["time_steps"])
         except (InterpolationError, OSError) as error:
             self._pool.forget(lambda job: job.about[0] is not video)
             following = video.after_error(error)
-        # What a video that is begun needs comes before another is: results appear one by one.
+        # Jobs of a video that has begun precede those of others, so that results appear one by one.
         for job in reversed(following):
             self._pool.add(job, first=True)

@@ -1,7 +1,7 @@
-"""What runs on the machines of a cluster: a model that was opened once, and the steps of videos.
+"""The worker on a machine of a cluster: opens the model once and runs the steps of videos.
 
-Pictures never cross the network: a worker reads the source and writes compressed segments where
-all machines see the same paths.
+Images never cross the network: workers read sources and write compressed segments at paths that all
+machines share.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from runtime.manifest import file_sha256
 from runtime.video.interpolate import interpolate_video
 from runtime.video.options import VideoReport
 from runtime.video.segments.join import join
-from runtime.video.segments.plan import Look, Scan, look, scan
+from runtime.video.segments.plan import Scan, SpanFacts, analyse, scan
 from runtime.video.segments.render import Rendered, render
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What the workers open.
+    """The model that the workers open.
 
     Attributes:
-        path: Of the artefact; every machine sees it.
-        sha256: Of that file.
-        backend: See `Interpolator.open`.
-        device: See there.
-        threads: See there.
-        onnx: What an engine is built from on a worker whose GPU it does not fit; None: refused.
-        build: More options for `export.build_engine` then.
+        path: The model file, at the same path on every machine.
+        sha256: Hash of that file, hexadecimal.
+        backend: "onnxruntime", "openvino" or "tensorrt"; None for the default of
+            `Interpolator.open`.
+        device: "cpu", "cuda" or "cuda:N"; None for the default of `Interpolator.open`.
+        threads: Number of CPUs for each worker; None for all.
+        onnx: ONNX file from which a worker builds an engine if that at `path` does not fit its GPU;
+            None: such a worker fails.
+        build: Further options of `export.build_engine` for this, as on a command line.
     """
 
     path: Path
@@ -50,10 +52,10 @@ class ModelChoice:
 
 
 def open_on_worker(choice: ModelChoice) -> Interpolator:
-    """Opens the model on this machine; where an engine does not fit its GPU, builds one, once.
+    """Opens the model on this machine; if an engine does not fit its GPU, builds one from ONNX.
 
     Raises:
-        ModelError: If the file is not there, is another than the driver's, or does not fit.
+        ModelError: If the file is missing, its hash differs, or it does not fit this machine.
         BackendError: If the backend is not available, or the build fails.
     """
     where = socket.gethostname()
@@ -73,10 +75,14 @@ def open_on_worker(choice: ModelChoice) -> Interpolator:
 
 
 def _built_here(onnx: Path, options: str) -> Path:
-    """An engine for this machine's GPU; `build_engine` builds only where there is none that fits.
+    """Builds an engine for this machine's GPU; reuses one that fits.
+
+    Args:
+        onnx: The ONNX file.
+        options: Further options of `export.build_engine`, as on a command line.
 
     Raises:
-        ModelError: If it cannot be built.
+        ModelError: If no engine can be built.
     """
     from filelock import FileLock
 
@@ -99,36 +105,44 @@ def _built_here(onnx: Path, options: str) -> Path:
 
 
 class VideoWorker:
-    """Does the steps of `runtime.video.segments` with a model that was opened once."""
+    """Runs the steps of `runtime.video.segments` with a model that it opens once.
+
+    `Pool` calls the methods by name; the names are also those of the steps in reports.
+    """
 
     def __init__(self, choice: ModelChoice) -> None:
         self._vfi = open_on_worker(choice)
 
     def ready(self) -> dict[str, Any]:
-        """What this worker is."""
+        """The backend of this worker, and the time steps that its model takes."""
         return {"backend": self._vfi.backend, "time_steps": self._vfi.info.time_steps}
 
-    def scan(self, **what: Any) -> Scan:
-        """See `runtime.video.segments.plan.scan`."""
-        if not what["path"].is_file():
+    def scan(self, **arguments: Any) -> Scan:
+        """Scans a video, with the arguments of `runtime.video.segments.plan.scan`.
+
+        Raises:
+            VideoError: If the file does not exist on this machine, or cannot be read.
+        """
+        path = arguments["path"]
+        if not path.is_file():
             raise VideoError(
-                f"{what['path']} is not there on {socket.gethostname()}: put the videos where all "
+                f"{path} is not there on {socket.gethostname()}: put the videos where all "
                 "workers see them"
             )
-        return scan(**what)
+        return scan(**arguments)
 
-    def look(self, **what: Any) -> Look:
-        """See `runtime.video.segments.plan.look`."""
-        return look(**what)
+    def look(self, **arguments: Any) -> SpanFacts:
+        """Analyses a span, with the arguments of `runtime.video.segments.plan.analyse`."""
+        return analyse(**arguments)
 
-    def render(self, **what: Any) -> Rendered:
-        """See `runtime.video.segments.render.render`."""
-        return render(self._vfi, **what)
+    def render(self, **arguments: Any) -> Rendered:
+        """Renders a segment, with the arguments of `runtime.video.segments.render.render`."""
+        return render(self._vfi, **arguments)
 
-    def join(self, **what: Any) -> list[str]:
-        """See `runtime.video.segments.join.join`."""
-        return join(**what)
+    def join(self, **arguments: Any) -> list[str]:
+        """Joins segments, with the arguments of `runtime.video.segments.join.join`."""
+        return join(**arguments)
 
-    def whole(self, **what: Any) -> VideoReport:
-        """A video that cannot be cut; see `interpolate_video`."""
-        return interpolate_video(model=self._vfi, **what)
+    def whole(self, **arguments: Any) -> VideoReport:
+        """Renders a video in one piece, with the arguments of `interpolate_video`."""
+        return interpolate_video(model=self._vfi, **arguments)

@@ -7,7 +7,7 @@ import av
 
 from runtime.video.interpolate import mode_for
 from runtime.video.segments.join import join
-from runtime.video.segments.plan import decide, look, parts, scan
+from runtime.video.segments.plan import analyse, plan, scan, spans
 from runtime.video.segments.render import render
 
 KEYS = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
@@ -24,16 +24,16 @@ def shown_in(path):
 
 def in_parts(source, destination, vfi, options, *, factor=2, rate=None, seconds="0.4"):
     """What the cluster does, one step after the other; gives the number of segments."""
-    found = scan(source, options, Fraction(seconds))
-    looks = [look(source, found, options, *part) for part in parts(found, options)]
-    mode = mode_for(found.info, destination, factor, rate, options)
-    decided = decide(found, looks, mode, vfi.info.time_steps)
+    scanned = scan(source, options, Fraction(seconds))
+    analysed = [analyse(source, scanned, options, *span) for span in spans(scanned, options)]
+    mode = mode_for(scanned.info, destination, factor, rate, options)
+    planned = plan(scanned, analysed, mode, vfi.info.time_steps)
     files = []
-    for segment in decided.segments:
+    for segment in planned.segments:
         file = destination.with_name(f"{segment.number}.segment")
-        made = render(vfi, source, found, segment, mode, options, like=destination, output=file)
+        made = render(vfi, source, scanned, segment, mode, options, like=destination, output=file)
         assert made.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
         assert made.frames == len(segment.shown)
         files.append(file)
     join(source, destination, files, mode, options)
-    return decided
+    return planned

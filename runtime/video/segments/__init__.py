@@ -1,9 +1,10 @@
-"""A long video in parts: looked through, cut at key frames, rendered apart and joined.
+"""Renders a video in segments, which may run on different machines, and joins them.
 
-    scan -> look (each part) -> decide (the whole) -> render (each part) -> join
+    scan -> analyse (each span) -> plan (the whole) -> render (each segment) -> join
 
-What is shown, and where the scenes are cut, is decided once for the whole video, so that the
-result is that of `interpolate_video` frame for frame wherever the cuts fall. A part begins at a
-key frame and ends with the key frame of the next, which belongs to both: no pair is lost. Nothing
-here knows who runs the steps; `runtime.cluster` spreads them.
+A span, the range of the source between two key frames, is analysed on its own. The frames to show
+and the scene cuts are then planned once for the whole video, so that the result equals that of
+`interpolate_video` frame for frame, wherever it is divided. A segment begins at a key frame and
+also decodes the first frame of the next segment, so that no pair of frames is lost.
+`runtime.cluster` runs the steps on workers.
 """

@@ -1,4 +1,4 @@
-"""Frames of a part of a video, decoded from a key frame on."""
+"""Decodes the frames of a span of a video, from a key frame on."""
 
 from __future__ import annotations
 
@@ -13,17 +13,27 @@ from runtime.video.reading.source import Source, open_source
 from runtime.video.scenes import planes_of
 
 
-def open_part(
+def open_span(
     path: Path, info: SourceInfo, options: VideoOptions, begins: int | None
 ) -> AbstractContextManager[Source]:
-    """Opens a video at the stamp of a key frame, in ticks; None: at its own beginning."""
+    """Opens a video at a key frame.
+
+    Args:
+        path: A video file.
+        info: What is known of it.
+        options: How it is read.
+        begins: Stamp of the key frame, in ticks; None for the beginning of the file.
+
+    Raises:
+        VideoError: On entry, if it cannot be read.
+    """
     start = None if begins is None else begins * info.time_base - info.origin
     return open_source(path, video_stream=options.video_stream, strict=options.strict, start=start)
 
 
-def frames_from(read: Source, begins: int | None) -> Iterator[DecodedFrame]:
-    """The frames from a stamp on; the source gives one before it too."""
-    for item in read:
+def frames_from(source: Source, begins: int | None) -> Iterator[DecodedFrame]:
+    """The frames from a stamp, in ticks, on; without the one before it that a source gives too."""
+    for item in source:
         if isinstance(item, DecodedFrame) and (
             begins is None or (item.pts is not None and item.pts >= begins)
         ):
@@ -31,7 +41,7 @@ def frames_from(read: Source, begins: int | None) -> Iterator[DecodedFrame]:
 
 
 def frame_digest(frame: DecodedFrame) -> str:
-    """The same for frames of the same content."""
+    """Hash of the samples of a frame, 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for plane in planes_of(frame.picture)[0]:
         digest.update(plane.tobytes())

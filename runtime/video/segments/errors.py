@@ -1,4 +1,4 @@
-"""The error that parts which do not fit together raise."""
+"""The exception for videos that cannot be rendered in segments."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from runtime.errors import InterpolationError
 
 
 class SeamError(InterpolationError):
-    """A video cannot be decoded from one of its key frames as it is from the beginning."""
+    """Decoding from a key frame gives other frames than decoding from the beginning."""

@@ -1,4 +1,4 @@
-"""Segment files: packets of one encoder, then JSON that says where each is, its length, a mark."""
+"""Segment files: packets of one encoder, a JSON index, the length of the index, and a magic."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from runtime.errors import VideoError
 from runtime.video.writing.encoder import Encoder, writing_errors
 
 _MAGIC = b"ifrnet-segment-1"
-
-
 _LENGTH = struct.Struct("<Q")
 
 
 class PacketIndex(NamedTuple):
-    """One packet of a segment file: stamps and duration in ticks, place in bytes."""
+    """One packet of a segment file.
+
+    Attributes:
+        pts: Presentation stamp, in the encoder's ticks.
+        duration: In ticks; 0 where it is unknown.
+        key: Whether it is a key frame.
+        offset: Position in the file, in bytes.
+        size: In bytes.
+    """
 
     pts: int
     duration: int
@@ -33,24 +39,24 @@ class PacketIndex(NamedTuple):
 
 
 class SegmentSink:
-    """Takes frames, encodes them, and writes the packets to a segment file.
+    """Encodes frames and writes the packets to a segment file.
 
-    Stamps stand in the JSON as they are: no container rounds them, and none has its limits here.
+    The index holds the stamps exactly; a container would round them.
 
     Attributes:
-        notes: What the user should know.
-        written: Frames so far.
-        partial: None: nothing is left after an error.
-        sha256: Of the whole file, after `finish`.
+        notes: Notes for the user.
+        written: Number of frames written so far.
+        partial: Always None, as nothing is left after an error.
+        sha256: Hash of the file, hexadecimal; "" before `finish`.
     """
 
     def __init__(self, path: Path, encoder: Encoder, name: str) -> None:
         """Opens the file.
 
         Args:
-            path: Of the segment.
-            encoder: Of the video that the segments are joined to.
-            name: Of that video, for errors.
+            path: The segment file.
+            encoder: Encoder of the video to which the segments will be joined.
+            name: Name of that video, for errors.
 
         Raises:
             OSError: If the file cannot be written.
@@ -73,7 +79,11 @@ class SegmentSink:
         self._file.close()
 
     def write(self, frame: VideoFrame, time: Fraction) -> None:
-        """Encodes a frame that is shown at `time`, in seconds on the clock of the whole video.
+        """Encodes a frame and writes its packets.
+
+        Args:
+            frame: Has the size of the source; its stamp is set.
+            time: When it is shown, in seconds on the clock of the whole video.
 
         Raises:
             VideoError: If the encoder fails.
@@ -84,10 +94,14 @@ class SegmentSink:
         self.written += 1
 
     def write_packet(self, packet: Packet[Any]) -> None:
-        """Other tracks are joined to the whole, not to a part."""
+        """Ignores a packet of another track; `join` adds these."""
 
     def finish(self) -> None:
-        """Writes what the encoder holds back, and the index; the file is on disk afterwards."""
+        """Writes the packets that the encoder still holds and the index, and closes the file.
+
+        Raises:
+            VideoError: If the encoder fails.
+        """
         with writing_errors(self._name):
             packets = self._encoder.flush()
         self._add(packets)
@@ -121,17 +135,18 @@ class SegmentSink:
 
 
 class SegmentFile:
-    """A segment file to read.
+    """Reads a segment file.
 
     Attributes:
-        packets: In the encoder's order.
+        path: The file.
+        packets: Index of its packets, in decoding order.
     """
 
     def __init__(self, path: Path) -> None:
         """Reads the index.
 
         Raises:
-            VideoError: If it is no whole segment file.
+            VideoError: If the file is not a complete segment file.
         """
         self.path = path
         tail = _LENGTH.size + len(_MAGIC)
@@ -155,7 +170,7 @@ class SegmentFile:
         """Checks that the packets fit into the track of an encoder.
 
         Raises:
-            VideoError: If they come from another encoder, or one that was set up otherwise.
+            VideoError: If another encoder, or one with other settings, made them.
         """
         if (self._encoder, self._tick) != (encoder.identity, encoder.tick):
             raise VideoError(
@@ -164,7 +179,13 @@ class SegmentFile:
             )
 
     def packet(self, entry: PacketIndex, dts: int, tick: Fraction) -> Packet[Any]:
-        """A packet as the encoder gave it."""
+        """Reads a packet.
+
+        Args:
+            entry: The packet.
+            dts: Its decoding stamp, in ticks.
+            tick: The unit of the stamps, in seconds.
+        """
         with self.path.open("rb") as file:
             file.seek(entry.offset)
             packet: Packet[Any] = Packet(file.read(entry.size))

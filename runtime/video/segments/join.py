@@ -24,20 +24,28 @@ from runtime.video.writing.sink import open_sink
 def join(
     path: Path, destination: Path, files: Sequence[Path], mode: Mode, options: VideoOptions
 ) -> list[str]:
-    """Joins segments by copying their packets, and adds sound, subtitles and chapters once.
+    """Joins segments by copying their packets, and adds sound, subtitles and chapters.
+
+    Args:
+        path: The source.
+        destination: The video file to write.
+        files: The segment files, in order.
+        mode: How frames are multiplied.
+        options: How the source is read and the destination written.
 
     Returns:
-        What the user should know.
+        Notes for the user.
 
     Raises:
-        VideoError: If a file is no segment, they do not fit together, or nothing can be written.
+        VideoError: If a file is not a complete segment, the segments do not fit together, or the
+            destination cannot be written.
     """
     with (
-        open_source(path, video_stream=options.video_stream) as read,
+        open_source(path, video_stream=options.video_stream) as source,
         open_sink(
             destination,
-            like=read.info,
-            rate=rate_of(mode, read.info),
+            like=source.info,
+            rate=rate_of(mode, source.info),
             audio=options.audio,
             strict=options.strict,
             encode=options.encode,
@@ -49,29 +57,32 @@ def join(
         for segment in segments:
             segment.check(encoder)
         video = deque(_stamped([(s, p) for s in segments for p in s.packets]))
-        for packet in read.track_packets():
+        for packet in source.track_packets():
             moment = moment_of(packet)
             if moment is not None:
-                reached = (moment - read.info.origin) / encoder.tick
+                reached = (moment - source.info.origin) / encoder.tick
                 sink.write_encoded(_until(video, reached, encoder.tick))
             sink.write_packet(packet)
         sink.write_encoded(_until(video, None, encoder.tick))
-        return [*read.notes, *sink.notes]
+        return [*source.notes, *sink.notes]
 
 
 Stamped = tuple[SegmentFile, PacketIndex, int]
-"""A packet of a segment with its decoding stamp in the whole."""
+"""A packet of a segment, with its decoding stamp in the joined video, in ticks."""
 
 
 def decoding_stamps(stamps: Sequence[int]) -> list[int]:
-    """Decoding stamps that rise and are never after the presentation stamps.
+    """Decoding stamps that rise and are never later than the presentation stamps.
 
-    Every encoder counts its own delay back from its first frame; in the whole the stamps of a
-    segment would fall behind those of the one before. The n-th packet is decoded when the frame is
-    shown that is `delay` frames earlier in the order of presentation.
+    They replace those of the encoders. Each of these starts before its first frame, by its own
+    delay, so that the stamps of a segment would overlap those of the one before. Here the n-th
+    packet is decoded when the frame `n - delay` in the order of presentation is shown.
 
     Args:
-        stamps: Of presentation, all different, in the order of the packets.
+        stamps: Presentation stamps, all different, in decoding order, in ticks.
+
+    Returns:
+        One decoding stamp for each, in the same order.
     """
     rising = sorted(stamps)
     rank = {stamp: k for k, stamp in enumerate(rising)}
@@ -90,7 +101,7 @@ def _stamped(packets: Sequence[tuple[SegmentFile, PacketIndex]]) -> list[Stamped
 
 
 def _until(video: deque[Stamped], moment: Fraction | None, tick: Fraction) -> Iterator[Packet[Any]]:
-    """Takes the packets that are decoded up to a moment, in ticks; None: all."""
+    """Removes and yields the packets that are decoded up to a time, in ticks; None: all."""
     while video and (moment is None or video[0][2] <= moment):
         segment, entry, dts = video.popleft()
         yield segment.packet(entry, dts, tick)

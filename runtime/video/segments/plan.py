@@ -1,4 +1,4 @@
-"""Which parts a video is cut into, and what is shown of each: decided once for the whole."""
+"""Divides a video into segments, and plans the frames that each shows for the whole at once."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import key_frames, open_source
 from runtime.video.render import frame_facts
 from runtime.video.schedule import FrameFacts, OnlineSchedule
-from runtime.video.segments.decode import frame_digest, frames_from, open_part
+from runtime.video.segments.decode import frame_digest, frames_from, open_span
 from runtime.video.segments.errors import SeamError
 from runtime.video.timeline import Mode, Shown
 
 _OVERLAP = 4
-"""Frames that are looked at beyond a part: a cut is judged by the three frames before it, so what
-the next part says of its own first ones does not count."""
+"""Frames that are analysed beyond the end of a span. Whether there is a scene cut depends on the
+three frames before it, which the next span does not have for its own first frames."""
 
 
 class Scan(NamedTuple):
-    """What is known of a video before its frames are looked at.
+    """What is known of a video before its frames are decoded.
 
     Attributes:
-        info: Of the source, without what lives only while the file is open.
-        seams: Stamps, in ticks, of the key frames at which parts begin; the first part begins with
-            the file.
-        notes: What the user should know.
+        info: Properties of the source, without the streams and chapters of the open file.
+        seams: Stamps, in ticks, of the key frames at which spans begin; the first span begins with
+            the file and has none.
+        notes: Notes for the user.
     """
 
     info: SourceInfo
@@ -41,60 +41,61 @@ class Scan(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Look(NamedTuple):
-    """What was seen of one part.
+class SpanFacts(NamedTuple):
+    """The result of analysing one span.
 
     Attributes:
-        facts: Of its frames.
-        beyond: Of the first frames of the next part, seen with this one's before them.
-        pictures: Hashes of the frames at the seams, by their stamps.
-        damaged: Packets that could not be decoded.
+        facts: Facts of its frames, in order.
+        beyond: Facts of the first frames of the next span, decoded after those of this one.
+        digests: Stamp -> hash, of the frames at the seams.
+        damaged: Number of packets that could not be decoded.
     """
 
     facts: list[FrameFacts]
     beyond: list[FrameFacts]
-    pictures: dict[int, str]
+    digests: dict[int, str]
     damaged: int
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One part of a video, as it is rendered.
+    """One segment of a video to render.
 
     Attributes:
-        number: From 0 on.
-        stamps: Of the frames to decode, in ticks; the last ones may belong to the next part.
+        number: Its position, from 0 on.
+        stamps: Stamps of the frames to decode, in ticks; the last frames may belong to the next
+            segment.
         from_beginning: Whether decoding begins with the file.
-        picture: Hash of the first frame; None where the file begins with it.
-        shown: What is shown, with the numbers of `stamps`.
+        first_digest: Hash of the first frame; None where the file begins with it.
+        shown: The output frames; they number source frames by their position in `stamps`.
     """
 
     number: int
     stamps: tuple[int, ...]
     from_beginning: bool
-    picture: str | None
+    first_digest: str | None
     shown: tuple[Shown, ...]
 
     @property
     def begins(self) -> int | None:
-        """Stamp at which decoding begins; None for the file's own beginning."""
+        """Stamp at which decoding begins, in ticks; None for the beginning of the file."""
         return None if self.from_beginning else self.stamps[0]
 
     @property
     def key(self) -> str:
-        """The same for segments that show the same."""
+        """Hash that is equal for segments with the same output frames."""
         return hashlib.sha256(repr((self.stamps, self.shown)).encode()).hexdigest()
 
 
-class Decided(NamedTuple):
-    """What is shown of the whole.
+class RenderPlan(NamedTuple):
+    """The output frames of a whole video, divided into segments.
 
     Attributes:
-        segments: That together show it.
-        frames_in: Of the source.
-        frames_out: Of the result.
-        cuts: Seconds after the beginning at which a new scene begins.
-        repeats: Frames that repeat the one before.
+        segments: In order.
+        frames_in: Number of frames of the source.
+        frames_out: Number of frames of the output.
+        cuts: Times of the scene cuts, in seconds after the beginning.
+        repeats: Number of source frames that repeat the one before.
     """
 
     segments: list[Segment]
@@ -105,18 +106,18 @@ class Decided(NamedTuple):
 
 
 def scan(path: Path, options: VideoOptions, seconds: Fraction) -> Scan:
-    """Reads what the file says of itself, and where its key frames are; decodes two frames.
+    """Reads the properties of a video and the stamps of its key frames; decodes two frames.
 
     Args:
         path: A video file.
         options: How it is read.
-        seconds: That a part lasts at least.
+        seconds: Minimum duration of a span.
 
     Raises:
-        VideoError: If there is no video in it, or it is damaged or truncated and `options.strict`.
+        VideoError: If the file has no video, or it is damaged or truncated and `options.strict`.
     """
     with open_source(path, video_stream=options.video_stream, strict=options.strict) as read:
-        # Streams and chapters belong to the open file, and parts have neither.
+        # Streams and chapters belong to the open file, and are not needed before `join`.
         info = replace(read.info, tracks=(), dropped=(), chapters=[])
     stamps, truncated = key_frames(path, options.video_stream, strict=options.strict)
     notes = () if truncated is None else (truncated,)
@@ -124,7 +125,16 @@ def scan(path: Path, options: VideoOptions, seconds: Fraction) -> Scan:
 
 
 def seams(stamps: Sequence[int], tick: Fraction, seconds: Fraction) -> list[int]:
-    """Of the stamps of key frames, rising, those at which a part begins, the first left out."""
+    """Chooses the key frames at which spans begin.
+
+    Args:
+        stamps: Stamps of all key frames, rising, in ticks.
+        tick: The unit of the stamps, in seconds.
+        seconds: Minimum duration of a span.
+
+    Returns:
+        The stamps that were chosen, without that of the first span.
+    """
     chosen: list[int] = []
     last = stamps[0] if stamps else 0
     for stamp in stamps[1:]:
@@ -134,91 +144,104 @@ def seams(stamps: Sequence[int], tick: Fraction, seconds: Fraction) -> list[int]
     return chosen
 
 
-def parts(found: Scan, options: VideoOptions) -> list[tuple[int | None, int | None]]:
-    """The parts that are looked at apart: where each begins and ends, None for the file's own.
+def spans(scanned: Scan, options: VideoOptions) -> list[tuple[int | None, int | None]]:
+    """The spans to analyse: first stamp and end (exclusive) of each, in ticks.
 
-    A repeat is judged by the last frame that was none, however long ago: with `dedupe` the whole
-    is one part.
+    None stands for the beginning or the end of the file. With `dedupe` the whole video is one span,
+    as the frame that a repeat is compared with may be any number of frames before it.
     """
     if options.dedupe:
         return [(None, None)]
-    edges = [None, *found.seams, None]
+    edges = [None, *scanned.seams, None]
     return list(itertools.pairwise(edges))
 
 
-def look(
-    path: Path, found: Scan, options: VideoOptions, begins: int | None, ends: int | None
-) -> Look:
-    """Decodes a part and judges its frames.
+def analyse(
+    path: Path, scanned: Scan, options: VideoOptions, begins: int | None, ends: int | None
+) -> SpanFacts:
+    """Decodes a span, and detects scene cuts and repeats in it.
+
+    Args:
+        path: The source.
+        scanned: The result of `scan`.
+        options: How it is read.
+        begins: Stamp of the first frame, in ticks; None for the beginning of the file.
+        ends: Stamp of the first frame of the next span, in ticks; None for the end of the file.
 
     Raises:
-        VideoError: If it cannot be read.
+        VideoError: If the source cannot be read.
     """
     facts: list[FrameFacts] = []
     beyond: list[FrameFacts] = []
-    pictures: dict[int, str] = {}
-    marks = set(found.seams)
+    digests: dict[int, str] = {}
+    marks = set(scanned.seams)
     detector = options.detector()
-    with open_part(path, found.info, options, begins) as read:
-        for frame in frames_from(read, begins):
-            seen = frame_facts(frame, detector)
+    with open_span(path, scanned.info, options, begins) as source:
+        for frame in frames_from(source, begins):
+            fact = frame_facts(frame, detector)
             if frame.pts in marks:
-                pictures[frame.pts] = frame_digest(frame)
+                digests[frame.pts] = frame_digest(frame)
             over = ends is not None and frame.pts is not None and frame.pts >= ends
-            (beyond if over else facts).append(seen)
+            (beyond if over else facts).append(fact)
             if len(beyond) == _OVERLAP:
                 break
-        return Look(facts, beyond, pictures, read.damaged)
+        return SpanFacts(facts, beyond, digests, source.damaged)
 
 
-def decide(found: Scan, looks: Sequence[Look], mode: Mode, time_steps: TimeSteps) -> Decided:
-    """Decides for the whole what is shown, and divides it.
+def plan(
+    scanned: Scan, analysed: Sequence[SpanFacts], mode: Mode, time_steps: TimeSteps
+) -> RenderPlan:
+    """Plans the output frames of the whole video, and divides them into segments.
+
+    Args:
+        scanned: The result of `scan`.
+        analysed: The results of `analyse` for all spans, in order.
+        mode: How frames are multiplied.
+        time_steps: The time steps that the weights were trained for.
 
     Raises:
-        SeamError: If the parts do not fit together: the video must be rendered in one piece.
+        SeamError: If the spans do not fit together: the video must be rendered in one piece.
     """
-    facts = _joined_facts(looks)
-    schedule = OnlineSchedule(found.info, mode, time_steps)
+    facts = _joined_facts(analysed)
+    schedule = OnlineSchedule(scanned.info, mode, time_steps)
     shown = [one for fact in facts for one in schedule.push(fact)]
     shown += schedule.finish()
     if schedule.repaired:
         raise SeamError("it has frames without a time stamp, or with one that does not rise")
     stamps = [fact.pts for fact in facts if fact.pts is not None]
-    pictures: dict[int, str] = {}
-    for seen in reversed(looks):  # as decoded with what lies before, where there are two
-        pictures |= seen.pictures
-    segments = _divided(stamps, shown, [s for s in found.seams if s in pictures], pictures)
-    return Decided(segments, schedule.frames, len(shown), schedule.cuts, schedule.repeats)
+    digests: dict[int, str] = {}
+    for span in reversed(analysed):  # Of two hashes, that of the span which decodes more before it.
+        digests |= span.digests
+    segments = _divided(stamps, shown, [s for s in scanned.seams if s in digests], digests)
+    return RenderPlan(segments, schedule.frames, len(shown), schedule.cuts, schedule.repeats)
 
 
-def _joined_facts(looks: Sequence[Look]) -> list[FrameFacts]:
-    """The facts of all frames; of the first ones of a part what the part before it saw counts."""
-    if any(seen.damaged for seen in looks):
+def _joined_facts(analysed: Sequence[SpanFacts]) -> list[FrameFacts]:
+    """The facts of all frames; those of the first frames of a span come from the span before it."""
+    if any(span.damaged for span in analysed):
         raise SeamError("it has damage")
-    facts = list(looks[0].facts)
-    for before, seen in itertools.pairwise(looks):
+    facts = list(analysed[0].facts)
+    for before, span in itertools.pairwise(analysed):
         known = before.beyond
-        if len(known) < _OVERLAP and seen is not looks[-1]:
+        if len(known) < _OVERLAP and span is not analysed[-1]:
             raise SeamError("it has parts of less than four frames")
-        if [fact.pts for fact in known] != [fact.pts for fact in seen.facts[: len(known)]]:
+        if [fact.pts for fact in known] != [fact.pts for fact in span.facts[: len(known)]]:
             raise SeamError("its frames around a key frame are not the same from there on")
-        if any(
-            seen.pictures[s] != before.pictures[s] for s in seen.pictures.keys() & before.pictures
-        ):
+        if any(span.digests[s] != before.digests[s] for s in span.digests.keys() & before.digests):
             raise SeamError("its key frames need frames from before them")
-        facts += [*known, *seen.facts[len(known) :]]
+        facts += [*known, *span.facts[len(known) :]]
     return facts
 
 
 def _divided(
     stamps: Sequence[int],
     shown: Sequence[Shown],
-    at: Sequence[int],
-    pictures: dict[int, str],
+    edges_at: Sequence[int],
+    digests: dict[int, str],
 ) -> list[Segment]:
-    """What is shown belongs to the part of the frame that it comes from or follows."""
+    """Divides output frames; each belongs to the segment of the source frame at or before it."""
     place = {stamp: number for number, stamp in enumerate(stamps)}
-    edges = [0, *(place[stamp] for stamp in at if stamp in place and place[stamp] > 0)]
+    edges = [0, *(place[stamp] for stamp in edges_at if stamp in place and place[stamp] > 0)]
     waiting = deque(shown)
     segments: list[Segment] = []
     for begin, end in zip(edges, [*edges[1:], len(stamps)], strict=True):
@@ -233,7 +256,7 @@ def _divided(
                 len(segments),
                 tuple(stamps[begin : last + 1]),
                 begin == 0,
-                pictures.get(stamps[begin]) if begin else None,
+                digests.get(stamps[begin]) if begin else None,
                 tuple(_moved(one, begin) for one in own),
             )
         )
@@ -241,6 +264,6 @@ def _divided(
 
 
 def _moved(one: Shown, begin: int) -> Shown:
-    """Counts frames from the first of the part on."""
+    """An output frame that counts source frames from `begin` on."""
     second = None if one.second is None else one.second - begin
     return one._replace(first=one.first - begin, second=second)

@@ -1,4 +1,4 @@
-"""Makes and encodes one segment of a video."""
+"""Interpolates and encodes one segment of a video."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import Source
 from runtime.video.render import Rendering
 from runtime.video.schedule import PrecomputedSchedule
-from runtime.video.segments.decode import frame_digest, frames_from, open_part
+from runtime.video.segments.decode import frame_digest, frames_from, open_span
 from runtime.video.segments.errors import SeamError
 from runtime.video.segments.file import SegmentSink
 from runtime.video.segments.plan import Scan, Segment
@@ -24,13 +24,13 @@ from runtime.video.writing.encoder import open_encoder
 
 
 class Rendered(NamedTuple):
-    """A segment file that is whole.
+    """A complete segment file.
 
     Attributes:
-        sha256: Of the file.
-        frames: In it.
-        frames_new: Of those made.
-        notes: What the user should know.
+        sha256: Hash of the file, hexadecimal.
+        frames: Number of frames in it.
+        frames_new: Number of those that the model made.
+        notes: Notes for the user.
     """
 
     sha256: str
@@ -42,7 +42,7 @@ class Rendered(NamedTuple):
 def render(
     vfi: Interpolator,
     path: Path,
-    found: Scan,
+    scanned: Scan,
     segment: Segment,
     mode: Mode,
     options: VideoOptions,
@@ -50,32 +50,34 @@ def render(
     like: Path,
     output: Path,
 ) -> Rendered:
-    """Makes and encodes one segment; the file is whole or not there.
+    """Interpolates and encodes one segment; the file is written atomically.
 
     Args:
         vfi: Makes the new frames.
         path: The source.
-        found: Of it.
-        segment: To render.
-        mode: Of the whole.
-        options: How it is read and written.
-        like: The file that the segments will be joined to: says encoder and container.
+        scanned: The result of `scan` for the source.
+        segment: The segment to render.
+        mode: How the frames of the whole video are multiplied.
+        options: How the source is read and the segment encoded.
+        like: The video file to which the segments will be joined; its suffix chooses encoder and
+            container.
         output: The segment file.
 
     Raises:
-        SeamError: If the source cannot be decoded from there as from its beginning.
-        VideoError: If it cannot be read or written.
+        SeamError: If decoding from the segment's key frame gives other frames than decoding from
+            the beginning.
+        VideoError: If the source cannot be read or the segment cannot be written.
     """
-    rendering = Rendering(vfi, found.info, PrecomputedSchedule(segment.shown))
+    rendering = Rendering(vfi, scanned.info, PrecomputedSchedule(segment.shown))
     with (
-        open_part(path, found.info, options, segment.begins) as read,
+        open_span(path, scanned.info, options, segment.begins) as source,
         open_encoder(
-            like, like=found.info, rate=rate_of(mode, found.info), encode=options.encode
+            like, like=scanned.info, rate=rate_of(mode, scanned.info), encode=options.encode
         ) as encoder,
-        written_beside(output) as beside,
-        SegmentSink(beside, encoder, like.name) as sink,
+        written_beside(output) as temporary,
+        SegmentSink(temporary, encoder, like.name) as sink,
     ):
-        rendering.run(_frames_of(read, segment), sink)
+        rendering.run(_frames_of(source, segment), sink)
         sink.finish()
         if sink.written != len(segment.shown):
             raise VideoError(
@@ -85,13 +87,17 @@ def render(
     return Rendered(sink.sha256, sink.written, rendering.frames_new, rendering.notes)
 
 
-def _frames_of(read: Source, segment: Segment) -> Iterator[DecodedFrame]:
-    """Exactly the frames of a segment, the first of them checked."""
-    frames = frames_from(read, segment.begins)
+def _frames_of(source: Source, segment: Segment) -> Iterator[DecodedFrame]:
+    """The frames of a segment; checks their stamps, and the content of the first.
+
+    Raises:
+        SeamError: If a frame is missing or the first one differs.
+    """
+    frames = frames_from(source, segment.begins)
     for number, stamp in enumerate(segment.stamps):
         frame = next(frames, None)
         if frame is None or frame.pts != stamp:
             raise SeamError(f"its frame at tick {stamp} is not found from the key frame on")
-        if number == 0 and segment.picture not in (None, frame_digest(frame)):
+        if number == 0 and segment.first_digest not in (None, frame_digest(frame)):
             raise SeamError(f"its frame at tick {stamp} needs frames from before the key frame")
         yield frame

@@ -19,7 +19,7 @@ from runtime.video.options import VideoOptions
 from runtime.video.segments.errors import SeamError
 from runtime.video.segments.file import SegmentFile
 from runtime.video.segments.join import decoding_stamps, join
-from runtime.video.segments.plan import decide, look, parts, scan, seams
+from runtime.video.segments.plan import analyse, plan, scan, seams, spans
 from runtime.video.segments.render import render
 from video_clips import RATE, packets_of, pictures, write
 from video_parts import KEYS, in_parts, shown_in
@@ -37,12 +37,12 @@ def assert_equal_to_one_run(source, tmp_path, vfi, options, *, suffix=".mkv", le
     report = interpolate_video(
         source, one, model=vfi, factor=how.get("factor", 2), rate=how.get("rate"), options=options
     )
-    decided = in_parts(source, cut, vfi, options, **how)
-    assert len(decided.segments) >= least
+    planned = in_parts(source, cut, vfi, options, **how)
+    assert len(planned.segments) >= least
     assert shown_in(cut) == shown_in(one)
-    assert (decided.frames_in, decided.frames_out) == (report.frames_in, report.frames_out)
-    assert (decided.cuts, decided.repeats) == (report.cuts, report.repeats)
-    return decided, one, cut
+    assert (planned.frames_in, planned.frames_out) == (report.frames_in, report.frames_out)
+    assert (planned.cuts, planned.repeats) == (report.cuts, report.repeats)
+    return planned, one, cut
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_scene_cut_near_a_seam(tmp_path, vfi, first):
             frame.pts, frame.time_base = k, 1 / RATE
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    decided, *_ = assert_equal_to_one_run(source, tmp_path, vfi, VideoOptions(codec="ffv1"))
-    assert decided.cuts == [first / RATE]
+    planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, VideoOptions(codec="ffv1"))
+    assert planned.cuts == [first / RATE]
 
 
 def test_flicker_is_no_cut_behind_a_seam_either(tmp_path, vfi):
@@ -116,8 +116,8 @@ def test_flicker_is_no_cut_behind_a_seam_either(tmp_path, vfi):
             frame.pts, frame.time_base = k, 1 / RATE
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    decided, *_ = assert_equal_to_one_run(source, tmp_path, vfi, VideoOptions(codec="ffv1"))
-    assert all(moment < 10 / RATE for moment in decided.cuts)
+    planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, VideoOptions(codec="ffv1"))
+    assert all(moment < 10 / RATE for moment in planned.cuts)
 
 
 def test_repeats_over_a_seam(tmp_path, vfi):
@@ -130,8 +130,8 @@ def test_repeats_over_a_seam(tmp_path, vfi):
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     options = VideoOptions(codec="ffv1", dedupe=True)
-    decided, *_ = assert_equal_to_one_run(source, tmp_path, vfi, options)
-    assert decided.repeats >= 15
+    planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, options)
+    assert planned.repeats >= 15
 
 
 def test_sound_subtitles_and_chapters_are_added_once(tmp_path, vfi):
@@ -180,38 +180,48 @@ def test_encoders_that_reorder_are_joined(tmp_path, vfi, suffix, options, capfd)
 
 def test_a_video_without_stamps_is_not_cut(tmp_path, vfi):
     source = write(tmp_path / "in.avi", 30, codec="mpeg4", options={"g": "10"})
-    found = scan(source, WHOLE, Fraction("0.4"))
-    looks = [look(source, found, WHOLE, *part) for part in parts(found, WHOLE)]
-    looks[0].facts[3] = looks[0].facts[3]._replace(pts=None)
+    scanned = scan(source, WHOLE, Fraction("0.4"))
+    analysed = [analyse(source, scanned, WHOLE, *span) for span in spans(scanned, WHOLE)]
+    analysed[0].facts[3] = analysed[0].facts[3]._replace(pts=None)
     with pytest.raises(SeamError, match="time stamp"):
-        decide(found, looks, mode_for(found.info, tmp_path / "o.mkv", 2, None, WHOLE), "arbitrary")
+        plan(
+            scanned,
+            analysed,
+            mode_for(scanned.info, tmp_path / "o.mkv", 2, None, WHOLE),
+            "arbitrary",
+        )
 
 
 def test_damage_is_not_cut(tmp_path, vfi):
     source = write(tmp_path / "in.mkv", 45, options=KEYS)
-    found = scan(source, WHOLE, Fraction("0.4"))
-    looks = [look(source, found, WHOLE, *part) for part in parts(found, WHOLE)]
-    looks[1] = looks[1]._replace(damaged=1)
+    scanned = scan(source, WHOLE, Fraction("0.4"))
+    analysed = [analyse(source, scanned, WHOLE, *span) for span in spans(scanned, WHOLE)]
+    analysed[1] = analysed[1]._replace(damaged=1)
     with pytest.raises(SeamError, match="damage"):
-        decide(found, looks, mode_for(found.info, tmp_path / "o.mkv", 2, None, WHOLE), "arbitrary")
+        plan(
+            scanned,
+            analysed,
+            mode_for(scanned.info, tmp_path / "o.mkv", 2, None, WHOLE),
+            "arbitrary",
+        )
 
 
 @pytest.mark.parametrize("at", ["look", "render"])
 def test_a_key_frame_that_needs_what_is_before_it_is_seen(tmp_path, vfi, at):
     """Decoded from the key frame on, the picture is another one."""
     source = write(tmp_path / "in.mkv", 45, options=KEYS)
-    found = scan(source, WHOLE, Fraction("0.4"))
-    looks = [look(source, found, WHOLE, *part) for part in parts(found, WHOLE)]
-    mode = mode_for(found.info, tmp_path / "o.mkv", 2, None, WHOLE)
+    scanned = scan(source, WHOLE, Fraction("0.4"))
+    analysed = [analyse(source, scanned, WHOLE, *span) for span in spans(scanned, WHOLE)]
+    mode = mode_for(scanned.info, tmp_path / "o.mkv", 2, None, WHOLE)
     if at == "look":
-        looks[1].pictures[found.seams[0]] = "0" * 32
+        analysed[1].digests[scanned.seams[0]] = "0" * 32
         with pytest.raises(SeamError, match="key frames need"):
-            decide(found, looks, mode, "arbitrary")
+            plan(scanned, analysed, mode, "arbitrary")
         return
-    segment = replace(decide(found, looks, mode, "arbitrary").segments[1], picture="0" * 32)
+    segment = replace(plan(scanned, analysed, mode, "arbitrary").segments[1], first_digest="0" * 32)
     output = tmp_path / "1.segment"
     with pytest.raises(SeamError, match="before the key frame"):
-        render(vfi, source, found, segment, mode, WHOLE, like=tmp_path / "o.mkv", output=output)
+        render(vfi, source, scanned, segment, mode, WHOLE, like=tmp_path / "o.mkv", output=output)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv"]
 
 
