@@ -14,8 +14,7 @@ from onnx import ModelProto
 from export.candidate import Checked
 from export.errors import ExportError
 from runtime import Interpolator
-from runtime.files import written_beside
-from runtime.locks import alone_in
+from runtime.files import alone_in, written_beside
 from runtime.machine import cpu_name, gpu_driver, installed_versions
 from runtime.manifest import (
     Calibration,

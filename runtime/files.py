@@ -1,14 +1,30 @@
-"""Atomic writes, files with a checksum, and the order of file names."""
+"""Files: written whole or not at all, locked, behind a checksum, in the order of their names.
+
+The locks are those of flock(2): they exclude other processes and other threads of this process,
+and the system releases them when the process ends, also when it is killed. Without flock (Windows)
+a file or a folder counts as locked for as long as it exists.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+except ImportError:
+    HAS_FLOCK = False
+else:
+    HAS_FLOCK = True
+
+_TRIES = 100
 
 
 @contextmanager
@@ -83,3 +99,140 @@ def empty_folder(folder: Path, *, keep: str | None = None) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink(missing_ok=True)
+
+
+class Lock:
+    """An exclusive lock on a file or a folder; held until `release`.
+
+    Attributes:
+        path: The locked file or folder.
+        notes: Notes for the user: that the file system does not support locks.
+    """
+
+    def __init__(self, path: Path, descriptor: int | None, notes: list[str]) -> None:
+        self.path = path
+        self.notes = notes
+        self._descriptor = descriptor
+
+    def holds(self) -> bool:
+        """Whether `path` still is the file or folder that was locked, not removed or replaced."""
+        if self._descriptor is None:
+            return self.path.exists()
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.lstat())
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        """Releases the lock and leaves the file or folder; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def lock_file(path: Path) -> Lock | None:
+    """Locks a file, which is created if it is missing; its content is not changed.
+
+    Returns:
+        The lock, or None if another process or thread holds it.
+
+    Raises:
+        OSError: If the file cannot be created or opened for writing, or is a symbolic link.
+    """
+    if not HAS_FLOCK:
+        return _created(path, lambda: path.touch(exist_ok=False))
+    return _locked(path, lambda: os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666))
+
+
+def lock_folder(path: Path) -> Lock | None:
+    """Locks a folder, which is created with its parents if it is missing.
+
+    Returns:
+        The lock, or None if another process or thread holds it.
+
+    Raises:
+        OSError: If the folder cannot be created or opened, or is a symbolic link.
+    """
+    if not HAS_FLOCK:
+        return _created(path, lambda: path.mkdir(parents=True))
+
+    def opened() -> int:
+        path.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+    return _locked(path, opened)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether any process locks a file or a folder; False without flock. Creates nothing."""
+    if not HAS_FLOCK:
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        flock(descriptor, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other caller is inside this block for the same folder.
+
+    Without flock, or on a file system that does not support it, the block runs at once.
+
+    Raises:
+        OSError: If the folder cannot be opened.
+    """
+    if not HAS_FLOCK:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            flock(descriptor, LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path, opened: Callable[[], int]) -> Lock | None:
+    for _ in range(_TRIES):
+        try:
+            descriptor = opened()
+        except FileNotFoundError:
+            if path.parent.is_dir():  # Another run has just renamed or removed it.
+                continue
+            raise
+        notes = []
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            notes.append(
+                f"{path} is not locked ({error.strerror}): do not write to it from two runs "
+                "at the same time"
+            )
+        lock = Lock(path, descriptor, notes)
+        # Another run may have renamed or removed the file between the two calls.
+        if lock.holds():
+            return lock
+        lock.release()
+    raise OSError(errno.EBUSY, "it is replaced all the time", str(path))
+
+
+def _created(path: Path, create: Callable[[], None]) -> Lock | None:
+    try:
+        create()
+    except FileExistsError:
+        return None
+    return Lock(path, None, [])

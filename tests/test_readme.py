@@ -163,7 +163,7 @@ def test_the_files_that_the_architecture_names_exist():
     files = {
         path.relative_to(ROOT).as_posix()
         for folder in ("ifrnet_model", "export", "runtime", "bench", "tools", "tests")
-        for path in (ROOT / folder).rglob("*.py")
+        for path in (ROOT / folder).rglob("*.*")
     }
     named = re.findall(r"`([\w/]+\.py)`", text)
     assert len(named) > 50

@@ -14,8 +14,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from bench.environment import MeasurementError, environment_record
-from runtime.files import written_beside
-from runtime.locks import HAS_FLOCK, Lock, lock_file
+from runtime.files import HAS_FLOCK, Lock, lock_file, written_beside
 
 KIND = "parity"
 FORMAT_VERSION = 1

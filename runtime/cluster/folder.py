@@ -6,8 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from runtime.errors import VideoError
-from runtime.files import empty_folder
-from runtime.locks import HAS_FLOCK, Lock, is_locked, lock_file
+from runtime.files import HAS_FLOCK, Lock, empty_folder, is_locked, lock_file
 
 _LOCK = "lock"
 

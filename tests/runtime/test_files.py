@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import locks
+from runtime import files
 from runtime.files import natural_key, read_with_digest, write_with_digest, written_beside
 from runtime.manifest import EngineManifest, GateReport
 from runtime.model_info import ModelInfo
@@ -64,13 +64,13 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     assert modes[0] == modes[1]
 
 
-@pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
+@pytest.mark.skipif(not files.HAS_FLOCK, reason="flock is of POSIX")
 def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch):
     """The second build comes while the first has renamed its artefact and nothing more."""
     store = pytest.importorskip("export.store")
     path = tmp_path / "model.onnx"
     came = threading.Event()
-    real_lock, real_write = locks.flock, EngineManifest.write
+    real_lock, real_write = files.flock, EngineManifest.write
 
     def build(content):
         store.save_with_manifest(
@@ -100,7 +100,7 @@ def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch
             assert came.wait(60)
         return real_write(manifest, target)
 
-    monkeypatch.setattr(locks, "flock", lock)
+    monkeypatch.setattr(files, "flock", lock)
     monkeypatch.setattr(EngineManifest, "write", write)
     build(b"the first")
     second.join()

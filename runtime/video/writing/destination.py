@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.errors import VideoError
-from runtime.locks import HAS_FLOCK, Lock, is_locked, lock_file, lock_folder
+from runtime.files import HAS_FLOCK, Lock, is_locked, lock_file, lock_folder
 from runtime.video.reading.images import is_pattern
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm")

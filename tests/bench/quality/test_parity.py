@@ -29,7 +29,7 @@ from export.store import write_onnx
 from parity_runs import SIZE, on_ucf, picture, three
 from paths import DATA
 from runtime import Interpolator
-from runtime.locks import HAS_FLOCK
+from runtime.files import HAS_FLOCK
 
 
 def db(value):

@@ -16,13 +16,13 @@ import av
 import pytest
 
 from commands import run_module
-from runtime import Interpolator, VideoError, interpolate_video, locks
+from runtime import Interpolator, VideoError, files, interpolate_video
 from runtime.cluster.__main__ import sources_in
 from runtime.cluster.pool import TRIES, ClusterError, Job, Pool, Share, connected
 from runtime.cluster.videos import interpolate_many
 from runtime.cluster.worker import ModelChoice, open_on_worker
 from runtime.errors import ModelError
-from runtime.locks import lock_file
+from runtime.files import lock_file
 from runtime.manifest import file_sha256
 from runtime.video.options import VideoOptions
 from video_clips import write
@@ -209,7 +209,7 @@ def test_segments_of_other_arguments_are_not_taken(cluster, model, clip, tmp_pat
     assert report.videos[0].frames_out == 165
 
 
-@pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
+@pytest.mark.skipif(not files.HAS_FLOCK, reason="flock is of POSIX")
 def test_a_second_run_to_the_same_folder_is_refused(cluster, model, clip, one_run, tmp_path):
     refused = []
 
@@ -240,7 +240,7 @@ def files_in(folder):
     return {(p.name, p.read_bytes()) for p in folder.glob("*.segments/*.json")}
 
 
-@pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
+@pytest.mark.skipif(not files.HAS_FLOCK, reason="flock is of POSIX")
 def test_a_video_that_another_run_took_meanwhile_fails_alone(cluster, model, clip, tmp_path):
     outs = [tmp_path / "a.mkv", tmp_path / "b.mkv"]
     folder = tmp_path / "b.mkv.segments"

@@ -12,14 +12,14 @@ import pytest
 
 from commands import run_module
 from paths import ROOT
-from runtime import VideoError, interpolate_video, locks
+from runtime import VideoError, files, interpolate_video
 from runtime.__main__ import main
-from runtime.locks import is_locked, lock_file, lock_folder
+from runtime.files import is_locked, lock_file, lock_folder
 from runtime.video.reading.source import open_source
 from runtime.video.writing.sink import open_sink
 from video_clips import RATE, frames_of, pictures, write
 
-posix = pytest.mark.skipif(not locks.HAS_FLOCK, reason="flock is of POSIX")
+posix = pytest.mark.skipif(not files.HAS_FLOCK, reason="flock is of POSIX")
 
 HOLDER = """
 import sys
@@ -221,14 +221,14 @@ def test_a_link_under_the_partial_name_is_not_followed(tmp_path):
 @posix
 @pytest.mark.parametrize("lock", [lock_file, lock_folder])
 def test_what_was_renamed_before_it_was_locked_is_not_held(tmp_path, monkeypatch, lock):
-    place, real = tmp_path / "out", locks.flock
+    place, real = tmp_path / "out", files.flock
 
     def late(descriptor, how):
-        monkeypatch.setattr(locks, "flock", real)
+        monkeypatch.setattr(files, "flock", real)
         place.rename(tmp_path / "final")
         real(descriptor, how)
 
-    monkeypatch.setattr(locks, "flock", late)
+    monkeypatch.setattr(files, "flock", late)
     held = lock(place)
     assert held.holds()
     assert (tmp_path / "final").exists()
@@ -241,7 +241,7 @@ def test_what_was_renamed_before_it_was_locked_is_not_held(tmp_path, monkeypatch
 
 @posix
 def test_a_place_that_never_stays_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "flock", lambda *_: (tmp_path / "out").unlink())
+    monkeypatch.setattr(files, "flock", lambda *_: (tmp_path / "out").unlink())
     with pytest.raises(OSError, match="replaced all the time"):
         lock_file(tmp_path / "out")
 
@@ -253,7 +253,7 @@ def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch, na
     def unsupported(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(locks, "flock", unsupported)
+    monkeypatch.setattr(files, "flock", unsupported)
     with (
         open_source(write(tmp_path / "in.mkv", 3)) as source,
         open_sink(tmp_path / name, like=source.info, rate=RATE) as sink,
@@ -269,7 +269,7 @@ def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch, na
 
 @pytest.mark.parametrize("name", ["out.mp4", "out"])
 def test_without_flock_what_is_there_must_be_removed_by_hand(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(locks, "HAS_FLOCK", False)
+    monkeypatch.setattr(files, "HAS_FLOCK", False)
     monkeypatch.setattr("runtime.video.writing.destination.HAS_FLOCK", False)
     partial = tmp_path / ("out.partial" + name[3:])
     with open_source(write(tmp_path / "in.mkv", 3)) as source:
