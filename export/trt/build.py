@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -149,11 +149,10 @@ def _built(
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model.SerializeToString()):
         raise ExportError(_parser_said(parser, trt.__version__))
-    config = builder.create_builder_config()
-    _configure(trt, builder, network, config, options)
+    kept = generation.keep_types(network, tensor_types(model), options.constraints)
+    config = _configured(trt, builder, network, options, kept)
     if config.num_optimization_profiles:
         generation.share_profile(config)
-    generation.keep_types(network, config, tensor_types(model), options.constraints)
     _use_timing_cache(config, options.timing_cache, notes)
     started = time.perf_counter()
     with generation.watched(config, progress):
@@ -206,23 +205,62 @@ def tensor_types(model: ModelProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-def _configure(trt: Any, builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.builder_optimization_level = options.optimization_level
-    # The inspector can then tell the type of every tensor; costs nothing at run time.
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+def _configured(
+    trt: Any, builder: Any, network: Any, options: BuildOptions, kept: Mapping[str, Any]
+) -> Any:
+    """The configuration of a build, made by Polygraphy.
+
+    Args:
+        trt: The module `tensorrt`.
+        builder: Makes the configuration.
+        network: The parsed network.
+        options: How the engine is built.
+        kept: Arguments of CreateConfig that keep the types; see `Generation.keep_types`.
+
+    Raises:
+        ExportError: If the sizes do not fit the graph, or this TensorRT lacks what is asked for.
+    """
+    from polygraphy.backend.trt import CreateConfig
+    from polygraphy.exception import PolygraphyException
+    from polygraphy.logger import G_LOGGER
+
+    workspace, level = None, None
     if options.workspace_mib is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
-    if options.portable:
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        workspace = {trt.MemoryPoolType.WORKSPACE: options.workspace_mib << 20}
     if options.any_gpu:
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    # It would print what it does, and its errors besides raising them.
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
+        create = CreateConfig(
+            profiles=_profiles(network, options),
+            builder_optimization_level=options.optimization_level,
+            # The inspector can then tell the type of every tensor; costs nothing at run time.
+            profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
+            memory_pool_limits=workspace,
+            version_compatible=options.portable,
+            hardware_compatibility_level=level,
+            tf32=False,
+            **kept,
+        )
+        try:
+            return create(builder, network)
+        except PolygraphyException as error:
+            reason = str(error).rstrip(".")
+            raise ExportError(
+                f"TensorRT {trt.__version__} cannot be configured ({reason}): leave out the option "
+                "that asks for it"
+            ) from error
+
+
+def _profiles(network: Any, options: BuildOptions) -> list[Any]:
+    """The range of every input as one profile of Polygraphy; none where nothing is free."""
+    from polygraphy.backend import trt as polygraphy_trt
+
     ports = [network.get_input(k) for k in range(network.num_inputs)]
-    free = [port for port in ports if -1 in tuple(port.shape)]
-    if not free:
+    if not any(-1 in tuple(port.shape) for port in ports):
         if options.profile is not None:
             raise ExportError("the graph has a fixed size: leave out --min, --opt and --max")
-        return
+        return []
     ranges: list[tuple[int, ...]]
     if options.profile is not None:
         ranges = [options.profile.min, options.profile.opt, options.profile.max]
@@ -230,14 +268,14 @@ def _configure(trt: Any, builder: Any, network: Any, config: Any, options: Build
         ranges = [(1,), (options.max_pairs,), (options.max_pairs,)]
     else:
         raise ExportError("the graph leaves sizes free: give --min, --opt and --max, or --size")
-    profile = builder.create_optimization_profile()
-    for port in free:
+    profile = polygraphy_trt.Profile()
+    for port in ports:
         shapes = []
         for values in ranges:
             axes = iter(values)
             shapes.append(tuple(next(axes) if n == -1 else n for n in tuple(port.shape)))
-        profile.set_shape(port.name, *shapes)
-    config.add_optimization_profile(profile)
+        profile.add(port.name, *shapes)
+    return [profile]
 
 
 def _use_timing_cache(config: Any, path: Path | None, notes: list[str]) -> None:

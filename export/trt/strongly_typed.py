@@ -31,12 +31,12 @@ class _StronglyTyped:
     def keep_types(
         self,
         network: Any,
-        config: Any,
         types: Mapping[str, int],
         constraints: Constraints | None,
-    ) -> None:
+    ) -> dict[str, Any]:
         """Nothing to do."""
-        del network, config, types, constraints
+        del network, types, constraints
+        return {}
 
     def share_profile(self, config: Any) -> None:
         """Nothing to do: contexts share profiles from 10 on."""

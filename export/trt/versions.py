@@ -66,17 +66,18 @@ class Generation(Protocol):
     def keep_types(
         self,
         network: Any,
-        config: Any,
         types: Mapping[str, int],
         constraints: Constraints | None,
-    ) -> None:
+    ) -> dict[str, Any]:
         """Makes the built engine compute in the types of the ONNX file.
 
         Args:
-            network: The parsed network.
-            config: Configuration of the build.
+            network: The parsed network; its layers are given types where TensorRT needs that.
             types: Element type (of TensorProto) of every tensor by name.
             constraints: How strictly, where there is a choice; None: as strictly as possible.
+
+        Returns:
+            Arguments of Polygraphy's CreateConfig without which the types do not hold.
         """
         ...
 

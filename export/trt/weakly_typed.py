@@ -102,19 +102,14 @@ class _WeaklyTyped:
     def keep_types(
         self,
         network: Any,
-        config: Any,
         types: Mapping[str, int],
         constraints: Constraints | None,
-    ) -> None:
+    ) -> dict[str, Any]:
         trt = self._trt
         if TensorProto.FLOAT16 not in types.values():
-            return
-        config.set_flag(trt.BuilderFlag.FP16)
+            return {}
         if constraints == "none":
-            return
-        prefer = constraints == "prefer-islands"
-        kind = "PREFER" if prefer else "OBEY"
-        config.set_flag(getattr(trt.BuilderFlag, f"{kind}_PRECISION_CONSTRAINTS"))
+            return {"fp16": True}
         real = {int(TensorProto.FLOAT): trt.float32}
         if constraints in (None, "obey-all"):
             real[int(TensorProto.FLOAT16)] = trt.float16
@@ -133,6 +128,8 @@ class _WeaklyTyped:
             for k, kind_of_output in enumerate(outputs):
                 if kind_of_output in real:
                     layer.set_output_type(k, real[kind_of_output])
+        strictness = "prefer" if constraints == "prefer-islands" else "obey"
+        return {"fp16": True, "precision_constraints": strictness}
 
     def share_profile(self, config: Any) -> None:
         config.set_preview_feature(self._trt.PreviewFeature.PROFILE_SHARING_0806, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from typing import Any
@@ -25,6 +26,10 @@ def machine(version: str, monkeypatch: pytest.MonkeyPatch, **cuda_options: Any) 
     trt = fake_tensorrt.fake_tensorrt(version, cuda)
     fake_cuda.install(monkeypatch, cuda)
     fake_tensorrt.install(monkeypatch, trt)
+    for module in ("config", "util"):  # Polygraphy would keep the TensorRT that it sees first.
+        # Not by a dotted string: there `config` is another module, that of the whole package.
+        loaded = importlib.import_module(f"polygraphy.backend.trt.{module}")
+        monkeypatch.setattr(loaded, "trt", trt)
     trt.__spec__ = ModuleSpec("tensorrt", None)  # PyTorch asks for it when it exports.
     driver = GpuDriver([GPU], "13.0")
     for module in ("runtime.backends.trt.engine", "export.trt.engine"):

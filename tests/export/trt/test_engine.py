@@ -559,6 +559,17 @@ def test_polygraphy_agrees_and_is_believed(monkeypatch):
         second_opinion(expected, made)
 
 
+def test_what_a_tensorrt_lacks_is_one_sentence_and_nothing_is_printed(
+    trt, sources, capsys, monkeypatch
+):
+    model = sources["fp16"].model
+    assert engine_from_onnx(trt, model, BuildOptions(portable=True, workspace_mib=64)).plan
+    monkeypatch.delattr(trt.BuilderFlag, "VERSION_COMPATIBLE")
+    with pytest.raises(ExportError, match=r"cannot be configured \(version_compatible .* is not"):
+        engine_from_onnx(trt, model, BuildOptions(portable=True))
+    assert capsys.readouterr() == ("", "")
+
+
 # The command
 
 
