@@ -27,7 +27,7 @@ USED = {
     """,
     "export": """
         arguments build_engine candidate gate.cases gate.compare gate.diagnosis gate.gate
-        gate.runners gate.second_opinion graph.channels graph.for_cpu graph.for_tensorrt
+        gate.runners graph.channels graph.for_cpu graph.for_tensorrt
         graph.passes graph.view int8.quantise progress request source store to_onnx trt.build
         trt.cache trt.engine trt.strongly_typed trt.versions trt.weakly_typed
     """,

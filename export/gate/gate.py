@@ -69,13 +69,11 @@ class Explanations:
     """What is said besides the figures.
 
     Attributes:
-        more: Adds to the record of a comparison.
         diagnose: Says, in a sentence without a full stop, what an image below the required PSNR
             looks like; "" where it cannot tell.
         remedy: What to do where something fails.
     """
 
-    more: Callable[[ComparedImages], dict[str, object]] = lambda _: {}
     diagnose: Callable[[ComparedImages], str] = lambda _: ""
     remedy: str = "report this with the versions of torch, onnx and what ran the model"
 
@@ -89,7 +87,6 @@ class Measured:
     psnr_db: float
     max_difference: float
     loss_db: float | None
-    more: dict[str, object]
 
     def as_record(self) -> dict[str, object]:
         """For JSON; a PSNR of identical images is null."""
@@ -100,7 +97,6 @@ class Measured:
             "psnr_db": decibels(self.psnr_db),
             "max_difference": self.max_difference,
             **({} if self.loss_db is None else {"loss_db": round(self.loss_db, 3)}),
-            **self.more,
         }
 
 
@@ -125,7 +121,7 @@ def gate(
             the reference by more than `ALLOWED_LOSS_DB`; names the worst.
     """
     explanations = explanations or Explanations()
-    measured, worst_images = _measure(reference, candidates, cases, explanations)
+    measured, worst_images = _measure(reference, candidates, cases)
     worst = min(measured, key=lambda one: one.psnr_db)
     loss, loser = _largest_loss(measured)
     wrong = ""
@@ -159,7 +155,6 @@ def _measure(
     reference: Reference,
     candidates: Mapping[str, Run],
     cases: Iterable[GateCase | TrueCase],
-    explanations: Explanations,
 ) -> tuple[list[Measured], ComparedImages]:
     """Every comparison, and the images of the worst; those of the others are not held."""
     measured: list[Measured] = []
@@ -175,7 +170,7 @@ def _measure(
             if worst is None or psnr < worst[0]:
                 worst = psnr, images
             loss = case.loss_db(expected, made) if isinstance(case, TrueCase) else None
-            measured.append(Measured(name, case, psnr, largest, loss, explanations.more(images)))
+            measured.append(Measured(name, case, psnr, largest, loss))
     assert worst is not None  # Every caller has a case and a candidate.
     return measured, worst[1]
 

@@ -22,7 +22,6 @@ from export.gate.cases import gate_cases, moving_frames
 from export.gate.diagnosis import diagnosis
 from export.gate.gate import REQUIRED_DB_OF_ENGINES, Explanations, Reference, Requirements, gate
 from export.gate.runners import backend_run, images_for, rounded_to_bytes
-from export.gate.second_opinion import second_opinion
 from export.graph.for_tensorrt import check_names, rewritten_for_tensorrt
 from export.progress import Stages
 from export.request import Constraints
@@ -323,10 +322,7 @@ def _gate(backend: TensorRTBackend, source: Source, options: BuildOptions) -> Ga
         {backend.name: backend_run(backend)},
         gate_cases(sizes, info),
         Requirements(info.precision, REQUIRED_DB_OF_ENGINES),
-        Explanations(
-            more=lambda images: {"polygraphy": second_opinion(images.expected, images.made)},
-            diagnose=lambda images: diagnosis(source.model, info, images),
-        ),
+        Explanations(diagnose=lambda images: diagnosis(source.model, info, images)),
     )
 
 
