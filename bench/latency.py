@@ -19,14 +19,14 @@ from bench.data.protocols import LATENCY_SETS
 from bench.environment import check_writable, write_evidence
 from bench.harness.ceilings import cpu_ceilings, gpu_ceilings
 from bench.harness.measure import STREAM_FRAMES, measure_case
-from bench.harness.opening import nothing_left
-from bench.harness.planning import planned
+from bench.harness.opening import all_failed
+from bench.harness.planning import plan_runs
 from bench.harness.request import COMPARE_LIMIT_S, SAMPLES, SECONDS, LatencyRequest
 from bench.harness.text import case_lines
 from bench.runs.artefact import Case, Run, artefact_runs, is_engine
 from bench.runs.plain_engine import PlainRun, plain_runs
 from bench.runs.pytorch import PyTorchRun, pytorch_runs
-from bench.runs.torch_forms import GPU_FORMS, PROCESSOR_FORMS
+from bench.runs.torch_forms import CPU_FORMS, GPU_FORMS
 from runtime.backends.base import InferencePrecision
 from runtime.cli import command_parser, parse_size, run_command
 from runtime.machine import available_cpus
@@ -64,7 +64,7 @@ def _measure(args: argparse.Namespace) -> None:
         place = f" at {case.size_text}" if len(plan) > 1 else ""
         record["layers_milliseconds"] |= {f"{file}{place}": of for file, of in layers.items()}
     if not any(case["runs"] for case in record["cases"]):
-        raise nothing_left(record["cases"][0]["failed"])
+        raise all_failed(record["cases"][0]["failed"])
     if args.json is not None:
         write_evidence(args.json, record)
 
@@ -116,7 +116,7 @@ def _plan(request: LatencyRequest, threads: int) -> list[tuple[Case, list[Run]]]
     if request.plain is not None:
         engines = [artefact for artefact in artefacts if is_engine(artefact.path)]
         plains = plain_runs(request.plain, engines, device=request.device)
-    return planned(request.cases(), artefacts, baselines, plains)
+    return plan_runs(request.cases(), artefacts, baselines, plains)
 
 
 def _gpu_of_pytorch(request: LatencyRequest) -> TorchGpu | None:
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "module through torch.compile (compile; compile-max: mode max-autotune). Options follow "
         "after a colon: tf32 (in cuDNN), half (model.half()), autocast (torch.autocast), fp16 "
         "(float16 with float32 islands, as our artefacts), channels_last. Possible on a "
-        f"processor: {', '.join(PROCESSOR_FORMS)}; with --device cuda: {', '.join(GPU_FORMS)}",
+        f"processor: {', '.join(CPU_FORMS)}; with --device cuda: {', '.join(GPU_FORMS)}",
     )
     parser.add_argument(
         "--compare-limit",

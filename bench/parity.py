@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from bench.data.datasets import Found
+from bench.data.datasets import DataSet
 from bench.data.protocols import PROTOCOLS, Metric, protocol_lines
 from bench.data.published import published
 from bench.environment import MeasurementError, check_writable
-from bench.quality.evaluate import Bench, make, measure_all
+from bench.quality.evaluate import Comparison, make, measure_all
 from bench.quality.record import ParityRecord
 from bench.quality.request import ParityRequest
-from bench.quality.setup import configuration_of, open_bench
+from bench.quality.setup import configuration_of, open_comparison
 from bench.quality.summary import NewFrame, failures, summarise, table, worst_frames
-from bench.quality.worst_frames import write_pictures
+from bench.quality.worst_frames import write_images
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, run_command
 from runtime.machine import available_cpus
@@ -72,17 +72,20 @@ def _measure(args: argparse.Namespace) -> int:
         return 0
     request = _request(args)
     with contextlib.ExitStack() as owner:
-        opened = open_bench(request, owner)
-        bench, found, checkpoint = opened.bench, opened.found, opened.checkpoint
+        opened = open_comparison(request, owner)
+        comparison, found, checkpoint = opened.comparison, opened.found, opened.checkpoint
         notes = found.notes + opened.deviations
-        configuration = configuration_of(request, bench, checkpoint, found, notes)
+        configuration = configuration_of(request, comparison, checkpoint, found, notes)
         record = owner.enter_context(
             ParityRecord(args.output, configuration, resume=args.resume, overwrite=args.overwrite)
         )
         if args.pictures is not None:
             args.pictures.mkdir(parents=True, exist_ok=True)  # Or it fails now, not at the end.
-        seconds = _run(args, request, bench, found, record)
-        summary = {**_summary(args, request, bench, record, checkpoint), "wall_seconds": seconds}
+        seconds = _run(args, request, comparison, found, record)
+        summary = {
+            **_summary(args, request, comparison, record, checkpoint),
+            "wall_seconds": seconds,
+        }
         record.finish(summary)
     print(*table(configuration, summary), sep="\n")
     failed = [] if args.max_drop is None else failures(record.lines, summary, args.max_drop)
@@ -94,7 +97,7 @@ def _measure(args: argparse.Namespace) -> int:
 def _summary(
     args: argparse.Namespace,
     request: ParityRequest,
-    bench: Bench,
+    comparison: Comparison,
     record: ParityRecord,
     checkpoint: Checkpoint,
 ) -> dict[str, Any]:
@@ -104,28 +107,28 @@ def _summary(
             f"{args.root} holds no sample that can be read, of {len(record.lines)}: nothing to "
             "compare"
         )
-    compared = {artefact.name: artefact.compared for artefact in bench.artefacts}
-    pictures = []
+    compared = {artefact.name: artefact.compared for artefact in comparison.artefacts}
+    images = []
     if args.pictures is not None:
         worst = worst_frames(record.lines, compared, args.worst)
-        pictures = _pictures(args, request, bench, worst)
+        images = _write_worst_frames(args, request, comparison, worst)
     return {
-        **summarise(record.lines, compared, bench.metrics, bench.protocol.factor),
+        **summarise(record.lines, compared, comparison.metrics, comparison.protocol.factor),
         "published": published(
-            bench.protocol.name,
+            comparison.protocol.name,
             sha256=checkpoint.sha256,
             variant=checkpoint.network.config.variant,
             authors=args.authors_weights,
         ),
-        "pictures": pictures,
+        "pictures": images,
     }
 
 
 def _run(
     args: argparse.Namespace,
     request: ParityRequest,
-    bench: Bench,
-    found: Found,
+    comparison: Comparison,
+    found: DataSet,
     record: ParityRecord,
 ) -> float | None:
     """Measures what is not done; the seconds that took, None where some was done before."""
@@ -133,7 +136,7 @@ def _run(
 
     done = record.done
     if args.workers is None:
-        lines = measure_all(bench, found, done, args.threads or available_cpus())
+        lines = measure_all(comparison, found, done, args.threads or available_cpus())
     else:
         from bench.quality.cluster import measure_on_cluster
         from runtime.cluster.pool import Share
@@ -154,25 +157,25 @@ def _run(
     return None if done else round(time.perf_counter() - started, 2)
 
 
-def _pictures(
+def _write_worst_frames(
     args: argparse.Namespace,
     request: ParityRequest,
-    bench: Bench,
+    comparison: Comparison,
     worst: Sequence[tuple[str, NewFrame]],
 ) -> list[dict[str, Any]]:
     """Makes the worst frames again, by which no picture of all the others is kept."""
     wanted: dict[str, list[tuple[str, NewFrame]]] = {}
     for name, frame in worst:
         wanted.setdefault(frame.sample, []).append((name, frame))
-    compared = {artefact.name: artefact.compared for artefact in bench.artefacts}
+    compared = {artefact.name: artefact.compared for artefact in comparison.artefacts}
     written: dict[tuple[str, NewFrame], dict[str, Any]] = {}
     for sample in request.find().samples:
         if sample.name not in wanted:
             continue
-        made = make(bench, sample.name, sample.read())
+        made = make(comparison, sample.name, sample.read())
         for name, frame in wanted[sample.name]:
-            k = bench.timesteps.index(frame.timestep)
-            written[name, frame] = write_pictures(
+            k = comparison.timesteps.index(frame.timestep)
+            written[name, frame] = write_images(
                 args.pictures,
                 made.references[compared[name]][k],
                 made.artefacts[name][k],

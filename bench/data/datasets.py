@@ -25,7 +25,7 @@ _X_TEST_LAST = 32
 
 
 @dataclass(frozen=True)
-class Found:
+class DataSet:
     """A data set on this disk.
 
     Attributes:
@@ -39,7 +39,7 @@ class Found:
     notes: list[str]
 
 
-def find(name: str, root: Path, *, factor: int = 2) -> Found:
+def find(name: str, root: Path, *, factor: int = 2) -> DataSet:
     """Looks for a data set.
 
     Args:
@@ -66,10 +66,10 @@ def find(name: str, root: Path, *, factor: int = 2) -> Found:
         raise MeasurementError(f"{root} holds no sample of {protocol.title}: {_layout(protocol)}")
     if protocol.samples is not None and len(samples) != protocol.samples:
         notes = [*notes, f"{len(samples)} of the official {protocol.samples} samples are here"]
-    return Found(samples, len(samples), notes)
+    return DataSet(samples, len(samples), notes)
 
 
-def select(found: Found, *, every: int = 1, limit: int | None = None) -> Found:
+def select(found: DataSet, *, every: int = 1, limit: int | None = None) -> DataSet:
     """Every k-th sample, and no more than `limit`; checks that their files are there.
 
     Raises:
@@ -100,7 +100,7 @@ def select(found: Found, *, every: int = 1, limit: int | None = None) -> Found:
         elif limit is not None:
             part += f", {limit} at most"
         notes.append(f"{part}, not the whole set")
-    return Found(samples, count, notes)
+    return DataSet(samples, count, notes)
 
 
 def _layout(protocol: Protocol) -> str:
@@ -246,12 +246,12 @@ def _xtest(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
     return samples, []
 
 
-def _any_folder(root: Path, protocol: Protocol) -> Found:
+def _any_folder(root: Path, protocol: Protocol) -> DataSet:
     if protocol.factor < 2:
         raise MeasurementError(f"--factor is {protocol.factor}: use 2 or more")
     if root.is_file():
         windows_here = video_windows(root, protocol.factor)
-        return Found(samples_of_video(root, protocol), windows_here, [])
+        return DataSet(samples_of_video(root, protocol), windows_here, [])
     folders = sorted({path.parent for path in root.rglob("*") if _is_frame(path)})
     samples: list[Sample] = []
     short = 0
@@ -268,7 +268,7 @@ def _any_folder(root: Path, protocol: Protocol) -> Found:
             f"{root} holds no folder with {protocol.factor + 1} images: {_layout(protocol)}"
         )
     notes = [f"{short} folders with fewer than {protocol.factor + 1} images are left out"]
-    return Found(samples, len(samples), notes if short else [])
+    return DataSet(samples, len(samples), notes if short else [])
 
 
 def _is_frame(path: Path) -> bool:

@@ -52,7 +52,7 @@ class Sample:
     paths: tuple[Path, ...] = ()
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path) -> NDArray[np.uint8]:
     """An image file -> uint8 (H, W, 3) RGB.
 
     Raises:
@@ -82,64 +82,64 @@ def sample_of_files(name: str, paths: Sequence[Path], protocol: Protocol) -> Sam
     """A sample of image files in order of time."""
 
     def read() -> Frames:
-        pictures = [read_picture(path) for path in paths]
-        for path, picture in zip(paths, pictures, strict=True):
-            if picture.shape != pictures[0].shape:
+        images = [read_image(path) for path in paths]
+        for path, image in zip(paths, images, strict=True):
+            if image.shape != images[0].shape:
                 raise DamagedError(
-                    f"{path} is {_size(picture)}, {paths[0].name} is {_size(pictures[0])}: "
+                    f"{path} is {_size(image)}, {paths[0].name} is {_size(images[0])}: "
                     "frames of a sample have one size"
                 )
-        return _by_protocol(pictures, protocol, str(paths[0].parent))
+        return _by_protocol(images, protocol, str(paths[0].parent))
 
     return Sample(name, read, tuple(paths))
 
 
-def _by_protocol(pictures: Sequence[NDArray[Any]], protocol: Protocol, where: str) -> Frames:
+def _by_protocol(images: Sequence[NDArray[Any]], protocol: Protocol, where: str) -> Frames:
     """Crops, shrinks, puts on the canvas, as the protocol says."""
     if protocol.crop:
-        pictures = [_centre(picture, protocol.crop) for picture in pictures]
+        images = [_centre(image, protocol.crop) for image in images]
     if protocol.downscale > 1:
-        pictures = [_by_area(picture, protocol.downscale, where) for picture in pictures]
-    first, *targets, last = pictures
+        images = [_by_area(image, protocol.downscale, where) for image in images]
+    first, *targets, last = images
     if protocol.canvas:
-        first, last = (_on_canvas(picture, protocol.canvas, where) for picture in (first, last))
+        first, last = (_on_canvas(image, protocol.canvas, where) for image in (first, last))
     return Frames(first, last, targets)
 
 
-def _centre(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def _centre(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """The centre, as `center_crop_8x` of the authors' datasets.py; smaller sides stay."""
     rows, columns = (
         slice(max(n // 2 - wanted // 2, 0), n // 2 + wanted // 2 if n > wanted else n)
-        for n, wanted in zip(picture.shape[:2], size, strict=True)
+        for n, wanted in zip(image.shape[:2], size, strict=True)
     )
-    return np.ascontiguousarray(picture[rows, columns])
+    return np.ascontiguousarray(image[rows, columns])
 
 
-def _by_area(picture: NDArray[Any], factor: int, where: str) -> NDArray[np.float32]:
+def _by_area(image: NDArray[Any], factor: int, where: str) -> NDArray[np.float32]:
     """Means of squares of pixels, not rounded, as cv2.INTER_AREA does on floats."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if height % factor or width % factor:
         raise DamagedError(
             f"{where} has frames of {height}x{width}: both must be multiples of {factor}"
         )
-    squares = picture.reshape(height // factor, factor, width // factor, factor, 3)
+    squares = image.reshape(height // factor, factor, width // factor, factor, 3)
     smaller: NDArray[np.float32] = squares.mean((1, 3), dtype=np.float32) / np.float32(255)
     return smaller
 
 
-def _on_canvas(picture: NDArray[Any], size: tuple[int, int], where: str) -> NDArray[Any]:
-    height, width = picture.shape[:2]
+def _on_canvas(image: NDArray[Any], size: tuple[int, int], where: str) -> NDArray[Any]:
+    height, width = image.shape[:2]
     if height > size[0] or width > size[1]:
         raise DamagedError(
             f"{where} has frames of {height}x{width}: the canvas is {size[0]}x{size[1]}"
         )
-    canvas = np.zeros((*size, 3), picture.dtype)
-    canvas[:height, :width] = picture
+    canvas = np.zeros((*size, 3), image.dtype)
+    canvas[:height, :width] = image
     return canvas
 
 
-def _size(picture: NDArray[Any]) -> str:
-    return f"{picture.shape[0]}x{picture.shape[1]}"
+def _size(image: NDArray[Any]) -> str:
+    return f"{image.shape[0]}x{image.shape[1]}"
 
 
 def windows(frames: Sequence[Path], factor: int) -> Iterator[Sequence[Path]]:

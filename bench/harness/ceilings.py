@@ -1,4 +1,4 @@
-"""What a machine reaches at best, where PyTorch is there to measure it."""
+"""Measured peak performance of the machine, which a run is compared with. Needs PyTorch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def cpu_ceilings(threads: int) -> tuple[Ceilings | None, dict[str, Any]]:
-    """What the CPU of this machine reaches, and the evidence's "ceilings"; prints it."""
+    """Measures the CPU's peak performance (`measured_ceilings`) and prints it.
+
+    Returns:
+        The ceilings and the evidence's "ceilings". Without PyTorch, None and {"problem": reason}.
+    """
     try:
         from bench.harness.roofline import measured_ceilings
     except ModuleNotFoundError as error:
@@ -27,9 +31,14 @@ def cpu_ceilings(threads: int) -> tuple[Ceilings | None, dict[str, Any]]:
 
 
 def gpu_ceilings(device: str | None) -> tuple[None, dict[str, Any]]:
-    """The evidence's "ceilings" of a GPU, by its name in PyTorch (default "cuda"); prints it.
+    """Measures the GPU's peak performance (`matmul_peak`) and prints it.
 
-    It is measured with PyTorch. The Python that runs engines often has none that can use the GPU.
+    Args:
+        device: PyTorch's name of the GPU; None stands for "cuda".
+
+    Returns:
+        None, and the evidence's "ceilings". If PyTorch is missing or cannot use the GPU, which is
+        common where engines run, the evidence is {"problem": reason}.
     """
     try:
         from bench.harness.gpu_peak import matmul_peak
@@ -38,10 +47,10 @@ def gpu_ceilings(device: str | None) -> tuple[None, dict[str, Any]]:
         return None, _no_ceilings(error)
     try:
         peak = matmul_peak(torch_gpu(device or "cuda"))
-    except (MeasurementError, RuntimeError) as error:  # The latter are PyTorch's own.
+    except (MeasurementError, RuntimeError) as error:  # RuntimeError: raised by PyTorch.
         why = first_line(error)
         if isinstance(error, MeasurementError):
-            why = why.partition(": ")[0]  # The remedy is that of --compare.
+            why = why.partition(": ")[0]  # Its remedy is for --compare.
         problem = f"the peak of the GPU is measured with PyTorch, and {why}"
         print(f"{problem}: it was not measured")
         return None, {"problem": problem}

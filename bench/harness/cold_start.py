@@ -1,8 +1,8 @@
-"""What a program pays for its first frame: a fresh process that opens a model and makes one pair.
+"""Cold start: time and memory until a fresh process has interpolated its first pair.
 
-`python -m bench.harness.cold_start REQUEST` is that process; bench.latency starts it. No package
-is imported before the clock runs, ours included: what imports cost is one of the figures. What
-drivers and compilers keep on disk between processes stays there.
+`bench.latency` starts `python -m bench.harness.cold_start REQUEST` for each run. The time of
+imports is one of the figures, so this module imports only the standard library before the clock
+starts. Caches of drivers and compilers on disk are not cleared.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def cold_start(name: str, request: Mapping[str, Any]) -> dict[str, float | int | None]:
-    """Starts a process that opens a model, makes one pair and ends.
+def measure_cold_start(name: str, request: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """Measures a cold start in a process that opens a model, interpolates one pair and exits.
 
     Args:
-        name: Of the run, for errors.
-        request: As of `bench.runs.artefact.Run.request`.
+        name: Name of the run, for error messages.
+        request: What `bench.runs.artefact.Run.request` returns.
 
     Returns:
-        "import_seconds": NumPy, the runtime and what computes; "load_seconds": until the model is
-        open; "first_pair_seconds": from frames to frames; "peak_host_bytes": most memory that the
-        process held, None where the system does not tell; "device_bytes": what it took of the
-        GPU beside the CUDA context, None without TensorRT.
+        "import_seconds": import of NumPy, the runtime and the inference library;
+        "load_seconds": opening the model;
+        "first_pair_seconds": from the frames of the pair to the new frames;
+        "peak_host_bytes": peak resident memory of the process, None where the system does not
+        report it;
+        "device_bytes": GPU memory in use without the CUDA context, None without TensorRT.
 
     Raises:
         MeasurementError: If the process fails.
     """
     from bench.environment import MeasurementError
 
-    # The folder of our packages: the process may start where they are not found.
+    # The current folder may be another, and the packages need not be installed.
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "bench.harness.cold_start", json.dumps(request)],
@@ -50,8 +52,8 @@ def cold_start(name: str, request: Mapping[str, Any]) -> dict[str, float | int |
     if done.returncode == 0:
         figures: dict[str, float | int | None] = json.loads(done.stdout.splitlines()[-1])
         return figures
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    why = said[-1].strip() if said else "it said nothing; was it out of memory?"
+    errors = [line for line in done.stderr.splitlines() if line.strip()]
+    why = errors[-1].strip() if errors else "it said nothing; was it out of memory?"
     raise MeasurementError(
         f"{name} did not make a pair in a process of its own, which ended with code "
         f"{done.returncode} ({why}): mend that, or give --no-cold"
@@ -59,9 +61,9 @@ def cold_start(name: str, request: Mapping[str, Any]) -> dict[str, float | int |
 
 
 def first_pair(request: Mapping[str, Any]) -> dict[str, float | int | None]:
-    """What `cold_start` asks for, in this process, which must be a fresh one."""
+    """Runs the cold start in this process, which must be fresh; see `measure_cold_start`."""
     clock = time.perf_counter
-    started = clock()  # What is imported to find out what to import counts too.
+    started = clock()  # Before any import: all of them count.
     from runtime.telemetry import import_quietly
 
     for module in _modules(request):
@@ -74,25 +76,25 @@ def first_pair(request: Mapping[str, Any]) -> dict[str, float | int | None]:
     height, width = request["size"]
     frames = noise_frames((height, width))
     started = clock()
-    # CUDA's context is made here: its time counts, its memory does not.
+    # This creates the CUDA context: its time counts, its memory does not.
     free = _free_device_bytes(request)
     with Interpolator(_open(request)) as vfi:
         loaded = clock() - started
         started = clock()
         vfi.interpolate(*frames, timesteps=vfi.steps_for_factor(request["factor"]))
-        made = clock() - started
+        interpolated = clock() - started
         left = _free_device_bytes(request)
     return {
         "import_seconds": imported,
         "load_seconds": loaded,
-        "first_pair_seconds": made,
+        "first_pair_seconds": interpolated,
         "peak_host_bytes": peak_host_bytes(),
         "device_bytes": None if free is None or left is None else free - left,
     }
 
 
 def _modules(request: Mapping[str, Any]) -> list[str]:
-    """What a program imports that opens such a model."""
+    """The modules that a program imports to open the model of the request."""
     if "pytorch" in request:
         return ["numpy", "runtime", "torch", "bench.runs.torch_backend"]
     if _is_engine(request):
@@ -135,7 +137,7 @@ def _open(request: Mapping[str, Any]) -> Any:
 
 
 def _free_device_bytes(request: Mapping[str, Any]) -> int | None:
-    """Of the GPU that an engine runs on, other programs' use included; None without an engine."""
+    """Free memory of the engine's GPU, as the driver reports it; None if it is not an engine."""
     if not _is_engine(request):
         return None
     from runtime.backends.base import OpenOptions
@@ -143,7 +145,7 @@ def _free_device_bytes(request: Mapping[str, Any]) -> int | None:
 
     device = OpenOptions(**request["options"]).cuda_device()
     if device is None:
-        return None  # An engine on a processor: opening it says why that cannot be.
+        return None  # device="cpu": opening the engine raises the error for it.
     cuda = Cuda(device)
     with cuda.current():
         free, _ = cuda.call("cudaMemGetInfo")
@@ -151,10 +153,10 @@ def _free_device_bytes(request: Mapping[str, Any]) -> int | None:
 
 
 def peak_host_bytes() -> int | None:
-    """Most memory that this process held; None where the system does not tell.
+    """Peak resident memory of this process in bytes; None where the system does not report it.
 
-    Linux is asked for the figure of the program alone: what getrusage says there includes the
-    memory of the process that started it, up to the moment when the program replaced its copy.
+    On Linux it is VmHWM. The ru_maxrss of getrusage is inherited across exec there, so it may be
+    the peak of the process that started this one.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -164,12 +166,12 @@ def peak_host_bytes() -> int | None:
     if sys.platform == "darwin":
         import resource
 
-        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # Bytes there.
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # In bytes on macOS.
     return None
 
 
 def main() -> None:
-    """The process: one JSON object as its last line; an error ends it with a traceback."""
+    """Prints the figures as one JSON object; errors are not caught."""
     print(json.dumps(first_pair(json.loads(sys.argv[1]))))
 
 

@@ -1,4 +1,4 @@
-"""What a GPU reaches at best: the peak of a matrix product in PyTorch."""
+"""Peak performance of a GPU: a float16 matrix product in PyTorch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from bench.harness.interleave import summary
 from bench.runs.torch_gpu import TorchGpu
 
 _MATRIX = 8192
-
-
 _SAMPLES = 100
-
-
 _WARM_UP = 10
 
 
 def matmul_peak(gpu: TorchGpu, *, matrix: int = _MATRIX, samples: int = _SAMPLES) -> dict[str, Any]:
-    """The evidence's "ceilings" of a GPU: what a product of two square float16 matrices reaches.
+    """Measures the product of two square float16 matrices.
 
     Args:
-        gpu: Which.
-        matrix: Rows of the matrices.
-        samples: How many products are timed, after some that are not.
+        gpu: The GPU.
+        matrix: Rows and columns of the matrices.
+        samples: Number of products that are timed, after 10 that are not.
+
+    Returns:
+        The evidence's "ceilings": name of the GPU, median and best TFLOP/s, all samples, versions.
     """
     ms = _matmul_milliseconds(gpu, matrix, samples)
-    gpu.release()  # For what is measured after it.
+    gpu.release()  # The runs that follow may need the memory.
     tflops = [2 * matrix**3 / (1e9 * one) for one in ms]
     known = gpu.record()
     return {

@@ -1,4 +1,8 @@
-"""Several runs measured in turns, and what is said about their samples."""
+"""Measures several runs in interleaved rounds, and computes statistics of their samples.
+
+In each round every run is called a number of times. The median of a run, the ratio of two runs
+with its confidence interval, and the warnings about a run are computed from these rounds.
+"""
 
 from __future__ import annotations
 
@@ -11,39 +15,39 @@ from typing import NamedTuple
 import numpy as np
 
 Rounds = Sequence[Sequence[float]]
-"""Samples of one run, round by round."""
+"""The samples of one run in seconds or milliseconds, one inner sequence for each round."""
 
 Clock = Callable[[], float]
-"""Seconds from some moment on, as `time.perf_counter`."""
+"""Returns seconds since an arbitrary start, as `time.perf_counter` does."""
 
 
-class Turns(NamedTuple):
-    """How runs alternate.
+class Interleaving(NamedTuple):
+    """What happens in a round before the samples of a run are taken.
 
     Attributes:
-        warm_up: Calls at the begin of a turn that are not counted.
-        pause_s: Seconds before each turn.
+        warm_up: Number of calls that are not counted.
+        pause_s: Seconds of sleep before these calls.
     """
 
     warm_up: int
     pause_s: float
 
 
-ON_PROCESSOR = Turns(1, 0.25)
-"""Thread pools spin for a while when their work is done: without a pause the threads of ONNX
-Runtime slow the next run, PyTorch's, by a quarter (and the other way round)."""
+ON_CPU = Interleaving(1, 0.25)
+"""With a pause, because thread pools keep spinning for a while after their last task: without it,
+the threads of ONNX Runtime slow a following run of PyTorch by a quarter, and vice versa."""
 
-ON_GPU = Turns(5, 0.0)
-"""No thread spins, and a GPU that waits lowers its clock."""
+ON_GPU = Interleaving(5, 0.0)
+"""Without a pause: no CPU threads spin, and an idle GPU lowers its clock."""
 
 
-class Quota(NamedTuple):
-    """How much is measured of every run; a turn ends when it has both.
+class SampleBudget(NamedTuple):
+    """How many samples are taken of each run. A run is sampled in a round until both minima hold.
 
     Attributes:
-        rounds: Turns of each run.
-        samples: Least number of samples of a turn.
-        seconds: Least sum of the samples of a turn.
+        rounds: Number of rounds.
+        samples: Minimum number of samples of one run in one round.
+        seconds: Minimum sum of the samples of one run in one round.
     """
 
     rounds: int
@@ -52,67 +56,97 @@ class Quota(NamedTuple):
 
 
 _ROUNDS = (10, 30)
-"""Least and most: intervals are drawn from rounds, and each costs a pause."""
+"""Minimum and maximum: confidence intervals need many rounds, and each round costs a pause."""
 
 
-def quota_for(samples: int, seconds: float) -> Quota:
-    """At least `samples` samples and `seconds` seconds of each run, in the same rounds for all.
+def sample_budget(samples: int, seconds: float) -> SampleBudget:
+    """Divides a number of samples and of seconds among rounds, which are the same for all runs.
 
-    Ten rounds or more wherever there are ten samples: a run of a second gives three samples a
-    round, one of a millisecond three hundred.
+    There are 10 to 30 rounds, or `samples` rounds if that is fewer. With 30 samples and 3 seconds,
+    each of 10 rounds takes 3 samples of a run that lasts a second, and 300 of a run that lasts a
+    millisecond.
+
+    Args:
+        samples: Minimum number of samples of each run, over all rounds.
+        seconds: Minimum sum of the samples of each run, over all rounds.
     """
-    least, most = _ROUNDS
-    rounds = min(samples, max(least, min(most, samples // 3)))
-    return Quota(rounds, math.ceil(samples / rounds), seconds / rounds)
+    fewest, most = _ROUNDS
+    rounds = min(samples, max(fewest, min(most, samples // 3)))
+    return SampleBudget(rounds, math.ceil(samples / rounds), seconds / rounds)
 
 
-def order_of_turns(names: Sequence[str], rounds: int) -> Iterator[str]:
-    """Whose turn is next.
+def interleaved_order(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """Yields the name of the run to measure next, every name once in each round.
 
-    In turns, so that a machine that slows down slows all of them; the order is reversed every
-    second round, so that none always follows the same neighbour.
+    Rounds are interleaved so that a machine that slows down slows all runs. Every second round is
+    in reverse order, so that no run always follows the same other run.
     """
     for number in range(rounds):
         yield from reversed(names) if number % 2 else names
 
 
-def measure_in_turns(
+def measure_interleaved(
     runs: Mapping[str, Callable[[], object]],
     *,
-    quota: Quota,
-    turns: Turns = ON_PROCESSOR,
+    budget: SampleBudget,
+    interleaving: Interleaving = ON_CPU,
     clock: Clock = time.perf_counter,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, list[list[float]]]:
-    """Seconds of each call of each run, round by round; `progress` is told of every turn."""
+    """Times every call of every run, in interleaved rounds.
+
+    Args:
+        runs: Functions to time, by name.
+        budget: How many samples are taken.
+        interleaving: Pause and warm-up before the samples of a run in a round.
+        clock: Returns the time in seconds.
+        progress: Called after the samples of a run in a round.
+
+    Returns:
+        Seconds of each call, by name and round.
+    """
     measured: dict[str, list[list[float]]] = {name: [] for name in runs}
-    for name in order_of_turns(list(runs), quota.rounds):
-        time.sleep(turns.pause_s)
-        for _ in range(turns.warm_up):
+    for name in interleaved_order(list(runs), budget.rounds):
+        time.sleep(interleaving.pause_s)
+        for _ in range(interleaving.warm_up):
             runs[name]()
         samples: list[float] = []
-        while len(samples) < quota.samples or sum(samples) < quota.seconds:
+        while len(samples) < budget.samples or sum(samples) < budget.seconds:
             samples.append(_seconds(runs[name], clock))
         measured[name].append(samples)
         progress()
     return measured
 
 
-def parts_in_turns(
-    runs: Mapping[str, Callable[[], dict[str, float]]], *, samples: int, turns: Turns = ON_GPU
+def parts_interleaved(
+    runs: Mapping[str, Callable[[], dict[str, float]]],
+    *,
+    samples: int,
+    interleaving: Interleaving = ON_GPU,
 ) -> dict[str, dict[str, list[list[float]]]]:
-    """Milliseconds of each part that each run reports of itself, round by round."""
-    quota = quota_for(samples, 0.0)
+    """Collects times that runs report of their own parts, in interleaved rounds.
+
+    Args:
+        runs: Functions that return the milliseconds of each part by its name; all calls of one
+            run return the same names.
+        samples: Minimum number of samples of each run.
+        interleaving: Pause and warm-up before the samples of a run in a round.
+
+    Returns:
+        Milliseconds of each call, by run, part and round.
+    """
+    budget = sample_budget(samples, 0.0)
     measured: dict[str, dict[str, list[list[float]]]] = {name: {} for name in runs}
-    for name in order_of_turns(list(runs), quota.rounds):
-        time.sleep(turns.pause_s)
-        said = [runs[name]() for _ in range(turns.warm_up + quota.samples)][turns.warm_up :]
-        for part in said[0]:
-            measured[name].setdefault(part, []).append([one[part] for one in said])
+    for name in interleaved_order(list(runs), budget.rounds):
+        time.sleep(interleaving.pause_s)
+        calls = [runs[name]() for _ in range(interleaving.warm_up + budget.samples)]
+        counted = calls[interleaving.warm_up :]
+        for part in counted[0]:
+            measured[name].setdefault(part, []).append([call[part] for call in counted])
     return measured
 
 
-# Until a run is steady
+# Warm-up
 
 _COMPARED = 3
 _STEADY = 0.10
@@ -121,17 +155,23 @@ _WARM_UP_SECONDS = 10.0
 
 
 class WarmUp(NamedTuple):
-    """How a run was warmed up: `runs` calls, and whether it was `steady` in the end."""
+    """How a run was warmed up.
+
+    Attributes:
+        runs: Number of calls.
+        steady: Whether `is_steady` held after the last of them.
+    """
 
     runs: int
     steady: bool
 
 
 def warm_up(call: Callable[[], object], *, clock: Clock = time.perf_counter) -> WarmUp:
-    """Calls until the time of a call stays: allocations, caches, CUDA graphs, compilers are done.
+    """Calls a run until the time of a call is steady (see `is_steady`).
 
-    At least six calls. It gives up after thirty, or ten seconds after the first call, which may
-    compile; a run so slow that it has made fewer than six by then is judged by those.
+    By then allocations, caches, CUDA graphs and compilers are ready. There are at least 6 calls.
+    Warm-up ends after 30 calls, or when the calls after the first, which may compile, have taken
+    10 seconds; a slow run may then have made fewer than 6 calls.
     """
     seconds: list[float] = []
     while True:
@@ -145,9 +185,9 @@ def warm_up(call: Callable[[], object], *, clock: Clock = time.perf_counter) -> 
 
 
 def is_steady(seconds: Sequence[float]) -> bool:
-    """Whether the median of the last three is within 10 % of that of the three before.
+    """Whether the median of the last three times is within 10 % of that of the three before.
 
-    Of fewer than six, one half is held against the other.
+    Of fewer than six times, the second half is compared with the first; one time is not steady.
     """
     count = min(_COMPARED, len(seconds) // 2)
     if count == 0:
@@ -162,7 +202,7 @@ def _seconds(call: Callable[[], object], clock: Clock) -> float:
     return clock() - started
 
 
-# What is said about samples
+# Statistics
 
 _SAMPLES = 30
 _DRIFT = 0.05
@@ -172,29 +212,37 @@ _CONFIDENCE = 0.95
 
 
 def flat(rounds: Rounds) -> list[float]:
-    """All samples in the order in which they were taken."""
+    """The samples of all rounds in one list, in the order in which they were taken."""
     return [sample for samples in rounds for sample in samples]
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
-    """Median, p90, p99, mean and interquartile range, in milliseconds."""
+    """Statistics of times in seconds, as milliseconds.
+
+    Returns:
+        "p50", "p90", "p99", "mean" and "iqr", the interquartile range.
+    """
     ms = np.asarray(seconds) * 1e3
     p25, p50, p75, p90, p99 = (float(p) for p in np.percentile(ms, (25, 50, 75, 90, 99)))
     return {"p50": p50, "p90": p90, "p99": p99, "mean": float(ms.mean()), "iqr": p75 - p25}
 
 
 def ratio(slower: Rounds, faster: Rounds) -> dict[str, float]:
-    """Ratio of the medians with its 95 % confidence interval, by bootstrap over whole rounds.
+    """Ratio of the medians of two runs with its 95 % confidence interval.
 
-    Rounds and not samples: what disturbs a machine lasts longer than a call. The same rounds are
-    drawn for both, so that a machine that changed its speed on the way leaves the ratio alone.
+    The interval comes from a bootstrap that draws whole rounds and not samples, because a
+    disturbance of the machine lasts longer than one call. The same rounds are drawn for both runs,
+    so that a change of the machine's speed between rounds does not change the ratio.
 
     Args:
-        slower: Of the run above the fraction bar; any unit.
-        faster: Of the run below it, measured in the same rounds.
+        slower: Samples of the run in the numerator, in any unit.
+        faster: Samples of the run in the denominator, in the same unit and rounds.
+
+    Returns:
+        "p50", the ratio; "low" and "high", its interval; "confidence", 0.95.
 
     Raises:
-        ValueError: If they have not equally many rounds.
+        ValueError: If the numbers of rounds differ.
     """
     if len(slower) != len(faster):
         raise ValueError(f"{len(slower)} and {len(faster)} rounds: they must be the same ones")
@@ -205,44 +253,52 @@ def ratio(slower: Rounds, faster: Rounds) -> dict[str, float]:
 
     every = range(len(above))
     draws = np.random.default_rng(0).integers(len(above), size=(_RESAMPLES, len(above)))
-    found = [median(above, drawn) / median(below, drawn) for drawn in draws.tolist()]
+    ratios = [median(above, drawn) / median(below, drawn) for drawn in draws.tolist()]
     tail = 50 * (1 - _CONFIDENCE)
-    low, high = (float(p) for p in np.percentile(found, (tail, 100 - tail)))
+    low, high = (float(p) for p in np.percentile(ratios, (tail, 100 - tail)))
     p50 = median(above, every) / median(below, every)
     return {"p50": p50, "low": low, "high": high, "confidence": _CONFIDENCE}
 
 
-def doubts(rounds: Rounds, warmed_up: WarmUp) -> list[str]:
-    """What speaks against the samples of a run, each a sentence; none where nothing does."""
-    found = []
+def sample_warnings(rounds: Rounds, warmed_up: WarmUp) -> list[str]:
+    """Warnings about the samples of a run.
+
+    Args:
+        rounds: The samples in seconds.
+        warmed_up: How the run was warmed up.
+
+    Returns:
+        One sentence for each problem: not steady, too few rounds or samples, drift, spread.
+    """
+    warnings = []
     if not warmed_up.steady:
-        found.append(
+        warnings.append(
             f"its time still changed by more than {_STEADY:.0%} after {warmed_up.runs} calls of "
             "warm-up: look at the samples before you use a figure"
         )
     if len(rounds) < _ROUNDS[0]:
-        found.append(
+        warnings.append(
             f"it was measured in {len(rounds)} rounds, of fewer than {_ROUNDS[0]} the interval of "
             "a ratio says little: raise --samples"
         )
     seconds = flat(rounds)
     if len(rounds) >= _ROUNDS[0] and len(seconds) < _SAMPLES:
-        found.append(
+        warnings.append(
             f"it has {len(seconds)} samples, of fewer than {_SAMPLES} p90 and p99 say little: "
             "raise --samples"
         )
     quarter = max(1, len(seconds) // 4)
     first, last = (statistics.median(part) for part in (seconds[:quarter], seconds[-quarter:]))
     if abs(last - first) > _DRIFT * first:
-        found.append(
+        warnings.append(
             f"the median of the first quarter of its samples is {first * 1e3:.4g} ms, that of the "
             f"last {last * 1e3:.4g} ms: the machine changed its speed, measure again when it is "
             "idle and cool"
         )
     figures = summary(seconds)
     if (spread := figures["iqr"] / figures["p50"]) > _SPREAD:
-        found.append(
+        warnings.append(
             f"its samples spread by {spread:.0%} of the median (IQR): something else was running, "
             "measure again on an idle machine"
         )
-    return found
+    return warnings

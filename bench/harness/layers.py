@@ -1,4 +1,4 @@
-"""Where the time of an artefact goes: layer by layer in TensorRT, node by node in ONNX Runtime."""
+"""Time of each layer of an artefact: layers of TensorRT, nodes of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from runtime.backends.onnx_format import read_onnx
 from runtime.telemetry import import_quietly
 
 Layers = Sequence[tuple[str, float]]
-"""Name and milliseconds, in the order in which they run."""
+"""Name and milliseconds of each layer, in order of execution."""
 
 _SHOWN = 30
 _NAME_WIDTH = 72
 
 
 def layer_lines(layers: Layers) -> Iterator[str]:
-    """A table for a person: the slowest first, with their share of the whole."""
+    """Lines of a table of the 30 slowest layers, slowest first, with their share of the total."""
     total = sum(ms for _, ms in layers)
     yield f"{len(layers)} layers, {total:.3f} ms in sum, each timed apart"
     slowest = sorted(layers, key=lambda layer: -layer[1])
@@ -35,22 +35,22 @@ def layer_lines(layers: Layers) -> Iterator[str]:
 def profile_onnx(
     path: Path, inputs: Mapping[str, NDArray[Any]], *, threads: int, runs: int
 ) -> list[tuple[str, float]]:
-    """Mean milliseconds of each node of an ONNX file, by ONNX Runtime's own profiler on the CPU.
+    """Mean milliseconds of each node of an ONNX file on the CPU, by ONNX Runtime's profiler.
 
     Args:
-        path: The file; its nodes are those that are left after ONNX Runtime's optimisation.
-        inputs: Of one call, by name.
-        threads: Processors to use.
-        runs: How many calls are averaged, after one that is not counted.
+        path: The ONNX file. Its nodes are those of the graph that ONNX Runtime has optimised.
+        inputs: Input arrays of one call, by name.
+        threads: Number of CPU threads.
+        runs: Number of calls that are averaged, after one that is not counted.
 
     Returns:
-        Operator and name of each node with its time, in the order in which they run.
+        "operator name" and milliseconds of each node, in order of execution.
 
     Raises:
-        ModelError: If the file is damaged or not one of ours; see `read_onnx`.
+        ModelError: If the file is damaged or not an artefact of this project; see `read_onnx`.
     """
     onnxruntime = import_quietly("onnxruntime")
-    # Recording must be asked for before the session is made; the rest as in runtime.backends.ort.
+    # Profiling is an option of a new session; the other options are those of runtime.backends.ort.
     content, _ = read_onnx(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -69,20 +69,20 @@ def profile_onnx(
 
 
 def mean_of_nodes(trace: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """Milliseconds of each node in a trace of ONNX Runtime, without the first call of each."""
+    """Mean milliseconds of each node in a trace of ONNX Runtime, without its first call."""
     microseconds: dict[tuple[str, str], list[int]] = {}
     for event in trace:
-        # Older versions write a "fence" before and after a kernel under the same category.
+        # Older versions also write fence events before and after a kernel in this category.
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            node, said = event["name"].removesuffix("_kernel_time"), event["args"]
-            # By index too: nodes need no name.
-            key = said["node_index"], f"{said['op_name']} {node}"
+            node, args = event["name"].removesuffix("_kernel_time"), event["args"]
+            # The index too: nodes may have no name.
+            key = args["node_index"], f"{args['op_name']} {node}"
             microseconds.setdefault(key, []).append(event["dur"])
     return [(name, sum(us[1:]) / (len(us) - 1) / 1e3) for (_, name), us in microseconds.items()]
 
 
 def _shortened(name: str) -> str:
-    """Fused layers have the names of all that went into them: begin and end tell most."""
+    """Cuts the middle of a long name: a fused layer is named after all layers fused into it."""
     if len(name) <= _NAME_WIDTH:
         return name
     half = (_NAME_WIDTH - 5) // 2

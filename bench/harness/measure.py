@@ -1,4 +1,4 @@
-"""Every run of one case, opened, warmed up, measured in turns, and put on record."""
+"""Measures all runs of one case in interleaved rounds, and makes the evidence of the case."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.harness.interleave import (
+    ON_CPU,
     ON_GPU,
-    ON_PROCESSOR,
     Rounds,
     WarmUp,
-    doubts,
     flat,
-    measure_in_turns,
-    parts_in_turns,
-    quota_for,
+    measure_interleaved,
+    parts_interleaved,
     ratio,
+    sample_budget,
+    sample_warnings,
     summary,
     warm_up,
 )
 from bench.harness.layers import profile_onnx
-from bench.harness.opening import Opened, open_runs
+from bench.harness.opening import OpenedRun, open_runs
 from bench.runs.artefact import (
     UNKNOWN,
     ArtefactRun,
     Case,
-    Clip,
+    FramePair,
     Run,
     call_inputs,
     calls_of_a_pair,
@@ -45,26 +45,27 @@ if TYPE_CHECKING:
     from bench.harness.roofline import Ceilings, Work
 
 STREAM_FRAMES = 60
-_STREAMED = 3
-"""How often the throughput of each run is measured."""
+_STREAM_ROUNDS = 3
+"""Rounds in which the throughput of each run is measured, after one that is not counted."""
 
-_PROFILED = {"engine": 50, "onnx": 10}
+_PROFILED_CALLS = {"engine": 50, "onnx": 10}
 
-Layers = dict[str, list[tuple[str, float]]]
+LayersByFile = dict[str, list[tuple[str, float]]]
+"""Name and milliseconds of each layer, by name of the file."""
 
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """How much is measured.
+    """What is measured of each run, and how many samples are taken.
 
     Attributes:
-        samples: Of each run, at least.
-        seconds: Of each run, at least: the sum of its samples.
-        cold_start: Start a process for each run's first pair.
-        stream_frames: Of the stream that shows the throughput; None for none.
-        profile: Time every layer of every artefact.
-        threads: Processors that runs there use.
-        limit_s: Seconds that a run of PyTorch has for its first pair; None: any.
+        samples: Minimum number of samples of each run.
+        seconds: Minimum sum of the samples of each run.
+        cold_start: Whether the cold start is measured, in a process for each run.
+        stream_frames: Frames of the stream that measures throughput; None: it is not measured.
+        profile: Whether every layer of every artefact is timed.
+        threads: CPU threads of a run on the CPU.
+        limit_s: Time limit in seconds of the first pair of a PyTorch run; None for no limit.
     """
 
     samples: int
@@ -78,29 +79,30 @@ class MeasureOptions:
 
 def measure_case(
     case: Case, runs: Sequence[Run], options: MeasureOptions, ceilings: Ceilings | None
-) -> tuple[dict[str, Any], Layers]:
+) -> tuple[dict[str, Any], LayersByFile]:
     """Measures all runs of one case.
 
     Args:
         case: Size and factor.
-        runs: Each with a name of its own.
-        options: How much.
-        ceilings: Of the processor; None where they are not known.
+        runs: The runs; their names are unique.
+        options: What is measured.
+        ceilings: Peak performance of the CPU; None if it is unknown or the runs use a GPU.
 
     Returns:
-        The evidence's case, and the milliseconds of every layer by file (none without profile).
-        Baselines that failed are in "failed" and not in "runs", which may be empty.
+        The evidence of the case, and the milliseconds of every layer by file, empty unless
+        `options.profile`. Baselines that failed are in "failed" of the evidence and not in "runs",
+        which may be empty.
     """
-    clip = noise_frames(case.size)
+    pair = noise_frames(case.size)
     with contextlib.ExitStack() as owner:
-        opened, cold, failed = open_runs(
-            runs, case, clip, owner, cold=options.cold_start, limit_s=options.limit_s
+        opened, cold_starts, failed = open_runs(
+            runs, case, pair, owner, cold_start=options.cold_start, limit_s=options.limit_s
         )
-        measured, warmed_up = _in_turns(opened, clip, case, options)
-        parts = _parts(opened, clip, options.samples)
+        measured, warmed_up = _measure_interleaved(opened, pair, case, options)
+        parts = _parts(opened, pair, options.samples)
         count = options.stream_frames
-        throughput = _throughput(opened, clip, count, case.factor) if count else {}
-        layers = _profiles(opened, clip, options.threads) if options.profile else {}
+        throughput = _throughput(opened, pair, count, case.factor) if count else {}
+        layers = _profiles(opened, pair, options.threads) if options.profile else {}
         evidence = {name: one.run.evidence(case, one.backend) for name, one in opened.items()}
     runs = [one.run for one in opened.values()]
     on_gpu = any(run.on_gpu for run in runs)
@@ -111,13 +113,13 @@ def measure_case(
             **_figures(run, case, measured[name], warmed_up[name]),
             **evidence[name],
             "warnings": [
-                *doubts(measured[name], warmed_up[name]),
-                *_unlike(run, case, on_gpu=on_gpu),
-                *_without_graph(evidence[name]["artefact"]),
+                *sample_warnings(measured[name], warmed_up[name]),
+                *_comparison_warnings(run, case, on_gpu=on_gpu),
+                *_cuda_graph_warnings(evidence[name]["artefact"]),
             ],
             "work": None if work is None else work.record(),
             "roofline": _roofline(run, work, measured[name], ceilings),
-            "cold": cold.get(name),
+            "cold": cold_starts.get(name),
             "parts_of_a_call_milliseconds": {
                 part: {**summary([ms / 1e3 for ms in flat(rounds)]), "samples": flat(rounds)}
                 for part, rounds in parts.get(name, {}).items()
@@ -131,7 +133,7 @@ def measure_case(
         "factor": case.factor,
         "runs": records,
         "failed": failed,
-        # A plain export has its frames converted on the host, which is not TensorRT's time.
+        # Frames for a plain export are converted on the host, which would count as TensorRT's time.
         "ratios": list(_ratios([run for run in runs if run.kind != "plain"], case, measured)),
         "compute_ratios": list(
             _ratios([run for run in runs if run.name in computed], case, computed, of_a_call=True)
@@ -140,47 +142,49 @@ def measure_case(
     return record, layers
 
 
-def _in_turns(
-    opened: Mapping[str, Opened], clip: Clip, case: Case, options: MeasureOptions
+def _measure_interleaved(
+    opened: Mapping[str, OpenedRun], pair: FramePair, case: Case, options: MeasureOptions
 ) -> tuple[dict[str, list[list[float]]], dict[str, WarmUp]]:
-    """Seconds of a pair of each run, round by round, after each was warmed up."""
+    """Warms up each run, then measures the seconds of a pair in interleaved rounds."""
     from tqdm import tqdm
 
-    turns = ON_GPU if all(one.run.on_gpu for one in opened.values()) else ON_PROCESSOR
+    interleaving = ON_GPU if all(one.run.on_gpu for one in opened.values()) else ON_CPU
     calls = {
         name: functools.partial(
-            one.vfi.interpolate, *clip, timesteps=one.vfi.steps_for_factor(case.factor)
+            one.vfi.interpolate, *pair, timesteps=one.vfi.steps_for_factor(case.factor)
         )
         for name, one in opened.items()
     }
-    quota = quota_for(options.samples, options.seconds)
-    total = (1 + quota.rounds) * len(calls)
+    budget = sample_budget(options.samples, options.seconds)
+    total = (1 + budget.rounds) * len(calls)
     label = case.dataset or case.size_text
     with tqdm(total=total, desc=label, unit="turn", disable=None, leave=False) as bar:
         warmed_up = {}
         for name, call in calls.items():
-            time.sleep(turns.pause_s)
+            time.sleep(interleaving.pause_s)
             warmed_up[name] = warm_up(call)
             bar.update()
-        measured = measure_in_turns(calls, quota=quota, turns=turns, progress=bar.update)
+        measured = measure_interleaved(
+            calls, budget=budget, interleaving=interleaving, progress=bar.update
+        )
     return measured, warmed_up
 
 
 def _parts(
-    opened: Mapping[str, Opened], clip: Clip, samples: int
+    opened: Mapping[str, OpenedRun], pair: FramePair, samples: int
 ) -> dict[str, dict[str, list[list[float]]]]:
-    """Milliseconds of each part of one call of each run on a GPU, round by round."""
+    """Milliseconds of each part of one call, by run on a GPU, part and round."""
     timed = {}
     for name, one in opened.items():
         if (timer := _parts_timer(one)) is not None:
-            timed[name] = functools.partial(timer, *call_inputs(one.vfi.info, clip))
-    return parts_in_turns(timed, samples=samples) if timed else {}
+            timed[name] = functools.partial(timer, *call_inputs(one.vfi.info, pair))
+    return parts_interleaved(timed, samples=samples) if timed else {}
 
 
-def _parts_timer(one: Opened) -> Callable[..., dict[str, float]] | None:
-    """Times the parts of one call by CUDA events; None where nothing of the run can.
+def _parts_timer(one: OpenedRun) -> Callable[..., dict[str, float]] | None:
+    """A function that times the parts of one call with CUDA events; None for other runs.
 
-    What is returned takes img0, img1 and timestep, and gives the milliseconds of each part.
+    It takes img0, img1 and timestep, and returns the milliseconds of each part by its name.
     """
     if isinstance(one.backend, TensorRTBackend):
         return functools.partial(time_parts, one.backend)
@@ -193,14 +197,14 @@ def _parts_timer(one: Opened) -> Callable[..., dict[str, float]] | None:
 
 
 def _throughput(
-    opened: Mapping[str, Opened], clip: Clip, count: int, factor: int
+    opened: Mapping[str, OpenedRun], pair: FramePair, count: int, factor: int
 ) -> dict[str, Any]:
-    """Pairs a second of a stream of `count` frames, in turns, after one that is not counted."""
+    """The evidence's "stream" of each run: pairs per second in streams of `count` frames."""
     seconds: dict[str, list[float]] = {name: [] for name in opened}
-    for number in range(1 + _STREAMED):
+    for number in range(1 + _STREAM_ROUNDS):
         for name, one in opened.items():
             started = time.perf_counter()
-            for _ in one.vfi.stream(itertools.islice(itertools.cycle(clip), count), factor=factor):
+            for _ in one.vfi.stream(itertools.islice(itertools.cycle(pair), count), factor=factor):
                 pass
             if number:
                 seconds[name].append(time.perf_counter() - started)
@@ -211,21 +215,21 @@ def _throughput(
     }
 
 
-def _profiles(opened: Mapping[str, Opened], clip: Clip, threads: int) -> Layers:
-    """Milliseconds of each layer of each artefact, once a file."""
-    layers: Layers = {}
+def _profiles(opened: Mapping[str, OpenedRun], pair: FramePair, threads: int) -> LayersByFile:
+    """Times each layer of each artefact once per file; prints which files cannot be profiled."""
+    layers: LayersByFile = {}
     for run, backend, vfi in opened.values():
         if not isinstance(run, ArtefactRun) or run.file in layers:
             continue
-        img0, img1, timestep = call_inputs(vfi.info, clip)
+        img0, img1, timestep = call_inputs(vfi.info, pair)
         if isinstance(backend, TensorRTBackend):
             layers[run.file] = profile_layers(
-                backend, img0, img1, timestep, runs=_PROFILED["engine"]
+                backend, img0, img1, timestep, runs=_PROFILED_CALLS["engine"]
             )
         elif not vfi.backend.startswith("onnxruntime"):
             print(f"{run.file} runs on {vfi.backend}: --profile is for engines and ONNX Runtime")
         elif run.on_gpu:
-            # What ONNX Runtime notes there is when a kernel was queued, not how long it ran.
+            # On a GPU ONNX Runtime records when a kernel was queued, not how long it ran.
             print(f"{run.file} runs on {vfi.backend}: --profile is for engines and processors")
         else:
             pairs = vfi.info.pairs_per_call
@@ -234,13 +238,13 @@ def _profiles(opened: Mapping[str, Opened], clip: Clip, threads: int) -> Layers:
                 run.path,
                 {**inputs, "timestep": timestep},
                 threads=threads,
-                runs=_PROFILED["onnx"],
+                runs=_PROFILED_CALLS["onnx"],
             )
     return layers
 
 
 def _figures(run: Run, case: Case, rounds: Rounds, warmed_up: WarmUp) -> dict[str, Any]:
-    """What the samples of a run say."""
+    """The evidence of a run that follows from its samples and its warm-up."""
     new_frames, seconds = case.factor - 1, flat(rounds)
     median = statistics.median(seconds)
     return {
@@ -255,24 +259,24 @@ def _figures(run: Run, case: Case, rounds: Rounds, warmed_up: WarmUp) -> dict[st
     }
 
 
-def _unlike(run: Run, case: Case, *, on_gpu: bool) -> list[str]:
-    """What a reader who compares this run with others has to know."""
-    found = []
+def _comparison_warnings(run: Run, case: Case, *, on_gpu: bool) -> list[str]:
+    """Warnings that matter when this run is compared with others of the case, one sentence each."""
+    warnings = []
     scale = run.info(case).flow_scale
     if case.flow_scale is not None and scale != case.flow_scale:
-        found.append(
+        warnings.append(
             f"its flow scale is {scale:g}, the protocol of {case.dataset} says "
             f"{case.flow_scale:g}: the time of an artefact exported with "
             f"--flow-scale {case.flow_scale:g} differs"
         )
     if on_gpu and not run.on_gpu:
-        found.append(
+        warnings.append(
             "it ran on the processor beside runs on a GPU: give --device cuda to measure it there"
         )
-    return found
+    return warnings
 
 
-def _without_graph(file: Mapping[str, Any] | None) -> Iterator[str]:
+def _cuda_graph_warnings(file: Mapping[str, Any] | None) -> Iterator[str]:
     if problem := (file or {}).get("cuda_graph_problem"):
         yield (
             f"its CUDA graph could not be recorded ({problem}): it was measured with plain launches"
@@ -282,7 +286,17 @@ def _without_graph(file: Mapping[str, Any] | None) -> Iterator[str]:
 def _ratios(
     runs: Sequence[Run], case: Case, measured: Mapping[str, Rounds], *, of_a_call: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Each baseline over each artefact that does the same work, in a pair or in one call."""
+    """The time of each baseline over that of each artefact that does the same work.
+
+    Args:
+        runs: The runs to compare.
+        case: Size and factor.
+        measured: Samples by name of the run, round by round.
+        of_a_call: Whether a sample is one call of the model, and not a pair.
+
+    Yields:
+        The evidence's entries of "ratios" or "compute_ratios".
+    """
 
     def work(run: Run) -> tuple[object, ...]:
         info = run.info(case)
@@ -291,12 +305,12 @@ def _ratios(
     for slow, fast in itertools.product(runs, runs):
         compared = slow.kind != "artefact" and fast.kind == "artefact"
         if compared and work(slow) == work(fast):
-            found = ratio(measured[slow.name], measured[fast.name])
-            yield {"slower": slow.name, "faster": fast.name, **found}
+            figures = ratio(measured[slow.name], measured[fast.name])
+            yield {"slower": slow.name, "faster": fast.name, **figures}
 
 
 def _work(run: Run, case: Case) -> Work | None:
-    """What a pair costs; None where PyTorch is not there to count, or nobody knows."""
+    """Counted work of a pair; None without PyTorch, and where it cannot be counted."""
     try:
         from bench.harness.roofline import work_of_a_pair
     except ModuleNotFoundError:
@@ -306,7 +320,9 @@ def _work(run: Run, case: Case) -> Work | None:
     info, authors = run.info(case), run.kind == "plain"
     if isinstance(run, PyTorchRun):
         if run.form.precision == "autocast":
-            return None  # The conversions that it adds are those of the GPU's operators alone.
+            return (
+                None  # The meta device does not have the conversions that autocast adds on a GPU.
+            )
         authors = run.form.module == "authors"
     return work_of_a_pair(
         info,
@@ -320,7 +336,7 @@ def _work(run: Run, case: Case) -> Work | None:
 def _roofline(
     run: Run, work: Work | None, rounds: Rounds, ceilings: Ceilings | None
 ) -> dict[str, float] | None:
-    """A run on a processor held against it."""
+    """The evidence's "roofline" of a run on the CPU; None for runs on a GPU."""
     if work is None or ceilings is None or run.on_gpu:
         return None
     from bench.harness.roofline import share_of_ceilings

@@ -1,4 +1,4 @@
-"""Opens the runs of a case as far as their first pair, and notes which baselines failed."""
+"""Opens the runs of a case, interpolates their first pair, and records which baselines failed."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.environment import MeasurementError
-from bench.harness.cold_start import cold_start
-from bench.runs.artefact import Case, Clip, Run
+from bench.harness.cold_start import measure_cold_start
+from bench.runs.artefact import Case, FramePair, Run
 from bench.runs.pytorch import PyTorchRun, stop_compilers
 from runtime import Interpolator
 from runtime.backends.base import Backend
 from runtime.errors import first_line
 
 _FIRST_CALLS = 3
-"""On a GPU: CUDA graphs are recorded at the second call, and launched at the third."""
+"""Calls on a GPU before a run counts as opened: a CUDA graph is captured at the second call and
+first launched at the third."""
 
-_AGAIN_S = 5.0
-"""Between alarms, should code that is interrupted go on all the same."""
+_ALARM_INTERVAL_S = 5.0
+"""Time between alarms after the first: the interrupted code may swallow the exception."""
 
 
-class Opened(NamedTuple):
-    """A run that has made its first pair."""
+class OpenedRun(NamedTuple):
+    """A run that has interpolated its first pair."""
 
     run: Run
     backend: Backend
@@ -35,69 +36,71 @@ class OpenedRuns(NamedTuple):
     """The runs of a case.
 
     Attributes:
-        runs: By name, in the order in which they were given.
-        cold: Figures of the processes that were started for a first pair; see `cold_start`.
-        failed: The evidence's "failed": of each run that is missing its kind and the reason.
+        runs: The opened runs by name, in the order in which they were given.
+        cold_starts: What `measure_cold_start` returned, by name of the run.
+        failed: The evidence's "failed": kind and reason of each run that failed, by name.
     """
 
-    runs: dict[str, Opened]
-    cold: dict[str, dict[str, float | int | None]]
+    runs: dict[str, OpenedRun]
+    cold_starts: dict[str, dict[str, float | int | None]]
     failed: dict[str, dict[str, Any]]
 
 
-class _TooLate(BaseException):
-    """The time of a run is over. No Exception: compilers catch those, and try something else."""
+class _TimedOut(BaseException):
+    """A run exceeded its time limit. Not an Exception: compilers catch those and try a fallback."""
 
 
 def open_runs(
     runs: Sequence[Run],
     case: Case,
-    clip: Clip,
+    pair: FramePair,
     owner: contextlib.ExitStack,
     *,
-    cold: bool,
+    cold_start: bool,
     limit_s: float | None,
 ) -> OpenedRuns:
-    """Opens every run and makes its first pair.
+    """Opens every run and interpolates its first pair.
 
-    A baseline that fails is noted, and the others are measured without it.
+    A baseline that fails is recorded in "failed" and left out of "runs".
 
     Args:
-        runs: Each with a name of its own.
+        runs: The runs; their names are unique.
         case: Size and factor.
-        clip: The pair.
-        owner: Closes what was opened.
-        cold: Start a process for the first pair of each run that can have one.
-        limit_s: Seconds that PyTorch has for its first pair, its compiler included; None: any.
+        pair: The two frames, (H, W, 3) uint8 of the size of the case.
+        owner: Closes the opened runs.
+        cold_start: Whether the cold start of each run is measured, in a process of its own, where
+            the run supports it.
+        limit_s: Time limit in seconds of the first pair of a PyTorch run, compilation included;
+            None for no limit.
 
     Raises:
         InterpolationError: If an artefact fails.
     """
     if any(isinstance(run, PyTorchRun) and run.form.compiled for run in runs):
-        from bench.runs.torch_backend import forget_compiled
+        from bench.runs.torch_backend import reset_compiled
 
-        forget_compiled()  # Of other sizes.
-    found = OpenedRuns({}, {}, {})
+        reset_compiled()  # Code compiled for other sizes.
+    opened = OpenedRuns({}, {}, {})
     for run in runs:
         try:
-            request = run.request(case) if cold else None
+            request = run.request(case) if cold_start else None
             if request is not None:
-                found.cold[run.name] = cold_start(run.name, request)
-            with _limited(limit_s if run.kind == "pytorch" else None):
-                found.runs[run.name] = _opened(run, case, clip, owner)
-        except _TooLate:
+                opened.cold_starts[run.name] = measure_cold_start(run.name, request)
+            with _time_limit(limit_s if run.kind == "pytorch" else None):
+                opened.runs[run.name] = _opened(run, case, pair, owner)
+        except _TimedOut:
             stop_compilers()
             reason = f"it had made no pair after {limit_s:g} s: raise --compare-limit"
-            _note(found, run, reason)
-        except Exception as error:  # Of PyTorch, its compilers, CUDA: they share no other base.
+            _record_failure(opened, run, reason)
+        except Exception as error:  # PyTorch, its compilers and CUDA share no other base class.
             if run.kind == "artefact":
                 raise
-            _note(found, run, first_line(error))
-    return found
+            _record_failure(opened, run, first_line(error))
+    return opened
 
 
-def nothing_left(failed: Mapping[str, Mapping[str, Any]]) -> MeasurementError:
-    """The error for where every run has failed."""
+def all_failed(failed: Mapping[str, Mapping[str, Any]]) -> MeasurementError:
+    """The error of a case in which every run failed, from the evidence's "failed"."""
     reasons = [str(one["failed"]) for one in failed.values()]
     if len(reasons) == 1:
         return MeasurementError(reasons[0])
@@ -105,21 +108,21 @@ def nothing_left(failed: Mapping[str, Mapping[str, Any]]) -> MeasurementError:
     return MeasurementError(f"every run has failed ({named}): mend one of them")
 
 
-def _opened(run: Run, case: Case, clip: Clip, owner: contextlib.ExitStack) -> Opened:
+def _opened(run: Run, case: Case, pair: FramePair, owner: contextlib.ExitStack) -> OpenedRun:
     with contextlib.ExitStack() as stack:
         backend = run.open(case)
         vfi = stack.enter_context(Interpolator(backend))
         for _ in range(_FIRST_CALLS if run.on_gpu else 1):
-            vfi.interpolate(*clip, timesteps=vfi.steps_for_factor(case.factor))
+            vfi.interpolate(*pair, timesteps=vfi.steps_for_factor(case.factor))
         owner.enter_context(stack.pop_all())
-    return Opened(run, backend, vfi)
+    return OpenedRun(run, backend, vfi)
 
 
-def _note(found: OpenedRuns, run: Run, reason: str) -> None:
-    """Records that a run failed; its name of `--compare` beside, by which it was asked for."""
-    found.cold.pop(run.name, None)
+def _record_failure(opened: OpenedRuns, run: Run, reason: str) -> None:
+    """Records a failed run in "failed", a PyTorch run with its name of `--compare`."""
+    opened.cold_starts.pop(run.name, None)
     name = run.formulation if isinstance(run, PyTorchRun) else None
-    found.failed[run.name] = {
+    opened.failed[run.name] = {
         "kind": run.kind,
         "compare": name,
         "failed": reason,
@@ -127,23 +130,23 @@ def _note(found: OpenedRuns, run: Run, reason: str) -> None:
 
 
 @contextlib.contextmanager
-def _limited(seconds: float | None) -> Iterator[None]:
-    """Raises `_TooLate` inside after so many seconds, in the main thread of a POSIX system.
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Raises `_TimedOut` in the body of the `with` statement after some seconds; None: never.
 
     Raises:
-        MeasurementError: Where there is a limit and no way to hold it.
+        MeasurementError: If there is a limit and `can_limit_time` is false.
     """
     if seconds is None:
         yield
         return
-    if not can_be_limited():
+    if not can_limit_time():
         raise MeasurementError("--compare-limit does not work on Windows: leave it out")
 
     def late(*_: object) -> None:
-        raise _TooLate
+        raise _TimedOut
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _ALARM_INTERVAL_S)
     try:
         yield
     finally:
@@ -151,7 +154,7 @@ def _limited(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def can_be_limited() -> bool:
-    """Whether a run can be given up from within."""
+def can_limit_time() -> bool:
+    """Whether a timer can interrupt a run: only in the main thread of a POSIX system."""
     main = threading.current_thread() is threading.main_thread()
     return hasattr(signal, "setitimer") and main

@@ -1,4 +1,4 @@
-"""Which runs make which pairs."""
+"""Assigns runs to cases by the frame sizes that each run accepts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from bench.runs.plain_engine import PlainRun
 from bench.runs.pytorch import PyTorchRun
 
 
-def planned(
+def plan_runs(
     cases: Sequence[Case],
     artefacts: Sequence[ArtefactRun],
     baselines: Sequence[PyTorchRun],
     plains: Sequence[PlainRun] = (),
 ) -> list[tuple[Case, list[Run]]]:
-    """Which runs make which case: a file those sizes that it takes, PyTorch all of them.
+    """Assigns runs to cases: each file to the sizes that it accepts, PyTorch to all sizes.
+
+    Args:
+        cases: Sizes and factors to measure.
+        artefacts: Runs of artefacts.
+        baselines: Runs of PyTorch.
+        plains: Runs of a plain ONNX export.
+
+    Returns:
+        Each case with its runs, at least one.
 
     Raises:
-        MeasurementError: If an artefact takes none of the sizes, or a size has no run.
-        FrameError: If weights cannot make a factor.
+        MeasurementError: If a file accepts none of the sizes, or a size has no run.
+        FrameError: If the weights cannot interpolate at the factor of a case.
     """
     sizes = ", ".join(dict.fromkeys(case.size_text for case in cases))
     for artefact in artefacts:
@@ -47,6 +56,8 @@ def planned(
         if artefacts and not fitting:
             print(f"no artefact takes {case.size_text}: PyTorch is measured there alone")
         for run in runs:
-            calls_of_a_pair(run.info(case), case.factor)  # Or the weights cannot.
+            calls_of_a_pair(
+                run.info(case), case.factor
+            )  # Raises FrameError for an impossible factor.
         plan.append((case, runs))
     return plan

@@ -1,4 +1,4 @@
-"""What is asked of a latency measurement: runs, sizes, and how long each is measured."""
+"""The request of a latency measurement: runs, frame sizes, what is measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.environment import MeasurementError
 from bench.harness.measure import STREAM_FRAMES, MeasureOptions
-from bench.harness.opening import can_be_limited
+from bench.harness.opening import can_limit_time
 from bench.runs.artefact import Case, Size, case_of_dataset, is_engine
 from bench.runs.torch_forms import check_names
 from runtime.backends.base import InferencePrecision
@@ -21,32 +21,32 @@ COMPARE_LIMIT_S = 500.0
 
 @dataclass(frozen=True)
 class LatencyRequest:
-    """Runs, the pairs that they make, and how they are measured. Errors name the options of
-    `python -m bench.latency`.
+    """What `python -m bench.latency` measures. Error messages name its options.
 
     Attributes:
-        models: Artefacts.
-        compare: Names of `bench.runs.torch_forms`: PyTorch beside the artefacts, or alone.
+        models: Artefacts: engines and ONNX files.
+        compare: PyTorch baselines, by names of `bench.runs.torch_forms`.
         weights: A checkpoint, or "demo", for `compare`.
-        plain: An ONNX export of the authors' formulation, which is measured beside engines.
-        datasets: Names of data sets, whose sizes and factors are taken.
-        sizes: (height, width) of the frames, where no data set is given; default 256x448.
-        factor: With `sizes`: new frames + 1; None stands for 2.
-        device: "cpu", "cuda" or "cuda:N", of artefacts and of PyTorch; None: the backend's own,
-            and the CPU for PyTorch.
-        backends: Of ONNX files; each is a run. Empty: as the runtime chooses.
-        inference_precision: OpenVINO: what convolutions are computed in.
-        threads: Of the CPU; None: all.
-        streams: Engines and OpenVINO: each number is a run.
-        without_cuda_graph: Engines are measured without one too.
-        without_io_binding: ONNX files on a GPU are measured without it too.
-        samples: Of each run, at least.
-        seconds: Of each run, at least.
-        stream_frames: Of the stream that shows the throughput; None: STREAM_FRAMES where there are
-            engines or streams.
-        cold_start: Start a process for each run's first pair.
-        profile: Time every layer or node.
-        compare_limit: Seconds that a run of PyTorch has for its first pair; None: COMPARE_LIMIT_S.
+        plain: An ONNX export of the authors' formulation to measure beside engines.
+        datasets: Names of data sets; each gives a size and a factor.
+        sizes: (height, width) of the frames, without data sets; empty stands for 256x448.
+        factor: New frames per pair + 1, for `sizes`; None stands for 2.
+        device: "cpu", "cuda" or "cuda:N" for artefacts and PyTorch; None stands for the backend's
+            default, and for the CPU with PyTorch.
+        backends: Backends for ONNX files, each of which is a run; empty: the runtime's default.
+        inference_precision: Precision of convolutions in OpenVINO.
+        threads: Number of CPU threads; None: all available CPUs.
+        streams: Numbers of streams for engines and OpenVINO; each is a run.
+        without_cuda_graph: Whether engines are also measured without a CUDA graph.
+        without_io_binding: Whether ONNX files on a GPU are also measured without I/O binding.
+        samples: Minimum number of samples of each run.
+        seconds: Minimum sum of the samples of each run.
+        stream_frames: Frames of the stream that measures throughput; None stands for
+            STREAM_FRAMES with engines or `streams`, and for no such measurement without.
+        cold_start: Whether the cold start of each run is measured.
+        profile: Whether every layer or node is timed.
+        compare_limit: Time limit in seconds of the first pair of each PyTorch run; None stands for
+            COMPARE_LIMIT_S.
     """
 
     models: tuple[Path, ...] = ()
@@ -71,10 +71,10 @@ class LatencyRequest:
     compare_limit: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what can be known to be wrong before anything is opened.
+        """Checks the request without opening any file.
 
         Raises:
-            MeasurementError: If something is missing, contradicts something else, or is too small.
+            MeasurementError: If options are missing, contradict each other, or are too small.
         """
         if not self.models and not self.compare:
             raise MeasurementError("there is nothing to measure: give --model, --compare, or both")
@@ -85,7 +85,7 @@ class LatencyRequest:
                 "--weights demo"
             )
         check_names(self.compare, on_gpu=self.on_gpu)
-        if self.compare_limit is not None and not can_be_limited():
+        if self.compare_limit is not None and not can_limit_time():
             raise MeasurementError("--compare-limit does not work on Windows: leave it out")
         if self.datasets and self.factor is not None:
             raise MeasurementError(
@@ -101,18 +101,18 @@ class LatencyRequest:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether a GPU is named."""
+        """Whether `device` is a GPU."""
         return (self.device or "").startswith("cuda")
 
     def cases(self) -> list[Case]:
-        """The pairs that are made, each size and data set once."""
+        """The cases to measure, each size or data set once."""
         if self.datasets:
             return [case_of_dataset(name) for name in dict.fromkeys(self.datasets)]
         sizes = dict.fromkeys(self.sizes or (SIZE,))
         return [Case(None, size, self.factor or 2, None) for size in sizes]
 
     def measure_options(self, threads: int) -> MeasureOptions:
-        """How each case is measured, on that many threads of the CPU."""
+        """The options of each case, with `threads` CPU threads."""
         frames = STREAM_FRAMES if self.engines or self.streams else None
         return MeasureOptions(
             samples=self.samples,
@@ -121,11 +121,11 @@ class LatencyRequest:
             stream_frames=self.stream_frames or frames,
             profile=self.profile,
             threads=threads,
-            limit_s=self.compare_limit or (COMPARE_LIMIT_S if can_be_limited() else None),
+            limit_s=self.compare_limit or (COMPARE_LIMIT_S if can_limit_time() else None),
         )
 
     def _check_kinds(self) -> None:
-        """Options that are for engines alone, or for ONNX files alone."""
+        """Refuses options that apply to none of the models."""
         if self.plain is not None and not self.engines:
             raise MeasurementError("--plain is measured beside an engine: give one with --model")
         if self.without_cuda_graph and not self.engines:
@@ -137,11 +137,11 @@ class LatencyRequest:
             )
 
     def _check_numbers(self) -> None:
-        least = {
+        minima = {
             "factor": 2, "samples": 1, "seconds": 0, "threads": 1, "stream_frames": 2,
             "compare_limit": 1,
         }  # fmt: skip
-        for name, low in least.items():
+        for name, low in minima.items():
             value = getattr(self, name)
             if value is not None and not value >= low:
                 option = name.replace("_", "-")

@@ -1,6 +1,6 @@
-"""How far a run is from what its machine can do: work that is counted, ceilings that are measured.
+"""Roofline: the counted work of a run compared with the measured peak of its machine.
 
-Work is counted on the meta device, which computes nothing: any size, in a moment. Needs PyTorch.
+Work is counted on PyTorch's meta device, which computes nothing and takes any size. Needs PyTorch.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ _MOVES_NOTHING = (
     torch.ops.aten._unsafe_view.default,
     torch.ops.aten.empty.memory_format,
 )
-"""Beside what PyTorch itself calls a view."""
+"""Operators that move no memory, in addition to those that PyTorch declares as views."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What the frames of one pair cost the network; converting frames is not counted.
+    """Operations and memory traffic of the network for one pair, without conversion of frames.
 
     Attributes:
-        operations: Of convolutions and transposed convolutions, a multiplication with an addition
-            as two. Other operators are not counted.
-        bytes_moved: Inputs and outputs of every operator that is no view: what the memory carries
-            where nothing is fused and no cache helps.
-        bytes_least: The weights and the frames in bytes, each once: what no fusion can save.
+        operations: Floating-point operations of convolutions and transposed convolutions; a
+            multiply-add counts as two. Other operators are not counted.
+        bytes_moved: Bytes of the inputs and outputs of every operator that is not a view: the
+            memory traffic without fusion and without caches.
+        bytes_least: Bytes of the weights and of the uint8 frames, each counted once: a lower bound
+            of the memory traffic.
     """
 
     operations: float
@@ -55,12 +56,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine reaches where nothing stands in the way.
+    """Measured peak performance of the CPU.
 
     Attributes:
-        matmul_flops_per_second: Of a float32 product of two matrices in PyTorch.
-        copy_bytes_per_second: Of a copy within memory, bytes read and bytes written.
-        measured_with: Version and threads.
+        matmul_flops_per_second: FLOP/s of a float32 matrix product in PyTorch.
+        copy_bytes_per_second: Bytes read plus bytes written per second of a copy in memory.
+        measured_with: Version of PyTorch and number of threads.
     """
 
     matmul_flops_per_second: float
@@ -80,15 +81,16 @@ def work_of_a_pair(
     new_frames: int,
     authors: bool = False,
 ) -> Work:
-    """Counts the work of one pair: that of every call of the model, its padding included.
+    """Counts the work of one pair: all calls of the model, on padded frames.
 
     Args:
-        info: What runs: its variant, precision, flow scale and divisor.
-        size: (height, width) of the frames.
-        calls: (pairs, time steps) of each call; see `calls_of_a_pair`.
-        new_frames: That the pair becomes.
-        authors: Count the authors' formulation instead of our module; in half precision with
-            sampling grids in it, as after `model.half()`.
+        info: Variant, precision, flow scale and divisor of the model.
+        size: (height, width) of the frames before padding.
+        calls: (pairs, time steps) of each call, as `calls_of_a_pair` returns them.
+        new_frames: Number of new frames.
+        authors: Whether the authors' formulation is counted and not the module of
+            `ifrnet_model`. In half precision its sampling grids are float16, as after
+            `model.half()`.
     """
     height, width = (n + sum(padding(n, info.divisor)) for n in size)
     half = info.precision == "fp16"
@@ -116,20 +118,20 @@ def _work_of_a_call(
     flow_scale: float,
     kind: torch.dtype,
 ) -> tuple[float, float]:
-    """Operations and bytes moved of one call on the meta device, with inputs of type `kind`."""
+    """Operations and bytes moved of one call on the meta device, with inputs of dtype `kind`."""
     pairs, steps = call
     image = torch.empty(pairs, 3, *size, dtype=kind)
-    # Without gradients and not in inference mode: there, composite operators come as they are.
+    # Not inference mode, which would pass composite operators to the counters undecomposed.
     with torch.no_grad(), FlopCounterMode(display=False) as flops, MovedBytes() as moved:
         forward(image, image, torch.empty(steps, 1, 1, 1, dtype=kind), flow_scale)
     return float(flops.get_total_flops()), float(moved.bytes)
 
 
 class MovedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its base has no types
-    """Adds up the bytes of inputs and outputs of every operator inside that is no view.
+    """A context that sums the bytes of the inputs and outputs of operators, views excluded.
 
     Attributes:
-        bytes: So far.
+        bytes: The sum so far.
     """
 
     def __init__(self) -> None:
@@ -139,25 +141,28 @@ class MovedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its bas
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Runs the operator and counts."""
+        """Runs an operator and adds its bytes."""
         del types
-        made = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if not func.is_view and func not in _MOVES_NOTHING:
-            leaves = tree_leaves((args, kwargs, made))
+            leaves = tree_leaves((args, kwargs, result))
             self.bytes += sum(x.numel() * x.element_size() for x in leaves if isinstance(x, Tensor))
-        return made
+        return result
 
 
 def measured_ceilings(threads: int, *, clock: Clock = time.perf_counter) -> Ceilings:
-    """Measures this machine, with as many threads as what it is held against.
+    """Measures the peak performance of the CPU, as the best of five calls after warm-up.
 
-    Takes 512 MB of memory and a few seconds. The best of several calls counts, once their time
-    stays: a ceiling is what nothing disturbed.
+    It takes a few seconds and 512 MB of memory.
+
+    Args:
+        threads: Number of threads, the same as those of the runs to compare.
+        clock: Returns the time in seconds.
     """
     torch.set_num_threads(threads)
     a, b = torch.rand(2, _MATRIX, _MATRIX)
     product = torch.empty(_MATRIX, _MATRIX)
-    source = torch.ones(_COPIED_BYTES // 4)  # Of zeros the system keeps a single page.
+    source = torch.ones(_COPIED_BYTES // 4)  # Not zeros: the system may map them to one page.
     target = torch.empty_like(source)
     with torch.inference_mode():
         matmul = _best_seconds(lambda: torch.matmul(a, b, out=product), clock)
@@ -172,18 +177,23 @@ def measured_ceilings(threads: int, *, clock: Clock = time.perf_counter) -> Ceil
 
 def _best_seconds(call: Callable[[], object], clock: Clock) -> float:
     warm_up(call, clock=clock)
-    found = []
+    seconds = []
     for _ in range(_BEST_OF):
         started = clock()
         call()
-        found.append(clock() - started)
-    return min(found)
+        seconds.append(clock() - started)
+    return min(seconds)
 
 
 def share_of_ceilings(work: Work, seconds: float, ceilings: Ceilings) -> dict[str, float]:
-    """The evidence's "roofline" of a run whose pair takes `seconds`.
+    """The evidence's "roofline" of a run: its rates and their shares of the ceilings.
 
-    A share of the copy above one means that operators were fused, or that caches helped.
+    "share_of_copy" is above 1 where fused operators or caches reduced the memory traffic.
+
+    Args:
+        work: Counted work of a pair.
+        seconds: Measured time of a pair.
+        ceilings: Peak performance of the CPU.
     """
     flops, moved = work.operations / seconds, work.bytes_moved / seconds
     return {

@@ -1,4 +1,4 @@
-"""The evidence of one case as lines for a person."""
+"""Formats the evidence of one case as text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _INDENT = " " * 4
 def case_lines(
     case: Mapping[str, Any], layers: Mapping[str, Layers], *, threads: int | None
 ) -> Iterator[str]:
-    """One block: a table of the runs, what else is known of each, ratios, layers.
+    """Yields the lines of a case: a table of the runs, their details, ratios, layers.
 
     Args:
-        case: Of the evidence.
-        layers: Milliseconds of each layer, by file.
-        threads: That runs on the processor used; None where there were none.
+        case: The evidence of the case.
+        layers: Milliseconds of each layer, by name of the file.
+        threads: CPU threads of the runs; None if all ran on a GPU.
     """
     runs: Mapping[str, Mapping[str, Any]] = case["runs"]
     rounds = max((len(run["seconds"]) for run in runs.values()), default=0)
@@ -53,7 +53,7 @@ def case_lines(
 
 
 def _details(run: Mapping[str, Any]) -> Iterator[str]:
-    """What a run's line has no room for."""
+    """Lines about a run below the table: agreement, parts, cold start, roofline, warnings."""
     pytorch = run["pytorch"]
     if pytorch and "gpu" in pytorch:
         yield f"computes  {pytorch['how']}"
@@ -64,19 +64,20 @@ def _details(run: Mapping[str, Any]) -> Iterator[str]:
     if compared := run["agreement"]:
         yield f"compared  {_agreement(compared)}"
     if parts := run["parts_of_a_call_milliseconds"]:
-        said = ", ".join(f"{part} {figures['p50']:.3f} ms" for part, figures in parts.items())
-        yield f"call      {said}"
+        times = ", ".join(f"{part} {figures['p50']:.3f} ms" for part, figures in parts.items())
+        yield f"call      {times}"
     if stream := run["stream"]:
         yield f"stream    {stream['pairs_per_second']:.1f} pairs a second"
-    if cold := run["cold"]:
+    if cold_start := run["cold"]:
         memory = [
-            f"{cold[key] / 2**20:.0f} MiB {where}"
+            f"{cold_start[key] / 2**20:.0f} MiB {where}"
             for key, where in (("peak_host_bytes", "of memory"), ("device_bytes", "of the GPU"))
-            if cold[key] is not None
+            if cold_start[key] is not None
         ]
         times = (
-            f"import {cold['import_seconds']:.2f} s, load {cold['load_seconds']:.2f} s, "
-            f"first pair {cold['first_pair_seconds']:.2f} s"
+            f"import {cold_start['import_seconds']:.2f} s, "
+            f"load {cold_start['load_seconds']:.2f} s, "
+            f"first pair {cold_start['first_pair_seconds']:.2f} s"
         )
         yield f"cold      {', '.join([times, *memory])}"
     if work := run["work"]:
@@ -103,7 +104,7 @@ def _agreement(compared: Mapping[str, Any]) -> str:
 
 
 def _ratio_lines(case: Mapping[str, Any]) -> Iterator[str]:
-    """How many times as fast each artefact is, and why there is no such figure."""
+    """Lines of the ratios of each artefact to each PyTorch run, or why there is none."""
     known = {(ratio["slower"], ratio["faster"]): ratio for ratio in case["ratios"]}
     names = {
         kind: [name for name, run in case["runs"].items() if run["kind"] == kind]

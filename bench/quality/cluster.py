@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.data.datasets import Found
+from bench.data.datasets import DataSet
 from bench.environment import MeasurementError
-from bench.quality.evaluate import Bench, measure_all
+from bench.quality.evaluate import Comparison, measure_all
 from bench.quality.request import ParityRequest
-from bench.quality.setup import open_bench
+from bench.quality.setup import open_comparison
 from runtime.cluster.pool import Job, Pool, Share, connected
 
 _SAMPLES = 4
@@ -23,9 +23,9 @@ class ParityWorker:
 
     def __init__(self, request: ParityRequest) -> None:
         self._owner = contextlib.ExitStack()
-        opened = open_bench(request, self._owner)
-        self._bench: Bench = opened.bench
-        self._found: Found = opened.found
+        opened = open_comparison(request, self._owner)
+        self._comparison: Comparison = opened.comparison
+        self._found: DataSet = opened.found
         self._samples = list(opened.found.samples)
 
     def ready(self) -> dict[str, Any]:
@@ -35,12 +35,12 @@ class ParityWorker:
     def measure(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """The lines of some samples, in that order."""
         wanted = [self._samples[number] for number in numbers]
-        return list(measure_all(self._bench, replace(self._found, samples=wanted), set(), 1))
+        return list(measure_all(self._comparison, replace(self._found, samples=wanted), set(), 1))
 
 
 def measure_on_cluster(
     request: ParityRequest,
-    found: Found,
+    found: DataSet,
     done: set[str],
     *,
     address: str,

@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.datasets import Found
+from bench.data.datasets import DataSet
 from bench.data.protocols import Metric, Protocol
 from bench.data.samples import DamagedError, Frames, Sample
 from bench.environment import MeasurementError
-from bench.quality.metrics import METRICS, Picture, check_picture, psnr
+from bench.quality.metrics import METRICS, ImageArray, check_image, psnr
 from runtime import Interpolator
 from runtime.errors import FrameError
 
@@ -36,7 +36,7 @@ class Artefact(NamedTuple):
     compared: Compared
 
 
-class Bench(NamedTuple):
+class Comparison(NamedTuple):
     """All that a sample is put through.
 
     Attributes:
@@ -61,45 +61,50 @@ class Bench(NamedTuple):
 class Made(NamedTuple):
     """The new frames of one sample, floats in [0, 1], by what made them."""
 
-    references: dict[Compared, list[Picture]]
-    artefacts: dict[str, list[Picture]]
+    references: dict[Compared, list[ImageArray]]
+    artefacts: dict[str, list[ImageArray]]
 
 
-def make(bench: Bench, sample: str, frames: Frames) -> Made:
+def make(comparison: Comparison, sample: str, frames: Frames) -> Made:
     """Lets PyTorch and every artefact make the new frames of a sample.
 
     Raises:
         MeasurementError: If one of them cannot take the frames, or makes NaN.
     """
-    pairs = {kind: _pair_as(kind, frames) for kind in bench.references}
+    pairs = {kind: _pair_as(kind, frames) for kind in comparison.references}
     height, width = frames.targets[0].shape[:2]
 
-    def made_by(vfi: Interpolator, kind: Compared, name: str) -> list[Picture]:
+    def made_by(vfi: Interpolator, kind: Compared, name: str) -> list[ImageArray]:
         try:
-            new = vfi.interpolate(*pairs[kind], timesteps=bench.timesteps)
+            new = vfi.interpolate(*pairs[kind], timesteps=comparison.timesteps)
         except FrameError as error:
             raise MeasurementError(f"{name} cannot take sample {sample}: {error}") from error
-        pictures = [as_floats(picture[:height, :width]) for picture in new]
-        for picture in pictures:
-            check_picture(picture, f"what {name} made of sample {sample}")
-        return pictures
+        images = [as_floats(image[:height, :width]) for image in new]
+        for image in images:
+            check_image(image, f"what {name} made of sample {sample}")
+        return images
 
     # "floats" first: bytes are the floats rounded, unless a rounded picture was put in again.
-    references: dict[Compared, list[Picture]] = {}
-    for kind in sorted(bench.references, reverse=True):
-        if kind == "bytes" and "floats" in references and _rounding_is_last(bench, frames):
+    references: dict[Compared, list[ImageArray]] = {}
+    for kind in sorted(comparison.references, reverse=True):
+        if kind == "bytes" and "floats" in references and _rounding_is_last(comparison, frames):
             references[kind] = [
-                as_floats(np.rint(picture * np.float32(255)).astype(np.uint8))
-                for picture in references["floats"]
+                as_floats(np.rint(image * np.float32(255)).astype(np.uint8))
+                for image in references["floats"]
             ]
         else:
-            references[kind] = made_by(bench.references[kind], kind, "PyTorch")
-    return Made(references, {a.name: made_by(a.vfi, a.compared, a.name) for a in bench.artefacts})
+            references[kind] = made_by(comparison.references[kind], kind, "PyTorch")
+    return Made(
+        references, {a.name: made_by(a.vfi, a.compared, a.name) for a in comparison.artefacts}
+    )
 
 
-def _rounding_is_last(bench: Bench, frames: Frames) -> bool:
+def _rounding_is_last(comparison: Comparison, frames: Frames) -> bool:
     """Whether nothing is computed from a rounded picture: no recursion, no resampled frame."""
-    direct = bench.artefacts[0].vfi.info.time_steps == "arbitrary" or bench.protocol.factor == 2
+    direct = (
+        comparison.artefacts[0].vfi.info.time_steps == "arbitrary"
+        or comparison.protocol.factor == 2
+    )
     return direct and bool(frames.img0.dtype == np.uint8)
 
 
@@ -113,53 +118,53 @@ def _pair_as(kind: Compared, frames: Frames) -> tuple[NDArray[Any], NDArray[Any]
     )
 
 
-def as_floats(picture: NDArray[Any], dtype: type = np.float64) -> Picture:
+def as_floats(image: NDArray[Any], dtype: type = np.float64) -> ImageArray:
     """uint8 -> floats in [0, 1]; floats stay as they are."""
-    if picture.dtype == np.uint8:
-        scaled: Picture = picture.astype(dtype) / dtype(255)
+    if image.dtype == np.uint8:
+        scaled: ImageArray = image.astype(dtype) / dtype(255)
         return scaled
-    return picture
+    return image
 
 
 def measured(
-    bench: Bench, targets: Sequence[NDArray[Any]], pictures: Sequence[Picture]
+    comparison: Comparison, targets: Sequence[NDArray[Any]], images: Sequence[ImageArray]
 ) -> dict[str, list[float]]:
     """Every metric of every new frame."""
     truth = [as_floats(target) for target in targets]
 
-    def one(metric: Metric, picture: Picture, target: Picture) -> float:
+    def one(metric: Metric, image: ImageArray, target: ImageArray) -> float:
         if metric == "psnr":
-            return psnr(picture, target, rounded=bench.protocol.rounded)
-        return METRICS[metric](picture, target)
+            return psnr(image, target, rounded=comparison.protocol.rounded)
+        return METRICS[metric](image, target)
 
     return {
-        metric: [one(metric, *pair) for pair in zip(pictures, truth, strict=True)]
-        for metric in bench.metrics
+        metric: [one(metric, *pair) for pair in zip(images, truth, strict=True)]
+        for metric in comparison.metrics
     }
 
 
 def measure_sample(
-    bench: Bench, sample: Sample, pool: ThreadPoolExecutor
+    comparison: Comparison, sample: Sample, pool: ThreadPoolExecutor
 ) -> Future[dict[str, Any]]:
     """Makes a sample's new frames at once; gives its line, whose metrics the pool computes."""
     started = time.perf_counter()
     frames = sample.read()
-    made = make(bench, sample.name, frames)
+    made = make(comparison, sample.name, frames)
     seconds = time.perf_counter() - started
 
     def line() -> dict[str, Any]:
         began = time.perf_counter()
         artefacts = {}
-        for artefact in bench.artefacts:
-            pictures = made.artefacts[artefact.name]
-            pairs = zip(made.references[artefact.compared], pictures, strict=True)
+        for artefact in comparison.artefacts:
+            images = made.artefacts[artefact.name]
+            pairs = zip(made.references[artefact.compared], images, strict=True)
             artefacts[artefact.name] = {
-                **measured(bench, frames.targets, pictures),
-                "against_reference": [psnr(picture, reference) for reference, picture in pairs],
+                **measured(comparison, frames.targets, images),
+                "against_reference": [psnr(image, reference) for reference, image in pairs],
             }
         references = {
-            kind: measured(bench, frames.targets, pictures)
-            for kind, pictures in made.references.items()
+            kind: measured(comparison, frames.targets, images)
+            for kind, images in made.references.items()
         }
         return {
             "sample": sample.name,
@@ -172,7 +177,7 @@ def measure_sample(
 
 
 def measure_all(
-    bench: Bench, found: Found, done: set[str], workers: int
+    comparison: Comparison, found: DataSet, done: set[str], workers: int
 ) -> Iterator[dict[str, Any]]:
     """The lines of the samples that are not done yet, in order."""
     under_way: deque[Future[dict[str, Any]]] = deque()
@@ -181,7 +186,7 @@ def measure_all(
             if sample.name in done:
                 continue
             try:
-                under_way.append(measure_sample(bench, sample, pool))
+                under_way.append(measure_sample(comparison, sample, pool))
             except DamagedError as error:
                 failed: Future[dict[str, Any]] = Future()
                 failed.set_result({"sample": sample.name, "damaged": str(error)})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.data.protocols import Metric
 from bench.environment import MeasurementError
 
-Picture = NDArray[Any]
+ImageArray = NDArray[Any]
 
 _SIGMA = 1.5
 _RADIUS = 5
@@ -24,7 +24,7 @@ _RADIUS = 5
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-def psnr(prediction: Picture, target: Picture, *, rounded: bool = False) -> float:
+def psnr(prediction: ImageArray, target: ImageArray, *, rounded: bool = False) -> float:
     """-10 log10 of the mean squared error, in dB; inf where the two are identical.
 
     Args:
@@ -43,7 +43,7 @@ def psnr(prediction: Picture, target: Picture, *, rounded: bool = False) -> floa
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
-def ssim_3d(prediction: Picture, target: Picture) -> float:
+def ssim_3d(prediction: ImageArray, target: ImageArray) -> float:
     """The SSIM of the IFRNet paper: an 11x11x11 Gaussian over colours, rows and columns.
 
     Borders are repeated on all three axes and the whole map counts
@@ -72,7 +72,7 @@ def ssim_3d(prediction: Picture, target: Picture) -> float:
     return float((above / below).mean())
 
 
-def ssim_2d(prediction: Picture, target: Picture) -> float:
+def ssim_2d(prediction: ImageArray, target: ImageArray) -> float:
     """The SSIM of mmagic and of most others: 11x11 Gaussian, each colour apart, no borders.
 
     Raises:
@@ -100,7 +100,7 @@ def ssim_2d(prediction: Picture, target: Picture) -> float:
     )
 
 
-def interpolation_error(prediction: Picture, target: Picture) -> float:
+def interpolation_error(prediction: ImageArray, target: ImageArray) -> float:
     """Middlebury's IE: the mean absolute difference of 8-bit levels, both rounded.
 
     Raises:
@@ -110,7 +110,7 @@ def interpolation_error(prediction: Picture, target: Picture) -> float:
     return float(np.abs(_levels(prediction) - _levels(target)).mean())
 
 
-METRICS: Mapping[Metric, Callable[[Picture, Picture], float]] = {
+METRICS: Mapping[Metric, Callable[[ImageArray, ImageArray], float]] = {
     "psnr": psnr,
     "ssim_3d": ssim_3d,
     "ssim_2d": ssim_2d,
@@ -127,18 +127,18 @@ def mean_db(values: Sequence[float]) -> float:
     return math.fsum(finite) / len(finite) if finite else math.inf
 
 
-def check_picture(picture: Picture, what: str) -> None:
+def check_image(image: ImageArray, what: str) -> None:
     """Refuses what is no picture.
 
     Raises:
         MeasurementError: If it is not (H, W, 3), not float, or holds NaN or values outside
             [0, 1].
     """
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
-        raise MeasurementError(f"{what} has shape {picture.shape}: pictures are (H, W, 3)")
-    if not np.issubdtype(picture.dtype, np.floating):
-        raise MeasurementError(f"{what} is {picture.dtype}: give floats in [0, 1]")
-    low, high = float(picture.min()), float(picture.max())
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise MeasurementError(f"{what} has shape {image.shape}: pictures are (H, W, 3)")
+    if not np.issubdtype(image.dtype, np.floating):
+        raise MeasurementError(f"{what} is {image.dtype}: give floats in [0, 1]")
+    low, high = float(image.min()), float(image.max())
     # Written so that NaN fails too: it compares as false with everything.
     if not (low >= 0 and high <= 1):
         raise MeasurementError(
@@ -146,15 +146,15 @@ def check_picture(picture: Picture, what: str) -> None:
         )
 
 
-def _levels(picture: Picture) -> NDArray[np.float64]:
+def _levels(image: ImageArray) -> NDArray[np.float64]:
     """Rounded to 8-bit levels 0..255, in the picture's own type, as whoever made it would."""
-    levels: NDArray[np.float64] = np.rint(picture * 255).astype(np.float64)
+    levels: NDArray[np.float64] = np.rint(image * 255).astype(np.float64)
     return levels
 
 
-def _check_both(prediction: Picture, target: Picture) -> None:
-    check_picture(prediction, "the prediction")
-    check_picture(target, "the target")
+def _check_both(prediction: ImageArray, target: ImageArray) -> None:
+    check_image(prediction, "the prediction")
+    check_image(target, "the target")
     if prediction.shape != target.shape:
         raise MeasurementError(
             f"the prediction is {prediction.shape[0]}x{prediction.shape[1]} and the target "
@@ -163,7 +163,7 @@ def _check_both(prediction: Picture, target: Picture) -> None:
 
 
 def _checked(
-    prediction: Picture, target: Picture
+    prediction: ImageArray, target: ImageArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     _check_both(prediction, target)
     return prediction.astype(np.float64), target.astype(np.float64)

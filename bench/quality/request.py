@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.data.datasets import Found, find, select
+from bench.data.datasets import DataSet, find, select
 from bench.data.protocols import PROTOCOLS, Metric, Protocol
 from bench.environment import MeasurementError
 from runtime.backends.base import BackendName, InferencePrecision
@@ -68,7 +68,7 @@ class ParityRequest:
         factor = 2 if self.factor is None else self.factor
         return replace(PROTOCOLS["folder"], title=self.root.name, factor=factor)
 
-    def find(self) -> Found:
+    def find(self) -> DataSet:
         """The samples on disk.
 
         Raises:

@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.data.datasets import Found
+from bench.data.datasets import DataSet
 from bench.data.protocols import Metric, Protocol
 from bench.environment import MeasurementError
-from bench.quality.evaluate import Artefact, Bench, Compared
+from bench.quality.evaluate import Artefact, Compared, Comparison
 from bench.quality.request import ParityRequest
 from runtime import Interpolator
 from runtime.errors import first_line
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ifrnet_model import Checkpoint
 
 
-class Opened(NamedTuple):
+class OpenedParity(NamedTuple):
     """Everything that a parity run needs, opened.
 
     Attributes:
@@ -31,13 +31,13 @@ class Opened(NamedTuple):
         deviations: What does not fit and was forced.
     """
 
-    bench: Bench
-    found: Found
+    comparison: Comparison
+    found: DataSet
     checkpoint: Checkpoint
     deviations: list[str]
 
 
-def open_bench(request: ParityRequest, owner: contextlib.ExitStack) -> Opened:
+def open_comparison(request: ParityRequest, owner: contextlib.ExitStack) -> OpenedParity:
     """Opens what the request names; `owner` closes it.
 
     Raises:
@@ -54,29 +54,33 @@ def open_bench(request: ParityRequest, owner: contextlib.ExitStack) -> Opened:
     wanted = request.metrics or protocol.metrics
     metrics: list[Metric] = ["psnr", *(metric for metric in wanted if metric != "psnr")]
     references = _references(request, checkpoint, artefacts, owner)
-    bench = Bench(protocol, metrics, references, artefacts)
-    return Opened(bench, found, checkpoint, deviations)
+    comparison = Comparison(protocol, metrics, references, artefacts)
+    return OpenedParity(comparison, found, checkpoint, deviations)
 
 
 def configuration_of(
-    request: ParityRequest, bench: Bench, checkpoint: Checkpoint, found: Found, notes: list[str]
+    request: ParityRequest,
+    comparison: Comparison,
+    checkpoint: Checkpoint,
+    found: DataSet,
+    notes: list[str],
 ) -> dict[str, Any]:
     """All that a resumed run must share with the one that was broken off."""
     return {
-        "dataset": bench.protocol.name,
-        "title": bench.protocol.title,
-        "protocol": asdict(bench.protocol),
+        "dataset": comparison.protocol.name,
+        "title": comparison.protocol.title,
+        "protocol": asdict(comparison.protocol),
         "samples": found.count,
-        "official_samples": bench.protocol.samples,
+        "official_samples": comparison.protocol.samples,
         "every": request.every,
         "limit": request.limit,
         "root_name": request.root.resolve().name,
-        "metrics": list(bench.metrics),
+        "metrics": list(comparison.metrics),
         "weights": {
             "name": Path(request.weights).name,
             "sha256": checkpoint.sha256,
             "variant": checkpoint.network.config.variant,
-            "time_steps": bench.artefacts[0].vfi.info.time_steps,
+            "time_steps": comparison.artefacts[0].vfi.info.time_steps,
             "random": request.random_weights,
         },
         "reference": f"float32 PyTorch on {request.reference_device}",
@@ -93,7 +97,7 @@ def configuration_of(
                 "backend": artefact.vfi.backend,
                 "compared": artefact.compared,
             }
-            for artefact in bench.artefacts
+            for artefact in comparison.artefacts
         ],
         "notes": notes,
     }

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.quality.metrics import Picture, psnr
+from bench.quality.metrics import ImageArray, psnr
 from runtime.files import written_beside
 
 ERROR_GAIN = 16
 """An error of a sixteenth of the range is the brightest colour of the heat map."""
 
 
-def heat_map(reference: Picture, made: Picture) -> NDArray[np.uint8]:
+def heat_map(reference: ImageArray, made: ImageArray) -> NDArray[np.uint8]:
     """The largest of the three colours' errors, times `ERROR_GAIN`, as uint8 (H, W, 3).
 
     Black is no error; matplotlib's inferno, which grows evenly in brightness.
@@ -29,10 +29,10 @@ def heat_map(reference: Picture, made: Picture) -> NDArray[np.uint8]:
     return np.ascontiguousarray(coloured)
 
 
-def write_pictures(
+def write_images(
     folder: Path,
-    reference: Picture,
-    made: Picture,
+    reference: ImageArray,
+    made: ImageArray,
     *,
     sample: str,
     timestep: float,
@@ -60,7 +60,7 @@ def write_pictures(
 
     folder.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^\w.-]+", "_", f"{sample}_{timestep:g}_{artefact}")
-    pictures = {
+    images = {
         "reference": np.rint(reference * 255).astype(np.uint8),
         "made": np.rint(made * 255).astype(np.uint8),
         "error": heat_map(reference, made),
@@ -72,9 +72,9 @@ def write_pictures(
         "artefact": artefact,
         "psnr": psnr(made, reference),
     }
-    for kind, picture in pictures.items():
+    for kind, image in images.items():
         path = folder / f"{stem}_{kind}.png"
         with written_beside(path) as beside:
-            Image.fromarray(picture).save(beside, optimize=True)
+            Image.fromarray(image).save(beside, optimize=True)
         found[kind] = Path(os.path.relpath(path, base)).as_posix()
     return found

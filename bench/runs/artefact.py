@@ -22,7 +22,7 @@ from runtime.manifest import file_sha256
 from runtime.model_info import ModelInfo
 
 Size = tuple[int, int]
-Clip = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+FramePair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Kind = Literal["artefact", "pytorch", "plain"]
 """An artefact of ours, PyTorch, or a plain export through TensorRT; the last two are baselines."""
 UNKNOWN = "unknown"
@@ -59,7 +59,7 @@ def case_of_dataset(name: str) -> Case:
     return Case(name, protocol.frame_size, protocol.factor, protocol.flow_scale)
 
 
-def noise_frames(size: Size) -> Clip:
+def noise_frames(size: Size) -> FramePair:
     """Two uint8 frames (H, W, 3) of noise, the second four pixels on; time depends on no picture.
 
     Args:
@@ -69,7 +69,7 @@ def noise_frames(size: Size) -> Clip:
     return frame, np.roll(frame, 4, axis=1)
 
 
-def moving_frames(size: Size) -> Clip:
+def moving_frames(size: Size) -> FramePair:
     """Two uint8 frames (H, W, 3) of waves that move by up to 8 pixels, for comparing pictures.
 
     Noise has no motion that a network could find, and the pictures made of it compare badly.
@@ -90,10 +90,10 @@ def moving_frames(size: Size) -> Clip:
 
 
 def call_inputs(
-    info: ModelInfo, clip: Clip
+    info: ModelInfo, pair: FramePair
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
     """What one call of a model takes: two images of `Backend.put`, and its time steps."""
-    img0, img1 = (f[None] if info.io == "frames" else to_planes(f, info.divisor) for f in clip)
+    img0, img1 = (f[None] if info.io == "frames" else to_planes(f, info.divisor) for f in pair)
     count = info.frames_per_call
     steps = np.arange(1, count + 1, dtype=np.float32) / np.float32(count + 1)
     return img0, img1, steps.reshape(-1, 1, 1, 1)
@@ -173,7 +173,7 @@ class ArtefactRun:
     model: ModelInfo
     on_gpu: bool
     limits: tuple[Size, Size] | None
-    lanes: dict[str, Any]
+    execution: dict[str, Any]
     backend: BackendName | None = None
     kind: Kind = "artefact"
 
@@ -224,7 +224,7 @@ class ArtefactRun:
             "tuned_for": model.tuned_for,
             "flow_scale": model.flow_scale,
             "frames_per_call": model.frames_per_call,
-            **lanes_as_run(backend, self.lanes),
+            **execution_as_run(backend, self.execution),
         }
         return {"artefact": file, "pytorch": None, "agreement": None}
 
@@ -288,38 +288,38 @@ def artefact_runs(
         )
         for count, graph, binding in choices:
             recorded = None if graph is None else graph and model.size is not None
-            lanes: dict[str, Any] = {}
+            execution: dict[str, Any] = {}
             if engine or count not in (None, 1):
-                lanes["streams"] = count
+                execution["streams"] = count
             if recorded is not None:
-                lanes["cuda_graph"] = recorded
+                execution["cuda_graph"] = recorded
             if binding is not None:
-                lanes["io_binding"] = binding
-            name = ", ".join([title, *named_lanes(lanes)])
+                execution["io_binding"] = binding
+            name = ", ".join([title, *execution_names(execution)])
             chosen = replace(
-                options, cuda_graph=graph, streams=lanes.get("streams"), io_binding=binding
+                options, cuda_graph=graph, streams=execution.get("streams"), io_binding=binding
             )
-            made = ArtefactRun(name, path, shown, chosen, model, on_gpu, limits, lanes, asked)
+            made = ArtefactRun(name, path, shown, chosen, model, on_gpu, limits, execution, asked)
             found.setdefault((path.resolve(), name), made)
     return list(found.values())
 
 
-def lanes_as_run(backend: Backend, lanes: dict[str, Any]) -> dict[str, Any]:
+def execution_as_run(backend: Backend, execution: dict[str, Any]) -> dict[str, Any]:
     """`lanes` with the reason where a CUDA graph was asked for and could not be recorded."""
     problem = backend.cuda_graph_problem if isinstance(backend, TensorRTBackend) else None
     if problem is None:
-        return lanes
-    return {**lanes, "cuda_graph": False, "cuda_graph_problem": problem}
+        return execution
+    return {**execution, "cuda_graph": False, "cuda_graph_problem": problem}
 
 
-def named_lanes(lanes: Mapping[str, Any]) -> Iterator[str]:
+def execution_names(execution: Mapping[str, Any]) -> Iterator[str]:
     """Number of streams and the use of a CUDA graph, where there is a choice, for names of runs."""
-    if "streams" in lanes:
-        yield f"{lanes['streams']} {'stream' if lanes['streams'] == 1 else 'streams'}"
-    if "cuda_graph" in lanes:
-        yield "CUDA graph" if lanes["cuda_graph"] else "no CUDA graph"
-    if "io_binding" in lanes:
-        yield "I/O binding" if lanes["io_binding"] else "no I/O binding"
+    if "streams" in execution:
+        yield f"{execution['streams']} {'stream' if execution['streams'] == 1 else 'streams'}"
+    if "cuda_graph" in execution:
+        yield "CUDA graph" if execution["cuda_graph"] else "no CUDA graph"
+    if "io_binding" in execution:
+        yield "I/O binding" if execution["io_binding"] else "no I/O binding"
 
 
 def is_engine(path: Path) -> bool:

@@ -26,9 +26,9 @@ from bench.runs.artefact import (
     Kind,
     Size,
     call_inputs,
-    lanes_as_run,
+    execution_as_run,
+    execution_names,
     moving_frames,
-    named_lanes,
 )
 from runtime.backends.base import Backend, OpenOptions
 from runtime.backends.cuda.runtime import Cuda
@@ -90,7 +90,7 @@ class PlainFile:
             )
         self.size = image[2], image[3]
 
-    def picture(
+    def reference_image(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """What ONNX Runtime makes of the file in float32 on the processor: (1, 3, H, W)."""
@@ -172,7 +172,7 @@ class PlainRun:
     def name(self) -> str:
         """See `Run`."""
         title = f"{self.file.path.name} on tensorrt {self.file.version} cuda:{self.file.device}"
-        return ", ".join([title, *named_lanes(self._lanes)])
+        return ", ".join([title, *execution_names(self._execution)])
 
     @property
     def variant(self) -> str:
@@ -216,9 +216,9 @@ class PlainRun:
             "bytes": path.stat().st_size,
             "fp16_flag": built.fp16_flag,
             "build_seconds": built.seconds,
-            **lanes_as_run(backend, self._lanes),
+            **execution_as_run(backend, self._execution),
         }
-        expected, found = self.file.picture(*inputs), backend.download(made)()
+        expected, found = self.file.reference_image(*inputs), backend.download(made)()
         reference = "the same file in ONNX Runtime in float32"
         return {
             "artefact": file,
@@ -230,7 +230,7 @@ class PlainRun:
         """See `Run`: its engine is in no file that a process could open."""
 
     @property
-    def _lanes(self) -> dict[str, Any]:
+    def _execution(self) -> dict[str, Any]:
         return {"streams": 1, "cuda_graph": self.cuda_graph}
 
 

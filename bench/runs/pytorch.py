@@ -119,8 +119,8 @@ class PyTorchRun:
             "artefact": None,
             "pytorch": {**known, **self.gpu.record(), **backend.first_result},
             "agreement": agreement(
-                reference.picture(*inputs),
-                backend.picture(*inputs),
+                reference.float_image(*inputs),
+                backend.float_image(*inputs),
                 "the authors' formulation in float32 without TF32 on the same GPU",
             ),
         }

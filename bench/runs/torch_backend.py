@@ -86,7 +86,7 @@ class TorchBackend(HostBackend):
     ) -> NDArray[Any]:
         """See `HostBackend.run`."""
         with torch.inference_mode():
-            imgt = self._picture(img0, img1, timestep)
+            imgt = self._float_image(img0, img1, timestep)
             if self.info.io == "frames":
                 height, width = img0.shape[1:3]
                 (top, _), (left, _) = self._padding(img0.shape[1:3])
@@ -95,12 +95,12 @@ class TorchBackend(HostBackend):
             made: NDArray[Any] = imgt.cpu().numpy()
         return made
 
-    def picture(
+    def float_image(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """As `run`, before cropping and rounding: float32 (B, 3, H', W')."""
         with torch.inference_mode():
-            made: NDArray[np.float32] = self._picture(img0, img1, timestep).cpu().numpy()
+            made: NDArray[np.float32] = self._float_image(img0, img1, timestep).cpu().numpy()
         return made
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class TorchBackend(HostBackend):
             first, second = self._planes(first), self._planes(second)
         return computation.prepare((first, second, steps))
 
-    def _picture(
+    def _float_image(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> Tensor:
         inputs = self.prepared(img0, img1, timestep)
@@ -200,7 +200,7 @@ def _compiled(forward: Forward, form: Form) -> Forward:
     return call
 
 
-def forget_compiled() -> None:
+def reset_compiled() -> None:
     """Drops all that `torch.compile` made: at its eighth size it would give up unnoticed."""
     torch.compiler.reset()
 

@@ -73,14 +73,14 @@ def _by_name(*forms: Form) -> dict[str, Form]:
     return {form.name: form for form in forms}
 
 
-PROCESSOR_FORMS = _by_name(
+CPU_FORMS = _by_name(
     Form("torch", "torch"),
     Form("authors", "authors"),
     Form("compile", "torch", compiled="default"),
 )
 
 
-GPU_FORMS = PROCESSOR_FORMS | _by_name(
+GPU_FORMS = CPU_FORMS | _by_name(
     Form("authors:tf32", "authors", "tf32"),
     Form("authors:half", "authors", "half"),
     Form("authors:half:channels_last", "authors", "half", channels_last=True),
@@ -102,7 +102,7 @@ def check_names(names: Sequence[str], *, on_gpu: bool) -> None:
     Raises:
         MeasurementError: If there is one; it lists what is possible.
     """
-    possible = GPU_FORMS if on_gpu else PROCESSOR_FORMS
+    possible = GPU_FORMS if on_gpu else CPU_FORMS
     for name in names:
         if name in possible:
             continue

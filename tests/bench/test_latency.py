@@ -14,9 +14,9 @@ from bench import latency
 from bench.environment import MeasurementError
 from bench.harness import cold_start as cold
 from bench.harness import layers, measure, opening, request
-from bench.harness.cold_start import cold_start, first_pair
-from bench.harness.interleave import Turns, parts_in_turns
-from bench.harness.planning import planned
+from bench.harness.cold_start import first_pair, measure_cold_start
+from bench.harness.interleave import Interleaving, parts_interleaved
+from bench.harness.planning import plan_runs
 from bench.harness.roofline import Ceilings
 from bench.harness.text import case_lines
 from bench.runs import artefact as latency_runs
@@ -117,11 +117,11 @@ def check_run(run, *, ceilings):
 @pytest.fixture
 def fast(monkeypatch):
     """No pauses, no warm-up beyond two calls, short streams, and ceilings that are known."""
-    for name in ("ON_GPU", "ON_PROCESSOR"):
-        monkeypatch.setattr(measure, name, Turns(1, 0.0))
+    for name in ("ON_GPU", "ON_CPU"):
+        monkeypatch.setattr(measure, name, Interleaving(1, 0.0))
     monkeypatch.setattr("bench.harness.interleave._WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr("bench.harness.request.STREAM_FRAMES", 3)
-    monkeypatch.setattr(parts_in_turns, "__kwdefaults__", {"turns": Turns(1, 0.0)})
+    monkeypatch.setattr(parts_interleaved, "__kwdefaults__", {"interleaving": Interleaving(1, 0.0)})
     monkeypatch.setattr(
         "bench.harness.roofline.measured_ceilings", lambda _: Ceilings(1e12, 1e11, "known")
     )
@@ -190,7 +190,7 @@ def test_an_artefact_runs_at_the_sizes_that_it_takes():
         (artefact(limits=((64, 64), (90, 96))), [False, True, False]),
     ):
         assert [made.takes(case.size) for case in cases] == taken
-        plan = planned([c for c, t in zip(cases, taken, strict=True) if t], [made], [])
+        plan = plan_runs([c for c, t in zip(cases, taken, strict=True) if t], [made], [])
         assert all(runs == [made] for _, runs in plan)
 
 
@@ -205,16 +205,16 @@ def test_an_artefact_runs_at_the_sizes_that_it_takes():
 def test_an_artefact_without_a_size_and_a_size_without_an_artefact_are_errors(made, sizes):
     cases = [Case(None, size, 2, None) for size in ((32, 32), (48, 32))]
     with pytest.raises(MeasurementError, match=f"m.onnx takes {sizes}, none of 32x32, 48x32: .* "):
-        planned(cases, [made], [])
+        plan_runs(cases, [made], [])
     cases.append(Case(None, made.model.size or (64, 64), 2, None))
     with pytest.raises(MeasurementError, match=r"no artefact takes 32x32: build one .*--size 32x3"):
-        planned(cases, [made], [])
+        plan_runs(cases, [made], [])
 
 
 def test_where_no_artefact_fits_pytorch_is_measured_alone_and_that_is_said(capsys):
     (baseline,) = pytorch_runs(["authors"], "demo", threads=1)
     small = artefact((50, 70))
-    plan = planned([SMALL, Case(None, (32, 32), 2, None)], [small], [baseline])
+    plan = plan_runs([SMALL, Case(None, (32, 32), 2, None)], [small], [baseline])
     assert [runs for _, runs in plan] == [[small, baseline], [baseline]]
     assert "no artefact takes 32x32: PyTorch is measured there alone" in capsys.readouterr().out
 
@@ -382,7 +382,7 @@ def test_the_baseline_is_not_our_module():
 def test_the_first_pair_of_a_fresh_process(models):
     ballast = np.ones(40_000_000)  # 320 MB that are ours and not the process's.
     (run,) = artefact_runs([models / "frames.onnx"], device=None, threads=1)
-    found = cold_start(run.name, run.request(SMALL))
+    found = measure_cold_start(run.name, run.request(SMALL))
     times = ("import_seconds", "load_seconds", "first_pair_seconds")
     assert all(0 < found[name] < 60 for name in times)
     assert 20e6 < found["peak_host_bytes"] < ballast.nbytes
@@ -395,7 +395,7 @@ def test_a_process_that_fails_says_why(models, tmp_path):
     (run,) = artefact_runs([gone], device=None, threads=1)
     gone.unlink()
     with pytest.raises(MeasurementError, match=r"gone.onnx on .*gone.onnx does not exist.*--no-c"):
-        cold_start(run.name, run.request(SMALL))
+        measure_cold_start(run.name, run.request(SMALL))
 
 
 def test_a_process_loads_weights_as_they_were_asked_for(midpoint_checkpoint):
@@ -427,7 +427,9 @@ def test_cold_figures_are_part_of_the_record(models, fast, monkeypatch, capsys):
         "import_seconds": 1.0, "load_seconds": 2.0, "first_pair_seconds": 3.0,
         "peak_host_bytes": 4 * 2**20, "device_bytes": 5 * 2**20,
     }  # fmt: skip
-    monkeypatch.setattr(opening, "cold_start", lambda name, _: asked.append(name) or figures)
+    monkeypatch.setattr(
+        opening, "measure_cold_start", lambda name, _: asked.append(name) or figures
+    )
     (run,) = artefact_runs([models / "frames.onnx"], device=None, threads=1)
     for wanted in (True, False):
         options = measure.MeasureOptions(2, 0.0, wanted, None, False, 1)
@@ -568,7 +570,7 @@ def test_the_profile_names_every_layer_of_an_engine(trt10, engine, measured, gra
 def test_the_profile_names_every_node_of_an_onnx_file(
     sources, tmp_path, measured, graph, monkeypatch
 ):
-    monkeypatch.setitem(measure._PROFILED, "onnx", 1)
+    monkeypatch.setitem(measure._PROFILED_CALLS, "onnx", 1)
     monkeypatch.chdir(tmp_path)
     write_onnx(sources[graph].model, tmp_path / "m.onnx")
     size = "48x64" if graph == "float" else "50x70"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data.datasets import Found, find, select
+from bench.data.datasets import DataSet, find, select
 from bench.data.protocols import (
     ADOBE240_TEST,
     GOPRO_TEST,
@@ -17,7 +17,7 @@ from bench.data.protocols import (
     Metric,
     protocol_lines,
 )
-from bench.data.samples import DamagedError, read_picture, sample_of_files
+from bench.data.samples import DamagedError, read_image, sample_of_files
 from bench.environment import MeasurementError
 from moving_clips import read_clip, write_clip
 from paths import DATA, ROOT
@@ -576,7 +576,7 @@ def test_videos_are_thinned_as_they_are_decoded(tmp_path):
 
 @pytest.mark.parametrize("options", [{"every": 2}, {"limit": 2}])
 def test_a_part_of_unknown_many_is_noted_without_a_number_that_is_none(options):
-    (note,) = select(Found(iter(()), None, []), **options).notes
+    (note,) = select(DataSet(iter(()), None, []), **options).notes
     assert "not the whole set" in note
     assert "None" not in note
 
@@ -697,7 +697,7 @@ def test_a_header_that_claims_a_giant_is_damaged(tmp_path):
     data[18:26] = struct.pack("<ii", 30000, 30000)
     path.write_bytes(data)
     with pytest.raises(DamagedError, match=r"frame.bmp cannot be read"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_frames_of_two_sizes_are_damaged(tmp_path):
@@ -714,6 +714,6 @@ def test_other_pictures_of_eight_bits_are_read_as_rgb(tmp_path, mode):
     picture = Image.new("RGB", (4, 3), colour)
     # Quantized, because the palette of convert() is one of its own.
     (picture.quantize() if mode == "P" else picture.convert(mode)).save(tmp_path / "one.png")
-    picture = read_picture(tmp_path / "one.png")
+    picture = read_image(tmp_path / "one.png")
     assert (picture.dtype, picture.shape) == (np.uint8, (3, 4, 3))
     assert (picture == colour).all()

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from bench.harness.interleave import (
-    Quota,
-    Turns,
+    Interleaving,
+    SampleBudget,
     WarmUp,
-    doubts,
     flat,
+    interleaved_order,
     is_steady,
-    measure_in_turns,
-    order_of_turns,
-    parts_in_turns,
-    quota_for,
+    measure_interleaved,
+    parts_interleaved,
     ratio,
+    sample_budget,
+    sample_warnings,
     summary,
     warm_up,
 )
@@ -50,23 +50,23 @@ def machine():
 @pytest.mark.parametrize(
     ("samples", "seconds", "wanted"),
     [
-        (30, 3.0, Quota(10, 3, 0.3)),
-        (4, 0.0, Quota(4, 1, 0.0)),
-        (1, 0.0, Quota(1, 1, 0.0)),
-        (25, 0.0, Quota(10, 3, 0.0)),
-        (200, 3.0, Quota(30, 7, 0.1)),
+        (30, 3.0, SampleBudget(10, 3, 0.3)),
+        (4, 0.0, SampleBudget(4, 1, 0.0)),
+        (1, 0.0, SampleBudget(1, 1, 0.0)),
+        (25, 0.0, SampleBudget(10, 3, 0.0)),
+        (200, 3.0, SampleBudget(30, 7, 0.1)),
     ],
 )
 def test_ten_rounds_wherever_there_are_ten_samples(samples, seconds, wanted):
-    found = quota_for(samples, seconds)
+    found = sample_budget(samples, seconds)
     assert found == pytest.approx(wanted)
     assert found.rounds * found.samples >= samples
 
 
 def test_a_fast_run_gets_its_seconds_and_a_slow_one_its_samples_in_the_same_rounds(machine):
     runs = {"fast": machine.run("fast", [0.001]), "slow": machine.run("slow", [1.0])}
-    measured = measure_in_turns(
-        runs, quota=quota_for(30, 3.0), turns=Turns(1, 0.0), clock=machine.clock
+    measured = measure_interleaved(
+        runs, budget=sample_budget(30, 3.0), interleaving=Interleaving(1, 0.0), clock=machine.clock
     )
     assert [len(rounds) for rounds in measured.values()] == [10, 10]
     assert 3000 <= len(flat(measured["fast"])) <= 3010  # A sum of floats may ask for one more.
@@ -75,23 +75,29 @@ def test_a_fast_run_gets_its_seconds_and_a_slow_one_its_samples_in_the_same_roun
     assert flat(measured["slow"]) == pytest.approx([1.0] * 30)
 
 
-def test_the_begin_of_a_turn_is_not_counted(machine):
-    # Every first call of a turn is slow.
+def test_the_warm_up_of_a_round_is_not_counted(machine):
+    # The first call of every round is slow.
     run = machine.run("a", [9.0, 1.0, 1.0] * 4)
-    measured = measure_in_turns(
-        {"a": run}, quota=Quota(4, 2, 0.0), turns=Turns(1, 0.0), clock=machine.clock
+    measured = measure_interleaved(
+        {"a": run},
+        budget=SampleBudget(4, 2, 0.0),
+        interleaving=Interleaving(1, 0.0),
+        clock=machine.clock,
     )
     assert measured == {"a": [[1.0, 1.0]] * 4}
 
 
 def test_no_run_always_follows_the_same_neighbour(machine):
-    assert list(order_of_turns(["a", "b", "c"], 3)) == [*"abc", *"cba", *"abc"]
+    assert list(interleaved_order(["a", "b", "c"], 3)) == [*"abc", *"cba", *"abc"]
     told = []
     runs = {name: machine.run(name, [1.0]) for name in "ab"}
-    measure_in_turns(
-        runs, quota=Quota(2, 1, 0.0), turns=Turns(0, 0.0), clock=machine.clock,
+    measure_interleaved(
+        runs,
+        budget=SampleBudget(2, 1, 0.0),
+        interleaving=Interleaving(0, 0.0),
+        clock=machine.clock,
         progress=lambda: told.append(len(machine.calls)),
-    )  # fmt: skip
+    )
     assert machine.calls == ["a", "b", "b", "a"]
     assert told == [1, 2, 3, 4]
 
@@ -99,7 +105,7 @@ def test_no_run_always_follows_the_same_neighbour(machine):
 def test_parts_are_kept_round_by_round():
     counter = itertools.count()
     run = {"a": lambda: {"up": float(next(counter)), "down": 0.5}}
-    measured = parts_in_turns(run, samples=4, turns=Turns(1, 0.0))
+    measured = parts_interleaved(run, samples=4, interleaving=Interleaving(1, 0.0))
     assert measured == {"a": {"up": [[1.0], [3.0], [5.0], [7.0]], "down": [[0.5]] * 4}}
 
 
@@ -183,7 +189,7 @@ def test_runs_of_different_rounds_have_no_ratio():
 
 
 def test_nothing_is_said_against_good_samples():
-    assert doubts([[1.0, 1.01, 0.99]] * 10, STEADY) == []
+    assert sample_warnings([[1.0, 1.01, 0.99]] * 10, STEADY) == []
 
 
 @pytest.mark.parametrize(
@@ -198,10 +204,10 @@ def test_nothing_is_said_against_good_samples():
     ],
 )
 def test_what_speaks_against_samples_is_said(rounds, warmed_up, said):
-    (sentence,) = doubts(rounds, warmed_up)
+    (sentence,) = sample_warnings(rounds, warmed_up)
     assert said in sentence
 
 
 def test_a_drift_under_five_percent_and_a_spread_under_ten_are_no_news():
-    assert doubts([[1.0] * 3] * 5 + [[1.04] * 3] * 5, STEADY) == []
-    assert doubts([[1.0, 1.0, 1.09]] * 10, STEADY) == []
+    assert sample_warnings([[1.0] * 3] * 5 + [[1.04] * 3] * 5, STEADY) == []
+    assert sample_warnings([[1.0, 1.0, 1.09]] * 10, STEADY) == []

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from bench.data.datasets import find
 from bench.data.protocols import Metric
-from bench.data.samples import read_picture
+from bench.data.samples import read_image
 from bench.environment import MeasurementError
 from bench.quality.metrics import (
     METRICS,
-    check_picture,
+    check_image,
     interpolation_error,
     mean_db,
     psnr,
@@ -194,8 +194,8 @@ def test_pictures_of_two_sizes_are_refused(name):
 
 
 def test_the_ends_of_the_range_are_pictures():
-    check_picture(flat(0), "black")
-    check_picture(flat(255).astype(np.float32), "white")
+    check_image(flat(0), "black")
+    check_image(flat(255).astype(np.float32), "white")
 
 
 @pytest.mark.parametrize("bad", ["bytes", "above"])
@@ -226,7 +226,7 @@ def predicted(table, sample, frames):
     """What the predictor of a table makes of a sample."""
     height, width = frames.targets[0].shape[:2]
     if table == "ucf101_dvf_ours":
-        return read_picture(sample.paths[0].with_name("frame_01_ours.png")) / 255
+        return read_image(sample.paths[0].with_name("frame_01_ours.png")) / 255
     first, last = (frame[:height, :width].astype(np.float64) for frame in frames[:2])
     return (first + last) / 2 / 255  # Whole and half levels exactly, so that ties are ties.
 

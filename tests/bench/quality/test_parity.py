@@ -17,7 +17,7 @@ from bench.data.protocols import PROTOCOLS
 from bench.data.samples import Frames
 from bench.environment import MeasurementError
 from bench.quality import evaluate
-from bench.quality.evaluate import Artefact, Bench, make
+from bench.quality.evaluate import Artefact, Comparison, make
 from bench.quality.metrics import psnr
 from bench.quality.record import ParityRecord, read_lines
 from bench.quality.summary import failures, summarise, summary_of, table, worst_frames
@@ -83,7 +83,7 @@ def test_floats_and_bytes_are_each_compared_with_their_own_kind(
     assert "3 of the official 379 samples are here" in printed
 
 
-def _bench(models, name, kinds, protocol=PROTOCOLS["ucf101"], weights="demo"):
+def _comparison(models, name, kinds, protocol=PROTOCOLS["ucf101"], weights="demo"):
     checkpoint = load_reference(weights)
     vfi = Interpolator.open(models / f"{name}.onnx")
     forward = our_forward(checkpoint.network)
@@ -96,7 +96,7 @@ def _bench(models, name, kinds, protocol=PROTOCOLS["ucf101"], weights="demo"):
     references = {kind: reference(io[kind]) for kind in kinds}
     compared = "floats" if vfi.info.io == "float" else "bytes"
     artefact = Artefact(f"{name}.onnx", models / f"{name}.onnx", vfi, compared)
-    return Bench(protocol, ("psnr",), references, [artefact])
+    return Comparison(protocol, ("psnr",), references, [artefact])
 
 
 @pytest.mark.parametrize("kind", ["bytes", "floats"])
@@ -104,8 +104,8 @@ def test_bytes_of_the_reference_are_its_floats_rounded_however_they_are_made(mod
     frame0, truth, frame1 = three(4)
     frames = Frames(frame0, frame1, [truth])
     model = {"bytes": "frames", "floats": "float"}[kind]
-    alone = make(_bench(models, model, [kind]), "1", frames)
-    both = make(_bench(models, model, ["bytes", "floats"]), "1", frames)
+    alone = make(_comparison(models, model, [kind]), "1", frames)
+    both = make(_comparison(models, model, ["bytes", "floats"]), "1", frames)
     np.testing.assert_array_equal(alone.references[kind], both.references[kind])
 
 
@@ -114,8 +114,10 @@ def test_recursion_rounds_on_its_way_as_the_artefact_does(midpoint_model, midpoi
     frame0, truth, frame1 = three(8)
     frames = Frames(frame0, frame1, [truth] * 7)
     kinds = ["bytes", "floats"]
-    bench = _bench(midpoint_model.parent, "midpoint", kinds, protocol, str(midpoint_checkpoint))
-    made = make(bench, "1", frames)
+    comparison = _comparison(
+        midpoint_model.parent, "midpoint", kinds, protocol, str(midpoint_checkpoint)
+    )
+    made = make(comparison, "1", frames)
     rounded_last = [np.rint(p * np.float32(255)) for p in made.references["floats"]]
     rounded = [np.rint(p * 255) for p in made.references["bytes"]]
     against = list(zip(made.artefacts["midpoint.onnx"], made.references["bytes"], strict=True))
@@ -134,8 +136,8 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
     measured = []
     real = evaluate.make
     monkeypatch.setattr(
-        evaluate, "make", lambda bench, sample, frames: measured.append(sample) or real(
-            bench, sample, frames)
+        evaluate, "make", lambda comparison, sample, frames: measured.append(sample) or real(
+            comparison, sample, frames)
     )  # fmt: skip
     resumed, _ = run(*on_ucf(models, ucf101), "--resume")
     assert measured == ["3"]
@@ -298,12 +300,12 @@ class _Broken:
 
 @pytest.mark.parametrize("value", [math.nan, 1.5, -0.1, math.inf])
 def test_a_prediction_that_is_no_picture_is_an_error(models, value):
-    bench = _bench(models, "float", ["floats"])
-    artefact = bench.artefacts[0]
+    comparison = _comparison(models, "float", ["floats"])
+    artefact = comparison.artefacts[0]
     broken = artefact._replace(vfi=_Broken(artefact.vfi, value))
     frame0, truth, frame1 = three(4)
     with pytest.raises(MeasurementError, match=r"what float\.onnx made of sample 7 holds"):
-        make(bench._replace(artefacts=[broken]), "7", Frames(frame0, frame1, [truth]))
+        make(comparison._replace(artefacts=[broken]), "7", Frames(frame0, frame1, [truth]))
 
 
 def test_frames_that_the_artefact_cannot_take_are_an_error(models, run, tmp_path):

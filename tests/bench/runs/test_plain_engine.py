@@ -6,7 +6,7 @@ import pytest
 
 from bench import latency
 from bench.harness import measure
-from bench.harness.interleave import Turns, parts_in_turns
+from bench.harness.interleave import Interleaving, parts_interleaved
 from export.trt.build import Profile
 from runtime.manifest import file_sha256
 
@@ -14,10 +14,10 @@ from runtime.manifest import file_sha256
 @pytest.fixture
 def command(tmp_path, capsys, monkeypatch):
     """Runs the command in this process; gives its exit code, record, and what it printed."""
-    monkeypatch.setattr(measure, "ON_GPU", Turns(1, 0.0))
+    monkeypatch.setattr(measure, "ON_GPU", Interleaving(1, 0.0))
     monkeypatch.setattr("bench.harness.interleave._WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr("bench.harness.request.STREAM_FRAMES", 2)
-    monkeypatch.setitem(parts_in_turns.__kwdefaults__, "turns", Turns(1, 0.0))
+    monkeypatch.setitem(parts_interleaved.__kwdefaults__, "interleaving", Interleaving(1, 0.0))
 
     def run(*arguments, size=("50x70",)):
         evidence = tmp_path / "evidence.json"

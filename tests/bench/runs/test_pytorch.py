@@ -17,7 +17,7 @@ from bench import latency
 from bench.environment import MeasurementError
 from bench.harness import gpu_peak, measure, opening
 from bench.harness.gpu_peak import matmul_peak
-from bench.harness.interleave import Turns, parts_in_turns
+from bench.harness.interleave import Interleaving, parts_interleaved
 from bench.harness.opening import open_runs
 from bench.report.evidence import read_evidence
 from bench.report.tables import latency_table, roofline_table
@@ -27,7 +27,7 @@ from bench.runs.agreement import agreement
 from bench.runs.artefact import Case, call_inputs, moving_frames, noise_frames
 from bench.runs.authors import authors_forward, load_reference
 from bench.runs.pytorch import pytorch_runs
-from bench.runs.torch_forms import GPU_FORMS, PROCESSOR_FORMS, check_names
+from bench.runs.torch_forms import CPU_FORMS, GPU_FORMS, check_names
 from bench.runs.torch_gpu import TorchGpu, open_on_gpu
 from runtime.frames import to_planes
 
@@ -67,9 +67,9 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch_gpu, "torch_gpu", lambda _: made)
     monkeypatch.setitem(matmul_peak.__kwdefaults__, "matrix", 16)
     monkeypatch.setitem(matmul_peak.__kwdefaults__, "samples", 3)
-    monkeypatch.setattr(measure, "ON_GPU", Turns(0, 0.0))
+    monkeypatch.setattr(measure, "ON_GPU", Interleaving(0, 0.0))
     monkeypatch.setattr("bench.harness.interleave._WARM_UP_SECONDS", 0.0)
-    monkeypatch.setitem(parts_in_turns.__kwdefaults__, "turns", Turns(0, 0.0))
+    monkeypatch.setitem(parts_interleaved.__kwdefaults__, "interleaving", Interleaving(0, 0.0))
     return made
 
 
@@ -99,7 +99,7 @@ def test_the_help_lists_every_name(capsys):
     with pytest.raises(SystemExit):
         latency.main(["--help"])
     said = " ".join(capsys.readouterr().out.split()).replace(" ", "")
-    assert f"processor:{','.join(PROCESSOR_FORMS)};" in said
+    assert f"processor:{','.join(CPU_FORMS)};" in said
     assert f"cuda:{','.join(GPU_FORMS)}--" in said
 
 
@@ -188,7 +188,7 @@ def test_pictures_are_as_far_from_float32_as_the_precision_says(name):
     (run,) = pytorch_runs([name], "demo", threads=1, gpu=Gpu())
     backend = run.open(SMALL)
     frames = moving_frames(SMALL.size)
-    made = backend.picture(*call_inputs(backend.info, frames))
+    made = backend.float_image(*call_inputs(backend.info, frames))
     found = psnr(expected_picture(frames), made)
     low, high = LIMITS_DB[run.form.precision]
     assert low < found <= high
@@ -207,7 +207,7 @@ def test_several_time_steps_are_compared_each():
     case = Case(None, (32, 32), 4, None)
     backend = run.open(case)
     frames = moving_frames(case.size)
-    made = backend.picture(*call_inputs(backend.info, frames))
+    made = backend.float_image(*call_inputs(backend.info, frames))
     assert made.shape == (3, 3, 32, 32)
     for row, step in enumerate((0.25, 0.5, 0.75)):
         assert psnr(expected_picture(frames, step), made[row : row + 1]) > 100
@@ -229,7 +229,7 @@ def test_sampling_grids_have_the_type_that_the_name_says(name, grids, monkeypatc
     monkeypatch.setattr(reference.F, "grid_sample", spy)
     (run,) = pytorch_runs([name], "demo", threads=1, gpu=Gpu())
     backend = run.open(SMALL)
-    backend.picture(*call_inputs(backend.info, noise_frames(SMALL.size)))
+    backend.float_image(*call_inputs(backend.info, noise_frames(SMALL.size)))
     assert seen == {grids}
 
 
@@ -246,7 +246,7 @@ def test_cudnn_is_set_for_each_run_and_set_back(name, tf32, monkeypatch):
     before = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
     (run,) = pytorch_runs([name], "demo", threads=1, gpu=Gpu())
     backend = run.open(SMALL)
-    backend.picture(*call_inputs(backend.info, noise_frames(SMALL.size)))
+    backend.float_image(*call_inputs(backend.info, noise_frames(SMALL.size)))
     assert seen == [(True, True, tf32)]
     assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32) == before
 
@@ -403,14 +403,14 @@ def test_where_every_run_fails_there_is_no_evidence(gpu, command, monkeypatch):
 def test_what_was_compiled_for_other_sizes_is_dropped_once_for_each_size(monkeypatch):
     dropped = []
     monkeypatch.setattr("torch.compile", lambda f, **_: f)
-    monkeypatch.setattr(torch_backend, "forget_compiled", lambda: dropped.append(True))
+    monkeypatch.setattr(torch_backend, "reset_compiled", lambda: dropped.append(True))
     gpu, clip = Gpu(), noise_frames(SMALL.size)
     for names, count in ((["authors"], 0), (["compile", "authors:autocast:compile"], 1)):
         dropped.clear()
         monkeypatch.setattr(torch_backend, "_autocast", lambda forward, _: forward)
         runs = pytorch_runs(names, "demo", threads=1, gpu=gpu)
         with contextlib.ExitStack() as owner:
-            found = open_runs(runs, SMALL, clip, owner, cold=True, limit_s=None)
+            found = open_runs(runs, SMALL, clip, owner, cold_start=True, limit_s=None)
         assert [*found.runs] == [run.name for run in runs]
         assert len(dropped) == count
 
