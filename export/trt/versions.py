@@ -97,7 +97,7 @@ class Generation(Protocol):
         """Counts the float32 tensors of the file that are float32 in the built engine.
 
         Args:
-            layers: What the engine inspector tells; see `trt_inspect.layers_of`.
+            layers: What the engine inspector tells; see `inspector.layers_of`.
             types: Element type (of TensorProto) of every tensor of the file by name.
 
         Returns:
