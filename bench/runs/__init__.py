@@ -1,1 +1,1 @@
-"""What is measured: artefacts, PyTorch, and plain ONNX exports in TensorRT."""
+"""The runs that are measured: artefacts, PyTorch, and plain ONNX exports in TensorRT."""

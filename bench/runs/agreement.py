@@ -1,4 +1,4 @@
-"""How far the frame of a run is from that of a reference."""
+"""Compares images of a run with those of a reference."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 def agreement(
     expected: NDArray[np.float32], made: NDArray[np.float32], reference: str
 ) -> dict[str, Any]:
-    """The evidence's "agreement": how far pictures are from those of a reference.
+    """The evidence's "agreement" of images with those of a reference.
 
     Args:
-        expected: In [0, 1].
-        made: In [0, 1], of the same shape.
-        reference: What made `expected`.
+        expected: Images of the reference, any shape, values in [0, 1].
+        made: Images of the run, of the same shape and range.
+        reference: Name of the reference.
 
     Returns:
-        "psnr_db": null where the pictures are identical or not finite; "finite": whether all
-        values are; "max_difference": of 1.0, null where not finite; "reference".
+        "psnr_db": PSNR in dB, None if the images are identical or not finite;
+        "finite": whether all values are finite;
+        "max_difference": largest absolute difference, None if not finite;
+        "reference": the name.
     """
     difference = np.abs(expected.astype(np.float64) - made)
     finite = bool(np.isfinite(difference).all())

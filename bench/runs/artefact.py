@@ -1,4 +1,4 @@
-"""What bench.latency measures: a pair of some size, made by an artefact or by another run."""
+"""Cases and runs of `bench.latency`, and artefacts as runs."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ from runtime.manifest import file_sha256
 from runtime.model_info import ModelInfo
 
 Size = tuple[int, int]
+"""(height, width)."""
 FramePair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""Two frames, (H, W, 3) RGB."""
 Kind = Literal["artefact", "pytorch", "plain"]
-"""An artefact of ours, PyTorch, or a plain export through TensorRT; the last two are baselines."""
+"""An artefact of this project, PyTorch, or a plain ONNX export in TensorRT. The last two are
+baselines."""
 UNKNOWN = "unknown"
-"""Variant of a file that does not say it."""
+"""The variant of a file without metadata."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a pair is: its size, and how many frames it becomes.
+    """The pair that is interpolated: its frame size and its factor.
 
     Attributes:
-        dataset: Short name of the data set whose size and factor these are; None where the size
-            was given.
+        dataset: Short name of the data set that size and factor come from; None without one.
         size: (height, width) of the frames.
-        factor: New frame rate over old: factor - 1 new frames.
-        flow_scale: Of the data set's protocol; None without one.
+        factor: Ratio of the new frame rate to the old: a pair has factor - 1 new frames.
+        flow_scale: Flow scale in the data set's protocol; None without a data set.
     """
 
     dataset: str | None
@@ -48,34 +50,34 @@ class Case:
 
     @property
     def size_text(self) -> str:
-        """HEIGHTxWIDTH."""
+        """The size as "HEIGHTxWIDTH"."""
         return f"{self.size[0]}x{self.size[1]}"
 
 
 def case_of_dataset(name: str) -> Case:
-    """The case that a data set of `LATENCY_SETS` stands for."""
+    """The frame size and factor of a data set, by its name in `LATENCY_SETS`."""
     protocol = PROTOCOLS[LATENCY_SETS[name]]
     assert protocol.frame_size is not None  # All of LATENCY_SETS have one.
     return Case(name, protocol.frame_size, protocol.factor, protocol.flow_scale)
 
 
 def noise_frames(size: Size) -> FramePair:
-    """Two uint8 frames (H, W, 3) of noise, the second four pixels on; time depends on no picture.
+    """Two uint8 frames (H, W, 3) of noise, for timing: the time does not depend on the content.
 
     Args:
-        size: (height, width).
+        size: (height, width) of the frames.
     """
     frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     return frame, np.roll(frame, 4, axis=1)
 
 
 def moving_frames(size: Size) -> FramePair:
-    """Two uint8 frames (H, W, 3) of waves that move by up to 8 pixels, for comparing pictures.
+    """Two uint8 frames (H, W, 3) of waves that move by up to 8 pixels, for comparing images.
 
-    Noise has no motion that a network could find, and the pictures made of it compare badly.
+    Frames of noise are unsuitable for that: they have no motion that a network could estimate.
 
     Args:
-        size: (height, width).
+        size: (height, width) of the frames.
     """
     rng = np.random.default_rng(0)
     y, x = (axis.astype(np.float32) for axis in np.mgrid[: size[0], : size[1]])
@@ -92,7 +94,15 @@ def moving_frames(size: Size) -> FramePair:
 def call_inputs(
     info: ModelInfo, pair: FramePair
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
-    """What one call of a model takes: two images of `Backend.put`, and its time steps."""
+    """The inputs of one call of a model: img0, img1 and evenly spaced time steps.
+
+    Args:
+        info: The model.
+        pair: Two uint8 frames (H, W, 3).
+
+    Returns:
+        img0 and img1, one pair as `Backend.put` takes it; timestep (T, 1, 1, 1) in (0, 1).
+    """
     img0, img1 = (f[None] if info.io == "frames" else to_planes(f, info.divisor) for f in pair)
     count = info.frames_per_call
     steps = np.arange(1, count + 1, dtype=np.float32) / np.float32(count + 1)
@@ -100,13 +110,13 @@ def call_inputs(
 
 
 class Run(Protocol):
-    """Something that makes the frames of a pair.
+    """A model with its options, which can be opened as a `Backend` and measured.
 
     Attributes:
-        name: Unique; in tables and in the evidence.
-        kind: What it is.
-        variant: Of the network.
-        on_gpu: Whether it computes there.
+        name: Unique name, in tables and in the evidence.
+        kind: Artefact or kind of baseline.
+        variant: Variant of the network.
+        on_gpu: Whether it runs on a GPU.
     """
 
     @property
@@ -122,48 +132,51 @@ class Run(Protocol):
     def on_gpu(self) -> bool: ...  # noqa: D102
 
     def info(self, case: Case) -> ModelInfo:
-        """What it says about itself, in this case."""
+        """The model's metadata in this case."""
         ...
 
     def open(self, case: Case) -> Backend:
-        """Loads it; the caller closes it."""
+        """Loads the model; the caller closes the backend."""
         ...
 
     def evidence(self, case: Case, backend: Backend) -> dict[str, Any]:
-        """What exactly was measured, known once it has been, and before it is closed.
+        """Describes what was measured. It is called after the measurement.
 
         Args:
-            case: What was measured.
-            backend: What `open` gave.
+            case: The case that was measured.
+            backend: The backend that `open` returned, still open.
 
         Returns:
-            "artefact": the file, None for PyTorch; "pytorch": how it computed, None for files;
-            "agreement": see `bench.quality.metrics.agreement`, None where it is compared elsewhere.
+            "artefact": the file and its options, None for PyTorch;
+            "pytorch": formulation, precision and weights, None for files;
+            "agreement": what `bench.runs.agreement.agreement` returns, None if the images are not
+            compared.
         """
         ...
 
     def request(self, case: Case) -> dict[str, Any] | None:
-        """What a process needs that shall open it itself; None: none is started for it.
+        """JSON data from which `bench.harness.cold_start` can open the run in a fresh process.
 
-        See `bench.harness.cold_start`.
+        It is None if the cold start is not measured.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ArtefactRun:
-    """An artefact with one choice of options.
+    """An artefact opened with one set of options.
 
     Attributes:
-        name: See `Run`.
-        path: Where the file lies.
-        file: Its name; its path where two files have the same name.
-        options: How it is opened.
-        model: What it says about itself.
-        on_gpu: See `Run`.
-        limits: Least and greatest (height, width) of an engine whose size is free.
-        lanes: "streams", "cuda_graph" and "io_binding" as it really runs, where there is a choice.
-        backend: What runs it, as was asked for; None: the default.
+        name: Unique name, in tables and in the evidence.
+        path: Path of the file.
+        file: Name of the file; its path if two files have the same name.
+        options: Options with which it is opened.
+        model: Metadata of the artefact.
+        on_gpu: Whether it runs on a GPU.
+        limits: Minimum and maximum (height, width) of an engine with dynamic shapes.
+        execution: "streams", "cuda_graph" and "io_binding" in effect, where there is a choice.
+        backend: Backend that was requested; None: the runtime's default.
+        kind: Always "artefact".
     """
 
     name: str
@@ -184,14 +197,14 @@ class ArtefactRun:
 
     @property
     def sizes(self) -> str:
-        """The sizes that it takes, for errors."""
+        """The frame sizes that it accepts, as text for error messages."""
         if self.model.size is not None:
             fixed = "{}x{}".format(*self.model.size)
             return fixed if self.model.io == "frames" else f"{fixed} and what pads to it"
         return "any size" if self.limits is None else "{}x{} to {}x{}".format(*sum(self.limits, ()))
 
     def takes(self, size: Size) -> bool:
-        """Whether it makes frames of `size`, (height, width)."""
+        """Whether it accepts frames of `size`, (height, width)."""
         fed = self.model.image_size(size)
         if self.model.size is not None:
             return fed == self.model.size
@@ -250,24 +263,26 @@ def artefact_runs(
     backends: Sequence[BackendName | None] = (None,),
     precision: InferencePrecision | None = None,
 ) -> list[ArtefactRun]:
-    """Every run of these files, each opened once and closed again.
+    """The runs of artefacts: each file with each choice of options that applies to it.
+
+    Every file is opened once and closed again.
 
     Args:
-        paths: Artefacts; one that is named twice is measured once.
-        device: As of `Interpolator.open`.
-        threads: Of processors.
-        streams: Of engines and of OpenVINO; each number is a run.
-        cuda_graphs: Of engines; each is a run. One whose size is free has none, whatever was
-            asked for.
-        io_bindings: Of ONNX files on CUDA; each is a run.
-        backends: Of ONNX files; each is a run, None the default.
-        precision: As of `Interpolator.open`.
+        paths: Artefacts; repeated ones are measured once.
+        device: "cpu", "cuda" or "cuda:N"; None: the backend's default.
+        threads: Number of CPU threads, for ONNX files.
+        streams: Numbers of streams to measure, for engines and OpenVINO.
+        cuda_graphs: Use of a CUDA graph to measure, for engines. An engine with dynamic shapes
+            runs without one in any case.
+        io_bindings: Use of I/O binding to measure, for ONNX files on CUDA.
+        backends: Backends to measure, for ONNX files; None stands for the runtime's default.
+        precision: Precision of convolutions in OpenVINO; None stands for float32.
 
     Raises:
         ModelError: If a file cannot be loaded.
-        BackendError: If its backend or the device is missing.
+        BackendError: If its backend or the device is not available.
     """
-    found: dict[tuple[Path, str], ArtefactRun] = {}
+    runs: dict[tuple[Path, str], ArtefactRun] = {}
     files = [path.name for path in {path.resolve(): path for path in paths}.values()]
     for path, backend_name in itertools.product(paths, backends):
         shown = str(path) if files.count(path.name) > 1 else path.name
@@ -299,13 +314,13 @@ def artefact_runs(
             chosen = replace(
                 options, cuda_graph=graph, streams=execution.get("streams"), io_binding=binding
             )
-            made = ArtefactRun(name, path, shown, chosen, model, on_gpu, limits, execution, asked)
-            found.setdefault((path.resolve(), name), made)
-    return list(found.values())
+            run = ArtefactRun(name, path, shown, chosen, model, on_gpu, limits, execution, asked)
+            runs.setdefault((path.resolve(), name), run)
+    return list(runs.values())
 
 
 def execution_as_run(backend: Backend, execution: dict[str, Any]) -> dict[str, Any]:
-    """`lanes` with the reason where a CUDA graph was asked for and could not be recorded."""
+    """`execution`, with the reason if a CUDA graph was requested and could not be captured."""
     problem = backend.cuda_graph_problem if isinstance(backend, TensorRTBackend) else None
     if problem is None:
         return execution
@@ -313,7 +328,7 @@ def execution_as_run(backend: Backend, execution: dict[str, Any]) -> dict[str, A
 
 
 def execution_names(execution: Mapping[str, Any]) -> Iterator[str]:
-    """Number of streams and the use of a CUDA graph, where there is a choice, for names of runs."""
+    """Yields the parts of a run's name that describe streams, CUDA graph and I/O binding."""
     if "streams" in execution:
         yield f"{execution['streams']} {'stream' if execution['streams'] == 1 else 'streams'}"
     if "cuda_graph" in execution:
@@ -323,19 +338,26 @@ def execution_names(execution: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_engine(path: Path) -> bool:
-    """Whether the suffix is that of a TensorRT engine."""
+    """Whether the file is a TensorRT engine, by its suffix."""
     return path.suffix.lower() in (".engine", ".plan")
 
 
 def calls_of_a_pair(info: ModelInfo, factor: int) -> list[tuple[int, int]]:
-    """The calls of the model in which the runtime makes the frames of one pair.
+    """The calls of the model with which the runtime interpolates one pair.
 
-    Found by letting it: (pairs, time steps) of each call, with what fills up the last one.
+    The runtime interpolates a small pair with a model that records its calls.
+
+    Args:
+        info: The model.
+        factor: Ratio of the new frame rate to the old.
+
+    Returns:
+        (pairs, time steps) of each call, including those that fill up the last call.
 
     Raises:
-        FrameError: If the weights cannot make this factor.
+        FrameError: If the weights cannot interpolate at this factor.
     """
-    # Sizes are free here, for the number of calls depends on none.
+    # Without a fixed size: the number of calls does not depend on it.
     backend = _Counting(ModelInfo(**{**vars(info), "height": None, "width": None}))
     vfi = Interpolator(backend)
     frame = np.zeros((16, 16, 3), np.uint8)
@@ -344,7 +366,7 @@ def calls_of_a_pair(info: ModelInfo, factor: int) -> list[tuple[int, int]]:
 
 
 class _Counting(HostBackend):
-    """A model that makes black frames, and notes what it was asked for."""
+    """A model that returns black frames and records the shape of each call."""
 
     name = "counting"
 

@@ -1,8 +1,7 @@
-"""The authors' formulation in plain PyTorch: what people run today, and what ours must equal.
+"""The authors' formulation of IFRNet in plain PyTorch, written from the paper and its constants.
 
-Two encoder passes, eight warps, a grid from linspace, channels written in place. It serves as
-the oracle of the tests and as the baseline of the latency figures; nothing is optimised in it.
-Written from the paper and its published constants.
+It has two encoder passes, eight warps with a grid from linspace, and channels written in place,
+without optimisation. It is the reference of the tests and the baseline of the latency figures.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Weights = Mapping[str, Tensor]
 
 
 def load_reference(weights: str) -> Checkpoint:
-    """The checkpoint that artefacts are compared with: a file, or "demo".
+    """Loads the checkpoint that artefacts are compared with: a file, or "demo".
 
     Raises:
         MeasurementError: If it cannot be loaded.
@@ -39,9 +38,13 @@ def load_reference(weights: str) -> Checkpoint:
 
 
 def random_network(variant: str) -> IFRNet:
-    """Weights from a fixed seed that keep signals alive: flows and masks are far from zero.
+    """A network with random weights from a fixed seed, scaled so that activations do not vanish.
 
-    For what does not depend on trained ones: time, graphs, how far two programs differ.
+    Flows and masks are far from zero. It serves where trained weights do not matter: to measure
+    time, to compare graphs and programs.
+
+    Args:
+        variant: Name of the variant, a key of `ifrnet_model.VARIANTS`.
     """
     generator = torch.Generator().manual_seed(0)
     network = IFRNet(VARIANTS[variant])
@@ -65,16 +68,19 @@ def authors_forward(
     *,
     grid: torch.dtype | None = None,
 ) -> Tensor:
-    """As `IFRNet.forward`, for N pairs with N time steps.
+    """Computes the new frames of N pairs, each at its own time step.
 
     Args:
-        weights: A state dict.
-        config: Sizes of the network.
+        weights: State dict of an `IFRNet`.
+        config: Channel numbers of the network.
         img0: First frames (N, 3, H, W) in [0, 1], of the type of the weights.
         img1: Second frames, like `img0`.
         timestep: (N, 1, 1, 1) in (0, 1), of the type of the weights.
-        flow_scale: Size of the frame on which motion is estimated, relative to the frame.
-        grid: Type to which sampling grids are rounded; None: they stay in PyTorch's default type.
+        flow_scale: Scale of the frame on which motion is estimated, relative to the frame.
+        grid: Dtype to which sampling grids are rounded; None: they stay in PyTorch's default dtype.
+
+    Returns:
+        New frames (N, 3, H, W) in [0, 1].
     """
     mean = torch.cat((img0, img1), 2).mean((1, 2, 3), keepdim=True)
     img0, img1 = img0 - mean, img1 - mean
@@ -112,7 +118,7 @@ def warp_linspace(image: Tensor, flow: Tensor, grid_type: torch.dtype | None = N
     Args:
         image: (N, C, H, W).
         flow: (N, 2, H, W), x then y, in pixels.
-        grid_type: Type to which the grid is rounded; None: it stays in PyTorch's default type.
+        grid_type: Dtype to which the grid is rounded; None: it stays in PyTorch's default dtype.
     """
     batch, _, height, width = flow.shape
     x = torch.linspace(-1.0, 1.0, width, device=flow.device)

@@ -1,9 +1,9 @@
-"""A plain ONNX export through the same TensorRT as our engines, as runs of bench.latency.
+"""A plain ONNX export in TensorRT as a baseline of `bench.latency`.
 
-The file is built as a user would build it without this project: TensorRT parses it, the FP16 flag
-is set where there is one. The engine is not gated; its PSNR is recorded. Its inputs and its output
-are float32 planes, and frames are converted on the host: only the time of the network alone
-("compute") can be compared with that of an engine of ours.
+The engine is built as a user would build it without this project: TensorRT parses the file, and
+the FP16 flag is set in versions that have it. The engine does not pass the quality gate; its PSNR
+is recorded. Its inputs and output are float32 planes, and frames are converted on the host, so
+only the time of the network ("compute") is comparable with an engine of this project.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from runtime.telemetry import import_quietly
 
 _FLOATS = {"tensor(float)"}
 _DIVISOR = 16
-"""Height and width of a file whose flow scale is one are multiples of it."""
+"""Height and width of a file at flow scale 1 are multiples of it."""
 
 
 class _Built(NamedTuple):
@@ -53,17 +53,21 @@ class _Built(NamedTuple):
 
 @dataclass
 class PlainFile:
-    """A plain export, built when it is first needed, and once.
+    """A plain ONNX export, whose engine is built once, when it is first needed.
 
     Args:
         path: An ONNX file with float32 inputs img0 and img1 (1, 3, H, W) and timestep
             (1, 1, 1, 1), and the output imgt (1, 3, H, W); all shapes are fixed.
         device: Index of the GPU.
 
+    Attributes:
+        size: (height, width) of the inputs.
+        version: Version of TensorRT.
+
     Raises:
-        ModelError: If the file cannot be read or has weights outside.
+        ModelError: If the file cannot be read or has external weights.
         MeasurementError: If ONNX Runtime cannot load it, or it has other inputs or outputs.
-        BackendError: If there is no TensorRT or no such GPU.
+        BackendError: If TensorRT or the GPU is not available.
     """
 
     path: Path
@@ -73,7 +77,7 @@ class PlainFile:
     _built: _Built | MeasurementError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        gpu_at(self.device)  # Before TensorRT, which crashes where there is no driver.
+        gpu_at(self.device)  # First, as importing TensorRT crashes without a driver.
         self.version = import_tensorrt().__version__
         session = self._session()
         ports = (*session.get_inputs(), *session.get_outputs())
@@ -93,17 +97,25 @@ class PlainFile:
     def reference_image(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """What ONNX Runtime makes of the file in float32 on the processor: (1, 3, H, W)."""
+        """Runs the file in ONNX Runtime in float32 on the CPU.
+
+        Args:
+            img0: First frame, float32 (1, 3, H, W) in [0, 1].
+            img1: Second frame, like `img0`.
+            timestep: (1, 1, 1, 1) in (0, 1).
+
+        Returns:
+            The new frame, (1, 3, H, W).
+        """
         feed = {"img0": img0, "img1": img1, "timestep": timestep}
         made: NDArray[np.float32] = self._session().run(["imgt"], feed)[0]
         return made
 
     def built(self) -> _Built:
-        """The engine, with what is recorded of its build.
+        """The engine with the facts of its build; a failed build is not repeated.
 
         Raises:
-            MeasurementError: If TensorRT cannot parse or build the file, with its reason; again
-                the same error when it is called again.
+            MeasurementError: If TensorRT cannot parse or build the file; every call raises it.
         """
         if self._built is None:
             try:
@@ -119,17 +131,17 @@ class PlainFile:
         content = read_self_contained(self.path)
         try:
             return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        except Exception as error:  # Its classes share no base but this one.
-            said = first_line(error)
+        except Exception as error:  # Its exceptions share no other base class.
+            why = first_line(error)
             raise MeasurementError(
-                f"ONNX Runtime cannot load {self.path.name} ({said}): export it again"
+                f"ONNX Runtime cannot load {self.path.name} ({why}): export it again"
             ) from error
 
 
 def _build(path: Path, device: int) -> _Built:
     content, trt = read_self_contained(path), import_tensorrt()
     log = logger_for(trt)
-    log.take_errors()  # Whoever they concern was told.
+    log.take_errors()  # Discards errors of earlier builds.
     started = time.perf_counter()
     with Cuda(device).current():
         builder = trt.Builder(log)
@@ -138,28 +150,30 @@ def _build(path: Path, device: int) -> _Built:
         network = builder.create_network(explicit)
         parser = trt.OnnxParser(network, log)
         if not parser.parse(content):
-            said = "; ".join(str(parser.get_error(k)) for k in range(parser.num_errors))
-            raise MeasurementError(f"TensorRT {trt.__version__} cannot parse {path.name}: {said}")
+            errors = "; ".join(str(parser.get_error(k)) for k in range(parser.num_errors))
+            raise MeasurementError(f"TensorRT {trt.__version__} cannot parse {path.name}: {errors}")
         config = builder.create_builder_config()
-        # Gone in TensorRT 11, where a float32 file is computed in float32.
+        # TensorRT 11 has no such flag and computes a float32 file in float32.
         fp16_flag = hasattr(trt.BuilderFlag, "FP16")
         if fp16_flag:
             config.set_flag(trt.BuilderFlag.FP16)
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        said = "; ".join(log.take_errors()) or "it gave no reason"
-        raise MeasurementError(f"TensorRT {trt.__version__} cannot build {path.name}: {said}")
+        errors = "; ".join(log.take_errors()) or "it gave no reason"
+        raise MeasurementError(f"TensorRT {trt.__version__} cannot build {path.name}: {errors}")
     return _Built(bytes(plan), fp16_flag, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
 class PlainRun:
-    """A plain export with or without a CUDA graph.
+    """A plain ONNX export in TensorRT, with or without a CUDA graph.
 
     Attributes:
-        file: What is run.
-        model: What it says about itself.
-        cuda_graph: Whether launches are recorded.
+        file: The export and its engine.
+        model: Metadata; the file has none, so they are assumed (see `plain_runs`).
+        cuda_graph: Whether launches are captured in a CUDA graph.
+        kind: Always "plain".
+        on_gpu: Always true.
     """
 
     file: PlainFile
@@ -180,7 +194,7 @@ class PlainRun:
         return self.model.variant
 
     def takes(self, size: Size) -> bool:
-        """Whether it makes frames of `size`, (height, width)."""
+        """Whether it accepts frames of `size`, (height, width)."""
         return self.model.image_size(size) == self.model.size
 
     def info(self, case: Case) -> ModelInfo:
@@ -189,7 +203,7 @@ class PlainRun:
         return self.model
 
     def open(self, case: Case) -> Backend:
-        """See `Run`; builds the engine at the first time.
+        """See `Run`; the first call builds the engine.
 
         Raises:
             MeasurementError: If TensorRT cannot build it.
@@ -227,7 +241,7 @@ class PlainRun:
         }
 
     def request(self, case: Case) -> None:
-        """See `Run`: its engine is in no file that a process could open."""
+        """See `Run`; None, as the engine is in no file that another process could open."""
 
     @property
     def _execution(self) -> dict[str, Any]:
@@ -237,19 +251,21 @@ class PlainRun:
 def plain_runs(
     path: Path, engines: Sequence[ArtefactRun], *, device: str | None
 ) -> tuple[PlainRun, PlainRun]:
-    """The file with a CUDA graph and without.
+    """Two runs of a plain ONNX export: with a CUDA graph and without.
 
     Args:
-        path: See `PlainFile`.
-        engines: Ours, at least one. The file does not say of which variant its weights are: it is
-            taken to be theirs, where all have the same.
-        device: As of `Interpolator.open`, and of the engines.
+        path: The export; `PlainFile` describes its inputs and outputs.
+        engines: Engines to compare with, at least one. The export has no metadata: its variant is
+            taken to be that of the engines, or unknown if theirs differ.
+        device: "cuda", "cuda:N" or None, the same as for the engines.
 
     Raises:
-        See `PlainFile`.
+        ModelError: If the file cannot be read or has external weights.
+        MeasurementError: If ONNX Runtime cannot load it, or it has other inputs or outputs.
+        BackendError: If TensorRT or the GPU is not available.
     """
     index = OpenOptions(device).cuda_device()
-    assert index is not None  # The engines were opened there.
+    assert index is not None  # Engines run on a GPU only.
     file = PlainFile(path, index)
     variants = {engine.variant for engine in engines}
     model = replace(

@@ -1,4 +1,4 @@
-"""PyTorch as runs of bench.latency, called as an artefact is: on a CPU, or on a GPU."""
+"""PyTorch on the CPU or a GPU as a baseline of `bench.latency`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PyTorchRun:
-    """A checkpoint in PyTorch.
+    """A checkpoint computed by PyTorch.
 
     Attributes:
-        formulation: A name of `--compare`.
-        weights: Where the checkpoint came from.
-        checkpoint: The same, loaded.
-        time_steps: What the weights know of the time between two frames.
-        threads: Processors to use, where it computes there.
-        artefacts_scale: Flow scale of the artefacts beside it, where all have the same.
-        gpu: Where it computes; None: on the processor.
+        formulation: Name of `--compare`, a key of `GPU_FORMS`.
+        weights: Path of the checkpoint, or "demo".
+        checkpoint: The loaded checkpoint.
+        time_steps: Whether the weights support arbitrary time steps or the midpoint only.
+        threads: Number of CPU threads, for a run on the CPU.
+        artefacts_scale: Flow scale of the artefacts to compare with, None if they differ.
+        gpu: The GPU that it runs on; None: the CPU.
+        kind: Always "pytorch".
     """
 
     formulation: str
@@ -50,7 +51,7 @@ class PyTorchRun:
 
     @property
     def form(self) -> Form:
-        """How it is computed."""
+        """Formulation, precision, memory format and compiler."""
         return GPU_FORMS[self.formulation]
 
     @property
@@ -69,10 +70,10 @@ class PyTorchRun:
         return self.checkpoint.network.config.variant
 
     def info(self, case: Case) -> ModelInfo:
-        """See `Run`: all time steps at once where the weights and the formulation know how."""
+        """See `Run`; all time steps are one call if weights and formulation support it."""
         from bench.runs.torch_backend import reference_info
 
-        # The artefacts' flow scale, so that both do the same work; without any, the protocol's.
+        # Same work as the artefacts: their flow scale, or else that of the protocol.
         scale = self.artefacts_scale or case.flow_scale or 1.0
         together = self.time_steps == "arbitrary" and self.form.module == "torch"
         return reference_info(
@@ -96,7 +97,7 @@ class PyTorchRun:
 
             return open_on_gpu(network, self.form, self.gpu, info, name=self.name)
         torch.set_num_threads(self.threads)
-        # `prepare` is left out: frames go in as converting them left them in memory.
+        # Without `prepare`: on the CPU, inputs keep the dtype and memory format of the conversion.
         return TorchBackend(computation_of(network, self.form, "cpu").forward, info, name=self.name)
 
     def evidence(self, case: Case, backend: Backend) -> dict[str, Any]:
@@ -128,7 +129,7 @@ class PyTorchRun:
     def request(self, case: Case) -> dict[str, Any] | None:
         """See `Run`."""
         if self.gpu is not None:
-            return None  # Its compiler may take minutes; "seconds_to_first_result" is known.
+            return None  # Compiling may take minutes, and "seconds_to_first_result" is recorded.
         of_run = ("formulation", "weights", "time_steps", "threads", "artefacts_scale")
         return {
             "pytorch": {name: getattr(self, name) for name in of_run},
@@ -146,10 +147,17 @@ def pytorch_runs(
     artefacts: Sequence[ArtefactRun] = (),
     gpu: TorchGpu | None = None,
 ) -> list[PyTorchRun]:
-    """A run for each name of `--compare`; the checkpoint is loaded once.
+    """One run for each name of `--compare`; the checkpoint is loaded once.
+
+    Args:
+        formulations: Names of `--compare`; repeated ones are measured once.
+        weights: A checkpoint, or "demo".
+        threads: Number of CPU threads.
+        artefacts: Artefacts to compare with; the runs take their flow scale if it is the same.
+        gpu: The GPU to run on; None: the CPU.
 
     Raises:
-        MeasurementError: If a name is not possible there, or the checkpoint cannot be loaded.
+        MeasurementError: If a name is unknown or needs a GPU, or the checkpoint cannot be loaded.
     """
     check_names(formulations, on_gpu=gpu is not None)
     from bench.runs.authors import load_reference
@@ -166,8 +174,8 @@ def pytorch_runs(
 
 
 def stop_compilers() -> None:
-    """Ends the processes in which `torch.compile` still works for a run that was given up."""
+    """Ends the worker processes in which `torch.compile` still compiles for a run that failed."""
     module = sys.modules.get("torch._inductor.async_compile")
-    # The function is private to PyTorch. Without it they end when their work is done.
+    # The function is private to PyTorch; if it is missing, the workers end after their work.
     if module is not None and hasattr(module, "shutdown_compile_workers"):
         module.shutdown_compile_workers()

@@ -1,4 +1,4 @@
-"""PyTorch behind the runtime's own interface, so that it is called exactly as an artefact is."""
+"""A PyTorch network as a `Backend` of the runtime, so that it is called as an artefact is."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def _as_they_are(inputs: Inputs) -> Inputs:
 
 @dataclass(frozen=True)
 class Computation:
-    """How a network is computed.
+    """The function that computes a network, and the conversion of its inputs.
 
     Attributes:
-        forward: The function that is called for every pair.
-        prepare: Brings float32 inputs into the types and the memory format that `forward` takes.
+        forward: Computes the new frames.
+        prepare: Converts float32 inputs to the dtype and memory format that `forward` expects.
     """
 
     forward: Forward
@@ -49,10 +49,16 @@ class Computation:
 
 
 class TorchBackend(HostBackend):
-    """A network as a `Backend`: recursion, batches and rounding are then the runtime's.
+    """A network as a `Backend`, on a device of PyTorch.
 
-    Padding, scaling and cropping of frames are written here once more and not taken from an
-    exported graph: a mistake there must show.
+    Padding, scaling and cropping of frames are implemented here independently of the exported
+    graph, so that comparing the two shows an error in either.
+
+    Args:
+        computation: The computation, or its forward function if inputs need no conversion.
+        info: Metadata of the network.
+        name: Name of the backend.
+        device: PyTorch's name of the device.
     """
 
     def __init__(
@@ -72,10 +78,10 @@ class TorchBackend(HostBackend):
 
     @property
     def computation(self) -> Computation:
-        """What is computed.
+        """The computation of the network.
 
         Raises:
-            BackendError: If the network is closed.
+            BackendError: If the backend is closed.
         """
         if self._computation is None:
             raise BackendError("the network is closed: open it again")
@@ -98,10 +104,19 @@ class TorchBackend(HostBackend):
     def float_image(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """As `run`, before cropping and rounding: float32 (B, 3, H', W')."""
+        """The result of a call before cropping and rounding.
+
+        Args:
+            img0: First frames, as `HostBackend.run` takes them.
+            img1: Second frames, like `img0`.
+            timestep: (T, 1, 1, 1) in (0, 1).
+
+        Returns:
+            float32 (B, 3, H', W') in [0, 1], with the height and width of the padded frames.
+        """
         with torch.inference_mode():
-            made: NDArray[np.float32] = self._float_image(img0, img1, timestep).cpu().numpy()
-        return made
+            images: NDArray[np.float32] = self._float_image(img0, img1, timestep).cpu().numpy()
+        return images
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -110,10 +125,10 @@ class TorchBackend(HostBackend):
     def prepared(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> Inputs:
-        """The inputs on the device, as the computation takes them."""
+        """The inputs as tensors on the device: padded, scaled, converted by `prepare`."""
         computation = self.computation
         first, second, steps = (
-            # PyTorch warns of memory that may not be written to.
+            # PyTorch warns about read-only memory.
             torch.from_numpy(np.require(array, requirements="W")).to(self._device)
             for array in (img0, img1, timestep)
         )
@@ -128,7 +143,7 @@ class TorchBackend(HostBackend):
         return self.computation.forward(*inputs, self.info.flow_scale).float()
 
     def _planes(self, frames: Tensor) -> Tensor:
-        """uint8 (N, H, W, 3) -> float32 (N, 3, H', W') in [0, 1], H' and W' multiples."""
+        """uint8 (N, H, W, 3) -> float32 (N, 3, H', W') in [0, 1], padded to multiples."""
         (top, bottom), (left, right) = self._padding(frames.shape[1:3])
         scaled = frames.permute(0, 3, 1, 2).float() / 255
         if not (top or bottom or left or right):
@@ -140,12 +155,12 @@ class TorchBackend(HostBackend):
 
 
 def computation_of(network: IFRNet, form: Form, device: str) -> Computation:
-    """How PyTorch computes a pair in this form.
+    """Prepares a network for computation in a form of `--compare`.
 
     Args:
-        network: In float32 on the processor; not changed.
-        form: Formulation, precision, memory format, compiler.
-        device: Where, as PyTorch names it.
+        network: The network in float32 on the CPU; it is not changed.
+        form: Formulation, precision, memory format and compiler.
+        device: PyTorch's name of the device.
     """
     half = form.precision in ("half", "fp16")
     memory = torch.channels_last if form.channels_last else torch.contiguous_format
@@ -164,7 +179,7 @@ def computation_of(network: IFRNet, form: Form, device: str) -> Computation:
         forward = _compiled(forward, form)
 
     def prepare(inputs: Inputs) -> Inputs:
-        # Our module takes float32 frames whatever its weights are, model.half() does not.
+        # After model.half() frames are float16; IFRNet takes float32 frames with any weights.
         wanted = torch.float16 if form.precision == "half" else torch.float32
         img0, img1 = (image.to(wanted, memory_format=memory) for image in inputs[:2])
         return img0, img1, inputs[2].to(wanted)
@@ -173,7 +188,7 @@ def computation_of(network: IFRNet, form: Form, device: str) -> Computation:
 
 
 def _autocast(forward: Forward, kind: str) -> Forward:
-    """Convolutions in float16 by PyTorch's own rules, all else as they say."""
+    """Runs under `torch.autocast`, which computes convolutions in float16."""
 
     def call(img0: Tensor, img1: Tensor, timestep: Tensor, flow_scale: float) -> Tensor:
         with torch.autocast(kind, torch.float16):
@@ -183,30 +198,30 @@ def _autocast(forward: Forward, kind: str) -> Forward:
 
 
 def _compiled(forward: Forward, form: Form) -> Forward:
-    """`torch.compile` for the one size that comes."""
+    """Compiles with `torch.compile`, for static shapes."""
     mode = {} if form.compiled == "default" else {"mode": form.compiled}
     compiled = torch.compile(forward, dynamic=False, **mode)  # type: ignore[call-overload]
 
     def call(img0: Tensor, img1: Tensor, timestep: Tensor, flow_scale: float) -> Tensor:
         try:
-            made: Tensor = compiled(img0, img1, timestep, flow_scale)
-        except Exception as error:  # The compilers' classes share no base but this one.
-            said = first_line(error)
+            imgt: Tensor = compiled(img0, img1, timestep, flow_scale)
+        except Exception as error:  # The compilers' exceptions share no other base.
+            why = first_line(error)
             raise MeasurementError(
-                f"torch.compile does not work here ({said}): leave {form.name} out of --compare"
+                f"torch.compile does not work here ({why}): leave {form.name} out of --compare"
             ) from error
-        return made
+        return imgt
 
     return call
 
 
 def reset_compiled() -> None:
-    """Drops all that `torch.compile` made: at its eighth size it would give up unnoticed."""
+    """Clears the cache of `torch.compile`, which silently stops compiling at the eighth size."""
     torch.compiler.reset()
 
 
 def our_forward(network: IFRNet) -> Forward:
-    """Our module: one pair is encoded once, however many time steps."""
+    """The forward function of `IFRNet`, which encodes a pair once for all its time steps."""
 
     def forward(img0: Tensor, img1: Tensor, timestep: Tensor, flow_scale: float) -> Tensor:
         imgt: Tensor = network(img0, img1, timestep, flow_scale)
@@ -218,13 +233,13 @@ def our_forward(network: IFRNet) -> Forward:
 def authors_loop(
     network: IFRNet, grid: torch.dtype | None = None, *, compiled: bool = False
 ) -> Forward:
-    """The authors' formulation, which takes one time step at a time of a pair.
+    """The authors' formulation, which computes the time steps of a pair one after the other.
 
     Args:
-        network: Whose weights are used.
-        grid: As of `authors_forward`.
-        compiled: It shall be compiled: weights are then those of a module, which compilers know
-            to be constant.
+        network: Network whose weights are used.
+        grid: Dtype to which sampling grids are rounded; None: no rounding.
+        compiled: Whether the function will be compiled. Weights are then buffers of a module,
+            which compilers treat as constants.
     """
     state = network.state_dict()
     one = (
@@ -243,13 +258,13 @@ def authors_loop(
 
 
 class _Authors(nn.Module):
-    """`authors_forward` as a module."""
+    """`authors_forward` as a module whose buffers are the weights."""
 
     def __init__(
         self, weights: dict[str, Tensor], config: IFRNetConfig, grid: torch.dtype | None
     ) -> None:
         super().__init__()
-        # Names of buffers have no dots.
+        # Names of buffers must not contain dots.
         self.names = {name: name.replace(".", "_") for name in weights}
         self.config, self.grid = config, grid
         for name, tensor in weights.items():
@@ -272,15 +287,15 @@ def reference_info(
     steps_per_call: int = 1,
     precision: Precision = "fp32",
 ) -> ModelInfo:
-    """What a network in PyTorch says of itself where an artefact would: any size.
+    """Metadata of a network in PyTorch, as an artefact would have them; any frame size.
 
     Args:
-        checkpoint: Where its weights come from.
-        time_steps: What they know of the time between two frames.
-        io: "frames": uint8 (N, H, W, 3), "float": float32 (N, 3, H, W), as in an artefact.
-        flow_scale: Relative size of the frame on which motion is estimated.
-        steps_per_call: Time steps of a pair that are made at once.
-        precision: Of the convolutions.
+        checkpoint: The checkpoint of the weights.
+        time_steps: Whether the weights support arbitrary time steps or the midpoint only.
+        io: Input and output: "frames", uint8 (N, H, W, 3), or "float", float32 (N, 3, H, W).
+        flow_scale: Scale of the frame on which motion is estimated, relative to the frame.
+        steps_per_call: Number of time steps of a pair in one call.
+        precision: Precision of the convolutions.
     """
     return ModelInfo(
         variant=checkpoint.network.config.variant,

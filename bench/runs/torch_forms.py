@@ -1,7 +1,7 @@
-"""The ways in which PyTorch computes a pair, by the names of `--compare`.
+"""The forms in which PyTorch computes the network, by the names of `--compare`.
 
-A name says what computes and how: `authors:half:channels_last` is the authors' formulation after
-`model.half()`, with tensors in channels_last. On a CPU there is float32 alone.
+A name consists of a formulation and options: `authors:half:channels_last` is the authors'
+formulation after `model.half()`, with tensors in channels_last. On a CPU all forms are float32.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from typing import Literal
 from bench.environment import MeasurementError
 
 Module = Literal["torch", "authors"]
-"""Our module, or the authors' formulation."""
-
+"""The module of `ifrnet_model`, or the authors' formulation."""
 
 TorchPrecision = Literal["fp32", "tf32", "half", "autocast", "fp16"]
-"""fp32: no TF32 either. half: `model.half()`, sampling grids in float16 as the published code makes
-them. autocast: `torch.autocast`, float16 convolutions and float32 grids. fp16: float16
-convolutions with float32 islands, as our artefacts."""
-
+"""fp32: float32 without TF32. tf32: float32 with TF32 in cuDNN. half: `model.half()`, with float16
+sampling grids as in the published code. autocast: `torch.autocast`, float16 convolutions and
+float32 grids. fp16: float16 convolutions with float32 islands, as in this project's artefacts."""
 
 _MODULES: dict[Module, str] = {"torch": "our module", "authors": "the authors' formulation"}
 
@@ -36,14 +34,14 @@ _PRECISIONS: dict[TorchPrecision, str] = {
 
 @dataclass(frozen=True)
 class Form:
-    """How PyTorch computes a pair.
+    """A form in which PyTorch computes the network.
 
     Attributes:
-        name: Of `--compare`.
-        module: What computes.
-        precision: In what.
-        channels_last: Weights and frames are in that memory format.
-        compiled: Mode of `torch.compile`; None: eager.
+        name: Its name in `--compare`.
+        module: The formulation.
+        precision: The precision.
+        channels_last: Whether weights and frames are in this memory format.
+        compiled: Mode of `torch.compile`; None for eager execution.
     """
 
     name: str
@@ -54,19 +52,19 @@ class Form:
 
     @property
     def title(self) -> str:
-        """For tables."""
+        """Name for tables."""
         if self.compiled is None:
             return f"PyTorch eager ({self.name})"
-        # As it is called in evidence of earlier versions.
+        # Earlier evidence has this name.
         return f"PyTorch compiled ({'torch' if self.name == 'compile' else self.name})"
 
     @property
     def how(self) -> str:
-        """A sentence without a full stop, for the evidence."""
-        said = [_MODULES[self.module], _PRECISIONS[self.precision]]
-        said += ["channels_last"] if self.channels_last else []
-        said += [f"torch.compile, mode {self.compiled}"] if self.compiled else []
-        return ", ".join(said)
+        """Description for the evidence: formulation, precision, options."""
+        parts = [_MODULES[self.module], _PRECISIONS[self.precision]]
+        parts += ["channels_last"] if self.channels_last else []
+        parts += [f"torch.compile, mode {self.compiled}"] if self.compiled else []
+        return ", ".join(parts)
 
 
 def _by_name(*forms: Form) -> dict[str, Form]:
@@ -97,10 +95,14 @@ GPU_FORMS = CPU_FORMS | _by_name(
 
 
 def check_names(names: Sequence[str], *, on_gpu: bool) -> None:
-    """Refuses names of `--compare` that PyTorch cannot compute on the device.
+    """Checks names of `--compare`.
+
+    Args:
+        names: The names.
+        on_gpu: Whether PyTorch runs on a GPU.
 
     Raises:
-        MeasurementError: If there is one; it lists what is possible.
+        MeasurementError: If a name is unknown or needs a GPU; the message lists the valid names.
     """
     possible = GPU_FORMS if on_gpu else CPU_FORMS
     for name in names:

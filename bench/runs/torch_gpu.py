@@ -1,4 +1,4 @@
-"""PyTorch on a GPU: times by CUDA events, memory, versions, and the peak of a matrix product."""
+"""PyTorch on a GPU: times by CUDA events, memory, versions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from runtime.model_info import ModelInfo
 
 
 class TorchGpu:
-    """One GPU as PyTorch sees it.
+    """One GPU in PyTorch.
 
     Attributes:
-        device: Its name in PyTorch, for example "cuda:0".
+        device: Name of the GPU in PyTorch, for example "cuda:0".
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
 
     def milliseconds(self, call: Callable[[], object]) -> float:
-        """Time on the GPU of the second of two calls that are queued one behind the other."""
+        """Time of a call on the GPU, measured on the second of two calls queued back to back."""
         stream = torch.cuda.current_stream(self.device)
         start, end = (
             torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -44,20 +44,20 @@ class TorchGpu:
         return float(start.elapsed_time(end))
 
     def allocated_bytes(self) -> int:
-        """Memory that tensors take now; starts the search for the peak again."""
+        """Bytes of memory that tensors take now; resets `peak_bytes`."""
         torch.cuda.reset_peak_memory_stats(self.device)
         return torch.cuda.memory_allocated(self.device)
 
     def peak_bytes(self) -> int:
-        """Most memory that tensors took since `allocated_bytes` was called."""
+        """Peak of the bytes that tensors took since the last call of `allocated_bytes`."""
         return torch.cuda.max_memory_allocated(self.device)
 
     def release(self) -> None:
-        """Gives memory that no tensor takes back to the driver."""
+        """Returns unused cached memory to the driver."""
         torch.cuda.empty_cache()
 
     def record(self) -> dict[str, Any]:
-        """Name of the GPU and versions, for the evidence."""
+        """Name of the GPU and versions of PyTorch, CUDA and cuDNN, for the evidence."""
         return {
             "gpu": torch.cuda.get_device_name(self.device),
             "torch": torch.__version__,
@@ -67,10 +67,10 @@ class TorchGpu:
 
 
 def torch_gpu(device: str) -> TorchGpu:
-    """The GPU `cuda` or `cuda:N`.
+    """The GPU with the name "cuda" or "cuda:N".
 
     Raises:
-        MeasurementError: If PyTorch cannot use it.
+        MeasurementError: If PyTorch cannot use the GPU.
     """
     index = int(device.partition(":")[2] or 0)
     if not torch.cuda.is_available():
@@ -88,19 +88,19 @@ def torch_gpu(device: str) -> TorchGpu:
 
 
 class TorchGpuBackend(TorchBackend):
-    """A network on a GPU, which can time itself.
+    """A network on a GPU as a `Backend` that can time its forward function.
 
     Args:
-        gpu: Where.
-        computation: How.
-        info: See `Backend`.
-        name: See `Backend`.
-        started: Of `time.perf_counter`, before the network was copied to the GPU.
-        held: Bytes that were allocated there before.
+        gpu: The GPU.
+        computation: The computation of the network.
+        info: Metadata of the network.
+        name: Name of the backend.
+        started: `time.perf_counter()` before the network was copied to the GPU.
+        held: Bytes that tensors took on the GPU at that time.
 
     Attributes:
-        first_result: "seconds_to_first_result" since `started`, and "gpu_memory_bytes", the peak
-            until then without `held`; empty until there is a result.
+        first_result: Empty until the first result; then "seconds_to_first_result" since `started`
+            and "gpu_memory_bytes", the peak of the memory until then minus `held`.
     """
 
     def __init__(
@@ -121,23 +121,26 @@ class TorchGpuBackend(TorchBackend):
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[Any]:
         """See `HostBackend.run`."""
-        made = super().run(img0, img1, timestep)
+        imgt = super().run(img0, img1, timestep)
         if not self.first_result:
             self.first_result = {
                 "seconds_to_first_result": time.perf_counter() - self._started,
                 "gpu_memory_bytes": self._gpu.peak_bytes() - self._held,
             }
-        return made
+        return imgt
 
     def time_parts(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> dict[str, float]:
-        """Milliseconds of one call from inputs on the GPU to its result on the GPU: "compute".
+        """Times one call without the copies of inputs and result.
 
         Args:
-            img0: As of `run`.
-            img1: As of `run`.
-            timestep: As of `run`.
+            img0: First frames, as `HostBackend.run` takes them.
+            img1: Second frames, like `img0`.
+            timestep: (T, 1, 1, 1) in (0, 1).
+
+        Returns:
+            "compute": milliseconds from inputs on the GPU to the result on the GPU.
         """
         forward, scale = self.computation.forward, self.info.flow_scale
         with torch.inference_mode():
@@ -148,14 +151,14 @@ class TorchGpuBackend(TorchBackend):
 def open_on_gpu(
     network: IFRNet, form: Form, gpu: TorchGpu, info: ModelInfo, *, name: str
 ) -> TorchGpuBackend:
-    """Copies a network to a GPU.
+    """Copies a network to a GPU and returns it as a backend.
 
     Args:
-        network: In float32 on the processor; not changed.
-        form: How it is computed.
-        gpu: Where.
-        info: What the backend says about itself.
-        name: Of the backend.
+        network: The network in float32 on the CPU; it is not changed.
+        form: Formulation, precision, memory format and compiler.
+        gpu: The GPU.
+        info: Metadata of the backend.
+        name: Name of the backend.
     """
     started, held = time.perf_counter(), gpu.allocated_bytes()
     computation = computation_of(network, form, gpu.device)
@@ -165,9 +168,9 @@ def open_on_gpu(
 
 
 def _with_cudnn(forward: Forward, *, tf32: bool) -> Forward:
-    """Sets cuDNN for each call, as runs with different settings are measured in turns.
+    """Sets the options of cuDNN for each call, since interleaved runs have different options.
 
-    cuDNN times its algorithms at the first call of a size, and takes the fastest.
+    With `benchmark`, cuDNN times its algorithms at the first call of a size and uses the fastest.
     """
 
     def call(img0: Tensor, img1: Tensor, timestep: Tensor, flow_scale: float) -> Tensor:

@@ -1,6 +1,6 @@
-"""PyTorch as runs of bench.latency: the code for a GPU, run on the processor with a clock of ours.
+"""PyTorch as runs of bench.latency: the code for a GPU, run on the CPU with a fake clock.
 
-Float16 convolutions take seconds on a processor: what needs them makes one small picture.
+Float16 convolutions take seconds on a CPU: tests that need them make one small image.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ EAGER = [name for name, form in GPU_FORMS.items() if form.compiled is None]
 
 
 class Gpu(TorchGpu):
-    """The processor, which takes two milliseconds for everything."""
+    """The CPU, on which every call takes two milliseconds."""
 
     def __init__(self, device="cpu"):
         super().__init__(device)
@@ -163,7 +163,7 @@ def test_names_are_checked_where_runs_are_made_too():
 # What is computed
 
 
-def expected_picture(frames, step=0.5):
+def expected_image(frames, step=0.5):
     network = load_reference("demo").network
     planes = [torch.from_numpy(to_planes(frame, 16)) for frame in frames]
     with torch.inference_mode():
@@ -189,7 +189,7 @@ def test_pictures_are_as_far_from_float32_as_the_precision_says(name):
     backend = run.open(SMALL)
     frames = moving_frames(SMALL.size)
     made = backend.float_image(*call_inputs(backend.info, frames))
-    found = psnr(expected_picture(frames), made)
+    found = psnr(expected_image(frames), made)
     low, high = LIMITS_DB[run.form.precision]
     assert low < found <= high
     said = run.evidence(SMALL, backend)
@@ -210,7 +210,7 @@ def test_several_time_steps_are_compared_each():
     made = backend.float_image(*call_inputs(backend.info, frames))
     assert made.shape == (3, 3, 32, 32)
     for row, step in enumerate((0.25, 0.5, 0.75)):
-        assert psnr(expected_picture(frames, step), made[row : row + 1]) > 100
+        assert psnr(expected_image(frames, step), made[row : row + 1]) > 100
     assert run.evidence(case, backend)["agreement"]["psnr_db"] > 100
 
 
