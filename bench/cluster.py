@@ -1,9 +1,9 @@
-"""What a Ray cluster gains and costs: two workers against one, cutting and joining, a lost worker.
+"""Measures speed-up and overhead of a Ray cluster: two workers, segments, a killed worker.
 
     python -m bench.cluster --clip in.mp4 --model model.onnx --segment-seconds 2
 
-All on this machine, each worker with processors of its own. For the gain to mean anything the clip
-needs many more segments than workers, of equal length.
+The cluster runs on this machine, and each worker has CPUs of its own. The speed-up is meaningful
+only for a clip with many more segments than workers, of equal length.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ class _Measured(NamedTuple):
     """One run on the cluster.
 
     Attributes:
-        seconds: From the first step that ended, when a worker is there, to the last.
-        steps: Seconds of each kind of step on the workers, together.
-        segments: Parts that were rendered.
-        frames: Frames read and written.
-        retries: Steps done again.
+        seconds: Time from the end of the first step, when workers have started, to that of the
+            last.
+        steps: Sum over the workers of the seconds of each kind of step.
+        segments: Number of segments rendered.
+        frames: Numbers of frames read and written.
+        retries: Number of steps that were repeated.
     """
 
     seconds: float
@@ -49,7 +50,7 @@ class _Measured(NamedTuple):
 
     @property
     def segment_seconds(self) -> float:
-        """That a segment takes a worker."""
+        """Mean time to render a segment."""
         return self.steps["render"] / self.segments
 
 
@@ -60,28 +61,29 @@ def measure(
     segment_seconds: Fraction,
     threads: int = 1,
     rounds: int = _ROUNDS,
-    said: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
 ) -> dict[str, Any]:
-    """One run in this process, then one worker, two workers, and two of which one is killed.
+    """Times a run in this process, with one worker, with two, and with two of which one is killed.
 
     Args:
         clip: A video.
-        model: An artefact for processors.
-        segment_seconds: That a segment lasts at least.
-        threads: Processors of a worker, and of the run in this process.
-        rounds: How often all of it is done; medians count.
-        said: Told about each run.
+        model: An artefact for CPUs.
+        segment_seconds: Minimum length of a segment.
+        threads: CPU threads of each worker, and of the run in this process.
+        rounds: Number of rounds of all four runs; figures are medians.
+        log: Receives a line about each run.
 
     Returns:
-        "seconds" of each kind of run and round; "speed_up" of two workers over one; "overhead": by
-        how much the steps of one worker together take longer than the run in this process, as a
-        share of that; "steps": seconds of each of these steps; "lost_seconds" with a killed worker
-        and "segment_seconds_rendering", what a segment takes; "jobs_per_second" that one driver
-        gives out and takes back where they cost nothing.
+        "seconds" of each kind of run and round; "speed_up", the time with one worker divided by
+        that with two; "overhead", the extra time of all steps of one worker relative to the run in
+        this process; "steps", the seconds of each of these steps; "segments", "frames_in" and
+        "frames_out" of one run; "lost_seconds", the extra time with a killed worker, and its
+        "retries"; "segment_seconds_rendering", the time to render a segment; "jobs_per_second",
+        the number of empty jobs that one driver dispatches and collects in a second.
 
     Raises:
-        MeasurementError: If the machine is too small, or the clip gives too few segments.
-        VideoError: If the clip cannot be used.
+        MeasurementError: If the machine has too few CPUs, or the clip too few segments.
+        VideoError: If the clip cannot be read.
     """
     from runtime.cluster.pool import connected
 
@@ -97,14 +99,14 @@ def measure(
             out = Path(folder) / f"{number}{clip.suffix}"
             alone = _in_this_process(clip, out, model, threads)
             seconds.setdefault("in this process", []).append(alone)
-            said(f"in this process: {alone:.1f} s")
+            log(f"in this process: {alone:.1f} s")
             for name, workers in (("one", 1), ("two", 2), ("killed", 2)):
-                # In the middle of a segment: what a death costs on average.
+                # In the middle of a segment, which is the average case.
                 half = runs["one"][-1].segment_seconds / 2 if name == "killed" else None
                 run = _on_cluster(clip, out, model, threads, segment_seconds, workers, half)
                 runs[name].append(run)
                 seconds.setdefault(name, []).append(run.seconds)
-                said(f"{name}: {run.seconds:.1f} s, {run.segments} segments")
+                log(f"{name}: {run.seconds:.1f} s, {run.segments} segments")
                 if run.segments < 4:
                     raise MeasurementError(
                         f"{clip} gives {run.segments} segments: give a longer clip, key frames "
@@ -145,7 +147,7 @@ def _on_cluster(
     workers: int,
     kill_after: float | None,
 ) -> _Measured:
-    """One run; with `kill_after` a worker is killed so many seconds after a third is rendered."""
+    """One run; with `kill_after`, a worker is killed that long after a third of the segments."""
     from runtime.cluster.pool import Share
     from runtime.cluster.videos import interpolate_many
     from runtime.cluster.worker import ModelChoice
@@ -185,14 +187,14 @@ def _on_cluster(
 
 
 class Nothing:
-    """A worker whose jobs cost nothing."""
+    """A worker whose jobs do nothing."""
 
     def ready(self) -> dict[str, Any]:
-        """See `runtime.cluster.pool.Pool`."""
+        """The facts that `runtime.cluster.pool.Pool` asks of a worker: none."""
         return {}
 
     def nothing(self) -> None:
-        """A job."""
+        """A job that does nothing."""
 
 
 def _jobs_per_second(threads: int) -> float:
@@ -203,12 +205,14 @@ def _jobs_per_second(threads: int) -> float:
             pool.add(Job("nothing", {}, number))
         begun = 0.0
         for _ in pool.results():
-            begun = begun or time.perf_counter()  # With the first a worker is there.
+            begun = (
+                begun or time.perf_counter()
+            )  # From the first result on, when workers have started.
         return (_EMPTY_JOBS - 1) / (time.perf_counter() - begun)
 
 
 def _one_worker() -> int:
-    """The process of a worker on this machine."""
+    """The process id of a worker on this machine."""
     for folder in Path("/proc").iterdir():
         try:
             if (folder / "cmdline").read_bytes().startswith(b"ray::_Host"):
@@ -228,7 +232,7 @@ def _size(clip: Path) -> list[int]:
 def _measure(args: argparse.Namespace) -> None:
     if args.json is not None:
         check_writable(args.json, "--json")
-    found = measure(
+    figures = measure(
         args.clip,
         args.model,
         segment_seconds=args.segment_seconds,
@@ -236,11 +240,11 @@ def _measure(args: argparse.Namespace) -> None:
         rounds=args.rounds,
     )
     print(
-        f"two workers over one: {found['speed_up']:.2f}x\n"
-        f"cutting and joining: {found['overhead']:+.1%} of the time in one process\n"
-        f"a killed worker: {found['lost_seconds']:.1f} s lost, where a segment takes "
-        f"{found['segment_seconds_rendering']:.1f} s\n"
-        f"a driver: {found['jobs_per_second']:.0f} jobs a second"
+        f"two workers over one: {figures['speed_up']:.2f}x\n"
+        f"cutting and joining: {figures['overhead']:+.1%} of the time in one process\n"
+        f"a killed worker: {figures['lost_seconds']:.1f} s lost, where a segment takes "
+        f"{figures['segment_seconds_rendering']:.1f} s\n"
+        f"a driver: {figures['jobs_per_second']:.0f} jobs a second"
     )
     if args.json is not None:
         record = {
@@ -252,7 +256,7 @@ def _measure(args: argparse.Namespace) -> None:
             "size": _size(args.clip),
             "segment_seconds": float(args.segment_seconds),
             "threads": args.threads,
-            **found,
+            **figures,
         }
         write_evidence(args.json, record)
 

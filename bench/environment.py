@@ -1,4 +1,4 @@
-"""The record that travels with every measured number: machine, versions, commit, command."""
+"""The environment recorded with every measurement: machine, versions, commit, command."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _SMI_TIMEOUT_S = 30.0
 
 
 class MeasurementError(InterpolationError):
-    """What was asked for cannot be measured."""
+    """A measurement that is not possible as requested."""
 
 
 def write_evidence(path: Path, record: dict[str, Any]) -> None:
-    """Writes what was measured as JSON with the environment in it, whole or not at all."""
+    """Writes a record and its environment as JSON; the file is replaced atomically."""
     with written_beside(path) as beside:
         beside.write_text(
             json.dumps({**record, "environment": environment_record()}, indent=1) + "\n"
@@ -44,14 +44,14 @@ def write_evidence(path: Path, record: dict[str, Any]) -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Refuses before a measurement what could not be written after it.
+    """Checks before a measurement that its result can be written.
 
     Args:
-        path: Of the file that is to be written.
-        option: Of the command line that names it.
+        path: Path of the file to write.
+        option: Option of the command line that names it.
 
     Raises:
-        MeasurementError: If its folder is missing, or it cannot be written there.
+        MeasurementError: If its folder is missing or not writable, or the path is a folder.
     """
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -65,7 +65,7 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def environment_record() -> dict[str, Any]:
-    """What a reader needs to judge a figure or to measure it again."""
+    """The environment of this process, from which a reader can judge or reproduce a figure."""
     gpu = gpu_driver()
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -82,7 +82,7 @@ def environment_record() -> dict[str, Any]:
 
 
 def _nvidia_smi() -> list[dict[str, str]] | None:
-    """Name, driver, clocks, power and temperature of each GPU now; None without nvidia-smi."""
+    """Name, driver, clocks, power, temperature, memory of each GPU; None without nvidia-smi."""
     try:
         done = subprocess.run(
             ["nvidia-smi", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader"],
@@ -92,18 +92,18 @@ def _nvidia_smi() -> list[dict[str, str]] | None:
             timeout=_SMI_TIMEOUT_S,
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # A Jetson has none, and containers often leave it out.
+        return None  # A Jetson has no nvidia-smi, and containers often lack it.
     rows = [line.split(", ") for line in done.stdout.splitlines() if line.strip()]
     return [dict(zip(_SMI_FIELDS, row, strict=False)) for row in rows]
 
 
 def _shareable(argument: str) -> str:
-    """An absolute path's last part: evidence is published, where the files lay is not."""
+    """The last part of an absolute path: evidence is published without local folders."""
     return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _commit() -> str | None:
-    """The project's commit, with "+" where files differ from it; None outside a checkout."""
+    """The commit of the project, with "+" if files are modified; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     try:
         described = subprocess.run(

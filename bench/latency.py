@@ -1,11 +1,11 @@
-"""How long a pair takes, with the evidence: artefacts and PyTorch in one run, in turns.
+"""Measures the latency of a pair in artefacts and PyTorch, in interleaved rounds of one run.
 
 python -m bench.latency --model model.onnx --weights demo --compare authors --dataset vimeo90k
 python -m bench.latency --device cuda --weights demo --compare authors:half compile-max:fp16
 
-Where PyTorch and TensorRT live in two Pythons, each measures its own: no artefact is needed for
-`--compare`, and no PyTorch for `--model` and `--plain`. A baseline that fails does not end the
-measurement: it is printed, and recorded under "failed" with the reason.
+`--compare` needs no artefact, and `--model` and `--plain` need no PyTorch, so each can be measured
+in a Python environment of its own. A baseline that fails does not end the measurement: it is
+printed, and recorded with the reason in "failed".
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bench.runs.torch_gpu import TorchGpu
 
 FORMAT_VERSION = 1
-"""Of the evidence."""
+"""Version of the evidence format."""
 
 
 def _measure(args: argparse.Namespace) -> None:
@@ -45,14 +45,14 @@ def _measure(args: argparse.Namespace) -> None:
     threads = request.threads or available_cpus()
     plan = _plan(request, threads)
     on_gpu = all(run.on_gpu for _, runs in plan for run in runs)
-    ceilings, said = gpu_ceilings(request.device) if on_gpu else cpu_ceilings(threads)
+    ceilings, ceilings_record = gpu_ceilings(request.device) if on_gpu else cpu_ceilings(threads)
     record: dict[str, Any] = {
         "kind": "latency",
         "format_version": FORMAT_VERSION,
         "what": "one pair, end to end: uint8 frames in, uint8 frames out, padding and conversion "
         "included",
         "threads": None if on_gpu else threads,
-        "ceilings": said,
+        "ceilings": ceilings_record,
         "cases": [],
         "layers_milliseconds": {},
     }
@@ -95,7 +95,7 @@ def _request(args: argparse.Namespace) -> LatencyRequest:
 
 
 def _plan(request: LatencyRequest, threads: int) -> list[tuple[Case, list[Run]]]:
-    """Every case with its runs; artefacts are read, and nothing is measured yet."""
+    """The cases with their runs. It opens every artefact once, and measures nothing."""
     gpu = _gpu_of_pytorch(request)
     artefacts = artefact_runs(
         request.models,
@@ -120,7 +120,7 @@ def _plan(request: LatencyRequest, threads: int) -> list[tuple[Case, list[Run]]]
 
 
 def _gpu_of_pytorch(request: LatencyRequest) -> TorchGpu | None:
-    """Where --compare computes; None: on the CPU."""
+    """The GPU for --compare; None: the CPU."""
     if not (request.compare and request.on_gpu):
         return None
     from bench.runs.torch_gpu import torch_gpu

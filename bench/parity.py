@@ -1,4 +1,4 @@
-"""How far artefacts are from PyTorch, and both from the truth, data set by data set.
+"""Compares artefacts with PyTorch, and both with the true frames of a data set.
 
 python -m bench.parity --model model.onnx --weights demo --dataset ucf101 --root DIR
 """
@@ -17,7 +17,7 @@ from bench.data.datasets import DataSet
 from bench.data.protocols import PROTOCOLS, Metric, protocol_lines
 from bench.data.published import published
 from bench.environment import MeasurementError, check_writable
-from bench.quality.evaluate import Comparison, make, measure_all
+from bench.quality.evaluate import Comparison, interpolate_sample, measure_all
 from bench.quality.record import ParityRecord
 from bench.quality.request import ParityRequest
 from bench.quality.setup import configuration_of, open_comparison
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _request(args: argparse.Namespace) -> ParityRequest:
-    """The request, once the other arguments are checked: nothing is opened yet."""
+    """Checks all arguments and makes the request, without opening models or data."""
     if not args.model or args.weights is None:
         raise MeasurementError("--model and --weights are needed: --help shows an example")
     for name in ("worst", "threads", "workers", "cpus_per_worker"):
@@ -40,7 +40,7 @@ def _request(args: argparse.Namespace) -> ParityRequest:
         if value is not None and value < 1:
             raise MeasurementError(f"--{name} is {value}: use 1 or more")
     if args.max_drop is not None and math.isnan(args.max_drop):
-        # Nothing is larger than NaN: the gate would always be open.
+        # No drop compares as larger than NaN: the gate would always pass.
         raise MeasurementError("--max-drop is nan: give a number of dB, as 0.01")
     if args.output is not None:
         check_writable(args.output, "--output")
@@ -73,15 +73,15 @@ def _measure(args: argparse.Namespace) -> int:
     request = _request(args)
     with contextlib.ExitStack() as owner:
         opened = open_comparison(request, owner)
-        comparison, found, checkpoint = opened.comparison, opened.found, opened.checkpoint
-        notes = found.notes + opened.deviations
-        configuration = configuration_of(request, comparison, checkpoint, found, notes)
+        comparison, data_set, checkpoint = opened.comparison, opened.data_set, opened.checkpoint
+        notes = data_set.notes + opened.deviations
+        configuration = configuration_of(request, comparison, checkpoint, data_set, notes)
         record = owner.enter_context(
             ParityRecord(args.output, configuration, resume=args.resume, overwrite=args.overwrite)
         )
         if args.pictures is not None:
-            args.pictures.mkdir(parents=True, exist_ok=True)  # Or it fails now, not at the end.
-        seconds = _run(args, request, comparison, found, record)
+            args.pictures.mkdir(parents=True, exist_ok=True)  # Fails before the measurement.
+        seconds = _run(args, request, comparison, data_set, record)
         summary = {
             **_summary(args, request, comparison, record, checkpoint),
             "wall_seconds": seconds,
@@ -101,7 +101,7 @@ def _summary(
     record: ParityRecord,
     checkpoint: Checkpoint,
 ) -> dict[str, Any]:
-    """The last line; writes the worst frames where they are asked for."""
+    """The summary of the run; writes the worst frames if --pictures is given."""
     if all("damaged" in line for line in record.lines):
         raise MeasurementError(
             f"{args.root} holds no sample that can be read, of {len(record.lines)}: nothing to "
@@ -128,26 +128,26 @@ def _run(
     args: argparse.Namespace,
     request: ParityRequest,
     comparison: Comparison,
-    found: DataSet,
+    data_set: DataSet,
     record: ParityRecord,
 ) -> float | None:
-    """Measures what is not done; the seconds that took, None where some was done before."""
+    """Measures the samples that are not done; returns the seconds, None for a resumed run."""
     from tqdm import tqdm
 
     done = record.done
     if args.workers is None:
-        lines = measure_all(comparison, found, done, args.threads or available_cpus())
+        lines = measure_all(comparison, data_set, done, args.threads or available_cpus())
     else:
         from bench.quality.cluster import measure_on_cluster
         from runtime.cluster.pool import Share
 
         share = Share(args.cpus_per_worker)
         lines = measure_on_cluster(
-            request, found, done, address=args.address, share=share, workers=args.workers
+            request, data_set, done, address=args.address, share=share, workers=args.workers
         )
     started = time.perf_counter()
     with tqdm(
-        total=found.count, initial=len(done), unit="sample", disable=None, leave=False
+        total=data_set.count, initial=len(done), unit="sample", disable=None, leave=False
     ) as bar:
         for line in lines:
             record.add(line)
@@ -163,7 +163,7 @@ def _write_worst_frames(
     comparison: Comparison,
     worst: Sequence[tuple[str, NewFrame]],
 ) -> list[dict[str, Any]]:
-    """Makes the worst frames again, by which no picture of all the others is kept."""
+    """Interpolates the worst frames again and writes them, so that other frames are not stored."""
     wanted: dict[str, list[tuple[str, NewFrame]]] = {}
     for name, frame in worst:
         wanted.setdefault(frame.sample, []).append((name, frame))
@@ -172,13 +172,13 @@ def _write_worst_frames(
     for sample in request.find().samples:
         if sample.name not in wanted:
             continue
-        made = make(comparison, sample.name, sample.read())
+        interpolated = interpolate_sample(comparison, sample.name, sample.read())
         for name, frame in wanted[sample.name]:
             k = comparison.timesteps.index(frame.timestep)
             written[name, frame] = write_images(
                 args.pictures,
-                made.references[compared[name]][k],
-                made.artefacts[name][k],
+                interpolated.references[compared[name]][k],
+                interpolated.artefacts[name][k],
                 sample=sample.name,
                 timestep=frame.timestep,
                 artefact=name,

@@ -1,7 +1,7 @@
-"""What the video pipeline reaches of its slower stage, with a model that costs nothing.
+"""Measures the video pipeline against its slower stage alone, with a model that costs no time.
 
-Beside it how long a model waits that is the slowest stage, how much memory the pipeline takes, and
-how far new frames of a still scene are from real ones.
+It also measures the share of time for which a slow model waits for frames, the peak memory of the
+pipeline, and the difference between new and original frames of a still scene.
 
 python -m bench.video --clip in.mp4
 """
@@ -39,14 +39,14 @@ from runtime.video.writing.sink import open_sink
 _ROUNDS = 3
 _FACTOR = 2
 _SLOWEST = 1.5
-"""How much longer than the slower stage the model takes that shall be the slowest."""
+"""Time of the model that is made the slowest stage, relative to that of the pipeline."""
 
 _STILL = {"yuv420p": "frames", "yuv422p": "frames", "yuv444p": "frames", "yuv420p10le": "float"}
-"""Pixel formats in which new and real frames are compared, and what the model is fed."""
+"""Pixel formats in which new and original frames are compared, with the input of the model."""
 
 
 class PassThrough(HostBackend):
-    """Gives the first frame back, after `seconds` that cost no processor."""
+    """A model that returns the first frame after sleeping for `seconds`, without using the CPU."""
 
     name = "pass-through"
 
@@ -72,13 +72,13 @@ class PassThrough(HostBackend):
 
 
 def decode(clip: Path) -> list[DecodedFrame]:
-    """All frames of a clip; they are held, for `encode`."""
+    """Decodes all frames of a clip into memory."""
     with open_source(clip) as source:
         return [item for item in source if isinstance(item, DecodedFrame)]
 
 
 def encode(clip: Path, frames: Sequence[DecodedFrame], out: Path) -> None:
-    """Writes each frame twice, as the pipeline does, without any conversion."""
+    """Writes each frame twice without conversion, in the pixel format of `clip`."""
     with open_source(clip) as source:
         info = source.info
     with open_sink(out, like=info, rate=_FACTOR * info.rate, audio="none") as sink:
@@ -87,18 +87,20 @@ def encode(clip: Path, frames: Sequence[DecodedFrame], out: Path) -> None:
 
 
 def measure(clip: Path) -> dict[str, Any]:
-    """Each stage alone and the whole, in turns.
+    """Times decoding, encoding and the whole pipeline in interleaved rounds.
 
     Args:
-        clip: A video of which all frames fit into memory.
+        clip: A video whose frames all fit into memory.
 
     Returns:
-        "seconds" of each round of each, "frames" written, "frames_per_second" of medians, "share":
-        the whole's speed over that of its slower stage alone, and "idle": the share of time in
-        which a model that is the slowest stage waits for frames.
+        "seconds" of each stage and round; "frames", the number of frames written;
+        "frames_per_second" of each stage, from its median; "share", the speed of the pipeline
+        divided by that of its slower stage alone; "idle", the share of time for which a model that
+        is the slowest stage waits for frames, and "model_seconds", the time of that model for a
+        pair; "clip", "size" and "pixel_format".
 
     Raises:
-        VideoError: If the clip cannot be used.
+        VideoError: If the clip cannot be read, or the output cannot be written.
     """
     frames = decode(clip)
     with tempfile.TemporaryDirectory() as folder, Interpolator(PassThrough()) as vfi:
@@ -135,13 +137,13 @@ def measure(clip: Path) -> dict[str, Any]:
 
 
 def write_clip(clip: Path, size: tuple[int, int] | None, count: int, path: Path) -> None:
-    """Writes the first `count` frames of a clip, from its beginning again where it is shorter.
+    """Writes the first `count` frames of a clip; a shorter clip is repeated.
 
     Args:
         clip: The video.
-        size: (height, width) to scale to; None for its own.
-        count: Frames to write.
-        path: Of the new clip.
+        size: (height, width) to scale to; None: the size of the video.
+        count: Number of frames to write.
+        path: Path of the new clip.
     """
     with open_source(clip) as source:
         info = source.info
@@ -163,10 +165,10 @@ def _frames(clip: Path) -> Iterator[VideoFrame]:
 
 
 def peak_memory(clip: Path) -> int | None:
-    """Most bytes that a fresh process holds while it doubles the rate of a clip.
+    """Peak resident memory of a fresh process that doubles the frame rate of a clip.
 
     Returns:
-        The bytes; None where the system does not tell.
+        The number of bytes; None where the system does not report it.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (clip,))
@@ -179,38 +181,38 @@ def _peak_memory(clip: Path) -> int | None:
 
 
 def flicker(clip: Path) -> dict[str, float]:
-    """How far new frames are from real ones where nothing moves.
+    """Measures the difference between new and original frames of a still scene.
 
-    The first frame of the clip is shown three times, in each of several pixel formats, and passed
-    through the pipeline without loss.
+    The first frame of the clip is repeated three times in each of several pixel formats, and goes
+    through the pipeline with a lossless codec.
 
     Returns:
-        By pixel format the largest mean difference of a plane, in 8-bit levels.
+        The largest mean difference of a plane in 8-bit levels, by pixel format.
     """
-    picture = next(_frames(clip))
-    found = {}
+    frame = next(_frames(clip))
+    differences = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, io in _STILL.items():
             source, out = Path(folder) / f"{name}.mkv", Path(folder) / f"{name}.out.mkv"
-            _write_still(picture.reformat(format=name), source)
+            _write_still(frame.reformat(format=name), source)
             with Interpolator(PassThrough(io)) as vfi:
                 options = VideoOptions(codec="ffv1")
                 interpolate_video(source, out, model=vfi, factor=_FACTOR, options=options)
-            real, new = (_planes_in(frame) for frame in islice(_frames(out), 2))
+            real, new = (_planes_in(written) for written in islice(_frames(out), 2))
             levels = 4 if name.endswith("10le") else 1
             means = [abs((b - a).mean()) / levels for a, b in zip(real, new, strict=True)]
-            found[name] = float(max(means))
-    return found
+            differences[name] = float(max(means))
+    return differences
 
 
-def _write_still(picture: VideoFrame, path: Path) -> None:
+def _write_still(frame: VideoFrame, path: Path) -> None:
     with av.open(f"file:{path}", "w") as out:
         stream: Any = out.add_stream("ffv1", rate=25)
-        stream.width, stream.height = picture.width, picture.height
-        stream.pix_fmt = picture.format.name
+        stream.width, stream.height = frame.width, frame.height
+        stream.pix_fmt = frame.format.name
         for number in range(3):
-            picture.pts, picture.time_base = number, Fraction(1, 25)
-            out.mux(stream.encode(picture))
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
 
 

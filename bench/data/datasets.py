@@ -1,4 +1,4 @@
-"""Data sets as they lie on disk -> samples."""
+"""Finds the samples of data sets on disk."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _X_TEST_LAST = 32
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set on this disk.
+    """A data set on disk.
 
     Attributes:
-        samples: In the official order, read only when asked for.
-        count: How many; None where only decoding would tell.
-        notes: What a reader of the figures should know, as sentences.
+        samples: Samples in the official order; each is read when its `read` is called.
+        count: Number of samples; None for a video whose container does not give it.
+        notes: Sentences that reports show, for example about missing samples.
     """
 
     samples: Iterable[Sample]
@@ -40,16 +40,16 @@ class DataSet:
 
 
 def find(name: str, root: Path, *, factor: int = 2) -> DataSet:
-    """Looks for a data set.
+    """Finds a data set on disk.
 
     Args:
-        name: One of `PROTOCOLS`.
-        root: Its folder, or the folder above; for "folder" also a video file.
-        factor: For "folder": frames of a window less one.
+        name: Name of the data set, a key of `PROTOCOLS`.
+        root: Folder of the data set, or its parent; for "folder" also a video file.
+        factor: For "folder": new frames per pair + 1.
 
     Raises:
-        MeasurementError: If the data set is unknown or not there; names the path that was looked
-            for and the layout.
+        MeasurementError: If the data set is unknown or missing; the message has the missing path
+            and the expected layout.
     """
     if name not in PROTOCOLS:
         raise MeasurementError(f"data set {name!r} is unknown: use one of {', '.join(PROTOCOLS)}")
@@ -69,19 +69,24 @@ def find(name: str, root: Path, *, factor: int = 2) -> DataSet:
     return DataSet(samples, len(samples), notes)
 
 
-def select(found: DataSet, *, every: int = 1, limit: int | None = None) -> DataSet:
-    """Every k-th sample, and no more than `limit`; checks that their files are there.
+def select(data_set: DataSet, *, every: int = 1, limit: int | None = None) -> DataSet:
+    """Selects samples of a data set, and checks that their files exist.
+
+    Args:
+        data_set: The data set.
+        every: Step between the selected samples, from the first on.
+        limit: Maximum number of samples; None for no limit.
 
     Raises:
-        MeasurementError: If a number is below 1, or a file is missing.
+        MeasurementError: If `every` or `limit` is below 1, or a file is missing.
     """
     for name, value in (("every", every), ("limit", limit)):
         if value is not None and value < 1:
             raise MeasurementError(f"--{name} is {value}: use 1 or more")
-    chosen = itertools.islice(found.samples, 0, None, every)
+    chosen = itertools.islice(data_set.samples, 0, None, every)
     samples: Iterable[Sample] = itertools.islice(chosen, limit)
-    count = found.count
-    if isinstance(found.samples, Sequence):
+    count = data_set.count
+    if isinstance(data_set.samples, Sequence):
         samples = list(samples)
         for sample in samples:
             for path in sample.paths:
@@ -92,8 +97,8 @@ def select(found: DataSet, *, every: int = 1, limit: int | None = None) -> DataS
                     )
     if count is not None:
         count = min(-(-count // every), limit or count)
-    notes = list(found.notes)
-    if every > 1 or (limit is not None and (count is None or count != found.count)):
+    notes = list(data_set.notes)
+    if every > 1 or (limit is not None and (count is None or count != data_set.count)):
         part = "the first samples" if every == 1 else f"one sample of {every}"
         if count is not None:
             part += f", {count} in all"
@@ -112,7 +117,7 @@ def _missing(path: Path, protocol: Protocol) -> MeasurementError:
 
 
 def _first_existing(paths: Sequence[Path], protocol: Protocol) -> Path:
-    """The first of these that is there."""
+    """Returns the first path that exists; raises MeasurementError if none does."""
     for path in paths:
         if path.exists():
             return path
@@ -123,7 +128,7 @@ def _first_existing(paths: Sequence[Path], protocol: Protocol) -> Path:
 def _vimeo90k(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
     for base in (root, root / "vimeo_triplet"):
         listing = base / "tri_testlist.txt"
-        # RIFE's benchmark has the list beside the archive of the test set.
+        # In the layout of RIFE's benchmark the list lies next to the archive with input/.
         if listing.is_file() and not (base / "input").is_dir():
             names = listing.read_text().split()
             folders = [base / "sequences" / name for name in names]
@@ -172,7 +177,7 @@ def _snufilm(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
 
 
 def _listed_frame(root: Path, listed: str) -> Path:
-    """Where a frame of a list lies: lists start their paths at different folders."""
+    """Path of a frame in a list; lists differ in the folder at which their paths start."""
     tail = Path(*Path(listed).parts[-3:])
     candidates = [root / listed, root / "test" / tail, root / tail]
     return next((path for path in candidates if path.is_file()), candidates[1])
@@ -207,7 +212,7 @@ def _adobe240(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
 def _windows_of_videos(
     root: Path, videos: Sequence[str], protocol: Protocol
 ) -> tuple[list[Sample], list[str]]:
-    """Windows of the listed videos, of those that are here."""
+    """Windows of the listed videos, and notes about videos that are missing or too short."""
     bases = (root, root / "test", root / "GOPRO_Large_all" / "test")
     folders = {
         video: next((b / video for b in bases if (b / video).is_dir()), None) for video in videos
@@ -225,13 +230,13 @@ def _windows_of_videos(
         if not found:
             short.append(video)
         samples += [sample_of_files(f"{video}/{w[0].stem}", w, protocol) for w in found]
-    told = (
+    problems = (
         (absent, "not here"),
         (short, f"too short, with fewer than {protocol.factor + 1} frames"),
     )
     return samples, [
         f"{', '.join(named)} of the official {len(videos)} videos: {what}"
-        for named, what in told
+        for named, what in problems
         if named
     ]
 

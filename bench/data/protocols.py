@@ -1,7 +1,7 @@
-"""Each data set's protocol as data: what is read, what is done to it, what is measured.
+"""Protocols of data sets: which frames are read, how they are processed, which metrics apply.
 
-A protocol can be held against the script that a paper's figures came from in a minute: that
-script is named in `script`. Nothing about a data set is decided anywhere else.
+Each protocol names in `script` the published code that it follows. All rules of a data set are
+here; only its layout on disk is implemented elsewhere, in `bench.data.datasets`.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ Metric = Literal["psnr", "ssim_3d", "ssim_2d", "ie"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one data set is measured.
+    """How quality is measured on one data set.
 
     Attributes:
-        name: On the command line.
-        title: In tables.
-        frame_size: (height, width) of most frames; None where any size may come.
-        factor: Frames are made at k / factor of the way, k = 1 .. factor - 1.
-        samples: How many the official test set has; None where there is none.
-        crop: (height, width) of the centre that is kept, where frames are larger.
-        canvas: (height, width) of the black canvas in whose top left corner a frame is put; the
-            result is cropped again.
-        downscale: Frames are made smaller by this factor, by the mean of their pixels.
-        flow_scale: Relative size of the frame on which motion is estimated.
-        rounded: The prediction is rounded to 8 bit before PSNR is taken.
-        metrics: What is measured, each as `bench.quality.metrics` defines it.
-        layout: Where the files lie under --root.
-        source: Where the data set is to be had.
-        script: The published code that measures in this way.
+        name: Name on the command line.
+        title: Name in tables.
+        frame_size: (height, width) of most frames; None if frames may have any size.
+        factor: New frames have the time steps k / factor for k = 1 .. factor - 1.
+        samples: Number of samples of the official test set; None without one.
+        layout: Layout of the files under --root.
+        source: Where to download the data set.
+        script: Published code that measures in the same way.
+        crop: (height, width) of the centre crop of larger frames; None: no crop.
+        canvas: (height, width) of a black canvas whose top left corner holds the input frames;
+            the new frame is cropped to its target; None: no canvas.
+        downscale: Factor by which frames are reduced, by averaging pixels.
+        flow_scale: Scale of the frame on which motion is estimated, relative to the frame.
+        rounded: Whether the prediction is rounded to 8 bits before PSNR is computed.
+        metrics: Metrics, as `bench.quality.metrics` defines them.
     """
 
     name: str
@@ -57,7 +57,7 @@ def _snu_film(level: str) -> Protocol:
         frame_size=(720, 1280),
         factor=2,
         samples=310,
-        # Replicate padding, centred, to multiples of 20: what follows from this flow scale.
+        # The padding to multiples of 20 of the authors' script follows from this flow scale.
         flow_scale=0.8,
         layout=f"test-{level}.txt with three paths a line; the frames under "
         "test/{GOPRO_test,YouTube_test}/<sequence>/, or as the lines say",
@@ -162,7 +162,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }
-"""Every data set that is known, by the name it has on the command line."""
+"""All data sets, by their names on the command line."""
 
 GOPRO_TEST = (
     "GOPR0384_11_00", "GOPR0384_11_05", "GOPR0385_11_01", "GOPR0396_11_00", "GOPR0410_11_00",
@@ -186,11 +186,11 @@ LATENCY_SETS = {
     "adobe240": "adobe240",
     "xtest": "xtest-4k",
 }
-"""Data sets whose frame size and factor latency is measured at, by a short name."""
+"""Data sets whose frame size and factor `bench.latency` can use, by a short name."""
 
 
 def protocol_lines() -> list[str]:
-    """What `--list` prints: each data set with its size, its rules and where it is to be had."""
+    """Lines of `--list`: frame size, rules, layout and source of each data set."""
     lines = []
     for p in PROTOCOLS.values():
         size = "any size" if p.frame_size is None else f"{p.frame_size[1]}x{p.frame_size[0]}"

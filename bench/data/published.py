@@ -1,4 +1,4 @@
-"""Figures that were published for IFRNet, to be shown beside what is measured."""
+"""Published figures of IFRNet, for comparison with measured ones."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ifrnet_model.weights.table import CHECKPOINTS, with_sha256
 
 
 def published(dataset: str, *, sha256: str, variant: str, authors: bool) -> dict[str, Any] | None:
-    """The figure to compare with, as plain data.
+    """The published figure of some weights on a data set.
 
     Args:
-        dataset: A name of `bench.data.protocols.PROTOCOLS`.
-        sha256: Of the weights.
-        variant: Of the network.
-        authors: The user says that these are the authors' weights, whose hashes are unknown.
+        dataset: Name of the data set in `bench.data.protocols.PROTOCOLS`.
+        sha256: SHA-256 of the weights.
+        variant: Variant of the network.
+        authors: Whether the user declares the weights to be the authors', whose hashes are not
+            known.
 
     Returns:
-        The fields of `ifrnet_model.weights.Published`; None where nothing is known of these
-        weights.
+        The fields of `ifrnet_model.weights.table.Published`; None if there is no figure.
     """
     if authors:
         of_authors = (k for k in CHECKPOINTS if (k.publisher, k.variant) == ("authors", variant))

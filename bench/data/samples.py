@@ -1,4 +1,4 @@
-"""One sample of a data set: two frames and the true ones between them, read as asked for."""
+"""Samples of data sets: two frames and the true frames between them, read when needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.data.protocols import Protocol
 from bench.environment import MeasurementError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-"""Suffixes of pictures in a folder."""
+"""Suffixes of image files."""
 
 
 class DamagedError(MeasurementError):
@@ -23,13 +23,13 @@ class DamagedError(MeasurementError):
 
 
 class Frames(NamedTuple):
-    """One sample, read.
+    """The frames of one sample.
 
     Attributes:
-        img0: The first frame, (H, W, 3) RGB: uint8, or float32 in [0, 1] where it was resampled.
+        img0: The first frame, (H, W, 3) RGB: uint8, or float32 in [0, 1] if it was resampled.
         img1: The last frame, like `img0`.
-        targets: The true frames between them; where the protocol has a canvas, they are smaller
-            than the inputs and belong to their top left corner.
+        targets: The true frames between them. With a canvas in the protocol they are smaller than
+            `img0` and correspond to its top left corner.
     """
 
     img0: NDArray[Any]
@@ -42,9 +42,9 @@ class Sample:
     """Two frames and the true ones between them.
 
     Attributes:
-        name: Unique in its data set.
-        read: Gives the frames as the protocol wants them; raises DamagedError.
-        paths: The files, in order of time; empty for frames of a video.
+        name: Unique name in the data set.
+        read: Reads the frames and processes them by the protocol; raises DamagedError.
+        paths: The image files in order of time; empty for frames of a video.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Sample:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file -> uint8 (H, W, 3) RGB.
+    """Reads an image file as uint8 (H, W, 3) RGB.
 
     Raises:
-        DamagedError: If it cannot be read, or is no picture of 8 bit.
+        DamagedError: If it cannot be read, or is not an image of 8 bits per colour.
     """
     from PIL import Image
 
@@ -68,18 +68,18 @@ def read_image(path: Path) -> NDArray[np.uint8]:
                 raise DamagedError(f"{path} has 16 bits a colour: expected 8-bit RGB")
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow says SyntaxError for a broken PNG chunk.
+        # Pillow raises SyntaxError for a broken PNG chunk.
         raise DamagedError(f"{path} cannot be read ({error})") from error
 
 
 def _png_depth(path: Path) -> int:
-    """Bits of a colour; Pillow drops the lower eight of sixteen and says RGB all the same."""
+    """Bits per colour in the header: Pillow reads 16 bits as mode RGB with 8 and does not warn."""
     with path.open("rb") as file:
         return file.read(25)[24]
 
 
 def sample_of_files(name: str, paths: Sequence[Path], protocol: Protocol) -> Sample:
-    """A sample of image files in order of time."""
+    """A sample whose frames are image files in order of time."""
 
     def read() -> Frames:
         images = [read_image(path) for path in paths]
@@ -95,7 +95,7 @@ def sample_of_files(name: str, paths: Sequence[Path], protocol: Protocol) -> Sam
 
 
 def _by_protocol(images: Sequence[NDArray[Any]], protocol: Protocol, where: str) -> Frames:
-    """Crops, shrinks, puts on the canvas, as the protocol says."""
+    """Applies crop, downscaling and canvas of a protocol."""
     if protocol.crop:
         images = [_centre(image, protocol.crop) for image in images]
     if protocol.downscale > 1:
@@ -107,7 +107,7 @@ def _by_protocol(images: Sequence[NDArray[Any]], protocol: Protocol, where: str)
 
 
 def _centre(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """The centre, as `center_crop_8x` of the authors' datasets.py; smaller sides stay."""
+    """Crops the centre as `center_crop_8x` of the authors' datasets.py; smaller sides are kept."""
     rows, columns = (
         slice(max(n // 2 - wanted // 2, 0), n // 2 + wanted // 2 if n > wanted else n)
         for n, wanted in zip(image.shape[:2], size, strict=True)
@@ -116,7 +116,7 @@ def _centre(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def _by_area(image: NDArray[Any], factor: int, where: str) -> NDArray[np.float32]:
-    """Means of squares of pixels, not rounded, as cv2.INTER_AREA does on floats."""
+    """Averages squares of factor x factor pixels without rounding, as cv2.INTER_AREA on floats."""
     height, width = image.shape[:2]
     if height % factor or width % factor:
         raise DamagedError(
@@ -143,21 +143,24 @@ def _size(image: NDArray[Any]) -> str:
 
 
 def windows(frames: Sequence[Path], factor: int) -> Iterator[Sequence[Path]]:
-    """Runs of factor + 1 frames; the last of one is the first of the next."""
+    """Yields windows of factor + 1 frames; the last frame of one is the first of the next."""
     for start in range(0, len(frames) - factor, factor):
         yield frames[start : start + factor + 1]
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether the name begins with a dot, as what a Mac's archiver puts beside each file."""
+    """Whether the name begins with a dot, as the files that macOS adds to archives."""
     return path.name.startswith(".")
 
 
 def video_windows(path: Path, factor: int) -> int | None:
-    """How many windows a video has; None where its container does not say.
+    """The number of windows of factor + 1 frames in a video.
+
+    Returns:
+        The number; None if the container does not give its number of frames.
 
     Raises:
-        MeasurementError: If it is no video, or says that it has no window.
+        MeasurementError: If the file is not a video, or has too few frames for a window.
     """
     import av
 
@@ -178,7 +181,7 @@ def video_windows(path: Path, factor: int) -> int | None:
 
 
 def samples_of_video(path: Path, protocol: Protocol) -> Iterator[Sample]:
-    """Windows of consecutive frames, decoded as they are asked for; one window is held.
+    """Yields windows of consecutive frames, decoded on demand; one window is in memory.
 
     Raises:
         MeasurementError: If a frame cannot be decoded.

@@ -1,4 +1,4 @@
-"""A parity run on the workers of a Ray cluster: the same lines, in the same order."""
+"""Measures parity on the workers of a Ray cluster; lines are the same as on one machine."""
 
 from __future__ import annotations
 
@@ -15,58 +15,59 @@ from bench.quality.setup import open_comparison
 from runtime.cluster.pool import Job, Pool, Share, connected
 
 _SAMPLES = 4
-"""That a worker is given at a time."""
+"""Samples in one job of a worker."""
 
 
 class ParityWorker:
-    """Holds PyTorch and the artefacts, opened once, and measures samples by their number."""
+    """A worker that opens PyTorch and the artefacts once, and measures samples by their number."""
 
     def __init__(self, request: ParityRequest) -> None:
         self._owner = contextlib.ExitStack()
         opened = open_comparison(request, self._owner)
         self._comparison: Comparison = opened.comparison
-        self._found: DataSet = opened.found
-        self._samples = list(opened.found.samples)
+        self._data_set: DataSet = opened.data_set
+        self._samples = list(opened.data_set.samples)
 
     def ready(self) -> dict[str, Any]:
-        """What this worker found of the data."""
+        """The names of the samples that this worker sees."""
         return {"samples": [sample.name for sample in self._samples]}
 
     def measure(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """The lines of some samples, in that order."""
+        """Measures samples, given by their numbers; returns their lines in that order."""
         wanted = [self._samples[number] for number in numbers]
-        return list(measure_all(self._comparison, replace(self._found, samples=wanted), set(), 1))
+        chosen = replace(self._data_set, samples=wanted)
+        return list(measure_all(self._comparison, chosen, set(), 1))
 
 
 def measure_on_cluster(
     request: ParityRequest,
-    found: DataSet,
+    data_set: DataSet,
     done: set[str],
     *,
     address: str,
     share: Share,
     workers: int,
 ) -> Iterator[dict[str, Any]]:
-    """The lines of the samples that are not done yet, in order, as `measure_all` gives them.
+    """Yields the lines of the samples that are not done, in order, as `measure_all` does.
 
     Args:
-        request: What every worker opens, with the threads of `share`.
-        found: The samples as this machine sees them.
-        done: Names of the samples that need not be measured again.
-        address: Of the cluster, see `runtime.cluster.pool.connected`.
-        share: Of a machine, for each worker.
-        workers: How many.
+        request: The request that every worker opens; its threads are replaced by those of `share`.
+        data_set: The data set as this machine sees it.
+        done: Names of the samples to skip.
+        address: Address of the cluster, see `runtime.cluster.pool.connected`.
+        share: Resources of each worker.
+        workers: Number of workers.
 
     Raises:
-        MeasurementError: If a worker cannot measure a sample, or sees other data.
-        ClusterError: If the cluster cannot be used.
+        MeasurementError: If a worker cannot measure a sample, or sees other samples.
+        ClusterError: If the cluster is not available.
     """
-    if not isinstance(found.samples, Sequence):
+    if not isinstance(data_set.samples, Sequence):
         raise MeasurementError(
             "--workers spreads samples that lie apart: give a data set or a folder of frames, or "
             "leave it out for a video"
         )
-    names = [sample.name for sample in found.samples]
+    names = [sample.name for sample in data_set.samples]
     left = [number for number, name in enumerate(names) if name not in done]
     mine = replace(request, threads=share.cpus)
     with (

@@ -1,4 +1,4 @@
-"""One sample after the other through PyTorch and the artefacts, and what is measured of them."""
+"""Interpolates samples with PyTorch and the artefacts, and computes the metrics."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from runtime import Interpolator
 from runtime.errors import FrameError
 
 Compared = Literal["floats", "bytes"]
-"""Pictures before they are rounded, or after: the two are never compared with each other."""
+"""Whether images are compared as floats or after rounding to 8 bits; the two are not mixed."""
 
 _UNDER_WAY = 2
-"""Samples whose metrics are still computed while the next are made."""
+"""Samples whose metrics may be pending while the next sample is interpolated."""
 
 
 class Artefact(NamedTuple):
-    """An opened artefact; the pictures of it are compared as `compared`."""
+    """An opened artefact; its images are compared as `compared` says."""
 
     name: str
     path: Path
@@ -37,13 +37,13 @@ class Artefact(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """All that a sample is put through.
+    """The artefacts and references that interpolate a sample, and the metrics of the result.
 
     Attributes:
-        protocol: What is measured, and how.
-        metrics: What is measured of each new frame.
-        references: PyTorch, once for each kind that is compared.
-        artefacts: What is compared with it.
+        protocol: Protocol of the data set.
+        metrics: Metrics of each new frame.
+        references: PyTorch, opened once for each way in which artefacts are compared.
+        artefacts: The artefacts.
     """
 
     protocol: Protocol
@@ -53,28 +53,33 @@ class Comparison(NamedTuple):
 
     @property
     def timesteps(self) -> list[float]:
-        """Of the new frames of a sample."""
+        """Time steps in (0, 1) of the new frames of a sample."""
         factor = self.protocol.factor
         return [k / factor for k in range(1, factor)]
 
 
-class Made(NamedTuple):
-    """The new frames of one sample, floats in [0, 1], by what made them."""
+class InterpolatedSample(NamedTuple):
+    """New frames of one sample, floats (H, W, 3) in [0, 1], by kind of reference and artefact."""
 
     references: dict[Compared, list[ImageArray]]
     artefacts: dict[str, list[ImageArray]]
 
 
-def make(comparison: Comparison, sample: str, frames: Frames) -> Made:
-    """Lets PyTorch and every artefact make the new frames of a sample.
+def interpolate_sample(comparison: Comparison, sample: str, frames: Frames) -> InterpolatedSample:
+    """Interpolates the new frames of a sample with PyTorch and with every artefact.
+
+    Args:
+        comparison: References and artefacts.
+        sample: Name of the sample, for error messages.
+        frames: The frames of the sample.
 
     Raises:
-        MeasurementError: If one of them cannot take the frames, or makes NaN.
+        MeasurementError: If one of them does not accept the frames, or returns NaN.
     """
     pairs = {kind: _pair_as(kind, frames) for kind in comparison.references}
     height, width = frames.targets[0].shape[:2]
 
-    def made_by(vfi: Interpolator, kind: Compared, name: str) -> list[ImageArray]:
+    def interpolate(vfi: Interpolator, kind: Compared, name: str) -> list[ImageArray]:
         try:
             new = vfi.interpolate(*pairs[kind], timesteps=comparison.timesteps)
         except FrameError as error:
@@ -84,7 +89,7 @@ def make(comparison: Comparison, sample: str, frames: Frames) -> Made:
             check_image(image, f"what {name} made of sample {sample}")
         return images
 
-    # "floats" first: bytes are the floats rounded, unless a rounded picture was put in again.
+    # "floats" first: its images, rounded, are those of "bytes" unless rounded frames are inputs.
     references: dict[Compared, list[ImageArray]] = {}
     for kind in sorted(comparison.references, reverse=True):
         if kind == "bytes" and "floats" in references and _rounding_is_last(comparison, frames):
@@ -93,14 +98,14 @@ def make(comparison: Comparison, sample: str, frames: Frames) -> Made:
                 for image in references["floats"]
             ]
         else:
-            references[kind] = made_by(comparison.references[kind], kind, "PyTorch")
-    return Made(
-        references, {a.name: made_by(a.vfi, a.compared, a.name) for a in comparison.artefacts}
+            references[kind] = interpolate(comparison.references[kind], kind, "PyTorch")
+    return InterpolatedSample(
+        references, {a.name: interpolate(a.vfi, a.compared, a.name) for a in comparison.artefacts}
     )
 
 
 def _rounding_is_last(comparison: Comparison, frames: Frames) -> bool:
-    """Whether nothing is computed from a rounded picture: no recursion, no resampled frame."""
+    """Whether no rounded frame is an input: there is no recursion and no resampled frame."""
     direct = (
         comparison.artefacts[0].vfi.info.time_steps == "arbitrary"
         or comparison.protocol.factor == 2
@@ -109,17 +114,17 @@ def _rounding_is_last(comparison: Comparison, frames: Frames) -> bool:
 
 
 def _pair_as(kind: Compared, frames: Frames) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The two frames as bytes or as floats; those that were resampled are floats already."""
+    """The first and last frame as uint8 or as float32; resampled frames are float32 already."""
     if kind == "floats":
         return as_floats(frames.img0, np.float32), as_floats(frames.img1, np.float32)
-    return tuple(  # type: ignore[return-value]  # Two go in, two come out.
+    return tuple(  # type: ignore[return-value]  # There are two frames.
         frame if frame.dtype == np.uint8 else np.rint(frame * 255).astype(np.uint8)
         for frame in frames[:2]
     )
 
 
 def as_floats(image: NDArray[Any], dtype: type = np.float64) -> ImageArray:
-    """uint8 -> floats in [0, 1]; floats stay as they are."""
+    """Converts uint8 to floats of `dtype` in [0, 1]; returns floats unchanged."""
     if image.dtype == np.uint8:
         scaled: ImageArray = image.astype(dtype) / dtype(255)
         return scaled
@@ -129,7 +134,7 @@ def as_floats(image: NDArray[Any], dtype: type = np.float64) -> ImageArray:
 def measured(
     comparison: Comparison, targets: Sequence[NDArray[Any]], images: Sequence[ImageArray]
 ) -> dict[str, list[float]]:
-    """Every metric of every new frame."""
+    """Computes every metric of every new frame, in order of time."""
     truth = [as_floats(target) for target in targets]
 
     def one(metric: Metric, image: ImageArray, target: ImageArray) -> float:
@@ -146,25 +151,25 @@ def measured(
 def measure_sample(
     comparison: Comparison, sample: Sample, pool: ThreadPoolExecutor
 ) -> Future[dict[str, Any]]:
-    """Makes a sample's new frames at once; gives its line, whose metrics the pool computes."""
+    """Interpolates a sample before it returns; the pool computes the metrics of its line."""
     started = time.perf_counter()
     frames = sample.read()
-    made = make(comparison, sample.name, frames)
+    interpolated = interpolate_sample(comparison, sample.name, frames)
     seconds = time.perf_counter() - started
 
     def line() -> dict[str, Any]:
         began = time.perf_counter()
         artefacts = {}
         for artefact in comparison.artefacts:
-            images = made.artefacts[artefact.name]
-            pairs = zip(made.references[artefact.compared], images, strict=True)
+            images = interpolated.artefacts[artefact.name]
+            pairs = zip(interpolated.references[artefact.compared], images, strict=True)
             artefacts[artefact.name] = {
                 **measured(comparison, frames.targets, images),
                 "against_reference": [psnr(image, reference) for reference, image in pairs],
             }
         references = {
             kind: measured(comparison, frames.targets, images)
-            for kind, images in made.references.items()
+            for kind, images in interpolated.references.items()
         }
         return {
             "sample": sample.name,
@@ -177,12 +182,23 @@ def measure_sample(
 
 
 def measure_all(
-    comparison: Comparison, found: DataSet, done: set[str], workers: int
+    comparison: Comparison, data_set: DataSet, done: set[str], workers: int
 ) -> Iterator[dict[str, Any]]:
-    """The lines of the samples that are not done yet, in order."""
+    """Yields the lines of the samples that are not done, in order.
+
+    Args:
+        comparison: References, artefacts and metrics.
+        data_set: The data set.
+        done: Names of the samples to skip.
+        workers: Threads that compute metrics.
+
+    Yields:
+        "sample", "seconds", "reference" and "artefacts"; "sample" and "damaged" for a sample that
+        cannot be read.
+    """
     under_way: deque[Future[dict[str, Any]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for sample in found.samples:
+        for sample in data_set.samples:
             if sample.name in done:
                 continue
             try:

@@ -1,7 +1,6 @@
-"""Picture quality as the literature measures it: PSNR, the two SSIMs that are quoted, IE.
+"""Image quality as in the literature: PSNR, two definitions of SSIM, interpolation error (IE).
 
-All take arrays (H, W, 3), RGB, of floats in [0, 1], and sum in float64; `agreement` takes arrays of
-any shape.
+All metrics take RGB images (H, W, 3) of floats in [0, 1], and sum in float64.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from bench.data.protocols import Metric
 from bench.environment import MeasurementError
 
 ImageArray = NDArray[Any]
+"""(H, W, 3) RGB, floats in [0, 1]."""
 
 _SIGMA = 1.5
 _RADIUS = 5
-"""The window of Wang et al. (2004): 11 wide, Gaussian with this sigma."""
+"""The window of Wang et al. (2004): Gaussian, 11 pixels wide, with this sigma in pixels."""
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -29,28 +29,28 @@ def psnr(prediction: ImageArray, target: ImageArray, *, rounded: bool = False) -
 
     Args:
         prediction: (H, W, 3), floats in [0, 1].
-        target: As `prediction`.
-        rounded: Round the prediction to 8 bit first (RIFE, EMA-VFI); unrounded is what the
-            IFRNet authors and AMT quote. At 35 dB the two differ by about 0.02 dB.
+        target: Like `prediction`.
+        rounded: Whether the prediction is first rounded to 8 bits, as by RIFE and EMA-VFI. IFRNet
+            and AMT publish unrounded values. At 35 dB the two differ by about 0.02 dB.
 
     Raises:
-        MeasurementError: If the two are no such arrays, or of different sizes.
+        MeasurementError: If an array is not an image (see `check_image`), or the sizes differ.
     """
-    made, wanted = _checked(prediction, target)
+    predicted, expected = _checked(prediction, target)
     if rounded:
-        made = _levels(prediction) / 255
-    error = float(np.square(made - wanted).mean())
+        predicted = _levels(prediction) / 255
+    error = float(np.square(predicted - expected).mean())
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def ssim_3d(prediction: ImageArray, target: ImageArray) -> float:
-    """The SSIM of the IFRNet paper: an 11x11x11 Gaussian over colours, rows and columns.
+    """The SSIM of the IFRNet paper: an 11x11x11 Gaussian window over colours, rows and columns.
 
-    Borders are repeated on all three axes and the whole map counts
-    (`calculate_ssim` in the authors' metric.py).
+    Borders are replicated on all three axes, and the result is the mean of the whole map, as in
+    `calculate_ssim` of the authors' metric.py.
 
     Raises:
-        MeasurementError: As `psnr`.
+        MeasurementError: If an array is not an image, or the sizes differ.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -73,24 +73,27 @@ def ssim_3d(prediction: ImageArray, target: ImageArray) -> float:
 
 
 def ssim_2d(prediction: ImageArray, target: ImageArray) -> float:
-    """The SSIM of mmagic and of most others: 11x11 Gaussian, each colour apart, no borders.
+    """The SSIM of mmagic and most other projects: an 11x11 Gaussian window on each colour.
+
+    The result is the mean of the map without its borders.
 
     Raises:
-        MeasurementError: As `psnr`, or if they are smaller than the window.
+        MeasurementError: If an array is not an image, the sizes differ, or the images are smaller
+            than the window.
     """
     from skimage.metrics import structural_similarity
 
-    made, wanted = _checked(prediction, target)
+    predicted, expected = _checked(prediction, target)
     side = 2 * _RADIUS + 1
-    if min(made.shape[:2]) < side:
+    if min(predicted.shape[:2]) < side:
         raise MeasurementError(
-            f"the pictures are {made.shape[0]}x{made.shape[1]}: the window of this SSIM is "
-            f"{side}x{side}"
+            f"the pictures are {predicted.shape[0]}x{predicted.shape[1]}: the window of this SSIM "
+            f"is {side}x{side}"
         )
     return float(
         structural_similarity(
-            made,
-            wanted,
+            predicted,
+            expected,
             channel_axis=2,
             data_range=1.0,
             gaussian_weights=True,
@@ -101,10 +104,10 @@ def ssim_2d(prediction: ImageArray, target: ImageArray) -> float:
 
 
 def interpolation_error(prediction: ImageArray, target: ImageArray) -> float:
-    """Middlebury's IE: the mean absolute difference of 8-bit levels, both rounded.
+    """Middlebury's IE: the mean absolute difference of both images in rounded 8-bit levels.
 
     Raises:
-        MeasurementError: As `psnr`.
+        MeasurementError: If an array is not an image, or the sizes differ.
     """
     _check_both(prediction, target)
     return float(np.abs(_levels(prediction) - _levels(target)).mean())
@@ -119,27 +122,31 @@ METRICS: Mapping[Metric, Callable[[ImageArray, ImageArray], float]] = {
 
 
 def mean_db(values: Sequence[float]) -> float:
-    """The mean of PSNRs in dB over those that are finite; inf where none is.
+    """The mean of the finite PSNR values in dB; inf if none is finite.
 
-    Identical pictures have no finite PSNR: count them apart, they do not raise a mean.
+    Identical images have an infinite PSNR, which is left out: callers count them separately.
     """
     finite = [value for value in values if math.isfinite(value)]
     return math.fsum(finite) / len(finite) if finite else math.inf
 
 
 def check_image(image: ImageArray, what: str) -> None:
-    """Refuses what is no picture.
+    """Checks that an array is an RGB image of floats.
+
+    Args:
+        image: The array.
+        what: Its name in the error message.
 
     Raises:
-        MeasurementError: If it is not (H, W, 3), not float, or holds NaN or values outside
-            [0, 1].
+        MeasurementError: If its shape is not (H, W, 3), its dtype is not floating-point, or it has
+            NaN or values outside [0, 1].
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise MeasurementError(f"{what} has shape {image.shape}: pictures are (H, W, 3)")
     if not np.issubdtype(image.dtype, np.floating):
         raise MeasurementError(f"{what} is {image.dtype}: give floats in [0, 1]")
     low, high = float(image.min()), float(image.max())
-    # Written so that NaN fails too: it compares as false with everything.
+    # This form also refuses NaN, which compares as false with everything.
     if not (low >= 0 and high <= 1):
         raise MeasurementError(
             f"{what} holds values from {low:.4g} to {high:.4g}: pictures are in [0, 1]"
@@ -147,7 +154,7 @@ def check_image(image: ImageArray, what: str) -> None:
 
 
 def _levels(image: ImageArray) -> NDArray[np.float64]:
-    """Rounded to 8-bit levels 0..255, in the picture's own type, as whoever made it would."""
+    """Rounds to 8-bit levels 0..255; scales in the dtype of the image, as a writer of it would."""
     levels: NDArray[np.float64] = np.rint(image * 255).astype(np.float64)
     return levels
 

@@ -1,7 +1,7 @@
-"""The file that a parity run writes: one line for each sample, while it runs; can be resumed.
+"""The JSON Lines file of a parity run, which is written while it runs and can be resumed.
 
-The first line says what is measured, with what and where; the last, once all samples are done,
-sums up. In between each line is a sample.
+The first line is a header with configuration and environment. One line for each sample follows;
+the last line, written when all samples are done, is the summary.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ Line = dict[str, Any]
 
 
 class ParityRecord:
-    """The samples that are done, in memory and, where there is a path, in a file.
+    """The lines of the measured samples, in memory and optionally in a file.
 
     Attributes:
-        lines: Of the samples, in the order in which they were measured, as they come back from
-            the file: what is infinite is None.
+        lines: Lines of the samples in the order in which they were measured, as JSON holds them:
+            infinite values are None.
     """
 
     def __init__(
         self, path: Path | None, configuration: Mapping[str, Any], *, resume: bool, overwrite: bool
     ) -> None:
-        """Starts a file, or goes on with one.
+        """Creates the file, or opens it to resume.
 
         Args:
-            path: Of the file; None to write none.
-            configuration: What is measured, plain data.
-            resume: Go on with the file if it is there.
-            overwrite: Start anew if it is there.
+            path: Path of the file; None: lines are held in memory only.
+            configuration: What is measured, as plain data.
+            resume: Whether an existing file is continued.
+            overwrite: Whether an existing file is replaced.
 
         Raises:
-            MeasurementError: If the file is there and neither is asked for, or it is of another
-                configuration, or is no such file, or another run is writing it.
-            OSError: If it cannot be written.
+            MeasurementError: If the file exists and neither `resume` nor `overwrite` is set, it is
+                not a file of a parity run or has another configuration, or another run is
+                writing it.
+            OSError: If the file cannot be written.
         """
         self.lines: list[Line] = []
         self._file: TextIO | None = None
@@ -61,11 +62,11 @@ class ParityRecord:
             raise MeasurementError(
                 f"{path} exists: --resume goes on with it, --overwrite starts anew"
             )
-        goes_on = path.exists() and resume
+        resuming = path.exists() and resume
         self._claim(path)
         try:
-            if goes_on:
-                self._go_on(path, header["configuration"])
+            if resuming:
+                self._resume(path, header["configuration"])
             else:
                 self._file = path.open("w", encoding="utf-8")
                 self._write(header)
@@ -75,16 +76,16 @@ class ParityRecord:
 
     @property
     def done(self) -> set[str]:
-        """Names of the samples that need not be measured again."""
+        """Names of the measured samples."""
         return {line["sample"] for line in self.lines}
 
     def add(self, line: Line) -> None:
-        """Keeps what was measured of a sample; on disk when this returns."""
+        """Appends the line of a sample and flushes the file."""
         self.lines.append(_as_json(line))
         self._write(line)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Writes the last line."""
+        """Writes the summary as the last line."""
         self._write({"summary": summary})
 
     def __enter__(self) -> ParityRecord:
@@ -101,7 +102,7 @@ class ParityRecord:
         self._release()
 
     def _claim(self, path: Path) -> None:
-        """Locks the file for this run, in place of what was locked before."""
+        """Locks the file for this run, and releases the previous lock."""
         if not HAS_FLOCK or (path.exists() and not path.is_file()):  # A device, as /dev/null.
             return
         lock = lock_file(path.resolve())
@@ -116,23 +117,25 @@ class ParityRecord:
         if self._lock is not None:
             self._lock.release()
 
-    def _go_on(self, path: Path, configuration: Mapping[str, Any]) -> None:
-        read = read_lines(path)
-        wanted = _as_json(configuration)
-        found = read[0]["configuration"]
-        if found != wanted:
-            keys = sorted(found.keys() | wanted.keys())
-            changed = [key for key in keys if found.get(key) != wanted.get(key)]
+    def _resume(self, path: Path, configuration: Mapping[str, Any]) -> None:
+        existing = read_lines(path)
+        expected = _as_json(configuration)
+        recorded = existing[0]["configuration"]
+        if recorded != expected:
+            keys = sorted(recorded.keys() | expected.keys())
+            changed = [key for key in keys if recorded.get(key) != expected.get(key)]
             raise MeasurementError(
                 f"{path} was measured with other {', '.join(changed)}: give what it was begun "
                 "with, or another --output"
             )
-        self.lines = [line for line in read[1:] if "sample" in line]
-        # Without what a broken-off run left behind: half a line, or the summary of a whole one.
-        whole = [read[0], *self.lines]
+        self.lines = [line for line in existing[1:] if "sample" in line]
+        # Without an incomplete last line, and without the summary.
+        complete = [existing[0], *self.lines]
         with written_beside(path) as beside:
-            beside.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
-            self._claim(beside)  # It becomes the file.
+            beside.write_text(
+                "".join(json.dumps(line) + "\n" for line in complete), encoding="utf-8"
+            )
+            self._claim(beside)  # It replaces the file.
         self._file = path.open("a", encoding="utf-8")
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -142,10 +145,11 @@ class ParityRecord:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The whole lines of a file: header, samples, summary if there is one.
+    """Reads the complete lines of a file: header, samples, and the summary if there is one.
 
     Raises:
-        MeasurementError: If it is no file of a parity run, or of another format version.
+        MeasurementError: If it cannot be read, is not a file of a parity run, or has another
+            format version.
     """
     lines: list[Line] = []
     try:
@@ -157,7 +161,7 @@ def read_lines(path: Path) -> list[Line]:
             lines.append(json.loads(text))
         except ValueError as error:
             if number == len(texts) and lines:
-                break  # Written when the process was killed.
+                break  # The process was killed while it wrote this line.
             raise MeasurementError(
                 f"{path}, line {number}, is no JSON: expected a file of bench.parity, "
                 "give another --output"
@@ -173,7 +177,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def _as_json(value: Any) -> Any:
-    """As it comes back from a file: tuples are lists, and what is infinite is null."""
+    """Converts to what JSON can hold: tuples become lists, infinite values None."""
     if isinstance(value, Mapping):
         return {str(key): _as_json(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What is asked of a parity run: artefacts, weights, a data set, and how they are computed."""
+"""The request of a parity run: artefacts, weights, data set, devices."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from runtime.backends.base import BackendName, InferencePrecision
 
 @dataclass(frozen=True)
 class ParityRequest:
-    """What a sample is put through, and which samples; plain data, which a cluster can carry.
+    """What `python -m bench.parity` compares. It can be pickled, for workers of a cluster.
 
     Attributes:
-        models: Artefacts, of different file names.
-        weights: A checkpoint, or "demo"; the reference is computed with them.
-        dataset: A name of `bench.data.protocols.PROTOCOLS`.
-        root: Folder of the data set; for "folder" also a video.
-        factor: For "folder": new frames + 1; None stands for 2.
-        every: Only every N-th sample is taken.
-        limit: No more samples than these.
-        metrics: In place of those of the protocol; PSNR is always measured.
-        backend: Of the artefacts; None: see `Interpolator.open`, as for the next three.
-        device: Of the artefacts.
-        threads: CPU threads of an artefact and of PyTorch.
-        inference_precision: Of the artefacts.
+        models: Artefacts with different file names.
+        weights: Checkpoint of the reference, or "demo".
+        dataset: Name of the data set in `bench.data.protocols.PROTOCOLS`.
+        root: Folder of the data set; for "folder" also a video file.
+        factor: For "folder": new frames per pair + 1; None stands for 2.
+        every: Step between the samples that are measured, from the first on.
+        limit: Maximum number of samples; None for no limit.
+        metrics: Metrics that replace those of the protocol; PSNR is always computed.
+        backend: Backend of the artefacts; None: the runtime's default.
+        device: Device of the artefacts, "cpu", "cuda" or "cuda:N"; None: the backend's default.
+        threads: CPU threads of each artefact and of PyTorch; None: their defaults.
+        inference_precision: Precision of convolutions in OpenVINO; None: float32.
         reference_device: PyTorch's name of the device of the reference.
-        force: Artefacts of other weights or of another flow scale are measured too.
-        random_weights: Reports then show the agreement with PyTorch and no quality.
-        authors_weights: Reports then show published figures beside.
+        force: Whether artefacts with other weights or another flow scale are accepted.
+        random_weights: Whether the weights are random: reports then show the agreement with
+            PyTorch and no quality.
+        authors_weights: Whether the weights are the authors': reports then also show the
+            published figures.
     """
 
     models: tuple[Path, ...]
@@ -52,27 +54,27 @@ class ParityRequest:
     authors_weights: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses what contradicts itself.
+        """Checks that the options do not contradict each other.
 
         Raises:
-            MeasurementError: If `factor` is given for a data set that has its own.
+            MeasurementError: If `factor` is given for a data set with a factor of its own.
         """
         if self.dataset != "folder" and self.factor is not None:
             raise MeasurementError(f"--factor is for --dataset folder, {self.dataset} has its own")
 
     @property
     def protocol(self) -> Protocol:
-        """The protocol of the data set, with the factor that is asked for."""
+        """The protocol of the data set, for "folder" with the requested factor."""
         if self.dataset != "folder":
             return PROTOCOLS[self.dataset]
         factor = 2 if self.factor is None else self.factor
         return replace(PROTOCOLS["folder"], title=self.root.name, factor=factor)
 
     def find(self) -> DataSet:
-        """The samples on disk.
+        """Finds the selected samples of the data set on disk.
 
         Raises:
-            MeasurementError: If the data set is not there, or incomplete.
+            MeasurementError: If the data set is missing, or a file of a sample is.
         """
-        found = find(self.dataset, self.root, factor=self.protocol.factor)
-        return select(found, every=self.every, limit=self.limit)
+        data_set = find(self.dataset, self.root, factor=self.protocol.factor)
+        return select(data_set, every=self.every, limit=self.limit)

@@ -1,4 +1,4 @@
-"""Opens what a parity run needs: artefacts, PyTorch as their reference, samples."""
+"""Opens the artefacts, the PyTorch reference and the data set of a parity run."""
 
 from __future__ import annotations
 
@@ -22,55 +22,60 @@ if TYPE_CHECKING:
 
 
 class OpenedParity(NamedTuple):
-    """Everything that a parity run needs, opened.
+    """The opened parts of a parity run.
 
     Attributes:
-        bench: What a sample is put through.
-        found: The samples.
-        checkpoint: Of the reference.
-        deviations: What does not fit and was forced.
+        comparison: References, artefacts and metrics.
+        data_set: The data set.
+        checkpoint: Checkpoint of the reference.
+        deviations: Mismatches that `ParityRequest.force` accepted, as sentences.
     """
 
     comparison: Comparison
-    found: DataSet
+    data_set: DataSet
     checkpoint: Checkpoint
     deviations: list[str]
 
 
 def open_comparison(request: ParityRequest, owner: contextlib.ExitStack) -> OpenedParity:
-    """Opens what the request names; `owner` closes it.
+    """Opens the artefacts, the reference and the data set of a request.
+
+    Args:
+        request: The request.
+        owner: Closes the artefacts and the reference.
 
     Raises:
-        MeasurementError: If something is not there, or does not fit.
+        MeasurementError: If the data set or the checkpoint cannot be read, or the artefacts do not
+            match the weights, the protocol or each other.
     """
     from bench.runs.authors import load_reference
 
-    protocol, found = request.protocol, request.find()
+    protocol, data_set = request.protocol, request.find()
     checkpoint = load_reference(request.weights)
     artefacts = _open_artefacts(request, owner)
-    if protocol.name == "folder":  # Its own truth: nobody says at which flow scale.
+    if protocol.name == "folder":  # No protocol defines a flow scale: that of the artefacts.
         protocol = replace(protocol, flow_scale=artefacts[0].vfi.info.flow_scale)
     deviations = _deviations(artefacts, protocol, checkpoint.sha256, force=request.force)
     wanted = request.metrics or protocol.metrics
     metrics: list[Metric] = ["psnr", *(metric for metric in wanted if metric != "psnr")]
     references = _references(request, checkpoint, artefacts, owner)
     comparison = Comparison(protocol, metrics, references, artefacts)
-    return OpenedParity(comparison, found, checkpoint, deviations)
+    return OpenedParity(comparison, data_set, checkpoint, deviations)
 
 
 def configuration_of(
     request: ParityRequest,
     comparison: Comparison,
     checkpoint: Checkpoint,
-    found: DataSet,
+    data_set: DataSet,
     notes: list[str],
 ) -> dict[str, Any]:
-    """All that a resumed run must share with the one that was broken off."""
+    """The configuration in the header of the record; a resumed run must have the same."""
     return {
         "dataset": comparison.protocol.name,
         "title": comparison.protocol.title,
         "protocol": asdict(comparison.protocol),
-        "samples": found.count,
+        "samples": data_set.count,
         "official_samples": comparison.protocol.samples,
         "every": request.every,
         "limit": request.limit,
@@ -128,21 +133,21 @@ def _references(
     artefacts: Sequence[Artefact],
     owner: contextlib.ExitStack,
 ) -> dict[Compared, Interpolator]:
-    """PyTorch as the artefacts are: their I/O, their flow scale, their way through time."""
+    """PyTorch with the input and output, flow scale and time steps of the artefacts."""
     import torch
 
     from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
 
     if request.threads:
         torch.set_num_threads(request.threads)
-    # A convolution in TensorFloat-32 is no float32 reference.
+    # A float32 reference must not compute convolutions in TensorFloat-32.
     torch.backends.cudnn.allow_tf32 = False
     try:
         network = checkpoint.network.to(request.reference_device)
     except (AssertionError, RuntimeError) as error:  # PyTorch without CUDA, or an unknown name.
-        said = first_line(error)
+        why = first_line(error)
         raise MeasurementError(
-            f"PyTorch cannot compute on {request.reference_device!r} here ({said}): give another "
+            f"PyTorch cannot compute on {request.reference_device!r} here ({why}): give another "
             "--reference-device"
         ) from error
     first = artefacts[0].vfi.info
@@ -162,7 +167,7 @@ def _references(
 def _deviations(
     artefacts: Sequence[Artefact], protocol: Protocol, sha256: str, *, force: bool
 ) -> list[str]:
-    """What does not fit, as sentences; refused without --force."""
+    """Mismatches of artefacts, weights and protocol, as sentences; errors without `force`."""
     first = artefacts[0].vfi.info
     for artefact in artefacts:
         info = artefact.vfi.info
@@ -172,19 +177,19 @@ def _deviations(
                     f"{artefact.name} has {what} {getattr(info, what)}, {artefacts[0].name} "
                     f"{getattr(first, what)}: measure them apart"
                 )
-    found = [
+    mismatches = [
         f"{artefact.name} was made from weights {artefact.vfi.info.weights_sha256[:12]}, "
         f"--weights are {sha256[:12]}"
         for artefact in artefacts
         if artefact.vfi.info.weights_sha256 != sha256
     ]
     if first.flow_scale != protocol.flow_scale:
-        found.append(
+        mismatches.append(
             f"{protocol.title} is measured at flow scale {protocol.flow_scale:g}, the models "
             f"have {first.flow_scale:g} (export with --flow-scale {protocol.flow_scale:g})"
         )
-    if found and not force:
+    if mismatches and not force:
         raise MeasurementError(
-            f"{'; '.join(found)}: give what fits, or --force to measure all the same"
+            f"{'; '.join(mismatches)}: give what fits, or --force to measure all the same"
         )
-    return [f"forced: {sentence}" for sentence in found]
+    return [f"forced: {sentence}" for sentence in mismatches]

@@ -1,4 +1,4 @@
-"""What the samples of a parity run come to: means, worst frames, the table, the gate."""
+"""Summarises the samples of a parity run: means, worst frames, the printed table, the gate."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class NewFrame(NamedTuple):
     """One new frame of one artefact.
 
     Attributes:
-        sample: Its name.
-        timestep: In (0, 1).
-        reference: PSNR of PyTorch to the true frame, in dB; inf where identical.
-        made: PSNR of the artefact to the true frame.
-        against: PSNR of the artefact to PyTorch.
+        sample: Name of the sample.
+        timestep: Time step in (0, 1).
+        reference: PSNR in dB between PyTorch and the true frame; inf if identical.
+        made: PSNR in dB between the artefact and the true frame; inf if identical.
+        against: PSNR in dB between the artefact and PyTorch; inf if identical.
     """
 
     sample: str
@@ -30,17 +30,23 @@ class NewFrame(NamedTuple):
 
     @property
     def drop(self) -> float:
-        """What the artefact loses to the true frame, in dB; nan where PyTorch is identical."""
+        """`reference` - `made` in dB; nan if PyTorch equals the true frame."""
         return self.reference - self.made if math.isfinite(self.reference) else math.nan
 
 
 def new_frames(lines: Sequence[Line], artefact: str, compared: str) -> list[NewFrame]:
-    """Every new frame of an artefact, in order."""
+    """All new frames of an artefact, in order of samples and time.
+
+    Args:
+        lines: Lines of the samples; damaged samples are skipped.
+        artefact: Name of the artefact.
+        compared: Whether it is compared as "floats" or as "bytes".
+    """
 
     def numbers(values: Sequence[float | None]) -> Iterator[float]:
         return (math.inf if value is None else value for value in values)
 
-    found = []
+    frames = []
     for line in lines:
         if "damaged" in line:
             continue
@@ -52,23 +58,27 @@ def new_frames(lines: Sequence[Line], artefact: str, compared: str) -> list[NewF
             )
         ]  # fmt: skip
         factor = len(columns[0]) + 1
-        found += [
+        frames += [
             NewFrame(line["sample"], k / factor, *row)
             for k, row in enumerate(zip(*columns, strict=True), 1)
         ]
-    return found
+    return frames
 
 
 def summarise(
     lines: Sequence[Line], artefacts: Mapping[str, str], metrics: Sequence[str], factor: int
 ) -> dict[str, Any]:
-    """The last line of the file; see `summary_of`.
+    """The summary of a run.
 
     Args:
-        lines: Of the samples.
-        artefacts: By name, what each is compared as: "floats" or "bytes".
-        metrics: What was measured.
-        factor: Of the protocol.
+        lines: Lines of the samples.
+        artefacts: By name of the artefact whether it is compared as "floats" or as "bytes".
+        metrics: Names of the metrics.
+        factor: Factor of the protocol.
+
+    Returns:
+        "samples", the number of readable samples; "damaged", the names of the others; "artefacts",
+        what `summary_of` returns for each.
     """
     whole = [line for line in lines if "damaged" not in line]
     return {
@@ -84,10 +94,17 @@ def summarise(
 def summary_of(
     lines: Sequence[Line], artefact: str, compared: str, metrics: Sequence[str], factor: int
 ) -> dict[str, Any]:
-    """Means over all new frames, and the worst of them.
+    """The summary of one artefact: means over all new frames, and the worst frame.
 
-    A frame that PyTorch or the artefact makes exactly as the true one has no finite PSNR: it is
-    in neither mean, so that the two stay comparable, and counted.
+    If PyTorch or the artefact equals the true frame, its PSNR is infinite. Such a frame is left out
+    of both means, so that they stay comparable, and is counted in "identical_to_truth".
+
+    Args:
+        lines: Lines of the readable samples.
+        artefact: Name of the artefact.
+        compared: Whether it is compared as "floats" or as "bytes".
+        metrics: Names of the metrics.
+        factor: Factor of the protocol.
     """
     frames = new_frames(lines, artefact, compared)
     counted = [f for f in frames if math.isfinite(f.reference) and math.isfinite(f.made)]
@@ -128,14 +145,14 @@ def summary_of(
 
 
 def _mean(values: Iterator[Sequence[float]]) -> float:
-    flat = [one for some in values for one in some]
+    flat = [value for sample in values for value in sample]
     return math.fsum(flat) / len(flat)
 
 
 def worst_frames(
     lines: Sequence[Line], artefacts: Mapping[str, str], count: int
 ) -> list[tuple[str, NewFrame]]:
-    """For each artefact the `count` new frames that are farthest from PyTorch, worst first."""
+    """The `count` new frames of each artefact with the lowest PSNR to PyTorch, lowest first."""
     return [
         (name, frame)
         for name, compared in artefacts.items()
@@ -144,7 +161,7 @@ def worst_frames(
 
 
 def table(configuration: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
-    """What is printed at the end, for a person."""
+    """Lines of the table that is printed at the end."""
     weights = configuration["weights"]
     seconds = summary["wall_seconds"]
     lines = [
@@ -194,27 +211,27 @@ def _db(value: float) -> str:
 def failures(
     lines: Sequence[Line], summary: Mapping[str, Any], max_drop: float, *, shown: int = 5
 ) -> list[str]:
-    """Why the gate is not passed, as sentences; none where it is.
+    """Reasons for which the gate fails, as sentences; empty if it passes.
 
     Args:
-        lines: Of the samples.
-        summary: Made of them.
-        max_drop: What an artefact may lose against PyTorch in mean PSNR, in dB.
-        shown: How many of the worst samples are named.
+        lines: Lines of the samples.
+        summary: Summary of the run.
+        max_drop: Maximum loss of an artefact against PyTorch in mean PSNR, in dB.
+        shown: Number of worst frames to name.
     """
-    found = []
+    reasons = []
     for name, one in summary["artefacts"].items():
         if one["drop"] > max_drop:
             frames = [f for f in new_frames(lines, name, one["compared"]) if f.drop > 0]
             worst = sorted(frames, key=lambda f: -f.drop)[:shown]
             named = ", ".join(f"{f.sample} at {f.timestep:g}: {f.drop:.4f} dB" for f in worst)
-            found.append(
+            reasons.append(
                 f"{name} loses {one['drop']:.4f} dB against PyTorch, --max-drop is {max_drop:g}; "
                 f"worst: {named}"
             )
     if summary["damaged"]:
-        found.append(
+        reasons.append(
             f"{len(summary['damaged'])} samples could not be read, --max-drop needs all: "
             f"{', '.join(summary['damaged'])}"
         )
-    return found
+    return reasons

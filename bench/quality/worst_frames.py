@@ -1,4 +1,4 @@
-"""The worst frames as PNG: what PyTorch made, what the artefact made, and where they differ."""
+"""Writes the worst frames as PNG: that of PyTorch, that of the artefact, a map of the error."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from bench.quality.metrics import ImageArray, psnr
 from runtime.files import written_beside
 
 ERROR_GAIN = 16
-"""An error of a sixteenth of the range is the brightest colour of the heat map."""
+"""Gain of the heat map: an error of 1/16 of the range has the brightest colour."""
 
 
 def heat_map(reference: ImageArray, made: ImageArray) -> NDArray[np.uint8]:
-    """The largest of the three colours' errors, times `ERROR_GAIN`, as uint8 (H, W, 3).
+    """Draws the largest error of the three colours of each pixel, times `ERROR_GAIN`.
 
-    Black is no error; matplotlib's inferno, which grows evenly in brightness.
+    Args:
+        reference: (H, W, 3), floats in [0, 1].
+        made: Like `reference`.
+
+    Returns:
+        uint8 (H, W, 3) in matplotlib's perceptually uniform colours "inferno"; black is no error.
     """
     from matplotlib import colormaps
 
@@ -42,19 +47,20 @@ def write_images(
     """Writes the three PNGs of one new frame.
 
     Args:
-        folder: Is made where it is missing.
-        reference: (H, W, 3), floats in [0, 1].
-        made: As `reference`.
+        folder: Folder of the files; it is created if it is missing.
+        reference: New frame of PyTorch, (H, W, 3), floats in [0, 1].
+        made: New frame of the artefact, like `reference`.
         sample: Name of the sample.
-        timestep: Of the new frame.
-        artefact: Its name.
-        relative_to: The file that names them; their paths are given from its folder.
+        timestep: Time step of the new frame.
+        artefact: Name of the artefact.
+        relative_to: File from whose folder the returned paths start; None: the current folder.
 
     Returns:
-        What they show, and their paths, as plain data.
+        "sample", "timestep", "artefact" and "psnr" of the new frame; paths of the files as
+        "reference", "made" and "error".
 
     Raises:
-        OSError: If they cannot be written.
+        OSError: If a file cannot be written.
     """
     from PIL import Image
 

@@ -91,7 +91,7 @@ def test_the_command_writes_its_evidence(models, tmp_path):
 
 
 def check_run(run, *, ceilings):
-    """What must hold of any run on a processor, measured with --samples 4 --seconds 0."""
+    """What must hold of any run on a CPU, measured with --samples 4 --seconds 0."""
     assert run.keys() == RUN_KEYS
     seconds = [s for samples in run["seconds"] for s in samples]
     assert [len(samples) for samples in run["seconds"]] == [1, 1, 1, 1]

@@ -17,7 +17,7 @@ from bench.data.protocols import PROTOCOLS
 from bench.data.samples import Frames
 from bench.environment import MeasurementError
 from bench.quality import evaluate
-from bench.quality.evaluate import Artefact, Comparison, make
+from bench.quality.evaluate import Artefact, Comparison, interpolate_sample
 from bench.quality.metrics import psnr
 from bench.quality.record import ParityRecord, read_lines
 from bench.quality.summary import failures, summarise, summary_of, table, worst_frames
@@ -104,8 +104,8 @@ def test_bytes_of_the_reference_are_its_floats_rounded_however_they_are_made(mod
     frame0, truth, frame1 = three(4)
     frames = Frames(frame0, frame1, [truth])
     model = {"bytes": "frames", "floats": "float"}[kind]
-    alone = make(_comparison(models, model, [kind]), "1", frames)
-    both = make(_comparison(models, model, ["bytes", "floats"]), "1", frames)
+    alone = interpolate_sample(_comparison(models, model, [kind]), "1", frames)
+    both = interpolate_sample(_comparison(models, model, ["bytes", "floats"]), "1", frames)
     np.testing.assert_array_equal(alone.references[kind], both.references[kind])
 
 
@@ -117,7 +117,7 @@ def test_recursion_rounds_on_its_way_as_the_artefact_does(midpoint_model, midpoi
     comparison = _comparison(
         midpoint_model.parent, "midpoint", kinds, protocol, str(midpoint_checkpoint)
     )
-    made = make(comparison, "1", frames)
+    made = interpolate_sample(comparison, "1", frames)
     rounded_last = [np.rint(p * np.float32(255)) for p in made.references["floats"]]
     rounded = [np.rint(p * 255) for p in made.references["bytes"]]
     against = list(zip(made.artefacts["midpoint.onnx"], made.references["bytes"], strict=True))
@@ -134,11 +134,12 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
     path.write_text("".join(texts[:3]) + texts[3][:40])  # Killed while it wrote the last sample.
     assert whole[-1]["summary"]["wall_seconds"] > 0
     measured = []
-    real = evaluate.make
+    real = evaluate.interpolate_sample
     monkeypatch.setattr(
-        evaluate, "make", lambda comparison, sample, frames: measured.append(sample) or real(
-            comparison, sample, frames)
-    )  # fmt: skip
+        evaluate,
+        "interpolate_sample",
+        lambda comparison, name, frames: measured.append(name) or real(comparison, name, frames),
+    )
     resumed, _ = run(*on_ucf(models, ucf101), "--resume")
     assert measured == ["3"]
     assert resumed[-1]["summary"]["wall_seconds"] is None  # Nobody knows that of the whole.
@@ -305,7 +306,9 @@ def test_a_prediction_that_is_no_picture_is_an_error(models, value):
     broken = artefact._replace(vfi=_Broken(artefact.vfi, value))
     frame0, truth, frame1 = three(4)
     with pytest.raises(MeasurementError, match=r"what float\.onnx made of sample 7 holds"):
-        make(comparison._replace(artefacts=[broken]), "7", Frames(frame0, frame1, [truth]))
+        interpolate_sample(
+            comparison._replace(artefacts=[broken]), "7", Frames(frame0, frame1, [truth])
+        )
 
 
 def test_frames_that_the_artefact_cannot_take_are_an_error(models, run, tmp_path):
@@ -348,7 +351,7 @@ def test_what_is_missing_is_said(run, arguments, message):
 def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(
     models, ucf101, run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(evaluate, "make", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(evaluate, "interpolate_sample", lambda *_: pytest.fail("measured"))
     nowhere = tmp_path / "nowhere"
     _, printed = run(*on_ucf(models, ucf101), output=nowhere / "p.jsonl", code=1)
     assert f"the folder {nowhere} does not exist, make it first" in printed
