@@ -83,7 +83,7 @@ def encode(clip: Path, frames: Sequence[DecodedFrame], out: Path) -> None:
         info = source.info
     with open_sink(out, like=info, rate=_FACTOR * info.rate, audio="none") as sink:
         for number in range(_FACTOR * len(frames)):
-            sink.write(frames[number // _FACTOR].picture, number / (_FACTOR * info.rate))
+            sink.write(frames[number // _FACTOR].frame, number / (_FACTOR * info.rate))
 
 
 def measure(clip: Path) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def measure(clip: Path) -> dict[str, Any]:
         with Interpolator(PassThrough(seconds=slow)) as slowest:
             idle = interpolate_video(clip, out, model=slowest, factor=_FACTOR).idle
     written = _FACTOR * len(frames)
-    first = frames[0].picture
+    first = frames[0].frame
     return {
         "clip": clip.name,
         "size": f"{first.height}x{first.width}",
@@ -161,7 +161,7 @@ def write_clip(clip: Path, size: tuple[int, int] | None, count: int, path: Path)
 
 def _frames(clip: Path) -> Iterator[VideoFrame]:
     with open_source(clip) as source:
-        yield from (item.picture for item in source if isinstance(item, DecodedFrame))
+        yield from (item.frame for item in source if isinstance(item, DecodedFrame))
 
 
 def peak_memory(clip: Path) -> int | None:

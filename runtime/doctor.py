@@ -180,7 +180,7 @@ def recommendation(states: Sequence[BackendState], computes_in: Sequence[str]) -
     """The backend to use on this CPU, as text.
 
     Args:
-        states: Of all backends.
+        states: The states of all backends.
         computes_in: OpenVINO's names of the precisions that the CPU computes in.
     """
     ready = {state.name for state in states if state.ready}

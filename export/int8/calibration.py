@@ -112,7 +112,7 @@ def _spread(path: Path, length: int, info: ModelInfo) -> tuple[list[Window], int
     chosen = np.linspace(0, len(kept) - 1, min(len(kept), WINDOWS)).round().astype(int)
     converter = ColourConverter()
     return [
-        tuple(converter.rgb_from_frame(frame.picture, 8) for frame in kept[n]) for n in chosen
+        tuple(converter.rgb_from_frame(decoded.frame, 8) for decoded in kept[n]) for n in chosen
     ], seen
 
 
@@ -123,8 +123,8 @@ def _frames(path: Path) -> Iterator[DecodedFrame]:
                 yield item
 
 
-def _check_size(path: Path, frame: DecodedFrame, info: ModelInfo) -> None:
-    height, width = frame.picture.height, frame.picture.width
+def _check_size(path: Path, decoded: DecodedFrame, info: ModelInfo) -> None:
+    height, width = decoded.frame.height, decoded.frame.width
     check_frame(np.empty((height, width, 3), np.uint8), f"a frame of {path}")
     if info.size not in (None, info.image_size((height, width))):
         raise ExportError(

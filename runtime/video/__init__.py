@@ -1,7 +1,7 @@
-"""Videos at another frame rate: read, interpolated and written. `runtime` exports these names.
+"""Reads, interpolates and writes videos. `runtime` exports the names of this package.
 
-Nothing is imported before it is asked for: the arguments of the commands can be parsed, and their
-help printed, where PyAV is not installed.
+The modules are imported when a name is first used, so that the commands can parse their arguments
+and print their help where PyAV is not installed.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ __all__ = ["Plan", "VideoOptions", "VideoReport", "interpolate_video", "plan_vid
 
 
 def __getattr__(name: str) -> Any:
-    """Loads `runtime.video.interpolate`, and PyAV with it, when a name is first asked for."""
+    """Imports `runtime.video.interpolate`, and PyAV with it, when a name is first used."""
     if name in __all__:
         from runtime.video import interpolate
 

@@ -1,4 +1,4 @@
-"""What the commands on videos share: how one is read, at what rate, how written, what is said."""
+"""Arguments, progress bar and summary that all commands on videos share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NTSC = Fraction(1000, 1001)
 
 
 def parse_rate(text: str) -> Fraction:
-    """Frames a second: 60, 60000/1001, or 59.94, which with its kin means 60 x 1000/1001."""
+    """Parses a frame rate: 60, 60000/1001, or a rounded NTSC rate as 59.94, which is 60000/1001."""
     try:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
@@ -33,7 +33,7 @@ def parse_rate(text: str) -> Fraction:
 
 
 def parse_time(text: str) -> Fraction:
-    """Seconds: 90, 90.5, 1:30 or 0:01:30.5."""
+    """Parses a time to seconds: 90, 90.5, 1:30 or 0:01:30.5."""
     try:
         parts = [Fraction(part) for part in text.split(":")]
     except (ValueError, ZeroDivisionError) as error:
@@ -44,7 +44,7 @@ def parse_time(text: str) -> Fraction:
 
 
 def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
-    """--factor, --fps and --keep-vfr."""
+    """Adds --factor, --fps and --keep-vfr."""
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
         "--factor",
@@ -63,7 +63,7 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
-    """Options that say how a video is read, of all but its part."""
+    """Adds the options for reading a video, without --start and --end."""
     group.add_argument("--video-stream", type=int, metavar="N", help="index of the video track")
     group.add_argument(
         "--strict", action="store_true", help="refuse a file that is damaged or truncated"
@@ -77,7 +77,7 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
-    """Options that say how a video is written."""
+    """Adds the options for writing a video."""
     group.add_argument(
         "--codec", metavar="NAME", help="h264, hevc, vp9, av1, ffv1, prores, or FFmpeg's encoder"
     )
@@ -90,7 +90,7 @@ def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def options_from(args: argparse.Namespace) -> VideoOptions:
-    """What was asked for by the arguments above."""
+    """The `VideoOptions` of parsed arguments; a command need not have all of them."""
     from runtime.video.options import VideoOptions
 
     given: dict[str, Any] = {
@@ -106,7 +106,7 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
 
 
 def check_summary(path: Path | None) -> None:
-    """Refuses a place for the summary that is none, before anything is done.
+    """Checks that the summary can be written to `path`; None: there will be none.
 
     Raises:
         VideoError: If its folder does not exist.
@@ -116,14 +116,14 @@ def check_summary(path: Path | None) -> None:
 
 
 def write_summary(path: Path | None, report: Any) -> None:
-    """Writes a report, a dataclass, as JSON, whole or not at all; None: nowhere."""
+    """Writes a report, a dataclass, to `path` as JSON, atomically; with None does nothing."""
     if path is not None:
-        with written_beside(path) as beside:
-            beside.write_text(json.dumps(asdict(report), indent=1, default=str) + "\n")
+        with written_beside(path) as temporary:
+            temporary.write_text(json.dumps(asdict(report), indent=1, default=str) + "\n")
 
 
 class FrameBar:
-    """Frames that are done, frames a second, and what is left of the time as far as is known."""
+    """Progress bar on stderr, in frames; shows nothing where stderr is not a terminal."""
 
     def __enter__(self) -> FrameBar:
         from tqdm import tqdm
@@ -135,11 +135,16 @@ class FrameBar:
         self._bar.close()
 
     def note(self, text: str, file: TextIO) -> None:
-        """Prints a note at once, above the bar where both are on one terminal."""
+        """Prints a note at once; above the bar where `file` is on the same terminal."""
         self._bar.write(f"note: {text}", file=file)
         file.flush()
 
     def update(self, done: int, total: int | None) -> None:
-        """See `interpolate_video` and `interpolate_many`."""
+        """Shows progress; the callback `progress` of `interpolate_video` and `interpolate_many`.
+
+        Args:
+            done: Number of frames so far.
+            total: Number of frames expected; None where it is not known.
+        """
         self._bar.total = None if total is None else max(done, total)
         self._bar.update(done - self._bar.n)

@@ -1,7 +1,6 @@
-"""Rising, exact times from the stamps of a decoder. Pure: no frames, no files.
+"""Converts the stamps of a decoder to rising, exact times, without frames or files.
 
-Constant rates are recognised here, and nowhere else: stamps are put on the grid of the nominal rate
-(`on_grid`).
+This module alone recognises constant rates: `on_grid` moves stamps to the grid of the nominal rate.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 _COARSE_TICK = Fraction(1, 500)
-"""A clock with longer ticks is not rounded from a regular grid but has its own rhythm."""
+"""Seconds. Stamps with longer ticks are not taken for rounded stamps of a constant rate."""
 
 _JUMP = Fraction(1)
-"""Seconds. A stamp that falls back further begins a new clock (joined recordings); one that falls
-back less is out of place by itself."""
+"""Seconds. A stamp that falls back by more begins a new clock (joined recordings); one that falls
+back by less is a single wrong stamp."""
 
 _HALF = Fraction(1, 2)
 
@@ -21,39 +20,46 @@ _HALF = Fraction(1, 2)
 def on_grid(time: Fraction, *, start: Fraction, rate: Fraction, tick: Fraction) -> Fraction:
     """Undoes the rounding of a container's clock.
 
-    Matroska counts milliseconds: 30 frames a second lie at 0, 33, 67, 100. A stamp nearer than a
-    tick to a frame of the constant rate is taken for that frame; any other is left as it is.
+    Matroska counts milliseconds: frames at 30 a second have the stamps 0, 33, 67, 100.
 
     Args:
         time: The stamp, in seconds.
-        start: Of the first frame.
+        start: The stamp of the first frame, in seconds.
         rate: Nominal frames a second.
-        tick: Of the container's clock, in seconds.
+        tick: The unit of the container's clock, in seconds.
+
+    Returns:
+        The time of the nearest frame of the constant rate if it is less than a tick away, otherwise
+        `time`.
     """
     exact = start + round((time - start) * rate) / rate
     return exact if tick <= _COARSE_TICK and abs(time - exact) < tick else time
 
 
 class Clock:
-    """Makes rising, exact times of the stamps of decoded frames.
+    """Converts the stamps of decoded frames, in order, to rising, exact times.
 
-    A missing stamp is one nominal frame after the last time. One that does not rise is half a
-    nominal frame after it, so that the frames that follow are not pushed off their own stamps; if
-    it falls back by more than a second, it and what follows go on one nominal frame after the last.
+    A frame without a stamp follows one nominal frame after the last time. A frame whose stamp does
+    not rise follows half a nominal frame after it, so that the frames behind it keep their own
+    stamps. If a stamp falls back by more than a second, that frame follows one nominal frame after
+    the last time, and the stamps behind it are counted from there.
 
     Attributes:
         origin: The stamp, in seconds, that is time 0; None until it is known.
-        repaired: How many stamps were missing or did not rise.
+        repaired: Number of stamps that were missing or did not rise.
     """
 
     def __init__(self, tick: Fraction, rate: Fraction, *, origin: Fraction | None = None) -> None:
         """Starts before the first frame.
 
         Args:
-            tick: Of the stamps, in seconds.
+            tick: The unit of the stamps, in seconds.
             rate: Nominal frames a second.
-            origin: In seconds; by default the first frame is at 0. Earlier frames get negative
-                times.
+            origin: The stamp, in seconds, that is time 0; frames before it get negative times. By
+                default that of the first frame.
+
+        Raises:
+            ValueError: If `tick` or `rate` is not above 0.
         """
         if tick <= 0 or rate <= 0:
             raise ValueError(f"tick is {tick} and rate is {rate}: both are above 0")
@@ -66,7 +72,11 @@ class Clock:
         self._last: Fraction | None = None
 
     def feed(self, pts: int | None) -> Fraction:
-        """The time of the next frame, in seconds after `origin`; above all times before."""
+        """Returns the time of the next frame, in seconds after `origin`, later than all before.
+
+        Args:
+            pts: Its stamp, in ticks; None where it has none.
+        """
         self._last = self._time(pts)
         return self._last
 

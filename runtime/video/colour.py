@@ -1,17 +1,17 @@
-"""Video frames to RGB and back, so that what comes back is what went in.
+"""Converts video frames to RGB and back, without bias.
 
-Real frames pass a conversion untouched and new ones go YUV -> RGB -> YUV, so a bias of this round
-trip is a flicker. swscale does both ways, and three things about it are chosen for that:
+New frames go YUV -> RGB -> YUV and real frames do not, so that a bias of the round trip would be
+visible as flicker. swscale converts both ways, with three choices that avoid it:
 
 - RGB is planar (gbrp, gbrp16le): faster than packed, and rgb48le with linear filters is wrong.
 - Chroma is widened and narrowed by filters that undo each other (see `_FILTERS`), with the same
   siting both ways. swscale's own defaults blur it once more on every trip.
-- 16-bit RGB is stretched to 65535, for swscale's white is not (see `_stretched`).
+- 16-bit RGB is scaled so that white is 65535, which it is not in swscale (see `_stretched`).
 
-What RGB cannot hold is lost: YUV above white, below black, or outside the gamut is clipped.
+YUV above white, below black, or outside the RGB gamut is clipped.
 At an odd size swscale spreads the rounded-up chroma over the width, up to a pixel off at the far
 edge, and gathers it the same way. Interlaced frames are taken for progressive ones.
-PQ and HLG are not touched: their numbers go through the matrix, and no tone mapping is done.
+PQ and HLG are converted by their matrix alone, without tone mapping.
 """
 
 from __future__ import annotations
@@ -37,28 +37,27 @@ JPEG); "topleft" on the first of both (BT.2020, UHD Blu-ray)."""
 
 _FLAGS = "full_chroma_int+full_chroma_inp+accurate_rnd"
 _LINEAR: Any = 2 | 1 << 13 | 1 << 14 | 1 << 18
-"""The same flags, bilinear, as numbers of swscale.h: PyAV 17, the last for Python 3.10, takes them
-but does not name them."""
+"""`_FLAGS` and bilinear, as numbers of swscale.h, which PyAV 17 (for Python 3.10) does not name."""
 
 _Filter = tuple[float, float]
-"""B and C of Mitchell and Netravali's family of cubics (1988), what swscale calls bicubic."""
+"""B and C of a cubic filter of Mitchell and Netravali (1988), which swscale calls bicubic."""
 
 _FILTERS: dict[Siting, tuple[_Filter | None, _Filter]] = {
     "topleft": (None, (-3 / 2, -1 / 4)),
     "center": (None, (-63 / 22, -35 / 44)),
     "left": ((0.0, 0.5), (-1.60, -0.64)),
 }
-"""Filters that widen chroma (None: linear) and that narrow it.
+"""Siting -> filters that upsample chroma (None: linear) and that downsample it.
 
-Each narrowing undoes its widening. With chroma on every second pixel, (-3/2, -1/4) gives the
+Each downsampling inverts its upsampling. With chroma on every second pixel, (-3/2, -1/4) has the
 weights (-1, 2, 6, 2, -1) / 8, the dual of linear interpolation (Le Gall and Tabatabai 1988). With
-chroma between the pixels, (-63/22, -35/44) is the one cubic that undoes it. "left" is one kind
-across and the other down, with one filter for both in swscale, and no pair is exact: Catmull and
-Rom's cubic, and what a search found to undo it within 2 % at half and 3 % at all of chroma's
-bandwidth."""
+chroma between the pixels, (-63/22, -35/44) is the only cubic that inverts it. "left" is the first
+case across and the second down, with one filter for both in swscale, so that no pair is exact: the
+second, found by a search, inverts Catmull and Rom's cubic within 2 % at half of chroma's bandwidth
+and 3 % at all of it."""
 
 _GRAY = {8: "yuv420p", **{bits: f"yuv420p{bits}le" for bits in (9, 10, 12, 14, 16)}}
-"""By bits: what gray of limited range is converted as."""
+"""Bits -> YUV format as which gray of limited range is converted."""
 
 _PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 
@@ -67,12 +66,12 @@ _DEEPER = {
     for kind in ("420", "422", "444", "j420", "j422", "j444")
     for bits in ("", "9le", "10le", "12le", "14le")
 }
-"""For full range swscale makes chroma half a step too low, a half of 8 bits too. So it makes these
-formats of 16 bits, where half a step is nothing, and `_rounded` does the rest."""
+"""Format -> its 16-bit counterpart. In full range swscale's chroma is half a step too low, which
+does not matter at 16 bits: frames are converted to 16 bits, and `_rounded` reduces the depth."""
 
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 7: "smpte240m", 9: "bt2020"}
-_UNSAID = (0, 2, 3)
-"""AVColorSpace: RGB, which says nothing about a frame of YUV; unspecified; reserved."""
+_UNDECLARED = (0, 2, 3)
+"""Numbers of AVColorSpace that declare no matrix of YUV: RGB, unspecified, reserved."""
 
 _REFUSED = {
     8: "YCgCo",
@@ -88,50 +87,52 @@ _REFUSED = {
 
 
 def matrix_of(frame: VideoFrame) -> int:
-    """The frame's matrix, a number of AVColorSpace (PyAV 17 names not all of them).
+    """The frame's matrix, as a number of AVColorSpace (PyAV 17 does not name all of them).
 
-    Where it is not said, it is what players take: 709 from 720 rows on, otherwise 601.
+    Where the frame does not declare one, the choice is that of players: 709 from 720 rows on,
+    otherwise 601.
 
     Raises:
         VideoError: If the frame has a matrix that swscale does not know.
     """
-    said = int(frame.colorspace)
-    if said in _MATRICES:
-        return said
-    if said == 6:  # SMPTE 170M, the same numbers as 601
+    number = int(frame.colorspace)
+    if number in _MATRICES:
+        return number
+    if number == 6:  # SMPTE 170M, the same numbers as 601
         return 5
-    if said not in _UNSAID:
+    if number not in _UNDECLARED:
         raise VideoError(
-            f"the video's colour matrix is {_REFUSED.get(said, f'number {said}')}: only 601, 709, "
-            "240M, FCC and BT.2020 with non-constant luminance can be converted to RGB; convert "
-            "the video first"
+            f"the video's colour matrix is {_REFUSED.get(number, f'number {number}')}: only 601, "
+            "709, 240M, FCC and BT.2020 with non-constant luminance can be converted to RGB; "
+            "convert the video first"
         )
     return 1 if frame.height >= 720 else 5
 
 
 def range_of(frame: VideoFrame) -> ColorRange:
-    """The range that YUV of the frame has or, of an RGB frame, shall have: limited unless said."""
+    """The range of a YUV frame, or of the YUV made from an RGB frame; limited if not declared."""
     if _is_rgb(frame.format):
         return ColorRange.MPEG
     if frame.format.name.startswith("yuvj"):
         return ColorRange.JPEG
-    said = ColorRange(int(frame.color_range))
-    return ColorRange.MPEG if said == ColorRange.UNSPECIFIED else said
+    declared = ColorRange(int(frame.color_range))
+    return ColorRange.MPEG if declared == ColorRange.UNSPECIFIED else declared
 
 
 def siting_of(frame: VideoFrame) -> Siting:
-    """Where the frame says that its chroma lies; where it does not, what players take.
+    """The chroma siting that the frame declares, or that players assume where it declares none.
 
-    PyAV hides the field but hands it to swscale with the frame's other properties. So a small
-    frame with those properties and a step in each plane of chroma is converted, and the step is
-    looked for. swscale takes what is not said for "center", which is right for full range (JPEG);
-    with limited range it is "left". MPEG-1 alone says "center" with limited range.
+    PyAV does not expose the field, but passes it to swscale with the frame's other properties. So
+    a small frame with these properties and a step in each plane of chroma is converted, and the
+    position of the step in the result shows the siting. swscale assumes "center" where none is
+    declared, which is right for full range (JPEG); with limited range it is "left" then. Only
+    MPEG-1 declares "center" with limited range.
 
     Raises:
         VideoError: If swscale does not know the frame's matrix.
     """
     matrix_of(frame)  # FFmpeg 9 fails on an unknown matrix, and does not name it.
-    # Of another size, for what is like the frame already comes back as the frame itself.
+    # Another size, as `reformat` to the same size and format returns the frame itself.
     side = 16 if frame.width != 16 else 32
     probe = frame.reformat(width=side, height=side, format="yuv420p")
     for plane, rows, columns in zip(
@@ -154,7 +155,7 @@ def siting_of(frame: VideoFrame) -> Siting:
 
 
 class _Scaler:
-    """One conversion by libavfilter's `scale`, the way to swscale's filters and sitings."""
+    """One conversion by libavfilter's `scale`, which can set swscale's filters and sitings."""
 
     def __init__(
         self, frame: VideoFrame, pixel_format: str, like: VideoFrame, siting: Siting
@@ -184,7 +185,7 @@ class _Scaler:
             width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
         )
         scale = self._graph.add("scale", **options)
-        # Asks for the format: without it the graph would leave the frame in its own.
+        # Sets the output format; without it the graph would keep that of the input.
         wanted = self._graph.add("format", pix_fmts=pixel_format)
         self._graph.link_nodes(source, scale, wanted, self._graph.add("buffersink")).configure()
 
@@ -201,12 +202,12 @@ def _is_rgb(form: VideoFormat) -> bool:
 
 
 def _chroma_samples(form: VideoFormat) -> int:
-    """Samples of chroma among 64x64 pixels."""
+    """Number of samples in a chroma plane of 64x64 pixels."""
     return form.chroma_width(64) * form.chroma_height(64)
 
 
 def _tagged(made: VideoFrame, like: VideoFrame) -> VideoFrame:
-    """Gives a frame the colour tags of `like`, or those that YUV from it shall have."""
+    """Sets the colour tags of `like` on a frame; of an RGB `like`, those of YUV made from it."""
     tagged = not _is_rgb(like.format)
     made.colorspace = like.colorspace if tagged else matrix_of(like)
     made.color_range = like.color_range if tagged else range_of(like)
@@ -215,13 +216,13 @@ def _tagged(made: VideoFrame, like: VideoFrame) -> VideoFrame:
 
 
 def _is_limited_gray(frame: VideoFrame) -> bool:
-    """Whether swscale would take the frame for full range, as it does with all that is gray."""
+    """Whether the frame is gray of limited range; swscale treats all gray as full range."""
     gray = frame.format.name in ("gray", *(f"gray{bits}le" for bits in _GRAY))
     return gray and range_of(frame) == ColorRange.MPEG
 
 
 def _with_chroma(frame: VideoFrame) -> VideoFrame:
-    """A gray frame with neutral chroma beside its luma."""
+    """Converts a gray frame to YUV with neutral chroma."""
     bits = bits_of(frame)
     made = VideoFrame(frame.width, frame.height, _GRAY[bits])
     luma, *chroma = plane_views(made)
@@ -232,66 +233,66 @@ def _with_chroma(frame: VideoFrame) -> VideoFrame:
 
 
 def _rounded(frame: VideoFrame, pixel_format: str) -> VideoFrame:
-    """Planar YUV of 16 bits and full range -> one of fewer bits, rounded to nearest."""
+    """Reduces planar YUV of 16 bits and full range to fewer bits, rounded to nearest."""
     made = VideoFrame(frame.width, frame.height, pixel_format)
     bits = bits_of(made)
     half = 1 << (15 - bits)
     for number, (plane, deep) in enumerate(zip(plane_views(made), plane_views(frame), strict=True)):
-        scaled = deep - (deep >> bits)  # 65535 to the largest number, and a fraction below it
+        scaled = deep - (deep >> bits)  # 65535 -> 2^bits - 1, with fraction bits.
         if number == 0:
             plane[:] = (scaled + half) >> (16 - bits)
-        else:  # neutral was shrunk by a half too, so a whole is missing
+        else:  # The scaling lowers neutral chroma by another half step, so add a whole one.
             plane[:] = np.minimum((scaled >> (16 - bits)) + 1, (1 << bits) - 1)
     return made
 
 
-def _stretched(picture: NDArray[Any], frame: VideoFrame) -> NDArray[Any]:
-    """RGB as swscale makes it of more than 8 bits -> white is 65535, whiter is clipped. In place.
+def _stretched(image: NDArray[Any], frame: VideoFrame) -> NDArray[Any]:
+    """Scales swscale's 16-bit RGB in place, so that white is 65535; values above it are clipped.
 
-    Limited range is scaled to 8 bits and shifted by 8, full range and RGB are shifted only, so
-    white is short of 65536 by that share. On the way back YUV of either range wants it by 8.
+    swscale scales limited range to 8 bits and shifts it by 8; full range and RGB it only shifts.
+    White is therefore 1/2^bits below 65536, with 8 or the source's bits; the way back expects 8.
     """
     full = _is_rgb(frame.format) or range_of(frame) == ColorRange.JPEG
     bits = bits_of(frame) if full else 8
-    np.minimum(picture, 65536 - (65536 >> bits), out=picture)
-    picture += picture >> bits
-    return picture
+    np.minimum(image, 65536 - (65536 >> bits), out=image)
+    image += image >> bits
+    return image
 
 
-def _sixteen_bit(picture: NDArray[Any]) -> NDArray[Any]:
-    """uint8 -> uint16, both with white at their largest number."""
-    return picture.astype(np.uint16) * np.uint16(257)
+def _sixteen_bit(image: NDArray[Any]) -> NDArray[Any]:
+    """uint8 -> uint16; 255 becomes 65535."""
+    return image.astype(np.uint16) * np.uint16(257)
 
 
-def _eight_bit(picture: NDArray[Any]) -> NDArray[Any]:
+def _eight_bit(image: NDArray[Any]) -> NDArray[Any]:
     """uint16 -> uint8, rounded to nearest: the inverse of `_sixteen_bit`."""
-    eight: NDArray[Any] = ((picture - (picture >> 8) + 128) >> 8).astype(np.uint8)
+    eight: NDArray[Any] = ((image - (image >> 8) + 128) >> 8).astype(np.uint8)
     return eight
 
 
 def rgb_from_frame(frame: VideoFrame, depth: int) -> NDArray[Any]:
-    """Decoded frame -> RGB (H, W, 3); for one frame, see `ColourConverter.rgb_from_frame`."""
+    """Converts one frame to RGB (H, W, 3), as `ColourConverter.rgb_from_frame` does in streams."""
     return ColourConverter().rgb_from_frame(frame, depth)
 
 
-def frame_from_rgb(picture: NDArray[Any], *, like: VideoFrame) -> VideoFrame:
-    """RGB (H, W, 3) -> frame; for one frame, see `ColourConverter.frame_from_rgb`."""
-    return ColourConverter().frame_from_rgb(picture, like=like)
+def frame_from_rgb(image: NDArray[Any], *, like: VideoFrame) -> VideoFrame:
+    """Converts one RGB image to a frame, as `ColourConverter.frame_from_rgb` does for a stream."""
+    return ColourConverter().frame_from_rgb(image, like=like)
 
 
 def reformatted(frame: VideoFrame, pixel_format: str, like: VideoFrame) -> VideoFrame:
-    """A frame in another format; for one frame, see `ColourConverter.reformatted`."""
+    """Converts the format of one frame, as `ColourConverter.reformatted` does for a stream."""
     return ColourConverter().reformatted(frame, pixel_format, like)
 
 
 class ColourConverter:
-    """Converts the frames of one stream; swscale's tables are made once and kept.
+    """Converts the frames of one stream; keeps swscale's tables between calls.
 
-    Each method may be called by one thread at a time, different methods by different threads.
+    One thread at a time may call a method; different threads may call different methods.
 
     Args:
-        siting: Where chroma lies, if the caller knows; by default what `siting_of` says of the
-            first frame of each size and format.
+        siting: Chroma siting of all frames; by default that of the first frame of each size and
+            format, by `siting_of`.
 
     Raises:
         VideoError: If the siting is not one of `Siting`.
@@ -307,11 +308,11 @@ class ColourConverter:
         self._scalers: dict[str, tuple[tuple[Any, ...], _Scaler]] = {}
 
     def rgb_from_frame(self, frame: VideoFrame, depth: int) -> NDArray[Any]:
-        """Decoded frame -> RGB.
+        """Converts a decoded frame to RGB.
 
         Args:
-            frame: Any format that swscale reads; never written to. Alpha is dropped.
-            depth: Bits of the result: 8 or 16.
+            frame: A frame of any format that swscale reads; not changed. Alpha is dropped.
+            depth: Bits of the result, 8 or 16.
 
         Returns:
             A new array (H, W, 3), uint8 or uint16; white is 255 or 65535.
@@ -322,38 +323,38 @@ class ColourConverter:
         deep = bits_of(frame) > 8
         shown = _with_chroma(frame) if _is_limited_gray(frame) else frame
         planar = self._scaled("rgb", shown, "gbrp16le" if deep else "gbrp", frame)
-        picture = np.empty((frame.height, frame.width, 3), np.uint16 if deep else np.uint8)
+        image = np.empty((frame.height, frame.width, 3), np.uint16 if deep else np.uint8)
         for channel, plane in zip((1, 2, 0), plane_views(planar), strict=True):
-            picture[..., channel] = plane
+            image[..., channel] = plane
         if not deep:
-            return picture if depth == 8 else _sixteen_bit(picture)
-        picture = _stretched(picture, frame)
-        return _eight_bit(picture) if depth == 8 else picture
+            return image if depth == 8 else _sixteen_bit(image)
+        image = _stretched(image, frame)
+        return _eight_bit(image) if depth == 8 else image
 
-    def frame_from_rgb(self, picture: NDArray[Any], *, like: VideoFrame) -> VideoFrame:
-        """RGB -> a frame that stands beside `like` in one stream.
+    def frame_from_rgb(self, image: NDArray[Any], *, like: VideoFrame) -> VideoFrame:
+        """Converts an RGB image to a frame of the same stream as `like`.
 
         Args:
-            picture: (H, W, 3), uint8 or uint16, of the size of `like`; never written to.
-            like: Gives format, matrix, range, siting and colour tags; never written to.
+            image: RGB (H, W, 3), uint8 or uint16, of the size of `like`; not changed.
+            like: Determines pixel format, matrix, range, siting and colour tags; not changed.
 
         Raises:
             VideoError: If the matrix of `like` cannot be converted.
         """
         bits = bits_of(like)
         if bits > 8:
-            picture = picture if picture.dtype == np.uint16 else _sixteen_bit(picture)
-            picture = picture - (picture >> (bits if _is_rgb(like.format) else 8))
-        elif picture.dtype == np.uint16:
-            picture = _eight_bit(picture)
-        height, width = picture.shape[:2]
+            image = image if image.dtype == np.uint16 else _sixteen_bit(image)
+            image = image - (image >> (bits if _is_rgb(like.format) else 8))
+        elif image.dtype == np.uint16:
+            image = _eight_bit(image)
+        height, width = image.shape[:2]
         planar = VideoFrame(width, height, "gbrp16le" if bits > 8 else "gbrp")
         for channel, plane in zip((1, 2, 0), plane_views(planar), strict=True):
-            plane[:] = picture[..., channel]
+            plane[:] = image[..., channel]
         return self._from_rgb(planar, like)
 
     def reformatted(self, frame: VideoFrame, pixel_format: str, like: VideoFrame) -> VideoFrame:
-        """A frame in another pixel format, through the matrix and the range of `like`.
+        """Converts a frame to another pixel format, with the matrix and the range of `like`.
 
         Raises:
             VideoError: If the matrix of `like` cannot be converted.
@@ -376,7 +377,7 @@ class ColourConverter:
         return _tagged(known[1].scaled(frame), like)
 
     def _from_rgb(self, planar: VideoFrame, like: VideoFrame) -> VideoFrame:
-        """Planar RGB -> the format of `like`, with a detour where swscale's way is biased."""
+        """Converts planar RGB to the format of `like`, by a detour where swscale is biased."""
         bits = bits_of(like)
         if _is_limited_gray(like):
             made = VideoFrame(like.width, like.height, like.format.name)

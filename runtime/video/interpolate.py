@@ -1,7 +1,7 @@
-"""A video at another frame rate: decode, interpolate and encode, each in a thread of its own.
+"""Interpolates a video: decodes, runs the model and encodes, each in a thread of its own.
 
-Frames that exist pass from decoder to encoder as they are; only new frames go through RGB. Sound,
-subtitles and chapters go along.
+Real frames pass from decoder to encoder unchanged; only new frames go through RGB. Sound, subtitles
+and chapters are carried over.
 """
 
 from __future__ import annotations
@@ -46,30 +46,31 @@ def interpolate_video(
 ) -> VideoReport:
     """Writes `source` to `destination` at a higher frame rate and the same speed.
 
-    With `factor` every gap between two frames is cut evenly, so that real frames keep their own
-    times and what is variable stays so (see `VideoOptions.keep_vfr`); with `rate` the output is
-    constant. At a scene cut the last frame stands. Sound stays in step. Memory does not grow with
-    the clip.
+    With `factor` the new frames divide the time between two real ones evenly, real frames keep
+    their times, and a variable rate stays variable (see `VideoOptions.keep_vfr`). With `rate` the
+    output has a constant rate. At a scene cut the previous frame is held, not interpolated. Sound
+    stays in step. Memory use does not depend on the length of the video.
 
     Args:
-        source: Any video that FFmpeg reads, a folder of pictures, %06d.png, or "-" for Y4M.
-        destination: .mp4, .mkv, .mov, .m4v or .webm, written as NAME.partial.EXT and renamed; a
-            folder or %06d.png for PNG; "-" for Y4M on stdout.
-        model: A model file, or an Interpolator that stays open.
+        source: Any video that FFmpeg reads; a folder of PNG or JPEG images, or a pattern as
+            %06d.png; "-" for Y4M on stdin.
+        destination: .mp4, .mkv, .mov, .m4v or .webm, written as NAME.partial.EXT and then renamed;
+            a folder or a pattern as %06d.png for PNG; "-" for Y4M on stdout.
+        model: A model file, or an Interpolator, which stays open.
         factor: New frame rate over old, 2 or more; 2^k with weights that know the midpoint only.
         rate: Frames a second of the output, in place of `factor`.
         options: How to read, cut and write.
-        backend: See `Interpolator.open`.
-        device: See `Interpolator.open`.
-        threads: See `Interpolator.open`.
-        streams: See `Interpolator.open`.
-        precision: See `Interpolator.open`.
+        backend: Argument of `Interpolator.open`, for a model file.
+        device: Argument of `Interpolator.open`, for a model file.
+        threads: Argument of `Interpolator.open`, for a model file.
+        streams: Argument of `Interpolator.open`, for a model file.
+        precision: Argument of `Interpolator.open`, for a model file.
         progress: Called after each frame that is written.
-        on_note: Called before the first frame is written with each note that is known by then;
+        on_note: Called with each note that is known before the first frame is written;
             `VideoReport.notes` has these too.
 
     Raises:
-        VideoError: If the source cannot be used or the destination cannot be written.
+        VideoError: If the source cannot be read or the destination cannot be written.
         FrameError: If the factor is not possible or the frames do not fit the model.
         ModelError: If the model cannot be opened.
         BackendError: If the backend is not available or fails.
@@ -92,7 +93,7 @@ def interpolate_video(
             )
             vfi = stack.enter_context(opened)
         if rate is None:
-            vfi.steps_for_factor(factor)  # Or says which factors these weights know.
+            vfi.steps_for_factor(factor)  # Raises FrameError if the weights cannot make it.
         read = stack.enter_context(_open_source(source, options))
         info, mode = read.info, mode_for(read.info, destination, factor, rate, options)
         schedule = OnlineSchedule(info, mode, vfi.info.time_steps, start=options.start)
@@ -137,10 +138,18 @@ def plan_video(
     rate: Fraction | None = None,
     options: VideoOptions | None = None,
 ) -> Plan:
-    """What `interpolate_video` would do; decodes two frames and writes nothing.
+    """Returns what `interpolate_video` would do; decodes two frames and writes nothing.
+
+    Args:
+        source: As for `interpolate_video`.
+        destination: As for `interpolate_video`.
+        factor: New frame rate over old, 2 or more.
+        rate: Frames a second of the output, in place of `factor`.
+        options: How to read, cut and write.
 
     Raises:
-        VideoError: If the source cannot be used, or the destination cannot be written like that.
+        VideoError: If the source cannot be read, or the destination cannot be written with these
+            options.
     """
     options = options or VideoOptions()
     if str(destination) != "-":
@@ -177,7 +186,7 @@ def _open_source(source: str | Path, options: VideoOptions) -> AbstractContextMa
 
 
 def repair_notes(schedule: OnlineSchedule) -> list[str]:
-    """What is to be said of stamps that were missing or did not rise."""
+    """Notes on stamps that were missing or did not rise; none where all are in order."""
     if not schedule.repaired:
         return []
     return [
@@ -193,10 +202,17 @@ def mode_for(
     rate: Fraction | None,
     options: VideoOptions,
 ) -> Mode:
-    """How the frames of a source are multiplied.
+    """Chooses how the frames of a source are multiplied.
+
+    Args:
+        info: Properties of the source.
+        destination: Where the output is written; images and Y4M have a constant rate.
+        factor: New frame rate over old, 2 or more.
+        rate: Frames a second of the output; None: `factor` counts.
+        options: Only `keep_vfr` is used.
 
     Raises:
-        VideoError: If the factor or the rate is not possible.
+        VideoError: If the factor or the rate is out of range.
     """
     if rate is not None:
         if rate <= 0:
@@ -204,7 +220,7 @@ def mode_for(
         return ConstantRate(rate)
     if factor < 2:
         raise VideoError(f"factor is {factor}: it is 2 or more")
-    # Pictures in a row have no times of their own.
+    # Images and Y4M have no time stamps.
     if not options.keep_vfr or str(destination) == "-" or is_folder(destination):
         return ConstantRate(info.rate * factor)
     return Multiply(factor)
@@ -216,7 +232,7 @@ def rate_of(mode: Mode, info: SourceInfo) -> Fraction:
 
 
 def frames_expected(mode: Mode, info: SourceInfo) -> int | None:
-    """Frames of the output, where the duration is known."""
+    """Number of frames of the output; None where the duration is not known."""
     duration = info.duration
     if duration is None and info.frames:
         duration = info.frames / info.rate

@@ -1,4 +1,4 @@
-"""What is asked of a video and what was done: options, plan and report."""
+"""`VideoOptions`, `Plan` and `VideoReport`: how a video is interpolated, and the result."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class VideoOptions:
     """How a video is read, cut and written.
 
     Attributes:
-        video_stream: Index of the track to take where there are several; None for FFmpeg's best.
-        start: Seconds after the beginning at which to begin.
-        end: Seconds after the beginning at which to stop.
-        strict: Refuse a file that is damaged or truncated instead of using what can be read.
-        cuts: Score from which on there is a scene cut, 0 to 100, see `SceneDetector`; nothing is
-            made across one. None: cuts are not looked for.
-        dedupe: See frames that repeat the one before, and interpolate over them.
-        picture_rate: Frames a second of a folder of pictures.
-        codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg; None: what suits the
-            suffix.
-        keep_vfr: With a factor: whether what is variable stays so. Otherwise the output has the
-            nominal rate times the factor. Without effect with a rate, which is constant, and
-            where pictures alone are written.
-        quality: On the encoder's own scale (crf, cq, qp).
-        preset: The encoder's own.
-        lossless: Write bit by bit what was made.
-        audio: "copy", "aac" or "none".
+        video_stream: Index of the video track; None for FFmpeg's choice.
+        start: Where to begin, in seconds after the beginning; None for the beginning.
+        end: Where to stop, in seconds after the beginning; None for the end.
+        strict: Whether a damaged or truncated file is an error; otherwise damage is skipped.
+        cuts: Score of `SceneDetector`, above 0 and up to 100, from which a frame begins a new
+            scene; no frame is interpolated across a cut. None: cuts are not detected.
+        dedupe: Whether to detect frames that repeat the one before, and to interpolate over them.
+        picture_rate: Frames a second of a folder of images.
+        codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg; None: the default for
+            source and suffix.
+        keep_vfr: Whether a variable rate stays variable if a factor is given; otherwise the output
+            has the constant rate of the nominal rate times the factor. Without effect if a rate is
+            given, and for images and Y4M, which are constant.
+        quality: Quality on the encoder's own scale (crf, cq, qp); None for the default.
+        preset: Preset of the encoder; None for the default.
+        lossless: Whether to encode without loss.
+        audio: "copy" for copied packets, "aac" to encode, "none" for no audio.
     """
 
     video_stream: int | None = None
@@ -57,7 +57,7 @@ class VideoOptions:
         return EncodeOptions(self.codec, self.quality, self.preset, self.lossless)
 
     def detector(self) -> SceneDetector | None:
-        """Looks for cuts and repeats as far as they are asked for; None where neither is."""
+        """A detector for the cuts and repeats that are asked for; None where neither is."""
         if self.cuts is None and not self.dedupe:
             return None
         return SceneDetector(threshold=self.cuts, dedupe=self.dedupe)
@@ -65,20 +65,20 @@ class VideoOptions:
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What was done.
+    """The result of `interpolate_video`.
 
     Attributes:
-        frames_in: Frames decoded.
-        frames_out: Frames written, of which `frames_new` were made.
-        frames_new: See `frames_out`.
+        frames_in: Number of frames decoded.
+        frames_out: Number of frames written.
+        frames_new: Number of those that the model made.
         rate: Nominal frames a second of the output.
-        seconds: How long it took.
-        idle: Share of that time in which the model waited for frames.
-        backend: What ran the model.
-        cuts: Seconds after the beginning at which a new scene begins.
-        repeats: Frames that repeat the one before.
-        damaged: Packets that could not be decoded.
-        notes: What the user should know: what was dropped, skipped or changed.
+        seconds: Duration of the call.
+        idle: Share of that time, in [0, 1], in which the model waited for frames.
+        backend: Name of the backend and its device, for example "onnxruntime cpu".
+        cuts: Times of the scene cuts, in seconds after the beginning.
+        repeats: Number of frames that repeat the one before.
+        damaged: Number of packets that could not be decoded.
+        notes: Notes for the user: what was dropped, skipped or changed.
     """
 
     frames_in: int
@@ -96,16 +96,16 @@ class VideoReport:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `interpolate_video` would do.
+    """What `interpolate_video` would do, as `plan_video` returns it.
 
     Attributes:
-        source: What is known of the input.
-        mode: Every gap cut evenly, or a constant rate.
+        source: Properties of the input.
+        mode: How frames are multiplied: by a factor, or to a constant rate.
         rate: Nominal frames a second of the output.
-        frames: How many are expected; None where the duration is not known.
-        encoder: FFmpeg's name, or what is written instead of a video file.
-        tracks: What becomes of each audio and subtitle track.
-        notes: What the user should know.
+        frames: Number of output frames expected; None where the duration is not known.
+        encoder: FFmpeg's name of the encoder; "PNG" or "Y4M" where no video file is written.
+        tracks: What happens to each audio and subtitle track, as text.
+        notes: Notes for the user.
     """
 
     source: SourceInfo

@@ -1,4 +1,4 @@
-"""The samples of decoded frames as NumPy arrays that share their memory."""
+"""NumPy views of the planes of decoded frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def plane_views(frame: VideoFrame) -> list[NDArray[Any]]:
     """The planes of a frame as views (H, W), uint8 or uint16, without their padding.
 
     Args:
-        frame: Of a format with one component in each plane.
+        frame: A frame of a format with one component in each plane.
     """
     dtype = np.dtype(np.uint8 if bits_of(frame) <= 8 else np.uint16)
     return [
@@ -23,14 +23,14 @@ def plane_views(frame: VideoFrame) -> list[NDArray[Any]]:
 
 
 def bits_of(frame: VideoFrame) -> int:
-    """Bits of a sample of the first component."""
+    """Number of bits of a sample of the first component."""
     return frame.format.components[0].bits
 
 
 def without_alpha_plane(frame: VideoFrame) -> VideoFrame:
-    """Planar RGB with an alpha channel -> without, of the same samples; other frames as they are.
+    """Copies planar RGB without its alpha plane; returns frames of other formats themselves.
 
-    Of more than 8 bits swscale loses the second half of the last row of such a frame.
+    swscale must not do this: with more than 8 bits it loses the second half of the last row.
     """
     name = frame.format.name
     if not name.startswith("gbrap") or name.startswith("gbrap32"):  # There is no gbrp32.

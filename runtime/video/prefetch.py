@@ -1,11 +1,11 @@
-"""An iterator that runs ahead of its consumer in a thread of its own, as an owned thing.
+"""Runs an iterator ahead of its consumer, in a thread that a `with` block owns.
 
-    with in_thread(decoded(), ahead=4, name="decode") as frames:
-        with in_thread(interpolated(frames), ahead=4, name="inference") as shown:
+    with prefetch(decoded(), ahead=4, name="decode") as frames:
+        with prefetch(interpolated(frames), ahead=4, name="inference") as shown:
             for frame in shown:
                 encode(frame)
 
-An error in any of the three ends the other two and reaches the caller.
+An exception in any of the three threads ends the other two and reaches the caller.
 """
 
 from __future__ import annotations
@@ -23,30 +23,29 @@ T = TypeVar("T")
 def prefetch(
     items: Iterable[T], *, ahead: int, name: str, weight: Callable[[T], int] | None = None
 ) -> Prefetcher[T]:
-    """Runs `items` in a thread while the `with` block that this opens uses them.
+    """Iterates over `items` in a thread; use the result in a `with` block.
 
-    Leaving the block, in whatever way, stops the thread after the item that it is making, closes
-    the generator there (its `finally` blocks run in its own thread) and waits for the thread.
+    Leaving the block, also by an exception, stops the thread after the current item, closes the
+    generator (its `finally` blocks run in the thread) and waits for the thread.
 
     Args:
-        items: What to run; a generator, or anything else to iterate over.
-        ahead: Items that may wait for the consumer, 1 or more; one more is being made.
-        name: Of the thread.
-        weight: What an item counts, for streams in which some count little: 0 for an item that
-            never waits for room. An item that counts more than `ahead` counts `ahead`. By
-            default each counts 1.
+        items: A generator or another iterable.
+        ahead: Limit of the items that wait for the consumer, 1 or more; one more is being made.
+        name: Name of the thread.
+        weight: Returns how much an item counts against `ahead`; 0 for an item that never waits. A
+            result above `ahead` counts as `ahead`. By default each item counts 1.
     """
     return Prefetcher(items, ahead=ahead, name=name, weight=weight)
 
 
 class Prefetcher(Iterator[T]):
-    """The consumer's end of an iterator in a thread; see `prefetch`. For one consumer.
+    """Context manager and iterator over the items that a thread makes; created by `prefetch`.
 
-    The items come in order; an error of the iterator comes after the items before it, with its
-    own traceback.
+    It is for one consumer. The items come in order; an exception of the iterator is raised after
+    the items before it, with its own traceback.
 
     Attributes:
-        waited: Seconds that the consumer has waited for an item, the first one included.
+        waited: Seconds that the consumer has waited for items, the first one included.
         blocked: Seconds that the thread has waited for room.
     """
 
@@ -61,8 +60,8 @@ class Prefetcher(Iterator[T]):
         self._ahead = ahead
         self._weight = weight
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        # Two of these rather than one queue.Queue: a SimpleQueue holds no lock in Python code,
-        # which a Ctrl-C in the middle could leave taken. Room is handed to and fro as tokens.
+        # Two SimpleQueues instead of one queue.Queue: they hold no lock in Python code, which
+        # Ctrl-C could leave locked. Each entry of `_room` is a token for room in `_made`.
         self._made: queue.SimpleQueue[tuple[T, int] | _End] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(ahead):
@@ -85,7 +84,7 @@ class Prefetcher(Iterator[T]):
         self._room.put(None)
         # The thread is a daemon: a second Ctrl-C here lets the process end without it.
         self._thread.join()
-        self._made = queue.SimpleQueue()  # frees what nobody took
+        self._made = queue.SimpleQueue()  # Frees the items that were not consumed.
         failed, self._error_of_closing = self._error_of_closing, None
         if error is None and failed is not None:
             raise failed
@@ -107,7 +106,7 @@ class Prefetcher(Iterator[T]):
             try:
                 raise made.error
             finally:
-                del made  # or the error's traceback would hold the error: a cycle
+                del made  # Otherwise the traceback would refer to its own exception.
         item, weight = made
         for _ in range(weight):
             self._room.put(None)
@@ -134,20 +133,20 @@ class Prefetcher(Iterator[T]):
                 if self._stopping:
                     return
             self._made.put((item, weight))
-            del item  # the consumer's from now on, also while the next is being made
+            del item  # The consumer alone holds it while the next one is being made.
             if self._stopping:
                 return
 
 
 class _End:
-    """Behind the last item; with the error where it ended by one."""
+    """Marks the end of the items; `error` is the exception that ended them, or None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 def _taken(entries: queue.SimpleQueue[T]) -> tuple[T, float]:
-    """The next entry, and the seconds waited for it."""
+    """Takes the next entry; returns it with the seconds waited for it."""
     try:
         return entries.get_nowait(), 0.0
     except queue.Empty:

@@ -1,4 +1,4 @@
-"""Frames from a source through the model to a sink: decode, interpolate and encode in threads."""
+"""Decodes, interpolates and encodes frames in three threads, as a schedule says."""
 
 from __future__ import annotations
 
@@ -24,30 +24,37 @@ from runtime.video.writing.alpha import opaque
 from runtime.video.writing.sink import Sink
 
 _AHEAD = 4
-"""Frames that wait between two threads, at most."""
+"""Limit of the frames that wait between two threads."""
 
 
 Progress = Callable[[int, int | None], None]
-"""Called with the frames written and, where it is known, how many there will be."""
+"""Called with the number of frames written, and the number expected or None."""
 
 
 class _Seen(NamedTuple):
-    """A decoded frame with what is known of it before it is used."""
+    """A decoded frame without alpha, its facts for the schedule, and its RGB image (H, W, 3)."""
 
     frame: VideoFrame
     facts: FrameFacts
-    picture: NDArray[Any]
+    image: NDArray[Any]
 
 
 class _Known(NamedTuple):
-    """A real frame for as long as the schedule may ask for it."""
+    """A real frame and its RGB image, held while the schedule may refer to it."""
 
     frame: VideoFrame
-    picture: NDArray[Any]
+    image: NDArray[Any]
 
 
 class _Request(NamedTuple):
-    """What goes to the encoder next: new frames, a real one, or a packet of another track."""
+    """The next entry for the encoder: new frames, a real frame, or a packet of another track.
+
+    Attributes:
+        times: When the frames are shown, in seconds on the source's clock.
+        like: The real frame, or the one before the new frames; None for a packet.
+        between: The new frames to make; None for a real frame and for a packet.
+        packet: The packet.
+    """
 
     times: list[Fraction]
     like: VideoFrame | None
@@ -56,12 +63,12 @@ class _Request(NamedTuple):
 
 
 class Rendering:
-    """Frames on their way from a source through the model to a sink, as a schedule says.
+    """Moves frames from a source through the model to a sink, as a schedule says.
 
     Attributes:
-        frames_new: Made so far.
-        idle: Share of the time in which the model waited for frames.
-        notes: What the user should know.
+        frames_new: Number of frames that the model made so far.
+        idle: Share of the time, in [0, 1], in which the model waited for frames; 0 before the end.
+        notes: Notes for the user.
     """
 
     def __init__(
@@ -71,13 +78,13 @@ class Rendering:
         schedule: Schedule,
         detector: SceneDetector | None = None,
     ) -> None:
-        """Prepares.
+        """Checks that the frames fit the model.
 
         Args:
-            vfi: What makes the new frames.
-            info: Of the source.
-            schedule: Says what is shown; it is used up.
-            detector: Looks for the cuts and repeats that the schedule is told; None: for none.
+            vfi: Makes the new frames.
+            info: Properties of the source.
+            schedule: Chooses the frames to show; it cannot be used again.
+            detector: Finds cuts and repeats for the schedule; None: neither is looked for.
 
         Raises:
             FrameError: If the frames do not fit the model.
@@ -90,7 +97,7 @@ class Rendering:
         self._schedule = schedule
         self._detector = detector
         self._converter = ColourConverter()
-        self._depth = self._depth_of_pictures()
+        self._depth = self._image_depth()
         vfi.check_takes(
             info.height, info.width, np.dtype(np.uint8 if self._depth == 8 else np.uint16)
         )
@@ -102,13 +109,17 @@ class Rendering:
         progress: Progress | None = None,
         total: int | None = None,
     ) -> None:
-        """Everything, from the first packet to the last.
+        """Processes all items of a source; call it once.
 
         Args:
-            items: Of the source: its frames, and the packets of its other tracks.
-            sink: Takes both.
+            items: Frames of the source, and packets of its other tracks, in order.
+            sink: Receives the output frames and the packets.
             progress: Called after each frame that is written, with `total`.
-            total: How many are expected.
+            total: Number of output frames expected; None where it is not known.
+
+        Raises:
+            VideoError: If the source cannot be read or the sink not written.
+            BackendError: If the inference fails.
         """
         started = time.perf_counter()
         with prefetch(self._seen(items), ahead=_AHEAD, name="decode", weight=_weight) as seen:
@@ -118,30 +129,35 @@ class Rendering:
                     if isinstance(item, Packet):
                         sink.write_packet(item)
                         continue
-                    moment, frame, picture = item
-                    if picture is not None:
-                        frame = self._converter.frame_from_rgb(picture, like=frame)
+                    moment, frame, image = item
+                    if image is not None:
+                        frame = self._converter.frame_from_rgb(image, like=frame)
                     sink.write(frame, moment)
                     if progress is not None:
                         progress(sink.written, total)
             self.idle = seen.waited / (time.perf_counter() - started)
 
     def _seen(self, items: Iterable[DecodedFrame | Packet[Any]]) -> Iterator[_Seen | Packet[Any]]:
-        """Decodes, looks for cuts, and converts: the work of the first thread."""
+        """Decodes, detects cuts and converts to RGB; runs in the first thread."""
         for item in items:
             if isinstance(item, DecodedFrame):
-                shown = opaque(item.picture, self._converter)
-                picture = self._converter.rgb_from_frame(shown, self._depth)
-                yield _Seen(shown, frame_facts(item, self._detector), picture)
+                shown = opaque(item.frame, self._converter)
+                image = self._converter.rgb_from_frame(shown, self._depth)
+                yield _Seen(shown, frame_facts(item, self._detector), image)
             else:
                 yield item
 
     def _made(
         self, seen: Prefetcher[_Seen | Packet[Any]]
     ) -> Iterator[tuple[Fraction, VideoFrame, NDArray[Any] | None] | Packet[Any]]:
-        """Runs the model: the work of the second thread."""
+        """Runs the model; runs in the second thread.
+
+        Yields:
+            Packets, and output frames as time, frame and image. With an image, the frame is the
+            real one before the new frame, whose format the new frame gets.
+        """
         requests = ((request, request.between) for request in self._requests(seen))
-        for request, pictures in self.vfi.interpolate_tagged(requests):
+        for request, images in self.vfi.interpolate_tagged(requests):
             if request.packet is not None:
                 yield request.packet
                 continue
@@ -149,27 +165,27 @@ class Rendering:
             if request.between is None:
                 yield request.times[0], request.like, None
                 continue
-            for moment, picture in zip(request.times, pictures, strict=True):
+            for moment, image in zip(request.times, images, strict=True):
                 self.frames_new += 1
-                yield moment, request.like, picture
+                yield moment, request.like, image
 
     def _requests(self, seen: Prefetcher[_Seen | Packet[Any]]) -> Iterator[_Request]:
-        """What is shown when, in order; frames are held for as long as they may be asked for."""
+        """Requests for all output, in order; holds real frames while the schedule may need them."""
         known: dict[int, _Known] = {}
         number = 0
         for item in seen:
             if isinstance(item, Packet):
                 yield _Request([], None, None, item)
                 continue
-            known[number] = _Known(item.frame, item.picture)
+            known[number] = _Known(item.frame, item.image)
             number += 1
             yield from _asked(self._schedule.push(item.facts), known)
             for old in [n for n in known if n < self._schedule.oldest]:
                 del known[old]
         yield from _asked(self._schedule.finish(), known)
 
-    def _depth_of_pictures(self) -> int:
-        """Bits of the RGB that the model sees: 16 where source and model have more than 8."""
+    def _image_depth(self) -> int:
+        """Bits of the model's RGB images: 16 where source and model have more than 8, else 8."""
         if self.info.bits <= 8:
             return 8
         if self.vfi.info.io == "float":
@@ -181,20 +197,20 @@ class Rendering:
         return 8
 
 
-def frame_facts(frame: DecodedFrame, detector: SceneDetector | None) -> FrameFacts:
-    """What a schedule is told of a frame; the detector sees the frames in order, each once."""
-    flags = None if detector is None else detector.flags(frame.picture)
+def frame_facts(decoded: DecodedFrame, detector: SceneDetector | None) -> FrameFacts:
+    """The facts of a frame for a schedule; call it once for each frame, in order."""
+    flags = None if detector is None else detector.flags(decoded.frame)
     return FrameFacts(
-        frame.pts,
-        frame.time_base,
-        _duration(frame),
+        decoded.pts,
+        decoded.time_base,
+        _duration(decoded),
         cut=flags is not None and flags.cut,
         repeat=flags is not None and flags.repeat,
     )
 
 
 def _asked(shown: list[Shown], known: dict[int, _Known]) -> Iterator[_Request]:
-    """Neighbours between the same two frames become one request."""
+    """Requests for output frames; consecutive new frames of one pair become one request."""
     request: _Request | None = None
     pair: tuple[int, int] | None = None
     steps: list[float] = []
@@ -210,18 +226,18 @@ def _asked(shown: list[Shown], known: dict[int, _Known]) -> Iterator[_Request]:
             pair, request = None, _Request([one.time], first.frame, None)
         else:
             pair, steps = (one.first, one.second), [float(one.t)]
-            between = PairRequest(first.picture, known[one.second].picture, steps)
+            between = PairRequest(first.image, known[one.second].image, steps)
             request = _Request([one.time], first.frame, between)
     if request is not None:
         yield request
 
 
 def _weight(item: object) -> int:
-    """Packets of other tracks are small and wait for nobody."""
+    """What an item counts in a `Prefetcher`; packets are small and never wait."""
     return 0 if isinstance(item, Packet) else 1
 
 
-def _duration(frame: DecodedFrame) -> Fraction | None:
-    """Of a decoded frame, in seconds, where the file says it."""
-    ticks = getattr(frame.picture, "duration", None)
-    return ticks * frame.time_base if ticks else None
+def _duration(decoded: DecodedFrame) -> Fraction | None:
+    """The duration of a frame, in seconds; None where the file does not declare it."""
+    ticks = getattr(decoded.frame, "duration", None)
+    return ticks * decoded.time_base if ticks else None

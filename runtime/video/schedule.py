@@ -1,8 +1,8 @@
-"""What a video shows, decided from what is known of each frame: its stamp, a cut, a repeat.
+"""Chooses the output frames of a video from the facts of its frames: stamps, cuts and repeats.
 
-Pure, as the timeline is: no images. A run on one machine decides while it decodes
-(`OnlineSchedule`); a cluster gathers the facts of all frames, decides once for the whole, and hands
-each segment its part (`PrecomputedSchedule`), so that both show the same.
+No images are needed. A run on one machine chooses while it decodes (`OnlineSchedule`). A cluster
+collects the facts of all frames, chooses once for the whole video, and gives each segment its part
+(`PrecomputedSchedule`), so that both give the same output.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from runtime.video.timeline import Mode, Shown, Timeline
 
 
 class FrameFacts(NamedTuple):
-    """What is known of a decoded frame without its picture.
+    """What a schedule needs to know of a decoded frame.
 
     Attributes:
-        pts: In ticks; None where the file does not say.
+        pts: Stamp, in ticks; None where the file has none.
         time_base: The tick, in seconds.
-        duration: In seconds, where the file says it.
-        cut: A new scene begins with it.
-        repeat: It shows the same picture as the frame before.
+        duration: In seconds; None where the file does not declare it.
+        cut: Whether a new scene begins with the frame.
+        repeat: Whether the frame repeats the one before.
     """
 
     pts: int | None
@@ -38,29 +38,30 @@ class FrameFacts(NamedTuple):
 
 
 class Schedule(Protocol):
-    """Takes the frames in order and says what is shown.
+    """Takes the facts of frames in order and returns the output frames.
 
-    Times of what is shown are in seconds on the source's clock, 0 at its origin.
+    Frames are numbered from 0 in the order of `push`. Times of output frames are in seconds on the
+    source's clock, 0 at its origin.
     """
 
     @property
     def oldest(self) -> int:
-        """The lowest number that what is shown from now on may name."""
+        """The lowest frame number that later output frames may refer to."""
 
     def push(self, facts: FrameFacts) -> list[Shown]:
-        """Takes the next frame; gives what is known to be shown next."""
+        """Takes the next frame; returns the output frames that are certain now, often none."""
 
     def finish(self) -> list[Shown]:
-        """No frame follows; gives the rest."""
+        """Ends the frames; returns the remaining output frames."""
 
 
 class OnlineSchedule:
-    """Decides as frames come.
+    """A schedule that chooses output frames as the frames come.
 
     Attributes:
-        frames: Pushed so far.
-        repeats: Of those.
-        cuts: Seconds after the origin at which a new scene begins.
+        frames: Number of frames pushed so far.
+        repeats: Number of those that repeat the one before.
+        cuts: Times of the scene cuts, in seconds after the source's origin.
     """
 
     def __init__(
@@ -74,10 +75,11 @@ class OnlineSchedule:
         """Starts before the first frame.
 
         Args:
-            info: Of the source.
-            mode: Of the output.
-            time_steps: What the weights know.
-            start: Where the part begins, if it is one: frames before it are not shown.
+            info: Properties of the source.
+            mode: How frames are multiplied.
+            time_steps: The time steps that the weights were trained for.
+            start: Seconds after the beginning at which the output begins; None: at the first
+                frame.
         """
         self.frames = self.repeats = 0
         self.cuts: list[Fraction] = []
@@ -95,16 +97,16 @@ class OnlineSchedule:
 
     @property
     def oldest(self) -> int:
-        """See `Schedule`."""
+        """The lowest frame number that later output frames may refer to."""
         return self._timeline.oldest
 
     @property
     def repaired(self) -> int:
-        """Frames without a time stamp, or with one that did not rise."""
+        """Number of frames without a stamp, or with one that did not rise."""
         return self._clock.repaired
 
     def push(self, facts: FrameFacts) -> list[Shown]:
-        """See `Schedule`."""
+        """Takes the next frame; returns the output frames that are certain now, often none."""
         moment = self._clock.feed(facts.pts)
         self._gap, self._previous = (moment - self._previous if self.frames else None), moment
         self._duration = facts.duration
@@ -115,37 +117,37 @@ class OnlineSchedule:
         return self._placed(self._timeline.push(moment, cut=facts.cut, repeat=facts.repeat))
 
     def finish(self) -> list[Shown]:
-        """See `Schedule`."""
+        """Ends the frames; returns the remaining output frames."""
         gap, duration = self._gap, self._duration
         if gap is None or (duration is not None and abs(duration - gap) > self._info.time_base):
             gap = duration or 1 / self._info.rate
         return self._placed(self._timeline.finish(gap))
 
     def _placed(self, shown: list[Shown]) -> list[Shown]:
-        """From the output's clock to the source's."""
+        """Converts times from the output's clock to the source's."""
         origin = self._timeline.origin or Fraction(0)
         return [one._replace(time=origin + one.time) for one in shown]
 
 
 class PrecomputedSchedule:
-    """Shows what was decided before.
+    """A schedule of output frames that were chosen before.
 
     Attributes:
-        frames: Pushed so far.
+        frames: Number of frames pushed so far.
     """
 
     def __init__(self, shown: Sequence[Shown]) -> None:
-        """Takes what is shown, in order, with the numbers of the frames that will be pushed."""
+        """Takes the output frames, in order; they number the frames that will be pushed."""
         self.frames = 0
         self._waiting = deque(shown)
 
     @property
     def oldest(self) -> int:
-        """See `Schedule`."""
+        """The lowest frame number that later output frames refer to."""
         return self._waiting[0].first if self._waiting else self.frames
 
     def push(self, facts: FrameFacts) -> list[Shown]:
-        """See `Schedule`."""
+        """Takes the next frame; returns the output frames that need no later one."""
         del facts
         self.frames += 1
         shown = []
@@ -156,7 +158,11 @@ class PrecomputedSchedule:
         return shown
 
     def finish(self) -> list[Shown]:
-        """See `Schedule`: nothing is left where every frame came that is named."""
+        """Returns nothing, as every output frame was returned by `push`.
+
+        Raises:
+            ValueError: If a frame that an output frame refers to was not pushed.
+        """
         if self._waiting:
             raise ValueError(
                 f"{self.frames} frames came, frame {self._waiting[0].first} is to be shown"

@@ -1,11 +1,11 @@
-"""What is shown when, in exact rational seconds. Pure: no frames, no files.
+"""Chooses output frames and their times, in exact rational seconds, without images or files.
 
-`Timeline` makes of times, cuts and repeats the list of frames to show, each a real one or a new one
-between two real ones.
+`Timeline` converts times, cuts and repeats to a list of frames to show, each a real one or a new
+one between two real ones.
 
-Its times come from a `Clock`, which puts stamps on the grid of a constant rate. So `Multiply` on a
-source of constant rate gives rate x factor exactly, with no rule of its own, and a source of
-variable rate keeps every frame at its own time.
+Its times come from a `Clock`, which moves stamps to the grid of a constant rate. So `Multiply`
+gives exactly rate x factor for a source of constant rate without treating it specially, and a
+source of variable rate keeps each frame at its own time.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from math import ceil, floor
 from typing import NamedTuple
 
 _FINE = 60_000
-"""Ticks a second that an output has at least, so that odd time stamps are kept to 17 us."""
+"""Smallest number of ticks a second of an output; any time is then exact to 17 us."""
 
 
 _HALF = Fraction(1, 2)
 
 
 def output_time_base(rate: Fraction, factor: int = 1) -> Fraction:
-    """The tick of an output: a whole number of them make one frame at `rate` x `factor`."""
+    """The tick of an output, in seconds; a frame at `rate` x `factor` is a whole number of it."""
     frames = rate.numerator * factor
     return Fraction(1, frames * ceil(Fraction(_FINE, frames)))
 
 
 def times_between(time0: Fraction, time1: Fraction, factor: int) -> list[Fraction]:
-    """The `factor` - 1 times that cut the gap between two frames evenly."""
+    """The `factor` - 1 times that divide the time between two frames evenly."""
     return [time0 + (time1 - time0) * k / factor for k in range(1, factor)]
 
 
 class Shown(NamedTuple):
-    """One frame of the output.
+    """One frame of the output, real or new.
 
-    Frames are numbered in the order in which they were pushed, from 0.
+    Real frames are numbered from 0 in the order in which they were pushed.
 
     Attributes:
-        time: Seconds on the output's clock; the first is shown at 0.
-        first: The real frame that is shown as it is or, with `second`, lies before the new one.
-        second: The real frame after the new one; None where a real frame is shown.
-        t: Where between the two, in (0, 1); 0 where a real frame is shown.
+        time: Seconds on the output's clock; the first output frame is at 0.
+        first: Number of the real frame to show or, with `second`, of the one before a new frame.
+        second: Number of the real frame after a new frame; None for a real frame.
+        t: Time step of a new frame, in (0, 1); 0 for a real frame.
     """
 
     time: Fraction
@@ -56,10 +56,13 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Multiply:
-    """`factor` frames for each frame: every gap is cut evenly at its own times.
+    """`factor` output frames for each input frame, which divide the time to the next one evenly.
 
-    Real frames keep their own times, so what is variable stays variable. The last frame is shown
+    Real frames keep their times, so that a variable rate stays variable. The last frame is shown
     `factor` times in its own duration.
+
+    Attributes:
+        factor: New frame rate over old, 1 or more.
     """
 
     factor: int
@@ -71,13 +74,13 @@ class Multiply:
 
 @dataclass(frozen=True)
 class ConstantRate:
-    """Frames at k / `rate` seconds from the start, whatever the input's rhythm.
+    """Output frames at k / `rate` seconds from the start, independent of the times of the input.
 
     Attributes:
         rate: Frames a second.
-        snap: Part of an output frame, in [0, 1/2]: a real frame this near is shown as it is in
-            place of a new one. 1/16 is 1 ms at 60 frames a second, the rounding of a clock that
-            counts milliseconds.
+        snap: Share of an output frame's duration, in [0, 1/2]: a real frame this near is shown
+            in place of a new one. 1/16 is 1 ms at 60 frames a second, the rounding of a clock
+            that counts milliseconds.
     """
 
     rate: Fraction
@@ -94,11 +97,11 @@ Mode = Multiply | ConstantRate
 
 
 def expected(mode: Mode, *, duration: Fraction, rate: Fraction) -> int:
-    """How many frames come out; with `Multiply` and a source of variable rate an estimate.
+    """Number of output frames; an estimate for `Multiply` and a source of variable rate.
 
     Args:
-        mode: Of the output.
-        duration: Of the input, or of the part that is wanted, in seconds.
+        mode: How frames are multiplied.
+        duration: Duration of the input or of the part to show, in seconds.
         rate: Nominal frames a second of the input.
     """
     if isinstance(mode, Multiply):
@@ -107,29 +110,30 @@ def expected(mode: Mode, *, duration: Fraction, rate: Fraction) -> int:
 
 
 class Timeline:
-    """Says for each moment of the output which frame is shown; frames are pushed as they come.
+    """Chooses the frame to show at each time of the output; real frames are pushed in order.
 
-    - Before a cut the last frame stands until the cut; so does the last frame of all until its
-      time is over.
-    - Up to `most_repeats` repeats of a frame are taken for a lower rate of the scene: A A B B C C
-      is A, B, C over twice the gaps, at the same output times. A longer run, or one that ends at a
-      cut, is a still scene: its frames are shown as they are, and motion begins at the last.
-    - `Multiply` keeps the duration of the input, `ConstantRate` keeps it to half an output frame
-      (but shows one frame at least).
-    - `start` and `end` cut out a part: only what falls in [start, end) is shown. Frames before
-      `start` are pushed all the same: the last of them is needed for the first new one. With
-      `ConstantRate` the first frame lies at `start` itself, with `Multiply` it is the first that
-      is not before it; see `origin`.
+    - At a scene cut the previous frame is held, not interpolated. The last frame is held for its
+      duration.
+    - Up to `most_repeats` repeats of a frame mean that the scene has a lower rate: A A B B C C is
+      A, B, C over twice the gaps, at the same output times. A longer run, or one that ends at a
+      cut, is a still scene: its frames are shown unchanged, and motion begins at the last.
+    - `Multiply` keeps the duration of the input; `ConstantRate` keeps it to half an output frame
+      (but shows at least one frame).
+    - `start` and `end` select a part: only output frames in [start, end) are shown. Frames before
+      `start` are to be pushed too, as the last of them is needed for the first new frame. With
+      `ConstantRate` the first output frame is at `start`; with `Multiply` it is the first one
+      that is not before `start`. Its input time is `origin`.
 
-    What is held back: after a push, all is known up to `most_repeats` frames before the one
-    pushed (to that one, where there are no repeats); `ConstantRate` holds back half an output
-    frame more, as it is not known to be part of the input before that.
+    Delay: after a push, the output is certain up to `most_repeats` frames before the pushed one,
+    or up to the pushed one where there are no repeats. `ConstantRate` returns it half an output
+    frame later, as only then it is certain that the frame belongs to the output.
 
     Attributes:
-        origin: The input time at which the output's clock is 0; None until the first is shown.
-        end: When the last frame shown is over, on the output's clock; None until `finish`.
-        done: True once nothing more will be shown, because the `end` asked for is reached or
-            after `finish`: no frame is needed any more.
+        origin: The input time at which the output's clock is 0; None before the first output frame.
+        end: The time at which the last output frame ends, on the output's clock; None before
+            `finish`.
+        done: Whether the output is complete, because the `end` of the part is reached or after
+            `finish`; no further frame is needed.
     """
 
     def __init__(
@@ -144,13 +148,17 @@ class Timeline:
         """Starts before the first frame.
 
         Args:
-            mode: Of the output.
-            most_repeats: See above; 0 shows all repeats as they are.
-            dyadic: For weights that know the midpoint only, reached by recursion: t is rounded to
-                the nearest k / 2^dyadic, where 0 and 1 are the real frames. A new frame then
-                shows a moment at most gap / 2^(dyadic + 1) from its time.
-            start: Where to begin, in seconds of the input's times; by default the first frame.
-            end: Where to stop.
+            mode: How frames are multiplied.
+            most_repeats: Longest run of repeats that means a lower rate; 0 shows all repeats
+                unchanged.
+            dyadic: For weights that know the midpoint only: t is rounded to the nearest
+                k / 2^dyadic, where 0 and 1 are the real frames. The content of a new frame is then
+                at most gap / 2^(dyadic + 1) from its time. None: any t.
+            start: Where to begin, in seconds of the input's times; by default at the first frame.
+            end: Where to stop, in seconds of the input's times; by default after the last frame.
+
+        Raises:
+            ValueError: If an argument is out of range.
         """
         if most_repeats < 0 or (dyadic is not None and dyadic < 1):
             raise ValueError(
@@ -184,7 +192,7 @@ class Timeline:
 
     @property
     def oldest(self) -> int:
-        """The lowest number that what is shown from now on may name; all below may be let go."""
+        """The lowest frame number that later output frames may refer to."""
         if self.done or not self._run:
             return self._count
         number = self._run[0].number
@@ -194,12 +202,12 @@ class Timeline:
         """Takes the next frame.
 
         Args:
-            time: In seconds from any origin; above that of the frame before.
-            cut: A new scene begins with this frame: it is never mixed with the one before.
-            repeat: It equals the frame before. Without effect at a cut and on the first frame.
+            time: Seconds from any origin; later than that of the frame before.
+            cut: Whether a new scene begins with this frame.
+            repeat: Whether it repeats the frame before; ignored at a cut and for the first frame.
 
         Returns:
-            What is known to be shown next, in order; often nothing or several.
+            The output frames that are certain now, in order; often none, or several.
 
         Raises:
             ValueError: If the time does not rise.
@@ -233,11 +241,11 @@ class Timeline:
         """Ends the input.
 
         Args:
-            duration: Of the last frame, in seconds; by default that of the one before. A lone
-                frame without a duration is shown once.
+            duration: Duration of the last frame, in seconds; by default that of the one before.
+                A single frame without a duration is shown once.
 
         Returns:
-            All that is left to show.
+            The remaining output frames.
 
         Raises:
             ValueError: If the duration is not above 0.
@@ -263,7 +271,7 @@ class Timeline:
         return shown
 
     def _stand(self) -> None:
-        """Shows the frames of the run as they are, each from its time to that of the next."""
+        """Shows the frames of the run unchanged, each from its time to that of the next."""
         for frame, following in itertools.pairwise(self._run):
             self._fill([following.time], frame, following)
         self._run = self._run[-1:]
@@ -271,13 +279,14 @@ class Timeline:
     def _fill(
         self, times: Sequence[Fraction], first: _Real, second: _Real, *, moves: bool = False
     ) -> None:
-        """Decides all slots after `first` up to `second`.
+        """Chooses the output frames after `first` up to `second`.
 
         Args:
-            times: Of the frames after `first` up to `second`; between them are repeats of `first`.
-            first: Its own slot was decided before.
-            second: Its own slot is the last.
-            moves: Whether there are new frames between the two; otherwise `first` stands.
+            times: Times of the real frames after `first` up to `second`; those between them are
+                repeats of `first`.
+            first: A real frame, for whose time the output frame was chosen before.
+            second: The real frame at the end; for its time the output frame is chosen too.
+            moves: Whether there are new frames between the two; otherwise `first` is held.
         """
         if self.done:
             return
@@ -311,7 +320,7 @@ class Timeline:
         return Shown(time, first.number, second.number, t)
 
     def _known(self, until: Fraction) -> list[Shown]:
-        """Lets go what is part of an output whose input lasts until `until`, the first always."""
+        """Takes the frames that are certain if the input lasts until `until`; always the first."""
         known: list[Shown] = []
         if self.origin is not None and self._waiting:
             limit = max(until - self.origin - self._margin, Fraction(0))
@@ -323,14 +332,14 @@ class Timeline:
 
 
 class _Real(NamedTuple):
-    """A frame of the input."""
+    """A frame of the input, with its time in seconds."""
 
     number: int
     time: Fraction
 
 
 class _EvenSlots:
-    """The times of frames, and the gaps before them cut evenly."""
+    """Output times of `Multiply`: those of the input frames, and those that divide the gaps."""
 
     def __init__(self, factor: int) -> None:
         self._factor = factor
@@ -345,7 +354,7 @@ class _EvenSlots:
 
 
 class _RegularSlots:
-    """Times in equal steps from the first frame, or from `start` where that is later."""
+    """Output times of `ConstantRate`: equal steps from the first frame, or from a later `start`."""
 
     def __init__(self, step: Fraction, start: Fraction | None) -> None:
         self._step = step

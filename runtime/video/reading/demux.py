@@ -1,4 +1,4 @@
-"""One pass over packets: frames of the video and packets of the other tracks, or a part of both."""
+"""Decodes the video in one pass over the packets of a file; passes on those of other tracks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from runtime.video.reading.info import DecodedFrame, reason
 from runtime.video.reading.truncation import Tally
 
 _AUDIO_LATE = Fraction(10)
-"""Seconds after the end up to which packets of other tracks are waited for."""
+"""Seconds after the end of the part in which packets of other tracks may still come."""
 
 _READ_TRIES = 10
 
 
 class Part:
-    """What of a source is wanted; both in seconds after its beginning."""
+    """The part of a source to read.
+
+    Attributes:
+        start: Where it starts, in seconds: after the beginning of the source or, after
+            `starts_at`, as a stamp. None for the beginning.
+        end: Where it ends, like `start`; None for the end.
+        zero: The stamp, in seconds, at which the source begins.
+    """
 
     def __init__(self, start: Fraction | None, end: Fraction | None) -> None:
         self.start = start
@@ -31,30 +38,30 @@ class Part:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether the part is the whole source."""
         return self.start is None and self.end is None
 
     def starts_at(self, beginning: Fraction) -> None:
-        """From here on, start and end are stamps."""
+        """Sets the stamp, in seconds, at which the source begins; makes start and end stamps."""
         self.zero = beginning
         self.start = None if self.start is None else beginning + self.start
         self.end = None if self.end is None else beginning + self.end
 
     def duration(self, of_all: Fraction | None) -> Fraction | None:
-        """Seconds that the part lasts, of those that the source lasts."""
+        """Duration of the part in seconds, from that of the whole source; None if unknown."""
         over = None if of_all is None else self.zero + of_all
         ends = [moment for moment in (over, self.end) if moment is not None]
         return min(ends) - (self.start or self.zero) if ends else None
 
 
 class Demuxer:
-    """Turns packets into items; knows nothing of files.
+    """Converts packets to items: decoded frames, and packets of other tracks.
 
     Attributes:
-        damaged: Packets so far that could not be read or decoded.
-        came: Counts of the packets so far.
-        first: The first frame.
-        probed: Items that `probe` took and `items` gives.
+        damaged: Number of packets so far that could not be read or decoded.
+        came: Counts of the packets so far, by stream.
+        first: The first frame; None before it is decoded.
+        probed: Items that `probe` read and `items` will return first.
     """
 
     def __init__(
@@ -68,6 +75,18 @@ class Demuxer:
         tracks: int = 0,
         describe: Callable[[int], str] = "packet {} of the video".format,
     ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            name: Name of the source, for errors.
+            packets: Returns an iterator over the packets, from the current position on.
+            decode: Decodes a packet of the video.
+            video: Index of the video's stream.
+            part: The part to read.
+            strict: Whether damage is an error.
+            tracks: Number of audio tracks; reading stops when all have reached the part's end.
+            describe: Returns a description of the packet with a number, for errors.
+        """
         self.damaged = 0
         self.came = Tally()
         self.first: VideoFrame | None = None
@@ -84,7 +103,7 @@ class Demuxer:
         self._made = self._within()
 
     def probe(self) -> int:
-        """Goes on to the second frame, or the end; gives the number of frames seen."""
+        """Reads up to the second frame or to the end; returns the number of frames, 0 to 2."""
         while (frames := sum(isinstance(item, DecodedFrame) for item in self.probed)) < 2:
             item = next(self._made, None)
             if item is None:
@@ -93,10 +112,10 @@ class Demuxer:
         return frames
 
     def again(self) -> None:
-        """Begins anew after a seek.
+        """Starts again after a seek.
 
-        Until the first frame nothing counts as damage: a seek may land between two key frames,
-        where packets cannot be decoded without those before them.
+        Errors before the first frame do not count as damage: a seek may land between two key
+        frames, where packets cannot be decoded without those before them.
         """
         self.probed.clear()
         self.damaged, self.first = 0, None
@@ -105,14 +124,18 @@ class Demuxer:
         self._made = self._within()
 
     def items(self, *, decoded: bool = True) -> Iterator[DecodedFrame | Packet[Any]]:
-        """All, those probed included; once. Without `decoded` no frame after those probed."""
+        """Yields all items, those of `probe` included; call it once.
+
+        Args:
+            decoded: Whether to decode; otherwise no frames come after those of `probe`.
+        """
         if not decoded:
             self._decode = _nothing
         probed, self.probed = self.probed, []
         yield from itertools.chain(probed, self._made)
 
     def _within(self) -> Iterator[DecodedFrame | Packet[Any]]:
-        """Leaves out what lies outside the part."""
+        """Yields the items in the part, and the last frame before its start."""
         start, end = self._part.start, self._part.end
         before: DecodedFrame | None = None
         begun = start is None
@@ -123,7 +146,7 @@ class Demuxer:
                 moment = None if item.pts is None else item.pts * item.time_base
                 if over:
                     continue
-                # Stamps may go back (H.264 in AVI): what follows the first frame belongs to it.
+                # Stamps may go back (H.264 in AVI): frames after the first belong to the part.
                 if not begun and moment is not None and start is not None and moment < start:
                     before = item
                     continue
@@ -148,7 +171,7 @@ class Demuxer:
             yield before
 
     def _all(self) -> Iterator[DecodedFrame | Packet[Any]]:
-        """Frames, packets of other tracks, and packets of the video as a mark of how far it is."""
+        """Yields frames, packets of other tracks, and packets of the video to mark the position."""
         number = 0
         for packet in self._read():
             if packet.has_sidedata("encryption_info"):
@@ -170,7 +193,7 @@ class Demuxer:
                 yield packet
 
     def _read(self) -> Iterator[Packet[Any]]:
-        """Packets; where reading fails it is tried again, as behind the place there may be more."""
+        """Yields packets; after an error reads on, as later packets may be intact."""
         tries = _READ_TRIES
         packets = self._packets()
         while True:
@@ -209,7 +232,7 @@ class Demuxer:
 
 
 def _nothing(packet: Packet[Any]) -> list[VideoFrame]:
-    """In place of decoding."""
+    """Decodes nothing."""
     del packet
     return []
 
@@ -225,7 +248,7 @@ def track_of(packet: Packet[Any]) -> int:
 
 
 def moment_of(packet: Packet[Any]) -> Fraction | None:
-    """When a packet is shown, or else decoded, in seconds on its file's clock."""
+    """The presentation stamp of a packet, or else the decoding stamp, in seconds; None without."""
     stamp = packet.dts if packet.pts is None else packet.pts
     return None if stamp is None else stamp * Fraction(packet.time_base)
 
@@ -238,7 +261,7 @@ def _is_over(packet: Packet[Any], end: Fraction | None) -> bool:
 
 
 def _cut(packet: Packet[Any], start: Fraction | None, end: Fraction | None) -> Packet[Any] | None:
-    """The packet, where it lies in the part."""
+    """Returns the packet if it lies in the part, else None; a subtitle is cut at the start."""
     moment = moment_of(packet)
     if moment is None:
         return packet

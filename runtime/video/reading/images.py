@@ -1,4 +1,4 @@
-"""Folders of numbered pictures, as a source of packets and as a place for frames."""
+"""Reads folders of numbered PNG and JPEG images."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ _NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether the name is one of numbered pictures, as %06d.png."""
+    """Whether a path is a pattern of numbered images, as %06d.png."""
     return path.suffix.lower() in DECODERS and _NUMBER.search(path.name) is not None
 
 
-def pictures_at(path: Path) -> tuple[list[Path], list[str]]:
-    """The pictures of a folder in the order of their names, or those of a pattern by number.
+def images_at(path: Path) -> tuple[list[Path], list[str]]:
+    """Lists the images of a folder or of a pattern.
 
-    Names are compared as people do: 9 comes before 10.
+    Args:
+        path: A folder, or a pattern as %06d.png.
 
     Returns:
-        The files, and notes on numbers that are missing among them.
+        The files in natural order (9 before 10), and notes on numbers that are missing.
 
     Raises:
-        VideoError: If there are fewer than two, or the folder cannot be read.
+        VideoError: If there are fewer than two images, or the folder cannot be read.
     """
     folder, wanted = (path.parent, _matcher(path.name)) if is_pattern(path) else (path, None)
     if not folder.is_dir():
@@ -57,22 +58,22 @@ def pictures_at(path: Path) -> tuple[list[Path], list[str]]:
     return found, [] if wanted is None else _gaps(found, wanted)
 
 
-class PictureReader:
-    """Reads and decodes pictures one by one; PNG and JPEG are told apart by their first bytes.
+class ImageReader:
+    """Reads and decodes images one by one; distinguishes PNG and JPEG by their first bytes.
 
-    A picture that cannot be read or decoded costs that picture alone. The others keep their times,
-    so that the gap is interpolated over like that of a frame that was dropped.
+    An image that cannot be read or decoded is left out. The others keep their times, so that the
+    gap is interpolated like that of a dropped frame.
 
     Attributes:
-        failed: Names of the pictures so far that could not be read or decoded.
+        failed: Names of the images so far that could not be read or decoded.
     """
 
     def __init__(self, files: list[Path], rate: Fraction) -> None:
-        """Prepares; opens no file.
+        """Opens no file yet.
 
         Args:
-            files: The pictures, in their order.
-            rate: Pictures a second.
+            files: The images, in order.
+            rate: Images a second.
         """
         self.failed: list[str] = []
         self._files = files
@@ -80,7 +81,7 @@ class PictureReader:
         self._contexts: dict[str, VideoCodecContext] = {}
 
     def packets(self) -> Iterator[Packet[Any]]:
-        """One packet without data for each picture, with its number as the stamp."""
+        """Yields a packet without data for each image, with the image's number as its stamp."""
         for number in range(len(self._files)):
             packet: Packet[Any] = Packet()
             packet.pts = packet.dts = number
@@ -88,15 +89,15 @@ class PictureReader:
             yield packet
 
     def describe(self, number: int) -> str:
-        """The name of a picture, for messages."""
+        """The file name of the image with that number, for errors."""
         return self._files[number].name
 
     def decode(self, packet: Packet[Any]) -> list[VideoFrame]:
-        """Reads and decodes the picture of a packet.
+        """Reads and decodes the image of a packet.
 
         Raises:
-            OSError: If the file cannot be read, or has no picture.
-            av.error.FFmpegError: If the picture is damaged.
+            OSError: If the file cannot be read, or has no image.
+            av.error.FFmpegError: If the image is damaged.
         """
         assert packet.pts is not None
         file = self._files[packet.pts]
@@ -114,11 +115,11 @@ class PictureReader:
         if name not in self._contexts:
             context = CodecContext.create(name, "r")
             assert isinstance(context, VideoCodecContext)
-            # With frame threads a picture would come out several packets late.
+            # With frame threads an image would come out several packets late.
             context.thread_type = "SLICE"
             self._contexts[name] = context
         packet: Packet[Any] = Packet(content)
-        packet.is_keyframe = True  # otherwise the PNG decoder adds the picture before to it
+        packet.is_keyframe = True  # Otherwise the PNG decoder adds the image before to it.
         # An empty packet would end the decoder for good.
         frames = self._contexts[name].decode(packet) if content else []
         if not frames:

@@ -1,4 +1,4 @@
-"""What is known of a video before its frames are used: size, colour, times, tracks."""
+"""Properties of a source: size, colour, times, tracks and metadata."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from runtime.video.colour import Siting, range_of, siting_of
 
 
 class DecodedFrame(NamedTuple):
-    """A decoded frame with its stamp as FFmpeg gives it, see `runtime.video.clock.Clock`.
+    """A decoded frame with the stamp that FFmpeg gives, which may be missing or not rise.
 
     Attributes:
-        picture: As decoded.
-        pts: In ticks; None where the file does not say.
+        frame: The frame in the format of the source.
+        pts: Stamp, in ticks; None where the file has none.
         time_base: The tick, in seconds.
     """
 
-    picture: VideoFrame
+    frame: VideoFrame
     pts: int | None
     time_base: Fraction
 
 
 @dataclass(frozen=True)
 class Track:
-    """A track beside the video.
+    """A track other than the video.
 
     Attributes:
-        index: Of the stream in the file.
+        index: Index of the stream in the file.
         kind: "audio", "subtitle", "data", "attachment" or "video".
-        codec: FFmpeg's name of it.
-        language: ISO 639 where it is said.
-        stream: PyAV's stream; good for as long as the source is open.
+        codec: FFmpeg's name of the codec.
+        language: ISO 639 code; None where the file does not declare it.
+        stream: PyAV's stream; valid while the source is open.
     """
 
     index: int
@@ -55,7 +55,7 @@ class HDR10:
 
     Attributes:
         primaries: x and y of red, green, blue and the white point of the mastering display.
-        luminance: Its darkest and brightest, in cd/m2.
+        luminance: Minimum and maximum of the mastering display, in cd/m2.
         light: Brightest pixel and brightest frame average (MaxCLL, MaxFALL), in cd/m2.
     """
 
@@ -66,36 +66,37 @@ class HDR10:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What is known of a source once its first frames are decoded.
+    """Properties of a source, known once its first frames are decoded.
 
     Attributes:
-        name: For messages.
-        width: Of a frame, before rotation.
-        height: Of a frame, before rotation.
-        pixel_format: FFmpeg's name.
-        bits: A sample of the first plane.
+        name: Name for messages.
+        width: Width of a frame in pixels, before rotation.
+        height: Height of a frame in pixels, before rotation.
+        pixel_format: FFmpeg's name of the pixel format.
+        bits: Number of bits of a sample of the first plane.
         rate: Nominal frames a second.
         time_base: The tick of video stamps, in seconds.
-        origin: The stamp, in seconds, that is the output's 0: the smallest start among the
-            tracks, so that they stay in step; with `start`, that much after it.
-        duration: Seconds, where it is known, of the part between start and end.
-        frames: How many the container says there are; None where it does not or in a part.
-        end: The stamp, in seconds, at which to stop; None for all.
-        sample_aspect_ratio: Width over height of a pixel; None where it is not said.
-        rotation: Degrees counter-clockwise at which to show a frame.
-        display_matrix: The 9 numbers behind `rotation` (mirroring included), as FFmpeg has them.
-        color_primaries: Numbers of ITU-T H.273, as those of the transfer and the matrix; 2 is
-            unspecified.
-        color_trc: The transfer characteristic.
-        colorspace: The matrix.
+        origin: The stamp, in seconds, that is the output's 0: where the part starts or, without a
+            start, the smallest first stamp of all tracks, so that they stay in step.
+        duration: Duration of the part to read, in seconds; None where it is not known.
+        frames: Number of frames that the container declares; None where it does not, and for a
+            part.
+        end: The stamp, in seconds, at which to stop; None for the end.
+        sample_aspect_ratio: Width over height of a pixel; None where it is not declared.
+        rotation: Degrees counter-clockwise by which a frame is rotated for display.
+        display_matrix: The 9 numbers of FFmpeg's display matrix, which also has mirroring; None
+            where there is none.
+        color_primaries: Colour primaries, a number of ITU-T H.273; 2 is unspecified.
+        color_trc: Transfer characteristic, a number of ITU-T H.273; 2 is unspecified.
+        colorspace: Matrix, a number of ITU-T H.273; 2 is unspecified.
         color_range: FFmpeg's number: 1 limited, 2 full, 0 unspecified.
-        siting: Where chroma lies; None for RGB and without subsampling.
-        hdr: None where there is nothing.
-        metadata: Of the container.
-        video_metadata: Of the video track.
-        chapters: As PyAV gives them; their stamps are those of the source.
-        tracks: Audio and subtitle tracks whose packets the source gives.
-        dropped: Tracks that it does not.
+        siting: Chroma siting; None for RGB and without subsampling.
+        hdr: Static HDR metadata; None without.
+        metadata: Tags of the container.
+        video_metadata: Tags of the video track.
+        chapters: Chapters as PyAV returns them, with the stamps of the source.
+        tracks: Audio and subtitle tracks, whose packets the source yields.
+        dropped: Other tracks, whose packets it does not yield.
     """
 
     name: str
@@ -130,8 +131,8 @@ class SourceInfo:
         return self.color_trc in (16, 18)
 
 
-def picture_facts(frame: VideoFrame) -> dict[str, Any]:
-    """What the first frame says of all: the fields of `SourceInfo` from width to hdr."""
+def frame_properties(frame: VideoFrame) -> dict[str, Any]:
+    """The fields of `SourceInfo` that the first frame determines."""
     form = frame.format
     halved = len(form.components) >= 3 and form.components[1].width < form.width
     return {
@@ -157,11 +158,11 @@ _DYNAMIC = {
     "DOVI_METADATA": "Dolby Vision",
     "DYNAMIC_HDR_VIVID": "HDR Vivid",
 }
-"""By FFmpeg's name: metadata that differs from frame to frame, which no encoder is handed."""
+"""FFmpeg's name -> display name, of per-frame metadata, which is not passed to encoders."""
 
 
-def picture_notes(frame: VideoFrame) -> list[str]:
-    """What of the first frame is not kept, or not understood."""
+def frame_notes(frame: VideoFrame) -> list[str]:
+    """Notes for the user on properties of the first frame that are not preserved."""
     notes = []
     dynamic = [_DYNAMIC[name] for name in _side_data(frame) if name in _DYNAMIC]
     if dynamic:
@@ -172,10 +173,10 @@ def picture_notes(frame: VideoFrame) -> list[str]:
 
 
 def _side_data(frame: VideoFrame) -> dict[str, bytes]:
-    """The side data of a frame by FFmpeg's name of its type; of two of one type, the last.
+    """FFmpeg's name of a type -> side data of a frame; of two entries of one type, the last.
 
-    Iterating over PyAV's container gives the entries up to version 18, and their types from 19 on.
-    Looking one up by its type works in all of them.
+    Iterating over PyAV's container yields entries up to version 18 and types from version 19 on.
+    Access by type works in all versions.
     """
     held: Any = frame.side_data
     types = [getattr(entry, "type", entry) for entry in held]
@@ -207,5 +208,5 @@ def _hdr10(frame: VideoFrame) -> HDR10 | None:
 
 
 def reason(error: Exception) -> str:
-    """What the system or FFmpeg says of an error."""
+    """The message of an exception of FFmpeg or of the system, without number and path."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

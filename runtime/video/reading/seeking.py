@@ -1,4 +1,4 @@
-"""The start of a part: refused where it cannot be found, and sought in the file."""
+"""Seeks to the start of a part, and refuses one that cannot be found."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from runtime.video.reading.demux import Demuxer, Part
 from runtime.video.reading.info import DecodedFrame
 
 _EARLIER = (Fraction(0), Fraction(5), Fraction(30))
-"""Seconds before the start to seek to, one after the other, until a frame at or before the start
-is found: enough for the distances between key frames that are usual in MPEG-TS."""
+"""Distances before the start, in seconds, at which a seek is tried, until it finds a frame at or
+before the start; enough for the usual distances between key frames in MPEG-TS."""
 
 _NOT_SOUGHT = ("yuv4mpegpipe", "mpeg")
-"""Formats that are read from the beginning whatever the start: Y4M may come through a pipe, and in
-MPEG-PS, where few frames have stamps, FFmpeg gives other stamps to the rest after a seek."""
+"""Formats that are always read from the beginning: Y4M may come from a pipe, and in MPEG-PS, where
+few frames have stamps, FFmpeg gives the others different stamps after a seek."""
 
 
 def refuse_late(name: str, part: Part, duration: Fraction | None) -> None:
-    """Refuses a start behind the end.
+    """Checks that a part starts before the end of the source.
 
     Args:
-        name: Of the source.
-        part: With stamps.
-        duration: Of the whole, in seconds; None where it is not known, or only roughly.
+        name: Name of the source, for errors.
+        part: The part, with start and end as stamps.
+        duration: Duration of the whole source, in seconds; None where it is not known exactly.
 
     Raises:
-        VideoError: If the part starts behind the end.
+        VideoError: If it does not.
     """
     if part.start is not None and duration is not None and part.start >= part.zero + duration:
         raise VideoError(
@@ -39,7 +39,11 @@ def refuse_late(name: str, part: Part, duration: Fraction | None) -> None:
 
 
 def refuse_without_stamps(demuxer: Demuxer, name: str, part: Part) -> None:
-    """Refuses a part of raw streams, whose frames have no stamps to find it by."""
+    """Checks that frames have stamps if a part is to be read; those of raw streams have none.
+
+    Raises:
+        VideoError: If they have none.
+    """
     frames = [item for item in demuxer.probed if isinstance(item, DecodedFrame)]
     if not part.whole and all(frame.pts is None for frame in frames):
         raise VideoError(
@@ -49,16 +53,16 @@ def refuse_without_stamps(demuxer: Demuxer, name: str, part: Part) -> None:
 
 
 def seek_to_start(container: Any, stream: Any, demuxer: Demuxer, part: Part) -> bool:
-    """Goes to a frame at or before the start.
+    """Seeks to a frame at or before the start of a part.
 
-    Containers without an index of key frames (MPEG-TS, for one) are sought in by decoding stamps.
-    That lands between two key frames; the decoder then gives nothing before the second one, which
-    may lie behind the start.
+    In containers without an index of key frames, as MPEG-TS, FFmpeg seeks by decoding stamps, and
+    lands between two key frames. The decoder then returns nothing before the second one, which may
+    lie after the start.
 
     Returns:
-        False where no seek got there. The container must be opened anew then, as no seek leads to
-        its first packet either: in MPEG-TS several packets are decoded before the first frame is
-        shown, and a seek to that moment lands on the last of them.
+        False if no seek found such a frame. The container must be opened again then, as no seek
+        leads back to its first packet: in MPEG-TS several packets are decoded before the first
+        frame is shown, and a seek to that time lands on the last of them.
     """
     start = part.start
     if start is None or container.format.name in _NOT_SOUGHT:

@@ -1,6 +1,6 @@
-"""Where frames come from: a video file, a folder of pictures, or Y4M on stdin.
+"""Reads videos, folders of images, and Y4M streams.
 
-One pass of demuxing gives the frames of one video track and the packets of the audio and subtitle
+One pass over a file yields the frames of one video track and the packets of the audio and subtitle
 tracks, in the order of the file.
 """
 
@@ -19,13 +19,13 @@ from av.stream import Disposition
 
 from runtime.errors import VideoError
 from runtime.video.reading.demux import Demuxer, Part
-from runtime.video.reading.images import PictureReader, is_pattern, pictures_at
+from runtime.video.reading.images import ImageReader, images_at, is_pattern
 from runtime.video.reading.info import (
     DecodedFrame,
     SourceInfo,
     Track,
-    picture_facts,
-    picture_notes,
+    frame_notes,
+    frame_properties,
     reason,
 )
 from runtime.video.reading.seeking import refuse_late, refuse_without_stamps, seek_to_start
@@ -33,14 +33,14 @@ from runtime.video.reading.tags import open_for_reading, readable
 from runtime.video.reading.truncation import Tally, truncation
 
 PICTURE_RATE = Fraction(25)
-"""Frames a second of a folder of pictures, as with FFmpeg."""
+"""Default frames a second of a folder of images; FFmpeg's default too."""
 
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _NAMED = 5
-"""Names in a note, at most."""
+"""Limit of the file names in a note."""
 
 _TIMELESS = ("attachment", "cover picture")
-"""Kinds of tracks that do not last."""
+"""Kinds of tracks without a duration."""
 
 
 @contextmanager
@@ -57,14 +57,14 @@ def open_source(
 
     Args:
         path: A file that FFmpeg reads, a folder of PNG or JPEG files, a pattern as %06d.png, "-"
-            for Y4M on stdin, or a binary file object with Y4M. A picture that cannot be read or
+            for Y4M on stdin, or a binary file object with Y4M. An image that cannot be read or
             decoded is skipped and named in the notes; the others keep their times.
-        video_stream: Index of the video track to take; by default FFmpeg's best.
-        strict: Whether damage, and a file that is truncated, are errors; by default what is damaged
-            is skipped and counted, and the notes say what is missing.
-        start: Seconds after the beginning. Of the frames before it only the last is given.
-        end: Seconds after the beginning. The first frame at or after it is the last given.
-        picture_rate: Frames a second of a folder of pictures.
+        video_stream: Index of the video track; by default FFmpeg's choice.
+        strict: Whether a damaged or truncated file is an error; by default damaged packets are
+            skipped and counted, and the notes say what is missing.
+        start: Seconds after the beginning. The last frame before it is yielded too.
+        end: Seconds after the beginning. The first frame at or after it is the last one yielded.
+        picture_rate: Frames a second of a folder of images.
 
     Raises:
         VideoError: If there is no video to decode, or the track or the part does not exist; while
@@ -80,7 +80,7 @@ def open_source(
     if isinstance(path, str | Path) and str(path) != "-":
         path = Path(path)
         if path.is_dir() or is_pattern(path):
-            yield _picture_source(path, picture_rate, Part(start, end), strict)
+            yield _image_source(path, picture_rate, Part(start, end), strict)
             return
         if not path.is_file():
             raise VideoError(f"{path} does not exist: give a video file")
@@ -97,20 +97,21 @@ def open_source(
 def key_frames(
     path: Path, video_stream: int | None = None, *, strict: bool = False
 ) -> tuple[list[int], str | None]:
-    """Finds the stamps at which decoding can begin; reads the whole file and decodes nothing.
+    """Finds the stamps of key frames; reads the whole file and decodes nothing.
 
     Args:
         path: A video file.
-        video_stream: Index of the video track; by default FFmpeg's best.
-        strict: Whether a file that is damaged or truncated is an error; by default it is read as
-            far as possible.
+        video_stream: Index of the video track; by default FFmpeg's choice.
+        strict: Whether a damaged or truncated file is an error; by default it is read as far as
+            possible.
 
     Returns:
-        The stamps, rising, in ticks of the video track, and a note where the file is truncated. No
-        stamps of MPEG-PS, in which decoding always begins with the file.
+        The stamps, rising, in ticks of the video track, and a note if the file is truncated. For
+        MPEG-PS there are no stamps, as it is always decoded from the beginning.
 
     Raises:
-        VideoError: If there is no video to read, or the track does not exist.
+        VideoError: If there is no video to read, the track does not exist, or the file is damaged
+            or truncated and `strict`.
     """
     stamps, came = set(), Tally()
     with _opened(path) as container:
@@ -133,15 +134,15 @@ def key_frames(
 
 
 class Source:
-    """Frames and packets in the order of the file; iterate once.
+    """Yields frames and packets in the order of the file; iterate once.
 
     Items are `DecodedFrame`, and `av.Packet` of the tracks in `info.tracks`. Packets that begin
-    before the start, or at or after the end, are left out; a subtitle that is on at the start
-    begins there.
+    before the start of a part, or at or after its end, are left out; a subtitle that is visible at
+    the start begins there.
 
     Attributes:
-        info: What is known before.
-        notes: What the user should know; complete at the end of the iteration.
+        info: Properties of the source.
+        notes: Notes for the user; complete at the end of the iteration.
     """
 
     def __init__(
@@ -156,12 +157,12 @@ class Source:
         """Takes over an opened source.
 
         Args:
-            info: What is known before.
-            notes: Of what was opened.
-            demuxer: Gives the items.
-            missing: Called at the end; says what is missing of a truncated file.
+            info: Properties of the source.
+            notes: Notes for the user so far.
+            demuxer: Yields the items.
+            missing: Called at the end; returns what is missing of a truncated file, or None.
             strict: Whether a truncated file is an error.
-            failed: Names of pictures that could not be read or decoded; complete at the end.
+            failed: Names of images that could not be read or decoded; complete at the end.
         """
         self.info = info
         self.notes = notes
@@ -172,11 +173,11 @@ class Source:
 
     @property
     def damaged(self) -> int:
-        """Packets so far that could not be decoded."""
+        """Number of packets so far that could not be read or decoded."""
         return self._demuxer.damaged
 
     def track_packets(self) -> Iterator[Packet[Any]]:
-        """The packets of `info.tracks` alone, in place of the iteration; no frame is decoded."""
+        """Yields the packets of `info.tracks` without decoding frames; instead of the iteration."""
         for item in self._demuxer.items(decoded=False):
             if isinstance(item, Packet):
                 yield item
@@ -210,7 +211,7 @@ def _truncation(
     dropped: list[Track],
     came: Tally,
 ) -> str | None:
-    """See `runtime.truncation.truncation`; a pipe declares nothing."""
+    """What is missing of a truncated file; None for a complete one, and for a pipe."""
     if not isinstance(path, Path):
         return None
     complete = all(track.kind in _TIMELESS for track in dropped)
@@ -235,9 +236,9 @@ def _opened(path: Any) -> Any:
         ) from error
 
 
-def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Source:
-    files, notes = pictures_at(path)
-    reader = PictureReader(files, rate)
+def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Source:
+    files, notes = images_at(path)
+    reader = ImageReader(files, rate)
     refuse_late(str(path), part, len(files) / rate)
     demuxer = Demuxer(
         str(path), reader.packets, reader.decode, 0, part, strict, describe=reader.describe
@@ -246,7 +247,7 @@ def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sou
     assert demuxer.first is not None
     info = SourceInfo(
         name=str(path),
-        **picture_facts(demuxer.first),
+        **frame_properties(demuxer.first),
         rate=rate,
         time_base=1 / rate,
         origin=part.start or Fraction(0),
@@ -266,7 +267,7 @@ def _picture_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sou
 def _container_source(
     container: Any, path: Any, number: int | None, part: Part, strict: bool, *, seek: bool
 ) -> Source | None:
-    """The source of an opened file; None where it must be opened anew and read without `seek`."""
+    """The source of an opened file; None if it must be opened again and read without `seek`."""
     name = _name(path)
     stream = _video_stream(container, name, number)
     # Frame threads lose up to one good frame a thread where damage lies near the end.
@@ -276,7 +277,7 @@ def _container_source(
     beginning = _beginning(streams)
     part.starts_at(beginning)
     duration = _duration(container, stream)
-    # That of MPEG-PS is an estimate, which may be too short by a second.
+    # The duration of MPEG-PS is an estimate, which may be too short by a second.
     refuse_late(name, part, None if container.format.name == "mpeg" else duration)
     demuxer = Demuxer(
         name,
@@ -294,7 +295,7 @@ def _container_source(
     assert demuxer.first is not None
     info = SourceInfo(
         name=name,
-        **picture_facts(demuxer.first),
+        **frame_properties(demuxer.first),
         rate=Fraction(stream.guessed_rate or stream.average_rate or PICTURE_RATE),
         time_base=Fraction(stream.time_base),
         origin=beginning if part.start is None else part.start,
@@ -313,7 +314,7 @@ def _container_source(
     def missing() -> str | None:
         return _truncation(path, container, stream, tracks, dropped, demuxer.came)
 
-    notes += picture_notes(demuxer.first)
+    notes += frame_notes(demuxer.first)
     return Source(info, notes, demuxer, missing if part.whole else lambda: None, strict)
 
 
@@ -361,7 +362,7 @@ def _tracks(container: Any, video: Any) -> tuple[list[Track], list[Track]]:
         if stream.type in ("audio", "subtitle") and context is not None:
             kept.append(track)
         elif not (chapters and stream.type == "data" and codec == "bin_data"):
-            dropped.append(track)  # but for the text track that holds an MP4's chapters
+            dropped.append(track)  # Except for the text track that holds the chapters of an MP4.
     return kept, dropped
 
 

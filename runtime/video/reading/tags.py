@@ -1,4 +1,4 @@
-"""Tags of containers, which are not always UTF-8 as they should be."""
+"""Reads tags of containers that are not valid UTF-8."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from typing import Any
 
 import av
 
-# Since version 19 PyAV takes no choice and keeps such bytes as surrogates, see `readable`.
+# From version 19 on PyAV has no such option and keeps invalid bytes as surrogates (`readable`).
 _OPTIONS: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
 
 
 def open_for_reading(file: Any, **options: Any) -> Any:
-    """Opens a container with PyAV whatever the encoding of its tags.
+    """Opens a container with `av.open`, in any encoding of its tags.
 
     Args:
-        file: See `av.open`.
-        options: See `av.open`.
+        file: A path, a URL or a binary file object.
+        options: Further arguments of `av.open`.
 
     Raises:
-        av.error.FFmpegError: If it cannot be opened.
+        av.error.FFmpegError: If the container cannot be opened.
         OSError: If the file cannot be read.
     """
     return av.open(file, **options, **_OPTIONS)
 
 
 def readable(tags: dict[str, str]) -> dict[str, str]:
-    """Tags in which a replacement character stands for each byte that is not UTF-8."""
+    """The tags, with a replacement character for each byte that is not valid UTF-8."""
     return {_replaced(name): _replaced(value) for name, value in tags.items()}
 
 

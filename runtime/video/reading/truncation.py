@@ -1,9 +1,9 @@
-"""Whether a file ends before what it declares: a download that broke off, a copy that was cut.
+"""Detects truncated files, as incomplete downloads and copies.
 
-A duration alone proves nothing: the last frame may be shown for seconds, which no packet says.
-What proves that bytes are missing are the lengths in bytes of which MP4, MOV, Matroska, WebM, AVI,
-FLV and ASF consist; durations then tell how much was lost. MPEG-TS, raw streams, GIF and Y4M
-declare neither: their duration is what FFmpeg estimates from the bytes that are there.
+A duration alone proves nothing: the last frame may be shown for seconds, which packets do not
+declare. Missing bytes are proved by the lengths in bytes that MP4, MOV, Matroska, WebM, AVI, FLV
+and ASF declare; durations then show how much is missing. MPEG-TS, raw streams, GIF and Y4M declare
+neither: FFmpeg estimates their duration from the bytes that are there.
 """
 
 from __future__ import annotations
@@ -17,22 +17,27 @@ import av
 from av.packet import Packet
 
 _ROUNDING = Fraction(5, 1000)
-"""Seconds by which the end of the last frame may differ from the declared one: containers round
-stamps and durations to milliseconds, each for itself."""
+"""Seconds by which the end of the last frame may differ from the declared one, as containers round
+stamps and durations separately to milliseconds."""
 
 _CODEC_DELAY = Fraction(1, 10)
-"""Seconds by which the end of all tracks may differ: muxers count the samples that an audio codec
-needs to start (up to 93 ms in HE-AAC), demuxers take them off the stamps."""
+"""Seconds by which the end of all tracks may differ: muxers count the priming samples of an audio
+codec (up to 93 ms in HE-AAC), demuxers subtract them from the stamps."""
 
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _FLV_TAGS = (8, 9, 18)
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_HEAD = 1 << 16
-"""Bytes in which the File Properties Object is looked for."""
+"""Bytes at the beginning of a file in which the File Properties Object is searched."""
 
 
 class Tally:
-    """Counts the packets of each stream, and remembers where the last one ends."""
+    """Counts the packets of each stream, and finds where the last one ends.
+
+    Attributes:
+        packets: Index of a stream -> number of packets.
+        ends: Index of a stream -> end of its last packet, in seconds.
+    """
 
     def __init__(self) -> None:
         self.packets: dict[int, int] = {}
@@ -52,18 +57,18 @@ class Tally:
 def truncation(
     path: Path, container: Any, video: Any, tracks: Iterable[Any], came: Tally, complete: bool
 ) -> str | None:
-    """What is missing of a file that was read to its end.
+    """Detects whether a file that was read to its end is truncated.
 
     Args:
         path: The file.
         container: The file, opened by PyAV.
         video: The stream whose frames were read.
         tracks: The other streams that were read.
-        came: Counts of all these streams.
-        complete: Whether these are all streams of the file that last for a time.
+        came: Counts of the packets of these streams.
+        complete: Whether the file has no other streams with a duration.
 
     Returns:
-        One sentence with what was declared and what came; None where nothing is known to be
+        One sentence with what the file declares and what was read; None if nothing is known to be
         missing.
     """
     format_name = container.format.name
@@ -89,10 +94,11 @@ def _sentence(declared: str, end: Fraction, frames: int) -> str:
 
 
 def _missing_packets(path: Path, video: Any, tracks: Iterable[Any], came: Tally) -> str | None:
-    """Compares with the index of MP4 and MOV.
+    """Compares the packets with the index of an MP4 or MOV file.
 
-    The index has what edit lists leave of the samples, and in fragmented files the fragments that
-    were read. Fewer packets than entries alone are no proof, as FFmpeg's parsers join some.
+    The index has the samples that edit lists leave and, of fragmented files, those of the fragments
+    that were read. Fewer packets than entries alone do not prove truncation, as FFmpeg's parsers
+    join some.
     """
     size = path.stat().st_size
     for stream in (video, *tracks):
@@ -112,7 +118,7 @@ def _missing_packets(path: Path, video: Any, tracks: Iterable[Any], came: Tally)
 
 
 def _declared_end(format_name: str, video: Any) -> Fraction | None:
-    """Seconds at which the last frame ends, as the file says."""
+    """The declared end of the last frame, in seconds; None where the file declares none."""
     tick = Fraction(video.time_base)
     if format_name == "avi":
         # FFmpeg shortens the duration of an AVI file that is too small, but not this number.
@@ -128,7 +134,7 @@ def _declared_end(format_name: str, video: Any) -> Fraction | None:
 
 
 def _is_cut(path: Path, format_name: str) -> bool:
-    """Whether bytes that the file declares are missing; False where it declares none."""
+    """Whether the file is shorter than it declares; False where it declares no length."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -141,7 +147,7 @@ def _is_cut(path: Path, format_name: str) -> bool:
 
 
 def _size_of_mp4(file: BinaryIO) -> int:
-    """Bytes up to the end of the last box; a box that extends to the end of the file counts 8."""
+    """Position of the end of the last box, in bytes; a box up to the end of the file counts 8."""
     over = 0
     while len(head := file.read(8)) == 8:
         size = int.from_bytes(head[:4], "big")
@@ -154,7 +160,7 @@ def _size_of_mp4(file: BinaryIO) -> int:
 
 
 def _size_of_asf(file: BinaryIO) -> int:
-    """The size in the File Properties Object; 0 where it is that of a broadcast."""
+    """The size in the File Properties Object, in bytes; 0 where the file is a broadcast."""
     head = file.read(_ASF_HEAD)
     at = head.find(_ASF_PROPERTIES)
     if at < 0 or len(head) < at + 92 or head[at + 88] & 1:
@@ -163,7 +169,7 @@ def _size_of_asf(file: BinaryIO) -> int:
 
 
 def _size_of_matroska(file: BinaryIO) -> int:
-    """Bytes up to the end of the first segment; 0 where the segment does not say."""
+    """Position of the end of the first segment, in bytes; 0 where its size is unknown."""
     while True:
         name, size = _vint(file, keep_marker=True), _vint(file)
         if name is None or size is None or name not in (_EBML, _SEGMENT):
@@ -187,7 +193,7 @@ def _vint(file: BinaryIO, keep_marker: bool = False) -> int | None:
 
 
 def _size_of_avi(file: BinaryIO) -> int:
-    """Bytes up to the end of the last RIFF chunk; 0 where it was never written."""
+    """Position of the end of the last RIFF chunk, in bytes; 0 where its size was never written."""
     over = 0
     while (head := file.read(8))[:4] == b"RIFF" and len(head) == 8:
         size = int.from_bytes(head[4:], "little")
@@ -198,7 +204,7 @@ def _size_of_avi(file: BinaryIO) -> int:
 
 
 def _ends_with_a_tag(file: BinaryIO, size: int) -> bool:
-    """Whether the last 4 bytes of an FLV file are the length of a tag that is there."""
+    """Whether the last 4 bytes of an FLV file are the length of the tag before them."""
     file.seek(max(0, size - 4))
     length = int.from_bytes(file.read(4), "big")
     if not 11 <= length <= size - 4:
@@ -214,4 +220,4 @@ _DECLARED_SIZES: dict[str, Callable[[BinaryIO], int]] = {
     "avi": _size_of_avi,
     "asf": _size_of_asf,
 }
-"""By a part of FFmpeg's name of the format."""
+"""Part of FFmpeg's name of a format -> function that returns the declared size, in bytes."""

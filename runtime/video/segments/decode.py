@@ -40,9 +40,9 @@ def frames_from(source: Source, begins: int | None) -> Iterator[DecodedFrame]:
             yield item
 
 
-def frame_digest(frame: DecodedFrame) -> str:
+def frame_digest(decoded: DecodedFrame) -> str:
     """Hash of the samples of a frame, 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
-    for plane in planes_of(frame.picture)[0]:
+    for plane in planes_of(decoded.frame)[0]:
         digest.update(plane.tobytes())
     return digest.hexdigest()

@@ -1,1 +1,1 @@
-"""Frames and packets, written as a video file, a folder of PNGs or a Y4M stream."""
+"""Writes video files, folders of PNG images, and Y4M streams."""

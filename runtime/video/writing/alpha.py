@@ -1,4 +1,4 @@
-"""Alpha channels, which are not carried over: found in the source, left out and not declared."""
+"""Removes alpha channels, which are not carried over, from frames, formats and tags."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from runtime.video.planes import without_alpha_plane
 from runtime.video.reading.info import SourceInfo
 
 _TAG = "alpha_mode"
-"""Matroska's tag: the alpha channel lies beside the packets, as a second VP8 or VP9 stream that
-FFmpeg does not decode."""
+"""Matroska's tag for alpha in a second VP8 or VP9 stream, which FFmpeg does not decode."""
 
 _WITHOUT = (("yuva", "yuv"), ("gbrap", "gbrp"), ("yaf", "grayf"), ("ya", "gray"))
-"""Beginnings of planar and gray formats with alpha, and of those without."""
+"""Prefixes of planar and gray formats with alpha, and of their counterparts without."""
 
 _PACKED = {
     "rgba": "rgb24", "argb": "rgb24", "bgra": "bgr24", "abgr": "bgr24",
@@ -29,12 +28,12 @@ _PACKED = {
 
 
 def has_alpha(pixel_format: str) -> bool:
-    """Whether a pixel format has an alpha channel; a palette counts as none."""
+    """Whether a pixel format has an alpha channel; False for palettes."""
     return any(component.is_alpha for component in VideoFormat(pixel_format).components)
 
 
 def without_alpha(pixel_format: str) -> str:
-    """The pixel format with the same colour samples, or as deep ones, and no alpha channel."""
+    """The pixel format without alpha that has the same colour samples, or the same depth."""
     if not has_alpha(pixel_format):
         return pixel_format
     if pixel_format in _PACKED:
@@ -47,9 +46,9 @@ def without_alpha(pixel_format: str) -> str:
 
 
 def opaque(frame: VideoFrame, converter: ColourConverter) -> VideoFrame:
-    """The frame without its alpha channel; the frame itself where it has none.
+    """Removes the alpha channel of a frame; returns a frame without one itself.
 
-    Colour samples stay as they are: nothing is multiplied by alpha or blended.
+    Colour samples are not changed: not multiplied by alpha, and not blended.
     """
     name = frame.format.name
     plain = without_alpha(name)
@@ -60,7 +59,7 @@ def opaque(frame: VideoFrame, converter: ColourConverter) -> VideoFrame:
 
 
 def alpha_notes(like: SourceInfo) -> list[str]:
-    """What the user should know of the source's alpha channel: nothing where there is none."""
+    """Notes for the user on the source's alpha channel; none where it has none."""
     tags = {name.lower(): value for name, value in like.video_metadata.items()}
     if has_alpha(like.pixel_format) or tags.get(_TAG, "0") != "0":
         return ["the alpha channel is not carried over"]
@@ -70,5 +69,5 @@ def alpha_notes(like: SourceInfo) -> list[str]:
 
 
 def without_alpha_tag(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Tags of a file or a track without the one that declares an alpha channel."""
+    """The tags of a file or a track without the one that declares an alpha channel."""
     return {name: value for name, value in metadata.items() if name.lower() != _TAG}

@@ -1,7 +1,7 @@
-"""Where an output is written: its container, its partial file or folder, and what is refused.
+"""Paths of outputs: container, partial file or folder, and checks.
 
-An output is written as NAME.partial.EXT (a folder as NAME.partial), which one run at a time may
-hold, and renamed when it is whole.
+An output is written as NAME.partial.EXT (a folder as NAME.partial), locked by one run, and renamed
+when it is complete.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ _FORMATS = {".mkv": "matroska", ".m4v": "mp4"}
 
 
 def container_of(path: Path) -> str:
-    """FFmpeg's name of the container that a suffix means."""
+    """FFmpeg's name of the container for the suffix of a path."""
     suffix = path.suffix.lower()
     return _FORMATS.get(suffix, suffix[1:])
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether pictures are written there: a folder, or a pattern of PNGs."""
+    """Whether PNG files are written to a path: a folder, or a pattern as %06d.png."""
     path = Path(path)
     return path.is_dir() or not path.suffix or (is_pattern(path) and path.suffix == ".png")
 
 
 def folder_of(path: Path) -> Path:
-    """The folder of the pictures, of a folder or of a pattern."""
+    """The folder of the images: the path itself, or the parent of a pattern."""
     return path.parent if is_pattern(path) else path
 
 
 def partial_path(path: str | Path) -> Path:
-    """Under which name a file or a folder is written until it is whole."""
+    """The path at which a file or a folder is written until it is complete."""
     path = Path(path)
     if is_folder(path):
         folder = folder_of(path)
@@ -44,10 +44,11 @@ def partial_path(path: str | Path) -> Path:
 
 
 def check_destination(path: str | Path, source: str | Path) -> None:
-    """Refuses what cannot be written, or would cost the source; touches nothing.
+    """Checks that an output can be written without harm to the source; changes nothing.
 
     Raises:
-        VideoError: If it is no place for a video, holds the source, or another run writes to it.
+        VideoError: If the path is not possible for a video, is or contains the source, or another
+            run is writing it.
     """
     path = Path(path)
     if is_folder(path):
@@ -59,29 +60,29 @@ def check_destination(path: str | Path, source: str | Path) -> None:
         )
     elif not path.parent.is_dir():
         raise VideoError(f"{path.parent} is no folder: create it first")
-    beside, read = partial_path(path), Path(source).resolve()
+    temp, read = partial_path(path), Path(source).resolve()
     if path.resolve() == read or (path.exists() and read.exists() and path.samefile(read)):
         raise VideoError(f"{path} is the input itself: write to another file")
-    if beside.exists() and beside.resolve() in (read, *read.parents):
+    if temp.exists() and temp.resolve() in (read, *read.parents):
         raise VideoError(
-            f"{source} would be overwritten, as {beside.name} is where the output is written until "
+            f"{source} would be overwritten, as {temp.name} is where the output is written until "
             "it is whole: rename the input or the output"
         )
-    if beside.is_symlink():
+    if temp.is_symlink():
         raise VideoError(
-            f"{beside.name} is a symbolic link, and the output is written there until it is whole: "
+            f"{temp.name} is a symbolic link, and the output is written there until it is whole: "
             "remove the link"
         )
     # The final name may be the partial name of another run.
-    check_free(beside)
+    check_free(temp)
     check_free(path)
 
 
 def check_folder(path: Path) -> None:
-    """Refuses a folder, or that of a pattern, to which pictures cannot be written.
+    """Checks that images can be written to a folder, or to the folder of a pattern.
 
     Raises:
-        VideoError: If it is none, not empty, or the working folder.
+        VideoError: If it is a file, a folder that is not empty, or the working folder.
     """
     folder = folder_of(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -91,7 +92,7 @@ def check_folder(path: Path) -> None:
 
 
 def check_free(path: Path) -> None:
-    """Refuses a file or a folder that another run is writing; creates nothing.
+    """Checks that no other run is writing a file or a folder; creates nothing.
 
     Raises:
         VideoError: If another run holds its lock.
@@ -101,7 +102,7 @@ def check_free(path: Path) -> None:
 
 
 def claimed_file(path: Path) -> Lock:
-    """Creates a file for this run alone, or takes over what a killed run left there.
+    """Creates and locks a file, or locks the one that a killed run left.
 
     Raises:
         VideoError: If another run is writing it.
@@ -111,7 +112,7 @@ def claimed_file(path: Path) -> Lock:
 
 
 def claimed_folder(path: Path) -> Lock:
-    """Creates a folder for this run alone, or takes over what a killed run left there.
+    """Creates and locks a folder, or locks the one that a killed run left.
 
     Raises:
         VideoError: If another run is writing it.
@@ -121,7 +122,7 @@ def claimed_folder(path: Path) -> Lock:
 
 
 def check_own(lock: Lock) -> None:
-    """Refuses to rename what is not the file or folder of this run any more.
+    """Checks, before the rename, that a path still is the file or folder that was locked.
 
     Raises:
         VideoError: If it was removed or replaced.

@@ -1,4 +1,4 @@
-"""Frames -> packets of one video track."""
+"""Encodes frames to packets of a video track."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from runtime.video.writing.tracks import kept_metadata
 
 
 class Encoder:
-    """The video track of a container, whose codec is open.
+    """A video track with an open codec.
 
-    PyAV has codecs of containers only where it knows how they are to be set up: whether the header
-    goes into the file or into every key frame is the container's to say.
+    It needs a container, which determines whether the codec's header goes into the file or into
+    every key frame.
 
     Attributes:
-        stream: The track, for a muxer.
+        stream: PyAV's stream of the track, for a muxer.
         tick: The unit of the packets' stamps, in seconds.
-        notes: What is not carried over.
+        notes: Notes for the user on properties that are not carried over.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Encoder:
         """Adds the track to a container and opens its codec.
 
         Args:
-            output: The container, open for writing, without a header yet.
-            like: The source.
+            output: The container, open for writing, before its header is written.
+            like: Properties of the source.
             rate: Nominal frames a second.
             tick: The unit of the packets' stamps, in seconds.
-            encoding: What to encode with.
+            encoding: Encoder, options and pixel format.
 
         Raises:
             VideoError: If the container does not take the codec, or the codec does not open.
@@ -66,14 +66,14 @@ class Encoder:
 
     @property
     def identity(self) -> tuple[str, bytes]:
-        """FFmpeg's name of the encoder, and the header that all packets share."""
+        """FFmpeg's name of the encoder, and the header (extradata) that all packets share."""
         return self._encoding.encoder, bytes(self.stream.codec_context.extradata or b"")
 
     def encode(self, frame: VideoFrame, time: Fraction) -> list[Packet[Any]]:
-        """The packets that are ready when a frame has come.
+        """Encodes a frame; returns the packets that are ready, often none.
 
         Args:
-            frame: Of the size of the source; its stamp is set.
+            frame: A frame of the size of the source; its stamp is set.
             time: When it is shown, in seconds on the output's clock.
 
         Raises:
@@ -84,18 +84,18 @@ class Encoder:
         frame.pts = round(time / self.tick)
         frame.time_base = self.tick
         frame.duration = round(1 / self._rate / self.tick)
-        frame.pict_type = 0  # the encoder decides, not the source
+        frame.pict_type = 0  # The encoder chooses the type, not the source.
         self._started = True
         packets: list[Packet[Any]] = self.stream.encode(frame)
         return packets
 
     def flush(self) -> list[Packet[Any]]:
-        """The packets that the codec holds back; none where it never saw a frame.
+        """Returns the packets that the codec still holds; none if it never got a frame.
 
         Raises:
             FFmpegError: If the codec fails.
         """
-        if not self._started:  # It need not answer.
+        if not self._started:  # Some codecs fail without a frame.
             return []
         packets: list[Packet[Any]] = self.stream.encode(None)
         return packets
@@ -128,17 +128,17 @@ class Encoder:
         context.time_base = self.stream.time_base = self.tick
         context.pix_fmt = encoding.pixel_format
         tag(context, like, encoding.pixel_format)
-        context.bit_rate = 0  # or, with VP9, the quality asked for is only an upper bound
+        context.bit_rate = 0  # Otherwise the quality of VP9 is only an upper bound.
         if like.sample_aspect_ratio not in (None, 1):
             context.sample_aspect_ratio = like.sample_aspect_ratio
             if kind in ("matroska", "webm") and re.search("vp[89]|av1", encoding.encoder):
-                # PyAV has no way to say it to the container, and these streams do not say it.
+                # PyAV cannot set it in the container, and these streams do not hold it.
                 self.notes.append(
                     f"the pixel aspect ratio, {like.sample_aspect_ratio}, is not carried over by "
                     f"{encoding.encoder} in {kind}: choose .mp4 or .mov"
                 )
         if encoding.encoder == "libx265" and kind in ("mp4", "mov"):
-            context.codec_tag = "hvc1"  # Apple's players take no other
+            context.codec_tag = "hvc1"  # Apple's players accept no other.
         try:
             with _priority_kept():
                 context.open()
@@ -185,7 +185,7 @@ def open_encoder(
 
 @contextmanager
 def writing_errors(name: str) -> Iterator[None]:
-    """Makes errors of FFmpeg and of the system VideoErrors that name the output."""
+    """Converts errors of FFmpeg and of the system to a VideoError that names the output."""
     try:
         yield
     except (av.error.FFmpegError, OSError) as error:
@@ -197,11 +197,11 @@ def writing_errors(name: str) -> Iterator[None]:
 
 @contextmanager
 def _priority_kept() -> Iterator[None]:
-    """Leaves this thread as it was: SVT-AV1, as root, makes the one that opens it real-time.
+    """Restores the scheduling policy of this thread; SVT-AV1, run as root, makes it real-time.
 
-    Its own threads may be; whatever is started from this one later would let nothing else run.
+    Threads that are started from a real-time thread would let no other process run.
     """
-    if not hasattr(os, "sched_getscheduler"):  # Linux alone has it.
+    if not hasattr(os, "sched_getscheduler"):  # Only Linux has it.
         yield
         return
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)

@@ -1,4 +1,4 @@
-"""Which encoder, with which options, in which pixel format."""
+"""Chooses encoder, encoder options and pixel format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMES = {
     "ffv1": ("ffv1",),
     "prores": ("prores_ks",),
 }
-"""Codecs by their own names: the first encoder that this FFmpeg has."""
+"""Codec -> its encoders; the first one that this FFmpeg has is used."""
 
 _SITINGS = {"left": 0, "center": 1, "topleft": 2}
 """chroma_sample_loc_type of H.264 and HEVC."""
@@ -33,7 +33,7 @@ _SITINGS = {"left": 0, "center": 1, "topleft": 2}
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How frames are encoded; None stands for what suits the source and the file.
+    """How frames are encoded; None stands for a default that depends on source and file.
 
     Attributes:
         codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg. By default libx264,
@@ -41,7 +41,7 @@ class EncodeOptions:
         quality: On the encoder's own scale: crf, cq, qp or global_quality.
         preset: The encoder's own: a name as "slow", or a number (cpu-used) of VP9 and AV1; the
             profile of ProRes.
-        lossless: Bit by bit.
+        lossless: Whether to encode without loss.
     """
 
     codec: str | None = None
@@ -55,15 +55,15 @@ DEFAULT = EncodeOptions()
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one encoder, or the encoders of one make, are told what to do.
+    """The options of an encoder, or of all encoders of one make.
 
     Attributes:
-        quality: Option for a constant quality, on the encoder's own scale; None if it has none.
-        default: Its value unless another is asked for.
-        preset: Option that trades speed for size; None if it has none.
-        lossless: Options that make it lossless; None if nothing does.
-        always: Options in every case.
-        even: Whether halved chroma needs an even size.
+        quality: Name of the option for a constant quality; None if it has none.
+        default: Default value of that option.
+        preset: Name of the option that trades speed for size; None if it has none.
+        lossless: Options for lossless encoding; None if it cannot.
+        always: Options that are always set.
+        even: Whether formats with halved chroma need an even size.
     """
 
     quality: str | None = None
@@ -89,21 +89,21 @@ _KINDS = {
     "_amf": _Kind("qp_i", "19", "quality", always={"rc": "cqp"}),
     "_videotoolbox": _Kind("global_quality", "65"),
 }
-"""By the encoder's name, or by how it ends: the makes of hardware encoders."""
+"""Name of an encoder, or suffix of the names of one make of hardware encoders -> its options."""
 
 _QP2LAMBDA = 118
-"""FFmpeg's unit of global_quality where it is not on the encoder's own scale."""
+"""FF_QP2LAMBDA, FFmpeg's factor between qscale and global_quality."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What to encode with.
+    """An encoder with its options.
 
     Attributes:
-        encoder: FFmpeg's name.
-        options: For it.
-        pixel_format: That it is given.
-        notes: What is changed or lost.
+        encoder: FFmpeg's name of the encoder.
+        options: Options of the encoder, by name.
+        pixel_format: FFmpeg's name of the format of the frames to encode.
+        notes: Notes for the user on properties that are changed or lost.
     """
 
     encoder: str
@@ -116,12 +116,12 @@ def encoding_for(like: SourceInfo, suffix: str, encode: EncodeOptions = DEFAULT)
     """Chooses encoder, options and pixel format.
 
     Args:
-        like: The source, whose depth, subsampling, colour and HDR metadata are kept.
-        suffix: Of the file to be written.
-        encode: What is asked for.
+        like: Properties of the source; depth, subsampling, colour and HDR metadata are kept.
+        suffix: Suffix of the file to write, as ".mp4".
+        encode: The options that are asked for.
 
     Raises:
-        VideoError: If the encoder is not there or cannot do that.
+        VideoError: If this FFmpeg has no such encoder, or the encoder does not support the options.
     """
     quality, preset, lossless = encode.quality, encode.preset, encode.lossless
     name = _encoder(encode.codec or _default(like, suffix))
@@ -157,7 +157,14 @@ def encoding_for(like: SourceInfo, suffix: str, encode: EncodeOptions = DEFAULT)
 
 
 def tag(context: Any, like: SourceInfo, pixel_format: str) -> None:
-    """Says how the numbers are to be read; RGB that is made YUV has our matrix and range."""
+    """Sets the colour tags of a codec.
+
+    Args:
+        context: PyAV's codec context.
+        like: Properties of the source.
+        pixel_format: The format that is encoded; RGB sources that become YUV get the matrix and
+            range of `runtime.video.colour`.
+    """
     from_rgb = VideoFormat(like.pixel_format).is_rgb or VideoFormat(like.pixel_format).has_palette
     if from_rgb and not VideoFormat(pixel_format).is_rgb:
         sample = VideoFrame(like.width, like.height, "rgb24")
@@ -170,7 +177,7 @@ def tag(context: Any, like: SourceInfo, pixel_format: str) -> None:
 
 
 def available() -> list[str]:
-    """The encoders above that this FFmpeg has; those of hardware may still lack theirs."""
+    """The encoders in `_KINDS` that this FFmpeg has; the hardware of some may still be missing."""
     makes = [name + make for make in _KINDS if make[0] == "_" for name in ("h264", "hevc", "av1")]
     return [name for name in [*_KINDS, *makes] if name[0] != "_" and _is_encoder(name)]
 
@@ -216,7 +223,7 @@ def _carries_hdr(name: str) -> bool:
 
 
 def _parameters(name: str, like: SourceInfo, lossless: bool) -> dict[str, str]:
-    """What PyAV has no way to hand over but as a string for the library behind the encoder."""
+    """Options of the library behind an encoder, which PyAV can only set as one string."""
     pairs: dict[str, str] = {}
     siting = None if like.siting is None else str(_SITINGS[like.siting])
     if name == "libx264":
@@ -248,7 +255,7 @@ def _hdr_pairs(hdr: HDR10 | None, mastering: str, light: str) -> dict[str, str]:
     if hdr is None:
         return pairs
     if hdr.primaries is not None and hdr.luminance is not None:
-        # In units of 1/50000 and 1/10000 cd/m2 as in the bitstream; SVT-AV1 wants the numbers.
+        # In the units of the bitstream, 1/50000 and 1/10000 cd/m2; SVT-AV1 takes plain numbers.
         plain = light == "content-light"
         xy = [_unit(value, 1 if plain else 50_000) for value in hdr.primaries]
         dark, bright = (_unit(value, 1 if plain else 10_000) for value in hdr.luminance)
@@ -264,13 +271,13 @@ def _unit(value: Fraction, unit: int) -> str:
 
 
 def _pixel_format(name: str, kind: _Kind, like: SourceInfo, lossless: bool) -> str:
-    """The nearest to the source's that the encoder takes."""
+    """The pixel format nearest to the source's that the encoder takes."""
     codec = av.Codec(name, "w")
     offered = [f for f in codec.video_formats or [] if f.components]
     if not offered:
         return without_alpha(like.pixel_format)
     names = [f.name for f in offered if not has_alpha(f.name)]
-    names = names or [f.name for f in offered]  # Alpha is opaque then, of all frames.
+    names = names or [f.name for f in offered]  # With alpha all frames are opaque.
     wanted = _wanted(like, lossless, names)
     if kind.even and _is_odd(like, wanted):
         names = [n for n in names if not _is_odd(like, n)] or names
@@ -287,7 +294,7 @@ def _pixel_format(name: str, kind: _Kind, like: SourceInfo, lossless: bool) -> s
 def _wanted(like: SourceInfo, lossless: bool, offered: list[str]) -> str:
     """The source's format without alpha; for RGB, YUV with halved chroma unless lossless.
 
-    Players show no other.
+    Players do not show other formats.
     """
     form = VideoFormat(like.pixel_format)
     if not (form.is_rgb or form.has_palette):
@@ -314,14 +321,14 @@ def _is_odd(like: SourceInfo, name: str) -> bool:
 
 
 def _whole(name: str) -> str:
-    """The format without subsampling."""
+    """The name of the format without chroma subsampling."""
     for halved in ("420", "422"):
         name = name.replace(halved, "444")
     return name
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two names differ in how planes lie or how the range is said, not in what is kept."""
+    """Whether two formats hold the same samples; plane layout and range may differ."""
     return _plain(one) == _plain(other)
 
 

@@ -1,4 +1,4 @@
-"""Outputs that are pictures alone: Y4M for a pipe, and a folder of PNGs."""
+"""Writes frames without a container: Y4M to a pipe, and PNG files to a folder."""
 
 from __future__ import annotations
 
@@ -30,11 +30,17 @@ from runtime.video.writing.destination import (
 )
 from runtime.video.writing.encoding import tag
 
-_PICTURES = "%06d.png"
+_FILE_NAMES = "%06d.png"
 
 
 class Y4MSink:
-    """Raw pictures for a pipe; the file object stays open."""
+    """Writes Y4M to a binary file object, which stays open.
+
+    Attributes:
+        notes: Notes for the user.
+        written: Number of frames written so far.
+        partial: Always None, as no file is left after an error.
+    """
 
     def __init__(self, stream: Any, like: SourceInfo, rate: Fraction) -> None:
         self.notes = alpha_notes(like)
@@ -55,7 +61,7 @@ class Y4MSink:
         if self._format != without_alpha(like.pixel_format).replace("yuvj", "yuv"):
             self.notes.append(f"written as {self._format}, the source is {like.pixel_format}")
         with self._errors():
-            # strict -1: more than 8 bits are an extension of the format that is widely read.
+            # strict -1 permits more than 8 bits, a widely supported extension of the format.
             self._output = av.open(
                 stream, "w", format="yuv4mpegpipe", container_options={"strict": "-1"}
             )
@@ -68,7 +74,11 @@ class Y4MSink:
             self._output.start_encoding()
 
     def write(self, frame: VideoFrame, time: Fraction) -> None:
-        """See `Sink`; Y4M has no times."""
+        """Writes a frame; ignores its time, which Y4M cannot hold.
+
+        Raises:
+            VideoError: If it cannot be written.
+        """
         del time
         if frame.format.name != self._format:
             frame = self._converter.reformatted(frame, self._format, frame)
@@ -78,17 +88,21 @@ class Y4MSink:
         self.written += 1
 
     def write_packet(self, packet: Packet[Any]) -> None:
-        """See `Sink`; Y4M has no other tracks."""
+        """Ignores a packet of another track, which Y4M cannot hold."""
 
     def close(self) -> None:
-        """Ends the stream."""
+        """Writes the remaining frames and flushes the file object.
+
+        Raises:
+            VideoError: If they cannot be written.
+        """
         with self._errors():
             self._output.mux(self._video.encode(None))
             self._output.close()
             self._file.flush()
 
     def abort(self) -> None:
-        """Ends after an error; what is in the pipe is there."""
+        """Ends after an error; data that is in the pipe cannot be taken back."""
         with suppress(av.error.FFmpegError, OSError, ValueError):
             self._output.close()
 
@@ -104,7 +118,13 @@ class Y4MSink:
 
 
 class FolderSink:
-    """Numbered PNG files, 8 or 16 bits, from 1 on."""
+    """Writes PNG files of 8 or 16 bits to a folder, numbered from 1 on.
+
+    Attributes:
+        notes: Notes for the user.
+        written: Number of images written so far.
+        partial: After an error, the folder with the images so far; None if there are none.
+    """
 
     def __init__(self, path: Path, like: SourceInfo) -> None:
         self.notes = alpha_notes(like)
@@ -112,8 +132,8 @@ class FolderSink:
         self.partial: Path | None = None
         check_folder(path)
         self._folder = folder_of(path)
-        self._name = path.name if is_pattern(path) else _PICTURES
-        self._beside = partial_path(path)
+        self._name = path.name if is_pattern(path) else _FILE_NAMES
+        self._partial_path = partial_path(path)
         self._depth = 8 if like.bits <= 8 else 16
         self._converter = ColourConverter()
         if like.tracks:
@@ -125,30 +145,34 @@ class FolderSink:
         context.width, context.height = like.width, like.height
         context.pix_fmt = "rgb24" if self._depth == 8 else "rgb48be"
         context.time_base = Fraction(1, 25)
-        context.thread_type = "SLICE"  # with frame threads a picture would come out late
+        context.thread_type = "SLICE"  # With frame threads an image would come out late.
         self._context = context
         with self._errors():
-            self._lock = claimed_folder(self._beside)
+            self._lock = claimed_folder(self._partial_path)
         self.notes += self._lock.notes
         try:
             with self._errors():
-                empty_folder(self._beside)
+                empty_folder(self._partial_path)
         except BaseException:
             self._lock.release()
             raise
 
     def write(self, frame: VideoFrame, time: Fraction) -> None:
-        """See `Sink`; pictures have no times."""
+        """Writes a frame as the next file; ignores its time, which PNG files do not have.
+
+        Raises:
+            VideoError: If it cannot be written.
+        """
         del time
         rgb = self._converter.rgb_from_frame(frame, self._depth)
         if self._depth == 16:
-            picture = VideoFrame.from_ndarray(rgb, format="rgb48le").reformat(format="rgb48be")
+            converted = VideoFrame.from_ndarray(rgb, format="rgb48le").reformat(format="rgb48be")
         else:
-            picture = VideoFrame.from_ndarray(rgb, format="rgb24")
-        picture.pts = self.written
+            converted = VideoFrame.from_ndarray(rgb, format="rgb24")
+        converted.pts = self.written
         with self._errors():
-            data = b"".join(bytes(packet) for packet in self._context.encode(picture))
-            file = self._beside / (self._name % (self.written + 1))
+            data = b"".join(bytes(packet) for packet in self._context.encode(converted))
+            file = self._partial_path / (self._name % (self.written + 1))
             try:
                 file.write_bytes(data)
             except BaseException:
@@ -157,24 +181,28 @@ class FolderSink:
         self.written += 1
 
     def write_packet(self, packet: Packet[Any]) -> None:
-        """See `Sink`; pictures have no other tracks."""
+        """Ignores a packet of another track, which a folder of images cannot hold."""
 
     def close(self) -> None:
-        """Ends well: under the final name."""
+        """Renames the folder to its final name.
+
+        Raises:
+            VideoError: If it cannot be renamed.
+        """
         with self._errors():
             check_own(self._lock)
             if self._folder.exists():
-                self._folder.rmdir()  # empty, or this fails
-            self._beside.rename(self._folder)
+                self._folder.rmdir()  # Fails if the folder is not empty.
+            self._partial_path.rename(self._folder)
         self._lock.release()
 
     def abort(self) -> None:
-        """Ends after an error: the pictures so far stay."""
+        """Ends after an error; keeps the images so far under the partial name."""
         if self._lock.holds():
             if self.written:
-                self.partial = self._beside
+                self.partial = self._partial_path
             else:
-                shutil.rmtree(self._beside, ignore_errors=True)
+                shutil.rmtree(self._partial_path, ignore_errors=True)
         self._lock.release()
 
     @contextmanager

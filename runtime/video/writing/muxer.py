@@ -1,4 +1,4 @@
-"""A video file: packets of its video track, of the other tracks, tags and chapters."""
+"""Writes video files: a video track, audio and subtitle tracks, tags and chapters."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from runtime.video.writing.encoding import Encoding
 from runtime.video.writing.tracks import AudioMode, TrackWriter, open_tracks
 
 _WRITTEN_SOON = {"cluster_time_limit": "1000", "flush_packets": "1"}
-"""Matroska holds 5 seconds back by default, the header among them: too much to lose by a kill."""
+"""By default Matroska holds back 5 seconds, also the header, which a kill would lose."""
 
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
 
 class Muxer:
-    """A video file with its tracks, written under a partial name; see `open_sink`.
+    """A video file with its tracks, written under a partial name; created by `open_sink`.
 
     Attributes:
-        notes: What the user should know; complete at the end.
-        written: Frames so far.
-        partial: What is left after an error; None where nothing is.
-        encoder: Of the video track.
+        notes: Notes for the user; complete at the end.
+        written: Number of frames encoded so far; 0 if packets are copied.
+        partial: After an error, the file that is left and plays; None if none is.
+        encoder: Encoder of the video track.
     """
 
     def __init__(
@@ -53,34 +53,35 @@ class Muxer:
         origin: Fraction,
         strict: bool,
     ) -> None:
-        """Writes the header, so that what cannot be is known before a frame is made.
+        """Writes the header, so that impossible settings fail before the first frame is made.
 
         Args:
-            path: The final name.
-            like: The source.
+            path: The final path.
+            like: Properties of the source.
             rate: Nominal frames a second.
             tick: The unit of the stamps of the video track, in seconds.
-            encoding: What the video track is encoded with.
-            audio: Copied, made AAC or left out.
+            encoding: Encoder, options and pixel format of the video track.
+            audio: "copy", "aac" or "none".
             origin: The stamp in the source, in seconds, that is the file's 0.
             strict: Whether damaged audio that has to be decoded is an error.
 
         Raises:
-            VideoError: If the file cannot be written like that, or another run is writing it.
+            VideoError: If the file cannot be written with these settings, or another run is
+                writing it.
         """
         self.notes = list(encoding.notes)
         self.written = 0
         self.partial: Path | None = None
         self._path = path
-        self._beside = partial_path(path)
+        self._partial_path = partial_path(path)
         self._tracks: dict[int, TrackWriter] = {}
         self._output: Any = None
         with writing_errors(path.name):
-            self._lock = claimed_file(self._beside)
+            self._lock = claimed_file(self._partial_path)
         self.notes += self._lock.notes
         try:
             with writing_errors(path.name):
-                self._output = _opened(self._beside, container_of(path))
+                self._output = _opened(self._partial_path, container_of(path))
                 self.encoder = Encoder(self._output, like, rate, tick, encoding)
                 self.notes += self.encoder.notes
                 self._tracks = open_tracks(self._output, like, audio, origin, self.notes, strict)
@@ -101,7 +102,7 @@ class Muxer:
         self.written += 1
 
     def write_encoded(self, packets: Iterable[Packet[Any]]) -> None:
-        """Writes packets of an encoder of the same identity, in its order.
+        """Writes packets of an encoder with the same `Encoder.identity`, in decoding order.
 
         Raises:
             VideoError: If they cannot be written.
@@ -110,7 +111,7 @@ class Muxer:
             self._mux(packets)
 
     def write_packet(self, packet: Packet[Any]) -> None:
-        """Writes a packet of another track of the source, whose stamps are shifted with it.
+        """Writes a packet of another track of the source; shifts its stamps to the output's clock.
 
         Raises:
             VideoError: If it cannot be written.
@@ -121,19 +122,19 @@ class Muxer:
                 writer.write(packet)
 
     def close(self) -> None:
-        """Ends well: under the final name.
+        """Finishes the file and renames it to its final path.
 
         Raises:
-            VideoError: If the file cannot be finished.
+            VideoError: If it cannot be finished.
         """
         with writing_errors(self._path.name):
             self._finish()
             check_own(self._lock)
-            self._beside.replace(self._path)
+            self._partial_path.replace(self._path)
         self._lock.release()
 
     def abort(self) -> None:
-        """Ends after an error: what plays stays under the partial name."""
+        """Ends after an error; keeps the file under its partial name if it plays."""
         playable = False
         try:
             if self._output is not None:
@@ -142,12 +143,12 @@ class Muxer:
                         self._finish()
                 with suppress(av.error.FFmpegError, OSError):
                     self._output.close()
-            playable = self.written > 0 and self._lock.holds() and _is_playable(self._beside)
+            playable = self.written > 0 and self._lock.holds() and _is_playable(self._partial_path)
         finally:
             if playable:
-                self.partial = self._beside
+                self.partial = self._partial_path
             elif self._lock.holds():
-                self._beside.unlink(missing_ok=True)
+                self._partial_path.unlink(missing_ok=True)
             self._lock.release()
 
     def _mux(self, packets: Iterable[Packet[Any]]) -> None:
@@ -179,7 +180,7 @@ def _opened(path: Path, kind: str) -> Any:
 def _shifted(
     chapters: list[dict[str, Any]], origin: Fraction, end: Fraction | None
 ) -> list[dict[str, Any]]:
-    """Chapters on the output's clock, those that lie in it."""
+    """The chapters that lie in the output, on its clock."""
     tick = Fraction(1, 1000)
     kept = []
     for chapter in chapters:

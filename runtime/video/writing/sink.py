@@ -1,10 +1,10 @@
-"""Where frames go: a video file, a folder of PNGs, or Y4M on stdout.
+"""Opens outputs: a video file, a folder of PNG files, or Y4M on stdout.
 
-A file is written as NAME.partial.EXT (a folder as NAME.partial) and renamed when it is whole, so
-that under the final name there is never a broken one. One run at a time may write it. After an
-error or Ctrl-C the partial file is finished, so that it plays up to there, and kept; where that
-cannot be done (a full disk, say, with MP4, whose index comes last) it is removed. After a kill it
-stays as it is: Matroska and WebM then play, MP4 and MOV do not.
+A file is written as NAME.partial.EXT (a folder as NAME.partial) and renamed when it is complete, so
+that the final path never has a broken one. One run at a time may write it. After an error or Ctrl-C
+the partial file is finished and kept, and plays up to there. If it cannot be finished (an MP4 on a
+full disk, since the index comes last) it is removed. After a kill the partial file stays: Matroska
+and WebM play, MP4 and MOV do not.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from runtime.video.writing.tracks import AudioMode
 
 
 class Sink(Protocol):
-    """Takes frames and packets.
+    """An output for frames and packets.
 
     Attributes:
-        notes: What the user should know; complete at the end.
-        written: Frames so far.
-        partial: After an error, what is left: a file that plays up to there, a folder with the
-            pictures so far, or None.
+        notes: Notes for the user; complete at the end.
+        written: Number of frames written so far.
+        partial: After an error, the path of what is left: a file that plays up to there, a folder
+            with the images so far, or None.
     """
 
     notes: list[str]
@@ -46,14 +46,14 @@ class Sink(Protocol):
     def write(self, frame: VideoFrame, time: Fraction) -> None:
         """Writes a frame that is shown at `time`, in seconds on the output's clock.
 
-        Its stamp is set, otherwise it is left as it is; it may be written again.
+        Sets the stamp of the frame and changes nothing else; a frame may be written several times.
 
         Raises:
             VideoError: If it cannot be written.
         """
 
     def write_packet(self, packet: Packet[Any]) -> None:
-        """Writes a packet of the source, whose stamps are shifted with it.
+        """Writes a packet of another track of the source; shifts its stamps to the output's clock.
 
         Raises:
             VideoError: If it cannot be written.
@@ -62,7 +62,7 @@ class Sink(Protocol):
 
 class _OwnedSink(Sink, Protocol):
     def close(self) -> None:
-        """Ends well."""
+        """Ends after success."""
 
     def abort(self) -> None:
         """Ends after an error."""
@@ -80,24 +80,24 @@ def open_sink(
     audio: AudioMode = "copy",
     strict: bool = False,
 ) -> Iterator[Sink]:
-    """Opens an output like `like`; leaving the block ends it, with an error as without.
+    """Opens an output for a source; leaving the `with` block finishes it, also after an error.
 
     Args:
         path: .mp4, .mkv, .mov, .m4v or .webm; a folder or a pattern as %06d.png, new or empty;
             "-" for Y4M on stdout, or a binary file object for Y4M.
-        like: The source.
+        like: Properties of the source.
         rate: Nominal frames a second.
-        time_base: The tick, in seconds, to which times are rounded; by default one that makes
-            frames at `rate` whole. Matroska and WebM round to milliseconds in any case.
+        time_base: The tick, in seconds, to which times are rounded; by default one of which a frame
+            at `rate` has a whole number. Matroska and WebM always round to milliseconds.
         origin: The stamp in the source, in seconds, that is the output's 0; by default the
             source's.
         encode: How the frames of a video file are encoded.
-        audio: Copied, made AAC or left out.
-        strict: Whether damaged audio that has to be decoded is an error; by default it is counted
-            and becomes silence.
+        audio: "copy" for copied packets, "aac" to encode, "none" for no audio.
+        strict: Whether damaged audio is an error with "aac"; by default it is counted and becomes
+            silence.
 
     Raises:
-        VideoError: If this cannot be written, before or while it is.
+        VideoError: If the output cannot be written, on entry or later.
     """
     sink: _OwnedSink
     if not isinstance(path, str | Path) or str(path) == "-":
@@ -131,7 +131,11 @@ def open_sink(
 
 
 def _refuse_choice(kind: str, encode: EncodeOptions) -> None:
-    """Refuses what only an encoder has; images are lossless in any case."""
+    """Checks that no options of an encoder are given; images are always lossless.
+
+    Raises:
+        VideoError: If some are.
+    """
     given = [name for name in ("codec", "quality", "preset") if getattr(encode, name) is not None]
     if given:
         raise VideoError(f"{kind} takes no {' or '.join(given)}: leave it out")

@@ -1,4 +1,4 @@
-"""Audio and subtitle tracks on their way to the output: copied packet by packet, or made AAC."""
+"""Writes audio and subtitle tracks: copies their packets, or encodes audio as AAC."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from runtime.video.reading.tags import readable
 AudioMode = Literal["copy", "aac", "none"]
 
 _NANO = Fraction(1, 10**9)
-"""The tick of a shifted stamp before the container rounds it to its own."""
+"""Seconds. The tick of shifted stamps, before the container rounds them to its own."""
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
-"""By the number of channels, as many files do not say which they are; any other becomes stereo."""
+"""Number of channels -> layout, as many files do not declare theirs; others become stereo."""
 
 _AAC_BITS_A_CHANNEL = 96_000
 _STALE = ("duration", "encoder", "bps", "number_of_frames", "number_of_bytes", "_statistics")
-"""Beginnings of tags, in lower case, that speak of the old file."""
+"""Prefixes of tags, in lower case, that describe the bytes of the source file."""
 
 
 class TrackWriter(Protocol):
-    """Takes a source track's packets and writes them in its own way."""
+    """Writes the packets of one track of the source to the output."""
 
     def write(self, packet: Packet[Any]) -> None:
-        """The next packet, with the stamps of the source."""
+        """Writes the next packet, which has the stamps of the source."""
 
     def finish(self) -> None:
-        """No packet follows."""
+        """Ends the track: no packet follows."""
 
 
 def open_tracks(
@@ -50,17 +50,17 @@ def open_tracks(
 
     Args:
         output: The container, open for writing.
-        like: The source.
-        audio: What becomes of audio tracks.
+        like: Properties of the source.
+        audio: "copy", "aac" or "none", for audio tracks.
         origin: The stamp in the source, in seconds, that is the output's 0.
-        notes: Receives what the user should know, some of it when the writers finish.
-        strict: Whether damaged audio that has to be decoded is an error.
+        notes: List to which notes for the user are added, now and when the writers finish.
+        strict: Whether damaged audio is an error with "aac".
 
     Returns:
-        A writer for each, by the index of the source's stream.
+        Index of the stream in the source -> writer.
 
     Raises:
-        VideoError: If the container does not take an audio track as it is to be.
+        VideoError: If the container does not take the codec of an audio track.
     """
     writers: dict[int, TrackWriter] = {}
     for track in like.tracks:
@@ -75,10 +75,15 @@ def open_tracks(
 
 
 def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
-    """What becomes of a track in a container: "copied", "made AAC", or why it is left out.
+    """What happens to a track: "copied", "made AAC", or why it is left out.
+
+    Args:
+        format_name: FFmpeg's name of the container.
+        track: The track.
+        audio: "copy", "aac" or "none", for audio tracks.
 
     Raises:
-        VideoError: If the container does not take an audio track as it is to be.
+        VideoError: If the container does not take the codec of an audio track.
     """
     if track.kind == "audio" and audio == "none":
         return "not carried over"
@@ -98,9 +103,10 @@ def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
 
 
 def takes(format_name: str, track: Track) -> bool:
-    """Whether a container takes a track as it is; tried out, as tables of FFmpeg do not tell all.
+    """Whether a container takes a copied track.
 
-    MOV, for one, claims Opus and refuses it when the header is written.
+    This is tried, as FFmpeg's tables are not complete: MOV lists Opus, but refuses it when the
+    header is written.
     """
     try:
         with av.open(io.BytesIO(), "w", format=format_name) as trial:
@@ -112,7 +118,7 @@ def takes(format_name: str, track: Track) -> bool:
 
 
 def kept_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """Tags of a track without those that describe the old file's bytes."""
+    """The tags of a track without those that describe the bytes of the source file."""
     return {k: v for k, v in readable(metadata).items() if not k.lower().startswith(_STALE)}
 
 
@@ -122,7 +128,7 @@ def _describe(stream: Any, track: Track) -> None:
 
 
 class _Copy:
-    """Packets as they are, with shifted stamps."""
+    """Copies packets and shifts their stamps."""
 
     def __init__(self, output: Any, track: Track, origin: Fraction, notes: list[str]) -> None:
         self._output = output
@@ -135,7 +141,7 @@ class _Copy:
         self._dropped = 0
 
     def write(self, packet: Packet[Any]) -> None:
-        """Shifts and writes; a packet whose stamps do not rise cannot be placed and is dropped."""
+        """Shifts and writes a packet; drops one without a stamp or with one that falls back."""
         tick = Fraction(packet.time_base)
         pts, dts = (None if s is None else self._nano(s, tick) for s in (packet.pts, packet.dts))
         dts = pts if dts is None else dts
@@ -161,10 +167,10 @@ class _Copy:
 
 
 class _Aac:
-    """Decoded and encoded as AAC; the first sample lies at the output's 0.
+    """Decodes audio and encodes it as AAC; the first sample is at the output's 0.
 
-    libavfilter's aresample puts silence where there is none, at the start and in gaps, and cuts
-    what lies before the start, so that sound and picture stay in step.
+    FFmpeg's aresample fills gaps, also at the start, with silence, and removes samples before the
+    start, so that sound and video stay in step.
     """
 
     def __init__(
@@ -181,8 +187,8 @@ class _Aac:
         self._origin = origin
         self._notes = notes
         self._strict = strict
-        # PyAV makes one decoder for each stream. The demuxer decodes video alone, so that this
-        # one belongs to this writer and to the thread that the writer runs in.
+        # PyAV has one decoder for each stream. The demuxer decodes only video, so that no other
+        # thread uses this one.
         source = self._decoder = track.stream.codec_context
         rate = source.sample_rate if source.sample_rate in _AAC_RATES else 48000
         self._layout = _AAC_LAYOUTS.get(source.layout.nb_channels, "stereo")
@@ -196,19 +202,19 @@ class _Aac:
         self._damaged = 0
 
     def write(self, packet: Packet[Any]) -> None:
-        """Decodes and encodes; a packet that cannot be decoded is counted and becomes silence.
+        """Decodes and encodes a packet; one that cannot be decoded is counted and becomes silence.
 
         Raises:
-            VideoError: If the packet cannot be decoded and damage is an error.
+            VideoError: If it cannot be decoded and `strict`.
         """
         self._convert(packet)
         self._number += 1
 
     def finish(self) -> None:
-        """Encodes what decoder and filters hold back.
+        """Encodes the samples that decoder and filters still hold.
 
         Raises:
-            VideoError: If the end cannot be decoded and damage is an error.
+            VideoError: If they cannot be decoded and `strict`.
         """
         flush: Packet[Any] = Packet()
         flush.time_base = self._track.stream.time_base
@@ -240,7 +246,7 @@ class _Aac:
 
     def _damage(self, error: Exception) -> None:
         self._damaged += 1
-        # Only the first raises: after an error the rest is finished without another one.
+        # Only the first error raises, so that the file can be finished after it.
         if self._strict and self._damaged == 1:
             raise VideoError(
                 f"packet {self._number} of {self._track} is damaged ({reason(error)}): repair it, "

@@ -66,7 +66,7 @@ def test_one_bad_picture_costs_one_frame(folder, kind):
     with pytest.raises(VideoError, match=rf"f4\.png in .*in is damaged \({why}.*\): repair it"):
         read(folder, strict=True)
     with open_source(folder) as source:
-        shown = {item.pts: item.picture for item in source if isinstance(item, DecodedFrame)}
+        shown = {item.pts: item.frame for item in source if isinstance(item, DecodedFrame)}
     for number, wanted in enumerate(pictures(20, fmt="rgb24")):
         if number in shown:
             assert (shown[number].to_ndarray() == wanted.to_ndarray()).all()

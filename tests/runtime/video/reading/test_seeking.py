@@ -53,7 +53,7 @@ def frames_of(path, **options):
     """(origin, the stamps in seconds with all samples of each frame, notes)."""
     with open_source(path, **options) as source:
         frames = [
-            (None if item.pts is None else item.pts * item.time_base, planes(item.picture))
+            (None if item.pts is None else item.pts * item.time_base, planes(item.frame))
             for item in source
             if isinstance(item, DecodedFrame)
         ]

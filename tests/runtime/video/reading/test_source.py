@@ -9,7 +9,7 @@ from av.sidedata.sidedata import Type as SideDataType
 
 from paths import DATA, ROOT
 from runtime import VideoError
-from runtime.video.reading.info import DecodedFrame, picture_notes
+from runtime.video.reading.info import DecodedFrame, frame_notes
 from runtime.video.reading.source import open_source
 from video_clips import RATE, arrays_of, pictures, planes, png, write
 
@@ -65,7 +65,7 @@ def test_frames_are_those_decoded(tmp_path):
     info, _, frames, _ = read(path)
     assert (info.pixel_format, info.bits) == ("yuv422p10le", 10)
     for frame, expected in zip(frames, pictures(8, fmt="yuv422p10le"), strict=True):
-        assert (frame.picture.to_ndarray() == expected.to_ndarray()).all()
+        assert (frame.frame.to_ndarray() == expected.to_ndarray()).all()
 
 
 def test_what_is_known_before(tmp_path):
@@ -144,7 +144,7 @@ def test_a_folder_of_pictures(tmp_path):
     assert times(frames) == [k * Fraction(1001, 30000) for k in range(11)]
     assert notes == []
     for frame, expected in zip(frames, pictures(11, fmt="rgb24"), strict=True):
-        assert (frame.picture.to_ndarray(format="rgb24") == expected.to_ndarray()).all()
+        assert (frame.frame.to_ndarray(format="rgb24") == expected.to_ndarray()).all()
     (folder / "f5.png").unlink()
     info, notes, frames, _ = read(folder / "f%d.png")
     assert (len(frames), info.rate) == (10, 25)
@@ -189,7 +189,7 @@ def test_y4m(tmp_path, fmt):
     info, _, frames, _ = read(Pipe())
     assert (info.rate, info.pixel_format, len(frames)) == (Fraction(30000, 1001), fmt, 5)
     for frame, expected in zip(frames, arrays_of(path), strict=True):
-        assert (planes(frame.picture) == expected).all()
+        assert (planes(frame.frame) == expected).all()
     assert len(read(Pipe(), start=Fraction(2 * 1001, 30000))[2]) == 4
 
 
@@ -373,7 +373,7 @@ def test_dynamic_hdr_metadata_is_named(container):
     held = container(
         "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "CONTENT_LIGHT_LEVEL", "DOVI_METADATA"
     )
-    (note,) = picture_notes(SimpleNamespace(side_data=held, interlaced_frame=False))
+    (note,) = frame_notes(SimpleNamespace(side_data=held, interlaced_frame=False))
     assert note == "not carried over: the dynamic metadata of HDR10+ and Dolby Vision"
 
 

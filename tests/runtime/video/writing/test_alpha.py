@@ -232,7 +232,7 @@ def test_y4m(tmp_path, fmt, expected):
         open_sink(stream, like=source.info, rate=source.info.rate) as sink,
     ):
         for number, item in enumerate(source):
-            sink.write(item.picture, Fraction(number, 25))
+            sink.write(item.frame, Fraction(number, 25))
     assert sink.notes == [NOTE]
     (tmp_path / "out.y4m").write_bytes(stream.getvalue())
     for before, after in zip(

@@ -46,7 +46,7 @@ def passed(source, destination, *, start=None, end=None, stop=None, **options):
                 moment = item.pts * item.time_base - info.origin
                 if moment < 0 or (end is not None and moment >= end - (start or 0)):
                     continue
-                s.write(item.picture, moment)
+                s.write(item.frame, moment)
                 number += 1
                 if stop is not None:
                     stop(number)
@@ -454,7 +454,7 @@ def test_y4m_there_and_back(tmp_path, fmt):
     assert notes == ["not carried over by Y4M: audio track 1 (flac)"]
     with open_source(io.BytesIO(pipe.getvalue())) as back:
         assert (back.info.rate, back.info.pixel_format) == (info.rate, fmt)
-        made = [planes(frame.picture) for frame in back]
+        made = [planes(frame.frame) for frame in back]
     assert np.array_equal(made, arrays_of(source))
 
 
@@ -487,7 +487,7 @@ def test_a_folder_of_pictures(tmp_path, fmt, dtype):
     assert names(tmp_path / "out") == [f"{k:06d}.png" for k in range(1, 6)]
     form = "rgb24" if dtype is np.uint8 else "rgb48le"
     with open_source(tmp_path / "out") as back:
-        made = [frame.picture.to_ndarray(format=form) for frame in back]
+        made = [frame.frame.to_ndarray(format=form) for frame in back]
     expected = [f.to_ndarray(format=form) for f in frames_of(source)]
     assert np.abs(np.subtract(made, expected, dtype=np.int64)).max() <= (
         0 if dtype is np.uint8 else 1
@@ -532,7 +532,7 @@ def test_an_error_in_the_middle_leaves_what_plays(tmp_path, name, error):
             kept["sink"] = sink
             for item in opened:
                 if isinstance(item, DecodedFrame):
-                    sink.write(item.picture, item.pts * item.time_base)
+                    sink.write(item.frame, item.pts * item.time_base)
                     stop(sink.written)
                 else:
                     sink.write_packet(item)

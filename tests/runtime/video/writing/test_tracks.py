@@ -18,7 +18,7 @@ def converted(source, destination, *, early=False, **options):
         with open_sink(destination, like=info, rate=RATE, audio="aac", **options) as sink:
             for item in list(opened) if early else opened:
                 if isinstance(item, DecodedFrame):
-                    sink.write(item.picture, item.pts * item.time_base - info.origin)
+                    sink.write(item.frame, item.pts * item.time_base - info.origin)
                 else:
                     sink.write_packet(item)
     return info.origin, sink.notes
