@@ -104,7 +104,7 @@ def _summary(
     """The summary of the run; writes the worst frames if --pictures is given."""
     if all("damaged" in line for line in record.lines):
         raise MeasurementError(
-            f"{args.root} holds no sample that can be read, of {len(record.lines)}: nothing to "
+            f"{request.root} holds no sample that can be read, of {len(record.lines)}: nothing to "
             "compare"
         )
     compared = {artefact.name: artefact.compared for artefact in comparison.artefacts}
@@ -118,7 +118,7 @@ def _summary(
             comparison.protocol.name,
             sha256=checkpoint.sha256,
             variant=checkpoint.network.config.variant,
-            authors=args.authors_weights,
+            authors=request.authors_weights,
         ),
         "pictures": images,
     }
@@ -136,7 +136,7 @@ def _run(
 
     done = record.done
     if args.workers is None:
-        lines = measure_all(comparison, data_set, done, args.threads or available_cpus())
+        lines = measure_all(comparison, data_set, done, request.threads or available_cpus())
     else:
         from bench.quality.cluster import measure_on_cluster
         from runtime.cluster.pool import Share

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
 
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import PICTURE_RATE
 from runtime.video.scenes import CUT_THRESHOLD, SceneDetector
 from runtime.video.timeline import Mode
 from runtime.video.writing.encoding import EncodeOptions
+from runtime.video.writing.tracks import AudioMode
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class VideoOptions:
     quality: float | None = None
     preset: str | None = None
     lossless: bool = False
-    audio: Literal["copy", "aac", "none"] = "copy"
+    audio: AudioMode = "copy"
 
     @property
     def encode(self) -> EncodeOptions:

@@ -2,26 +2,9 @@ import json
 
 import pytest
 
+from artefacts import INFO
 from runtime.errors import ModelError
 from runtime.manifest import EngineManifest, GateReport, file_sha256, manifest_path
-from runtime.model_info import ModelInfo
-
-INFO = ModelInfo(
-    variant="small",
-    weights_sha256="ab" * 32,
-    precision="fp16",
-    io="frames",
-    divisor=20,
-    flow_scale=0.8,
-    time_steps="arbitrary",
-    steps_per_call=3,
-    pairs_per_call=1,
-    height=720,
-    width=1280,
-    warp="gridsample",
-    tuned_for="any",
-    tool_version="0.1.0",
-)
 
 
 @pytest.fixture

@@ -2,25 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from artefacts import INFO
 from runtime.errors import ModelError
 from runtime.model_info import LAYOUTS, ModelInfo, Port
-
-INFO = ModelInfo(
-    variant="small",
-    weights_sha256="ab" * 32,
-    precision="fp16",
-    io="frames",
-    divisor=20,
-    flow_scale=0.8,
-    time_steps="arbitrary",
-    steps_per_call=3,
-    pairs_per_call=1,
-    height=720,
-    width=1280,
-    warp="gridsample",
-    tuned_for="any",
-    tool_version="0.1.0",
-)
 
 
 def test_properties_round_trip():

@@ -11,6 +11,25 @@ import numpy as np
 import onnx
 
 from runtime.manifest import manifest_path
+from runtime.model_info import ModelInfo
+
+INFO = ModelInfo(
+    variant="small",
+    weights_sha256="ab" * 32,
+    precision="fp16",
+    io="frames",
+    divisor=20,
+    flow_scale=0.8,
+    time_steps="arbitrary",
+    steps_per_call=3,
+    pairs_per_call=1,
+    height=720,
+    width=1280,
+    warp="gridsample",
+    tuned_for="any",
+    tool_version="0.1.0",
+)
+"""Of a model of fixed size that makes three time steps in one call."""
 
 
 def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
