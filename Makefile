@@ -3,9 +3,11 @@
 
 PYTHON ?= python3
 PIP_FLAGS ?=
-# Two workers take 2 GB of memory each; a file stays in one, for its fixtures' sake. One that
-# crashes is not replaced: pytest-xdist then may wait for ever.
-PYTEST_FLAGS ?= -n 2 --dist loadfile --max-worker-restart 0
+# Two workers take 2 GB of memory each; the tests of a file run in one, which makes its fixtures
+# once, and files run in the order of tests/conftest.py. A worker that crashes is not replaced:
+# pytest-xdist may then wait for ever.
+PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+INSTALLED_FLAGS ?= $(PYTEST_FLAGS)
 BIN := .venv/bin
 # TensorRT's builder without a GPU; says why in one line where that cannot be had.
 BUILDER := tools/builder_on_cpu/setup.sh .builder $(BIN)/python $(PIP_FLAGS)
@@ -20,31 +22,44 @@ INSTALLED_TESTS := $(addprefix tests/test_,formats.py installed.py) $(filter-out
   %/quality/test_metrics.py %/quality/test_parity.py %/runs/test_plain_engine.py \
   %/runs/test_pytorch.py, $(sort $(shell find tests/runtime tests/bench -name 'test_*.py'))) \
   $(addprefix tests/export/,graph/test_for_cpu.py int8/test_build.py triton/test_repository.py)
+# Of two targets at a time, where this make can: macOS has 3.81.
+WHOLE_OUTPUTS := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 SHARED_EXPORTS := IFRNET_TEST_EXPORTS=$(CURDIR)/.exports
 ifneq (,$(findstring export,$(EXTRAS)))
 # With a PyTorch of its own: what it exports is what is tested.
 INSTALLED_TESTS += $(addprefix tests/,export/gate/test_gate.py export/graph/test_passes.py \
   export/test_build_engine.py export/test_to_onnx.py ifrnet_model/test_checkpoint.py \
   runtime/test_interpolator.py)
-WITHOUT_TORCH :=
+WITHOUT_TORCH := env -u IFRNET_TEST_EXPORTS
 EXPORTS :=
 else
 WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1 $(SHARED_EXPORTS)
 EXPORTS := .exports/made
 endif
 
-.PHONY: demo test test-builder test-triton test-newest test-lowest test-kit report lint format clean
+.PHONY: demo test builder-at-hand triton-at-hand test-builder test-triton test-newest test-lowest test-kit report lint format clean
 
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
+# The graphs that the first tests export serve the others, which run two at a time in one process
+# each, the longest first.
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	rm -rf .exports && mkdir .exports
+	$(SHARED_EXPORTS) $(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(SHARED_EXPORTS) $(BIN)/python -m pytest -q --setup-only -m installed \
+	  tests/test_installed.py >.exports/log || { cat .exports/log; exit 1; }
+	touch .exports/made
+	@$(SHARED_EXPORTS) $(MAKE) --no-print-directory --jobs=2 $(WHOLE_OUTPUTS) \
+	  INSTALLED_FLAGS= test-newest test-lowest test-kit triton-at-hand builder-at-hand
+
+builder-at-hand: .venv/installed
 	@if why=$$($(BUILDER) 2>&1); then $(MAKE) --no-print-directory test-builder; \
 	else echo "SKIPPED the tests with TensorRT's real builder: $$why"; fi
+
+triton-at-hand: .venv/installed
 	@if why=$$($(TRITON) 2>&1); then $(MAKE) --no-print-directory test-triton; \
 	else echo "SKIPPED the tests with a real Triton server: $$why"; fi
-	@$(MAKE) --no-print-directory test-newest test-lowest test-kit
 
 test-builder: .venv/installed
 	@$(BUILDER)
@@ -59,7 +74,7 @@ test-newest test-lowest: test-%: .venv/installed $(EXPORTS)
 	@status=0; why=$$(tools/installed/setup.sh .$* $* $(PIP_FLAGS) 2>&1) || status=$$?; \
 	if [ $$status = 3 ]; then echo "SKIPPED the tests with the $* releases: $$why"; exit 0; fi; \
 	echo "$$why"; [ $$status = 0 ] || exit $$status; \
-	$(WITHOUT_TORCH) .$*/bin/pytest $(PYTEST_FLAGS) -m "not builder and not triton" $(INSTALLED_TESTS)
+	$(WITHOUT_TORCH) .$*/bin/pytest $(INSTALLED_FLAGS) -m "not builder and not triton" $(INSTALLED_TESTS)
 
 # A GPU machine's Python 3.10 with the wheels that it is given, over the fakes.
 test-kit: .venv/installed

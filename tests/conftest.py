@@ -48,6 +48,30 @@ Made = TypeVar("Made")
 Once = Callable[[str, Callable[[], Made]], Made]
 
 
+LONGEST = (
+    "test_readme.py",
+    "tools/test_gpu_check_fakes.py",
+    "runtime/cluster/test_cluster.py",
+    "export/test_to_onnx.py",
+    "export/trt/test_engine.py",
+    "export/graph/test_for_tensorrt.py",
+    "bench/test_latency.py",
+    "runtime/backends/trt/test_backend.py",
+    "runtime/backends/trt/test_execution.py",
+    "export/trt/test_attempts.py",
+    "export/graph/test_passes.py",
+    "bench/quality/test_parity.py",
+    "tools/test_gpu_check_process.py",
+)
+"""Files that take longest; they run first, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the files of LONGEST to the front; the others keep their order."""
+    order = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is compiled here neither comes from the user's cache nor fills it."""

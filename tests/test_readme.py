@@ -34,7 +34,11 @@ NOT_RUN = {
 }
 """By a part of the command. Of those of Python, the options are checked."""
 
+SIZE = (96, 128)
+"""(height, width) of the frames, where a reader has 480x640."""
+
 INSTEAD = {
+    "480x640": f"{SIZE[0]}x{SIZE[1]}",
     "720x1280 1080x1920": "64x96 96x128",
     "720x1280": "64x96",
     "256x448": "64x96",
@@ -71,11 +75,11 @@ def is_run(command):
 
 def prepare(folder):
     """What a reader brings: clips, an archive, a data set."""
-    write_clip(folder / "in.mp4", 12, size=(480, 640))
+    write_clip(folder / "in.mp4", 12, size=SIZE)
     for name in ("in.mkv", "more.mp4", "archive/a.mp4"):
         (folder / name).parent.mkdir(exist_ok=True)
-        write_clip(folder / name, 3, size=(480, 640))
-    write_clip(folder / "clip_480x640.mp4", 14, size=(480, 640))
+        write_clip(folder / name, 3, size=SIZE)
+    write_clip(folder / f"clip_{SIZE[0]}x{SIZE[1]}.mp4", 14, size=SIZE)
     sample = folder / "DIR" / "ucf101_interp_ours" / "1"
     sample.mkdir(parents=True)
     names = ("frame_00.png", "frame_01_gt.png", "frame_02.png")
@@ -144,7 +148,10 @@ def test_the_make_targets_exist():
 
 def test_the_program_runs(folder):
     (program,) = (body for kind, body in BLOCKS if kind == "python")
-    program += "\nassert middle.shape == (480, 640, 3) and len(three) == 3"
+    size = ", ".join(map(str, SIZE))
+    assert "480, 640" in program
+    program = program.replace("480, 640", size)
+    program += f"\nassert middle.shape == ({size}, 3) and len(three) == 3"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
     )

@@ -1182,6 +1182,7 @@ class FakeTensorRT(types.ModuleType):
         return made
 
 
+@functools.cache
 def api(version: str) -> dict[str, dict[str, list[str]]]:
     """The record of one version: owner -> member -> what it is."""
     found: dict[str, dict[str, list[str]]] = {}
