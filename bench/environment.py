@@ -8,11 +8,11 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
+from bench.records import Environment
 from runtime.errors import InterpolationError
 from runtime.files import written_beside
 from runtime.machine import (
@@ -34,7 +34,7 @@ class MeasurementError(InterpolationError):
     """A measurement that is not possible as requested."""
 
 
-def write_evidence(path: Path, record: dict[str, Any]) -> None:
+def write_evidence(path: Path, record: Mapping[str, object]) -> None:
     """Writes a record and its environment as JSON; the file is replaced atomically."""
     with written_beside(path) as beside:
         beside.write_text(
@@ -64,7 +64,7 @@ def check_writable(path: Path, option: str) -> None:
         )
 
 
-def environment_record() -> dict[str, Any]:
+def environment_record() -> Environment:
     """The environment of this process, from which a reader can judge or reproduce a figure."""
     gpu = gpu_driver()
     return {
@@ -75,7 +75,13 @@ def environment_record() -> dict[str, Any]:
         "processor": cpu_name(),
         "instruction_sets": instruction_sets(),
         "processors": available_cpus(),
-        "gpu": asdict(gpu),
+        "gpu": {
+            "gpus": [
+                {"name": one.name, "compute_capability": one.compute_capability} for one in gpu.gpus
+            ],
+            "cuda_version": gpu.cuda_version,
+            "problem": gpu.problem,
+        },
         "nvidia_smi": _nvidia_smi() if gpu.gpus else None,
         "versions": {"python": platform.python_version(), **installed_versions()},
     }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 from bench.data.protocols import LATENCY_SETS
 from bench.environment import check_writable, write_evidence
@@ -23,6 +23,7 @@ from bench.harness.opening import all_failed
 from bench.harness.planning import plan_runs
 from bench.harness.request import COMPARE_LIMIT_S, SAMPLES, SECONDS, LatencyRequest
 from bench.harness.text import case_lines
+from bench.records import FORMAT_VERSION, LatencyMeasurement
 from bench.runs.artefact import Case, Run, artefact_runs, is_engine
 from bench.runs.plain_engine import PlainRun, plain_runs
 from bench.runs.pytorch import PyTorchRun, pytorch_runs
@@ -34,9 +35,6 @@ from runtime.machine import available_cpus
 if TYPE_CHECKING:
     from bench.runs.torch_gpu import TorchGpu
 
-FORMAT_VERSION = 1
-"""Version of the evidence format."""
-
 
 def _measure(args: argparse.Namespace) -> None:
     request = _request(args)
@@ -46,7 +44,7 @@ def _measure(args: argparse.Namespace) -> None:
     plan = _plan(request, threads)
     on_gpu = all(run.on_gpu for _, runs in plan for run in runs)
     ceilings, ceilings_record = gpu_ceilings(request.device) if on_gpu else cpu_ceilings(threads)
-    record: dict[str, Any] = {
+    record: LatencyMeasurement = {
         "kind": "latency",
         "format_version": FORMAT_VERSION,
         "what": "one pair, end to end: uint8 frames in, uint8 frames out, padding and conversion "

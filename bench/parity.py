@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 from bench.data.datasets import DataSet
 from bench.data.protocols import PROTOCOLS, Metric, protocol_lines
@@ -23,6 +23,7 @@ from bench.quality.request import ParityRequest
 from bench.quality.setup import configuration_of, open_comparison
 from bench.quality.summary import NewFrame, failures, summarise, table, worst_frames
 from bench.quality.worst_frames import write_images
+from bench.records import Picture, Summary
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.cli import command_parser, run_command
 from runtime.machine import available_cpus
@@ -82,10 +83,7 @@ def _measure(args: argparse.Namespace) -> int:
         if args.pictures is not None:
             args.pictures.mkdir(parents=True, exist_ok=True)  # Fails before the measurement.
         seconds = _run(args, request, comparison, data_set, record)
-        summary = {
-            **_summary(args, request, comparison, record, checkpoint),
-            "wall_seconds": seconds,
-        }
+        summary = _summary(args, request, comparison, record, checkpoint, seconds)
         record.finish(summary)
     print(*table(configuration, summary), sep="\n")
     failed = [] if args.max_drop is None else failures(record.lines, summary, args.max_drop)
@@ -100,15 +98,16 @@ def _summary(
     comparison: Comparison,
     record: ParityRecord,
     checkpoint: Checkpoint,
-) -> dict[str, Any]:
-    """The summary of the run; writes the worst frames if --pictures is given."""
+    seconds: float | None,
+) -> Summary:
+    """The summary of a run that took `seconds`; writes the worst frames if --pictures is given."""
     if all("damaged" in line for line in record.lines):
         raise MeasurementError(
             f"{request.root} holds no sample that can be read, of {len(record.lines)}: nothing to "
             "compare"
         )
     compared = {artefact.name: artefact.compared for artefact in comparison.artefacts}
-    images = []
+    images: list[Picture] = []
     if args.pictures is not None:
         worst = worst_frames(record.lines, compared, args.worst)
         images = _write_worst_frames(args, request, comparison, worst)
@@ -121,6 +120,7 @@ def _summary(
             authors=request.authors_weights,
         ),
         "pictures": images,
+        "wall_seconds": seconds,
     }
 
 
@@ -162,13 +162,13 @@ def _write_worst_frames(
     request: ParityRequest,
     comparison: Comparison,
     worst: Sequence[tuple[str, NewFrame]],
-) -> list[dict[str, Any]]:
+) -> list[Picture]:
     """Interpolates the worst frames again and writes them, so that other frames are not stored."""
     wanted: dict[str, list[tuple[str, NewFrame]]] = {}
     for name, frame in worst:
         wanted.setdefault(frame.sample, []).append((name, frame))
     compared = {artefact.name: artefact.compared for artefact in comparison.artefacts}
-    written: dict[tuple[str, NewFrame], dict[str, Any]] = {}
+    written: dict[tuple[str, NewFrame], Picture] = {}
     for sample in request.find().samples:
         if sample.name not in wanted:
             continue

@@ -16,7 +16,7 @@ from paths import ROOT
 
 pytestmark = pytest.mark.kit
 
-LEFT_OUT = {"av", "torch", "matplotlib", "triton_python_backend_utils"}
+LEFT_OUT = {"av", "torch", "matplotlib", "msgspec", "triton_python_backend_utils"}
 """Packages that the kit has not, and modules need for what a GPU machine does not do with them."""
 
 USED = {

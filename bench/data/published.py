@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from bench.records import PublishedRecord
 from ifrnet_model.weights.table import CHECKPOINTS, with_sha256
 
 
-def published(dataset: str, *, sha256: str, variant: str, authors: bool) -> dict[str, Any] | None:
+def published(dataset: str, *, sha256: str, variant: str, authors: bool) -> PublishedRecord | None:
     """The published figure of some weights on a data set.
 
     Args:
@@ -26,4 +25,14 @@ def published(dataset: str, *, sha256: str, variant: str, authors: bool) -> dict
     else:
         known = with_sha256(sha256)
     figure = None if known is None else known.figures.get(dataset)
-    return None if figure is None else figure._asdict()
+    return (
+        None
+        if figure is None
+        else {
+            "source": figure.source,
+            "psnr": figure.psnr,
+            "ssim": figure.ssim,
+            "ssim_kind": figure.ssim_kind,
+            "ie": figure.ie,
+        }
+    )

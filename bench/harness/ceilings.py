@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.environment import MeasurementError
+from bench.records import CeilingsRecord
 from runtime.errors import first_line
 
 if TYPE_CHECKING:
     from bench.harness.roofline import Ceilings
 
 
-def cpu_ceilings(threads: int) -> tuple[Ceilings | None, dict[str, Any]]:
+def cpu_ceilings(threads: int) -> tuple[Ceilings | None, CeilingsRecord]:
     """Measures the CPU's peak performance (`measured_ceilings`) and prints it.
 
     Returns:
@@ -30,7 +31,7 @@ def cpu_ceilings(threads: int) -> tuple[Ceilings | None, dict[str, Any]]:
     return ceilings, ceilings.record()
 
 
-def gpu_ceilings(device: str | None) -> tuple[None, dict[str, Any]]:
+def gpu_ceilings(device: str | None) -> tuple[None, CeilingsRecord]:
     """Measures the GPU's peak performance (`matmul_peak`) and prints it.
 
     Args:
@@ -61,7 +62,7 @@ def gpu_ceilings(device: str | None) -> tuple[None, dict[str, Any]]:
     return None, peak
 
 
-def _no_ceilings(error: ModuleNotFoundError) -> dict[str, Any]:
+def _no_ceilings(error: ModuleNotFoundError) -> CeilingsRecord:
     problem = f"the package {error.name} is not installed"
     print(f"{problem}: operations are not counted, and ceilings of the machine not measured")
     return {"problem": problem}

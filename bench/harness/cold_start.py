@@ -14,12 +14,15 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.records import ColdStart
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def measure_cold_start(name: str, request: Mapping[str, Any]) -> dict[str, float | int | None]:
+def measure_cold_start(name: str, request: Mapping[str, Any]) -> ColdStart:
     """Measures a cold start in a process that opens a model, interpolates one pair and exits.
 
     Args:
@@ -50,7 +53,7 @@ def measure_cold_start(name: str, request: Mapping[str, Any]) -> dict[str, float
         env={**os.environ, "PYTHONPATH": path},
     )
     if done.returncode == 0:
-        figures: dict[str, float | int | None] = json.loads(done.stdout.splitlines()[-1])
+        figures: ColdStart = json.loads(done.stdout.splitlines()[-1])
         return figures
     errors = [line for line in done.stderr.splitlines() if line.strip()]
     why = errors[-1].strip() if errors else "it said nothing; was it out of memory?"
@@ -60,7 +63,7 @@ def measure_cold_start(name: str, request: Mapping[str, Any]) -> dict[str, float
     )
 
 
-def first_pair(request: Mapping[str, Any]) -> dict[str, float | int | None]:
+def first_pair(request: Mapping[str, Any]) -> ColdStart:
     """Runs the cold start in this process, which must be fresh; see `measure_cold_start`."""
     clock = time.perf_counter
     started = clock()  # Before any import: all of them count.

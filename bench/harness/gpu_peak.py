@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
 
 import torch
 
 from bench.harness.interleave import summary
+from bench.records import CeilingsRecord
 from bench.runs.torch_gpu import TorchGpu
 
 _MATRIX = 8192
@@ -15,7 +15,7 @@ _SAMPLES = 100
 _WARM_UP = 10
 
 
-def matmul_peak(gpu: TorchGpu, *, matrix: int = _MATRIX, samples: int = _SAMPLES) -> dict[str, Any]:
+def matmul_peak(gpu: TorchGpu, *, matrix: int = _MATRIX, samples: int = _SAMPLES) -> CeilingsRecord:
     """Measures the product of two square float16 matrices.
 
     Args:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.records import Milliseconds, RatioFigures
+
 Rounds = Sequence[Sequence[float]]
 """The samples of one run in seconds or milliseconds, one inner sequence for each round."""
 
@@ -216,7 +218,7 @@ def flat(rounds: Rounds) -> list[float]:
     return [sample for samples in rounds for sample in samples]
 
 
-def summary(seconds: Sequence[float]) -> dict[str, float]:
+def summary(seconds: Sequence[float]) -> Milliseconds:
     """Statistics of times in seconds, as milliseconds.
 
     Returns:
@@ -227,7 +229,7 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
     return {"p50": p50, "p90": p90, "p99": p99, "mean": float(ms.mean()), "iqr": p75 - p25}
 
 
-def ratio(slower: Rounds, faster: Rounds) -> dict[str, float]:
+def ratio(slower: Rounds, faster: Rounds) -> RatioFigures:
     """Ratio of the medians of two runs with its 95 % confidence interval.
 
     The interval comes from a bootstrap that draws whole rounds and not samples, because a

@@ -27,6 +27,14 @@ from bench.harness.interleave import (
 )
 from bench.harness.layers import profile_onnx
 from bench.harness.opening import OpenedRun, open_runs
+from bench.records import (
+    CaseRecord,
+    FileRecord,
+    RatioRecord,
+    RooflineRecord,
+    RunFigures,
+    RunRecord,
+)
 from bench.runs.artefact import (
     UNKNOWN,
     ArtefactRun,
@@ -79,7 +87,7 @@ class MeasureOptions:
 
 def measure_case(
     case: Case, runs: Sequence[Run], options: MeasureOptions, ceilings: Ceilings | None
-) -> tuple[dict[str, Any], LayersByFile]:
+) -> tuple[CaseRecord, LayersByFile]:
     """Measures all runs of one case.
 
     Args:
@@ -106,7 +114,7 @@ def measure_case(
         evidence = {name: one.run.evidence(case, one.backend) for name, one in opened.items()}
     runs = [one.run for one in opened.values()]
     on_gpu = any(run.on_gpu for run in runs)
-    records = {}
+    records: dict[str, RunRecord] = {}
     for run in runs:
         name, work = run.name, _work(run, case)
         records[name] = {
@@ -127,7 +135,7 @@ def measure_case(
             "stream": throughput.get(name),
         }  # fmt: skip
     computed = {name: of["compute"] for name, of in parts.items()}
-    record = {
+    record: CaseRecord = {
         "dataset": case.dataset,
         "size": case.size_text,
         "factor": case.factor,
@@ -198,7 +206,7 @@ def _parts_timer(one: OpenedRun) -> Callable[..., dict[str, float]] | None:
 
 def _throughput(
     opened: Mapping[str, OpenedRun], pair: FramePair, count: int, factor: int
-) -> dict[str, Any]:
+) -> dict[str, dict[str, Any]]:
     """The evidence's "stream" of each run: pairs per second in streams of `count` frames."""
     seconds: dict[str, list[float]] = {name: [] for name in opened}
     for number in range(1 + _STREAM_ROUNDS):
@@ -243,7 +251,7 @@ def _profiles(opened: Mapping[str, OpenedRun], pair: FramePair, threads: int) ->
     return layers
 
 
-def _figures(run: Run, case: Case, rounds: Rounds, warmed_up: WarmUp) -> dict[str, Any]:
+def _figures(run: Run, case: Case, rounds: list[list[float]], warmed_up: WarmUp) -> RunFigures:
     """The evidence of a run that follows from its samples and its warm-up."""
     new_frames, seconds = case.factor - 1, flat(rounds)
     median = statistics.median(seconds)
@@ -276,8 +284,8 @@ def _comparison_warnings(run: Run, case: Case, *, on_gpu: bool) -> list[str]:
     return warnings
 
 
-def _cuda_graph_warnings(file: Mapping[str, Any] | None) -> Iterator[str]:
-    if problem := (file or {}).get("cuda_graph_problem"):
+def _cuda_graph_warnings(file: FileRecord | None) -> Iterator[str]:
+    if file is not None and (problem := file.get("cuda_graph_problem")):
         yield (
             f"its CUDA graph could not be recorded ({problem}): it was measured with plain launches"
         )
@@ -285,7 +293,7 @@ def _cuda_graph_warnings(file: Mapping[str, Any] | None) -> Iterator[str]:
 
 def _ratios(
     runs: Sequence[Run], case: Case, measured: Mapping[str, Rounds], *, of_a_call: bool = False
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[RatioRecord]:
     """The time of each baseline over that of each artefact that does the same work.
 
     Args:
@@ -335,7 +343,7 @@ def _work(run: Run, case: Case) -> Work | None:
 
 def _roofline(
     run: Run, work: Work | None, rounds: Rounds, ceilings: Ceilings | None
-) -> dict[str, float] | None:
+) -> RooflineRecord | None:
     """The evidence's "roofline" of a run on the CPU; None for runs on a GPU."""
     if work is None or ceilings is None or run.on_gpu:
         return None

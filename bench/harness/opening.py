@@ -6,10 +6,11 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.environment import MeasurementError
 from bench.harness.cold_start import measure_cold_start
+from bench.records import ColdStart, FailedRun
 from bench.runs.artefact import Case, FramePair, Run
 from bench.runs.pytorch import PyTorchRun, stop_compilers
 from runtime import Interpolator
@@ -42,8 +43,8 @@ class OpenedRuns(NamedTuple):
     """
 
     runs: dict[str, OpenedRun]
-    cold_starts: dict[str, dict[str, float | int | None]]
-    failed: dict[str, dict[str, Any]]
+    cold_starts: dict[str, ColdStart]
+    failed: dict[str, FailedRun]
 
 
 class _TimedOut(BaseException):
@@ -99,9 +100,9 @@ def open_runs(
     return opened
 
 
-def all_failed(failed: Mapping[str, Mapping[str, Any]]) -> MeasurementError:
+def all_failed(failed: Mapping[str, FailedRun]) -> MeasurementError:
     """The error of a case in which every run failed, from the evidence's "failed"."""
-    reasons = [str(one["failed"]) for one in failed.values()]
+    reasons = [one["failed"] for one in failed.values()]
     if len(reasons) == 1:
         return MeasurementError(reasons[0])
     named = "; ".join(f"{name}: {why}" for name, why in zip(failed, reasons, strict=True))

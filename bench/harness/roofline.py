@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.harness.interleave import Clock, warm_up
+from bench.records import CeilingsRecord, RooflineRecord, WorkRecord
 from bench.runs.torch_backend import Forward, authors_loop, our_forward
 from ifrnet_model import VARIANTS, IFRNet
 from runtime.frames import padding
@@ -49,9 +50,13 @@ class Work:
     bytes_moved: float
     bytes_least: float
 
-    def record(self) -> dict[str, float]:
+    def record(self) -> WorkRecord:
         """The evidence's "work"."""
-        return asdict(self)
+        return {
+            "operations": self.operations,
+            "bytes_moved": self.bytes_moved,
+            "bytes_least": self.bytes_least,
+        }
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,13 @@ class Ceilings:
     copy_bytes_per_second: float
     measured_with: str
 
-    def record(self) -> dict[str, float | str]:
+    def record(self) -> CeilingsRecord:
         """The evidence's "ceilings"."""
-        return asdict(self)
+        return {
+            "matmul_flops_per_second": self.matmul_flops_per_second,
+            "copy_bytes_per_second": self.copy_bytes_per_second,
+            "measured_with": self.measured_with,
+        }
 
 
 def work_of_a_pair(
@@ -185,7 +194,7 @@ def _best_seconds(call: Callable[[], object], clock: Clock) -> float:
     return min(seconds)
 
 
-def share_of_ceilings(work: Work, seconds: float, ceilings: Ceilings) -> dict[str, float]:
+def share_of_ceilings(work: Work, seconds: float, ceilings: Ceilings) -> RooflineRecord:
     """The evidence's "roofline" of a run: its rates and their shares of the ceilings.
 
     "share_of_copy" is above 1 where fused operators or caches reduced the memory traffic.

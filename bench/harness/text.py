@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from bench.harness.layers import Layers, layer_lines
+from bench.records import CaseRecord, ImageAgreement, RunRecord
 
 _INDENT = " " * 4
 
 
 def case_lines(
-    case: Mapping[str, Any], layers: Mapping[str, Layers], *, threads: int | None
+    case: CaseRecord, layers: Mapping[str, Layers], *, threads: int | None
 ) -> Iterator[str]:
     """Yields the lines of a case: a table of the runs, their details, ratios, layers.
 
@@ -21,7 +21,7 @@ def case_lines(
         layers: Milliseconds of each layer, by name of the file.
         threads: CPU threads of the runs; None if all ran on a GPU.
     """
-    runs: Mapping[str, Mapping[str, Any]] = case["runs"]
+    runs = case["runs"]
     rounds = max((len(run["seconds"]) for run in runs.values()), default=0)
     on = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
     name = f"{case['dataset']}, " if case["dataset"] else ""
@@ -52,7 +52,7 @@ def case_lines(
         yield from (f"{_INDENT}{line}" for line in layer_lines(of_file))
 
 
-def _details(run: Mapping[str, Any]) -> Iterator[str]:
+def _details(run: RunRecord) -> Iterator[str]:
     """Lines about a run below the table: agreement, parts, cold start, roofline, warnings."""
     pytorch = run["pytorch"]
     if pytorch and "gpu" in pytorch:
@@ -70,9 +70,12 @@ def _details(run: Mapping[str, Any]) -> Iterator[str]:
         yield f"stream    {stream['pairs_per_second']:.1f} pairs a second"
     if cold_start := run["cold"]:
         memory = [
-            f"{cold_start[key] / 2**20:.0f} MiB {where}"
-            for key, where in (("peak_host_bytes", "of memory"), ("device_bytes", "of the GPU"))
-            if cold_start[key] is not None
+            f"{size / 2**20:.0f} MiB {where}"
+            for size, where in (
+                (cold_start["peak_host_bytes"], "of memory"),
+                (cold_start["device_bytes"], "of the GPU"),
+            )
+            if size is not None
         ]
         times = (
             f"import {cold_start['import_seconds']:.2f} s, "
@@ -96,14 +99,14 @@ def _details(run: Mapping[str, Any]) -> Iterator[str]:
         yield f"warning   {warning}"
 
 
-def _agreement(compared: Mapping[str, Any]) -> str:
+def _agreement(compared: ImageAgreement) -> str:
     if not compared["finite"]:
         return f"not finite; the reference is {compared['reference']}"
     db = compared["psnr_db"]
     return f"{'identical' if db is None else f'{db:.1f} dB'} to {compared['reference']}"
 
 
-def _ratio_lines(case: Mapping[str, Any]) -> Iterator[str]:
+def _ratio_lines(case: CaseRecord) -> Iterator[str]:
     """Lines of the ratios of each artefact to each PyTorch run, or why there is none."""
     known = {(ratio["slower"], ratio["faster"]): ratio for ratio in case["ratios"]}
     names = {

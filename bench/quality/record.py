@@ -14,10 +14,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from bench.environment import MeasurementError, environment_record
+from bench.records import FORMAT_VERSION, Configuration, ParityHeader, Summary
 from runtime.files import HAS_FLOCK, Lock, lock_file, written_beside
-
-KIND = "parity"
-FORMAT_VERSION = 1
 
 Line = dict[str, Any]
 
@@ -31,7 +29,7 @@ class ParityRecord:
     """
 
     def __init__(
-        self, path: Path | None, configuration: Mapping[str, Any], *, resume: bool, overwrite: bool
+        self, path: Path | None, configuration: Configuration, *, resume: bool, overwrite: bool
     ) -> None:
         """Creates the file, or opens it to resume.
 
@@ -52,10 +50,10 @@ class ParityRecord:
         self._lock: Lock | None = None
         if path is None:
             return
-        header: dict[str, Any] = {
-            "kind": KIND,
+        header: ParityHeader = {
+            "kind": "parity",
             "format_version": FORMAT_VERSION,
-            "configuration": dict(configuration),
+            "configuration": configuration,
             "environment": environment_record(),
         }
         if path.exists() and not (resume or overwrite):
@@ -84,7 +82,7 @@ class ParityRecord:
         self.lines.append(_as_json(line))
         self._write(line)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: Summary) -> None:
         """Writes the summary as the last line."""
         self._write({"summary": summary})
 
@@ -117,7 +115,7 @@ class ParityRecord:
         if self._lock is not None:
             self._lock.release()
 
-    def _resume(self, path: Path, configuration: Mapping[str, Any]) -> None:
+    def _resume(self, path: Path, configuration: Configuration) -> None:
         existing = read_lines(path)
         expected = _as_json(configuration)
         recorded = existing[0]["configuration"]
@@ -166,7 +164,7 @@ def read_lines(path: Path) -> list[Line]:
                 f"{path}, line {number}, is no JSON: expected a file of bench.parity, "
                 "give another --output"
             ) from error
-    if not lines or not isinstance(lines[0], dict) or lines[0].get("kind") != KIND:
+    if not lines or not isinstance(lines[0], dict) or lines[0].get("kind") != "parity":
         raise MeasurementError(f"{path} is no file of bench.parity: give another")
     if lines[0].get("format_version") != FORMAT_VERSION:
         raise MeasurementError(

@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.data.datasets import DataSet
 from bench.data.protocols import Metric, Protocol
 from bench.environment import MeasurementError
 from bench.quality.evaluate import Artefact, Compared, Comparison
 from bench.quality.request import ParityRequest
+from bench.records import Configuration
 from runtime import Interpolator
 from runtime.errors import first_line
 from runtime.manifest import file_sha256
@@ -69,7 +70,7 @@ def configuration_of(
     checkpoint: Checkpoint,
     data_set: DataSet,
     notes: list[str],
-) -> dict[str, Any]:
+) -> Configuration:
     """The configuration in the header of the record; a resumed run must have the same."""
     return {
         "dataset": comparison.protocol.name,

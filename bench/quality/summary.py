@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from bench.quality.metrics import mean_db
+from bench.records import ArtefactSummary, SampleSummary
 
 Line = Mapping[str, Any]
 
@@ -67,7 +68,7 @@ def new_frames(lines: Sequence[Line], artefact: str, compared: str) -> list[NewF
 
 def summarise(
     lines: Sequence[Line], artefacts: Mapping[str, str], metrics: Sequence[str], factor: int
-) -> dict[str, Any]:
+) -> SampleSummary:
     """The summary of a run.
 
     Args:
@@ -93,7 +94,7 @@ def summarise(
 
 def summary_of(
     lines: Sequence[Line], artefact: str, compared: str, metrics: Sequence[str], factor: int
-) -> dict[str, Any]:
+) -> ArtefactSummary:
     """The summary of one artefact: means over all new frames, and the worst frame.
 
     If PyTorch or the artefact equals the true frame, its PSNR is infinite. Such a frame is left out
@@ -112,7 +113,7 @@ def summary_of(
     made = mean_db([f.made for f in counted])
     worst = min(frames, key=lambda f: f.against)
     loses = max(counted, key=lambda f: f.drop, default=None)
-    summary: dict[str, Any] = {
+    summary: ArtefactSummary = {
         "compared": compared,
         "psnr": made,
         "reference_psnr": reference,
@@ -132,16 +133,18 @@ def summary_of(
             "identical": sum(math.isinf(f.against) for f in frames),
             "worst": {"sample": worst.sample, "timestep": worst.timestep, "psnr": worst.against},
         },
-        "worst_drop": loses
-        and {"sample": loses.sample, "timestep": loses.timestep, "drop": loses.drop},
+        "worst_drop": None
+        if loses is None
+        else {"sample": loses.sample, "timestep": loses.timestep, "drop": loses.drop},
     }
+    further: dict[str, float] = {}
     for metric in metrics:
         if metric != "psnr":
-            summary[metric] = _mean(line["artefacts"][artefact][metric] for line in lines)
-            summary[f"reference_{metric}"] = _mean(
+            further[metric] = _mean(line["artefacts"][artefact][metric] for line in lines)
+            further[f"reference_{metric}"] = _mean(
                 line["reference"][compared][metric] for line in lines
             )
-    return summary
+    return cast(ArtefactSummary, {**summary, **further})
 
 
 def _mean(values: Iterator[Sequence[float]]) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.quality.metrics import ImageArray, psnr
+from bench.records import Picture
 from runtime.files import written_beside
 
 ERROR_GAIN = 16
@@ -43,7 +43,7 @@ def write_images(
     timestep: float,
     artefact: str,
     relative_to: Path | None,
-) -> dict[str, Any]:
+) -> Picture:
     """Writes the three PNGs of one new frame.
 
     Args:
@@ -72,15 +72,18 @@ def write_images(
         "error": heat_map(reference, made),
     }
     base = Path() if relative_to is None else relative_to.parent
-    found: dict[str, Any] = {
-        "sample": sample,
-        "timestep": timestep,
-        "artefact": artefact,
-        "psnr": psnr(made, reference),
-    }
+    written: dict[str, str] = {}
     for kind, image in images.items():
         path = folder / f"{stem}_{kind}.png"
         with written_beside(path) as beside:
             Image.fromarray(image).save(beside, optimize=True)
-        found[kind] = Path(os.path.relpath(path, base)).as_posix()
-    return found
+        written[kind] = Path(os.path.relpath(path, base)).as_posix()
+    return {
+        "sample": sample,
+        "timestep": timestep,
+        "artefact": artefact,
+        "psnr": psnr(made, reference),
+        "reference": written["reference"],
+        "made": written["made"],
+        "error": written["error"],
+    }

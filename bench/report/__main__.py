@@ -9,15 +9,16 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from bench.environment import MeasurementError
-from bench.report.evidence import Evidence, read_evidence
 from bench.report.readme import with_tables
-from bench.report.tables import report_tables
 from bench.report.text import Table, markdown_table
 from runtime.cli import command_parser, run_command
 from runtime.files import written_beside
+
+if TYPE_CHECKING:
+    from bench.report.evidence import Evidence
 
 
 def tables_as_markdown(tables: Mapping[str, Table]) -> str:
@@ -26,6 +27,10 @@ def tables_as_markdown(tables: Mapping[str, Table]) -> str:
 
 
 def _report(args: argparse.Namespace) -> None:
+    # Both need a package of the extra, which run_command names where it is missing.
+    from bench.report.evidence import read_evidence
+    from bench.report.tables import report_tables
+
     if args.check and args.readme is None:
         raise MeasurementError("--check was given without --readme: say which README to check")
     evidence = read_evidence(args.evidence)
@@ -62,7 +67,7 @@ def _renew(path: Path, tables: Mapping[str, Table], *, check: bool) -> None:
 
 
 def _write_page(path: Path, evidence: Evidence, tables: Mapping[str, Table]) -> None:
-    # matplotlib is loaded for a page only: tables need nothing but Python.
+    # matplotlib is loaded for a page only.
     from bench.report.page import page
 
     text = page(evidence, tables)

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
+
+import msgspec
 
 from bench.environment import MeasurementError
-from bench.report.formats import (
+from bench.records import (
     FORMAT_VERSION,
+    CaseRecord,
     Configuration,
     Environment,
     LatencyRecord,
+    ParityEnd,
     ParityHeader,
     Summary,
 )
-from bench.report.shape import misfit
+
+T = TypeVar("T")
+
+_CEILINGS = (
+    {"matmul_flops_per_second", "copy_bytes_per_second", "measured_with"},
+    {"gpu", "matmul_fp16_tflops", "measured_with"},
+    {"problem"},
+)
+"""The keys of ceilings of a CPU, of a GPU, and of those that were not measured."""
 
 
 class EvidenceError(MeasurementError):
@@ -110,74 +121,68 @@ def _read(path: Path) -> Latency | Parity:
         text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise EvidenceError(f"{path} is not UTF-8 text: give a file of the bench") from error
-    if path.suffix == ".jsonl":
-        return _parity(path, text)
-    record = _object(path, text, "as JSON")
-    _check_kind(path, record, "latency")
-    _check_shape(path, record, LatencyRecord)
-    latency = cast(LatencyRecord, record)
-    for case in latency["cases"]:
-        if not re.fullmatch(r"\d+x\d+", case["size"]):
-            raise EvidenceError(
-                f"{path} is damaged: it has the size {case['size']!r}, not HEIGHTxWIDTH; "
-                "measure again"
+    return _parity(path, text) if path.suffix == ".jsonl" else _latency(path, text)
+
+
+def _latency(path: Path, text: str) -> Latency:
+    _check_kind(path, _decoded(path, text, dict[str, Any]), "latency")
+    record = _decoded(path, text, LatencyRecord)
+    if not any(keys <= record["ceilings"].keys() for keys in _CEILINGS):
+        raise _damaged(path, f"it has ceilings of {', '.join(record['ceilings']) or 'nothing'}")
+    for case in record["cases"]:
+        _check_case(path, case)
+    return Latency(path, record)
+
+
+def _check_case(path: Path, case: CaseRecord) -> None:
+    if not re.fullmatch(r"\d+x\d+", case["size"]):
+        raise _damaged(path, f"it has the size {case['size']!r}, not HEIGHTxWIDTH")
+    for name, run in case["runs"].items():
+        # Figures without their samples are no evidence.
+        seconds = [second for samples in run["seconds"] for second in samples]
+        if not seconds or min(seconds) <= 0 or run["milliseconds"]["p50"] <= 0:
+            raise _damaged(
+                path,
+                f"its run {name!r} at {case['size']} has no samples, or some that took no time",
             )
-        for name, run in case["runs"].items():
-            # Figures without the samples they are of are no evidence.
-            seconds = [second for samples in run["seconds"] for second in samples]
-            if not seconds or min(seconds) <= 0 or run["milliseconds"]["p50"] <= 0:
-                raise EvidenceError(
-                    f"{path} is damaged: its run {name!r} at {case['size']} has no samples, or "
-                    "some that took no time; measure again"
-                )
-    return Latency(path, latency)
 
 
 def _parity(path: Path, text: str) -> Parity:
-    first, _, rest = text.strip().partition("\n")
-    header = _object(path, first, "line 1")
-    _check_kind(path, header, "parity")
-    _check_shape(path, header, ParityHeader)
-    last = rest.rpartition("\n")[2]
+    first, *lines = text.strip().split("\n")
+    _check_kind(path, _decoded(path, first, dict[str, Any], "line 1"), "parity")
+    header = _decoded(path, first, ParityHeader, "line 1")
     try:
-        closing = json.loads(last)
-    except ValueError:
-        closing = None  # a run that was stopped while it wrote a line
-    if not (isinstance(closing, dict) and "summary" in closing):
+        complete = "summary" in msgspec.json.decode(lines[-1], type=dict[str, Any])
+    except (IndexError, msgspec.DecodeError):
+        complete = False  # The run was stopped while it wrote a line.
+    if not complete:
         raise EvidenceError(
             f"{path} has no summary line, so its run was broken off: "
             "finish it with the bench.parity command in its first line"
         )
-    for number, line in enumerate(rest.splitlines()[:-1], 2):
-        _object(path, line, f"line {number}")
-    _check_shape(path, closing["summary"], Summary)
-    parity = cast(ParityHeader, header)
-    summary = cast(Summary, closing["summary"])
-    for artefact in parity["configuration"]["artefacts"]:
+    for number, line in enumerate(lines[:-1], 2):
+        _decoded(path, line, dict[str, Any], f"line {number}")
+    summary = _decoded(path, lines[-1], ParityEnd, "the last line")["summary"]
+    configuration = header["configuration"]
+    for artefact in configuration["artefacts"]:
         if artefact["name"] not in summary["artefacts"]:
             raise EvidenceError(
                 f"{path}: its summary says nothing of {artefact['name']}, which its first line "
                 "names: measure again with python -m bench.parity"
             )
-    return Parity(path, parity["configuration"], parity["environment"], summary)
+    return Parity(path, configuration, header["environment"], summary)
 
 
-def _object(path: Path, text: str, what: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
+def _decoded(path: Path, text: str, expected: type[T], place: str = "") -> T:
+    """Parses JSON and checks its types; keys that the types do not name are dropped."""
     try:
-        found = json.loads(text, parse_constant=refuse)
-    except ValueError as error:
-        raise EvidenceError(
-            f"{path} is damaged ({what}: {error}): measure again, or give another file"
-        ) from error
-    if not isinstance(found, dict):
-        raise EvidenceError(
-            f"{path} is no evidence: expected a JSON object, found {type(found).__name__}; "
-            "give a file of bench.latency or bench.parity"
-        )
-    return found
+        return msgspec.json.decode(text, type=expected)
+    except msgspec.DecodeError as error:
+        raise _damaged(path, f"{place}: {error}" if place else str(error)) from error
+
+
+def _damaged(path: Path, problem: str) -> EvidenceError:
+    return EvidenceError(f"{path} is damaged ({problem}): measure again, or give another file")
 
 
 def _check_kind(path: Path, record: dict[str, Any], kind: str) -> None:
@@ -191,12 +196,4 @@ def _check_kind(path: Path, record: dict[str, Any], kind: str) -> None:
         raise EvidenceError(
             f"{path} has format version {record.get('format_version')}, expected "
             f"{FORMAT_VERSION}: measure again with this version's bench.{kind}"
-        )
-
-
-def _check_shape(path: Path, value: object, expected: Any) -> None:
-    if problem := misfit(value, expected, "its"):
-        # "its.cases[0]" reads as "its cases[0]".
-        raise EvidenceError(
-            f"{path} is damaged: {problem.replace('its.', 'its ', 1)}; measure again"
         )

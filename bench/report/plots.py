@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from bench.records import Decibel
 from bench.report.evidence import Evidence
-from bench.report.formats import Decibel
 from bench.report.runs import (
     ComparedRun,
     MeasuredRun,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.protocols import LATENCY_SETS, PROTOCOLS
+from bench.records import ArtefactSummary, CaseRecord, ComparedArtefact, Environment, RunRecord
 from bench.report.evidence import Evidence, Latency, Parity
-from bench.report.formats import ArtefactSummary, Case, ComparedArtefact, Environment, Run
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class MeasuredRun:
     """One run of one case; `label` is the same for the same run at other sizes."""
 
     latency: Latency
-    case: Case
+    case: CaseRecord
     name: str
-    run: Run
+    run: RunRecord
     label: str
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.records import Environment
 from bench.report.evidence import Evidence, Latency, Parity
-from bench.report.formats import Environment
 from bench.report.runs import (
     ComparedRun,
     MeasuredRun,
@@ -129,9 +129,7 @@ def latency_table(evidence: Evidence) -> Table:
                 **_cold_cells(one),
             }
         )
-    table.sources = list(
-        dict.fromkeys(f"{_sentence(file.record['what'])}" for file in evidence.latencies)
-    )
+    table.sources = list(dict.fromkeys(_sentence(f.record["what"]) for f in evidence.latencies))
     table.sources += _failures(evidence)
     table.sources += [
         f"In brackets: the {100 * confidence:g} % confidence interval of the ratio."
@@ -160,30 +158,23 @@ def _ratio_cell(one: MeasuredRun, baseline: str) -> str:
 
 def _cold_cells(one: MeasuredRun) -> dict[str, str]:
     cold = one.run["cold"]
-    load, peak, device = (
-        (cold["load_seconds"], cold["peak_host_bytes"], cold["device_bytes"])
-        if cold
-        else (None, None, None)
-    )
+    peak, device = (cold["peak_host_bytes"], cold["device_bytes"]) if cold else (None, None)
     return {
         "peak memory, MB": "" if peak is None else rounded(peak / 1e6),
         "GPU memory, MB": "" if device is None else rounded(device / 1e6),
-        "load, s": "" if load is None else rounded(load),
+        "load, s": rounded(cold["load_seconds"]) if cold else "",
     }
 
 
 def roofline_table(evidence: Evidence) -> Table:
     """How much of what the machine can do each run reaches, where its work is known."""
     table = Table("roofline", "Share of what the machine can do")
-    runs = [one for one in measured_runs(evidence) if one.run["work"]]
-    for one in runs:
+    paths = set()
+    for one in measured_runs(evidence):
         work, roofline = one.run["work"], one.run["roofline"]
-        reached, matmul, copy = (
-            (roofline["flops_per_second"], roofline["share_of_matmul"], roofline["share_of_copy"])
-            if roofline
-            else (None, None, None)
-        )
-        assert work is not None
+        if work is None:
+            continue
+        paths.add(one.latency.path)
         table.rows.append(
             {
                 "size": case_name(one, evidence),
@@ -191,15 +182,21 @@ def roofline_table(evidence: Evidence) -> Table:
                 "machine": _machine_cell(one.latency, evidence),
                 "run": one.name,
                 "GFLOP of a pair": rounded(work["operations"] / 1e9),
-                "GFLOP/s": NONE if reached is None else rounded(reached / 1e9),
-                "of the matmul ceiling": NONE if matmul is None else f"{100 * matmul:.1f} %",
+                "GFLOP/s": rounded(roofline["flops_per_second"] / 1e9) if roofline else NONE,
+                "of the matmul ceiling": _percent(roofline["share_of_matmul"])
+                if roofline
+                else NONE,
                 "MB moved": rounded(work["bytes_moved"] / 1e6),
-                "of the copy ceiling": NONE if copy is None else f"{100 * copy:.1f} %",
+                "of the copy ceiling": _percent(roofline["share_of_copy"]) if roofline else NONE,
             }
         )
-    files = [file for file in evidence.latencies if any(one.latency is file for one in runs)]
+    files = [file for file in evidence.latencies if file.path in paths]
     table.sources = [_ceilings(file, evidence) for file in files] + _origins(evidence, files)
     return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def case_name(one: MeasuredRun, evidence: Evidence) -> str:

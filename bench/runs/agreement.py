@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.records import ImageAgreement
+
 
 def agreement(
     expected: NDArray[np.float32], made: NDArray[np.float32], reference: str
-) -> dict[str, Any]:
+) -> ImageAgreement:
     """The evidence's "agreement" of images with those of a reference.
 
     Args:

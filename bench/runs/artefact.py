@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.protocols import LATENCY_SETS, PROTOCOLS
+from bench.records import ArtefactRecord, Execution, RunDetails
 from runtime import Interpolator
 from runtime.backends.base import Backend, BackendName, HostBackend, InferencePrecision, OpenOptions
 from runtime.backends.ort.binding import BoundBackend
@@ -139,7 +140,7 @@ class Run(Protocol):
         """Loads the model; the caller closes the backend."""
         ...
 
-    def evidence(self, case: Case, backend: Backend) -> dict[str, Any]:
+    def evidence(self, case: Case, backend: Backend) -> RunDetails:
         """Describes what was measured. It is called after the measurement.
 
         Args:
@@ -186,7 +187,7 @@ class ArtefactRun:
     model: ModelInfo
     on_gpu: bool
     limits: tuple[Size, Size] | None
-    execution: dict[str, Any]
+    execution: Execution
     backend: BackendName | None = None
     kind: Kind = "artefact"
 
@@ -222,11 +223,11 @@ class ArtefactRun:
         del case
         return open_backend(self.path, self.options, backend=self.backend)
 
-    def evidence(self, case: Case, backend: Backend) -> dict[str, Any]:
+    def evidence(self, case: Case, backend: Backend) -> RunDetails:
         """See `Run`."""
         del case
         model = self.model
-        file = {
+        file: ArtefactRecord = {
             "file": self.path.name,
             "sha256": file_sha256(self.path),
             "bytes": self.path.stat().st_size,
@@ -303,8 +304,8 @@ def artefact_runs(
         )
         for count, graph, binding in choices:
             recorded = None if graph is None else graph and model.size is not None
-            execution: dict[str, Any] = {}
-            if engine or count not in (None, 1):
+            execution: Execution = {}
+            if count is not None and (engine or count != 1):
                 execution["streams"] = count
             if recorded is not None:
                 execution["cuda_graph"] = recorded
@@ -319,7 +320,7 @@ def artefact_runs(
     return list(runs.values())
 
 
-def execution_as_run(backend: Backend, execution: dict[str, Any]) -> dict[str, Any]:
+def execution_as_run(backend: Backend, execution: Execution) -> Execution:
     """`execution`, with the reason if a CUDA graph was requested and could not be captured."""
     problem = backend.cuda_graph_problem if isinstance(backend, TensorRTBackend) else None
     if problem is None:
@@ -327,7 +328,7 @@ def execution_as_run(backend: Backend, execution: dict[str, Any]) -> dict[str, A
     return {**execution, "cuda_graph": False, "cuda_graph_problem": problem}
 
 
-def execution_names(execution: Mapping[str, Any]) -> Iterator[str]:
+def execution_names(execution: Execution) -> Iterator[str]:
     """Yields the parts of a run's name that describe streams, CUDA graph and I/O binding."""
     if "streams" in execution:
         yield f"{execution['streams']} {'stream' if execution['streams'] == 1 else 'streams'}"

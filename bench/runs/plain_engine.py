@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.environment import MeasurementError
+from bench.records import Execution, PlainRecord, RunDetails
 from bench.runs.agreement import agreement
 from bench.runs.artefact import (
     UNKNOWN,
@@ -217,14 +218,14 @@ class PlainRun:
             cuda_graph=self.cuda_graph,
         )
 
-    def evidence(self, case: Case, backend: Backend) -> dict[str, Any]:
+    def evidence(self, case: Case, backend: Backend) -> RunDetails:
         """See `Run`."""
         path, built = self.file.path, self.file.built()
         assert isinstance(backend, TensorRTBackend)
         inputs = call_inputs(self.model, moving_frames(case.size))
         pair = backend.put(inputs[0]), backend.put(inputs[1])
         (made,) = backend.submit([pair], inputs[2])
-        file = {
+        file: PlainRecord = {
             "file": path.name,
             "sha256": file_sha256(path),
             "bytes": path.stat().st_size,
@@ -244,7 +245,7 @@ class PlainRun:
         """See `Run`; None, as the engine is in no file that another process could open."""
 
     @property
-    def _execution(self) -> dict[str, Any]:
+    def _execution(self) -> Execution:
         return {"streams": 1, "cuda_graph": self.cuda_graph}
 
 

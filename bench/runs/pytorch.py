@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.records import RunDetails
 from bench.runs.agreement import agreement
 from bench.runs.artefact import (
     ArtefactRun,
@@ -100,7 +101,7 @@ class PyTorchRun:
         # Without `prepare`: on the CPU, inputs keep the dtype and memory format of the conversion.
         return TorchBackend(computation_of(network, self.form, "cpu").forward, info, name=self.name)
 
-    def evidence(self, case: Case, backend: Backend) -> dict[str, Any]:
+    def evidence(self, case: Case, backend: Backend) -> RunDetails:
         """See `Run`."""
         known: dict[str, Any] = {
             "name": self.formulation,

@@ -21,6 +21,7 @@ from bench.report.text import Table, markdown_table, markdown_text, rounded, sig
 ARTEFACT = "small.onnx on onnxruntime cpu"
 BASELINE = "PyTorch eager (authors)"
 SHA = "a" * 64
+H200 = {"name": "NVIDIA H200", "compute_capability": "9.0"}
 HOSTILE = "</script><script>alert(1)</script>|$x$ <img src=http://evil.example/a.png>"
 
 
@@ -122,6 +123,7 @@ def an_artefact(name="small.onnx", **changes):
 def a_result(**changes):
     return {
         "compared": "bytes", "psnr": 35.1, "reference_psnr": 35.11, "drop": 0.01,
+        "identical_to_truth": 0,
         "by_timestep": [],
         "against_reference": {
             "mean": 89.04, "identical": 0,
@@ -145,7 +147,8 @@ def parity_lines(artefacts=None, *, dataset="ucf101", title="UCF101", pictures=(
         "configuration": {
             "dataset": dataset, "title": title, "protocol": {"factor": 2, "crop": None},
             "samples": 2, "official_samples": changes.pop("official", 2), "root_name": "root",
-            "metrics": ["psnr"], "weights": weights, "artefacts": [one for one, _ in artefacts],
+            "every": 1, "limit": None, "metrics": ["psnr"], "weights": weights,
+            "reference": "float32 PyTorch on cpu", "artefacts": [one for one, _ in artefacts],
             "notes": changes.pop("notes", []),
         },
         "environment": changes.pop("environment", an_environment()),
@@ -438,9 +441,10 @@ def test_evidence_of_a_gpu_has_other_ceilings_other_runs_and_says_what_is_missin
         "kind": "pytorch", "compare": "compile-max:fp16", "failed": "it had made no pair",
     }}  # fmt: skip
     empty = {**a_case({}, size="2160x3840"), "failed": failed}
+    ms = {"p50": 1.66, "p90": 1.7, "p99": 1.7, "mean": 1.66, "iqr": 0.1, "samples": [1.66]}
     ceilings = {
         "gpu": "NVIDIA H100", "matmul_fp16_tflops": {"p50": 661.2, "best": 700.0},
-        "matrix": 8192, "milliseconds": {}, "measured_with": "torch 2.13.0, CUDA 13.0",
+        "matrix": 8192, "milliseconds": ms, "measured_with": "torch 2.13.0, CUDA 13.0",
     }  # fmt: skip
     record = a_latency_record(a_case(runs), empty, ceilings=ceilings, threads=None)
     evidence = evidence_of(tmp_path, record)
@@ -456,10 +460,7 @@ def test_evidence_of_a_gpu_has_other_ceilings_other_runs_and_says_what_is_missin
 
 
 def test_ceilings_that_were_not_measured_say_why(tmp_path):
-    unknown = dict.fromkeys(
-        ("flops_per_second", "share_of_matmul", "bytes_per_second", "share_of_copy")
-    )
-    runs = {ARTEFACT: a_run((0.1,), file="small.onnx", roofline=unknown)}
+    runs = {ARTEFACT: a_run((0.1,), file="small.onnx", roofline=None)}
     record = a_latency_record(a_case(runs), ceilings={"problem": "torch is not installed"})
     table = roofline_table(evidence_of(tmp_path, record))
     assert table.rows[0]["GFLOP/s"] == table.rows[0]["of the copy ceiling"] == "-"
@@ -473,7 +474,9 @@ def test_runs_whose_work_is_not_known_have_no_roofline(tmp_path):
 
 
 def test_equal_environments_are_named_once_with_all_their_files(tmp_path):
-    other = an_environment(commit="0000000", gpu={"gpus": [{"name": "NVIDIA H200"}]})
+    other = an_environment(
+        commit="0000000", gpu={"gpus": [H200], "cuda_version": "13.0", "problem": None}
+    )
     records = [a_latency_record(), a_latency_record(), a_latency_record(environment=other)]
     table = latency_table(evidence_of(tmp_path, *records))
     assert table.sources[-2:] == [
@@ -551,23 +554,25 @@ def damaged_files(folder):
     write_json(folder / "future.json", a_latency_record(format_version=2))
     write_json(folder / "lacks.json", record)
     write_json(folder / "empty.json", empty)
+    write_json(folder / "ceilings.json", a_latency_record(ceilings={"gpu": "NVIDIA H100"}))
     write_json(folder / "size.json", a_latency_record(a_case(size="large")))
     write_lines(folder / "broken.jsonl", parity_lines()[:-1])
     write_lines(folder / "type.jsonl", wrong)
     write_lines(folder / "forgot.jsonl", forgot)
     return {
-        "cut.json": "is damaged (as JSON",
-        "nan.json": "NaN is not JSON",
+        "cut.json": "is damaged (Input data was truncated)",
+        "ceilings.json": "it has ceilings of gpu",
+        "nan.json": "is damaged (JSON is malformed: invalid character",
         "latin.json": "is not UTF-8 text",
-        "middle.jsonl": "is damaged (line 2",
+        "middle.jsonl": "is damaged (line 2: ",
         "old.json": "found no kind, expected 'latency'",
-        "list.json": "expected a JSON object, found list",
+        "list.json": "is damaged (Expected `object`, got `array`)",
         "future.json": "has format version 2, expected 1",
-        "lacks.json": "milliseconds.p90 is missing",
+        "lacks.json": "missing required field `p90` - at `$.cases[0].runs[...].milliseconds`",
         "empty.json": "has no samples",
         "size.json": "the size 'large', not HEIGHTxWIDTH",
         "broken.jsonl": "its run was broken off",
-        "type.jsonl": "its samples is 'two', not a whole number",
+        "type.jsonl": "the last line: Expected `int`, got `str` - at `$.summary.samples`",
         "forgot.jsonl": "says nothing of small.onnx",
     }
 
@@ -901,7 +906,7 @@ def hostile_records(folder):
     agreement = a_result()["against_reference"]
     agreement["worst"]["sample"] = HOSTILE
     artefact = an_artefact(name, precision=HOSTILE, io=HOSTILE, compared=HOSTILE)
-    published = {"source": HOSTILE, "psnr": 35.0, "ssim": None, "ie": None}
+    published = {"source": HOSTILE, "psnr": 35.0, "ssim": None, "ssim_kind": "ssim_3d", "ie": None}
     parity = parity_lines(
         [(artefact, a_result(against_reference=agreement))],
         dataset=HOSTILE, title=HOSTILE, notes=[HOSTILE], environment=environment,
