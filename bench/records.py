@@ -6,9 +6,9 @@ that earlier versions did not write.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 """Version of both formats."""
 
 Decibel = float | None
@@ -237,7 +237,7 @@ class LatencyMeasurement(TypedDict):
     """A latency file without the environment; "threads" is None if all runs used a GPU."""
 
     kind: Literal["latency"]
-    format_version: int
+    format_version: Literal[1]
     what: str
     threads: int | None
     ceilings: CeilingsRecord
@@ -301,7 +301,7 @@ class ParityHeader(TypedDict):
     """The first line of a parity file."""
 
     kind: Literal["parity"]
-    format_version: int
+    format_version: Literal[1]
     configuration: Configuration
     environment: Environment
 

@@ -16,7 +16,7 @@ from paths import ROOT
 
 pytestmark = pytest.mark.kit
 
-LEFT_OUT = {"av", "torch", "matplotlib", "msgspec", "triton_python_backend_utils"}
+LEFT_OUT = {"av", "jinja2", "matplotlib", "msgspec", "torch", "triton_python_backend_utils"}
 """Packages that the kit has not, and modules need for what a GPU machine does not do with them."""
 
 USED = {
@@ -34,7 +34,7 @@ USED = {
     "bench": """
         data.samples environment harness.cold_start harness.interleave harness.layers
         harness.measure harness.planning harness.request harness.text latency quality.metrics
-        runs.artefact runs.pytorch
+        records runs.artefact runs.pytorch
     """,
 }
 """Modules that must import, by package."""

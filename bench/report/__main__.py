@@ -67,7 +67,7 @@ def _renew(path: Path, tables: Mapping[str, Table], *, check: bool) -> None:
 
 
 def _write_page(path: Path, evidence: Evidence, tables: Mapping[str, Table]) -> None:
-    # matplotlib is loaded for a page only.
+    # matplotlib and Jinja2 are loaded for a page only.
     from bench.report.page import page
 
     text = page(evidence, tables)

@@ -12,8 +12,6 @@ import msgspec
 
 from bench.environment import MeasurementError
 from bench.records import (
-    FORMAT_VERSION,
-    CaseRecord,
     Configuration,
     Environment,
     LatencyRecord,
@@ -47,6 +45,14 @@ class Latency:
     def environment(self) -> Environment:
         """Machine, versions and commit."""
         return self.record["environment"]
+
+    @property
+    def artefacts(self) -> dict[str, str]:
+        """SHA-256 of every file that was run, by its name."""
+        runs = (run for case in self.record["cases"] for run in case["runs"].values())
+        return {
+            run["artefact"]["file"]: run["artefact"]["sha256"] for run in runs if run["artefact"]
+        }
 
 
 @dataclass(frozen=True)
@@ -125,32 +131,25 @@ def _read(path: Path) -> Latency | Parity:
 
 
 def _latency(path: Path, text: str) -> Latency:
-    _check_kind(path, _decoded(path, text, dict[str, Any]), "latency")
     record = _decoded(path, text, LatencyRecord)
-    if not any(keys <= record["ceilings"].keys() for keys in _CEILINGS):
-        raise _damaged(path, f"it has ceilings of {', '.join(record['ceilings']) or 'nothing'}")
+    ceilings = record["ceilings"]
+    if not any(keys <= ceilings.keys() for keys in _CEILINGS):
+        raise _unusable(path, f"it has ceilings of {', '.join(ceilings) or 'nothing'}")
     for case in record["cases"]:
-        _check_case(path, case)
+        if not re.fullmatch(r"\d+x\d+", case["size"]):
+            raise _unusable(path, f"it has the size {case['size']!r}, not HEIGHTxWIDTH")
+        for name, run in case["runs"].items():
+            # Figures without their samples are no evidence.
+            seconds = [second for samples in run["seconds"] for second in samples]
+            if not seconds or min(seconds) <= 0 or run["milliseconds"]["p50"] <= 0:
+                problem = "has no samples, or some that took no time"
+                raise _unusable(path, f"its run {name!r} at {case['size']} {problem}")
     return Latency(path, record)
-
-
-def _check_case(path: Path, case: CaseRecord) -> None:
-    if not re.fullmatch(r"\d+x\d+", case["size"]):
-        raise _damaged(path, f"it has the size {case['size']!r}, not HEIGHTxWIDTH")
-    for name, run in case["runs"].items():
-        # Figures without their samples are no evidence.
-        seconds = [second for samples in run["seconds"] for second in samples]
-        if not seconds or min(seconds) <= 0 or run["milliseconds"]["p50"] <= 0:
-            raise _damaged(
-                path,
-                f"its run {name!r} at {case['size']} has no samples, or some that took no time",
-            )
 
 
 def _parity(path: Path, text: str) -> Parity:
     first, *lines = text.strip().split("\n")
-    _check_kind(path, _decoded(path, first, dict[str, Any], "line 1"), "parity")
-    header = _decoded(path, first, ParityHeader, "line 1")
+    header = _decoded(path, first, ParityHeader, "line 1: ")
     try:
         complete = "summary" in msgspec.json.decode(lines[-1], type=dict[str, Any])
     except (IndexError, msgspec.DecodeError):
@@ -161,15 +160,13 @@ def _parity(path: Path, text: str) -> Parity:
             "finish it with the bench.parity command in its first line"
         )
     for number, line in enumerate(lines[:-1], 2):
-        _decoded(path, line, dict[str, Any], f"line {number}")
-    summary = _decoded(path, lines[-1], ParityEnd, "the last line")["summary"]
+        _decoded(path, line, dict[str, Any], f"line {number}: ")
+    summary = _decoded(path, lines[-1], ParityEnd, f"line {len(lines) + 1}: ")["summary"]
     configuration = header["configuration"]
     for artefact in configuration["artefacts"]:
         if artefact["name"] not in summary["artefacts"]:
-            raise EvidenceError(
-                f"{path}: its summary says nothing of {artefact['name']}, which its first line "
-                "names: measure again with python -m bench.parity"
-            )
+            problem = "which its first line names"
+            raise _unusable(path, f"its summary says nothing of {artefact['name']}, {problem}")
     return Parity(path, configuration, header["environment"], summary)
 
 
@@ -178,22 +175,12 @@ def _decoded(path: Path, text: str, expected: type[T], place: str = "") -> T:
     try:
         return msgspec.json.decode(text, type=expected)
     except msgspec.DecodeError as error:
-        raise _damaged(path, f"{place}: {error}" if place else str(error)) from error
+        raise _unusable(path, f"{place}{error}") from error
 
 
-def _damaged(path: Path, problem: str) -> EvidenceError:
-    return EvidenceError(f"{path} is damaged ({problem}): measure again, or give another file")
-
-
-def _check_kind(path: Path, record: dict[str, Any], kind: str) -> None:
-    if record.get("kind") != kind:
-        found = f"kind {record['kind']!r}" if "kind" in record else "no kind"
-        raise EvidenceError(
-            f"{path} is no evidence of {kind}: found {found}, expected {kind!r}; "
-            f"give a file of bench.{kind}"
-        )
-    if record.get("format_version") != FORMAT_VERSION:
-        raise EvidenceError(
-            f"{path} has format version {record.get('format_version')}, expected "
-            f"{FORMAT_VERSION}: measure again with this version's bench.{kind}"
-        )
+def _unusable(path: Path, problem: str) -> EvidenceError:
+    name = "bench.parity" if path.suffix == ".jsonl" else "bench.latency"
+    return EvidenceError(
+        f"{path} is no whole file of this version's {name} ({problem}): measure again, or give "
+        "another file"
+    )

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from bench.records import Decibel
 from bench.report.evidence import Evidence
-from bench.report.runs import (
-    ComparedRun,
-    MeasuredRun,
-    compared_runs,
-    measured_runs,
-)
-from bench.report.svg import (
-    CARD,
-    WIDTH,
+from bench.report.figures import (
     Style,
+    add_legend,
     new_figure,
     pixels,
     plain_log,
     row_label,
     rows_only,
     size_axis,
-    svg_of,
+    svg_uri,
     time_axis,
 )
+from bench.report.runs import ComparedRun, MeasuredRun, compared_runs, measured_runs
 from bench.report.tables import case_name
 from bench.report.text import rounded
 
 Styles = Mapping[str, Style]
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 _DOTS = 120
 """Of each run, at most: what a page can carry. Boxes and medians are of all samples."""
@@ -41,35 +37,29 @@ _LEAST_SPAN_DB = 0.2
 """Of an axis of PSNR: differences far below what anyone publishes must not look like some."""
 
 
-@dataclass(frozen=True)
-class Plot:
-    """One plot: `svg` is markup, all else plain text; `runs` are the labels of its legend."""
+class Plot(NamedTuple):
+    """A title, the data URI of an image, and a caption that may be empty."""
 
     title: str
-    svg: str
+    image: str
     caption: str
-    runs: tuple[str, ...] = ()
 
 
 def latency_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
     """Every sample of every run, a plot for each case."""
-    by_case: dict[int, list[MeasuredRun]] = {}
-    for one in measured_runs(evidence):
-        by_case.setdefault(id(one.case), []).append(one)
-    cases = list(by_case.values())
+    cases = list(_grouped(measured_runs(evidence), lambda one: id(one.case)).values())
     titles = [case_name(runs[0], evidence) + _factor(runs[0].case["factor"]) for runs in cases]
     plots = []
-    for number, (title, runs) in enumerate(zip(titles, cases, strict=True)):
+    for title, runs in zip(titles, cases, strict=True):
         # The same size in two files: what they measured there tells them apart.
         variants = dict.fromkeys(one.run["variant"] for one in runs if one.run["variant"])
         named = ", ".join((title, *variants)) if titles.count(title) > 1 else title
-        plots.append(Plot(named, _latency_strips(runs, styles, f"latency {number}"), ""))
+        plots.append(Plot(named, _latency_strips(runs, styles), ""))
     return plots
 
 
-def _latency_strips(runs: Sequence[MeasuredRun], styles: Styles, salt: str) -> str:
-    with new_figure(WIDTH, 0.5 + 0.46 * len(runs)) as figure:
-        ax = figure.add_subplot()
+def _latency_strips(runs: Sequence[MeasuredRun], styles: Styles) -> str:
+    with new_figure(0.5 + 0.46 * len(runs)) as (figure, ax):
         for row, one in enumerate(runs):
             ms = 1e3 * np.array([second for round_ in one.run["seconds"] for second in round_])
             low, median, high = np.percentile(ms, (25, 50, 75))
@@ -86,45 +76,43 @@ def _latency_strips(runs: Sequence[MeasuredRun], styles: Styles, salt: str) -> s
         time_axis(ax, [one.run["milliseconds"]["p50"] for one in runs])
         ax.set_xlabel("milliseconds of a pair")
         rows_only(ax, len(runs))
-    return svg_of(figure, salt)
+        return svg_uri(figure)
 
 
 def size_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
     """Milliseconds of a new frame over the frame's size, both logarithmic; by factor."""
     plots = []
-    runs = measured_runs(evidence)
-    for factor in sorted({one.case["factor"] for one in runs}):
-        of_factor = [one for one in runs if one.case["factor"] == factor]
-        sizes = sorted({one.case["size"] for one in of_factor}, key=pixels)
+    by_factor = _grouped(measured_runs(evidence), lambda one: one.case["factor"])
+    for factor, runs in sorted(by_factor.items()):
+        sizes = sorted({one.case["size"] for one in runs}, key=pixels)
         if pixels(sizes[0]) == pixels(sizes[-1]):
             continue
-        lines: dict[str, list[tuple[int, float]]] = {}
-        for one in of_factor:
-            point = (pixels(one.case["size"]), one.run["milliseconds_per_frame"])
-            lines.setdefault(one.label, []).append(point)
-        with new_figure(WIDTH, 3.3) as figure:
-            ax = figure.add_subplot()
+        lines = _grouped(runs, lambda one: one.label)
+        with new_figure(3.3) as (figure, ax):
             ax.grid(axis="y")
-            for label, points in lines.items():
-                style = styles[label]
+            for label, of_label in lines.items():
+                points = sorted(
+                    (pixels(one.case["size"]), one.run["milliseconds_per_frame"])
+                    for one in of_label
+                )
+                colour, marker = styles[label]
                 ax.plot(
-                    *zip(*sorted(points), strict=True),
-                    color=style.colour, marker=style.marker, markersize=4.5, linewidth=1.2,
+                    *zip(*points, strict=True),
+                    color=colour, marker=marker, markersize=4.5, linewidth=1.2,
                 )  # fmt: skip
             ax.set(yscale="log", ylabel="milliseconds of a new frame")
             size_axis(ax, sizes)
-            plain_log(ax.yaxis, [ms for points in lines.values() for _, ms in points])
-        title = f"Latency over frame size{_factor(factor)}"
+            plain_log(ax.yaxis, [one.run["milliseconds_per_frame"] for one in runs])
+            add_legend(figure, styles, list(lines))
+            image = svg_uri(figure)
         caption = "Median of a pair over its new frames. Both axes are logarithmic."
-        plots.append(Plot(title, svg_of(figure, title), caption, tuple(lines)))
+        plots.append(Plot(f"Latency over frame size{_factor(factor)}", image, caption))
     return plots
 
 
 def parity_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
     """Artefact against PyTorch: mean and worst new frame, a plot for each data set."""
-    by_title: dict[str, list[ComparedRun]] = {}
-    for one in compared_runs(evidence):
-        by_title.setdefault(one.parity.configuration["title"], []).append(one)
+    by_title = _grouped(compared_runs(evidence), lambda one: one.parity.configuration["title"])
     figures = [db for runs in by_title.values() for one in runs for db in _mean_and_worst(one)]
     finite = [db for db in figures if db is not None]
     # One axis for all data sets; what is identical stands beyond its end.
@@ -132,26 +120,25 @@ def parity_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
     span = max(high - low, 1.0)
     beyond = high + 0.12 * span
     plots = []
-    for number, (title, runs) in enumerate(by_title.items()):
-        with new_figure(WIDTH, 0.5 + 0.38 * len(runs)) as figure:
-            ax = figure.add_subplot()
+    for title, runs in by_title.items():
+        with new_figure(0.5 + 0.38 * len(runs)) as (figure, ax):
             ax.grid(axis="x")
             for row, one in enumerate(runs):
-                style = styles[one.label]
+                colour, marker = styles[one.label]
                 mean, worst = (beyond if db is None else db for db in _mean_and_worst(one))
                 row_label(ax, row, _shortened(one.artefact["name"]))
-                ax.plot([worst, mean], [row + 0.12] * 2, color=style.colour, linewidth=1.4)
-                for db, face in ((mean, style.colour), (worst, CARD)):
+                ax.plot([worst, mean], [row + 0.12] * 2, color=colour, linewidth=1.4)
+                for db, face in ((mean, colour), (worst, "white")):
                     ax.plot(
-                        [db], [row + 0.12], style.marker, color=style.colour, markersize=5.5,
+                        [db], [row + 0.12], marker, color=colour, markersize=5.5,
                         markerfacecolor=face, markeredgewidth=1.3,
                     )  # fmt: skip
                 if mean == beyond:
                     ax.text(beyond - 0.03 * span, row + 0.12, "identical", ha="right", va="center")
             ax.set(xlim=(low - 0.06 * span, high + 0.18 * span), xlabel="PSNR to PyTorch, dB")
             rows_only(ax, len(runs))
-        caption = "Filled: mean. Hollow: the new frame that agrees least."
-        plots.append(Plot(title, svg_of(figure, f"parity {number}"), caption))
+            image = svg_uri(figure)
+        plots.append(Plot(title, image, "Filled: mean. Hollow: the new frame that agrees least."))
     return plots
 
 
@@ -161,8 +148,7 @@ def _mean_and_worst(one: ComparedRun) -> tuple[Decibel, Decibel]:
     return mean, mean if worst is None else worst["psnr"]
 
 
-@dataclass(frozen=True)
-class _Point:
+class _Point(NamedTuple):
     """One run in a plot of quality against speed."""
 
     label: str
@@ -176,13 +162,16 @@ def quality_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
     With random weights the PSNR to ground truth means nothing: the agreement with PyTorch stands
     in its place, in a plot of its own.
     """
-    by_panel: dict[tuple[str, bool], list[ComparedRun]] = {}
-    for one in compared_runs(evidence):
-        key = (one.parity.configuration["title"], one.parity.configuration["weights"]["random"])
-        by_panel.setdefault(key, []).append(one)
+    by_panel = _grouped(
+        compared_runs(evidence),
+        lambda one: (
+            one.parity.configuration["title"],
+            one.parity.configuration["weights"]["random"],
+        ),
+    )
     plots = []
     measured = measured_runs(evidence)
-    for number, ((title, random), compared) in enumerate(by_panel.items()):
+    for (title, random), compared in by_panel.items():
         runs = _runs_at_one_size(measured, compared)
         points = _points(runs, compared, random=random)
         if not points:
@@ -192,10 +181,9 @@ def quality_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
         plots.append(
             Plot(
                 f"{title}: {'agreement' if random else 'quality'} against speed",
-                _scatter(points, styles, what, f"quality {number}"),
+                _scatter(points, styles, what),
                 f"{what} on {title}; median latency of a new frame at {case['size']}"
                 f"{_factor(case['factor'])}. Up and to the left is better.",
-                tuple(dict.fromkeys(point.label for point in points)),
             )
         )
     return plots
@@ -207,11 +195,9 @@ def _runs_at_one_size(
     """The runs of one size and factor: the data set's own, or that with most of its artefacts."""
     hashes = {one.artefact["sha256"] for one in compared}
     dataset = compared[0].parity.configuration["dataset"]
-    by_size: dict[tuple[str, int], list[MeasuredRun]] = {}
-    own = any(_hash(one) in hashes and one.case["dataset"] == dataset for one in measured)
-    for one in measured:
-        if one.case["dataset"] == dataset or not own:
-            by_size.setdefault((one.case["size"], one.case["factor"]), []).append(one)
+    own = [one for one in measured if one.case["dataset"] == dataset]
+    runs = own if any(_hash(one) in hashes for one in own) else measured
+    by_size = _grouped(runs, lambda one: (one.case["size"], one.case["factor"]))
 
     def worth(size: tuple[str, int]) -> tuple[int, int]:
         return len(hashes & {_hash(one) for one in by_size[size]}), -pixels(size[0])
@@ -243,15 +229,12 @@ def _points(
     return points
 
 
-def _scatter(points: Sequence[_Point], styles: Styles, what: str, salt: str) -> str:
-    with new_figure(WIDTH, 2.9) as figure:
-        ax = figure.add_subplot()
+def _scatter(points: Sequence[_Point], styles: Styles, what: str) -> str:
+    with new_figure(2.9) as (figure, ax):
         ax.grid(axis="y")
-        for point in points:
-            style = styles[point.label]
-            ax.plot(
-                [point.milliseconds], [point.db], style.marker, color=style.colour, markersize=7
-            )
+        for label, milliseconds, db in points:
+            colour, marker = styles[label]
+            ax.plot([milliseconds], [db], marker, color=colour, markersize=7)
         low, high = (limit(point.db for point in points) for limit in (min, max))
         margin = max(0.15 * (high - low), (_LEAST_SPAN_DB - (high - low)) / 2)
         ax.set(xlabel="milliseconds of a new frame", ylabel=f"{what}, dB")
@@ -259,7 +242,16 @@ def _scatter(points: Sequence[_Point], styles: Styles, what: str, salt: str) -> 
         ax.yaxis.set_major_locator(MaxNLocator(5))
         time_axis(ax, [point.milliseconds for point in points])
         ax.margins(x=0.1)
-    return svg_of(figure, salt)
+        add_legend(figure, styles, list(dict.fromkeys(point.label for point in points)))
+        return svg_uri(figure)
+
+
+def _grouped(items: Iterable[V], key: Callable[[V], K]) -> dict[K, list[V]]:
+    """Items by key, in the order in which they come."""
+    groups: dict[K, list[V]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def _factor(factor: int) -> str:

@@ -8,64 +8,45 @@ from collections.abc import Mapping
 from bench.environment import MeasurementError
 from bench.report.text import Table, markdown_table
 
-TABLE_NAMES = ("parity", "latency", "roofline")
-
-_MARKER = re.compile(r"<!--\s*(?:report:(?P<name>[^\s>]*)|/report)\s*-->")
+_BLOCK = re.compile(
+    r"(?P<start><!--\s*report:(?P<name>[^\s>]*)\s*-->)(?P<table>.*?)(?P<end><!--\s*/report\s*-->)",
+    re.DOTALL,
+)
+_MARKER = re.compile(r"<!--\s*(?:report:[^\s>]*|/report)\s*-->")
 
 
 def with_tables(text: str, tables: Mapping[str, Table], *, where: str) -> tuple[str, list[str]]:
     """Puts tables between their markers, <!-- report:NAME --> and <!-- /report -->.
 
     Args:
-        text: Of a README.
-        tables: By name.
-        where: What to call the text in an error.
+        text: Text of a README.
+        tables: Tables by name.
+        where: Name of the text in an error.
 
     Returns:
         The text, and the names of the tables that differ from what stood there.
 
     Raises:
         MeasurementError: If there is no marker, one has no counterpart, or one asks for a table
-            that is not known or that there is no evidence for.
+            that is not in `tables`.
     """
-    pieces, changed, end = [], [], 0
-    markers = list(_MARKER.finditer(text))
-    if not markers:
-        raise MeasurementError(
-            f"{where} has no marker: write <!-- report:{TABLE_NAMES[0]} --> and <!-- /report --> "
-            "where the table is to stand"
-        )
-    for start, stop in zip(markers[::2], [*markers[1::2], None], strict=False):
-        name = _checked_pair(start, stop, tables, where)
-        assert stop is not None
+    changed = []
+
+    def renewed(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name not in tables:
+            raise MeasurementError(
+                f"{where} asks for the table {name!r}, but the files given have "
+                f"{', '.join(tables)}: give evidence for it, or take the marker out"
+            )
         made = f"\n\n{markdown_table(tables[name])}\n"
-        if text[start.end() : stop.start()] != made:
+        if found["table"] != made:
             changed.append(name)
-        pieces += [text[end : start.end()], made]
-        end = stop.start()
-    return "".join([*pieces, text[end:]]), changed
+        return found["start"] + made + found["end"]
 
-
-def _checked_pair(
-    start: re.Match[str], stop: re.Match[str] | None, tables: Mapping[str, Table], where: str
-) -> str:
-    name = start["name"]
-    if name is None:
+    if len(_MARKER.findall(text)) != 2 * len(_BLOCK.findall(text)) or not _BLOCK.search(text):
         raise MeasurementError(
-            f"{where} has <!-- /report --> with no marker before it: write <!-- report:NAME -->"
+            f"{where} has no markers, or one without its counterpart: write "
+            "<!-- report:NAME --> and <!-- /report --> where a table is to stand"
         )
-    if name not in TABLE_NAMES:
-        raise MeasurementError(
-            f"{where} asks for the table {name!r}, which is not known: "
-            f"write one of {', '.join(TABLE_NAMES)}"
-        )
-    if stop is None or stop["name"] is not None:
-        raise MeasurementError(
-            f"{where} has <!-- report:{name} --> with no end: write <!-- /report --> after it"
-        )
-    if name not in tables:
-        raise MeasurementError(
-            f"{where} asks for the table {name!r}, but nothing of that was measured in the files "
-            "given: give such evidence, or take the marker out"
-        )
-    return name
+    return _BLOCK.sub(renewed, text), changed

@@ -36,48 +36,40 @@ class ComparedRun:
 
 def measured_runs(evidence: Evidence) -> list[MeasuredRun]:
     """Every run of every case, with its label."""
-    several = len(_machines(evidence)) > 1
+    cases = [(file, case) for file in evidence.latencies for case in file.record["cases"]]
     variants = {
         run["variant"]
-        for latency in evidence.latencies
-        for case in latency.record["cases"]
+        for _, case in cases
         for run in case["runs"].values()
         if run["kind"] == "pytorch"
     }
     found = []
-    for latency in evidence.latencies:
-        for case in latency.record["cases"]:
-            short = _short_names(case["runs"])
-            for name, run in case["runs"].items():
-                label = short[name]
-                if run["kind"] == "pytorch" and len(variants) > 1:
-                    label += f", {run['variant']}"
-                if several:
-                    label += f" ({machine_name(latency.environment)})"
-                found.append(MeasuredRun(latency, case, name, run, label))
+    for latency, case in cases:
+        short = _short_names(case["runs"])
+        for name, run in case["runs"].items():
+            several = run["kind"] == "pytorch" and len(variants) > 1
+            label = f"{short[name]}, {run['variant']}" if several else short[name]
+            label += _on_machine(latency, evidence)
+            found.append(MeasuredRun(latency, case, name, run, label))
     return found
 
 
 def compared_runs(evidence: Evidence) -> list[ComparedRun]:
-    """Every artefact of every parity file, with its label; what is of one data set together."""
-    several = len(_machines(evidence)) > 1
+    """Every artefact of every parity file, with its label; those of one data set together."""
     by_hash: dict[str, str] = {}
-    for latency in evidence.latencies:
-        for case in latency.record["cases"]:
-            short = _short_names(case["runs"])
-            for name, run in case["runs"].items():
-                if run["artefact"] is not None:
-                    by_hash.setdefault(run["artefact"]["sha256"], short[name])
+    for one in measured_runs(evidence):
+        if one.run["artefact"] is not None:
+            name = _short_names(one.case["runs"])[one.name]
+            by_hash.setdefault(one.run["artefact"]["sha256"], name)
     found = []
     for parity in evidence.parities:
-        full = {
-            a["name"]: f"{a['name']} on {a['backend']}" for a in parity.configuration["artefacts"]
-        }
-        short = _short_names(full.values())
-        for artefact in parity.configuration["artefacts"]:
-            label = by_hash.get(artefact["sha256"], short[full[artefact["name"]]])
-            if several:
-                label += f" ({machine_name(parity.environment)})"
+        artefacts = parity.configuration["artefacts"]
+        short = _short_names(f"{one['name']} on {one['backend']}" for one in artefacts)
+        for artefact in artefacts:
+            label = by_hash.get(
+                artefact["sha256"], short[f"{artefact['name']} on {artefact['backend']}"]
+            )
+            label += _on_machine(parity, evidence)
             result = parity.summary["artefacts"][artefact["name"]]
             found.append(ComparedRun(parity, artefact, result, label))
     titles = [one.parity.configuration["title"] for one in found]
@@ -93,7 +85,7 @@ def machine_name(environment: Environment) -> str:
 
 def several_machines(evidence: Evidence) -> bool:
     """Whether the files are of more than one machine, which a reader then has to be told."""
-    return len(_machines(evidence)) > 1
+    return len({machine_name(file.environment) for file in evidence.files}) > 1
 
 
 def dataset_titles(evidence: Evidence) -> dict[str, str]:
@@ -117,8 +109,8 @@ def file_names(evidence: Evidence) -> dict[Path, str]:
     return names
 
 
-def _machines(evidence: Evidence) -> set[str]:
-    return {machine_name(file.environment) for file in evidence.files}
+def _on_machine(file: Latency | Parity, evidence: Evidence) -> str:
+    return f" ({machine_name(file.environment)})" if several_machines(evidence) else ""
 
 
 def _short_names(names: Iterable[str]) -> dict[str, str]:
