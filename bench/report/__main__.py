@@ -76,7 +76,7 @@ def _write_page(path: Path, evidence: Evidence, tables: Mapping[str, Table]) -> 
 
 
 def _write(path: Path, text: str) -> None:
-    """Bytes, so that line ends are what they are everywhere."""
+    """Writes bytes, so that line ends are the same on every system."""
     with written_beside(path) as beside:
         beside.write_bytes(text.encode())
 

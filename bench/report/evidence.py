@@ -31,7 +31,7 @@ _CEILINGS = (
 
 
 class EvidenceError(MeasurementError):
-    """A file is no evidence, is damaged, or is of a run that was broken off."""
+    """A file that is no evidence, is damaged, or is of a run that was broken off."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was read, in the order given; `notes` say what was left out, and why."""
+    """The files in the order given; `notes` name those that were left out, and why."""
 
     latencies: list[Latency]
     parities: list[Parity]
@@ -75,7 +75,7 @@ class Evidence:
 
     @property
     def files(self) -> list[Latency | Parity]:
-        """Those of parity, then those of latency."""
+        """The parity files, then the latency files."""
         return [*self.parities, *self.latencies]
 
 

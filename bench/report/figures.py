@@ -28,7 +28,7 @@ BASELINE_COLOURS = "#4c535e", "#8b929c"
 
 _MARKERS = "osD^vPX<>"
 _WIDTH = 4.7
-"""Inches: about 340 units of the SVG, so that its text is legible on a telephone as well."""
+"""Width of a figure in inches: about 340 units of the SVG, legible on a telephone as well."""
 _LEGEND_CHARACTERS = 60
 _LEGEND_LINE_INCHES = 0.19
 _STYLE_SHEET = Path(__file__).with_name("assets") / "report.mplstyle"
@@ -71,7 +71,7 @@ def svg_uri(figure: Figure) -> str:
 
 
 def add_legend(figure: Figure, styles: Mapping[str, Style], labels: Sequence[str]) -> None:
-    """Names the runs below the axes; the figure grows by the lines that this takes."""
+    """Adds a legend of runs below the axes, and makes the figure higher by its lines."""
     keys = [
         Line2D([], [], color=styles[label].colour, marker=styles[label].marker, linewidth=1.2)
         for label in labels
@@ -84,19 +84,19 @@ def add_legend(figure: Figure, styles: Mapping[str, Style], labels: Sequence[str
 
 
 def row_label(ax: Axes, row: int, text: str) -> None:
-    """A name above its row, where a long one has room."""
+    """Writes a name above its row, where a long one has room."""
     ax.text(0, row - 0.3, one_line(text), transform=ax.get_yaxis_transform(), va="center")
 
 
 def rows_only(ax: Axes, count: int) -> None:
-    """Rows from top to bottom, which their labels name instead of an axis."""
+    """Orders rows from top to bottom and hides the y axis, since they have labels."""
     ax.set_ylim(count - 0.55, -0.5)
     ax.yaxis.set_visible(False)
     ax.spines["left"].set_visible(False)
 
 
 def time_axis(ax: Axes, milliseconds: Sequence[float]) -> None:
-    """The x axis; logarithmic where one run takes many times as long as another."""
+    """Formats the x axis; it is logarithmic where one run takes many times as long as another."""
     ax.grid(axis="x")
     if max(milliseconds) > 8 * min(milliseconds):
         ax.set_xscale("log")
@@ -106,7 +106,7 @@ def time_axis(ax: Axes, milliseconds: Sequence[float]) -> None:
 
 
 def plain_log(axis: Axis, values: Sequence[float]) -> None:
-    """Ticks of a logarithmic axis as plain numbers, dense enough that a short one has some."""
+    """Labels a logarithmic axis with plain numbers, dense enough that a short one has some."""
     decades = np.log10(max(values) / min(values))
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
     axis.set_minor_locator(NullLocator())
@@ -114,7 +114,7 @@ def plain_log(axis: Axis, values: Sequence[float]) -> None:
 
 
 def size_axis(ax: Axes, sizes: Sequence[str]) -> None:
-    """The x axis, of pixels: ticks at the sizes, of those too near to each other at the first."""
+    """Puts ticks of sizes on an x axis of pixels; of sizes near each other, the first has one."""
     span = np.log(pixels(sizes[-1]) / pixels(sizes[0]))
     shown: list[str] = []
     for size in sizes:

@@ -168,14 +168,14 @@ def _speed_headlines(evidence: Evidence) -> Iterable[_Headline]:
 
 
 def _row_groups(table: Table) -> list[tuple[str, list[dict[str, str]]]]:
-    """Rows that begin alike, below their first cell."""
+    """Consecutive rows with the same first cell, and that cell."""
     first = table.columns[0]
     groups = itertools.groupby(table.rows, key=lambda row: row[first])
     return [(name, list(rows)) for name, rows in groups]
 
 
 def _number_parts(text: str) -> tuple[str, str]:
-    """A number with a minus as wide as a plus, and what stands in brackets behind it."""
+    """A number with a minus sign as wide as a plus, and the brackets behind it."""
     number, _, bracket = text.partition(" (")
     if number.startswith("-") and number != NONE:
         number = f"\N{MINUS SIGN}{number[1:]}"

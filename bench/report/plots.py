@@ -31,10 +31,10 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _DOTS = 120
-"""Of each run, at most: what a page can carry. Boxes and medians are of all samples."""
+"""Maximum number of samples that are drawn of a run; boxes and medians are of all samples."""
 
 _LEAST_SPAN_DB = 0.2
-"""Of an axis of PSNR: differences far below what anyone publishes must not look like some."""
+"""Minimum span of an axis of PSNR, so that differences that mean nothing look small."""
 
 
 class Plot(NamedTuple):
@@ -259,5 +259,5 @@ def _factor(factor: int) -> str:
 
 
 def _shortened(name: str, limit: int = 58) -> str:
-    """Begin and end of a long name: both tell runs apart."""
+    """The begin and the end of a long name, which both tell runs apart."""
     return name if len(name) <= limit else f"{name[: limit // 2 - 2]} ... {name[3 - limit // 2 :]}"

@@ -1,4 +1,4 @@
-"""The tables of a report: parity, latency and roofline, each with what its reader must know."""
+"""The tables of a report: parity, latency and roofline, with their notes and sources."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _published(parity: Parity) -> str:
 
 
 def latency_table(evidence: Evidence) -> Table:
-    """Every run of every case, with its speed against each baseline of the same turns."""
+    """Every run of every case, with its speed against each baseline of the same rounds."""
     table = Table("latency", "Latency")
     runs = measured_runs(evidence)
     ratios = [ratio for one in runs for ratio in one.case["ratios"]]
@@ -167,7 +167,7 @@ def _cold_cells(one: MeasuredRun) -> dict[str, str]:
 
 
 def roofline_table(evidence: Evidence) -> Table:
-    """How much of what the machine can do each run reaches, where its work is known."""
+    """The share of the ceilings of its machine that each run reaches, where its work is known."""
     table = Table("roofline", "Share of what the machine can do")
     paths = set()
     for one in measured_runs(evidence):

@@ -1,4 +1,4 @@
-"""What the tables of a report are made of: rows, marks, numbers, and Markdown of them."""
+"""Tables of a report: rows, marks of notes, formatted numbers, Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 NONE = "-"
-"""Stands where a figure does not exist, or would mean nothing."""
+"""The cell of a figure that does not exist, or would mean nothing."""
 
 RANDOM = "*"
 """Marks random weights."""
@@ -42,11 +42,11 @@ class Table:
         return [title for title in self.rows[0] if any(row[title] for row in self.rows)]
 
     def is_number(self, column: str) -> bool:
-        """Whether the cells of a column belong at its right side."""
+        """Whether a column holds numbers, which are aligned at its right side."""
         return column not in _TEXT_COLUMNS
 
     def marked(self, cell: str, sentences: Iterable[str]) -> str:
-        """Adds notes, each once, and gives the cell with their marks behind it."""
+        """Adds notes, each once, and returns the cell with their marks behind it."""
         for sentence in sentences:
             mark = next((mark for mark, known in self.notes.items() if known == sentence), None)
             if mark is None:
@@ -70,7 +70,7 @@ def markdown_table(table: Table) -> str:
 
 
 def rounded(value: float) -> str:
-    """Three significant digits, and all before the point: 0.123, 1.23, 1235."""
+    """A number with three significant digits, and all before the point: 0.123, 1.23, 1235."""
     exponent = int(f"{value:.2e}".partition("e")[2])
     return f"{value:.{max(0, 2 - exponent)}f}"
 
@@ -81,18 +81,18 @@ def decibels(value: float | None, digits: int) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """With its sign, unless it rounds to zero."""
+    """A number with its sign, unless it rounds to zero."""
     text = f"{value:+.{digits}f}"
     return text if float(text) else text[1:]
 
 
 def superscript(number: int) -> str:
-    """A raised number that needs no markup."""
+    """A number in superscript digits."""
     return str(number).translate(_SUPERSCRIPTS)
 
 
 def one_line(text: str) -> str:
-    """Without line breaks, tabs and the characters that no one can see."""
+    """Text with single spaces in place of line breaks, tabs and invisible characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
