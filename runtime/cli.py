@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from runtime.backends.base import SERVED
+from runtime.backends.base import TRITON_SCHEME
 from runtime.errors import InterpolationError
 
 
@@ -35,7 +35,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def parse_model(text: str) -> str | Path:
     """Reads a model: triton://HOST:PORT/NAME as a string, anything else as a path."""
     # A path would lose the second slash.
-    return text if text.startswith(SERVED) else Path(text)
+    return text if text.startswith(TRITON_SCHEME) else Path(text)
 
 
 def run_command(

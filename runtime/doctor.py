@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime.backend_trial import trial_of
-from runtime.backends.ort.cuda_provider import PROVIDER, Missing, missing_for_cuda
+from runtime.backends.ort.cuda_provider import PROVIDER, ProviderProblem, cuda_provider_problem
 from runtime.backends.ov.backend import capabilities, import_openvino
 from runtime.backends.ov.precision import FIRST_WITH_FLOAT32, keeps_float32
 from runtime.backends.trt.engine import import_tensorrt
@@ -53,7 +53,7 @@ def backend_states(
     providers: Sequence[str],
     tensorrt_problem: str | None = None,
     openvino_problem: str | None = None,
-    cuda_missing: Missing | None = None,
+    cuda_problem: ProviderProblem | None = None,
 ) -> Iterator[BackendState]:
     """The state of each backend, in a fixed order.
 
@@ -63,7 +63,7 @@ def backend_states(
         providers: Execution providers of ONNX Runtime.
         tensorrt_problem: Why TensorRT does not load; None if it loads or was not tried.
         openvino_problem: Why OpenVINO does not load; None if it loads or was not tried.
-        cuda_missing: What ONNX Runtime lacks for its CUDA provider; None if nothing.
+        cuda_problem: What ONNX Runtime lacks for its CUDA provider; None if nothing.
     """
     both = {"onnxruntime", "onnxruntime-gpu"} <= versions.keys()
     version = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
@@ -82,8 +82,8 @@ def backend_states(
             what = f"{version} without {provider}" if version else "not installed"
             first = "pip uninstall onnxruntime, then " if version else ""
             yield BackendState(name, False, what, f"{first}pip install 'ifrnet-deploy[{extra}]'")
-        elif device == "cuda" and cuda_missing is not None:
-            yield BackendState(name, False, cuda_missing.what, cuda_missing.remedy)
+        elif device == "cuda" and cuda_problem is not None:
+            yield BackendState(name, False, cuda_problem.problem, cuda_problem.remedy)
         else:
             yield BackendState(name, True, f"{version}, {provider}")
     yield _openvino_state(versions, openvino_problem)
@@ -130,7 +130,9 @@ def _tensorrt_problem(versions: dict[str, str], driver: GpuDriver) -> str | None
     return None
 
 
-def _onnxruntime(versions: dict[str, str], driver: GpuDriver) -> tuple[list[str], Missing | None]:
+def _onnxruntime(
+    versions: dict[str, str], driver: GpuDriver
+) -> tuple[list[str], ProviderProblem | None]:
     """The execution providers of ONNX Runtime, and what the one for CUDA lacks to run."""
     if not {"onnxruntime", "onnxruntime-gpu"} & versions.keys():
         return [], None
@@ -139,7 +141,7 @@ def _onnxruntime(versions: dict[str, str], driver: GpuDriver) -> tuple[list[str]
         providers: list[str] = ort.get_available_providers()
     except (ImportError, AttributeError):  # A half-removed installation raises these.
         return [], None
-    return providers, missing_for_cuda(ort, driver) if PROVIDER in providers else None
+    return providers, cuda_provider_problem(ort, driver) if PROVIDER in providers else None
 
 
 def _openvino(versions: dict[str, str]) -> tuple[list[str], str | None]:
@@ -155,11 +157,11 @@ def _openvino(versions: dict[str, str]) -> tuple[list[str], str | None]:
 def examine() -> dict[str, Any]:
     """Examines the machine; the result is what --json prints, without the trial."""
     versions, driver = installed_versions(), gpu_driver()
-    providers, cuda_missing = _onnxruntime(versions, driver)
+    providers, cuda_problem = _onnxruntime(versions, driver)
     problem = _tensorrt_problem(versions, driver)
     computes_in, openvino_problem = _openvino(versions)
     states = list(
-        backend_states(versions, driver, providers, problem, openvino_problem, cuda_missing)
+        backend_states(versions, driver, providers, problem, openvino_problem, cuda_problem)
     )
     return {
         "platform": platform.platform(),

@@ -162,14 +162,14 @@ class Interpolator:
             BackendError: If the model does not run in TensorRT, or the inference fails.
         """
         views = [
-            device_view(frame, stream=stream, what=what)
-            for frame, what in ((frame0, "frame0"), (frame1, "frame1"))
+            device_view(frame, stream=stream, name=name)
+            for frame, name in ((frame0, "frame0"), (frame1, "frame1"))
         ]
         first, second = views
-        for view, what in zip(views, ("frame0", "frame1"), strict=True):
+        for view, name in zip(views, ("frame0", "frame1"), strict=True):
             if len(view.shape) != 3 or view.shape[2] != 3 or min(view.shape[:2]) < MINIMUM_SIDE:
                 raise FrameError(
-                    f"{what} has shape {view.shape}: expected RGB (H, W, 3), at least "
+                    f"{name} has shape {view.shape}: expected RGB (H, W, 3), at least "
                     f"{MINIMUM_SIDE}x{MINIMUM_SIDE}"
                 )
         if (first.shape, first.dtype) != (second.shape, second.dtype):
@@ -186,7 +186,7 @@ class Interpolator:
         steps = checked_timesteps(timesteps)
         image0, image1 = (self._backend.put_device(view, stream) for view in views)
         images = self._runner.images_between([ImagePair(image0, image1, steps)])
-        return [self._backend.hand_over(image, stream) for image in images]
+        return [self._backend.export_to_stream(image, stream) for image in images]
 
     def stream(self, frames: Iterable[Frame], *, factor: int = 2) -> Iterator[Frame]:
         """Multiplies the frame rate of a stream, lazily, in bounded memory.

@@ -40,7 +40,7 @@ from export.trt.inspector import layers_of, missed_types
 from gpu_graphs import GRAPHS, SIZE, load_libcudart
 from runtime import Interpolator, ModelError
 from runtime.backends.base import Backend, OpenOptions
-from runtime.backends.cuda.runtime import Cuda, Pool, Stream, host_view, import_cuda
+from runtime.backends.cuda.runtime import BufferPool, Cuda, Stream, host_view, import_cuda
 from runtime.backends.registry import open_backend
 from runtime.errors import BackendError
 from runtime.manifest import EngineManifest, manifest_path
@@ -358,7 +358,7 @@ class OnDevice:
     """A frame in memory of its own on the GPU, as another library would hold it."""
 
     def __init__(self, cuda: Cuda, frame: np.ndarray[Any, Any], stream: Stream) -> None:
-        self._memory, self._pinned = Pool(cuda, pinned=False), Pool(cuda, pinned=True)
+        self._memory, self._pinned = BufferPool(cuda, pinned=False), BufferPool(cuda, pinned=True)
         self._source, there = (p.take(frame.nbytes) for p in (self._pinned, self._memory))
         self._there, self.pointer = there, there.pointer
         np.copyto(host_view(self._source, frame.shape, frame.dtype), frame)
@@ -380,7 +380,7 @@ class OnDevice:
 
 def downloaded(cuda: Cuda, frame: Any, stream: Stream) -> np.ndarray[Any, Any]:
     """What a device frame holds once all work of `stream` is done."""
-    pool = Pool(cuda, pinned=True)
+    pool = BufferPool(cuda, pinned=True)
     buffer = pool.take(frame.nbytes)
     cuda.copy(stream, buffer.pointer, frame.pointer, frame.nbytes, "DeviceToHost")
     stream.synchronize()

@@ -13,7 +13,7 @@ from export.gate.cases import moving_frames
 from export.gate.compare import compare
 from export.gate.gate import REQUIRED_DB
 from runtime import Interpolator
-from runtime.backends.ort.cuda_provider import PROVIDER, missing_for_cuda
+from runtime.backends.ort.cuda_provider import PROVIDER, cuda_provider_problem
 from runtime.machine import gpu_driver
 from runtime.telemetry import import_quietly
 
@@ -25,9 +25,9 @@ def _gpu():
     ort = import_quietly("onnxruntime")
     if PROVIDER not in ort.get_available_providers():
         pytest.skip("this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
-    if missing := missing_for_cuda(ort, gpu_driver()):
+    if missing := cuda_provider_problem(ort, gpu_driver()):
         unavailable = pytest.fail if os.environ.get("FAIL_WITHOUT_GPU") == "1" else pytest.skip
-        unavailable(f"{missing.what}: {missing.remedy}")
+        unavailable(f"{missing.problem}: {missing.remedy}")
 
 
 @pytest.mark.parametrize("io_binding", [True, False])

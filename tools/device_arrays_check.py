@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.environment import MeasurementError, check_writable, write_evidence  # noqa: E402
 from runtime.backends.cuda.arrays import DeviceFrame, DeviceView, device_view  # noqa: E402
-from runtime.backends.cuda.runtime import Cuda, Pool, Stream, host_view  # noqa: E402
+from runtime.backends.cuda.runtime import BufferPool, Cuda, Stream, host_view  # noqa: E402
 from runtime.cli import command_parser, run_command  # noqa: E402
 from runtime.errors import FrameError  # noqa: E402
 
@@ -48,7 +48,7 @@ class Machine:
         self.torch, self.cuda = torch, Cuda(0)
         self.theirs, self.stream = torch.cuda.Stream(), Stream(self.cuda)
         self.ours = torch.cuda.ExternalStream(int(self.stream.handle))
-        self._device, self._pinned = (Pool(self.cuda, pinned=p) for p in (False, True))
+        self._device, self._pinned = (BufferPool(self.cuda, pinned=p) for p in (False, True))
         self.frames, self.released = 0, 0
 
     def frame(self, values: NDArray[Any]) -> DeviceFrame:
@@ -165,7 +165,7 @@ def tensor_to_us(machine: Machine, values: NDArray[Any], stream: Any, given: Any
     """
     tensor = machine.tensor(values, stream)
     with machine.torch.cuda.stream(stream):
-        view = device_view(given(tensor), stream=int(machine.stream.handle), what="tensor")
+        view = device_view(given(tensor), stream=int(machine.stream.handle), name="tensor")
     waited = not stream.query()
     made = machine.copied(view)
     expect("pointer", view.pointer, tensor.data_ptr())
@@ -238,7 +238,7 @@ def refusals(machine: Machine) -> Iterator[Check]:
         for protocol, given in (("interface", tensor), ("DLPack", DLPackOnly(tensor))):
             found = "it was taken"
             try:
-                device_view(given, stream=int(machine.stream.handle), what="frame0")
+                device_view(given, stream=int(machine.stream.handle), name="frame0")
             except Exception as error:  # As above.
                 expected = isinstance(error, FrameError) and reason in str(error)
                 found = "" if expected else f"{type(error).__name__}: {error}"

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 from export.errors import ExportError
 from runtime.backends.onnx_format import read_onnx
 from runtime.backends.triton import THREADS
-from runtime.backends.triton.backend import served_ports
+from runtime.backends.triton.backend import config_ports
 from runtime.files import written_beside
 from runtime.manifest import EngineManifest, file_sha256, manifest_path
 from runtime.model_info import OUTPUT, ModelInfo
@@ -186,7 +186,7 @@ def model_config(
         default_model_filename=_FILES[serving.backend],
         max_batch_size=info.max_pairs or 0,
     )
-    for port, (kind, dims) in served_ports(info).items():
+    for port, (kind, dims) in config_ports(info).items():
         values = {"name": port, "data_type": schema.DataType.Value(kind), "dims": dims}
         (config.output if port == OUTPUT else config.input).add(**values)
     config.version_policy.latest.num_versions = serving.versions_served

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,29 +18,30 @@ from runtime.model_info import ModelInfo
 
 BackendName = Literal["onnxruntime", "openvino", "tensorrt", "triton"]
 InferencePrecision = Literal["fp32", "bf16", "fp16"]
-"""What convolutions are computed in, whatever the model's own precision is."""
+"""Type in which convolutions are computed, whatever the precision of the model."""
 
 NO_CACHE = "none"
+"""Value of `OpenOptions.cache` for no cache."""
 
-SERVED = "triton://"
-"""What the address of a served model begins with; anything else is a file."""
+TRITON_SCHEME = "triton://"
+"""Prefix of the address of a model that a Triton server serves; any other model is a file."""
 
 Image = Any
-"""One image where the backend computes: an array on the host, or an object of the backend's."""
+"""A batch of one image where the backend computes: a host array, or an object of the backend."""
 
 
 class Backend(Protocol):
     """A loaded model.
 
-    Work is queued by `put`, `submit` and `download`, and waited for by calling what `download`
-    returned. An image may go into any number of calls, and what `submit` made may go into the
-    next: it need not come down in between.
+    `put`, `submit` and `download` queue work; the function that `download` returns waits for it.
+    An image may be passed to any number of calls, and an image that `submit` returns may be passed
+    to the next call without being downloaded.
 
     Attributes:
-        name: For messages and reports, for example "onnxruntime cpu".
-        info: The model's self-description.
-        lookahead: Pairs that are best queued before the first is waited for; 0 where `submit`
-            computes at once.
+        name: Backend and device, for example "onnxruntime cpu".
+        info: Precision, size, time steps and I/O of the model.
+        lookahead: Number of pairs to queue before the first is waited for; 0 if `submit` computes
+            at once.
     """
 
     name: str
@@ -49,11 +49,14 @@ class Backend(Protocol):
     lookahead: int
 
     def put(self, image: NDArray[Any]) -> Image:
-        """Brings an image to where it is computed.
+        """Uploads an image to the device that computes.
 
         Args:
-            image: C-contiguous, a batch of one, as the model's I/O kind says. A backend on the
-                host may keep it: it must not change while it is in use.
+            image: A batch of one, C-contiguous, in the layout `info.layout`. A backend on the
+                host may use the array itself: do not write to it while the image is in use.
+
+        Raises:
+            BackendError: If the model is closed or the device fails.
         """
         ...
 
@@ -63,11 +66,11 @@ class Backend(Protocol):
         """Queues one call of the model.
 
         Args:
-            pairs: As many as the model's `pairs_per_call`, all of one size.
-            timestep: float32 (B, 1, 1, 1), B as the model's `frames_per_call`.
+            pairs: `info.pairs_per_call` pairs of images, all of one size.
+            timestep: float32 (B, 1, 1, 1) in (0, 1), B = `info.frames_per_call`.
 
         Returns:
-            B images.
+            B images, in the order of `timestep`.
 
         Raises:
             BackendError: If the inference fails.
@@ -75,7 +78,10 @@ class Backend(Protocol):
         ...
 
     def download(self, image: Image) -> Callable[[], NDArray[Any]]:
-        """Queues the way back; what is returned waits and gives a new array, a batch of one.
+        """Queues the download of an image.
+
+        Returns:
+            A function that waits, and returns the image as an array: a batch of one.
 
         Raises:
             BackendError: If the inference failed; also from the returned function.
@@ -83,15 +89,24 @@ class Backend(Protocol):
         ...
 
     def put_device(self, view: DeviceView, stream: int) -> Image:
-        """Takes an image on the GPU as it is, (H, W, 3), ready on the caller's `stream`.
+        """Uses an image in the caller's GPU memory, without a copy.
+
+        Args:
+            view: uint8 (H, W, 3); complete once the work that is queued on `stream` is done.
+            stream: A cudaStream_t as a number.
 
         Raises:
-            BackendError: If the backend does not compute there.
+            FrameError: If the image does not fit the model, or is on another GPU.
+            BackendError: If the backend does not compute on a GPU.
         """
         ...
 
-    def hand_over(self, image: Image, stream: int) -> DeviceFrame:
-        """Gives an image to the caller, whose `stream` waits for it. No copy.
+    def export_to_stream(self, image: Image, stream: int) -> DeviceFrame:
+        """Gives an image to the caller without a copy, and makes the caller's stream wait for it.
+
+        Args:
+            image: From `submit`.
+            stream: A cudaStream_t as a number.
 
         Raises:
             BackendError: If the image is not on a GPU.
@@ -114,10 +129,22 @@ class HostBackend(ABC):
     def run(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[Any]:
-        """Runs the model on (N, ...) images; returns a new array of B images."""
+        """Runs the model.
+
+        Args:
+            img0: N first images in the layout `info.layout`, N = `info.pairs_per_call`.
+            img1: N second images.
+            timestep: float32 (B, 1, 1, 1) in (0, 1), B = `info.frames_per_call`.
+
+        Returns:
+            A new array of B images.
+
+        Raises:
+            BackendError: If the model is closed or the inference fails.
+        """
 
     def put(self, image: NDArray[Any]) -> NDArray[Any]:
-        """See `Backend.put`."""
+        """Returns the array itself."""
         return image
 
     def submit(
@@ -125,44 +152,62 @@ class HostBackend(ABC):
         pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]],
         timestep: NDArray[np.float32],
     ) -> list[NDArray[Any]]:
-        """See `Backend.submit`."""
-        img0, img1 = (
-            pairs[0][k] if len(pairs) == 1 else np.concatenate([pair[k] for pair in pairs])
-            for k in (0, 1)
-        )
-        made = self.run(img0, img1, timestep)
-        return [made[k : k + 1] for k in range(len(made))]
+        """Runs the model on a batch of pairs; see `Backend.submit`."""
+        images = self.run(*concatenated(pairs), timestep)
+        return [images[k : k + 1] for k in range(len(images))]
 
     def download(self, image: NDArray[Any]) -> Callable[[], NDArray[Any]]:
-        """See `Backend.download`."""
+        """Returns a function that returns the array itself."""
         return lambda: image
 
     def put_device(self, view: DeviceView, stream: int) -> NoReturn:
-        """See `Backend.put_device`."""
+        """Raises BackendError: images are in host memory."""
         del view, stream
-        raise BackendError(
-            f"{self.name} takes frames in host memory: copy them there, "
-            "or build a TensorRT engine, which takes them on the GPU"
-        )
+        raise host_memory_error(self.name)
 
-    def hand_over(self, image: NDArray[Any], stream: int) -> NoReturn:
-        """See `Backend.hand_over`."""
+    def export_to_stream(self, image: object, stream: int) -> NoReturn:
+        """Raises BackendError: images are in host memory."""
         del image, stream
-        raise BackendError(f"{self.name} keeps its images in host memory")
+        raise host_memory_error(self.name)
+
+
+def host_memory_error(name: str) -> BackendError:
+    """The error of a backend that is asked for images on the GPU.
+
+    Args:
+        name: Name of the backend.
+    """
+    return BackendError(
+        f"{name} takes and returns frames in host memory: copy them there, or build a TensorRT "
+        "engine, which takes and returns frames on the GPU"
+    )
+
+
+def concatenated(
+    pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The first images and the second images of pairs of batches; one pair is not copied."""
+    if len(pairs) == 1:
+        return pairs[0]
+    first, second = (np.concatenate([pair[k] for pair in pairs]) for k in (0, 1))
+    return first, second
 
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """How a model is opened; None stands for the backend's own choice.
+    """Options for opening a model; None is the default of the backend.
 
     Attributes:
         device: "cpu", "cuda" or "cuda:N".
-        threads: Processors to use.
-        streams: Inferences at the same time.
+        threads: Number of CPUs to use.
+        streams: Number of inferences that run at the same time.
         cuda_graph: Replay recorded launches.
-        precision: What convolutions are computed in.
-        cache: Folder of compiled models; "none": none is read or written.
-        io_binding: Images stay on the device of ONNX Runtime from call to call.
+        precision: Type in which convolutions are computed.
+        cache: Folder for compiled models; "none" for no cache.
+        io_binding: Keep images on the device between calls of ONNX Runtime.
+
+    Raises:
+        BackendError: If a value is invalid.
     """
 
     device: str | None = None
@@ -176,7 +221,7 @@ class OpenOptions:
     def __post_init__(self) -> None:
         if self.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise BackendError(f"device {self.device!r} is unknown: use cpu, cuda or cuda:N")
-        for name, meaning in (("threads", "all processors"), ("streams", "one")):
+        for name, meaning in (("threads", "all CPUs"), ("streams", "one")):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BackendError(f"{name} is {value}: use 1 or more, or None for {meaning}")
@@ -187,23 +232,27 @@ class OpenOptions:
             )
 
     def cuda_device(self) -> int | None:
-        """Index of the GPU; None for a processor."""
+        """Index of the GPU; None for the CPU."""
         if self.device == "cpu":
             return None
         return int((self.device or "cuda").partition(":")[2] or 0)
 
     def refuse(self, name: str, why: str) -> None:
-        """Refuses an option that the backend does not have.
+        """Checks that an option, which the backend does not support, is not given.
+
+        Args:
+            name: Name of the option.
+            why: Second part of the message: the reason and the remedy.
 
         Raises:
-            BackendError: If it was given.
+            BackendError: If the option is not None.
         """
         if getattr(self, name) is not None:
             raise BackendError(f"{name}={getattr(self, name)} {why}")
 
 
 def __getattr__(name: str) -> Any:
-    """`open_backend`, for a model.py that an earlier version copied into a Triton repository."""
+    """Gives `open_backend` to a model.py that an earlier version wrote into a Triton repository."""
     if name == "open_backend":
         return importlib.import_module("runtime.backends.registry").open_backend
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

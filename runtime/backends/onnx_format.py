@@ -1,8 +1,8 @@
-"""What is checked of an ONNX file whatever runs it, without the onnx package.
+"""Reads ONNX files without the onnx package, and checks them before a backend loads them.
 
-ONNX Runtime refuses some paths of files with weights and follows others, depending on its version
-(1.23 reads any absolute path). A model of ours is one file; anything else is refused before it is
-loaded.
+ONNX Runtime refuses some paths of external weights and follows others, depending on its version
+(1.23 reads any absolute path). A model of this package is one file; a file with external data is
+refused before it is loaded.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from runtime.manifest import EngineManifest, manifest_path
 from runtime.model_info import INPUTS, ModelInfo, Port
 
 _METADATA_PROPS = 14
-"""Of a ModelProto; its entries have a key (1) and a value (2)."""
+"""Field of a ModelProto; its entries have the fields key (1) and value (2)."""
 
 _TENSOR_EXTERNAL_DATA = 13
 _TENSOR_DATA_LOCATION = 14
 
 _FIXED_WIDTHS = {1: 8, 5: 4}
-"""Wire type -> bytes of its values."""
+"""Wire type -> size of its values in bytes."""
 
 _ORT_FORMAT = b"ORTM"
 """Bytes 4 to 7 of a model in ONNX Runtime's own format."""
 
-# Field numbers of onnx.proto that lead to tensors: message -> field -> message.
-_LEADS_TO: dict[str, dict[int, str]] = {
+# Fields of onnx.proto that may contain tensors: message -> field number -> message.
+_FIELDS_WITH_TENSORS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training info", 25: "function"},
     "training info": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
@@ -43,13 +43,17 @@ _LEADS_TO: dict[str, dict[int, str]] = {
 
 
 def read_onnx(path: Path) -> tuple[bytes, ModelInfo]:
-    """Reads an ONNX file of ours and what it says about itself.
+    """Reads an ONNX file of this package and its metadata.
 
-    A manifest beside the file must be the file's own. A file that names others for its weights
-    is refused: it could read anything on this machine.
+    A manifest beside the file must belong to it. A file with external data is refused: it could
+    read any file on this machine.
+
+    Returns:
+        The content of the file, and its `ModelInfo`.
 
     Raises:
-        ModelError: If the file is damaged or not one of ours.
+        ModelError: If the file is damaged, has external data, or is not from this package.
+        OSError: If it cannot be read.
     """
     if manifest_path(path).exists():
         EngineManifest.read(path)
@@ -62,13 +66,12 @@ def read_onnx(path: Path) -> tuple[bytes, ModelInfo]:
 
 
 def read_self_contained(path: Path) -> bytes:
-    """Reads an ONNX file of any origin.
+    """Reads an ONNX file of any origin that has no external data.
 
-    What it returns can be given to ONNX Runtime, OpenVINO or TensorRT, which read no other file for
-    it.
+    ONNX Runtime, OpenVINO and TensorRT read no other file when they load the returned content.
 
     Raises:
-        ModelError: If the file is damaged, or has tensors whose data lies in another file.
+        ModelError: If the file is damaged, or has tensors whose data is in another file.
         OSError: If it cannot be read.
     """
     content = path.read_bytes()
@@ -77,7 +80,10 @@ def read_self_contained(path: Path) -> bytes:
     except ValueError as error:
         raise _unreadable(path, error) from error
     if external:
-        raise ModelError(f"{path} names other files for its weights: a model of ours is one file")
+        raise ModelError(
+            f"{path} has weights in other files, a model of this package is one file: export it "
+            "again"
+        )
     return content
 
 
@@ -86,54 +92,54 @@ def _unreadable(path: Path, error: ValueError) -> ModelError:
 
 
 def check_ports(ports: Iterable[Port], info: ModelInfo, path: Path) -> None:
-    """Refuses a graph without the inputs and the output that its metadata promises.
+    """Checks that a graph has the inputs and the output that its metadata declares.
 
     Args:
-        ports: Of the loaded graph, inputs and outputs.
-        info: What its metadata promises.
-        path: For the message.
+        ports: Inputs and outputs of the loaded graph.
+        info: The metadata.
+        path: Path of the file, for the message.
 
     Raises:
-        ModelError: If they differ.
+        ModelError: If names, types or shapes differ.
     """
-    found, promised = {port.name: port for port in ports}, info.ports()
-    dtypes, wanted_dtypes = (
-        {name: port.dtype for name, port in of.items()} for of in (found, promised)
+    actual, declared = {port.name: port for port in ports}, info.ports()
+    dtypes, declared_dtypes = (
+        {name: port.dtype for name, port in by_name.items()} for by_name in (actual, declared)
     )
-    if dtypes != wanted_dtypes:
+    if dtypes != declared_dtypes:
         raise ModelError(
-            f"{path} has {dtypes}, its metadata promises {wanted_dtypes}: export it again"
+            f"{path} has {dtypes}, its metadata declares {declared_dtypes}: export it again"
         )
     # Runtimes leave axes of the output free that follow from those of the inputs.
     for name in INPUTS:
-        shape, wanted = found[name].shape, promised[name].shape
-        fits = (w is None or w == s for w, s in zip(wanted, shape, strict=False))
-        if len(shape) != len(wanted) or not all(fits):
+        shape, expected = actual[name].shape, declared[name].shape
+        fits = (e is None or e == s for e, s in zip(expected, shape, strict=False))
+        if len(shape) != len(expected) or not all(fits):
             raise ModelError(
-                f"{path} has {name} of shape {shape}, its metadata promises {wanted}: "
+                f"{path} has {name} of shape {shape}, its metadata declares {expected}: "
                 "export it again"
             )
 
 
 def _metadata(content: bytes) -> dict[str, str]:
     """The `metadata_props` of a serialised ModelProto."""
-    found = {}
+    properties = {}
     for number, entry in _fields(memoryview(content)):
         if number == _METADATA_PROPS and isinstance(entry, memoryview):
-            said = {field: bytes(v) for field, v in _fields(entry) if isinstance(v, memoryview)}
-            found[said.get(1, b"").decode()] = said.get(2, b"").decode()
-    return found
+            values = {field: bytes(v) for field, v in _fields(entry) if isinstance(v, memoryview)}
+            properties[values.get(1, b"").decode()] = values.get(2, b"").decode()
+    return properties
 
 
 def has_external_data(content: bytes) -> bool:
-    """Whether any tensor of the model lies in another file, or may lie there to some parser.
+    """Whether any parser could find data of a tensor in another file.
 
     Args:
         content: A serialised ModelProto.
 
     Raises:
-        ValueError: If it is not well-formed protobuf, or protobuf that parsers read differently
-            (see `_fields`), or if ONNX Runtime would load it as a model in its own format.
+        ValueError: If the content is not well-formed protobuf, is protobuf that parsers read
+            differently (see `_fields`), or is a model in ONNX Runtime's own format.
     """
     if content[4:8] == _ORT_FORMAT:
         raise ValueError("it is in the format of ONNX Runtime")
@@ -143,17 +149,17 @@ def has_external_data(content: bytes) -> bool:
         for number, value in _fields(message):
             if kind == "tensor" and _is_external(number, value):
                 return True
-            below = _LEADS_TO[kind].get(number)
-            if below is not None and isinstance(value, memoryview):
-                messages.append((below, value))
+            child = _FIELDS_WITH_TENSORS[kind].get(number)
+            if child is not None and isinstance(value, memoryview):
+                messages.append((child, value))
     return False
 
 
 def _is_external(number: int, value: int | memoryview | None) -> bool:
     """Whether this field of a TensorProto can make its data external.
 
-    Parsers keep 32 bits of `data_location` and treat values that they do not know in different
-    ways: 0 is the only one that is internal to all.
+    Parsers read 32 bits of `data_location` and treat unknown values in different ways: 0 is the
+    only value that all of them read as internal.
     """
     return number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value != 0)
 
@@ -161,12 +167,12 @@ def _is_external(number: int, value: int | memoryview | None) -> bool:
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
     """Yields the number and the value of each field of a message.
 
-    A value is an int for a varint, bytes for a string or a message, and None for a number of fixed
-    width, which no field that is read here has.
+    A value is an int for a varint, a memoryview for a string or a message, and None for a number
+    of fixed width, which no caller reads.
 
-    Everything that parsers of protobuf read differently is refused, and no serialiser of ONNX
-    files writes it: tags and lengths of more than 32 bits or in more bytes than they need, field
-    number 0, groups.
+    Encodings that parsers of protobuf read differently are refused: tags and lengths of more than
+    32 bits or in more bytes than necessary, field number 0, groups. No serialiser of ONNX files
+    writes them.
 
     Raises:
         ValueError: If the message is malformed or refused.
@@ -194,7 +200,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview | None]
 
 
 def _short_varint(message: memoryview, position: int) -> tuple[int, int]:
-    """A tag or a length and the position behind it."""
+    """Reads a tag or a length; returns it and the position after it."""
     value, end = _varint(message, position)
     if value >= 1 << 32:
         raise ValueError("a tag or a length has more than 32 bits")

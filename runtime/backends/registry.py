@@ -1,4 +1,4 @@
-"""Which backend runs a model, by name or by the suffix of the file, and opens it."""
+"""Chooses the backend of a model and opens the model in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import get_args
 
-from runtime.backends.base import SERVED, Backend, BackendName, OpenOptions
+from runtime.backends.base import TRITON_SCHEME, Backend, BackendName, OpenOptions
 from runtime.errors import BackendError, ModelError
 from runtime.manifest import backend_in_manifest
 
@@ -16,34 +16,40 @@ _MODULES: dict[str, str] = {
     "openvino": "runtime.backends.ov.backend",
     "tensorrt": "runtime.backends.trt.backend",
 }
-"""Of files. A module is imported when it is asked for, as each needs packages of its own."""
+"""Backend of a file -> its module, which is imported on demand, as each needs other packages."""
 
-_SERVED_MODULE = "runtime.backends.triton.backend"
+_TRITON_MODULE = "runtime.backends.triton.backend"
 _SUFFIXES = (".onnx", ".engine", ".plan")
 
 
 def open_backend(
     model: str | Path, options: OpenOptions, *, backend: BackendName | None = None
 ) -> Backend:
-    """Loads `model` with the backend that is named or, without a name, with `default_backend`.
+    """Opens a model.
+
+    Args:
+        model: Path of a file, or a triton:// address.
+        options: Options of the backend.
+        backend: Name of the backend; None for that of `default_backend`.
 
     Raises:
-        ModelError: If the file is missing, damaged, or its suffix means nothing.
+        ModelError: If the file is missing or damaged, or its suffix is unknown.
         BackendError: If the backend is unknown, not installed or not available.
     """
     if backend is not None and backend not in get_args(BackendName):
         raise BackendError(
             f"backend {backend!r} is unknown: use one of {', '.join(get_args(BackendName))}"
         )
-    served = str(model).startswith(SERVED)
+    served = str(model).startswith(TRITON_SCHEME)
     if backend is not None and (backend == "triton") != served:
         raise BackendError(
-            f"backend {backend!r} came with {model}: 'triton', and nothing else, is for models "
-            f"that are served at {SERVED}HOST:PORT/MODEL"
+            f"backend {backend!r} was given for {model}: use 'triton' for models at "
+            f"{TRITON_SCHEME}HOST:PORT/MODEL and only for these"
         )
+    opened: Backend
     if served:
-        server: Backend = importlib.import_module(_SERVED_MODULE).open_model(str(model), options)
-        return server
+        opened = importlib.import_module(_TRITON_MODULE).open_model(str(model), options)
+        return opened
     path = Path(model)
     if not path.is_file():
         raise ModelError(
@@ -51,26 +57,26 @@ def open_backend(
             "python -m export.to_onnx --weights demo --output model.onnx"
         )
     name = backend or default_backend(path, options)
-    module = importlib.import_module(_MODULES[name])
-    opened: Backend = module.open_model(path, options)
+    opened = importlib.import_module(_MODULES[name]).open_model(path, options)
     return opened
 
 
 def default_backend(path: Path, options: OpenOptions) -> BackendName:
-    """The backend that runs a file where the caller names none.
+    """The backend that runs a file by default.
 
-    Engines run in TensorRT. ONNX files run in ONNX Runtime on a GPU; on a CPU in the backend that
-    the manifest beside the file names, which is the one that the file was compared with; without a
-    manifest in OpenVINO where it is installed, else in ONNX Runtime.
+    Engines run in TensorRT. ONNX files run, on a GPU, in ONNX Runtime; on the CPU in the backend
+    that the manifest beside the file names, since the file was compared in that one; without a
+    manifest in OpenVINO if it is installed, else in ONNX Runtime.
 
     Raises:
-        ModelError: If the suffix means nothing.
-        BackendError: If the manifest names a backend that is unknown.
+        ModelError: If the suffix is unknown.
+        BackendError: If the manifest names an unknown backend.
     """
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise ModelError(
-            f"{path.name} has no known suffix: expected {', '.join(_SUFFIXES)}, or name the backend"
+            f"{path.name} has an unknown suffix, expected {', '.join(_SUFFIXES)}: rename it, or "
+            "name the backend"
         )
     if suffix != ".onnx":
         return "tensorrt"
@@ -82,4 +88,6 @@ def default_backend(path: Path, options: OpenOptions) -> BackendName:
     for known in _MODULES:
         if named == known:
             return known  # type: ignore[return-value]  # One of BackendName, all but "triton".
-    raise BackendError(f"the manifest of {path} names {named}, which is unknown: name the backend")
+    raise BackendError(
+        f"the manifest of {path} names the unknown backend {named}: name the backend"
+    )

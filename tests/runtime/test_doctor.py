@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from commands import run_module
-from runtime.backends.ort.cuda_provider import Missing
+from runtime.backends.ort.cuda_provider import ProviderProblem
 from runtime.doctor import backend_states, examine, recommendation
 from runtime.machine import Gpu, GpuDriver
 
@@ -33,8 +33,8 @@ def test_cpu_package_on_a_cpu():
     ],
 )
 def test_gpu_package_without_what_it_needs(what, remedy):
-    missing = Missing(what, remedy)
-    found = states({"onnxruntime-gpu": "1.30"}, NO_GPU, [CUDA, CPU], cuda_missing=missing)
+    missing = ProviderProblem(what, remedy)
+    found = states({"onnxruntime-gpu": "1.30"}, NO_GPU, [CUDA, CPU], cuda_problem=missing)
     assert found["onnxruntime cpu"].ready
     state = found["onnxruntime cuda"]
     assert (state.ready, state.detail, state.remedy) == (False, what, remedy)

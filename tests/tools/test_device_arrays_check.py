@@ -41,7 +41,7 @@ def test_all_checks_pass_where_every_order_is_kept_and_nothing_is_left(tool, cud
 
 
 def test_a_frame_that_lets_no_stream_wait_is_found(tool, cuda, monkeypatch):
-    monkeypatch.setattr(DeviceFrame, "_let_wait", lambda *_: None)
+    monkeypatch.setattr(DeviceFrame, "_make_wait", lambda *_: None)
     found = problems(tool.run_checks(FakeTorch(cuda)))
     assert "race: copy DeviceToDevice on stream" in found["from_dlpack, another stream, uint8"]
     assert "race: copy DeviceToDevice on stream" in found["from_dlpack, default stream, float32"]

@@ -1,8 +1,9 @@
-"""GPU arrays of other libraries in, frames on the GPU out: no copy, and no CUDA call here.
+"""Imports GPU arrays of other libraries and exports frames on the GPU, without copies.
 
-Two protocols carry them: `__cuda_array_interface__` (CAI, versions 2 and 3) and DLPack.
-Streams are cudaStream_t handles as numbers: 0 is the legacy default stream, 2 the default stream
-of the thread. Both protocols write 1 for the legacy default stream; only this file knows that.
+The protocols are `__cuda_array_interface__` (CAI, versions 2 and 3) and DLPack. Nothing here calls
+CUDA. Streams are cudaStream_t handles as numbers: 0 is the legacy default stream, 2 the default
+stream of the thread. Both protocols write 1 for the legacy default stream, which only this module
+converts.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ _DLPACK_CODES = ("int", "uint", "float", "handle", "bfloat", "complex", "bool") 
 
 @dataclass(frozen=True)
 class DeviceView:
-    """An array on the GPU that belongs to somebody else: C-contiguous and not empty.
+    """An array in GPU memory of another library: C-contiguous and not empty.
 
     Attributes:
         pointer: Address of the first element on the device.
-        shape: Elements, each side 1 or more.
+        shape: Number of elements along each axis, 1 or more.
         dtype: uint8, uint16, float16 or float32.
-        device: Index of the GPU; None where the exporter does not tell.
-        stream: The stream whose work makes the content; None where there is no other to wait
-            for than the one that `device_view` was given.
-        owner: Keeps the memory alive for as long as something refers to it.
+        device: Index of the GPU; None if the exporter does not declare it.
+        stream: The stream that writes the content; None if the content is ordered with the stream
+            that `device_view` was given.
+        owner: The object that keeps the memory alive.
     """
 
     pointer: int
@@ -52,59 +53,59 @@ class DeviceView:
 
 
 def is_device_array(value: object) -> bool:
-    """Whether `value` offers memory on a GPU. Never raises."""
-    # Torch raises where a tensor requires grad; its DLPack device tells all the same.
+    """Whether an object exports memory on a GPU through CAI or DLPack. Never raises."""
+    # PyTorch raises for a tensor that requires grad; its DLPack device is available all the same.
     with contextlib.suppress(Exception):
         if getattr(value, "__cuda_array_interface__", None) is not None:
             return True
     return _is_on_gpu_by_dlpack(value)
 
 
-def device_view(array: object, *, stream: int, what: str) -> DeviceView:
-    """Looks at a GPU array of any library, by CAI where it has that, else by DLPack.
+def device_view(array: object, *, stream: int, name: str) -> DeviceView:
+    """A view of a GPU array of any library, through CAI if it supports that, else through DLPack.
 
     Args:
-        array: The array, for example of torch, CuPy or Numba, or a `DeviceFrame`.
-        stream: Where the content will be used. A DLPack exporter makes it wait for the content;
-            a CAI exporter that names no stream (torch) must have queued its work there.
-        what: Name of the array in messages, for example "frame0".
+        array: The array, for example of PyTorch, CuPy or Numba, or a `DeviceFrame`.
+        stream: The stream that will read the content. A DLPack exporter makes it wait for the
+            content; a CAI exporter that names no stream (PyTorch) must have queued its work there.
+        name: Name of the array in error messages, for example "frame0".
 
     Raises:
-        FrameError: If it is not on a GPU, not C-contiguous, empty, masked, of another type than
-            the four of `DeviceView`, or cannot be handed over.
+        FrameError: If the array is not on a GPU, not C-contiguous, empty, masked, of a type that
+            `DeviceView` does not have, or cannot be exported.
     """
     try:
         interface = getattr(array, "__cuda_array_interface__", None)
         if interface is not None:
-            return _view_from_interface(interface, array, what)
+            return _view_from_interface(interface, array, name)
         if _is_on_gpu_by_dlpack(array):
             capsule = _capsule_from(array, stream=stream or _LEGACY_DEFAULT_STREAM)
-            return _view_from_capsule(capsule, what)
+            return _view_from_capsule(capsule, name)
     except (BufferError, RuntimeError) as error:
         raise FrameError(
-            f"{what} cannot be handed over ({error}): call detach() if it requires grad"
+            f"{name} cannot be exported ({error}): call detach() if it requires grad"
         ) from error
-    raise FrameError(f"{what} is a {type(array).__name__}, not on a GPU: give an array that is")
+    raise FrameError(f"{name} is a {type(array).__name__}, not on a GPU: give an array that is")
 
 
 class DeviceFrame:
-    """A frame on the GPU, for any library that reads CAI or DLPack.
+    """A frame on the GPU, for any library that supports CAI or DLPack.
 
-    The memory lives as long as this object or anything made from it: a DLPack consumer and an
-    unconsumed capsule hold this object, and so do the arrays of CAI consumers such as
-    `torch.as_tensor` and `cupy.asarray`. With the last of them `release` is called, once, on the
-    thread that drops it; what lives until the process ends is left to the driver.
+    The memory is valid for as long as this object, or an array that was made from it, exists: a
+    DLPack consumer, an unconsumed capsule and the arrays of CAI consumers such as
+    `torch.as_tensor` and `cupy.asarray` hold a reference to this object. When the last reference
+    is dropped, `release` is called once, on the thread that drops it. It is not called at exit.
 
-    The work that fills the frame is queued on `stream`. Use the frame there, or through a
-    protocol, which makes the consumer's stream wait. `torch.as_tensor` does not wait: with PyTorch
-    use `torch.from_dlpack` where its current stream is another one.
+    The work that fills the frame is queued on `stream`. Use the frame on that stream, or through a
+    protocol, which makes the consumer's stream wait. `torch.as_tensor` does not wait: if PyTorch's
+    current stream is another one, use `torch.from_dlpack`.
 
     Attributes:
         pointer: Address of the first element on the device.
         shape: (H, W, 3).
         dtype: Type of the elements, which are C-contiguous.
         device: Index of the GPU.
-        stream: See above.
+        stream: The cudaStream_t, as a number, on which the content is ready.
         nbytes: Size in bytes.
     """
 
@@ -121,11 +122,17 @@ class DeviceFrame:
         release: Callable[[], None],
         wait: Callable[[int], None] | None = None,
     ) -> None:
-        """Takes the attributes and two functions.
+        """Wraps GPU memory.
 
-        `release` takes the memory back; it must not refer to this object, which then would never
-        go. `wait` makes the stream that it is given wait for the content, and may be left out
-        where the content is complete by now.
+        Args:
+            pointer: Address of the first element on the device.
+            shape: (H, W, 3).
+            dtype: Type of the elements.
+            device: Index of the GPU.
+            stream: The stream on which the content is ready.
+            release: Frees the memory. It must not refer to this object, which then would never be
+                collected.
+            wait: Makes a stream wait for the content; None if the content is complete.
         """
         self.pointer = pointer
         self.shape = tuple(shape)
@@ -160,26 +167,26 @@ class DeviceFrame:
         copy: bool | None = None,
     ) -> Any:
         if copy:
-            raise BufferError("a device frame is handed over without a copy: copy it afterwards")
+            raise BufferError("a device frame is exported without a copy: copy it afterwards")
         if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
             raise BufferError(
                 f"a device frame on DLPack device {self.__dlpack_device__()} was asked for on "
                 f"{tuple(dl_device)}: take it where it is and move it afterwards"
             )
-        self._let_wait(stream)
-        # NumPy makes the capsule, for its destructor and deleter are C: they may be called while
-        # an exception is on its way and after the interpreter is gone, ctypes callbacks may not.
-        # It describes the memory without reading it, so only the device is left to correct.
-        described = self.__cuda_array_interface__
-        alias = np.asarray(SimpleNamespace(__array_interface__=described, held=self))
+        self._make_wait(stream)
+        # NumPy makes the capsule, since its destructor and deleter are C functions: they may be
+        # called during an exception and after the end of the interpreter, ctypes callbacks may not.
+        # NumPy describes the memory without reading it; only the device has to be corrected.
+        interface = self.__cuda_array_interface__
+        alias = np.asarray(SimpleNamespace(__array_interface__=interface, owner=self))
         versioned = max_version is not None and max_version >= (1, 0)
         capsule = _capsule_from(alias) if versioned else alias.__dlpack__()
         tensor = _managed_tensor(capsule)[1].tensor
         tensor.device_type, tensor.device_id = self.__dlpack_device__()
         return capsule
 
-    def _let_wait(self, stream: int | None) -> None:
-        """Makes a consumer's stream, as DLPack writes it, wait for the content."""
+    def _make_wait(self, stream: int | None) -> None:
+        """Makes a consumer's stream, in DLPack's numbering, wait for the content."""
         if stream == 0:
             raise BufferError("DLPack forbids stream 0: give 1 for the legacy default stream")
         if self._wait is None or stream == _NO_SYNCHRONISATION:
@@ -189,23 +196,23 @@ class DeviceFrame:
             self._wait(handle)
 
 
-def _view_from_interface(interface: dict[str, Any], owner: object, what: str) -> DeviceView:
+def _view_from_interface(interface: dict[str, Any], owner: object, name: str) -> DeviceView:
     version, stream = interface["version"], interface.get("stream")
     if version not in (2, 3):
         raise FrameError(
-            f"{what} has __cuda_array_interface__ version {version}, not 2 or 3: "
+            f"{name} has __cuda_array_interface__ version {version}, not 2 or 3: "
             "use another release of the library that made it"
         )
     if interface.get("mask") is not None:
-        raise FrameError(f"{what} has a mask: fill the gaps and give a plain array")
+        raise FrameError(f"{name} has a mask: fill the gaps and give a plain array")
     if stream == 0:
         raise FrameError(
-            f"{what} names stream 0, which __cuda_array_interface__ forbids: "
+            f"{name} names stream 0, which __cuda_array_interface__ forbids: "
             "name 1 for the legacy default stream"
         )
-    dtype = _supported(_TYPESTRS.get(interface["typestr"], interface["typestr"]), what)
+    dtype = _supported_dtype(_TYPESTRS.get(interface["typestr"], interface["typestr"]), name)
     pointer, shape = interface["data"][0], tuple(interface["shape"])
-    _check_layout(pointer, shape, interface.get("strides"), dtype.itemsize, what)
+    _check_layout(pointer, shape, interface.get("strides"), dtype.itemsize, name)
     stream = 0 if stream == _LEGACY_DEFAULT_STREAM else stream
     return DeviceView(pointer, shape, dtype, None, stream, owner)
 
@@ -213,41 +220,41 @@ def _view_from_interface(interface: dict[str, Any], owner: object, what: str) ->
 def _is_on_gpu_by_dlpack(value: Any) -> bool:
     try:
         return value.__dlpack_device__()[0] in (_CUDA, _CUDA_MANAGED)
-    except Exception:  # It has none, or is on a device that DLPack has no number for.
+    except Exception:  # It does not support DLPack, or DLPack has no number for its device.
         return False
 
 
-def _capsule_from(exporter: Any, **asked: int) -> Any:
+def _capsule_from(exporter: Any, **options: int) -> Any:
     try:
-        return exporter.__dlpack__(max_version=(1, 0), **asked)
+        return exporter.__dlpack__(max_version=(1, 0), **options)
     except TypeError:  # From before DLPack 1.0, for example NumPy 2.0.
-        return exporter.__dlpack__(**asked)
+        return exporter.__dlpack__(**options)
 
 
-def _view_from_capsule(capsule: Any, what: str) -> DeviceView:
-    """Consumes a capsule; one that is refused keeps what it holds and frees it itself."""
-    name, managed = _managed_tensor(capsule)
-    if name == b"dltensor_versioned" and managed.major != 1:
+def _view_from_capsule(capsule: Any, name: str) -> DeviceView:
+    """Consumes a capsule; after an error the capsule is unused and frees its tensor itself."""
+    capsule_name, managed = _managed_tensor(capsule)
+    if capsule_name == b"dltensor_versioned" and managed.major != 1:
         raise FrameError(
-            f"{what} comes as DLPack {managed.major}.{managed.minor}, not 1: "
+            f"{name} comes as DLPack {managed.major}.{managed.minor}, not 1: "
             "use another release of the library that made it"
         )
     tensor = managed.tensor
     code, lanes = tensor.code, f"x{tensor.lanes}" if tensor.lanes != 1 else ""
     kind = _DLPACK_CODES[code] if code < len(_DLPACK_CODES) else f"DLPack type {code}, bits "
-    dtype = _supported(f"{kind}{tensor.bits}{lanes}", what)
+    dtype = _supported_dtype(f"{kind}{tensor.bits}{lanes}", name)
     shape = tuple(tensor.shape[: tensor.ndim])
     elements = tensor.strides[: tensor.ndim] if tensor.strides else ()
     strides = [stride * dtype.itemsize for stride in elements]
-    _check_layout(tensor.data, shape, strides, dtype.itemsize, what)
+    _check_layout(tensor.data, shape, strides, dtype.itemsize, name)
     pointer = tensor.data + tensor.byte_offset
     device = None if tensor.device_type == _CUDA_MANAGED else tensor.device_id
-    _set_capsule_name(capsule, _USED[name])
+    _set_capsule_name(capsule, _USED[capsule_name])
     return DeviceView(pointer, shape, dtype, device, None, _ConsumedTensor(managed))
 
 
 class _ConsumedTensor:
-    """Holds a consumed DLPack tensor: the exporter's deleter runs with the last reference."""
+    """Owns a consumed DLPack tensor; the exporter's deleter runs with the last reference."""
 
     def __init__(self, managed: Any) -> None:
         if managed.deleter is not None:
@@ -255,10 +262,10 @@ class _ConsumedTensor:
             weakref.finalize(self, deleter, ctypes.addressof(managed)).atexit = False
 
 
-def _supported(name: str, what: str) -> np.dtype[Any]:
-    if name not in _DTYPES:
-        raise FrameError(f"{what} is {name}: frames on the GPU are {', '.join(_DTYPES)}")
-    return _DTYPES[name]
+def _supported_dtype(dtype: str, name: str) -> np.dtype[Any]:
+    if dtype not in _DTYPES:
+        raise FrameError(f"{name} is {dtype}: frames on the GPU are {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
 
 
 def _check_layout(
@@ -266,18 +273,29 @@ def _check_layout(
     shape: tuple[int, ...],
     strides: Sequence[int] | None,
     itemsize: int,
-    what: str,
+    name: str,
 ) -> None:
-    """Refuses what is empty, nowhere or not C-contiguous; `strides` in bytes, none if dense."""
+    """Checks that an array is not empty, has memory, and is C-contiguous.
+
+    Args:
+        pointer: Address of its first element.
+        shape: Its shape.
+        strides: Its strides in bytes; None or empty if it is dense.
+        itemsize: Size of an element in bytes.
+        name: Name of the array in error messages.
+
+    Raises:
+        FrameError: If it is not.
+    """
     if any(side < 1 for side in shape):
-        raise FrameError(f"{what} has shape {shape}: every side is 1 or more")
+        raise FrameError(f"{name} has shape {shape}: every side is 1 or more")
     if not pointer:
-        raise FrameError(f"{what} has a null pointer: give an array that has its memory")
+        raise FrameError(f"{name} has a null pointer: give an array that has memory")
     strides, dense = tuple(strides or ()), itemsize
     for side, stride in zip(reversed(shape), reversed(strides), strict=False):
         if side > 1 and stride != dense:
             raise FrameError(
-                f"{what} is a view with strides {strides} in bytes: make it contiguous first"
+                f"{name} is a view with strides {strides} in bytes: make it contiguous first"
             )
         dense *= side
 
@@ -315,12 +333,12 @@ class _DLManagedTensorVersioned(ctypes.Structure):
 
 
 _LAYOUTS = {b"dltensor_versioned": _DLManagedTensorVersioned, b"dltensor": _DLManagedTensor}
-# A capsule points to its name and does not keep it: these live as long as the module.
+# A capsule points to its name and does not own it: these live as long as the module.
 _USED = {name: b"used_" + name for name in _LAYOUTS}
 
 
 def _capsule_function(name: str, result: type) -> Any:
-    # A prototype of its own: types that are set on ctypes.pythonapi are everybody's.
+    # A prototype of its own: types that are set on ctypes.pythonapi are shared by the process.
     prototype = ctypes.PYFUNCTYPE(result, ctypes.py_object, ctypes.c_char_p)
     return prototype((name, ctypes.pythonapi))
 
@@ -331,8 +349,12 @@ _set_capsule_name = _capsule_function("PyCapsule_SetName", ctypes.c_int)
 
 
 def _managed_tensor(capsule: Any) -> tuple[bytes, Any]:
-    """The name of a capsule, and the structure that it points to."""
+    """The name of a capsule, and the structure that it points to.
+
+    Raises:
+        BufferError: If it is not an unused DLPack capsule.
+    """
     for name, layout in _LAYOUTS.items():
         if _is_capsule(capsule, name):
             return name, layout.from_address(_capsule_pointer(capsule, name))
-    raise BufferError(f"{capsule!r} is no unused DLPack capsule")
+    raise BufferError(f"{capsule!r} is not an unused DLPack capsule")

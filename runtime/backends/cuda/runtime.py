@@ -1,7 +1,7 @@
 """The CUDA runtime on one device, through cuda-python: memory, streams, events and graphs.
 
-Nothing here waits unless it says so. What orders the work is said with events: every buffer knows
-the last use of it on each stream (`Buffer.uses`), and whoever takes it next waits for those.
+No function waits for the GPU unless its docstring says so. Events order the work: a buffer holds
+the event of its last use on each stream (`Buffer.uses`), and the next user waits for these.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 
 
 class CudaError(BackendError):
-    """A call of CUDA failed; `name` is CUDA's own, for example cudaErrorMemoryAllocation."""
+    """A call of CUDA failed; `name` is CUDA's name of the error, as cudaErrorMemoryAllocation."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ def import_cuda() -> Any:
 
 
 class Event:
-    """A point in a stream's work. Freed with its last reference."""
+    """A point in the work of a stream; destroyed with its last reference."""
 
     def __init__(self, cuda: Cuda, *, timed: bool = False) -> None:
         flags = cuda.api.cudaEventDefault if timed else cuda.api.cudaEventDisableTiming
@@ -55,11 +55,11 @@ class Event:
         self.handle = cuda.call("cudaEventCreateWithFlags", flags)
 
     def wait(self) -> None:
-        """Waits, on the host, until the point is reached."""
+        """Blocks the host until the point is reached."""
         self._cuda.call("cudaEventSynchronize", self.handle)
 
     def milliseconds_since(self, earlier: Event) -> float:
-        """Time between two points that were reached; both events must be timed."""
+        """Time in ms since an earlier point; both must be timed, and both must be reached."""
         return float(self._cuda.call("cudaEventElapsedTime", earlier.handle, self.handle))
 
     def __del__(self) -> None:
@@ -76,29 +76,29 @@ class Stream:
         self.handle = StreamHandle(int(self._owned))
 
     def wait_for(self, event: Event) -> None:
-        """Later work of this stream starts after `event`."""
+        """Makes later work of this stream wait for `event`."""
         self._cuda.call("cudaStreamWaitEvent", self.handle, event.handle, 0)
 
     def record(self, *, timed: bool = False) -> Event:
-        """An event after all work queued so far."""
+        """Records an event after all work queued so far."""
         return self._cuda.record(self.handle, timed=timed)
 
     def synchronize(self) -> None:
-        """Waits until all queued work is done."""
+        """Blocks the host until all queued work is done."""
         self._cuda.call("cudaStreamSynchronize", self.handle)
 
     def close(self) -> None:
-        """Frees the stream once its work is done."""
+        """Destroys the stream; work that is queued still runs."""
         self._cuda.free("cudaStreamDestroy", self.handle)
 
 
 class Buffer:
-    """Memory of a `Pool`.
+    """Memory of a `BufferPool`.
 
     Attributes:
-        pointer: Its address.
-        size: In bytes.
-        uses: The last use on each stream that may still be under way.
+        pointer: Address of the first byte.
+        size: Size in bytes.
+        uses: Stream -> event after its last use of the buffer, which may not be reached yet.
     """
 
     __slots__ = ("pointer", "size", "uses")
@@ -109,15 +109,16 @@ class Buffer:
         self.uses: dict[StreamHandle, Event] = {}
 
 
-class Pool:
-    """Memory by size, kept for the next that asks: steady work allocates nothing.
+class BufferPool:
+    """Buffers that are used again by size, so that repeated work allocates nothing.
 
-    Buffers go out in the order in which they came back: the longest idle is the likeliest to be
-    free of work. Not locked: its owner is.
+    The buffer that was returned first is taken first, since its queued work is most likely done.
+    Not safe for threads.
 
     Args:
         cuda: The device.
-        pinned: Host memory that copies can run from and to while the host works.
+        pinned: Allocate page-locked host memory, which asynchronous copies need; else memory of
+            the device.
     """
 
     def __init__(self, cuda: Cuda, *, pinned: bool) -> None:
@@ -129,29 +130,29 @@ class Pool:
         self._closed = False
 
     def take(self, size: int) -> Buffer:
-        """A buffer of `size` bytes; its `uses` may still be under way.
+        """Takes a buffer of `size` bytes; wait for its `uses` before it is written to.
 
         Raises:
-            CudaError: If there is no more memory.
+            CudaError: If the memory cannot be allocated.
         """
         if self._idle[size]:
             return self._idle[size].popleft()
         return Buffer(int(self._cuda.call(self._allocate, size)), size)
 
     def give_back(self, buffer: Buffer) -> None:
-        """Ends the use of a buffer; what is queued for it may still run."""
+        """Returns a buffer to the pool; work that is queued for it may still run."""
         if self._closed:
             self._free_buffer(buffer)
         else:
             self._idle[buffer.size].append(buffer)
 
     def close(self) -> None:
-        """Frees what is idle; what is still out is freed when it comes back."""
+        """Frees the idle buffers; those in use are freed when they are returned."""
         self._closed = True
         self.free_idle()
 
     def free_idle(self) -> bool:
-        """Gives up what is kept for the next that asks; whether there was anything."""
+        """Waits for the uses of the idle buffers and frees these; False if there was none."""
         any_idle = any(self._idle.values())
         for buffers in self._idle.values():
             while buffers:
@@ -159,7 +160,7 @@ class Pool:
         return any_idle
 
     def _free_buffer(self, buffer: Buffer) -> None:
-        # A device that is lost has freed it already.
+        # A lost device has freed its memory.
         with contextlib.suppress(CudaError), self._cuda.current():
             for event in buffer.uses.values():
                 event.wait()
@@ -168,7 +169,7 @@ class Pool:
 
 
 class Graph:
-    """Work that was recorded once and is queued with one call; its addresses are fixed."""
+    """A CUDA graph: recorded work that one call queues; its addresses are fixed."""
 
     def __init__(self, cuda: Cuda, executable: Any) -> None:
         self._cuda = cuda
@@ -187,7 +188,7 @@ class Cuda:
     """One device.
 
     Args:
-        device: Its index as CUDA counts.
+        device: CUDA's index of the device.
 
     Raises:
         BackendError: If cuda-python is not installed.
@@ -198,10 +199,13 @@ class Cuda:
         self.api = import_cuda()
         self.device = device
         with self.current():
-            self.call("cudaMemGetInfo")  # The first call makes the context, or says why not.
+            self.call("cudaMemGetInfo")  # Makes the context; an error is raised here, not later.
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Calls `name`; returns its result, or a tuple of several.
+        """Calls a function of the CUDA runtime.
+
+        Returns:
+            Its result without the error code: one value, or a tuple of none or several.
 
         Raises:
             CudaError: If it fails.
@@ -212,12 +216,12 @@ class Cuda:
         return results[0] if len(results) == 1 else tuple(results)
 
     def free(self, name: str, handle: Any) -> None:
-        """Calls what frees `handle`; a device that is lost has freed it already."""
+        """Calls a function that frees `handle`; errors are ignored: a lost device raises them."""
         getattr(self.api, name)(handle)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Makes this the calling thread's device and puts back what was there."""
+        """Makes this the current device of the calling thread, and restores the previous one."""
         before = self.call("cudaGetDevice")
         if before == self.device:
             yield
@@ -229,28 +233,35 @@ class Cuda:
             self.free("cudaSetDevice", before)
 
     def record(self, stream: StreamHandle, *, timed: bool = False) -> Event:
-        """An event after all work queued so far on a stream of anybody."""
+        """Records an event after all work queued so far on any stream, also a foreign one."""
         event = Event(self, timed=timed)
         self.call("cudaEventRecord", event.handle, stream)
         return event
 
     def copy(self, stream: Stream, target: int, source: int, size: int, kind: str) -> None:
-        """Queues a copy; `kind` as in cudaMemcpyKind, for example "HostToDevice"."""
+        """Queues a copy of `size` bytes; `kind` is one of cudaMemcpyKind, as "HostToDevice"."""
         kinds = self.api.cudaMemcpyKind
         direction = getattr(kinds, f"cudaMemcpy{kind}")
         self.call("cudaMemcpyAsync", target, source, size, direction, stream.handle)
 
     @contextlib.contextmanager
     def capture(self, stream: Stream) -> Iterator[list[Graph]]:
-        """Records what is queued on `stream` inside; the list holds the graph afterwards."""
+        """Records the work that the block queues on `stream`, instead of running it.
+
+        Yields:
+            A list that holds the graph after the block.
+
+        Raises:
+            CudaError: If the work cannot be recorded.
+        """
         captured: list[Graph] = []
-        # Only this thread's calls matter: others may allocate while we record.
+        # Thread-local, since other threads may allocate meanwhile.
         mode = self.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.call("cudaStreamBeginCapture", stream.handle, mode)
         try:
             yield captured
         except BaseException:
-            # A failed capture must be ended too; what it recorded is of no use.
+            # A failed capture must be ended too; its graph is discarded.
             error, graph = self.api.cudaStreamEndCapture(stream.handle)
             if error == self.api.cudaError_t.cudaSuccess:
                 self.free("cudaGraphDestroy", graph)
@@ -265,19 +276,19 @@ class Cuda:
         label = getattr(error, "name", str(error))
         if label != OUT_OF_MEMORY:
             return CudaError(label, f"{name} failed with {label} on GPU {self.device}")
-        self.api.cudaGetLastError()  # Or the next to ask, another library perhaps, is told too.
+        self.api.cudaGetLastError()  # Clears the error, which another library might read.
         _, free, total = self.api.cudaMemGetInfo()
-        wanted = f"{arguments[0] / 2**20:.0f} MiB were wanted, " if name == "cudaMalloc" else ""
-        where = "host" if name == "cudaMallocHost" else f"GPU {self.device}"
+        asked = f"{arguments[0] / 2**20:.0f} MiB were asked for, " if name == "cudaMalloc" else ""
+        where = "the host" if name == "cudaMallocHost" else f"GPU {self.device}"
         return CudaError(
             label,
-            f"the {where} is out of memory ({wanted}{(free or 0) / 2**20:.0f} of "
+            f"{where} is out of memory ({asked}{(free or 0) / 2**20:.0f} of "
             f"{(total or 0) / 2**20:.0f} MiB of the GPU are free): close other programs, use "
             "fewer streams, or build an engine for smaller frames",
         )
 
 
 def host_view(buffer: Buffer, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A pinned buffer as an array; valid while the buffer is."""
+    """A pinned buffer as an array of a shape and type; valid for as long as the buffer."""
     memory = (ctypes.c_uint8 * buffer.size).from_address(buffer.pointer)
     return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the backend that runs everywhere."""
+"""The ONNX Runtime backend, on the CPU and with CUDA."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.backends.ort.binding import BoundBackend
 from runtime.backends.ort.cuda_provider import (
     PROVIDER,
     cuda_failure,
-    missing_for_cuda,
+    cuda_provider_problem,
     provider_options,
     reason,
     why_not_loaded,
@@ -26,11 +26,17 @@ from runtime.model_info import ModelInfo, Port
 from runtime.telemetry import import_quietly
 
 _CPU_PROVIDER = "CPUExecutionProvider"
-_KINDS: dict[str, str] = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxRuntimeBackend(HostBackend):
-    """One ONNX Runtime session. `run` may be called from several threads at once."""
+    """One ONNX Runtime session without I/O binding. Threads may share it.
+
+    Args:
+        session: An onnxruntime.InferenceSession.
+        info: Metadata of the model.
+        device: "cpu", "cuda" or "cuda:N".
+    """
 
     def __init__(self, session: Any, info: ModelInfo, *, device: str) -> None:
         self.name = f"onnxruntime {device}"
@@ -40,7 +46,7 @@ class OnnxRuntimeBackend(HostBackend):
     def run(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[Any]:
-        """See `Backend.run`."""
+        """Runs the model on a batch; see `HostBackend.run`."""
         session = self._session
         if session is None:
             raise BackendError("the model is closed: open it again")
@@ -52,18 +58,19 @@ class OnnxRuntimeBackend(HostBackend):
         return result
 
     def close(self) -> None:
-        """See `Backend.close`."""
+        """Frees the model."""
         self._session = None
 
 
 def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBackend:
-    """Loads an ONNX file of ours, by default on the processor.
+    """Loads an ONNX file of this package, by default on the CPU.
 
     Raises:
-        ModelError: If the file is damaged or not one of ours; see `read_onnx`.
-        BackendError: If ONNX Runtime or what its provider for `device` needs is not available.
+        ModelError: If the file is damaged or not from this package; see `read_onnx`.
+        BackendError: If an option is not for ONNX Runtime, or ONNX Runtime or a requirement of its
+            provider for the device is missing.
     """
-    options.refuse("cuda_graph", "belongs to TensorRT engines: leave it out")
+    options.refuse("cuda_graph", "is for TensorRT engines: leave it out")
     for name in ("streams", "precision", "cache"):
         options.refuse(name, "is not for ONNX Runtime: leave it out, or use backend='openvino'")
     device = options.device or "cpu"
@@ -79,7 +86,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
             content,
             sess_options=_session_options(ort, options.threads),
             providers=[provider],
-            # Or ONNX Runtime makes the session, or a call that fails, again on the CPU.
+            # Otherwise a session or a call that fails is repeated on the CPU.
             enable_fallback=0,
         )
         session.disable_fallback()  # Older releases (1.20) ignore the option for calls.
@@ -89,7 +96,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
         raise ModelError(
             f"{path} cannot be loaded by ONNX Runtime ({reason(error)}): export it again"
         ) from error
-    # A provider that does not load is left out in any case, with a line in the log.
+    # A provider that does not load is dropped in any case, with a line in the log.
     if on_gpu and session.get_providers()[0] != PROVIDER:
         raise _not_started(why_not_loaded(ort))
     check_ports(_ports(session), info, path)
@@ -100,15 +107,19 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
 
 
 def _check_cuda(ort: Any, device: str, index: int) -> None:
-    """Refuses a machine where the CUDA provider cannot run; loads the libraries that it needs."""
-    offered = ort.get_available_providers()
-    if PROVIDER not in offered:
+    """Checks that the CUDA provider can run on a device, and loads the libraries that it needs.
+
+    Raises:
+        BackendError: If it cannot.
+    """
+    available = ort.get_available_providers()
+    if PROVIDER not in available:
         raise BackendError(
-            f"{PROVIDER} was asked for, this ONNX Runtime offers {', '.join(offered)}: "
+            f"{PROVIDER} was asked for, this ONNX Runtime has {', '.join(available)}: "
             "pip uninstall onnxruntime, then pip install ifrnet-deploy[gpu], or use device='cpu'"
         )
-    if missing := missing_for_cuda(ort, gpu_driver(), index):
-        raise BackendError(f"ONNX Runtime cannot run on {device}: {missing.what}: {missing.remedy}")
+    if found := cuda_provider_problem(ort, gpu_driver(), index):
+        raise BackendError(f"ONNX Runtime cannot run on {device} ({found.problem}): {found.remedy}")
 
 
 def _not_started(why: str | None) -> BackendError:
@@ -129,20 +140,20 @@ def _import_onnxruntime() -> Any:
 
 
 def _session_options(ort: Any, threads: int | None) -> Any:
-    """The options that pay.
+    """The options of a session.
 
-    Measured on a busy x86-64 with AVX2 (1.32, small, 448x256, processor time of a pair on one
-    thread, in turns, the least of 9; 467 ms as it is): without the layout optimisation 551. No
-    difference that shows above the noise: denormals as zero, no arena, no prepacked weights. A
-    graph that was saved optimised opens in 29 ms of processor time instead of 77, and fits one
-    kind of processor only. Spinning needs an idle machine to be judged, and is left on.
+    Measured with ONNX Runtime 1.32 on a busy x86-64 CPU with AVX2 (small, 448x256, CPU time of a
+    pair on one thread, interleaved rounds, the minimum of 9): 467 ms with these options, 551 ms
+    without the layout optimisation. No difference above the noise: denormals as zero, no arena, no
+    prepacked weights. A graph that was saved optimised opens in 29 ms of CPU time instead of 77,
+    but fits one type of CPU only. Spinning can only be judged on an idle machine, and is left on.
     """
     options = ort.SessionOptions()
-    # The processors that this process may use: a container's share, not the whole machine.
+    # The CPUs that this process may use: the share of a container, not the whole machine.
     options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 3
-    # The memory plan that is made ahead takes twice the memory of the one that is made on the
-    # way (1080p, small: 2645 against 1459 MB) and is no faster.
+    # The memory plan that is made in advance takes twice the memory of the one that is made during
+    # the run (1080p, small: 2645 and 1459 MB) and is no faster.
     options.enable_mem_pattern = False
     return options
 
@@ -150,7 +161,7 @@ def _session_options(ort: Any, threads: int | None) -> Any:
 def _ports(session: Any) -> Iterator[Port]:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     for number, port in enumerate((*inputs, *outputs)):
-        # A free axis has a name, or none at all.
+        # ONNX Runtime gives a free axis as a name or None.
         shape = tuple(n if isinstance(n, int) else None for n in port.shape)
-        dtype = _KINDS.get(port.type, port.type)
+        dtype = _DTYPES.get(port.type, port.type)
         yield Port(port.name, dtype, shape, is_input=number < len(inputs))

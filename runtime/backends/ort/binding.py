@@ -1,7 +1,7 @@
-"""I/O binding: ONNX Runtime with its images on the device that computes.
+"""ONNX Runtime with I/O binding, which keeps images on the device that computes.
 
-An image goes up once, though two pairs read it, and an image that recursion makes goes into the
-next call without coming down. ONNX Runtime's `run` takes and gives arrays on the host instead.
+An image that belongs to two pairs is uploaded once, and an image that recursion makes is the input
+of the next call without a download. ONNX Runtime's `run` takes and returns host arrays instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.backends.base import host_memory_error
 from runtime.backends.cuda.arrays import DeviceView
 from runtime.backends.ort.cuda_provider import reason
 from runtime.errors import BackendError
@@ -21,12 +22,12 @@ from runtime.model_info import ModelInfo
 
 
 class Batch:
-    """Images that lie together, on the host, on the device, or on both.
+    """A batch of images on the host, on the device, or on both.
 
     Args:
-        host: (B, ...) on the host.
-        device: The same as an OrtValue.
-        session: That whose memory `device` lies in; it lives as long as its memory is used.
+        host: The batch (B, ...) on the host; None if it is only on the device.
+        device: The batch as an OrtValue; None if it is only on the host.
+        session: The session that owns the memory of `device`, which must outlive it.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Batch:
         self._session = session
 
     def on_host(self) -> NDArray[Any]:
-        """All images; they come down once."""
+        """The batch (B, ...) on the host; it is downloaded once."""
         if self._host is None:
             self._host = self.device.numpy()
         return self._host
@@ -45,27 +46,26 @@ class Batch:
 
 @dataclass(frozen=True)
 class BoundImage:
-    """One image of a batch."""
+    """One image: row `row` of a batch."""
 
     batch: Batch
     row: int = 0
 
     def on_host(self) -> NDArray[Any]:
-        """A batch of one on the host."""
+        """The image on the host, as a batch of one."""
         return self.batch.on_host()[self.row : self.row + 1]
 
 
 class BoundBackend:
-    """One ONNX Runtime session with I/O binding; see `Backend`.
+    """One ONNX Runtime session with I/O binding. Threads may share it.
 
-    `submit` waits for the result, as ONNX Runtime does, so that nothing is queued ahead. Calls may
-    come from several threads at once.
+    `submit` waits for the result, as ONNX Runtime does; nothing is queued ahead.
 
     Args:
         ort: The module onnxruntime.
-        session: Made for `device`.
-        info: The model's self-description.
-        device: "cuda" or "cuda:N"; "cpu", where all this gains nothing, runs the same code.
+        session: A session on `device`.
+        info: Metadata of the model.
+        device: "cuda" or "cuda:N"; "cpu" works too, without a gain.
     """
 
     lookahead = 0
@@ -79,76 +79,74 @@ class BoundBackend:
         self._device = (kind, int(index or 0))
 
     def put(self, image: NDArray[Any]) -> BoundImage:
-        """See `Backend.put`."""
+        """Uploads an image; with several pairs per call it stays on the host until the call."""
         with self._open_session():
             if self.info.pairs_per_call > 1:
                 # ONNX Runtime copies whole values only, and a batch is one value: its images are
-                # laid together on the host and go up with the call, in one copy. On the device it
-                # would take another model to concatenate, or CUDA itself as with TensorRT.
+                # concatenated on the host and uploaded with the call, in one copy. Concatenation
+                # on the device would take another model, or CUDA itself as with TensorRT.
                 return BoundImage(Batch(host=image))
-            return BoundImage(Batch(device=self._up(image)))
+            return BoundImage(Batch(device=self._to_device(image)))
 
     def submit(
         self, pairs: Sequence[tuple[BoundImage, BoundImage]], timestep: NDArray[np.float32]
     ) -> list[BoundImage]:
-        """See `Backend.submit`."""
+        """Runs the model and waits for it; see `Backend.submit`."""
         with self._open_session() as session:
             binding = session.io_binding()
             for side, name in enumerate(("img0", "img1")):
-                value = self._together([pair[side] for pair in pairs])
+                value = self._batch_on_device([pair[side] for pair in pairs])
                 binding.bind_ortvalue_input(name, value)
-            # Where the time step is needed is the session's choice.
+            # The session chooses the device of the time step.
             binding.bind_cpu_input("timestep", timestep)
             binding.bind_output("imgt", *self._device)
-            # Copies of inputs are queued only, and the streams of a session wait for no other.
+            # Copies of inputs are only queued, and the streams of a session wait for no other.
             binding.synchronize_inputs()
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
-            made = Batch(device=binding.get_outputs()[0], session=session)
-            return [BoundImage(made, row) for row in range(len(timestep))]
+            batch = Batch(device=binding.get_outputs()[0], session=session)
+            return [BoundImage(batch, row) for row in range(len(timestep))]
 
     def download(self, image: BoundImage) -> Callable[[], NDArray[Any]]:
-        """See `Backend.download`. The copy is made here and waited for."""
+        """Downloads an image and waits for it; the returned function returns the array."""
         with self._open_session():
-            down = image.on_host()
-        return lambda: down
+            array = image.on_host()
+        return lambda: array
 
     def put_device(self, view: DeviceView, stream: int) -> NoReturn:
-        """See `Backend.put_device`."""
+        """Raises BackendError: frames of callers are in host memory."""
         del view, stream
-        raise BackendError(
-            f"{self.name} takes frames in host memory: copy them there, "
-            "or build a TensorRT engine, which takes them on the GPU"
-        )
+        raise host_memory_error(self.name)
 
-    def hand_over(self, image: BoundImage, stream: int) -> NoReturn:
-        """See `Backend.hand_over`."""
+    def export_to_stream(self, image: BoundImage, stream: int) -> NoReturn:
+        """Raises BackendError: frames of callers are in host memory."""
         del image, stream
-        raise BackendError(
-            f"{self.name} gives frames in host memory: build a TensorRT engine, which gives them "
-            "on the GPU"
-        )
+        raise host_memory_error(self.name)
 
     def close(self) -> None:
-        """See `Backend.close`."""
+        """Frees the model; images that were made stay valid."""
         self._session = None
 
-    def _up(self, array: NDArray[Any]) -> Any:
-        """An OrtValue on the device, complete when this returns. On a CPU the array itself."""
+    def _to_device(self, array: NDArray[Any]) -> Any:
+        """Copies an array to an OrtValue on the device, and waits; on the CPU without a copy."""
         return self._ort.OrtValue.ortvalue_from_numpy(array, *self._device)
 
-    def _together(self, images: Sequence[BoundImage]) -> Any:
-        """One value of all images, on the device."""
+    def _batch_on_device(self, images: Sequence[BoundImage]) -> Any:
+        """The images as one OrtValue on the device; one image that is there is not copied."""
         first = images[0]
         if len(images) > 1:
-            return self._up(np.concatenate([image.on_host() for image in images]))
+            return self._to_device(np.concatenate([image.on_host() for image in images]))
         if first.batch.device is not None and first.batch.device.shape()[0] == 1:
             return first.batch.device
-        return self._up(first.on_host())
+        return self._to_device(first.on_host())
 
     @contextlib.contextmanager
     def _open_session(self) -> Iterator[Any]:
-        """Gives the session; its errors are ours."""
+        """Yields the session.
+
+        Raises:
+            BackendError: If the model is closed, or ONNX Runtime raises an error in the block.
+        """
         session = self._session
         if session is None:
             raise BackendError("the model is closed: open it again")

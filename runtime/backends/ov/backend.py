@@ -1,15 +1,15 @@
-"""OpenVINO on the processor.
+"""The OpenVINO backend, on the CPU.
 
-Float32 is said to it, for on processors with bfloat16 its own choice is that. Its cache is not
-used: it takes a blob whose weights are damaged without a word (64 of 12.9 million bytes turned over
-gave another picture), and it reads the ONNX file even where the blob is at hand. `ov_cache` keeps
-blobs with a checksum.
+Float32 is set explicitly, since OpenVINO chooses bfloat16 on CPUs that support it. OpenVINO's own
+cache is not used: it loads a blob with damaged weights without an error (64 of 12.9 million bytes
+inverted gave another image), and it reads the ONNX file even if the blob exists.
+`runtime.backends.ov.cache` stores blobs with a checksum.
 
-Measured on a busy x86-64 with AVX2 (OpenVINO 2026.4, small, 448x256, processor time of a pair, one
-thread, in turns, the least of 7): the graph as exported 322 ms, the graph that is rewritten for
-ONNX Runtime 327, which is no difference; the first is what is built for it, for there a PReLU is
-part of its convolution. Pinning of threads is left as OpenVINO has it: two models side by side
-were no faster without.
+Measured with OpenVINO 2026.4 on a busy x86-64 CPU with AVX2 (small, 448x256, CPU time of a pair on
+one thread, interleaved rounds, the minimum of 7): 322 ms with the graph as exported, 327 ms with
+the graph that is rewritten for ONNX Runtime, which is no difference. The graph as exported is
+built, since there OpenVINO fuses PReLU into the convolution. Thread pinning is left at its default:
+two models side by side were no faster without it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import NO_CACHE, HostBackend, InferencePrecision, OpenOptions
+from runtime.backends.base import (
+    NO_CACHE,
+    HostBackend,
+    InferencePrecision,
+    OpenOptions,
+    concatenated,
+)
 from runtime.backends.onnx_format import check_ports, read_onnx
-from runtime.backends.ov.cache import ModelCache
+from runtime.backends.ov.cache import CacheEntry
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_cpus, cache_folder
 from runtime.model_info import INPUTS, OUTPUT, ModelInfo, Port
@@ -39,64 +45,62 @@ _CAPABILITIES: dict[InferencePrecision, str] = {"fp32": "FP32", "bf16": "BF16", 
 
 
 class OpenVinoBackend(HostBackend):
-    """A compiled model. All methods may be called from several threads at once.
+    """A model that OpenVINO compiled. Threads may share it.
 
-    With one stream a pair is computed while the caller waits for it; with several, `submit`
-    queues it and comes back.
+    `submit` starts an inference and returns. With one stream no pair is queued ahead.
 
     Args:
         compiled: An openvino.CompiledModel.
-        info: What the model says about itself.
-        name: For messages and reports.
-        streams: Inferences at the same time.
+        info: Metadata of the model.
+        name: Name of the backend, in messages and reports.
+        streams: Number of inferences that run at the same time.
     """
 
     def __init__(self, compiled: Any, info: ModelInfo, *, name: str, streams: int) -> None:
         self.name = name
         self.info = info
-        # One more than run at a time is queued, so that no stream is ever without work.
+        # One request more than streams, so that no stream is ever without work.
         self.lookahead = 0 if streams == 1 else streams
-        self._requests = _Requests(compiled, streams + 1, name)
+        self._requests = _RequestPool(compiled, streams + 1, name)
 
     def run(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[Any]:
-        """See `HostBackend.run`."""
+        """Runs the model on a batch and waits for it; see `HostBackend.run`."""
         return self._requests.start(img0, img1, timestep).result()
 
     def submit(self, pairs: Sequence[tuple[Any, Any]], timestep: NDArray[np.float32]) -> list[Any]:
-        """See `Backend.submit`. Waits for images that are still being made."""
-        arrays = [tuple(map(_array, pair)) for pair in pairs]
-        img0, img1 = (
-            arrays[0][k] if len(arrays) == 1 else np.concatenate([pair[k] for pair in arrays])
-            for k in (0, 1)
-        )
-        call = self._requests.start(img0, img1, timestep)
-        return [_Queued(call, row) for row in range(len(timestep))]
+        """Starts an inference; waits for its inputs. See `Backend.submit`."""
+        arrays = [(_as_array(first), _as_array(second)) for first, second in pairs]
+        inference = self._requests.start(*concatenated(arrays), timestep)
+        return [_PendingImage(inference, row) for row in range(len(timestep))]
 
     def download(self, image: Any) -> Callable[[], NDArray[Any]]:
-        """See `Backend.download`."""
-        return lambda: _array(image)
+        """Returns a function that waits for the image; see `Backend.download`."""
+        return lambda: _as_array(image)
 
     def close(self) -> None:
-        """See `Backend.close`."""
+        """Frees the model after the inferences in flight."""
         self._requests.close()
 
 
-class _Call:
-    """One inference; its result is fetched once, by whoever asks first."""
+class _Inference:
+    """One inference; the first caller of `result` fetches the result, once."""
 
-    def __init__(self, owner: _Requests, request: Any, feed: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self, owner: _RequestPool, request: Any, inputs: Mapping[str, NDArray[Any]]
+    ) -> None:
         self._owner = owner
         self._request = request
-        self._feed: Mapping[str, NDArray[Any]] | None = feed  # OpenVINO reads it where it lies.
+        # A reference: OpenVINO reads the arrays themselves during the inference.
+        self._inputs: Mapping[str, NDArray[Any]] | None = inputs
         self._lock = threading.Lock()
-        self._made: NDArray[Any] | None = None
+        self._result: NDArray[Any] | None = None
         self._error: BackendError | None = None
-        request.start_async(feed, share_inputs=True)
+        request.start_async(inputs, share_inputs=True)
 
     def result(self) -> NDArray[Any]:
-        """Waits; a new array of B images.
+        """Waits for the inference; returns a new array of B images.
 
         Raises:
             BackendError: If the inference failed.
@@ -106,76 +110,82 @@ class _Call:
                 self._fetch(self._request)
         if self._error is not None:
             raise self._error
-        assert self._made is not None
-        return self._made
+        assert self._result is not None
+        return self._result
 
     def _fetch(self, request: Any) -> None:
         try:
             request.wait()
-            self._made = request.get_tensor("imgt").data.copy()
-        except Exception as error:  # OpenVINO raises RuntimeError and its children.
+            self._result = request.get_tensor("imgt").data.copy()
+        except Exception as error:  # OpenVINO raises RuntimeError and its subclasses.
             self._error = BackendError(f"{self._owner.name} failed: {_first_line(error)}")
-        self._request = self._feed = None
+        self._request = self._inputs = None
         self._owner.give_back(request, self)
 
 
-class _Queued:
-    """An image that is being made: a row of what a call makes."""
+class _PendingImage:
+    """An image that an inference makes: row `row` of its result."""
 
-    def __init__(self, call: _Call, row: int) -> None:
-        self._call = call
+    def __init__(self, inference: _Inference, row: int) -> None:
+        self._inference = inference
         self._row = row
 
     def array(self) -> NDArray[Any]:
-        """Waits for it; a batch of one."""
-        return self._call.result()[self._row : self._row + 1]
+        """Waits for the image; returns it as a batch of one.
+
+        Raises:
+            BackendError: If the inference failed.
+        """
+        return self._inference.result()[self._row : self._row + 1]
 
 
-class _Requests:
-    """Inference requests by turns; where all are taken, the oldest is waited for."""
+class _RequestPool:
+    """Inference requests that are used again; if all are in use, the oldest is waited for."""
 
     def __init__(self, compiled: Any, count: int, name: str) -> None:
         self.name = name
         self._compiled = compiled
         self._idle = [compiled.create_infer_request() for _ in range(count)]
-        self._under_way: deque[_Call] = deque()
+        self._in_flight: deque[_Inference] = deque()
         self._changed = threading.Condition()
 
-    def start(self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]) -> _Call:
-        """Queues an inference.
+    def start(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> _Inference:
+        """Starts an inference.
 
         Raises:
-            BackendError: If the model is closed, or refuses what it was given.
+            BackendError: If the model is closed, or OpenVINO refuses the inputs.
         """
         request = self._take()
-        feed = {"img0": img0, "img1": img1, "timestep": timestep}
+        inputs = {"img0": img0, "img1": img1, "timestep": timestep}
         try:
-            call = _Call(self, request, feed)
-        except Exception as error:  # OpenVINO raises RuntimeError and its children.
+            inference = _Inference(self, request, inputs)
+        except Exception as error:  # OpenVINO raises RuntimeError and its subclasses.
             self.give_back(request)
             raise BackendError(f"{self.name} failed: {_first_line(error)}") from error
         with self._changed:
-            self._under_way.append(call)
+            self._in_flight.append(inference)
             self._changed.notify()
-        return call
+        return inference
 
-    def give_back(self, request: Any, call: _Call | None = None) -> None:
-        """Ends the use of a request."""
+    def give_back(self, request: Any, inference: _Inference | None = None) -> None:
+        """Returns a request to the pool."""
         with self._changed:
-            with contextlib.suppress(ValueError):
-                self._under_way.remove(call)  # type: ignore[arg-type]  # None is not in it.
+            if inference is not None and inference in self._in_flight:
+                self._in_flight.remove(inference)
             self._idle.append(request)
             self._changed.notify()
 
     def close(self) -> None:
-        """Frees the model once what is under way is done."""
+        """Frees the model after the inferences in flight."""
         with self._changed:
             self._compiled = None
-            under_way = list(self._under_way)
+            in_flight = list(self._in_flight)
             self._changed.notify_all()
-        for call in under_way:
+        for inference in in_flight:
             with contextlib.suppress(BackendError):
-                call.result()
+                inference.result()
         with self._changed:
             self._idle.clear()
 
@@ -183,36 +193,36 @@ class _Requests:
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._compiled is None or self._idle or self._under_way
+                    lambda: self._compiled is None or self._idle or self._in_flight
                 )
                 if self._compiled is None:
                     raise BackendError("the model is closed: open it again")
                 if self._idle:
                     return self._idle.pop()
-                oldest = self._under_way.popleft()
+                oldest = self._in_flight.popleft()
             with contextlib.suppress(BackendError):
-                oldest.result()  # Whoever waits for it is told of its error.
+                oldest.result()  # Its error is raised again for the caller that waits for it.
 
 
 def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
-    """Loads an ONNX file of ours, on the processor.
+    """Loads an ONNX file of this package on the CPU.
 
     Raises:
-        ModelError: If the file is damaged or not one of ours; see `read_onnx`.
-        BackendError: If OpenVINO is not installed, or does not have what the options ask for.
+        ModelError: If the file is damaged or not from this package; see `read_onnx`.
+        BackendError: If OpenVINO is not installed, or does not support an option.
     """
-    options.refuse("cuda_graph", "belongs to TensorRT engines: leave it out")
-    options.refuse("io_binding", "belongs to ONNX Runtime: leave it out")
+    options.refuse("cuda_graph", "is for TensorRT engines: leave it out")
+    options.refuse("io_binding", "is for ONNX Runtime: leave it out")
     if options.device not in (None, "cpu"):
         raise BackendError(
-            f"device {options.device!r} was asked for, OpenVINO runs on the processor here: "
+            f"device {options.device!r} was asked for, OpenVINO is used on the CPU only: "
             "use device='cpu', or backend='onnxruntime'"
         )
     openvino = import_openvino()
     content, info = read_onnx(path)
     precision, streams = options.precision or "fp32", options.streams or 1
     if precision != "fp32" and (info.size is None or info.tuned_for != "any"):
-        # There OpenVINO replaces nodes of the coordinates, whose marks go with them.
+        # In these models OpenVINO replaces nodes of the coordinates, which removes their marks.
         raise BackendError(
             f"precision={precision!r} is for models of one size that are not tuned for ONNX "
             "Runtime: build one with --size HxW --backend openvino"
@@ -236,7 +246,7 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
 
 
 def import_openvino() -> Any:
-    """The module.
+    """Imports the module `openvino`, with its telemetry off.
 
     Raises:
         BackendError: If it is not installed or does not load.
@@ -245,7 +255,7 @@ def import_openvino() -> Any:
         return import_quietly("openvino")
     except ImportError as error:
         raise BackendError(
-            f"OpenVINO does not load ({_first_line(error)}): pip install "
+            f"OpenVINO cannot be imported ({_first_line(error)}): pip install "
             "'ifrnet-deploy[openvino]', or use backend='onnxruntime'"
         ) from error
 
@@ -259,27 +269,28 @@ def compiled_model(
     threads: int,
     cache: str | None,
 ) -> Any:
-    """Compiles an ONNX file, or takes from the cache what was compiled before.
+    """Compiles an ONNX file, or reads the compiled model from the cache.
 
     Args:
         openvino: The module.
-        content: The file.
-        precision: Of convolutions.
-        streams: Inferences at the same time.
-        threads: Processors that they share.
-        cache: As of `OpenOptions`.
+        content: The ONNX file.
+        precision: Type in which convolutions are computed.
+        streams: Number of inferences that run at the same time.
+        threads: Number of CPUs that they share.
+        cache: Folder for compiled models; None for the default folder, "none" for no cache.
 
     Returns:
         An openvino.CompiledModel.
 
     Raises:
-        BackendError: If the processor lacks the precision, this OpenVINO does not keep the
-            coordinates float32 in it, or there are fewer threads than streams.
+        BackendError: If the CPU does not support the precision, this OpenVINO cannot keep the
+            coordinates in float32 with it, or there are fewer threads than streams.
         RuntimeError: If OpenVINO cannot read the file.
     """
     if streams > threads:
         raise BackendError(
-            f"streams={streams} came with {threads} threads, and each needs one: use fewer streams"
+            f"streams={streams} was given with {threads} threads, each stream needs one: use fewer "
+            "streams"
         )
     core = _core(openvino)
     _check_capability(core, precision)
@@ -290,8 +301,8 @@ def compiled_model(
         "INFERENCE_NUM_THREADS": str(threads),
     }
     folder = cache_folder() / "openvino" if cache is None else Path(cache)
-    kept = None if cache == NO_CACHE else ModelCache(folder, openvino, core, content, settings)
-    if kept is not None and (compiled := kept.read()) is not None:
+    entry = None if cache == NO_CACHE else CacheEntry(folder, openvino, core, content, settings)
+    if entry is not None and (compiled := entry.read()) is not None:
         return compiled
     model = _from_onnx(openvino, content)
     if precision == "fp32":
@@ -300,16 +311,16 @@ def compiled_model(
         from runtime.backends.ov.precision import compiled_with_float32
 
         compiled = compiled_with_float32(openvino, core, model, settings)
-    if kept is not None:
-        kept.write(compiled)
+    if entry is not None:
+        entry.write(compiled)
     return compiled
 
 
 def _from_onnx(openvino: Any, content: bytes) -> Any:
-    """The model of an ONNX file, an openvino.Model.
+    """Reads an ONNX file as an openvino.Model.
 
-    `Core.read_model` would take the same bytes for OpenVINO's own format where they are that too,
-    and the model would not be the one that was checked.
+    `Core.read_model` is not used: it would read bytes that are also a valid file in OpenVINO's own
+    format as that format, which is not the model that was checked.
 
     Raises:
         RuntimeError: If OpenVINO cannot read the file.
@@ -322,7 +333,7 @@ def _from_onnx(openvino: Any, content: bytes) -> Any:
 
 
 def capabilities(openvino: Any) -> tuple[str, list[str]]:
-    """The processor's name and what it computes in, as OpenVINO says: FP32, BF16, INT8 ..."""
+    """The name of the CPU and the types that it computes in: "FP32", "BF16", "INT8" and others."""
     core = _core(openvino)
     return (
         str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
@@ -332,17 +343,21 @@ def capabilities(openvino: Any) -> tuple[str, list[str]]:
 
 @functools.cache
 def _core(openvino: Any) -> Any:
-    """One for the process: it holds the plugin and its threads."""
+    """The openvino.Core of the process, which owns the plugin and its threads."""
     return openvino.Core()
 
 
 def _check_capability(core: Any, precision: InferencePrecision) -> None:
-    """OpenVINO itself computes in float32, or imitates, what the processor does not have."""
-    offered = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if _CAPABILITIES[precision] not in offered:
-        has = [name for name, said in _CAPABILITIES.items() if said in offered]
+    """Checks that the CPU computes in a type; OpenVINO would use float32 or emulate the type.
+
+    Raises:
+        BackendError: If it does not.
+    """
+    available = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if _CAPABILITIES[precision] not in available:
+        usable = [name for name, capability in _CAPABILITIES.items() if capability in available]
         raise BackendError(
-            f"precision={precision!r} was asked for, this processor has {', '.join(has)} only: "
+            f"precision={precision!r} was asked for, this CPU has {', '.join(usable)} only: "
             "leave it out"
         )
 
@@ -351,20 +366,21 @@ def _ports(compiled: Any) -> Iterator[Port]:
     inputs, outputs = compiled.inputs, compiled.outputs
     for number, port in enumerate((*inputs, *outputs)):
         shape = (n.get_length() if n.is_static else None for n in port.get_partial_shape())
-        # Where a cast is left out, its result lends the port a second name.
+        # If OpenVINO removes a cast, the port has the name of its result too.
         names = port.get_names()
         name = next(iter(names & {*INPUTS, OUTPUT}), min(names, default=""))
         dtype = port.get_element_type().to_dtype().name
         yield Port(name, dtype, tuple(shape), is_input=number < len(inputs))
 
 
-def _array(image: Any) -> NDArray[Any]:
-    array: NDArray[Any] = image.array() if isinstance(image, _Queued) else image
+def _as_array(image: Any) -> NDArray[Any]:
+    """The image as a batch of one on the host; waits for an image that is being made."""
+    array: NDArray[Any] = image.array() if isinstance(image, _PendingImage) else image
     return array
 
 
 def _first_line(error: BaseException) -> str:
-    """The sentence of an error of OpenVINO, which begins with places in its own source."""
+    """The first line of an error of OpenVINO after the lines that name places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (told or lines or [type(error).__name__])[0]
+    reasons = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (reasons or lines or [type(error).__name__])[0]

@@ -1,8 +1,8 @@
-"""Compiled models on disk, by which OpenVINO opens a model sooner the next time.
+"""A cache of compiled models on disk, which OpenVINO opens faster.
 
-A blob is the processor's own copy of a model. OpenVINO checks its version and the instruction set
-when it loads one, and nothing of its content; so each lies behind a checksum, is written by
-rename, and whatever is wrong with one means that the model is compiled again.
+A blob is a model that is compiled for a type of CPU. When OpenVINO loads one, it checks its version
+and the instruction set but not the content. Therefore a blob is stored with a checksum and written
+atomically; if anything is wrong with it, the model is compiled again.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ from typing import Any
 from runtime.files import read_with_digest, write_with_digest
 
 _MAGIC = b"ifrnet-openvino-2\n"
-"""Its number rises where blobs of an earlier version may not be used: those of 1 may hold bfloat16
-coordinates."""
+"""First bytes of a file. The number is raised where blobs of an earlier version must not be used:
+those of version 1 may have bfloat16 coordinates."""
 
 _LARGEST = 2 << 30
-"""Bytes that the folder holds; the blobs that were not used for the longest go first."""
+"""Limit of the size of the folder in bytes; the least recently used blobs are removed."""
 
 
-class ModelCache:
-    """The place of one model, compiled in one way.
+class CacheEntry:
+    """The cached blob of one model, compiled with one OpenVINO, CPU and settings.
 
     Args:
-        folder: Where it lies; made when something is written.
+        folder: Folder of the cache; created by the first `write`.
         openvino: The module.
         core: An openvino.Core.
         content: The ONNX file.
-        settings: What it is compiled with.
+        settings: Properties for the compilation.
+
+    Attributes:
+        path: Path of the blob.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class ModelCache:
         self._settings = dict(settings)
 
     def read(self) -> Any | None:
-        """The compiled model; None where there is none that is whole and fits."""
+        """The compiled model; None if the blob is missing, damaged or refused by OpenVINO."""
         try:
             blob = read_with_digest(self.path, _MAGIC)
         except OSError:
@@ -72,7 +75,7 @@ class ModelCache:
         return compiled
 
     def write(self, compiled: Any) -> None:
-        """Keeps a compiled model. Where that cannot be written, the next start is a slow one."""
+        """Stores a compiled model; if the file cannot be written, nothing is stored."""
         blob = compiled.export_model()
         content = blob if isinstance(blob, bytes) else blob.getvalue()
         with contextlib.suppress(OSError):
@@ -81,13 +84,13 @@ class ModelCache:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Removes what was not used for the longest; never what was written now."""
-        found = []
+        """Removes the least recently used blobs over the limit, but not this one."""
+        blobs = []
         for path in self.path.parent.glob("*.blob"):
             with contextlib.suppress(OSError):  # Another process may have removed it.
-                found.append((path.stat().st_mtime, path.stat().st_size, path))
+                blobs.append((path.stat().st_mtime, path.stat().st_size, path))
         total = 0
-        for _, size, path in sorted(found, reverse=True):
+        for _, size, path in sorted(blobs, reverse=True):
             total += size
             if total > _LARGEST and path != self.path:
                 path.unlink(missing_ok=True)

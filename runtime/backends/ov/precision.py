@@ -1,20 +1,21 @@
-"""Keeps the float32 chain of a graph float32 where OpenVINO computes in bfloat16 or float16.
+"""Keeps coordinates and results in float32 where OpenVINO computes in bfloat16 or float16.
 
-Casts of an ONNX file do not survive there: OpenVINO makes one type of all floats first, and then
-gives its lower precision to every node but those behind the last convolution. Coordinates of the
-inner levels would be bfloat16. Simulated in PyTorch, demo weights against float32, made frames with
-45 and 128 pixels of motion: 53.9 dB at 448x256, 46.6 at 1280x720 and 42.0 at 1920x1088; with the
-chain in float32 61.5, 64.3 and 63.5; the last layers of the decoders in float32 too: 0.2 more at
-most, hence they are not. A node
-keeps its type if it carries a mark, which OpenVINO's own passes set (RoPE of language models does
-the same). Two things about it are not obvious:
+Casts of an ONNX file have no effect there: OpenVINO first makes one type of all floats, and then
+gives the lower precision to every node except those after the last convolution. The coordinates of
+the inner levels would be bfloat16. Simulated in PyTorch with the demo weights, PSNR to float32 on
+synthetic frames with 45 and 128 pixels of motion: 53.9 dB at 448x256, 46.6 at 1280x720 and 42.0 at
+1920x1088; with coordinates and results in float32 61.5, 64.3 and 63.5. With the last layers of the
+decoders in float32 too it is 0.2 dB more at most; they are not.
 
-- Python cannot set it on a node, but a file in OpenVINO's own format can carry it; "precise" is
-  what it is called there in all versions.
-- It goes when a pass puts another node in the place of its own. So what is known to be replaced is
-  replaced here first: Interpolate by its older version, which the processor's plugin wants, two
-  sums with constants in a row by one, means of one axis after the other by one, a difference by a
-  sum, a division by a product. A test looks for the marks in what the plugin made of the graph.
+A node keeps its type if it has a mark, which OpenVINO's own passes set (for example for RoPE of
+language models). Two properties of the mark are not obvious:
+
+- Python cannot set it on a node, but a file in OpenVINO's own format can contain it, in all
+  versions under the name "precise".
+- It is lost when a pass replaces its node. Therefore nodes that are known to be replaced are
+  replaced here first: Interpolate by its older version, which the CPU plugin needs, two
+  consecutive sums with constants by one, consecutive means by one, a difference by a sum, a
+  division by a product. A test looks for the marks in the graph that the plugin made.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvo
 _NEVER = frozenset({*_CONVOLUTIONS, "Constant", "Parameter", "Result"})
 
 FIRST_WITH_FLOAT32 = "2026.4"
-"""The first OpenVINO that keeps all the marks; `compiled_with_float32` refuses those before it."""
+"""The first OpenVINO that keeps all marks; `compiled_with_float32` refuses earlier ones."""
 
 
 def keeps_float32(version: str) -> bool:
-    """Whether an OpenVINO, for example "2026.4.1", is known to keep all the marks."""
+    """Whether a version of OpenVINO, for example "2026.4.1", is known to keep all marks."""
     return _numbers(version) >= _numbers(FIRST_WITH_FLOAT32)
 
 
@@ -46,56 +47,58 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[str, str]) -> Any:
-    """Compiles for bfloat16 or float16 and keeps the float32 chain float32.
+    """Compiles a model for bfloat16 or float16 with coordinates and results in float32.
 
     Args:
         openvino: The module.
         core: An openvino.Core.
-        model: As read from an ONNX file; changed.
-        settings: OpenVINO's properties, with INFERENCE_PRECISION_HINT.
+        model: An openvino.Model from an ONNX file; modified.
+        settings: Properties of OpenVINO, with INFERENCE_PRECISION_HINT.
 
     Returns:
         An openvino.CompiledModel.
 
     Raises:
-        BackendError: If this OpenVINO cannot keep the chain float32.
+        BackendError: If this OpenVINO cannot keep them in float32.
     """
-    version, asked = openvino.get_version(), settings["INFERENCE_PRECISION_HINT"]
+    version, hint = openvino.get_version(), settings["INFERENCE_PRECISION_HINT"]
     remedy = f"install openvino {FIRST_WITH_FLOAT32} or newer, or leave precision out"
     try:
         marked = with_float32_marks(openvino, core, model)
         compiled = core.compile_model(marked, "CPU", settings)
     except RuntimeError as error:
         raise BackendError(
-            f"OpenVINO {version} cannot prepare this model for {asked} ({error}): {remedy}"
+            f"OpenVINO {version} cannot prepare this model for {hint} ({error}): {remedy}"
         ) from error
     if rounded := rounded_layers(marked, compiled):
         raise BackendError(
             f"OpenVINO {version} computes {len(rounded)} of the layers of the coordinates in "
-            f"{asked}, and they must stay float32: {remedy}"
+            f"{hint}, and they must stay float32: {remedy}"
         )
     return compiled
 
 
 def with_float32_marks(openvino: Any, core: Any, model: Any) -> Any:
-    """A copy of an openvino.Model whose float32 chain keeps its type.
-
-    That chain is what makes coordinates and the result: everything between them and the
-    convolutions before, and what comes before the first convolution.
+    """Makes a copy of an openvino.Model with marks on the nodes of `float32_chain`.
 
     Args:
         openvino: The module.
         core: An openvino.Core.
-        model: As read from an ONNX file; changed.
+        model: An openvino.Model from an ONNX file; modified.
 
     Raises:
-        BackendError: If a mark was lost on the way.
+        BackendError: If a mark is lost when the copy is read.
     """
-    for replace in (_older_interpolation, _sums_at_once, _means_at_once, _sums_and_products):
+    for replace in (
+        _replace_interpolations,
+        _merge_sums,
+        _merge_means,
+        _replace_differences_and_divisions,
+    ):
         replace(openvino, model)
     chain = float32_chain(model)
     for number, node in enumerate(model.get_ordered_ops()):
-        # Names of nodes that the frontend made itself come more than once.
+        # The frontend gives one name to several nodes that it makes itself.
         node.set_friendly_name(f"{number}:{node.get_friendly_name()}")
     names = {node.get_friendly_name() for node in chain}
     with tempfile.TemporaryDirectory() as folder:
@@ -105,104 +108,108 @@ def with_float32_marks(openvino: Any, core: Any, model: Any) -> Any:
         for layer in tree.iterfind("layers/layer"):
             if layer.get("name") in names:
                 _mark(layer)
-        # Read whole, so that nothing of it lies in the folder any more.
+        # Not mapped, as the folder is removed.
         content = np.fromfile(weights, np.uint8)
         marked = core.read_model(ElementTree.tostring(tree.getroot()), openvino.Tensor(content))
-    kept = {node.get_friendly_name() for node in marked.get_ops() if is_marked(node)}
-    if kept != names:
+    remaining = {node.get_friendly_name() for node in marked.get_ops() if is_marked(node)}
+    if remaining != names:
         raise BackendError(
-            f"OpenVINO {openvino.get_version()} kept {len(kept)} of {len(names)} marks of float32: "
-            "leave precision out"
+            f"OpenVINO {openvino.get_version()} kept {len(remaining)} of {len(names)} float32 "
+            "marks: leave precision out"
         )
     return marked
 
 
 def float32_chain(model: Any) -> list[Any]:
-    """The nodes that must stay float32."""
+    """The nodes of an openvino.Model that must stay float32.
+
+    These are the nodes between the convolutions and the coordinates or the result, and those before
+    the first convolution.
+    """
     ordered = model.get_ordered_ops()
-    behind, wanted = _behind_convolutions(ordered), _coordinates_and_result(ordered)
+    dependent, exact = _after_convolutions(ordered), _coordinates_and_result(ordered)
     return [
         node
         for node in ordered
         if node.get_type_name() not in _NEVER
-        and (node.get_name() in wanted or node.get_name() not in behind)
+        and (node.get_name() in exact or node.get_name() not in dependent)
     ]
 
 
 def rounded_layers(model: Any, compiled: Any) -> list[str]:
-    """The layers whose precision matters and that the compiled model computes in less than float32.
+    """The nodes of coordinates and result that a compiled model computes in less than float32.
 
-    The marks alone prove nothing: OpenVINO before 2026.4 loses those of the products and sums that
-    make the coordinates, which cost 5 to 12 dB at 1280x720. The compiled model tells in which
-    precision each of its layers runs, and which nodes of the original it is made of.
+    The marks alone are no proof: OpenVINO before 2026.4 loses those of the products and sums that
+    make the coordinates, which costs 5 to 12 dB at 1280x720. The compiled model declares in which
+    precision each of its layers runs, and of which original nodes it is made.
 
     Args:
         model: An openvino.Model from `with_float32_marks`.
         compiled: The openvino.CompiledModel that was made of it.
 
     Returns:
-        Names of nodes in `model` that make the coordinates or the result. A bias that is added to
-        a convolution is not among them: it is rounded with the result of the convolution.
+        Names of these nodes in `model`. A bias that is added to a convolution is not among them,
+        since it is rounded with the result of the convolution.
     """
     ordered = model.get_ordered_ops()
-    behind, wanted = _behind_convolutions(ordered), _coordinates_and_result(ordered)
-    matters = {
+    dependent, exact = _after_convolutions(ordered), _coordinates_and_result(ordered)
+    must_be_float32 = {
         node.get_friendly_name()
         for node in ordered
-        if node.get_name() in wanted and not _is_bias(node, behind)
+        if node.get_name() in exact and not _is_bias(node, dependent)
     }
     rounded: list[str] = []
     for layer in compiled.get_runtime_model().get_ordered_ops():
         if _runtime_info(layer, "runtimePrecision") in ("bf16", "f16"):
             nodes = _runtime_info(layer, "originalLayersNames").split(",")
-            rounded += [name for name in nodes if name in matters]
+            rounded += [name for name in nodes if name in must_be_float32]
     return rounded
 
 
-def _behind_convolutions(ordered: list[Any]) -> set[str]:
+def _after_convolutions(ordered: list[Any]) -> set[str]:
     """Unique names of the nodes that depend on a convolution, convolutions included."""
-    behind: set[str] = set()
+    dependent: set[str] = set()
     for node in ordered:
         if node.get_type_name() in _CONVOLUTIONS or any(
-            parent.get_name() in behind for parent in _parents(node)
+            parent.get_name() in dependent for parent in _parents(node)
         ):
-            behind.add(node.get_name())
-    return behind
+            dependent.add(node.get_name())
+    return dependent
 
 
 def _coordinates_and_result(ordered: list[Any]) -> set[str]:
     """Unique names of the nodes between the convolutions and a sampling grid or the result."""
-    wanted: set[str] = set()
+    exact: set[str] = set()
     for node in reversed(ordered):
         kind = node.get_type_name()
-        if kind == "Result" or node.get_name() in wanted:
-            asked = list(_parents(node))
+        if kind == "Result" or node.get_name() in exact:
+            inputs = list(_parents(node))
         elif kind == "GridSample":
-            wanted.add(node.get_name())
-            # Where to sample; what is sampled is rounded as a convolution's result may be.
-            asked = [node.input_value(1).get_node()]
+            exact.add(node.get_name())
+            # The coordinates only: the sampled image may be rounded, like a convolution's result.
+            inputs = [node.input_value(1).get_node()]
         else:
-            asked = []
-        wanted |= {one.get_name() for one in asked if one.get_type_name() not in _CONVOLUTIONS}
-    return wanted
+            inputs = []
+        exact |= {one.get_name() for one in inputs if one.get_type_name() not in _CONVOLUTIONS}
+    return exact
 
 
-def _is_bias(node: Any, behind: set[str]) -> bool:
+def _is_bias(node: Any, dependent: set[str]) -> bool:
     """Whether a node adds a constant to the result of a convolution."""
     if node.get_type_name() != "Add":
         return False
-    computed = [parent for parent in _parents(node) if parent.get_name() in behind]
+    computed = [parent for parent in _parents(node) if parent.get_name() in dependent]
     return len(computed) == 1 and computed[0].get_type_name() in _CONVOLUTIONS
 
 
 def _runtime_info(layer: Any, key: str) -> str:
-    """What the runtime model says of a layer; empty where it does not say it."""
+    """A value of the runtime information of a layer; "" if it is missing."""
     info = layer.get_rt_info()
     return str(info[key].value) if key in info else ""
 
 
 def is_marked(node: Any) -> bool:
-    """Whether a node carries the mark, under the name of this version."""
+    """Whether a node has the mark, under the name of any version of OpenVINO."""
     return any(
         key.startswith(("precise", "DisablePrecisionConversion")) for key in node.get_rt_info()
     )
@@ -221,57 +228,53 @@ def _mark(layer: ElementTree.Element) -> None:
     ElementTree.SubElement(info, "attribute", name="precise", version="0")
 
 
-def _older_interpolation(openvino: Any, model: Any) -> None:
-    """Interpolate of opset 11 -> opset 4, which says the same of two axes."""
+def _replace_interpolations(openvino: Any, model: Any) -> None:
+    """Replaces Interpolate of opset 11 by that of opset 4, which is equal for two axes."""
     for node in model.get_ordered_ops():
         info = node.get_type_info()
         if (info.name, info.version_id) != ("Interpolate", "opset11"):
             continue
-        said = node.get_attributes()
+        attributes = node.get_attributes()
         image, target, *axes = node.input_values()
-        by_size = said["shape_calculation_mode"] == "sizes"
+        by_size = attributes["shape_calculation_mode"] == "sizes"
         count = len(target.get_node().data) if hasattr(target.get_node(), "data") else 2
         constant = openvino.opset10.constant
         sizes = target if by_size else constant(np.ones(count, np.int64)).output(0)
         scales = constant(np.ones(count, np.float32)).output(0) if by_size else target
-        made = openvino.opset10.interpolate(
+        older = openvino.opset10.interpolate(
             image,
             sizes,
             scales,
-            said["mode"],
-            said["shape_calculation_mode"],
-            said["pads_begin"],
-            said["pads_end"],
-            said["coordinate_transformation_mode"],
-            said["nearest_mode"],
-            said["antialias"],
-            said["cube_coeff"],
+            attributes["mode"],
+            attributes["shape_calculation_mode"],
+            attributes["pads_begin"],
+            attributes["pads_end"],
+            attributes["coordinate_transformation_mode"],
+            attributes["nearest_mode"],
+            attributes["antialias"],
+            attributes["cube_coeff"],
             *axes,
         )
-        made.set_friendly_name(node.get_friendly_name())
-        openvino.utils.replace_node(node, made)
+        _replace(openvino, node, older)
 
 
-def _sums_at_once(openvino: Any, model: Any) -> None:
-    """Two sums with constants in a row -> one, as OpenVINO does too: x + a + b -> x + (a + b)."""
+def _merge_sums(openvino: Any, model: Any) -> None:
+    """Replaces x + a + b with constants a, b by x + (a + b), as OpenVINO does too."""
     for node in model.get_ordered_ops():
         inner, outer = _constant_of_sum(node), None
         if inner is None:
             continue
         rest, value = inner
-        below = rest.get_node()
         if len(rest.get_target_inputs()) == 1:
-            outer = _constant_of_sum(below)
+            outer = _constant_of_sum(rest.get_node())
         if outer is None:
             continue
         total = openvino.opset1.constant(outer[1] + value)
-        made = openvino.opset1.add(outer[0], total)
-        made.set_friendly_name(node.get_friendly_name())
-        openvino.utils.replace_node(node, made)
+        _replace(openvino, node, openvino.opset1.add(outer[0], total))
 
 
-def _means_at_once(openvino: Any, model: Any) -> None:
-    """The mean of the mean over other axes -> one mean over all of them."""
+def _merge_means(openvino: Any, model: Any) -> None:
+    """Replaces the mean of a mean over other axes by one mean over all of them."""
     for node in model.get_ordered_ops():
         if node.get_type_name() != "ReduceMean":
             continue
@@ -280,30 +283,33 @@ def _means_at_once(openvino: Any, model: Any) -> None:
             continue
         image, more = source.input_values()
         both = np.concatenate([np.ravel(axes.data), np.ravel(more.get_node().data)])
-        made = openvino.opset1.reduce_mean(image, np.sort(both), True)
-        made.set_friendly_name(node.get_friendly_name())
-        openvino.utils.replace_node(node, made)
+        _replace(openvino, node, openvino.opset1.reduce_mean(image, np.sort(both), True))
 
 
-def _sums_and_products(openvino: Any, model: Any) -> None:
-    """Of float32: x - y -> x + -1 * y, and x / constant -> x * (1 / constant)."""
+def _replace_differences_and_divisions(openvino: Any, model: Any) -> None:
+    """In float32, replaces x - y by x + -1 * y and x / constant by x * (1 / constant)."""
     for node in model.get_ordered_ops():
         kind = node.get_type_name()
         if kind not in ("Subtract", "Divide") or node.get_element_type() != openvino.Type.f32:
             continue
         x, y = node.input_values()
         if kind == "Subtract":
-            made = openvino.opset1.add(x, openvino.opset1.multiply(y, np.float32(-1)))
+            new = openvino.opset1.add(x, openvino.opset1.multiply(y, np.float32(-1)))
         elif y.get_node().get_type_name() == "Constant":
-            made = openvino.opset1.multiply(x, np.reciprocal(y.get_node().data))
+            new = openvino.opset1.multiply(x, np.reciprocal(y.get_node().data))
         else:
             continue
-        made.set_friendly_name(node.get_friendly_name())
-        openvino.utils.replace_node(node, made)
+        _replace(openvino, node, new)
+
+
+def _replace(openvino: Any, node: Any, new: Any) -> None:
+    """Puts a new node, under the same name, in the place of a node."""
+    new.set_friendly_name(node.get_friendly_name())
+    openvino.utils.replace_node(node, new)
 
 
 def _constant_of_sum(node: Any) -> tuple[Any, Any] | None:
-    """(the other summand, the constant) of a sum with one constant."""
+    """The other summand and the constant of a sum with a constant; None for other nodes."""
     if node.get_type_name() != "Add":
         return None
     first, second = node.input_values()

@@ -6,28 +6,29 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 from urllib.parse import parse_qsl, urlsplit
 
-from runtime.backends.base import SERVED
+from runtime.backends.base import TRITON_SCHEME
 from runtime.errors import ModelError
 
-PORT = 8001
-"""Triton's own for gRPC."""
+DEFAULT_PORT = 8001
+"""Triton's default port for gRPC."""
 
 MemoryKind = Literal["none", "system", "cuda"]
 
 _TIMEOUT_S = 120.0
-_FORM = "write triton://HOST[:PORT]/MODEL[/VERSION][?shared_memory=system|cuda&timeout=S]"
+_USAGE = "write triton://HOST[:PORT]/MODEL[/VERSION][?shared_memory=system|cuda&timeout=S]"
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a model is served.
+    """The address of a model on a Triton server.
 
     Attributes:
         server: "host:port" of gRPC.
-        model: Its name.
-        version: "" for the server's choice, the newest.
-        memory: How frames reach the server: sent, or through shared memory on its machine.
-        timeout: Seconds that a request may take.
+        model: Name of the model.
+        version: Version of the model; "" for the server's choice, which is the newest.
+        memory: How frames reach the server: "none" to send them, "system" or "cuda" for shared
+            memory on the server's machine.
+        timeout: Limit of the time of a request, in seconds.
     """
 
     server: str
@@ -38,10 +39,10 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Reads triton://HOST[:PORT]/MODEL[/VERSION][?shared_memory=system|cuda&timeout=S].
+        """Parses triton://HOST[:PORT]/MODEL[/VERSION][?shared_memory=system|cuda&timeout=S].
 
         Raises:
-            ModelError: If it is not such an address.
+            ModelError: If `url` is not such an address.
         """
         parts = urlsplit(url)
         path = parts.path.strip("/").split("/")
@@ -49,11 +50,11 @@ class Address:
         memory = options.pop("shared_memory", "none")
         try:
             timeout = float(options.pop("timeout", _TIMEOUT_S))
-            port = parts.port or PORT
+            port = parts.port or DEFAULT_PORT
         except ValueError as error:
-            raise ModelError(f"{url} has no number where one is expected: {_FORM}") from error
+            raise ModelError(f"{url} has no number where one is expected: {_USAGE}") from error
         if (
-            not url.startswith(SERVED)
+            not url.startswith(TRITON_SCHEME)
             or not parts.hostname
             or not path[0]
             or len(path) > 2
@@ -62,7 +63,7 @@ class Address:
             or not timeout > 0
             or options
         ):
-            raise ModelError(f"{url} is no address of a served model: {_FORM}")
+            raise ModelError(f"{url} is not an address of a served model: {_USAGE}")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         version = path[1] if len(path) == 2 else ""
         return cls(f"{host}:{port}", path[0], version, memory, timeout)  # type: ignore[arg-type]

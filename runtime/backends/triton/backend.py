@@ -1,10 +1,10 @@
-"""NVIDIA Triton Inference Server: the same model, served; `export.triton` makes its repository.
+"""The backend for models that an NVIDIA Triton Inference Server serves.
 
     Interpolator.open("triton://host:8001/ifrnet_small")
     Interpolator.open("triton://localhost:8001/ifrnet_small?shared_memory=system")
 
-Requests go by gRPC. The model's self-description comes from the server, out of the parameters in
-its configuration.
+Requests are sent by gRPC. The metadata of the model is in the parameters of its configuration on
+the server, where `export.triton` writes it.
 """
 
 from __future__ import annotations
@@ -12,63 +12,63 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import OpenOptions
-from runtime.backends.cuda.arrays import DeviceFrame, DeviceView
+from runtime.backends.base import OpenOptions, host_memory_error
+from runtime.backends.cuda.arrays import DeviceView
 from runtime.backends.triton.address import Address
 from runtime.backends.triton.requests import (
-    Answer,
-    ResultImage,
+    Response,
+    ResponseImage,
     SentImage,
-    ServedImage,
+    TritonImage,
     client_errors,
 )
-from runtime.backends.triton.shared_memory import CudaMemory, SharedMemory, Slot, SystemMemory
+from runtime.backends.triton.shared_memory import CudaMemory, Region, SharedMemory, SystemMemory
 from runtime.errors import BackendError, ModelError
 from runtime.model_info import ModelInfo
 
 _IN_FLIGHT = 2
-"""Pairs that are best under way at a time: one travels while the other is computed."""
+"""Default number of pairs in flight: one is sent while the other is computed."""
 
 _TYPES = {"uint8": ("UINT8", "TYPE_UINT8"), "float32": ("FP32", "TYPE_FP32")}
-"""Names of a type in a request and in a configuration."""
+"""Type -> its names in a request and in a configuration."""
 
 
-class Port(NamedTuple):
-    """An input or an output as a configuration of Triton says it.
+class ConfigPort(NamedTuple):
+    """An input or an output in a model's configuration on Triton.
 
     Attributes:
-        type: For example "TYPE_UINT8".
-        dims: Without the axis that Triton batches along; -1 where free.
+        type: Triton's name of the type, for example "TYPE_UINT8".
+        dims: The shape without the axis along which Triton batches; -1 for a free axis.
     """
 
     type: str
     dims: tuple[int, ...]
 
 
-def served_ports(info: ModelInfo) -> dict[str, Port]:
+def config_ports(info: ModelInfo) -> dict[str, ConfigPort]:
     """The inputs and the output in the configuration of a model, by name, inputs first."""
     first = 1 if info.max_pairs else 0  # Triton batches along a free first axis.
     return {
-        name: Port(_TYPES[port.dtype][1], port.dims[first:]) for name, port in info.ports().items()
+        name: ConfigPort(_TYPES[port.dtype][1], port.dims[first:])
+        for name, port in info.ports().items()
     }
 
 
 class TritonBackend:
-    """A model on a server. Frames are arrays on this host.
+    """A model on a server. Frames are arrays on this host. Threads may share it.
 
     Args:
-        client: Of tritonclient.grpc.
-        address: Where the model is.
-        info: What it is.
-        name: See `Backend.name`.
-        memory: None where frames are sent.
-        in_flight: See `Backend.lookahead`.
+        client: An InferenceServerClient of tritonclient.grpc.
+        address: Address of the model.
+        info: Metadata of the model.
+        name: Name of the backend, in messages and reports.
+        memory: Shared memory for frames; None if they are sent.
+        in_flight: Number of pairs to queue before the first is waited for.
     """
 
     def __init__(
@@ -87,85 +87,83 @@ class TritonBackend:
         self._client = client
         self._address = address
         self._memory = memory
-        self._lock = threading.Lock()  # The client is for one thread at a time.
-        self._under_way: set[Answer] = set()
-        # Of these the server may still read and write the slots: they are not used again.
-        self._failed: list[Answer] = []
+        self._lock = threading.Lock()  # The client is not safe for threads.
+        self._in_flight: set[Response] = set()
+        # Referenced until `close`, as the server may still read and write their regions.
+        self._failed: list[Response] = []
 
     def put(self, image: NDArray[Any]) -> SentImage:
-        """See `Backend.put`."""
-        with self._lock, self._errors():
-            return SentImage(image, self._filled([image]))
+        """Copies an image to shared memory, if that is in use; see `Backend.put`."""
+        with self._lock, client_errors(self._address):
+            return SentImage(image, self._region_with([image]))
 
     def submit(
-        self, pairs: Sequence[tuple[ServedImage, ServedImage]], timestep: NDArray[np.float32]
-    ) -> list[ResultImage]:
-        """See `Backend.submit`. Waits for images of requests that are still under way."""
+        self, pairs: Sequence[tuple[TritonImage, TritonImage]], timestep: NDArray[np.float32]
+    ) -> list[ResponseImage]:
+        """Sends one request; waits for the images of earlier requests. See `Backend.submit`."""
         import tritonclient.grpc as grpc
 
-        with self._errors():
+        with client_errors(self._address):
             for image in (image for pair in pairs for image in pair):
-                if isinstance(image, ResultImage):
-                    image.answer.wait(self._address.timeout)
-        with self._lock, self._errors():
-            held: list[object] = []
+                if isinstance(image, ResponseImage):
+                    image.response.wait(self._address.timeout)
+        with self._lock, client_errors(self._address):
+            regions: list[object] = []
             inputs = [
-                self._input(grpc, name, [pair[k] for pair in pairs], held)
+                self._input(grpc, name, [pair[k] for pair in pairs], regions)
                 for k, name in enumerate(("img0", "img1"))
             ]
             times = grpc.InferInput("timestep", list(timestep.shape), "FP32")
             times.set_data_from_numpy(timestep)
             output = grpc.InferRequestedOutput("imgt")
-            one = (1, *pairs[0][0].shape[1:])
-            slot = None
+            shape = (1, *pairs[0][0].shape[1:])
+            region = None
             if self._memory is not None:
-                slot = self._memory.take((len(timestep), *one[1:]), self._dtype)
-                output.set_shared_memory(slot.name, slot.nbytes)
-            answer = Answer([*held, *pairs], slot, self._ended)
-            self._under_way.add(answer)
+                region = self._memory.take((len(timestep), *shape[1:]), self._dtype)
+                output.set_shared_memory(region.name, region.nbytes)
+            response = Response([*regions, *pairs], region, self._on_done)
+            self._in_flight.add(response)
             try:
                 self._open_client().async_infer(
                     self._address.model,
                     [*inputs, times],
-                    answer.arrived,
+                    response.complete,
                     model_version=self._address.version,
                     outputs=[output],
                     client_timeout=self._address.timeout,
                 )
             except BaseException:
-                self._under_way.discard(answer)  # It was never sent.
+                self._in_flight.discard(response)  # It was not sent.
                 raise
-        return [ResultImage(answer, row, one) for row in range(len(timestep))]
+        return [ResponseImage(response, row, shape) for row in range(len(timestep))]
 
-    def download(self, image: ServedImage) -> Callable[[], NDArray[Any]]:
-        """See `Backend.download`."""
+    def download(self, image: TritonImage) -> Callable[[], NDArray[Any]]:
+        """Returns a function that waits for the image; see `Backend.download`."""
 
         def wait() -> NDArray[Any]:
-            with self._errors():
+            with client_errors(self._address):
                 return self._array(image)
 
         return wait
 
     def put_device(self, view: DeviceView, stream: int) -> NoReturn:
-        """See `Backend.put_device`."""
+        """Raises BackendError: frames of callers are in host memory."""
         del view, stream
-        raise BackendError(
-            f"{self.name} takes frames in host memory: copy them there, or open the engine itself"
-        )
+        raise host_memory_error(self.name)
 
-    def hand_over(self, image: object, stream: int) -> DeviceFrame:
-        """See `Backend.hand_over`."""
+    def export_to_stream(self, image: object, stream: int) -> NoReturn:
+        """Raises BackendError: frames of callers are in host memory."""
         del image, stream
-        raise BackendError(f"{self.name} gives frames in host memory")
+        raise host_memory_error(self.name)
 
     def close(self) -> None:
-        """See `Backend.close`. Waits for requests that are under way."""
+        """Closes the connection after the requests in flight."""
         with self._lock:
             client, self._client = self._client, None
             if client is None:
                 return
-            for answer in list(self._under_way):  # The server may still write into shared memory.
-                answer.settle(self._address.timeout)
+            for response in list(self._in_flight):  # The server may still write into shared memory.
+                response.wait_until_done(self._address.timeout)
             if self._memory is not None:
                 self._memory.close()
             self._failed.clear()
@@ -175,42 +173,42 @@ class TritonBackend:
     def _dtype(self) -> np.dtype[Any]:
         return np.dtype(self.info.layout.dtype)
 
-    def _ended(self, answer: Answer) -> None:
-        """Called by the client's thread."""
-        self._under_way.discard(answer)
-        if answer.failed and answer.slot is not None:
-            self._failed.append(answer)
+    def _on_done(self, response: Response) -> None:
+        """Removes a response from those in flight; called by the client's thread."""
+        self._in_flight.discard(response)
+        if response.failed and response.region is not None:
+            self._failed.append(response)
 
     def _open_client(self) -> Any:
         if self._client is None:
             raise BackendError("the model is closed: open it again")
         return self._client
 
-    def _filled(self, arrays: Sequence[NDArray[Any]]) -> Slot | None:
+    def _region_with(self, arrays: Sequence[NDArray[Any]]) -> Region | None:
+        """Shared memory with a copy of the arrays; None if frames are sent."""
         self._open_client()
         if self._memory is None:
             return None
         shape = (len(arrays), *arrays[0].shape[1:])
-        slot = self._memory.take(shape, self._dtype)
-        slot.write(arrays)
-        return slot
+        region = self._memory.take(shape, self._dtype)
+        region.write(arrays)
+        return region
 
-    def _array(self, image: ServedImage) -> NDArray[Any]:
-        """An image as a new array, (1, ...), or as it was put."""
+    def _array(self, image: TritonImage) -> NDArray[Any]:
+        """An image on the host: a new array (1, ...), or the array that was put."""
         if isinstance(image, SentImage):
             return image.array
-        result = image.answer.wait(self._address.timeout)
-        if image.answer.slot is None:
-            rows: NDArray[Any] = result.as_numpy("imgt")
-        else:
+        result = image.response.wait(self._address.timeout)
+        if image.response.region is not None:
             shape = result.get_output("imgt").shape
-            return image.answer.slot.read(shape, self._dtype, image.row)
+            return image.response.region.read(shape, self._dtype, image.row)
+        rows: NDArray[Any] = result.as_numpy("imgt")
         return np.array(rows[image.row : image.row + 1])
 
     def _input(
-        self, grpc: Any, name: str, images: Sequence[ServedImage], held: list[object]
+        self, grpc: Any, name: str, images: Sequence[TritonImage], regions: list[object]
     ) -> Any:
-        """img0 or img1 of a request."""
+        """An InferInput for img0 or img1; the shared memory that it uses is added to `regions`."""
         first = images[0]
         shape = [len(images), *first.shape[1:]]
         entry = grpc.InferInput(name, shape, _TYPES[self._dtype.name][0])
@@ -218,35 +216,33 @@ class TritonBackend:
             arrays = [self._array(image) for image in images]
             entry.set_data_from_numpy(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
             return entry
-        slot: Slot | None
+        region: Region | None
         offset = 0
-        if len(images) > 1:  # They must lie one behind the other.
-            slot = self._filled([self._array(image) for image in images])
+        if len(images) > 1:  # A batch must be contiguous.
+            region = self._region_with([self._array(image) for image in images])
         elif isinstance(first, SentImage):
-            slot = first.slot
+            region = first.region
         else:
-            slot = first.answer.slot
+            region = first.response.region
             offset = first.row * math.prod(first.shape) * self._dtype.itemsize
-        assert slot is not None  # There is one wherever there is shared memory.
-        held.append(slot)
+        assert region is not None  # With shared memory every image has a region.
+        regions.append(region)
         nbytes = math.prod(shape) * self._dtype.itemsize
-        entry.set_shared_memory(slot.name, nbytes, offset)
+        entry.set_shared_memory(region.name, nbytes, offset)
         return entry
-
-    def _errors(self) -> AbstractContextManager[None]:
-        return client_errors(self._address)
 
 
 def open_model(url: str, options: OpenOptions) -> TritonBackend:
-    """Finds a served model.
+    """Connects to a served model.
 
     Raises:
-        ModelError: If the address is none, or what is served there is not a model of ours.
-        BackendError: If tritonclient is not installed, no server answers, or it lacks the model.
+        ModelError: If the address is malformed, or the model there is not from this package.
+        BackendError: If tritonclient is not installed, no server answers, or it does not serve the
+            model.
     """
     address = Address.parse(url)
     for name in ("threads", "cuda_graph", "precision", "cache", "io_binding"):
-        options.refuse(name, "is the server's to choose: leave it out with triton://")
+        options.refuse(name, "is chosen by the server: leave it out with triton://")
     if address.memory != "cuda":
         options.refuse("device", "is for ?shared_memory=cuda: leave it out with triton://")
     try:
@@ -261,7 +257,7 @@ def open_model(url: str, options: OpenOptions) -> TritonBackend:
             _check_served(client, address)
             config = client.get_model_config(address.model, address.version).config
             server = client.get_server_metadata()
-            info = _described(config, address)
+            info = _info_from(config, address)
             memory = _memory(client, address, options)
     except BaseException:
         client.close()
@@ -277,33 +273,41 @@ def open_model(url: str, options: OpenOptions) -> TritonBackend:
 
 
 def _check_served(client: Any, address: Address) -> None:
-    """Names what there is where the model is not."""
+    """Checks that the server serves the model.
+
+    Raises:
+        BackendError: If not; the message names the models that it serves.
+    """
     if client.is_model_ready(address.model, address.version):
         return
     index = client.get_model_repository_index().models
-    there = ", ".join(sorted({model.name for model in index if model.state == "READY"}))
+    ready = ", ".join(sorted({model.name for model in index if model.state == "READY"}))
     version = f" version {address.version}" if address.version else ""
     raise BackendError(
-        f"Triton at {address.server} does not serve {address.model}{version}: it has "
-        f"{there or 'no model that is ready'}"
+        f"Triton at {address.server} does not serve {address.model}{version}, it has "
+        f"{ready or 'no model that is ready'}: load the model there, or name another one"
     )
 
 
-def _described(config: Any, address: Address) -> ModelInfo:
-    """What the parameters of a configuration say, if its inputs and output agree."""
+def _info_from(config: Any, address: Address) -> ModelInfo:
+    """The metadata in the parameters of a configuration, checked against its inputs and output.
+
+    Raises:
+        ModelError: If the metadata is missing or they differ.
+    """
     source = f"{address.model} at {address.server}"
     properties = {key: value.string_value for key, value in config.parameters.items()}
     info = ModelInfo.from_properties(properties, source=source)
     types = config.DESCRIPTOR.fields_by_name["input"].message_type.fields_by_name["data_type"]
-    found = {
-        port.name: Port(
+    actual = {
+        port.name: ConfigPort(
             types.enum_type.values_by_number[port.data_type].name, tuple(map(int, port.dims))
         )
         for port in (*config.input, *config.output)
     }
-    if found != served_ports(info):
+    if actual != config_ports(info):
         raise ModelError(
-            f"{source} has {found}, its parameters promise {served_ports(info)}: make its "
+            f"{source} has {actual}, its parameters declare {config_ports(info)}: make its "
             "repository again with python -m export.triton"
         )
     return info
@@ -315,10 +319,12 @@ def _memory(client: Any, address: Address, options: OpenOptions) -> SharedMemory
     if address.memory == "cuda":
         device = options.cuda_device()
         if device is None:
-            raise BackendError("device='cpu' came with ?shared_memory=cuda: use cuda or cuda:N")
+            raise BackendError(
+                "device='cpu' was given with ?shared_memory=cuda: use cuda or cuda:N"
+            )
         try:
             return CudaMemory(client, device)
-        except (ImportError, RuntimeError) as error:  # RuntimeError where cuda-python is missing.
+        except (ImportError, RuntimeError) as error:  # RuntimeError: cuda-python is missing.
             raise BackendError(
                 "?shared_memory=cuda needs cuda-python: pip install 'tritonclient[cuda]'"
             ) from error

@@ -1,4 +1,4 @@
-"""Requests to a Triton server: their images, their answers, and the client's errors."""
+"""Requests to a Triton server: their images, their responses, and the client's errors."""
 
 from __future__ import annotations
 
@@ -11,62 +11,63 @@ from typing import Any
 from numpy.typing import NDArray
 
 from runtime.backends.triton.address import Address
-from runtime.backends.triton.shared_memory import Slot, memory_errors
+from runtime.backends.triton.shared_memory import Region, memory_errors
 from runtime.errors import BackendError
 
 
-class Answer:
-    """The result of one request, which may still be under way.
+class Response:
+    """The response to one request, which may still be in flight.
 
     Args:
-        held: What the server reads until it has answered.
-        slot: Where the result goes in shared memory; None where it is sent.
-        ended: Called with this answer once the request has succeeded or failed.
+        inputs: Objects that own memory which the server reads until it responds.
+        region: Shared memory for the result; None if the server sends it.
+        on_done: Called with this response once the request has succeeded or failed.
 
     Attributes:
-        slot: See above.
+        region: Shared memory for the result; None if the server sends it.
     """
 
     def __init__(
-        self, held: Sequence[object], slot: Slot | None, ended: Callable[[Answer], object]
+        self, inputs: Sequence[object], region: Region | None, on_done: Callable[[Response], object]
     ) -> None:
-        self.slot = slot
-        self._ended = ended
-        self._held: Sequence[object] = held
-        self._there = threading.Event()
+        self.region = region
+        self._on_done = on_done
+        # Not freed after an error, as the server may still read the memory.
+        self._inputs: Sequence[object] = inputs
+        self._done = threading.Event()
         self._result: Any = None
         self._error: Any = None
 
-    def arrived(self, result: Any, error: Any) -> None:
-        """Takes the client's InferResult or its error; called by the client's thread."""
+    def complete(self, result: Any, error: Any) -> None:
+        """Sets the client's InferResult or its error; called by the client's thread."""
         self._result, self._error = result, error
         if error is None:
-            self._held = ()
-        self._ended(self)
-        self._there.set()
+            self._inputs = ()
+        self._on_done(self)
+        self._done.set()
 
     @property
     def failed(self) -> bool:
         """Whether the request failed."""
         return self._error is not None
 
-    def settle(self, timeout: float) -> None:
+    def wait_until_done(self, timeout: float) -> None:
         """Waits at most `timeout` seconds until the request has succeeded or failed."""
-        self._there.wait(timeout)
+        self._done.wait(timeout)
 
     def wait(self, timeout: float) -> Any:
-        """Waits for the client's InferResult.
+        """Waits for the client's InferResult and returns it.
 
         Args:
-            timeout: Seconds that the client gives the request.
+            timeout: The client's timeout of the request, in seconds.
 
         Raises:
-            Exception: The client's own, if the request failed.
-            TimeoutError: If nothing came.
+            Exception: The client's error, if the request failed.
+            TimeoutError: If the client calls back neither with a result nor with an error.
         """
-        # The client's own deadline comes first; this one is for a client that is gone.
-        if not self._there.wait(timeout + 10):
-            raise TimeoutError(f"no answer in {timeout:g} s")
+        # The client times out first; this one is for a client that was closed.
+        if not self._done.wait(timeout + 10):
+            raise TimeoutError(f"no response in {timeout:g} s")
         if self._error is not None:
             raise self._error
         return self._result
@@ -74,10 +75,15 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class SentImage:
-    """An image on the host; goes along with each request, or lies in `slot`."""
+    """An image on the host, which is sent with each request or is in shared memory.
+
+    Attributes:
+        array: A batch of one image.
+        region: Shared memory with a copy of the image; None if it is sent.
+    """
 
     array: NDArray[Any]
-    slot: Slot | None
+    region: Region | None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,40 +92,46 @@ class SentImage:
 
 
 @dataclass(frozen=True, eq=False)
-class ResultImage:
-    """An image that a request makes: row `row` of its answer."""
+class ResponseImage:
+    """An image that a request makes.
 
-    answer: Answer
+    Attributes:
+        response: The response with the batch of images.
+        row: Index of the image in the batch.
+        shape: (1, H, W, 3) or (1, 3, H, W).
+    """
+
+    response: Response
     row: int
     shape: tuple[int, ...]
 
 
-ServedImage = SentImage | ResultImage
+TritonImage = SentImage | ResponseImage
 
 
 @contextlib.contextmanager
 def client_errors(address: Address) -> Iterator[None]:
-    """Turns what Triton's client raises inside into a BackendError of one sentence.
+    """Converts errors of Triton's client in the block to a BackendError.
 
     Raises:
-        BackendError: If no server answers in time, or it refuses the request, or shared memory
-            cannot be used.
+        BackendError: If no server answers in time, the server refuses the request, or shared
+            memory cannot be used.
     """
     from tritonclient.utils import InferenceServerException
 
     try:
         yield
     except InferenceServerException as error:
-        raise BackendError(_reason(error, address)) from error
+        raise BackendError(_message(error, address)) from error
     except Exception as error:
         if not isinstance(error, (*memory_errors(), TimeoutError)):
             raise
-        raise BackendError(f"{address.model} at {address.server}: {error}") from error
+        raise BackendError(f"{address.model} at {address.server} failed: {error}") from error
 
 
-def _reason(error: Any, address: Address) -> str:
-    said = (error.message() or "").strip().splitlines()
-    reason = said[0] if said else "it gave no reason"
+def _message(error: Any, address: Address) -> str:
+    lines = (error.message() or "").strip().splitlines()
+    reason = lines[0] if lines else "it gave no reason"
     if error.status() == "StatusCode.UNAVAILABLE":
         return (
             f"no Triton server answers at {address.server} ({reason}): start it, or give "
@@ -127,7 +139,7 @@ def _reason(error: Any, address: Address) -> str:
         )
     if error.status() == "StatusCode.DEADLINE_EXCEEDED":
         return (
-            f"Triton at {address.server} did not answer in {address.timeout:g} s: give it "
-            "longer with ?timeout=S"
+            f"Triton at {address.server} did not answer in {address.timeout:g} s: raise the limit "
+            "with ?timeout=S"
         )
-    return f"Triton at {address.server} refused {address.model} ({reason})"
+    return f"Triton at {address.server} refused a request to {address.model} ({reason})"

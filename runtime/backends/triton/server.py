@@ -1,8 +1,8 @@
-"""The class that Triton's Python backend serves an artefact with.
+"""The class with which Triton's Python backend serves an artefact.
 
 It runs inside Triton, where ifrnet-deploy is installed. The model.py that `export.triton` writes
-into a repository imports it: its name and its methods stay. The artefact runs in the same code as
-in any other program: what is served is what was compared with PyTorch, OpenVINO and int8 too.
+into a repository imports it, so its name and its methods must not change. The artefact runs in the
+same backend as in any other program, in which it was compared with PyTorch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ARTEFACT = "model.onnx"
 
 
 class TritonPythonModel:
-    """One instance of a served model. Triton looks for the class and its methods by name."""
+    """One instance of a served model. Triton finds the class and its methods by name."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Opens the artefact in the folder of the version that Triton loads."""
@@ -36,25 +36,29 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """All requests that Triton has gathered, in one call where a model takes several pairs."""
-        # Through DLPack in and out: backends built before NumPy 2 take its arrays for empty.
-        read: list[list[NDArray[Any]]] = [
+        """Answers the requests that Triton gathered, in one call if the model takes many pairs.
+
+        Returns:
+            One InferenceResponse for each request; after an error each holds its message.
+        """
+        # Through DLPack: Python backends built before NumPy 2 read arrays of NumPy 2 as empty.
+        inputs: list[list[NDArray[Any]]] = [
             [np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name)) for name in INPUTS]
             for request in requests
         ]
         try:
             if self._model.info.max_pairs is None:
-                made = [self._run(*arrays) for arrays in read]
+                results = [self._run(*arrays) for arrays in inputs]
             else:
-                together = self._run(*map(np.concatenate, zip(*read, strict=True)))
-                ends = np.cumsum([len(timestep) for *_, timestep in read])
-                made = np.split(together, ends[:-1])
-        except Exception as error:  # Whatever it is, the client is to read it.
-            failed = pb_utils.TritonError(str(error))
-            return [pb_utils.InferenceResponse(error=failed) for _ in requests]
+                batch = self._run(*map(np.concatenate, zip(*inputs, strict=True)))
+                ends = np.cumsum([len(timestep) for *_, timestep in inputs])
+                results = np.split(batch, ends[:-1])
+        except Exception as error:  # Any error is reported to the client.
+            failure = pb_utils.TritonError(str(error))
+            return [pb_utils.InferenceResponse(error=failure) for _ in requests]
         return [
-            pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(OUTPUT, frames)])
-            for frames in made
+            pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(OUTPUT, images)])
+            for images in results
         ]
 
     def finalize(self) -> None:
@@ -64,6 +68,7 @@ class TritonPythonModel:
     def _run(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[Any]:
+        """Runs the model on N pairs (N, ...); returns the B new images."""
         model = self._model
         pairs = [
             (model.put(first), model.put(second))

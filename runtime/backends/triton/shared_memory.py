@@ -1,7 +1,7 @@
-"""Shared memory between this program and a Triton server on the same machine.
+"""Shared memory between this process and a Triton server on the same machine.
 
-A frame that lies in a slot is named in a request and not sent. Slots are registered with the server
-once and used again and again.
+A request refers to a frame in a region of shared memory by name, and does not send it. Regions are
+registered with the server once and used again.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from numpy.typing import NDArray
 from runtime.errors import BackendError
 
 _SEGMENTS = Path("/dev/shm")
-"""Where Linux has the segments of shared memory, by name."""
+"""Folder in which Linux shows the segments of shared memory as files."""
 
 
 def memory_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of tritonclient for shared memory; that of CUDA only where it is in use."""
+    """The exceptions of tritonclient for shared memory; that for CUDA only if CUDA is in use."""
     from tritonclient.utils.shared_memory import SharedMemoryException
 
     cuda = sys.modules.get("tritonclient.utils.cuda_shared_memory")
     return (SharedMemoryException, *([cuda.CudaSharedMemoryException] if cuda else []))
 
 
-class Slot:
-    """A piece of shared memory in use; goes back to its pool with the last reference to it.
+class Region:
+    """A region of shared memory in use, which is available again after its last reference.
 
     Attributes:
-        name: Under which the server knows it.
-        nbytes: Its size.
+        name: Name of the region at the server.
+        nbytes: Size in bytes.
+        handle: Handle of tritonclient for the region.
     """
 
     def __init__(self, memory: SharedMemory, name: str, nbytes: int, handle: Any) -> None:
@@ -49,11 +50,11 @@ class Slot:
         self.handle = handle
 
     def write(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Lays arrays one behind the other."""
+        """Copies arrays into the region, one after the other."""
         self._memory.write(self.handle, arrays)
 
     def read(self, shape: Sequence[int], dtype: np.dtype[Any], row: int) -> NDArray[Any]:
-        """One row of the array that lies there, (1, ...), as a new array."""
+        """Copies one row of the array in the region, as a batch of one: (1, ...)."""
         return self._memory.read(self.handle, shape, dtype, row)
 
     def __del__(self) -> None:
@@ -61,23 +62,23 @@ class Slot:
 
 
 class SharedMemory(ABC):
-    """Slots of one kind of memory, registered with one server.
+    """Regions of one type of shared memory, registered with one server.
 
     Args:
-        client: Of tritonclient.grpc.
-        kind: The module of tritonclient.utils for that memory.
+        client: An InferenceServerClient of tritonclient.grpc.
+        module: The module of tritonclient.utils for the type of memory.
     """
 
-    def __init__(self, client: Any, kind: Any) -> None:
+    def __init__(self, client: Any, module: Any) -> None:
         self._client = client
-        self._kind = kind
+        self._module = module
         self._prefix = f"ifrnet-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._made: dict[str, Any] = {}
+        self._handles: dict[str, Any] = {}
         self._free: dict[int, list[tuple[str, Any]]] = {}
         self._closed = False
 
-    def take(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Slot:
-        """A slot for an array.
+    def take(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Region:
+        """Takes a region for an array; creates and registers one if none of this size is free.
 
         Raises:
             InferenceServerException: If the server cannot map it.
@@ -88,36 +89,37 @@ class SharedMemory(ABC):
         if free := self._free.get(nbytes):
             name, handle = free.pop()
         else:
-            name = f"{self._prefix}-{len(self._made)}"
+            name = f"{self._prefix}-{len(self._handles)}"
             handle = self._create(name, nbytes)
-            self._made[name] = handle
+            self._handles[name] = handle
             self._register(name, handle, nbytes)
-        return Slot(self, name, nbytes, handle)
+        return Region(self, name, nbytes, handle)
 
     def give_back(self, name: str, nbytes: int, handle: Any) -> None:
-        """For the next `take` of this size. Called from any thread, by whoever drops a slot."""
+        """Makes a region available to `take`; called on the thread that drops the region."""
         if not self._closed:
             self._free.setdefault(nbytes, []).append((name, handle))
 
     def close(self) -> None:
-        """Frees all slots, here and at the server."""
+        """Unregisters and frees all regions, also those in use."""
         self._closed = True
         self._free.clear()
-        while self._made:
-            name, handle = self._made.popitem()
-            with contextlib.suppress(Exception):  # A server that is gone has forgotten them.
+        while self._handles:
+            name, handle = self._handles.popitem()
+            with contextlib.suppress(Exception):  # The server may have ended.
                 self._unregister(name)
-            self._kind.destroy_shared_memory_region(handle)
+            self._module.destroy_shared_memory_region(handle)
 
     def write(self, handle: Any, arrays: Sequence[NDArray[Any]]) -> None:
-        """Lays arrays one behind the other."""
-        self._kind.set_shared_memory_region(handle, list(arrays))
+        """Copies arrays into a region, one after the other."""
+        self._module.set_shared_memory_region(handle, list(arrays))
 
-    @abstractmethod
     def read(
         self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any], row: int
     ) -> NDArray[Any]:
-        """One row of the array that lies there, (1, ...), as a new array."""
+        """Copies one row of the array in a region, as a batch of one: (1, ...)."""
+        array: NDArray[Any] = self._module.get_contents_as_numpy(handle, dtype, tuple(shape))
+        return array[row : row + 1].copy()
 
     @abstractmethod
     def _create(self, name: str, nbytes: int) -> Any: ...
@@ -130,26 +132,23 @@ class SharedMemory(ABC):
 
 
 class SystemMemory(SharedMemory):
-    """Memory of the host (/dev/shm)."""
+    """Shared memory of the host (/dev/shm).
+
+    Args:
+        client: An InferenceServerClient of tritonclient.grpc.
+    """
 
     def __init__(self, client: Any) -> None:
-        import tritonclient.utils.shared_memory as kind
+        import tritonclient.utils.shared_memory as module
 
-        super().__init__(client, kind)
-
-    def read(
-        self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any], row: int
-    ) -> NDArray[Any]:
-        """See `SharedMemory.read`."""
-        view: NDArray[Any] = self._kind.get_contents_as_numpy(handle, dtype, tuple(shape))
-        return view[row : row + 1].copy()
+        super().__init__(client, module)
 
     def _create(self, name: str, nbytes: int) -> Any:
-        handle = self._kind.create_shared_memory_region(name, name, nbytes)
+        handle = self._module.create_shared_memory_region(name, name, nbytes)
         try:
             _reserve(_SEGMENTS / name, nbytes)
         except BaseException:
-            self._kind.destroy_shared_memory_region(handle)
+            self._module.destroy_shared_memory_region(handle)
             raise
         return handle
 
@@ -162,13 +161,13 @@ class SystemMemory(SharedMemory):
 
 
 def _reserve(segment: Path, nbytes: int) -> None:
-    """Takes the pages of a new segment of shared memory from the system.
+    """Allocates the pages of a new segment of shared memory; does nothing except on Linux.
 
-    A segment has none until it is written, and a process that writes where none is left is killed
-    by SIGBUS. Linux alone has segments as files and can reserve their pages.
+    Otherwise they are allocated when they are written to, and a process that writes when no page is
+    left is killed by SIGBUS.
 
     Raises:
-        BackendError: If there are not enough.
+        BackendError: If there are not enough pages.
     """
     if sys.platform != "linux":
         return
@@ -185,31 +184,28 @@ def _reserve(segment: Path, nbytes: int) -> None:
 
 
 class CudaMemory(SharedMemory):
-    """Memory of a GPU that the server uses too: frames go up once, results stay up there.
+    """Shared memory of a GPU that the server uses too, where frames are uploaded once.
 
     Args:
-        client: Of tritonclient.grpc.
+        client: An InferenceServerClient of tritonclient.grpc.
         device: Index of the GPU.
+
+    Raises:
+        ImportError: If tritonclient has no support for CUDA.
+        RuntimeError: If cuda-python is not installed.
     """
 
     def __init__(self, client: Any, device: int) -> None:
-        import tritonclient.utils.cuda_shared_memory as kind
+        import tritonclient.utils.cuda_shared_memory as module
 
-        super().__init__(client, kind)
+        super().__init__(client, module)
         self._device = device
 
-    def read(
-        self, handle: Any, shape: Sequence[int], dtype: np.dtype[Any], row: int
-    ) -> NDArray[Any]:
-        """See `SharedMemory.read`."""
-        array: NDArray[Any] = self._kind.get_contents_as_numpy(handle, dtype, tuple(shape))
-        return array[row : row + 1].copy()
-
     def _create(self, name: str, nbytes: int) -> Any:
-        return self._kind.create_shared_memory_region(name, nbytes, self._device)
+        return self._module.create_shared_memory_region(name, nbytes, self._device)
 
     def _register(self, name: str, handle: Any, nbytes: int) -> None:
-        raw = self._kind.get_raw_handle(handle)
+        raw = self._module.get_raw_handle(handle)
         self._client.register_cuda_shared_memory(name, raw, self._device, nbytes)
 
     def _unregister(self, name: str) -> None:

@@ -1,14 +1,13 @@
-"""TensorRT: an engine, its contexts, and the way of frames to the GPU and back.
+"""The TensorRT backend.
 
-Frames are images on the GPU from `put` to `download`: a frame of a stream goes up once, though two
-pairs read it, and a frame that recursion makes goes into the next call without coming down. Copies
-up, computation and copies down have streams of their own and are ordered by events alone, so that
-one frame goes up and another comes down while a third is computed.
+Images stay on the GPU from `put` to `download`: a frame that belongs to two pairs is uploaded once,
+and a frame that recursion makes is the input of the next call without a download. Uploads,
+inference and downloads have a stream each and are ordered by events alone, so that they overlap.
 
-Where sizes are fixed the launches of a lane are recorded once as a CUDA graph, on buffers of its
-own. Frames are copied into these and results out of them on the device: one graph serves all, at
-the price of microseconds. Without a graph, and for frames that a caller holds on the GPU, nothing
-is copied there.
+If sizes are fixed, the launches of an execution slot are recorded once as a CUDA graph on buffers
+of the slot. Images are copied into these buffers, and results out of them, on the device, which
+takes microseconds. Without a graph, and for images in the caller's GPU memory, there is no such
+copy.
 """
 
 from __future__ import annotations
@@ -18,47 +17,53 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import OpenOptions
 from runtime.backends.cuda.arrays import DeviceFrame, DeviceView
-from runtime.backends.cuda.runtime import (
-    Cuda,
-    CudaError,
-    StreamHandle,
-)
+from runtime.backends.cuda.runtime import Cuda, CudaError, StreamHandle
 from runtime.backends.trt.engine import Engine, checked_manifest, gpu_at, import_tensorrt
-from runtime.backends.trt.execution import Call, DeviceImage, Lane, Memory
+from runtime.backends.trt.execution import BufferLease, DeviceImage, ExecutionSlot, TensorAddresses
 from runtime.backends.trt.transfers import Transfers
 from runtime.errors import BackendError, FrameError
 from runtime.model_info import ModelInfo
 
 _ALIGNMENT = 256
-"""Of the addresses that TensorRT takes, in bytes."""
+"""Alignment, in bytes, of the addresses that TensorRT accepts."""
 
-_TIMES = 64
-"""Time steps kept on the device; a stream needs one for each new frame of a pair."""
+_CACHED_TIMESTEPS = 64
+"""Number of time step tensors that stay on the device; a stream uses one for each new frame."""
+
+
+class _Call(NamedTuple):
+    """The tensors of one inference on the GPU: its inputs, and the memory of its result."""
+
+    img0: list[DeviceImage]
+    img1: list[DeviceImage]
+    timestep: DeviceImage
+    result: BufferLease
 
 
 class TensorRTBackend:
-    """An engine on one GPU; see `Backend`. Calls from several threads are put in order.
+    """An engine on one GPU. Threads may share it; their calls run one after the other.
 
     Args:
-        engine: What to run.
-        info: Its self-description.
-        cuda: The device that it was deserialised on.
-        streams: Inferences that may run at the same time, each with a context of its own.
-        cuda_graph: Record the launches where shapes are fixed.
+        engine: The engine.
+        info: Metadata of the model.
+        cuda: The device on which the engine was deserialised.
+        streams: Number of inferences that may run at the same time, each in a slot of its own.
+        cuda_graph: Record the launches if shapes are fixed.
 
     Attributes:
-        cuda: See above.
-        transfers: The way of images to the GPU and back. For use inside `guarded` only, as are
-            `lanes` and `submit_on`; `runtime.backends.trt.profiling` needs them.
-        lanes: The execution contexts, one for each stream; none once the model is closed.
+        name: Backend, version and device, for example "tensorrt 10.3.0 cuda:0".
+        info: Metadata of the model.
+        lookahead: Number of pairs to queue before the first is waited for.
+        cuda: The device.
+        transfers: Uploads and downloads. Use it, `slots` and `submit_on` inside `guarded` only.
+        slots: The execution slots, one for each stream; empty once the model is closed.
     """
 
     def __init__(
@@ -70,31 +75,26 @@ class TensorRTBackend:
         self.cuda = cuda
         self._engine: Engine | None = engine
         self._lock = threading.RLock()
-        self._turn = 0
-        self._times: OrderedDict[tuple[float, ...], DeviceImage] = OrderedDict()
+        self._next_slot = 0
+        self._timesteps: OrderedDict[tuple[float, ...], DeviceImage] = OrderedDict()
         self.transfers = Transfers(cuda)
-        self.lanes: list[Lane] = []
-        self._recorded = cuda_graph and info.size is not None and info.max_pairs is None
-        self._fixed: dict[Lane, list[Memory]] = {}
+        self.slots: list[ExecutionSlot] = []
+        self._use_graphs = cuda_graph and info.size is not None and info.max_pairs is None
+        self._graph_buffers: dict[ExecutionSlot, list[BufferLease]] = {}
         with self.guarded():
             self.transfers.open()
             for _ in range(streams):
-                self.lanes.append(Lane(cuda, engine))
+                self.slots.append(ExecutionSlot(cuda, engine))
 
     def __enter__(self) -> TensorRTBackend:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def engine(self) -> Engine:
-        """What is run.
+        """The engine.
 
         Raises:
             BackendError: If the model is closed.
@@ -105,7 +105,7 @@ class TensorRTBackend:
 
     @property
     def best_size(self) -> tuple[int, int]:
-        """(height, width) of the frames that it is fastest for."""
+        """(height, width) of the frames for which the engine is fastest."""
         if self.info.size is not None:
             return self.info.size
         best = self.engine.best
@@ -114,14 +114,17 @@ class TensorRTBackend:
 
     @property
     def cuda_graph_problem(self) -> str | None:
-        """Why inferences are launched without the CUDA graph that was asked for.
+        """Why inferences are launched without the CUDA graph that was asked for; None if none are.
 
-        None while nothing has failed: a graph is recorded at the second inference of each stream.
+        A graph is recorded at the second inference of each slot.
         """
-        return next((lane.graph_problem for lane in self.lanes if lane.graph_problem), None)
+        return next((slot.graph_problem for slot in self.slots if slot.graph_problem), None)
 
     def put(self, image: NDArray[Any]) -> DeviceImage:
-        """See `Backend.put`. The array may be changed once this returns."""
+        """Queues the upload of an image; see `Backend.put`.
+
+        The array may be changed once this returns.
+        """
         with self.guarded():
             self._check_size(image.shape)
             return self.transfers.put(image)
@@ -129,103 +132,99 @@ class TensorRTBackend:
     def submit(
         self, pairs: Sequence[tuple[DeviceImage, DeviceImage]], timestep: NDArray[np.float32]
     ) -> list[DeviceImage]:
-        """See `Backend.submit`."""
+        """Queues one inference in the next slot; see `Backend.submit`."""
         with self.guarded():
-            lane = self.lanes[self._turn % len(self.lanes)]
-            self._turn += 1
-            return self.submit_on(lane, pairs, timestep)
+            slot = self.slots[self._next_slot % len(self.slots)]
+            self._next_slot += 1
+            return self.submit_on(slot, pairs, timestep)
 
     def submit_on(
         self,
-        lane: Lane,
+        slot: ExecutionSlot,
         pairs: Sequence[tuple[DeviceImage, DeviceImage]],
         timestep: NDArray[np.float32],
     ) -> list[DeviceImage]:
-        """As `submit`, on one of the execution contexts; call it inside `guarded`."""
-        stream = lane.stream
-        times = self._times_on_device(timestep)
+        """Queues one inference in a slot, like `submit`; call it inside `guarded`."""
+        stream = slot.stream
+        times = self._timestep_on_device(timestep)
         images = [image for pair in pairs for image in pair]
         for image in (*images, times):
             stream.wait_for(image.ready)
         shape, dtype, row_bytes = images[0].shape[1:], images[0].dtype, images[0].nbytes
         result = self.transfers.take(len(timestep) * row_bytes, stream)
-        sides = [[pair[k] for pair in pairs] for k in (0, 1)]
-        held = [result]
-        if self._recorded and not any(image.is_the_callers for image in images):
-            self._replay(lane, sides, times, result)
+        call = _Call([pair[0] for pair in pairs], [pair[1] for pair in pairs], times, result)
+        leases = [result]
+        if self._use_graphs and not any(image.is_external for image in images):
+            self._replay(slot, call)
         else:
-            held += self._run(lane, sides, times, result)
+            leases += self._run(slot, call)
         done = stream.record()
-        for used in (*images, times):
-            used.used(stream.handle, done)
-        for memory in held:
-            memory.used(stream.handle, done)
+        for image in (*images, times):
+            image.record_use(stream.handle, done)
+        for lease in leases:
+            lease.record_use(stream.handle, done)
         first = result.buffer.pointer
         return [
             DeviceImage(first + row * row_bytes, (1, *shape), dtype, done, result)
             for row in range(len(timestep))
         ]
 
-    def _replay(
-        self, lane: Lane, sides: Sequence[list[DeviceImage]], times: DeviceImage, result: Memory
-    ) -> None:
+    def _replay(self, slot: ExecutionSlot, call: _Call) -> None:
         """Queues the recorded launches, with copies into their buffers and out of them."""
-        fixed = self._fixed.get(lane)
-        if fixed is None:
-            image_bytes = len(sides[0]) * sides[0][0].nbytes
-            sizes = (image_bytes, image_bytes, times.nbytes, result.buffer.size)
-            fixed = self._fixed[lane] = [self.transfers.take(size, lane.stream) for size in sizes]
-        for rows, target in zip((*sides, [times]), fixed[:3], strict=True):
-            self.transfers.lay(lane.stream, rows, target.buffer)
-        img0, img1, timestep, imgt = (memory.buffer.pointer for memory in fixed)
-        lane.replay(Call(img0, img1, timestep, imgt))
-        self.cuda.copy(
-            lane.stream, result.buffer.pointer, imgt, result.buffer.size, "DeviceToDevice"
-        )
+        buffers = self._graph_buffers.get(slot)
+        result = call.result.buffer
+        if buffers is None:
+            image_bytes = len(call.img0) * call.img0[0].nbytes
+            sizes = (image_bytes, image_bytes, call.timestep.nbytes, result.size)
+            buffers = [self.transfers.take(size, slot.stream) for size in sizes]
+            self._graph_buffers[slot] = buffers
+        inputs = (call.img0, call.img1, [call.timestep])
+        for images, target in zip(inputs, buffers[:3], strict=True):
+            self.transfers.pack(slot.stream, images, target.buffer)
+        img0, img1, timestep, imgt = (lease.buffer.pointer for lease in buffers)
+        slot.replay(TensorAddresses(img0, img1, timestep, imgt))
+        self.cuda.copy(slot.stream, result.pointer, imgt, result.size, "DeviceToDevice")
 
-    def _run(
-        self, lane: Lane, sides: Sequence[list[DeviceImage]], times: DeviceImage, result: Memory
-    ) -> list[Memory]:
-        """Queues the launches on the images as they lie; returns what had to be laid together."""
-        laid: list[Memory] = []
+    def _run(self, slot: ExecutionSlot, call: _Call) -> list[BufferLease]:
+        """Queues the launches on the images themselves; returns the memory of packed images."""
+        packed: list[BufferLease] = []
         addresses: list[int] = []
-        for rows in sides:
-            address = rows[0].pointer
-            if len(rows) > 1 or address % _ALIGNMENT:
-                memory = self.transfers.take(len(rows) * rows[0].nbytes, lane.stream)
-                self.transfers.lay(lane.stream, rows, memory.buffer)
-                address = memory.buffer.pointer
-                laid.append(memory)
+        for images in (call.img0, call.img1):
+            address = images[0].pointer
+            if len(images) > 1 or address % _ALIGNMENT:
+                lease = self.transfers.take(len(images) * images[0].nbytes, slot.stream)
+                self.transfers.pack(slot.stream, images, lease.buffer)
+                address = lease.buffer.pointer
+                packed.append(lease)
             addresses.append(address)
         img0, img1 = addresses
-        lane.run(
-            Call(img0, img1, times.pointer, result.buffer.pointer), self._free_shapes(sides, times)
+        result = call.result.buffer.pointer
+        slot.run(
+            TensorAddresses(img0, img1, call.timestep.pointer, result), self._free_shapes(call)
         )
-        return laid
+        return packed
 
-    def _free_shapes(
-        self, sides: Sequence[list[DeviceImage]], times: DeviceImage
-    ) -> dict[str, tuple[int, ...]]:
-        """Of one call, the shapes of the inputs that the engine leaves free."""
-        image = (len(sides[0]), *sides[0][0].shape[1:])
+    def _free_shapes(self, call: _Call) -> dict[str, tuple[int, ...]]:
+        """The shapes, in one call, of the inputs whose shape the engine leaves free."""
+        image = (len(call.img0), *call.img0[0].shape[1:])
         if self.info.max_pairs is not None:
-            return {"img0": image, "img1": image, "timestep": times.shape}
+            return {"img0": image, "img1": image, "timestep": call.timestep.shape}
         return {} if self.info.size else {"img0": image, "img1": image}
 
     def download(self, image: DeviceImage) -> Callable[[], NDArray[Any]]:
-        """See `Backend.download`."""
+        """Queues the download of an image; see `Backend.download`."""
         with self.guarded():
-            done, taken = self.transfers.download(image)
+            done, read = self.transfers.download(image)
 
-        def result() -> NDArray[Any]:
+        def wait() -> NDArray[Any]:
             with self.guarded(locked=False):
                 done.wait()
-            return taken()
+            return read()
 
-        return result
+        return wait
 
     def put_device(self, view: DeviceView, stream: int) -> DeviceImage:
-        """See `Backend.put_device`: the caller's memory itself, no copy."""
+        """Uses the caller's memory without a copy; see `Backend.put_device`."""
         with self.guarded():
             shape = (1, *view.shape)
             self._check_size(shape)
@@ -236,31 +235,31 @@ class TensorRTBackend:
                 )
             handle = StreamHandle(stream)
             if view.stream is not None and view.stream != stream:
-                made = self.cuda.record(StreamHandle(view.stream))
-                self.cuda.call("cudaStreamWaitEvent", handle, made.handle, 0)
+                written = self.cuda.record(StreamHandle(view.stream))
+                self.cuda.call("cudaStreamWaitEvent", handle, written.handle, 0)
             ready = self.cuda.record(handle)
             return DeviceImage(view.pointer, shape, view.dtype, ready, view.owner)
 
-    def hand_over(self, image: DeviceImage, stream: int) -> DeviceFrame:
-        """See `Backend.hand_over`."""
-        cuda, held = self.cuda, [image]
+    def export_to_stream(self, image: DeviceImage, stream: int) -> DeviceFrame:
+        """Gives an image to the caller without a copy; see `Backend.export_to_stream`."""
+        cuda, ready, references = self.cuda, image.ready, [image]
         with self.guarded():
             cuda.call("cudaStreamWaitEvent", stream, image.ready.handle, 0)
 
         def wait(other: int) -> None:
             with cuda.current():
-                cuda.call("cudaStreamWaitEvent", other, image_ready.handle, 0)
+                cuda.call("cudaStreamWaitEvent", other, ready.handle, 0)
 
         def release() -> None:
-            # What the caller has queued by now may still read the frame.
+            # Work that the caller has queued may still read the frame.
+            handle = StreamHandle(stream)
             try:
                 with cuda.current():
-                    held[0].used(StreamHandle(stream), cuda.record(StreamHandle(stream)))
+                    references[0].record_use(handle, cuda.record(handle))
             except CudaError:
-                cuda.api.cudaDeviceSynchronize()  # The caller's stream is gone.
-            held.clear()
+                cuda.api.cudaDeviceSynchronize()  # The caller's stream is destroyed.
+            references.clear()
 
-        image_ready = image.ready
         return DeviceFrame(
             image.pointer,
             image.shape[1:],
@@ -272,81 +271,85 @@ class TensorRTBackend:
         )
 
     def close(self) -> None:
-        """Frees everything but the device frames that callers still hold."""
+        """Frees everything except the device frames that callers still hold."""
         with self._lock:
             if self._engine is None:
                 return
             engine, self._engine = self._engine, None
             with contextlib.ExitStack() as stack:
-                # After a lost device every call fails, and all is freed already.
+                # After the device is lost, every call fails and all memory is freed.
                 with contextlib.suppress(CudaError):
                     stack.enter_context(self.cuda.current())
-                for lane in self.lanes:
+                for slot in self.slots:
                     with contextlib.suppress(CudaError):
-                        lane.stream.synchronize()
-                    lane.close()
-                self.lanes.clear()
-                self._fixed.clear()
-                self._times.clear()
+                        slot.stream.synchronize()
+                    slot.close()
+                self.slots.clear()
+                self._graph_buffers.clear()
+                self._timesteps.clear()
                 engine.close()
                 self.transfers.close()
 
     @contextlib.contextmanager
     def guarded(self, *, locked: bool = True) -> Iterator[None]:
-        """Makes this model's GPU the current one; an error of the device closes the model.
+        """Makes the model's GPU the current device; an error in the block closes the model.
 
         Args:
             locked: Make other threads wait meanwhile.
 
         Raises:
-            BackendError: If the model is closed, or what is inside fails on the device.
+            BackendError: If the model is closed, or the block raises one.
         """
         with self._lock if locked else contextlib.nullcontext():
-            engine = self.engine  # Or it is closed.
+            engine = self.engine  # Raises if the model is closed.
             try:
                 with self.cuda.current():
                     yield
             except FrameError:
                 raise
             except BackendError as error:
-                said = engine.said()
+                reported = engine.error_suffix()
                 self.close()
-                raise BackendError(f"{self.name}: {error}{said}; the model is closed") from error
+                raise BackendError(
+                    f"{self.name} failed: {error}{reported}; the model is closed"
+                ) from error
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         limits = self.engine.limits
         if limits is not None and not all(
             low <= n <= high for low, n, high in zip(limits[0], shape[-3:], limits[1], strict=True)
         ):
-            found, low, high = (
+            size, low, high = (
                 "{}x{}".format(*self.info.layout.size_of(one)) for one in (shape, *limits)
             )
             raise FrameError(
-                f"frames are {found}, this engine takes {low} to {high}: "
+                f"frames are {size}, this engine takes {low} to {high}: "
                 "build one with other --min and --max"
             )
 
-    def _times_on_device(self, timestep: NDArray[np.float32]) -> DeviceImage:
+    def _timestep_on_device(self, timestep: NDArray[np.float32]) -> DeviceImage:
+        """The time steps as a tensor on the device; the latest tensors are used again."""
         key = tuple(timestep.ravel().tolist())
-        if key not in self._times:
-            self._times[key] = self.transfers.put(timestep)
-            if len(self._times) > _TIMES:
-                self._times.popitem(last=False)
-        self._times.move_to_end(key)
-        return self._times[key]
+        if key not in self._timesteps:
+            self._timesteps[key] = self.transfers.put(timestep)
+            if len(self._timesteps) > _CACHED_TIMESTEPS:
+                self._timesteps.popitem(last=False)
+        self._timesteps.move_to_end(key)
+        return self._timesteps[key]
 
 
 def open_model(path: Path, options: OpenOptions) -> TensorRTBackend:
-    """Loads an engine of ours with the manifest beside it.
+    """Loads an engine of `export.build_engine`, which has its manifest beside it.
 
     Raises:
-        ModelError: If the manifest is missing, or the engine is not the manifest's, or was built
+        ModelError: If the manifest is missing or belongs to another file, or the engine was built
             for another TensorRT or another GPU.
-        BackendError: If TensorRT, cuda-python or a GPU is missing.
+        BackendError: If an option is not for TensorRT, or TensorRT, cuda-python or the GPU is
+            missing.
     """
     for name in ("threads", "precision", "cache"):
-        options.refuse(name, "is for processors: leave it out with a TensorRT engine")
-    options.refuse("io_binding", "belongs to ONNX Runtime: leave it out")
+        options.refuse(name, "is for CPU backends: leave it out with a TensorRT engine")
+    options.refuse("io_binding", "is for ONNX Runtime: leave it out with a TensorRT engine")
     device = options.cuda_device()
     if device is None:
         raise BackendError(f"{path.name} is a TensorRT engine: use device='cuda'")
@@ -372,10 +375,19 @@ def backend_from_plan(
     streams: int = 1,
     cuda_graph: bool = True,
 ) -> TensorRTBackend:
-    """Loads a serialised engine that is known to fit this machine.
+    """Loads a serialised engine, without checks of versions and GPU.
+
+    Args:
+        plan: The serialised engine.
+        info: Metadata of the model.
+        device: Index of the GPU.
+        portable: Whether the engine is version-compatible.
+        streams: Number of inferences that may run at the same time.
+        cuda_graph: Record the launches if shapes are fixed.
 
     Raises:
-        ModelError: If TensorRT cannot load it, or it is not what `info` says.
+        ModelError: If TensorRT cannot load it, or it does not have the inputs and the output of
+            `info`.
         BackendError: If the device has no memory for it.
     """
     cuda = Cuda(device)

@@ -1,4 +1,4 @@
-"""A TensorRT engine and all that must hold before it is loaded."""
+"""A deserialised TensorRT engine, and the checks before it is loaded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from runtime.model_info import ModelInfo
 
 _NEXT_GENERATION = {8: 10, 10: 11}
 """Major version of TensorRT that built a version-compatible engine -> the next one that loads it.
-NVIDIA documents 8 -> 10 and 10 -> 11; each removed interfaces, so 8 -> 11 is not promised."""
+NVIDIA documents 8 -> 10 and 10 -> 11; each removed interfaces, so 8 -> 11 is not supported."""
 
-_SAID, _KEPT = 3, 100
-"""Messages of TensorRT that go into ours (the first ones name the cause), and that are kept."""
+_SHOWN_ERRORS = 3
+"""Number of TensorRT's errors in a message of ours; the first ones name the cause."""
+
+_STORED_ERRORS = 100
+"""Number of TensorRT's latest errors that the logger stores."""
 
 
 def import_tensorrt() -> Any:
-    """The module `tensorrt`, for which a driver must be there: its classes crash without one.
+    """Imports the module `tensorrt`; call it only where there is a driver, or its classes crash.
 
     Raises:
         BackendError: If it is not installed, or its libraries are missing.
@@ -35,7 +38,7 @@ def import_tensorrt() -> Any:
 
 
 def gpu_at(device: int) -> Gpu:
-    """The GPU with this index, asked of the driver and not of TensorRT.
+    """The GPU with this index, as the driver (not TensorRT) reports it.
 
     Raises:
         BackendError: If there is no driver or no such GPU.
@@ -44,11 +47,13 @@ def gpu_at(device: int) -> Gpu:
     if driver.problem:
         raise BackendError(
             f"TensorRT needs an NVIDIA GPU, and {driver.problem}: use ONNX Runtime, which runs on "
-            "any processor (build_engine --backend onnxruntime)"
+            "any CPU (build_engine --backend onnxruntime)"
         )
     if device >= len(driver.gpus):
         names = ", ".join(f"cuda:{k} {gpu.name}" for k, gpu in enumerate(driver.gpus))
-        raise BackendError(f"cuda:{device} was asked for, the driver sees {names}")
+        raise BackendError(
+            f"device cuda:{device} was asked for, the driver sees {names}: use one of these"
+        )
     return driver.gpus[device]
 
 
@@ -56,9 +61,9 @@ _log: tuple[Any, Any] | None = None
 
 
 def logger_for(trt: Any) -> Any:
-    """The process's logger for TensorRT, which uses the first one for ever and warns of others.
+    """The logger for TensorRT, one for the process: TensorRT uses the first and warns of others.
 
-    Its `take_errors()` gives what was reported since the last call.
+    Its method `take_errors()` returns the errors that were reported since the last call.
     """
     global _log
     if _log is not None and _log[0] is trt:
@@ -72,7 +77,7 @@ def logger_for(trt: Any) -> Any:
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self._errors.append(msg.strip())
-                del self._errors[:-_KEPT]
+                del self._errors[:-_STORED_ERRORS]
 
         def take_errors(self) -> list[str]:
             taken, self._errors = self._errors, []
@@ -83,40 +88,40 @@ def logger_for(trt: Any) -> Any:
 
 
 def checked_manifest(path: Path, version: str, gpu: Gpu) -> EngineManifest:
-    """The manifest of an engine that this TensorRT and this GPU can run.
+    """Reads the manifest of an engine, and checks that the engine fits TensorRT and the GPU.
 
     Args:
-        path: The engine.
-        version: Of TensorRT here.
-        gpu: Where it shall run.
+        path: Path of the engine.
+        version: Version of the installed TensorRT.
+        gpu: The GPU to run it on.
 
     Raises:
-        ModelError: If the manifest is missing or not the file's, or names another TensorRT or
-            another GPU; the message holds the command that builds it again.
+        ModelError: If the manifest is missing or belongs to another file, or the engine needs
+            another TensorRT or another GPU; the message holds the command that builds it again.
     """
     manifest = EngineManifest.read(path)
     build = manifest.engine
     if manifest.backend != "tensorrt" or build is None:
         raise ModelError(f"{path} is for {manifest.backend}, not for TensorRT: use its own backend")
-    problem = _misfit(build, version, gpu)
+    problem = _incompatibility(build, version, gpu)
     if problem:
         raise ModelError(f"{path} {problem}: build it here with {build.command}")
     return manifest
 
 
-def _misfit(build: EngineBuild, version: str, gpu: Gpu) -> str | None:
+def _incompatibility(build: EngineBuild, version: str, gpu: Gpu) -> str | None:
+    """Why an engine does not run on this TensorRT and GPU, as a predicate; None if it does."""
     here = f"{gpu.name} ({gpu.compute_capability})"
-    there = f"{build.gpu} ({build.compute_capability})"
     if build.portable:
-        found, built = (_numbers(v) for v in (version, build.tensorrt))
+        installed, built = (_numbers(v) for v in (version, build.tensorrt))
         later = _NEXT_GENERATION.get(built[0])
-        if found < built or found[0] not in (built[0], later):
+        if installed < built or installed[0] not in (built[0], later):
             releases = f"{built[0]}.x" + (f" and {later}.x" if later else "")
             return (
                 f"was built with TensorRT {build.tensorrt} and is portable to later {releases}, "
                 f"here is {version}"
             )
-        # None: built before this was recorded, when every portable engine ran on any GPU.
+        # None: from before this was recorded, when every portable engine ran on any GPU.
         if build.any_gpu is not False:
             if _numbers(gpu.compute_capability) < (8, 0):
                 return f"is portable to GPUs from compute capability 8.0 on, here is {here}"
@@ -124,7 +129,7 @@ def _misfit(build: EngineBuild, version: str, gpu: Gpu) -> str | None:
     elif version != build.tensorrt:
         return f"was built with TensorRT {build.tensorrt}, here is {version}"
     if (gpu.name, gpu.compute_capability) != (build.gpu, build.compute_capability):
-        return f"was built for {there}, here is {here}"
+        return f"was built for {build.gpu} ({build.compute_capability}), here is {here}"
     return None
 
 
@@ -133,13 +138,24 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 class Engine:
-    """A deserialised engine with what must outlive it.
+    """A deserialised engine, with the runtime and the logger that must outlive it.
+
+    Args:
+        plan: The serialised engine.
+        info: Metadata of the model, from the manifest.
+        portable: Whether the engine is version-compatible.
 
     Attributes:
-        version: Of TensorRT.
-        limits: Smallest and largest shape of an image without the batch axis where it is free,
-            else None.
-        best: The shape that a free engine is fastest for, else None.
+        version: Version of TensorRT.
+        limits: Smallest and largest shape of an image, without the batch axis; None if the size is
+            fixed.
+        best: The shape that the engine is optimised for, without the batch axis; None if the size
+            is fixed.
+
+    Raises:
+        ModelError: If TensorRT cannot load it, or it does not have the inputs and the output of
+            `info`.
+        BackendError: If TensorRT cannot be imported.
     """
 
     def __init__(self, plan: bytes, info: ModelInfo, *, portable: bool) -> None:
@@ -147,14 +163,14 @@ class Engine:
         self.version: str = trt.__version__
         self._trt = trt
         self._log = logger_for(trt)
-        self._log.take_errors()  # Whoever they concern was told.
+        self._log.take_errors()  # Drops the errors of earlier calls.
         self._runtime = trt.Runtime(self._log)
         if portable:
-            # A version-compatible plan brings the code of its own runtime along.
+            # A version-compatible plan contains the code of its own runtime.
             self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise ModelError(f"TensorRT {self.version} cannot load the engine{self.said()}")
+            raise ModelError(f"TensorRT {self.version} cannot load the engine{self.error_suffix()}")
         self._check_interface(info)
         self.limits: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self.best: tuple[int, ...] | None = None
@@ -171,68 +187,68 @@ class Engine:
         return self._engine
 
     def context(self, stream: int) -> Any:
-        """A new execution context, with the engine's profile selected where it has one.
+        """Creates an execution context and selects the engine's profile, if it has one.
 
-        Before TensorRT 10 the first context alone has a profile from the start.
+        Before TensorRT 10 only the first context has a profile from the start.
 
         Args:
-            stream: Handle of the stream that selects the profile.
+            stream: Handle of the stream on which the profile is selected.
 
         Raises:
-            BackendError: If there is no memory for it, or the profile cannot be used by one more
-                context.
+            BackendError: If there is no memory for the context, or the profile cannot be used by
+                one more context.
         """
         context = self._engine.create_execution_context()
         if context is None:
-            raise BackendError("TensorRT could not make an execution context")
+            raise BackendError("TensorRT could not create an execution context")
         if self._has_profile and not context.set_optimization_profile_async(0, stream):
             raise BackendError(
-                "TensorRT gave the engine's one profile to another context already: build the "
+                "TensorRT uses the engine's only profile in another context already: build the "
                 "engine again with this version of ifrnet-deploy, or use one stream"
             )
         return context
 
     def layers(self) -> str:
-        """What the engine inspector says, as JSON."""
+        """The engine inspector's information on the layers, as JSON."""
         inspector = self._engine.create_engine_inspector()
         text: str = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
         return text
 
-    def said(self) -> str:
-        """The errors that TensorRT has reported since, in brackets, or nothing."""
+    def error_suffix(self) -> str:
+        """The errors that TensorRT reported since the last call, as " (...)"; "" if none."""
         errors = self._log.take_errors()
-        return f" ({'; '.join(errors[:_SAID])})" if errors else ""
+        return f" ({'; '.join(errors[:_SHOWN_ERRORS])})" if errors else ""
 
     def close(self) -> None:
-        """Frees engine and runtime, in that order; contexts must be gone."""
+        """Frees the engine, then the runtime; call it after the contexts are freed."""
         self._engine = None
         self._runtime = None
 
     def _check_interface(self, info: ModelInfo) -> None:
-        """The engine must have the inputs and the output that its manifest promises."""
-        engine, kinds = self._engine, self._trt.DataType
-        types = {"uint8": "UINT8", "float32": "FLOAT"}
-        promised = {
-            name: (getattr(kinds, types[port.dtype]), port.dims)
+        """Checks that the engine has the inputs and the output that its manifest declares."""
+        engine, dtypes = self._engine, self._trt.DataType
+        names_of_dtypes = {"uint8": "UINT8", "float32": "FLOAT"}
+        declared = {
+            name: (getattr(dtypes, names_of_dtypes[port.dtype]), port.dims)
             for name, port in info.ports().items()
         }
         names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
-        found = {
+        actual = {
             name: (engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name)))
             for name in names
         }
 
         def fits(name: str) -> bool:
-            (kind, shape), (wanted_kind, wanted) = found[name], promised[name]
-            # Where sizes are free, every axis may be said as free that could depend on them.
+            (dtype, shape), (declared_dtype, dims) = actual[name], declared[name]
+            # Where sizes are free, TensorRT may report any axis that depends on them as free.
             free = (-1,) if info.size is None else ()
             return (
-                kind == wanted_kind
-                and len(shape) == len(wanted)
-                and all(n in (w, *free) for n, w in zip(shape, wanted, strict=True))
+                dtype == declared_dtype
+                and len(shape) == len(dims)
+                and all(n in (d, *free) for n, d in zip(shape, dims, strict=True))
             )
 
-        if found.keys() != promised.keys() or not all(map(fits, promised)):
+        if actual.keys() != declared.keys() or not all(map(fits, declared)):
             raise ModelError(
-                f"the engine has {found}, its manifest promises {promised}: build it again"
+                f"the engine has {actual}, its manifest declares {declared}: build it again"
             )

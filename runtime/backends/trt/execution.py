@@ -1,4 +1,4 @@
-"""Images on the GPU, and the execution contexts that make one of two."""
+"""Images on the GPU, and TensorRT execution contexts that compute with them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.cuda.runtime import Buffer, Cuda, Event, Graph, Pool, Stream, StreamHandle
+from runtime.backends.cuda.runtime import (
+    Buffer,
+    BufferPool,
+    Cuda,
+    Event,
+    Graph,
+    Stream,
+    StreamHandle,
+)
 from runtime.backends.trt.engine import Engine
 from runtime.errors import BackendError
 
 
-class Memory:
-    """A buffer in use; gives it back with the last reference to an image in it."""
+class BufferLease:
+    """A buffer in use, which returns to its pool with the last reference to the lease."""
 
-    def __init__(self, pool: Pool, buffer: Buffer) -> None:
+    def __init__(self, pool: BufferPool, buffer: Buffer) -> None:
         self._pool = pool
         self.buffer = buffer
 
-    def used(self, stream: StreamHandle, event: Event) -> None:
-        """Notes that `stream` may use the buffer until `event`."""
+    def record_use(self, stream: StreamHandle, event: Event) -> None:
+        """Marks the buffer as used by `stream` until `event`."""
         self.buffer.uses[stream] = event
 
     def __del__(self) -> None:
@@ -32,14 +40,14 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class DeviceImage:
-    """A batch of one on the GPU.
+    """A batch of one image in GPU memory.
 
     Attributes:
         pointer: Address of the first byte.
         shape: (1, H, W, 3) or (1, 3, H, W).
         dtype: uint8 or float32.
-        ready: When its content is there.
-        memory: Keeps the content alive: our buffer, or whatever owns the memory of a caller.
+        ready: The event after which the content is complete.
+        memory: The owner of the memory: a `BufferLease`, or an object of the caller.
     """
 
     pointer: int
@@ -49,27 +57,27 @@ class DeviceImage:
     memory: object = field(repr=False)
 
     @property
-    def is_the_callers(self) -> bool:
-        """Whether the memory is not ours."""
-        return not isinstance(self.memory, Memory)
+    def is_external(self) -> bool:
+        """Whether the memory belongs to the caller."""
+        return not isinstance(self.memory, BufferLease)
 
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def used(self, stream: StreamHandle, event: Event) -> None:
-        """Notes that `stream` may read the image until `event`.
+    def record_use(self, stream: StreamHandle, event: Event) -> None:
+        """Marks the image as read by `stream` until `event`.
 
-        Nothing is noted for a caller's memory: the caller's stream waits for the result.
+        For external memory this does nothing: the caller's stream waits for the result.
         """
-        if isinstance(self.memory, Memory):
-            self.memory.used(stream, event)
+        if isinstance(self.memory, BufferLease):
+            self.memory.record_use(stream, event)
 
 
 @dataclass(frozen=True)
-class Call:
-    """Where one inference finds its inputs and leaves its result."""
+class TensorAddresses:
+    """Addresses on the GPU of the inputs and the output of one inference."""
 
     img0: int
     img1: int
@@ -77,13 +85,13 @@ class Call:
     imgt: int
 
 
-class Lane:
-    """One execution context with a stream and, where launches are recorded, a graph of its own.
+class ExecutionSlot:
+    """An execution context with a stream and a CUDA graph of its own.
 
     Attributes:
-        stream: Where the inferences are queued.
-        graph_problem: Why launches cannot be recorded as a CUDA graph; None unless that was tried
-            and failed.
+        stream: The stream of the inferences.
+        graph_problem: Why the launches cannot be recorded as a CUDA graph; None unless recording
+            failed.
     """
 
     def __init__(self, cuda: Cuda, engine: Engine) -> None:
@@ -93,7 +101,7 @@ class Lane:
         self._engine = engine
         try:
             self._context = engine.context(self.stream.handle)
-            self.stream.synchronize()  # The profile is selected.
+            self.stream.synchronize()  # Waits for the selection of the profile.
         except BackendError:
             self.stream.close()
             raise
@@ -101,44 +109,58 @@ class Lane:
         self._graph: Graph | None = None
         self._warm = False
 
-    def run(self, call: Call, free_shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Queues one inference; `free_shapes`: of the inputs whose shape the engine leaves free."""
+    def run(self, addresses: TensorAddresses, free_shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Queues one inference.
+
+        Args:
+            addresses: Addresses of its inputs and its output.
+            free_shapes: Shapes of the inputs whose shape the engine leaves free, by name.
+
+        Raises:
+            BackendError: If TensorRT refuses a shape or an address, or cannot queue it.
+        """
         if free_shapes != self._shapes:
             for name, shape in free_shapes.items():
                 if not self._context.set_input_shape(name, shape):
                     raise BackendError(f"TensorRT refused {name} of shape {shape}")
             self._shapes = free_shapes
-        for name, address in vars(call).items():
+        for name, address in vars(addresses).items():
             if not self._context.set_tensor_address(name, address):
                 raise BackendError(f"TensorRT refused the address {address:#x} for {name}")
         if not self._context.execute_async_v3(self.stream.handle):
             raise BackendError("TensorRT could not queue the inference")
 
-    def replay(self, call: Call) -> None:
-        """Queues the inference that is recorded at the second call; it is always the same one.
+    def replay(self, addresses: TensorAddresses) -> None:
+        """Queues one inference as a CUDA graph, which is recorded at the second call.
 
-        Where it cannot be recorded, this and every later inference is launched plainly.
+        If the recording fails, this and every later inference is launched without a graph.
+
+        Args:
+            addresses: The same at every call.
+
+        Raises:
+            BackendError: If the inference cannot be queued.
         """
         if self._graph is None and self._warm and self.graph_problem is None:
-            self._record(call)
+            self._record(addresses)
         if self._graph is not None:
             self._graph.launch(self.stream)
         else:
-            self.run(call, {})  # What TensorRT prepares at its first call cannot be recorded.
+            self.run(addresses, {})  # The setup that TensorRT does first cannot be recorded.
             self._warm = True
 
-    def _record(self, call: Call) -> None:
-        """Records the launches of one inference, or notes why that is not possible."""
+    def _record(self, addresses: TensorAddresses) -> None:
+        """Records the launches of one inference; sets `graph_problem` and warns if that fails."""
         try:
             with self._cuda.capture(self.stream) as captured:
-                self.run(call, {})
+                self.run(addresses, {})
         except BackendError as error:
-            self.graph_problem = f"{error}{self._engine.said()}"
-            # Or the next to ask for the last error, another library perhaps, is given this one.
+            self.graph_problem = f"{error}{self._engine.error_suffix()}"
+            # Clears the error, which another library might read.
             self._cuda.api.cudaGetLastError()
             warnings.warn(
                 f"the inference could not be recorded as a CUDA graph ({self.graph_problem}): its "
-                "kernels are launched one by one, which takes longer for small frames",
+                "kernels are launched one by one, which is slower for small frames",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -146,11 +168,11 @@ class Lane:
             (self._graph,) = captured
 
     def report_to(self, profiler: Any) -> None:
-        """Tells an IProfiler of TensorRT how long each layer of each later inference takes."""
+        """Attaches an IProfiler, which gets the time of each layer of each later inference."""
         self._context.profiler = profiler
 
     def close(self) -> None:
-        """Frees context, graph and stream; the stream's work must be done."""
+        """Frees context, graph and stream; the work of the stream must be done."""
         if self._graph is not None:
             self._graph.close()
         self._graph = None

@@ -1,7 +1,4 @@
-"""Times on the GPU: of the parts of a pair, and of the layers of an engine.
-
-Nothing of this runs in `TensorRTBackend` itself: benchmarks and `export.trt` ask for it.
-"""
+"""GPU times of the parts of a pair and of the layers of an engine, for benchmarks and builds."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from numpy.typing import NDArray
 from runtime.backends.cuda.runtime import CudaError
 from runtime.backends.trt.backend import TensorRTBackend
 from runtime.backends.trt.engine import import_tensorrt
-from runtime.backends.trt.execution import Lane
+from runtime.backends.trt.execution import ExecutionSlot
 
 
 def time_parts(
@@ -24,22 +21,23 @@ def time_parts(
     img1: NDArray[Any],
     timestep: NDArray[np.float32],
 ) -> dict[str, float]:
-    """Milliseconds on the GPU of the parts of one pair. No two parts run at the same time.
+    """Times the parts of one call on the GPU, one after the other.
 
     Args:
-        backend: The engine. Calls from other threads wait.
-        img0: As of `Backend.put`.
-        img1: As of `Backend.put`.
-        timestep: As of `Backend.submit`.
+        backend: The opened engine. Calls from other threads wait.
+        img0: A batch of one image, C-contiguous, in the layout of the model.
+        img1: The second image.
+        timestep: float32 (B, 1, 1, 1) in (0, 1), B = `info.frames_per_call`.
 
     Returns:
-        "h2d": upload of both frames; "compute": the network; "d2h": download of the result.
+        Times in ms: "h2d" of uploading both images, "compute" of the network, "d2h" of downloading
+        the B results.
 
     Raises:
-        BackendError: If the device fails; the model is closed then.
+        BackendError: If the device fails; the model is then closed.
     """
     with backend.guarded():
-        cuda, transfers, lane = backend.cuda, backend.transfers, backend.lanes[0]
+        cuda, transfers, slot = backend.cuda, backend.transfers, backend.slots[0]
         upload, download = transfers.streams
         images = [backend.put(image) for image in (img0, img1)]
         sources = [transfers.staged(image) for image in (img0, img1)]
@@ -49,14 +47,14 @@ def time_parts(
         times.append(upload.record(timed=True))
         upload.synchronize()
         pairs = [(images[0], images[1])] * backend.info.pairs_per_call
-        # The first keeps the GPU busy until the host has queued the second with its events.
-        backend.submit_on(lane, pairs, timestep)
-        times.append(lane.stream.record(timed=True))
-        made = backend.submit_on(lane, pairs, timestep)
-        times.append(lane.stream.record(timed=True))
-        lane.stream.synchronize()
+        # The first call keeps the GPU busy until the host has queued the second and its events.
+        backend.submit_on(slot, pairs, timestep)
+        times.append(slot.stream.record(timed=True))
+        results = backend.submit_on(slot, pairs, timestep)
+        times.append(slot.stream.record(timed=True))
+        slot.stream.synchronize()
         times.append(download.record(timed=True))
-        for image in made:
+        for image in results:
             transfers.download(image)
         times.append(download.record(timed=True))
         download.synchronize()
@@ -72,19 +70,22 @@ def profile_layers(
     *,
     runs: int,
 ) -> list[tuple[str, float]]:
-    """Name and mean milliseconds of each layer, in execution order, without a CUDA graph.
+    """Times each layer of an engine, without a CUDA graph.
 
-    Each layer is timed on its own, so their sum is more than the "compute" of `time_parts`.
+    Each layer is timed on its own, so that their sum exceeds the "compute" of `time_parts`.
 
     Args:
-        backend: The engine. Calls from other threads wait.
-        img0: As of `Backend.put`.
-        img1: As of `Backend.put`.
-        timestep: As of `Backend.submit`.
-        runs: Inferences that are averaged, after one that is not counted.
+        backend: The opened engine. Calls from other threads wait.
+        img0: A batch of one image, C-contiguous, in the layout of the model.
+        img1: The second image.
+        timestep: float32 (B, 1, 1, 1) in (0, 1), B = `info.frames_per_call`.
+        runs: Number of inferences that are averaged, after one warm-up.
+
+    Returns:
+        Name and mean time in ms of each layer, in execution order.
 
     Raises:
-        BackendError: If the device fails; the model is closed then.
+        BackendError: If the device fails; the model is then closed.
     """
     total: dict[str, float] = {}
     trt = import_tensorrt()
@@ -98,22 +99,23 @@ def profile_layers(
 
     with backend.guarded():
         profiler = Profiler()
-        lane = Lane(backend.cuda, backend.engine)  # The backend's own contexts report nothing.
+        # A slot of its own, so that the backend's contexts stay without a profiler.
+        slot = ExecutionSlot(backend.cuda, backend.engine)
         try:
-            lane.report_to(profiler)
-            # Held as a caller's images are: with those there is no graph.
+            slot.report_to(profiler)
+            # Marked as external images, with which no graph is used.
             first, second = (
                 replace(image, memory=[image.memory])
                 for image in (backend.put(img0), backend.put(img1))
             )
             for number in range(runs + 1):
                 pairs = [(first, second)] * backend.info.pairs_per_call
-                backend.submit_on(lane, pairs, timestep)
-                lane.stream.synchronize()
+                backend.submit_on(slot, pairs, timestep)
+                slot.stream.synchronize()
                 if number == 0:
                     total.clear()
         finally:
             with contextlib.suppress(CudaError):
-                lane.stream.synchronize()
-            lane.close()
+                slot.stream.synchronize()
+            slot.close()
         return [(name, ms / runs) for name, ms in total.items()]

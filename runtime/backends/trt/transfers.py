@@ -1,4 +1,4 @@
-"""The way of images to the GPU and back, and the memory that they lie in."""
+"""Uploads and downloads of images, and the GPU memory that holds them."""
 
 from __future__ import annotations
 
@@ -12,76 +12,92 @@ from numpy.typing import NDArray
 from runtime.backends.cuda.runtime import (
     OUT_OF_MEMORY,
     Buffer,
+    BufferPool,
     Cuda,
     CudaError,
     Event,
-    Pool,
     Stream,
     host_view,
 )
-from runtime.backends.trt.execution import DeviceImage, Memory
+from runtime.backends.trt.execution import BufferLease, DeviceImage
 
 _STAGING = 3
-"""Pinned buffers to upload from: one is filled while one goes up, and one to spare."""
+"""Pinned upload buffers for each size: one to fill, one that is copied, and one to spare."""
 
 
 class Transfers:
-    """Copies up and down, on a stream each. Not locked: its owner is."""
+    """Uploads and downloads, each on a stream of its own. Not safe for threads.
+
+    Attributes:
+        streams: The streams of uploads and of downloads; empty before `open`.
+    """
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
         self._staging: dict[int, list[Buffer]] = {}
-        self._device = Pool(cuda, pinned=False)
-        self._pinned = Pool(cuda, pinned=True)
+        self._device = BufferPool(cuda, pinned=False)
+        self._pinned = BufferPool(cuda, pinned=True)
         self.streams: list[Stream] = []
 
     def open(self) -> None:
-        """Makes the streams.
+        """Creates the streams.
 
         Raises:
-            CudaError: If the device has no room for them.
+            CudaError: If that fails.
         """
         self.streams += [Stream(self._cuda), Stream(self._cuda)]
 
     def put(self, image: NDArray[Any]) -> DeviceImage:
-        """Queues the way up. The array may be changed once this returns."""
+        """Queues the upload of an array, which may be changed once this returns.
+
+        Raises:
+            CudaError: If there is no memory, or the device fails.
+        """
         upload, staging = self.streams[0], self.staged(image)
         memory = self.take(image.nbytes, upload)
         pointer = memory.buffer.pointer
         self._cuda.copy(upload, pointer, staging.pointer, image.nbytes, "HostToDevice")
         ready = upload.record()
         staging.uses[upload.handle] = ready
-        memory.used(upload.handle, ready)
+        memory.record_use(upload.handle, ready)
         return DeviceImage(pointer, image.shape, image.dtype, ready, memory)
 
     def download(self, image: DeviceImage) -> tuple[Event, Callable[[], NDArray[Any]]]:
-        """Queues the way down: when it is done, and what gives a new array from then on."""
+        """Queues the download of an image.
+
+        Returns:
+            The event after the download, and a function that returns a new array; call it after
+            the event is reached.
+
+        Raises:
+            CudaError: If there is no memory, or the device fails.
+        """
         download = self.streams[1]
-        pinned = Memory(self._pinned, self._pinned.take(image.nbytes))
+        pinned = BufferLease(self._pinned, self._pinned.take(image.nbytes))
         for event in pinned.buffer.uses.values():
-            event.wait()  # Of a download that nobody waited for.
+            event.wait()  # The buffer may be the target of a download that nobody waited for.
         pinned.buffer.uses.clear()
         download.wait_for(image.ready)
         target = pinned.buffer.pointer
         self._cuda.copy(download, target, image.pointer, image.nbytes, "DeviceToHost")
         done = download.record()
-        image.used(download.handle, done)
-        pinned.used(download.handle, done)
+        image.record_use(download.handle, done)
+        pinned.record_use(download.handle, done)
         return done, lambda: host_view(pinned.buffer, image.shape, image.dtype).copy()
 
-    def take(self, size: int, stream: Stream) -> Memory:
-        """Device memory that `stream` may write to.
+    def take(self, size: int, stream: Stream) -> BufferLease:
+        """Takes `size` bytes of device memory, which `stream` may write to.
 
         Raises:
-            CudaError: If there is no more.
+            CudaError: If there is no memory.
         """
         try:
-            memory = Memory(self._device, self._device.take(size))
+            memory = BufferLease(self._device, self._device.take(size))
         except CudaError as error:
-            # Frames of another size may have left buffers behind.
+            # Idle buffers of other sizes may fill the memory.
             if error.name != OUT_OF_MEMORY or not self._device.free_idle():
                 raise
-            memory = Memory(self._device, self._device.take(size))
+            memory = BufferLease(self._device, self._device.take(size))
         for handle, event in memory.buffer.uses.items():
             if handle != stream.handle:
                 stream.wait_for(event)
@@ -89,7 +105,7 @@ class Transfers:
         return memory
 
     def staged(self, image: NDArray[Any]) -> Buffer:
-        """A copy in pinned memory: where an image has been going up for the longest."""
+        """Copies an array to the pinned upload buffer that was used first; waits for its upload."""
         ring = self._staging.setdefault(image.nbytes, [])
         if len(ring) < _STAGING:
             ring.append(self._pinned.take(image.nbytes))
@@ -101,15 +117,15 @@ class Transfers:
         np.copyto(host_view(ring[-1], image.shape, image.dtype), image)
         return ring[-1]
 
-    def lay(self, stream: Stream, rows: Sequence[DeviceImage], target: Buffer) -> None:
-        """Queues copies of images into a buffer, one behind the other."""
+    def pack(self, stream: Stream, images: Sequence[DeviceImage], target: Buffer) -> None:
+        """Queues copies of images into a buffer, as one contiguous batch."""
         address = target.pointer
-        for image in rows:
+        for image in images:
             self._cuda.copy(stream, address, image.pointer, image.nbytes, "DeviceToDevice")
             address += image.nbytes
 
     def close(self) -> None:
-        """Frees streams and memory; what is still out is freed when it comes back."""
+        """Frees streams and idle memory; memory in use is freed when its lease ends."""
         for stream in self.streams:
             with contextlib.suppress(CudaError):
                 stream.synchronize()

@@ -11,7 +11,7 @@ from export.store import write_artefact, write_onnx
 from export.triton import repository
 from export.triton.repository import CONFIG, Serving, write_served_model
 from runtime import ModelError
-from runtime.backends.triton.backend import Port, served_ports
+from runtime.backends.triton.backend import ConfigPort, config_ports
 from runtime.manifest import EngineBuild, EngineManifest, GateReport, file_sha256, manifest_path
 from runtime.model_info import ModelInfo
 
@@ -31,7 +31,7 @@ def config_of(folder):
 
 def ports_of(config):
     return {
-        port.name: Port(schema.DataType.Name(port.data_type), tuple(port.dims))
+        port.name: ConfigPort(schema.DataType.Name(port.data_type), tuple(port.dims))
         for port in (*config.input, *config.output)
     }
 
@@ -86,11 +86,11 @@ def engine_file(tmp_path):
     ],
 )
 def test_ports_are_those_of_the_graph(changes, images, rows):
-    ports = served_ports(dataclasses.replace(INFO, **changes))
+    ports = config_ports(dataclasses.replace(INFO, **changes))
     kind = "TYPE_FP32" if "io" in changes else "TYPE_UINT8"
-    assert ports["img0"] == ports["img1"] == Port(kind, images)
-    assert ports["timestep"] == Port("TYPE_FP32", (rows, 1, 1, 1))
-    assert ports["imgt"] == Port(kind, (rows, *images[1:]))
+    assert ports["img0"] == ports["img1"] == ConfigPort(kind, images)
+    assert ports["timestep"] == ConfigPort("TYPE_FP32", (rows, 1, 1, 1))
+    assert ports["imgt"] == ConfigPort(kind, (rows, *images[1:]))
 
 
 def test_a_free_number_of_pairs_is_the_axis_that_triton_batches_along(onnx_file, tmp_path):

@@ -118,19 +118,25 @@ def loads(monkeypatch):
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_crafted_files_reach_no_backend(crafted, loads, backend, location, trick):
     options = {"cache": "none"} if backend == "openvino" else {}
-    with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
+    with pytest.raises(
+        ModelError, match=r"crafted\.onnx (has weights in other files|cannot be read)"
+    ):
         Interpolator.open(crafted(location, **TRICKS[trick]), backend=backend, **options)
 
 
 @pytest.mark.parametrize("trick", TRICKS)
 def test_crafted_files_are_no_source_of_an_artefact(crafted, loads, trick):
-    with pytest.raises(ExportError, match=r"crafted\.onnx (names other files|cannot be read)"):
+    with pytest.raises(
+        ExportError, match=r"crafted\.onnx (has weights in other files|cannot be read)"
+    ):
         source_from_onnx(crafted(**TRICKS[trick]))
 
 
 @pytest.mark.parametrize("trick", TRICKS)
 def test_crafted_files_are_not_profiled(crafted, loads, trick):
-    with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
+    with pytest.raises(
+        ModelError, match=r"crafted\.onnx (has weights in other files|cannot be read)"
+    ):
         profile_onnx(crafted(**TRICKS[trick]), {}, threads=1, runs=1)
 
 
@@ -141,9 +147,13 @@ def test_crafted_files_are_not_timed_beside_an_engine(crafted, loads, trick, mon
     monkeypatch.setattr(plain_engine, "gpu_at", lambda _: None)
     monkeypatch.setattr(plain_engine, "import_tensorrt", lambda: SimpleNamespace(__version__="10"))
     path = crafted(**TRICKS[trick])
-    with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
+    with pytest.raises(
+        ModelError, match=r"crafted\.onnx (has weights in other files|cannot be read)"
+    ):
         plain_engine.PlainFile(path, 0)
-    with pytest.raises(ModelError, match=r"crafted\.onnx (names other files|cannot be read)"):
+    with pytest.raises(
+        ModelError, match=r"crafted\.onnx (has weights in other files|cannot be read)"
+    ):
         plain_engine._build(path, 0)
 
 
@@ -153,7 +163,7 @@ def test_sparse_external_tensors_are_no_source_of_an_artefact(plain, tmp_path):
     values = model.graph.sparse_initializer.add().values
     values.name, values.data_type, values.data_location = "w", TensorProto.FLOAT, 1
     onnx.save(model, tmp_path / "sparse.onnx")
-    with pytest.raises(ExportError, match="names other files"):
+    with pytest.raises(ExportError, match="has weights in other files"):
         source_from_onnx(tmp_path / "sparse.onnx")
     with pytest.raises(ExportError, match="has tensors in other files"):
         graph.check(model)
@@ -240,7 +250,7 @@ def test_all_paths_to_tensors_are_followed():
             waiting += [f.message_type for f in below]
     assert reached == {
         _message(kind): {number: _message(name) for number, name in below.items()}
-        for kind, below in onnx_format._LEADS_TO.items()
+        for kind, below in onnx_format._FIELDS_WITH_TENSORS.items()
     }
 
 

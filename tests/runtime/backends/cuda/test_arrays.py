@@ -283,7 +283,7 @@ def test_a_frame_shows_itself_by_the_cuda_array_interface(stream, written):
 
 def test_a_frame_can_be_viewed_again_and_lives_as_long_as_the_view():
     releases = []
-    view = device_view(frame_over(picture("float16"), releases, stream=77), stream=5, what="frame0")
+    view = device_view(frame_over(picture("float16"), releases, stream=77), stream=5, name="frame0")
     np.testing.assert_array_equal(read(view), picture("float16"), strict=True)
     assert (view.stream, releases) == (77, [])
     del view
@@ -308,12 +308,12 @@ def test_arrays_on_the_gpu_are_recognised(value):
 def test_what_is_not_on_a_gpu_is_not_taken_for_it(value):
     assert is_device_array(value) is False
     with pytest.raises(FrameError, match=f"frame1 is a {type(value).__name__}, not on a GPU"):
-        device_view(value, stream=0, what="frame1")
+        device_view(value, stream=0, name="frame1")
 
 
 def test_a_view_by_the_cuda_array_interface_keeps_its_array():
     array = Array()
-    view = device_view(array, stream=0, what="frame0")
+    view = device_view(array, stream=0, name="frame0")
     assert view.owner is array
     assert (view.device, view.stream) == (None, None)
     np.testing.assert_array_equal(read(view), picture("uint8"), strict=True)
@@ -321,13 +321,13 @@ def test_a_view_by_the_cuda_array_interface_keeps_its_array():
 
 @pytest.mark.parametrize(("written", "handle"), [(None, None), (1, 0), (2, 2), (77, 77)])
 def test_the_stream_of_the_cuda_array_interface_becomes_a_handle(written, handle):
-    assert device_view(Array(stream=written), stream=5, what="frame0").stream == handle
+    assert device_view(Array(stream=written), stream=5, name="frame0").stream == handle
 
 
 def test_version_2_of_the_cuda_array_interface_names_no_stream():
     array = Array(version=2)
     del array.__cuda_array_interface__["stream"], array.__cuda_array_interface__["strides"]
-    assert device_view(array, stream=5, what="frame0").stream is None
+    assert device_view(array, stream=5, name="frame0").stream is None
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_version_2_of_the_cuda_array_interface_names_no_stream():
     [("|u1", "uint8"), ("<u1", "uint8"), ("<u2", "uint16"), ("<f2", "float16"), ("<f4", "float32")],
 )
 def test_the_types_of_frames_are_read(typestr, dtype):
-    assert device_view(Array(typestr=typestr), stream=0, what="frame0").dtype == dtype
+    assert device_view(Array(typestr=typestr), stream=0, name="frame0").dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_the_types_of_frames_are_read(typestr, dtype):
     [((2, 5, 3), (15, 3, 1)), ((2, 1, 3), (3, 999, 1)), ((1, 5, 3), (0, 3, 1))],
 )
 def test_strides_without_gaps_are_contiguous(shape, strides):
-    view = device_view(Array(shape=shape, strides=strides), stream=0, what="frame0")
+    view = device_view(Array(shape=shape, strides=strides), stream=0, name="frame0")
     assert view.shape == shape
 
 
@@ -365,20 +365,20 @@ def test_strides_without_gaps_are_contiguous(shape, strides):
 )  # fmt: skip
 def test_an_array_that_cannot_be_used_as_it_is_is_refused(changed, message):
     with pytest.raises(FrameError, match=f"^frame1 {message}"):
-        device_view(Array(**changed), stream=0, what="frame1")
+        device_view(Array(**changed), stream=0, name="frame1")
 
 
 @pytest.mark.parametrize("kind", [RequiresGrad, RefusesDlpack])
 def test_a_tensor_that_requires_grad_is_told_to_detach(kind):
     with pytest.raises(FrameError, match=r"frame0 cannot .*grad.*: call detach\(\)"):
-        device_view(kind(), stream=0, what="frame0")
+        device_view(kind(), stream=0, name="frame0")
 
 
 @pytest.mark.parametrize(("handle", "written"), [(0, 1), (2, 2), (77, 77)])
 def test_a_dlpack_exporter_is_given_the_stream_that_shall_wait(handle, written):
     exporter, old = Exporter(), OldExporter()
     for array in (exporter, old):
-        view = device_view(array, stream=handle, what="frame0")
+        view = device_view(array, stream=handle, name="frame0")
         assert view.stream is None
         np.testing.assert_array_equal(read(view), picture("uint8"), strict=True)
     assert exporter.asked == [(written, (1, 0))]
@@ -502,6 +502,6 @@ def test_a_dlpack_of_another_major_version_is_refused():
 def test_a_capsule_is_consumed_once():
     capsule = picture("uint8").__dlpack__()
     view = _view_from_capsule(capsule, "frame0")
-    with pytest.raises(BufferError, match=r"used_dltensor.* is no unused DLPack capsule"):
+    with pytest.raises(BufferError, match=r"used_dltensor.* is not an unused DLPack capsule"):
         _view_from_capsule(capsule, "frame0")
     np.testing.assert_array_equal(read(view), picture("uint8"))

@@ -242,8 +242,8 @@ def test_frames_on_a_gpu_are_refused(graphs):
     with pytest.raises(BackendError, match="build a TensorRT engine"):
         backend.put_device(view, 0)
     image = backend.put(np.zeros((1, 50, 70, 3), np.uint8))
-    with pytest.raises(BackendError, match="gives frames in host memory"):
-        backend.hand_over(image, 0)
+    with pytest.raises(BackendError, match="returns frames in host memory"):
+        backend.export_to_stream(image, 0)
 
 
 def test_pairs_with_time_steps_of_their_own(graphs):

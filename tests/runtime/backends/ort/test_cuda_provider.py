@@ -92,21 +92,21 @@ def packages_in(folder, **libraries):
 
 def test_nothing_is_missing_where_all_is_beside_it(runtime_with):
     ort = runtime_with(*NEEDED, CUDNN)
-    assert cuda_provider.missing_for_cuda(ort, GPU) is None
+    assert cuda_provider.cuda_provider_problem(ort, GPU) is None
     assert ort.asked == [None]
 
 
 def test_missing_libraries_are_named_with_the_command(runtime_with, capsys):
-    found = cuda_provider.missing_for_cuda(runtime_with(), GPU)
-    assert found.what == f"{', '.join(NEEDED)}, {CUDNN} are not found"
+    found = cuda_provider.cuda_provider_problem(runtime_with(), GPU)
+    assert found.problem == f"{', '.join(NEEDED)}, {CUDNN} are not found"
     assert "pip install 'onnxruntime-gpu[cuda,cudnn]==1.31.1'" in found.remedy
     assert "PyTorch for CUDA 13" in found.remedy
     assert capsys.readouterr() == ("", "")
 
 
 def test_cudnn_is_missed_though_onnxruntime_does_not_name_it(runtime_with):
-    found = cuda_provider.missing_for_cuda(runtime_with(*NEEDED), GPU)
-    assert found.what == "libcudnn.so.9 is not found"
+    found = cuda_provider.cuda_provider_problem(runtime_with(*NEEDED), GPU)
+    assert found.problem == "libcudnn.so.9 is not found"
 
 
 def test_libraries_in_another_folder_of_packages_are_found(runtime_with, tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_libraries_in_another_folder_of_packages_are_found(runtime_with, tmp_pat
     for folder in (first, second):
         monkeypatch.syspath_prepend(folder)
     ort = runtime_with()
-    assert cuda_provider.missing_for_cuda(ort, GPU) is None
+    assert cuda_provider.cuda_provider_problem(ort, GPU) is None
     assert ort.asked[0] is None
     assert set(ort.asked[1:]) <= {
         str(place / "nvidia" / package / "lib")
@@ -130,7 +130,7 @@ def test_nothing_is_known_before_preload_dlls():
 def test_nothing_is_known_of_a_build_that_does_not_tell_its_cuda(runtime_with, monkeypatch):
     ort = runtime_with()
     monkeypatch.setattr(ort, "cuda_version", "")
-    assert cuda_provider.missing_for_cuda(ort, GPU) is None
+    assert cuda_provider.cuda_provider_problem(ort, GPU) is None
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_nothing_is_known_of_a_build_that_does_not_tell_its_cuda(runtime_with, m
     ],
 )  # fmt: skip
 def test_what_the_driver_lacks(runtime_with, driver, device, what, remedy):
-    found = cuda_provider.missing_for_cuda(runtime_with(*NEEDED, CUDNN), driver, device)
-    assert what in found.what
+    found = cuda_provider.cuda_provider_problem(runtime_with(*NEEDED, CUDNN), driver, device)
+    assert what in found.problem
     assert remedy in found.remedy
 
 
@@ -273,13 +273,13 @@ def test_what_is_missing_is_an_error_before_a_session_is_made(models, gpu_packag
     with pytest.raises(BackendError) as caught:
         Interpolator.open(models / "frames.onnx", device="cuda")
     assert str(caught.value).startswith(
-        "ONNX Runtime cannot run on cuda: libcudnn.so.9 is not found: pip install"
+        "ONNX Runtime cannot run on cuda (libcudnn.so.9 is not found): pip install"
     )
 
 
 def test_a_gpu_that_is_not_there_is_an_error_before_a_session_is_made(models, gpu_package):
     gpu_package(lambda *_: pytest.fail("a session was made"))
-    with pytest.raises(BackendError, match="cannot run on cuda:3: the driver sees cuda:0 NVIDIA"):
+    with pytest.raises(BackendError, match=r"cannot run on cuda:3 \(the driver sees cuda:0 NVIDIA"):
         Interpolator.open(models / "frames.onnx", device="cuda:3")
 
 

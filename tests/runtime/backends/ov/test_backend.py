@@ -264,10 +264,10 @@ def test_the_default_place_is_the_users_cache(models, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "cuda"}, "runs on the processor here: use device='cpu'"),
-        ({"cuda_graph": True}, "belongs to TensorRT engines"),
-        ({"io_binding": True}, "belongs to ONNX Runtime"),
-        ({"streams": 3, "threads": 2}, "each needs one: use fewer streams"),
+        ({"device": "cuda"}, "is used on the CPU only: use device='cpu'"),
+        ({"cuda_graph": True}, "is for TensorRT engines"),
+        ({"io_binding": True}, "is for ONNX Runtime"),
+        ({"streams": 3, "threads": 2}, "each stream needs one: use fewer streams"),
         ({"precision": "int4"}, "use one of fp32, bf16, fp16"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_precision_that_the_processor_lacks_is_refused(models, monkeypatch):
         return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else real(core, device, name)
 
     monkeypatch.setattr(openvino.Core, "get_property", without)
-    with pytest.raises(BackendError, match="this processor has fp32 only: leave it out"):
+    with pytest.raises(BackendError, match="this CPU has fp32 only: leave it out"):
         opened(models / "frames.onnx", precision="bf16")
 
 
@@ -324,7 +324,7 @@ def test_a_broken_or_foreign_file_is_one_sentence(models, tmp_path):
     properties = {entry.key: entry.value for entry in lying.metadata_props}
     helper.set_model_props(lying, {**properties, "ifrnet.height": "64"})
     onnx.save(lying, tmp_path / "lie.onnx")
-    with pytest.raises(ModelError, match="its metadata promises"):
+    with pytest.raises(ModelError, match="its metadata declares"):
         opened(tmp_path / "lie.onnx")
 
 
@@ -483,7 +483,7 @@ def test_the_default_of_an_onnx_file(models, tmp_path, monkeypatch):
         manifest_path(path).write_text(f'{{"backend": "{named}"}}')
         assert default_backend(path, OpenOptions()) == named
     manifest_path(path).write_text('{"backend": "abacus"}')
-    with pytest.raises(BackendError, match="names abacus, which is unknown"):
+    with pytest.raises(BackendError, match="names the unknown backend abacus"):
         default_backend(path, OpenOptions())
     manifest_path(path).unlink()
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

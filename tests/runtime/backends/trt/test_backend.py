@@ -324,7 +324,7 @@ def test_an_engine_that_is_not_what_its_manifest_says_is_refused(trt10, engine):
     path = engine("three")
     text = manifest_path(path)
     text.write_text(text.read_text().replace('"steps_per_call": 3', '"steps_per_call": 2'))
-    with pytest.raises(ModelError, match="its manifest promises"):
+    with pytest.raises(ModelError, match="its manifest declares"):
         Interpolator.open(path)
     gc.collect()
 
@@ -356,8 +356,8 @@ def test_without_tensorrt_or_cuda_python_the_error_says_what_to_install(trt10, e
     [
         ({"device": "cpu"}, "frames.engine is a TensorRT engine: use device='cuda'"),
         ({"device": "cuda:1"}, "cuda:1 was asked for, the driver sees cuda:0 NVIDIA GeForce"),
-        ({"threads": 2}, "threads=2 is for processors"),
-        ({"io_binding": True}, "io_binding=True belongs to ONNX Runtime"),
+        ({"threads": 2}, "threads=2 is for CPU backends"),
+        ({"io_binding": True}, "io_binding=True is for ONNX Runtime"),
         ({"streams": 0}, "streams is 0: use 1 or more"),
     ],
 )
@@ -391,7 +391,7 @@ def test_memory_of_other_sizes_is_given_up_before_the_device_is_full(trt10, engi
 def test_a_lost_device_is_one_error(trt10, engine, clip, call):
     vfi = Interpolator.open(engine())
     trt10.cuda.fail_next(call, "cudaErrorLaunchFailure", after=1, sticky=True)
-    with pytest.raises(BackendError, match=r"cuda:0: .*cudaErrorLaunchFailure"):
+    with pytest.raises(BackendError, match=r"cuda:0 failed: .*cudaErrorLaunchFailure"):
         list(vfi.stream(clip))
     with pytest.raises(BackendError, match="closed: open it again"):
         vfi.interpolate(*clip[:2])

@@ -65,7 +65,7 @@ def test_an_engine_whose_contexts_cannot_share_a_profile_is_refused_in_one_sente
     monkeypatch.setattr("export.trt.weakly_typed._WeaklyTyped.share_profile", lambda *_: None)
     path = engine("dynamic", profile=Profile((32, 32), (48, 80), (96, 112)))
     Interpolator.open(path).close()
-    with pytest.raises(BackendError, match=r"one profile to another context already.*one stream"):
+    with pytest.raises(BackendError, match=r"only profile in another context already.*one stream"):
         Interpolator.open(path, streams=2)
     assert trt8.cuda.left() == []
 
