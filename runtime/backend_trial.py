@@ -1,4 +1,4 @@
-"""Which backend is the fastest on this CPU: real pairs, timed in interleaved rounds."""
+"""Finds the fastest backend on this CPU: times pairs of frames in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends.base import InferencePrecision
+from runtime.backends.base import BackendName, InferencePrecision
 from runtime.errors import BackendError
 from runtime.frames import Frame
 from runtime.interpolator import Interpolator
@@ -23,10 +23,10 @@ _FREE_SIZE = (256, 448)
 
 @dataclass(frozen=True)
 class Trial:
-    """The time that one backend took for a pair.
+    """The time of a pair in one backend.
 
     Attributes:
-        name: The value of `Interpolator.backend`.
+        name: Name of the backend, as `Interpolator.backend`.
         milliseconds: Shortest time of one pair, from frames to frame, on the host. The minimum,
             since other programs on the machine only add time.
         pairs: Number of pairs that were timed.
@@ -39,15 +39,15 @@ class Trial:
     size: str
 
 
-def trial_of(
-    model: Path, computes_in: Sequence[str] = (), *, seconds: float = SECONDS
+def time_backends(
+    model: Path, capabilities: Sequence[str] = (), *, seconds: float = SECONDS
 ) -> list[Trial]:
-    """Times a pair with each backend that is installed, on the CPU.
+    """Times a pair in each backend that is installed, on the CPU.
 
     Args:
         model: An ONNX file of `export.build_engine` or `export.to_onnx`.
-        computes_in: OpenVINO's names of the CPU's capabilities; with "BF16" or "FP16" OpenVINO is
-            also timed in that precision.
+        capabilities: OpenVINO's names of the types that the CPU computes in; with "BF16" or "FP16"
+            OpenVINO is also timed in that precision.
         seconds: Time limit of all rounds together.
 
     Returns:
@@ -60,22 +60,17 @@ def trial_of(
     problems = []
     with contextlib.ExitStack() as owner:
         opened: dict[str, Interpolator] = {}
-        wanted: list[tuple[str, InferencePrecision | None]] = [
+        candidates: list[tuple[BackendName, InferencePrecision | None]] = [
             ("onnxruntime", None),
             ("openvino", None),
         ]
-        if "BF16" in computes_in:
-            wanted.append(("openvino", "bf16"))
-        elif "FP16" in computes_in:
-            wanted.append(("openvino", "fp16"))
-        for backend, precision in wanted:
+        if "BF16" in capabilities:
+            candidates.append(("openvino", "bf16"))
+        elif "FP16" in capabilities:
+            candidates.append(("openvino", "fp16"))
+        for backend, precision in candidates:
             try:
-                vfi = Interpolator.open(
-                    model,
-                    backend=backend,  # type: ignore[arg-type]  # Both are names of backends.
-                    device="cpu",
-                    precision=precision,
-                )
+                vfi = Interpolator.open(model, backend=backend, device="cpu", precision=precision)
             except BackendError as error:
                 problems.append(str(error))
                 continue
@@ -89,24 +84,24 @@ def _timed(opened: dict[str, Interpolator], seconds: float) -> list[Trial]:
     info = next(iter(opened.values())).info
     size = info.size or _FREE_SIZE
     frames = _frames(size, info.layout.dtype)
-    taken: dict[str, list[float]] = {name: [] for name in opened}
+    times: dict[str, list[float]] = {name: [] for name in opened}
     deadline = time.perf_counter() + seconds
-    longest = 0.0
+    longest_round = 0.0
     while True:
-        started = time.perf_counter()
+        round_start = time.perf_counter()
         for name, vfi in opened.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             vfi.interpolate(*frames)
-            taken[name].append(time.perf_counter() - began)
+            times[name].append(time.perf_counter() - start)
         now = time.perf_counter()
-        longest = max(longest, now - started)
-        if now + longest > deadline:
+        longest_round = max(longest_round, now - round_start)
+        if now + longest_round > deadline:
             break
     trials = [
-        Trial(name, 1e3 * min(times), len(times), f"{size[0]}x{size[1]}")
-        for name, times in taken.items()
+        Trial(name, 1e3 * min(pairs), len(pairs), f"{size[0]}x{size[1]}")
+        for name, pairs in times.items()
     ]
-    return sorted(trials, key=lambda one: one.milliseconds)
+    return sorted(trials, key=lambda trial: trial.milliseconds)
 
 
 def _frames(size: tuple[int, int], dtype: str) -> tuple[Frame, Frame]:

@@ -16,7 +16,7 @@ from runtime.frames import Frame, check_pair, from_planes, to_planes
 from runtime.model_info import ModelInfo
 from runtime.timesteps import MIDPOINT, checked_timesteps, recursion_levels
 
-_ENTRIES_A_PAIR = 4
+_ENTRIES_PER_PAIR = 4
 """Limit of queued entries, with and without a pair, for each pair that may be in flight."""
 
 Tag = TypeVar("Tag")
@@ -109,12 +109,12 @@ class PairRunner:
         A frame is waited for while the following ones are computed and downloaded.
         """
         frames: list[Frame] = []
-        under_way: deque[Callable[[], NDArray[Any]]] = deque()
+        in_flight: deque[Callable[[], NDArray[Any]]] = deque()
         for image in self.images_between([pair]):
-            under_way.append(self._backend.download(image))
-            if len(under_way) > self._backend.lookahead:
-                frames.append(self._frame_from(under_way.popleft()(), like))
-        return frames + [self._frame_from(wait(), like) for wait in under_way]
+            in_flight.append(self._backend.download(image))
+            if len(in_flight) > self._backend.lookahead:
+                frames.append(self._frame_from(in_flight.popleft()(), like))
+        return frames + [self._frame_from(wait(), like) for wait in in_flight]
 
     def interpolate_tagged(
         self, requests: Iterable[tuple[Tag, PairRequest | None]]
@@ -157,17 +157,17 @@ class PairRunner:
                 count = 0 if request is None else len(request.timesteps)
                 waits = [self._backend.download(image) for image in itertools.islice(images, count)]
                 queued.append(_Queued(tag, waits, None if request is None else request.frame0))
-            under_way = sum(bool(entry.waits) for entry in queued)
+            in_flight = sum(bool(entry.waits) for entry in queued)
             # Entries that need no waiting are yielded at once. One that does is waited for when
             # enough calls are in flight, or when too many entries are queued behind it.
             while queued and (
                 ended
                 or not queued[0].waits
-                or under_way > ahead
-                or len(queued) > _ENTRIES_A_PAIR * (ahead + 1)
+                or in_flight > ahead
+                or len(queued) > _ENTRIES_PER_PAIR * (ahead + 1)
             ):
                 entry = queued.popleft()
-                under_way -= bool(entry.waits)
+                in_flight -= bool(entry.waits)
                 yield entry.tag, self._frames_of(entry)
 
     def images_between(self, pairs: Sequence[ImagePair]) -> Iterator[Image]:
@@ -176,9 +176,9 @@ class PairRunner:
             return self._run(
                 _Job(image0, image1, t) for image0, image1, steps in pairs for t in steps
             )
-        alike = itertools.groupby(pairs, key=lambda pair: tuple(pair.timesteps))
+        groups = itertools.groupby(pairs, key=lambda pair: tuple(pair.timesteps))
         return itertools.chain.from_iterable(
-            self._by_recursion(list(group), steps) for steps, group in alike
+            self._by_recursion(list(group), steps) for steps, group in groups
         )
 
     def _run(self, jobs: Iterable[_Job]) -> Iterator[Image]:
@@ -189,17 +189,17 @@ class PairRunner:
         several_steps = self.info.steps_per_call > 1
         per_call = self.info.frames_per_call
         # The time steps of one call are those of one pair; otherwise jobs mix as they come.
-        for _, alike in itertools.groupby(
+        for _, group in itertools.groupby(
             jobs, key=lambda job: (id(job.image0), id(job.image1)) if several_steps else None
         ):
-            while wanted := list(itertools.islice(alike, per_call)):
-                full = [*wanted, *[wanted[-1]] * (per_call - len(wanted))]
+            while batch := list(itertools.islice(group, per_call)):
+                full = [*batch, *[batch[-1]] * (per_call - len(batch))]
                 timestep = np.array([job.timestep for job in full], dtype=np.float32)
                 pairs = [(job.image0, job.image1) for job in full]
                 images = self._backend.submit(
                     pairs[:1] if several_steps else pairs, timestep.reshape(-1, 1, 1, 1)
                 )
-                yield from images[: len(wanted)]
+                yield from images[: len(batch)]
 
     def _by_recursion(self, pairs: Sequence[ImagePair], steps: Sequence[float]) -> Iterator[Image]:
         """Makes images by recursion: for all pairs together, one level after the other."""
@@ -213,7 +213,7 @@ class PairRunner:
 
     def _sent(self, frame: Frame, known: Sequence[tuple[Frame, Image]]) -> tuple[Frame, Image]:
         """The frame with its image on the device; not sent again if `known` has the same object."""
-        return next((one for one in known if one[0] is frame), None) or (frame, self.put(frame))
+        return next((pair for pair in known if pair[0] is frame), None) or (frame, self.put(frame))
 
     def _frames_of(self, entry: _Queued) -> list[Frame]:
         """Waits for the new frames of an entry."""
@@ -233,7 +233,7 @@ def _group(
     requests: Iterator[tuple[Tag, PairRequest | None]], count: int
 ) -> Iterator[tuple[Tag, PairRequest | None]]:
     """Takes entries until they hold as many pairs as one call takes; fewer at the end."""
-    for entry in itertools.islice(requests, _ENTRIES_A_PAIR * count if count > 1 else 1):
+    for entry in itertools.islice(requests, _ENTRIES_PER_PAIR * count if count > 1 else 1):
         yield entry
         count -= entry[1] is not None
         if count == 0:

@@ -1,4 +1,4 @@
-"""What all commands share: parsers, exit codes, and errors as one sentence or a traceback."""
+"""Shared by all commands: parsers, exit codes, and errors as one sentence or a traceback."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Reads HEIGHTxWIDTH: 256x448 -> (256, 448)."""
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write HEIGHTxWIDTH, as 256x448")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write HEIGHTxWIDTH, as 256x448")
     return int(height), int(width)
 
 
@@ -59,7 +59,7 @@ def run_command(
         argv: Arguments; by default those of the process.
     """
     args = parser.parse_args(argv)
-    shown: tuple[type[Exception], ...] = (InterpolationError, OSError, *expected)
+    handled: tuple[type[Exception], ...] = (InterpolationError, OSError, *expected)
     try:
         code = command(args) or 0
     except ModuleNotFoundError as error:
@@ -71,7 +71,7 @@ def run_command(
             file=sys.stderr,
         )
         code = 1
-    except shown as error:
+    except handled as error:
         if args.debug:
             raise
         print(f"{parser.prog}: error: {error}", file=sys.stderr)

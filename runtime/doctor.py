@@ -1,4 +1,4 @@
-"""Which backends run on this machine, and what to install for those that do not.
+"""Reports which backends run on this machine, and what to install for the others.
 
 python -m runtime.doctor --measure --model model.onnx
 """
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runtime.backend_trial import trial_of
+from runtime.backend_trial import time_backends
 from runtime.backends.ort.cuda_provider import PROVIDER, ProviderProblem, cuda_provider_problem
 from runtime.backends.ov.backend import capabilities, import_openvino
 from runtime.backends.ov.precision import FIRST_WITH_FLOAT32, keeps_float32
@@ -63,7 +63,7 @@ def backend_states(
         providers: Execution providers of ONNX Runtime.
         tensorrt_problem: Why TensorRT does not load; None if it loads or was not tried.
         openvino_problem: Why OpenVINO does not load; None if it loads or was not tried.
-        cuda_problem: What ONNX Runtime lacks for its CUDA provider; None if nothing.
+        cuda_problem: Why ONNX Runtime's CUDA provider cannot run; None if it can or is missing.
     """
     both = {"onnxruntime", "onnxruntime-gpu"} <= versions.keys()
     version = versions.get("onnxruntime-gpu") or versions.get("onnxruntime")
@@ -77,11 +77,11 @@ def backend_states(
     ):
         name = f"onnxruntime {device}"
         if both:
-            yield BackendState(name, False, "two packages in one place", conflict)
+            yield BackendState(name, False, "two packages in one folder", conflict)
         elif provider not in providers:
-            what = f"{version} without {provider}" if version else "not installed"
+            problem = f"{version} without {provider}" if version else "not installed"
             first = "pip uninstall onnxruntime, then " if version else ""
-            yield BackendState(name, False, what, f"{first}pip install 'ifrnet-deploy[{extra}]'")
+            yield BackendState(name, False, problem, f"{first}pip install 'ifrnet-deploy[{extra}]'")
         elif device == "cuda" and cuda_problem is not None:
             yield BackendState(name, False, cuda_problem.problem, cuda_problem.remedy)
         else:
@@ -133,7 +133,7 @@ def _tensorrt_problem(versions: dict[str, str], driver: GpuDriver) -> str | None
 def _onnxruntime(
     versions: dict[str, str], driver: GpuDriver
 ) -> tuple[list[str], ProviderProblem | None]:
-    """The execution providers of ONNX Runtime, and what the one for CUDA lacks to run."""
+    """The execution providers of ONNX Runtime, and why that for CUDA cannot run."""
     if not {"onnxruntime", "onnxruntime-gpu"} & versions.keys():
         return [], None
     try:
@@ -159,7 +159,7 @@ def examine() -> dict[str, Any]:
     versions, driver = installed_versions(), gpu_driver()
     providers, cuda_problem = _onnxruntime(versions, driver)
     problem = _tensorrt_problem(versions, driver)
-    computes_in, openvino_problem = _openvino(versions)
+    openvino_types, openvino_problem = _openvino(versions)
     states = list(
         backend_states(versions, driver, providers, problem, openvino_problem, cuda_problem)
     )
@@ -172,95 +172,96 @@ def examine() -> dict[str, Any]:
         "gpu": asdict(driver),
         "providers": providers,
         "backends": [asdict(state) for state in states],
-        "openvino_computes_in": computes_in,
-        "recommended": recommendation(states, computes_in),
+        "openvino_computes_in": openvino_types,
+        "recommended": recommendation(states, openvino_types),
         "video": "av" in versions,
     }
 
 
-def recommendation(states: Sequence[BackendState], computes_in: Sequence[str]) -> str:
+def recommendation(states: Sequence[BackendState], openvino_types: Sequence[str]) -> str:
     """The backend to use on this CPU, as text.
 
     Args:
         states: The states of all backends.
-        computes_in: OpenVINO's names of the precisions that the CPU computes in.
+        openvino_types: OpenVINO's names of the types that the CPU computes in.
     """
     ready = {state.name for state in states if state.ready}
     if "openvino cpu" not in ready:
-        what = "onnxruntime" if "onnxruntime cpu" in ready else "nothing yet"
-        return f"{what} (OpenVINO may be faster: pip install 'ifrnet-deploy[openvino]')"
-    lower = next((name.lower() for name in ("BF16", "FP16") if name in computes_in), None)
+        backend = "onnxruntime" if "onnxruntime cpu" in ready else "nothing yet"
+        return f"{backend} (OpenVINO may be faster: pip install 'ifrnet-deploy[openvino]')"
+    lower = next((name.lower() for name in ("BF16", "FP16") if name in openvino_types), None)
     if lower is None:
-        return "openvino with fp32 (onnxruntime may be close: --measure tells)"
+        return "openvino with fp32 (onnxruntime may be as fast: measure with --measure)"
     version = next(state.detail for state in states if state.name == "openvino cpu")
     if not keeps_float32(version):
         return f"openvino with fp32 (openvino {FIRST_WITH_FLOAT32} or newer has {lower} too)"
-    return f"openvino, with precision {lower} where 45 dB against float32 are enough, else fp32"
+    return f"openvino, with precision {lower} if 45 dB to float32 are enough, else fp32"
 
 
-def _report(found: dict[str, Any]) -> Iterator[str]:
-    yield f"platform    {found['platform']}, Python {found['python']}"
-    yield f"processor   {found['processor']}, {found['processors']} usable"
-    gpu = found["gpu"]
-    for one in gpu["gpus"]:
+def _report_lines(report: dict[str, Any]) -> Iterator[str]:
+    """The result of `examine` as text."""
+    yield f"platform    {report['platform']}, Python {report['python']}"
+    yield f"CPU         {report['processor']}, {report['processors']} usable"
+    driver = report["gpu"]
+    for gpu in driver["gpus"]:
         yield (
-            f"GPU         {one['name']}, compute capability {one['compute_capability']}, "
-            f"driver for CUDA {gpu['cuda_version']}"
+            f"GPU         {gpu['name']}, compute capability {gpu['compute_capability']}, "
+            f"driver for CUDA {driver['cuda_version']}"
         )
-    if gpu["problem"]:
-        yield f"GPU         none: {gpu['problem']}"
-    yield "packages    " + ", ".join(f"{name} {v}" for name, v in found["versions"].items())
-    for state in found["backends"]:
+    if driver["problem"]:
+        yield f"GPU         none: {driver['problem']}"
+    yield "packages    " + ", ".join(f"{name} {v}" for name, v in report["versions"].items())
+    for state in report["backends"]:
         verdict = "ready" if state["ready"] else "not ready"
         yield f"{state['name']:17} {verdict}: {state['detail']}"
         if state["remedy"]:
             yield f"{'':17} -> {state['remedy']}"
-    if found["openvino_computes_in"]:
-        yield f"{'':17} computes in {', '.join(found['openvino_computes_in'])}"
-    for one in found.get("trial", []):
+    if report["openvino_computes_in"]:
+        yield f"{'':17} computes in {', '.join(report['openvino_computes_in'])}"
+    for trial in report.get("trial", []):
         yield (
-            f"{one['name']:17} {one['milliseconds']:.0f} ms for a pair of {one['size']}, the best "
-            f"of {one['pairs']}"
+            f"{trial['name']:17} {trial['milliseconds']:.0f} ms for a pair of {trial['size']}, "
+            f"minimum of {trial['pairs']}"
         )
-    yield f"on this processor use {found['recommended']}"
-    if not found["video"]:
+    yield f"on this CPU use {report['recommended']}"
+    if not report["video"]:
         yield "video files       not ready: PyAV is not installed"
         yield f"{'':17} -> pip install 'ifrnet-deploy[video]'"
     else:
-        yield f"video files       ready: PyAV {found['versions']['av']}"
+        yield f"video files       ready: PyAV {report['versions']['av']}"
 
 
 def _doctor(args: argparse.Namespace) -> int:
     if args.measure and args.model is None:
-        raise ModelError("--measure needs --model FILE: there is nothing to measure without one")
+        raise ModelError("--measure was given without a model: give one with --model FILE")
     if args.model is not None and not args.measure:
-        raise ModelError("--model is for --measure: give both")
-    found = examine()
+        raise ModelError("--model was given without --measure: give both")
+    report = examine()
     if args.measure:
-        found["trial"] = trial = trial_of(args.model, tuple(found["openvino_computes_in"]))
-        found["recommended"] = f"{trial[0].name}, the fastest of those measured"
-        found["trial"] = [asdict(one) for one in trial]
+        trials = time_backends(args.model, report["openvino_computes_in"])
+        report["trial"] = [asdict(trial) for trial in trials]
+        report["recommended"] = f"{trials[0].name}, the fastest of those measured"
     if args.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
     else:
-        print("\n".join(_report(found)))
-    return 0 if any(state["ready"] for state in found["backends"]) else 1
+        print("\n".join(_report_lines(report)))
+    return 0 if any(state["ready"] for state in report["backends"]) else 1
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line; exits with 1 where no backend runs."""
+    """The command line; exits with 1 if no backend runs."""
     parser = command_parser(
         "python -m runtime.doctor",
-        "Says what this machine can run, and what to do where it cannot.",
+        "Reports which backends run on this machine, and what to install for the others.",
         "python -m runtime.doctor",
         "python -m runtime.doctor --measure --model model.onnx",
     )
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="time a pair with each backend on the processor, in five seconds in all",
+        help="time a pair in each backend on the CPU, in five seconds in all",
     )
-    parser.add_argument("--model", type=Path, metavar="FILE.onnx", help="for --measure")
+    parser.add_argument("--model", type=Path, metavar="FILE.onnx", help="the model for --measure")
     parser.add_argument("--json", action="store_true", help="print JSON")
     run_command(parser, _doctor, extra="cpu", argv=argv)
 

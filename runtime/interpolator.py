@@ -80,8 +80,15 @@ class Interpolator:
                 another machine.
             BackendError: If the backend or the device is not available.
         """
-        kept = None if cache is None else str(cache)
-        options = OpenOptions(device, threads, streams, cuda_graph, precision, kept, io_binding)
+        options = OpenOptions(
+            device=device,
+            threads=threads,
+            streams=streams,
+            cuda_graph=cuda_graph,
+            precision=precision,
+            cache=None if cache is None else str(cache),
+            io_binding=io_binding,
+        )
         return cls(open_backend(model, options, backend=backend))
 
     @property
@@ -175,12 +182,12 @@ class Interpolator:
         if (first.shape, first.dtype) != (second.shape, second.dtype):
             raise FrameError(
                 f"frame0 is {first.dtype} {first.shape}, frame1 is {second.dtype} "
-                f"{second.shape}: both must be alike"
+                f"{second.shape}: both frames of a pair have one size and one type"
             )
         if self.info.io != "frames":
             raise FrameError(
-                "this model has float I/O, whose conversion runs on the host: "
-                "build it with --io frames to hand over frames on the GPU"
+                "this model has float I/O, which is converted on the host: build one with "
+                "--io frames for frames on the GPU"
             )
         self.check_takes(first.shape[0], first.shape[1], first.dtype)
         steps = checked_timesteps(timesteps)
@@ -311,6 +318,6 @@ class Interpolator:
                 yield frame, PairRequest(previous, frame, steps)
                 previous = frame
 
-        for frame, made in self.interpolate_tagged(requests()):
-            yield from made
+        for frame, new_frames in self.interpolate_tagged(requests()):
+            yield from new_frames
             yield frame

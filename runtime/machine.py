@@ -28,7 +28,12 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as the driver names it."""
+    """One GPU, as the driver reports it.
+
+    Attributes:
+        name: Product name, for example "NVIDIA H100 80GB HBM3".
+        compute_capability: For example "9.0".
+    """
 
     name: str
     compute_capability: str
@@ -51,7 +56,7 @@ class GpuDriver:
 
 
 def gpu_driver() -> GpuDriver:
-    """Asks the driver library itself: libraries that need a GPU may crash where there is none."""
+    """Reads the GPUs from the driver library, since other libraries may crash without a GPU."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(library)
@@ -59,7 +64,7 @@ def gpu_driver() -> GpuDriver:
         return GpuDriver(problem=f"no NVIDIA driver was found ({library} is missing)")
     count, version = ctypes.c_int(), ctypes.c_int()
     if code := cuda.cuInit(0):
-        return GpuDriver(problem=f"the NVIDIA driver found no usable GPU (cuInit gave {code})")
+        return GpuDriver(problem=f"the NVIDIA driver found no usable GPU (cuInit returned {code})")
     cuda.cuDriverGetVersion(ctypes.byref(version))
     cuda.cuDeviceGetCount(ctypes.byref(count))
     gpus = []
@@ -98,13 +103,11 @@ def is_jetson() -> bool:
 
 def installed_versions() -> dict[str, str]:
     """Package name -> version, of the packages in `_PACKAGES` that are installed."""
-    found = {}
+    versions = {}
     for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def cpu_name() -> str:
@@ -118,8 +121,8 @@ def instruction_sets() -> list[str]:
     CPUs of one product name may differ in them, for example in avx512_bf16. Empty where the system
     has no /proc/cpuinfo.
     """
-    found = _cpuinfo("flags").split() + _cpuinfo("Features").split()  # x86, Arm
-    return sorted({flag for flag in found if _VECTORS.match(flag)})
+    flags = _cpuinfo("flags").split() + _cpuinfo("Features").split()  # x86, Arm
+    return sorted({flag for flag in flags if _VECTORS.match(flag)})
 
 
 def _cpuinfo(key: str) -> str:

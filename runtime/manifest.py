@@ -1,7 +1,4 @@
-"""The manifest beside an artefact: its `ModelInfo`, and what its build knows.
-
-That is hashes, versions, the machine, and what the gate measured.
-"""
+"""The manifest beside an artefact: its metadata, hashes, versions, machine and gate results."""
 
 from __future__ import annotations
 
@@ -18,17 +15,17 @@ from runtime.model_info import FORMAT_VERSION, ModelInfo, record_from
 
 @dataclass(frozen=True)
 class GateReport:
-    """What the comparison with the fp32 reference measured before the artefact was kept.
+    """The result of comparing an artefact with the fp32 reference.
 
     Attributes:
-        psnr_db: The worst PSNR over all cases, in dB; None where every case was identical.
-        max_difference: The largest difference of a sample, of 1.0.
-        required_db: The limit under which the artefact would have been refused.
-        reference: What it was compared with.
-        cases: Each case with its own figures.
-        loss_db: Where real frames were compared: by how much the artefact is further from the true
-            frames than the reference is, the mean over them; negative where it is nearer.
-        allowed_loss_db: The limit over which the artefact would have been refused.
+        psnr_db: The lowest PSNR of all cases, in dB; None if all cases are identical.
+        max_difference: The largest difference of a sample, in a range of 1.0.
+        required_db: The lowest PSNR that is accepted, in dB.
+        reference: Name of the reference.
+        cases: The figures of each case.
+        loss_db: Mean PSNR of the reference to real frames minus that of the artefact, in dB; None
+            if no real frames were compared.
+        allowed_loss_db: The largest loss that is accepted, in dB; None as `loss_db`.
     """
 
     psnr_db: float | None
@@ -42,13 +39,13 @@ class GateReport:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How an int8 artefact came by its scales.
+    """The calibration of an int8 artefact.
 
     Attributes:
         source: Name of the video or the folder.
-        frames: How many of its frames were used.
+        frames: Number of its frames that were used.
         frames_sha256: Hash of their pixels, (H, W, 3) RGB, in order.
-        method: How ranges and scales were found.
+        method: Method by which ranges and scales were computed.
         quantised: Layers in int8.
         excluded: Convolutions that are never in int8.
         skipped: Layers that stayed float32 because the gate refused the artefact with them.
@@ -65,34 +62,36 @@ class Calibration:
 
 @dataclass(frozen=True)
 class EngineBuild:
-    """How a TensorRT engine was built, and where alone it runs.
+    """The build of a TensorRT engine, and the TensorRT and GPU that it runs on.
 
     Attributes:
         tensorrt: Version of TensorRT.
         gpu: Name of the GPU.
-        compute_capability: Of the GPU, for example "9.0".
-        driver: The CUDA version of the driver.
-        portable: Runs in later releases of TensorRT, up to those of the next generation (8 -> 10,
-            10 -> 11).
+        compute_capability: Compute capability of the GPU, for example "9.0".
+        driver: The newest CUDA version that the driver supports.
+        portable: Whether it runs in later releases of TensorRT, up to those of the next generation
+            (8 -> 10, 10 -> 11).
         flags: Options of the build: optimisation level, workspace, rewrites of the graph.
-        profile: "min", "opt" and "max" as [height, width] where sizes are free, else None.
-        key: Hash of everything that the engine depends on.
-        depends_on: That everything, by name.
-        command: Builds it again.
-        fallback: Why the engine is not what was asked for, where it is not.
-        device_memory_bytes: What a context takes of the GPU, without weights.
-        float32_tensors_seen: Of a float16 engine: how many tensors of its float32 islands the
-            engine inspector shows as float32; None where the engine is strongly typed.
-        portable_slowdown: Time of a pair over that of an engine for this GPU and version alone;
-            None where it is not portable.
-        any_gpu: Whether it runs on any GPU from Ampere on; None as `portable`.
+        profile: "min", "opt" and "max" as [height, width]; None if the size is fixed.
+        key: Hash of `depends_on`.
+        depends_on: Everything that the engine depends on, by name.
+        command: The command that builds it again.
+        fallback: Why another engine than the requested one was built; None if it was not.
+        device_memory_bytes: GPU memory of one execution context, without weights.
+        float32_tensors_seen: Number of tensors in the float32 islands of a float16 engine that the
+            engine inspector shows as float32; None for other and for strongly typed engines.
+        portable_slowdown: Time of a pair relative to that of an engine that is not portable; None
+            if it is not portable.
+        any_gpu: Whether a portable engine runs on any GPU from Ampere on; None if it is not
+            portable, or was built before this was recorded.
         precision_constraints: How strictly a weakly typed build (TensorRT 8.6) of a float16 graph
-            was held to the types of the graph; see `export.request.Constraints`. Else None.
-        precision_constraints_reason: Why the stricter ones were not used; None for the strictest.
-        convolutions: Of a float16 engine: how many convolutions of the graph run in float16
-            ("fp16"), in another type ("other"), and are not named by the inspector ("unseen").
-        inspector_problem: Why the engine inspector could not tell, where it could not.
-        added_rewrites: Rewrites of the graph that were not asked for and without which TensorRT
+            follows the types of the graph; see `export.request.Constraints`. None for other builds.
+        precision_constraints_reason: Why stricter constraints were not used; None for the
+            strictest.
+        convolutions: Number of convolutions of a float16 graph that run in float16 ("fp16"), in
+            another type ("other"), and that the inspector does not name ("unseen").
+        inspector_problem: Why the engine inspector gave no result; None if it did.
+        added_rewrites: Rewrites of the graph that were not requested but without which TensorRT
             could not build the engine; None for none.
     """
 
@@ -120,20 +119,20 @@ class EngineBuild:
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """The record beside an artefact: what it is, what it was built from, what it measured.
+    """The manifest of an artefact.
 
     Attributes:
-        model: The artefact's self-description.
-        backend: The backend that it was compared with, and that runs it by default
-            ("onnxruntime", "openvino" or "tensorrt").
-        artefact_sha256: Hash of the artefact itself.
+        model: Metadata of the model.
+        backend: The backend in which it was compared, which runs it by default ("onnxruntime",
+            "openvino" or "tensorrt").
+        artefact_sha256: Hash of the artefact.
         onnx_sha256: Hash of the ONNX file that it was built from.
-        versions: Versions of what built and checked it.
-        machine: Where it was built.
-        build_seconds: How long the build took, gate included.
-        gate: What the gate measured.
-        engine: How it was built, where it is a TensorRT engine.
-        calibration: Where it is int8.
+        versions: Package -> version, of the packages that built and checked it.
+        machine: The machine that built it.
+        build_seconds: Time of the build and the gate, in seconds.
+        gate: Result of the gate.
+        engine: The build, if it is a TensorRT engine.
+        calibration: The calibration, if it is int8.
     """
 
     model: ModelInfo
@@ -148,11 +147,11 @@ class EngineManifest:
     calibration: Calibration | None = None
 
     def write(self, artefact: Path) -> Path:
-        """Writes the manifest of `artefact` beside it, whole or not at all; returns its path."""
+        """Writes the manifest beside `artefact`, atomically; returns its path."""
         path = manifest_path(artefact)
         text = json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2)
-        with written_beside(path) as beside:
-            beside.write_text(text + "\n")
+        with written_beside(path) as temporary:
+            temporary.write_text(text + "\n")
         return path
 
     @classmethod
@@ -174,46 +173,40 @@ class EngineManifest:
             calibration = values["calibration"]
             if calibration is not None:
                 calibration = record_from(Calibration, {**calibration, **version}, str(path))
-            read = {
-                **values,
-                "model": model,
-                "gate": gate,
-                "engine": engine,
-                "calibration": calibration,
-            }
-            manifest = record_from(cls, read, str(path))
+            parts = {"model": model, "gate": gate, "engine": engine, "calibration": calibration}
+            manifest = record_from(cls, {**values, **parts}, str(path))
         except FileNotFoundError as error:
             raise ModelError(
-                f"{path} is missing: keep it beside {artefact.name}, or build the artefact again"
+                f"{path} is missing: put it beside {artefact.name}, or build the artefact again"
             ) from error
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(
                 f"{path} cannot be read ({error}): build the artefact again"
             ) from error
-        found = file_sha256(artefact)
-        if found != manifest.artefact_sha256:
+        sha256 = file_sha256(artefact)
+        if sha256 != manifest.artefact_sha256:
             raise ModelError(
-                f"{artefact} has sha256 {found[:12]}, its manifest was written for "
+                f"{artefact} has sha256 {sha256[:12]}, its manifest was written for "
                 f"{manifest.artefact_sha256[:12]}: build the artefact again"
             )
         return manifest
 
 
 def manifest_path(artefact: Path) -> Path:
-    """Where the manifest of an artefact lies: model.onnx -> model.onnx.json."""
+    """The path of the manifest of an artefact: model.onnx -> model.onnx.json."""
     return artefact.with_name(artefact.name + ".json")
 
 
 def backend_in_manifest(artefact: Path) -> str | None:
-    """The backend that the manifest beside a file names; None without one that can be read.
+    """The backend that the manifest beside a file names; None without a readable manifest.
 
-    Nothing is checked: whoever opens the file reads the manifest in full.
+    Nothing else is checked: `EngineManifest.read` does that when the file is opened.
     """
     try:
-        named = json.loads(manifest_path(artefact).read_text())["backend"]
+        backend = json.loads(manifest_path(artefact).read_text())["backend"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return named if isinstance(named, str) else None
+    return backend if isinstance(backend, str) else None
 
 
 def file_sha256(path: Path) -> str:

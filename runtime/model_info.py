@@ -1,7 +1,7 @@
-"""What a model says about itself: its type, its sizes, and its inputs and outputs.
+"""The metadata of a model: its types, its sizes, and its inputs and outputs.
 
-`ModelInfo` travels inside the ONNX file (`metadata_props`) and inside the manifest beside an
-artefact, so that the runtime never guesses a size, a type or a capability.
+`ModelInfo` is stored in the ONNX file (`metadata_props`) and in the manifest beside an artefact, so
+that the runtime never guesses a size, a type or a capability.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from runtime.errors import ModelError
 from runtime.frames import padding
 
 FORMAT_VERSION = 1
-"""Of the metadata and the manifest; a reader refuses what it does not know."""
+"""Version of the metadata and the manifest; a reader refuses other versions."""
 
 PROPERTY_PREFIX = "ifrnet."
-"""Our keys in `metadata_props`; other tools' keys are left alone."""
+"""Prefix of the keys of this package in `metadata_props`."""
 
 INPUTS = ("img0", "img1", "timestep")
 """Names of a model's inputs, in the order of the graph."""
@@ -40,11 +40,11 @@ _Axis = TypeVar("_Axis", int, int | None)
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """Type and axes of a batch of images.
+    """Type and order of the axes of a batch of images.
 
     Attributes:
-        dtype: "uint8", or "float32" for values in [0, 1].
-        channels_last: (N, H, W, 3); else (N, 3, H, W).
+        dtype: "uint8" for values in 0..255, or "float32" for values in [0, 1].
+        channels_last: True for (N, H, W, 3), False for (N, 3, H, W).
     """
 
     dtype: Literal["uint8", "float32"]
@@ -79,8 +79,8 @@ class Port:
 
     Attributes:
         name: "img0", "img1", "timestep" or "imgt".
-        dtype: "uint8" or "float32"; in a foreign file whatever its runtime calls it.
-        shape: None where an axis is free.
+        dtype: "uint8" or "float32"; any name of a type in a file of another origin.
+        shape: Length of each axis; None for a free axis.
         is_input: Whether it is an input.
     """
 
@@ -91,32 +91,36 @@ class Port:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """The shape as TensorRT and Triton write it: -1 where an axis is free."""
+        """The shape as TensorRT and Triton write it: -1 for a free axis."""
         return tuple(-1 if n is None else n for n in self.shape)
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The self-description of one artefact.
+    """The metadata of one artefact.
 
     Attributes:
         variant: "small", "base" or "large".
-        weights_sha256: Hash of the checkpoint file that the weights came from.
+        weights_sha256: Hash of the checkpoint file of the weights.
         precision: "fp32", "fp16" with float32 islands, or "int8" in the decoders' convolutions and
             float32 everywhere else.
         io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
         divisor: Height and width inside the network are multiples of it.
         flow_scale: Relative size of the frame on which motion is estimated.
         time_steps: "midpoint": the weights know t = 1/2 only; "arbitrary": any t in (0, 1).
-        steps_per_call: Time steps of one pair in one call (T).
-        pairs_per_call: Pairs of one call (N), each with a time step of its own; 1 where T > 1.
-        height: Of the frames; None where height and width are free.
-        width: As `height`.
+        steps_per_call: Number of time steps of one pair in one call (T).
+        pairs_per_call: Number of pairs in one call (N), each with a time step of its own; 1 if
+            T > 1.
+        height: Height of the frames in pixels; None if height and width are free.
+        width: Width of the frames in pixels; None if height and width are free.
         warp: "gridsample" or "gather".
         tuned_for: "any": the graph as exported; "cpu": rewritten for ONNX Runtime's CPU kernels.
         tool_version: Version of ifrnet-deploy that wrote the file.
-        max_pairs: Where N is free, for a server that gathers the requests of several clients: most
-            pairs of one call. `pairs_per_call` is 1 then.
+        max_pairs: Limit of N if N is free, for a server that batches the requests of several
+            clients; `pairs_per_call` is then 1. None if N is fixed.
+
+    Raises:
+        ModelError: If a value is invalid.
     """
 
     variant: str
@@ -136,21 +140,21 @@ class ModelInfo:
     max_pairs: int | None = None
 
     def __post_init__(self) -> None:
-        kinds = {
+        literals = {
             "precision": Precision,
             "io": IOKind,
             "time_steps": TimeSteps,
             "warp": Warp,
             "tuned_for": TunedFor,
         }
-        for name, allowed in kinds.items():
-            if getattr(self, name) not in get_args(allowed):
+        for name, literal in literals.items():
+            if getattr(self, name) not in get_args(literal):
                 raise ModelError(
                     f"the model's {name} is {getattr(self, name)!r}, not one of "
-                    f"{', '.join(get_args(allowed))}: export it again with this version"
+                    f"{', '.join(get_args(literal))}: export it again with this version"
                 )
         if (self.height is None) != (self.width is None):
-            raise ModelError("the model fixes one of height and width only: export it again")
+            raise ModelError("the model fixes only one of height and width: export it again")
         numbers = (
             self.divisor,
             self.steps_per_call,
@@ -160,7 +164,10 @@ class ModelInfo:
             self.max_pairs or 1,
         )
         if min(numbers) < 1 or not self.flow_scale > 0:
-            raise ModelError("the model's metadata holds sizes below 1: export it again")
+            raise ModelError(
+                "the model's metadata has sizes or counts below 1, or flow_scale is not above 0: "
+                "export it again"
+            )
         if self.steps_per_call > 1 and self.pairs_per_call > 1:
             raise ModelError("the model has several pairs and several time steps: export it again")
         if self.max_pairs is not None and self.frames_per_call > 1:
@@ -168,12 +175,12 @@ class ModelInfo:
 
     @property
     def frames_per_call(self) -> int:
-        """Frames that one call makes (B)."""
+        """Number of frames that one call makes (B)."""
         return max(self.steps_per_call, self.pairs_per_call)
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width) of the frames, or None where they are free."""
+        """(height, width) of the frames; None if they are free."""
         if self.height is None or self.width is None:
             return None
         return self.height, self.width
@@ -184,10 +191,10 @@ class ModelInfo:
         return LAYOUTS[self.io]
 
     def image_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the images that the model takes for frames of a size.
+        """(height, width) of the model's images for frames of (height, width) `size`.
 
-        They are the frames' own with io "frames", where the graph pads. With io "float" they are
-        rounded up to multiples of `divisor`.
+        With io "frames" they are equal, since the graph pads. With io "float" they are rounded up
+        to multiples of `divisor`.
         """
         if self.io == "frames":
             return size
@@ -212,7 +219,7 @@ class ModelInfo:
         return {port.name: port for port in ports}
 
     def to_properties(self) -> dict[str, str]:
-        """The `metadata_props` of an ONNX file."""
+        """The metadata as `metadata_props` of an ONNX file."""
         properties = {"format_version": str(FORMAT_VERSION)}
         properties |= {key: str(value) for key, value in asdict(self).items() if value is not None}
         return {PROPERTY_PREFIX + key: value for key, value in properties.items()}
@@ -221,37 +228,38 @@ class ModelInfo:
     def from_properties(cls, properties: Mapping[str, str], *, source: str) -> ModelInfo:
         """Reads the `metadata_props` of an ONNX file.
 
+        Args:
+            properties: All properties of the file; those of other tools are ignored.
+            source: Name of the file, for messages.
+
         Raises:
-            ModelError: If they are not ours, incomplete, or of another format version.
+            ModelError: If they are missing, incomplete, or of another format version.
         """
-        ours = {
+        parsed: dict[str, Any] = {
             key.removeprefix(PROPERTY_PREFIX): value
             for key, value in properties.items()
             if key.startswith(PROPERTY_PREFIX)
         }
-        if not ours:
+        if not parsed:
             raise ModelError(
-                f"{source} carries no ifrnet-deploy metadata: "
-                "make one with python -m export.to_onnx --weights demo --output model.onnx"
+                f"{source} has no ifrnet-deploy metadata: make a model with "
+                "python -m export.to_onnx --weights demo --output model.onnx"
             )
-        parsed: dict[str, Any] = dict(ours)
         try:
             for key in _NUMBERS:
                 if key in parsed:
                     parsed[key] = int(parsed[key])
             parsed["flow_scale"] = float(parsed["flow_scale"])
         except (KeyError, ValueError) as error:
-            raise ModelError(
-                f"{source} carries damaged metadata ({error}): export it again"
-            ) from error
+            raise ModelError(f"{source} has damaged metadata ({error}): export it again") from error
         return cls.from_dict({"height": None, "width": None, **parsed}, source=source)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str) -> ModelInfo:
-        """Reads what `dataclasses.asdict` wrote, plus `format_version`; `source` is for errors.
+        """Makes a ModelInfo from its fields and `format_version`; `source` is for messages.
 
         Raises:
-            ModelError: If it is incomplete or of another format version.
+            ModelError: If a field is missing or unknown, or the format version is another.
         """
         return record_from(cls, values, source)
 
@@ -260,12 +268,12 @@ _Record = TypeVar("_Record")
 
 
 def record_from(cls: type[_Record], values: Mapping[str, Any], source: str) -> _Record:
-    """A dataclass from a mapping that holds its fields, and no others, and `format_version`.
+    """Makes a dataclass from a mapping of exactly its fields and `format_version`.
 
     Args:
-        cls: The dataclass. Fields with a default came later, and older files do not have them.
-        values: As `json` or a reader of metadata gives them.
-        source: Where they come from, for errors.
+        cls: The dataclass. Fields with a default may be missing, as in older files.
+        values: The mapping.
+        source: Name of the file, for messages.
 
     Raises:
         ModelError: If a field is missing or unknown, or the format version is another.
@@ -275,12 +283,12 @@ def record_from(cls: type[_Record], values: Mapping[str, Any], source: str) -> _
             f"{source} has format version {values.get('format_version')}, this runtime reads "
             f"{FORMAT_VERSION}: export the model with the same version of ifrnet-deploy"
         )
-    given = {key: value for key, value in values.items() if key != "format_version"}
-    known = fields(cls)  # type: ignore[arg-type]  # only dataclasses come here
-    wanted = {f.name for f in known if f.name in given or f.default is MISSING}
-    if wrong := wanted ^ given.keys():
+    arguments = {key: value for key, value in values.items() if key != "format_version"}
+    known = fields(cls)  # type: ignore[arg-type]  # Callers pass dataclasses.
+    expected = {f.name for f in known if f.name in arguments or f.default is MISSING}
+    if wrong := expected ^ arguments.keys():
         raise ModelError(
-            f"{source} lacks or has too much of: {', '.join(sorted(wrong))}; "
+            f"{source} has missing or unknown fields ({', '.join(sorted(wrong))}): "
             "export the model with the same version of ifrnet-deploy"
         )
-    return cls(**given)
+    return cls(**arguments)

@@ -70,20 +70,24 @@ def recursion_levels(timesteps: Sequence[float]) -> list[Level]:
         FrameError: If a time step is not k / 2^n with n up to MAXIMUM_DEPTH.
     """
     needed: dict[int, set[float]] = {}
-    wanted = set(timesteps)
-    while wanted:
-        t = wanted.pop()
+    pending = set(timesteps)
+    while pending:
+        t = pending.pop()
         depth = _recursion_depth(t)
         if t in needed.setdefault(depth, set()):
             continue
         needed[depth].add(t)
         half = 0.5**depth
-        wanted |= {end for end in (t - half, t + half) if 0.0 < end < 1.0}
+        pending |= {end for end in (t - half, t + half) if 0.0 < end < 1.0}
     return [Level(0.5**depth, sorted(needed[depth])) for depth in sorted(needed)]
 
 
 def _recursion_depth(t: float) -> int:
-    """The n of t = k / 2^n with odd k: the number of halvings that lead to t."""
+    """The n of t = k / 2^n with odd k: the number of halvings that lead to t.
+
+    Raises:
+        FrameError: If n is above MAXIMUM_DEPTH.
+    """
     for depth in range(1, MAXIMUM_DEPTH + 1):
         if (t * 2**depth).is_integer():
             return depth

@@ -37,7 +37,7 @@ SEGMENT_SECONDS = Fraction(10)
 against some hundred frames; a longer one would lose more work when a worker dies."""
 
 
-Progress = Callable[[int, int], None]
+BatchProgress = Callable[[int, int], None]
 """Called with the numbers of output frames rendered and planned so far, of all videos."""
 
 
@@ -52,7 +52,7 @@ def interpolate_many(
     workers: int | None = None,
     segment_seconds: Fraction = SEGMENT_SECONDS,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: BatchProgress | None = None,
 ) -> ClusterReport:
     """Interpolates videos on the Ray cluster that this process has joined with `connected`.
 
@@ -365,7 +365,7 @@ class Video:
 class _Run:
     """Runs the jobs of all videos on one pool."""
 
-    def __init__(self, pool: Pool, videos: Sequence[Video], progress: Progress | None) -> None:
+    def __init__(self, pool: Pool, videos: Sequence[Video], progress: BatchProgress | None) -> None:
         self.videos = videos
         self._pool = pool
         self._progress = progress

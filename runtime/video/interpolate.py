@@ -18,7 +18,7 @@ from runtime.interpolator import Interpolator
 from runtime.video.options import Plan, VideoOptions, VideoReport
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import Source, open_source
-from runtime.video.render import Progress, Rendering
+from runtime.video.render import FrameProgress, Rendering
 from runtime.video.schedule import OnlineSchedule
 from runtime.video.timeline import ConstantRate, Mode, Multiply, expected
 from runtime.video.writing.alpha import alpha_notes
@@ -41,7 +41,7 @@ def interpolate_video(
     threads: int | None = None,
     streams: int | None = None,
     precision: InferencePrecision | None = None,
-    progress: Progress | None = None,
+    progress: FrameProgress | None = None,
     on_note: Callable[[str], object] | None = None,
 ) -> VideoReport:
     """Writes `source` to `destination` at a higher frame rate and the same speed.

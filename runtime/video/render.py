@@ -27,7 +27,7 @@ _AHEAD = 4
 """Limit of the frames that wait between two threads."""
 
 
-Progress = Callable[[int, int | None], None]
+FrameProgress = Callable[[int, int | None], None]
 """Called with the number of frames written, and the number expected or None."""
 
 
@@ -106,7 +106,7 @@ class Rendering:
         self,
         items: Iterable[DecodedFrame | Packet[Any]],
         sink: Sink,
-        progress: Progress | None = None,
+        progress: FrameProgress | None = None,
         total: int | None = None,
     ) -> None:
         """Processes all items of a source; call it once.

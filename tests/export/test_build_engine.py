@@ -118,7 +118,7 @@ def test_the_source_is_checked_before_anything_is_built(models, tmp_path):
     model = onnx.load(models / "frames.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
-    with pytest.raises(ModelError, match="carries no ifrnet-deploy metadata"):
+    with pytest.raises(ModelError, match="has no ifrnet-deploy metadata"):
         checked_from_onnx(tmp_path / "foreign.onnx")
     (tmp_path / "noise.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(ExportError, match=r"noise\.onnx"):

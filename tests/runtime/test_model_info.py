@@ -24,11 +24,11 @@ def test_properties_round_trip():
         ({"ifrnet.divisor": "many"}, "damaged metadata"),
         ({"ifrnet.flow_scale": None}, "damaged metadata"),
         ({"ifrnet.io": "bytes"}, "'bytes', not one of float, frames"),
-        ({"ifrnet.variant": None}, "lacks or has too much of: variant"),
-        ({"ifrnet.extra": "1"}, "lacks or has too much of: extra"),
-        ({"ifrnet.height": None}, "one of height and width only"),
-        ({"ifrnet.divisor": "0"}, "sizes below 1"),
-        ({"ifrnet.flow_scale": "nan"}, "sizes below 1"),
+        ({"ifrnet.variant": None}, r"missing or unknown fields \(variant\)"),
+        ({"ifrnet.extra": "1"}, r"missing or unknown fields \(extra\)"),
+        ({"ifrnet.height": None}, "only one of height and width"),
+        ({"ifrnet.divisor": "0"}, "sizes or counts below 1"),
+        ({"ifrnet.flow_scale": "nan"}, "sizes or counts below 1"),
     ],
 )
 def test_damaged_properties_are_refused(change, message):
@@ -39,7 +39,7 @@ def test_damaged_properties_are_refused(change, message):
 
 
 def test_foreign_models_are_refused_with_the_remedy():
-    with pytest.raises(ModelError, match=r"m\.onnx carries no .* python -m export\.to_onnx"):
+    with pytest.raises(ModelError, match=r"m\.onnx has no .* python -m export\.to_onnx"):
         ModelInfo.from_properties({"author": "someone"}, source="m.onnx")
 
 

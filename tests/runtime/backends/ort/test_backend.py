@@ -46,7 +46,7 @@ def test_another_network(tmp_path):
         [value("y", TensorProto.FLOAT, [1])],
     )
     other = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    with pytest.raises(ModelError, match="carries no ifrnet-deploy metadata"):
+    with pytest.raises(ModelError, match="has no ifrnet-deploy metadata"):
         Interpolator.open(save(other, tmp_path / "other.onnx"))
 
 

@@ -316,7 +316,7 @@ def test_a_changed_engine_or_a_missing_manifest_is_refused(trt10, engine):
     with pytest.raises(ModelError, match="its manifest was written for"):
         Interpolator.open(path)
     manifest_path(path).unlink()
-    with pytest.raises(ModelError, match="is missing: keep it beside"):
+    with pytest.raises(ModelError, match="is missing: put it beside"):
         Interpolator.open(path)
 
 
