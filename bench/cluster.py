@@ -89,7 +89,7 @@ def measure(
 
     if available_cpus() < 2 * threads:
         raise MeasurementError(
-            f"{available_cpus()} processors for two workers with {threads}: use a larger "
+            f"{available_cpus()} CPUs for two workers with {threads}: use a larger "
             "machine, or fewer --threads"
         )
     seconds: dict[str, list[float]] = {}

@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
     parser = command_parser(
         "python -m bench.latency",
-        "Measures how long one pair takes, artefacts and PyTorch in turns in one run.",
+        "Measures the time of a pair with artefacts and PyTorch, in interleaved rounds.",
         "python -m bench.latency --model model.onnx --weights demo --compare authors torch",
         "python -m bench.latency --model model.onnx --dataset vimeo90k snufilm --json new.json",
         "python -m bench.latency --model model.engine --size 720x1280 --streams 1 2 --profile",
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "module through torch.compile (compile; compile-max: mode max-autotune). Options follow "
         "after a colon: tf32 (in cuDNN), half (model.half()), autocast (torch.autocast), fp16 "
         "(float16 with float32 islands, as our artefacts), channels_last. Possible on a "
-        f"processor: {', '.join(CPU_FORMS)}; with --device cuda: {', '.join(GPU_FORMS)}",
+        f"CPU: {', '.join(CPU_FORMS)}; with --device cuda: {', '.join(GPU_FORMS)}",
     )
     parser.add_argument(
         "--compare-limit",
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--device",
         metavar="NAME",
         help="cpu, cuda or cuda:N, of --model and of --compare (default: the backend's own, and "
-        "the processor for --compare)",
+        "the CPU for --compare)",
     )
     parser.add_argument(
         "--backend",
@@ -190,9 +190,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--inference-precision",
         choices=get_args(InferencePrecision),
-        help="OpenVINO: what convolutions are computed in (default fp32)",
+        help="OpenVINO: type in which convolutions are computed (default fp32)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
     parser.add_argument(
         "--streams",
         type=int,

@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--reference-device", default="cpu", metavar="NAME", help="of PyTorch (default cpu)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
     cluster = parser.add_argument_group("on a Ray cluster, whose machines see the same paths")
     cluster.add_argument("--workers", type=int, metavar="N", help="spread the samples over so many")
     cluster.add_argument(

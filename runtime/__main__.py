@@ -39,15 +39,19 @@ def _interpolate(args: argparse.Namespace) -> None:
     messages = sys.stderr if args.output == "-" else sys.stdout
     check_summary(args.json)
     if args.json is not None and args.dry_run:
-        raise VideoError("--json is the summary of what was done: leave it out with --dry-run")
+        raise VideoError(
+            "--json and --dry-run were both given, a dry run has no summary: leave one out"
+        )
     if args.keep_vfr and args.fps is not None:
-        raise VideoError("--fps makes a constant rate: take --keep-vfr with --factor")
+        raise VideoError(
+            "--keep-vfr and --fps were both given, --fps gives a constant rate: use --factor"
+        )
     if args.dry_run:
         plan = plan_video(args.input, args.output, factor=factor, rate=args.fps, options=options)
         print(*_plan_lines(plan, args.output), sep="\n", file=messages)
         return
     if args.model is None:
-        raise VideoError("--model is needed: give a file of export.build_engine")
+        raise VideoError("--model is missing: give a file of export.build_engine")
     printed: list[str] = []
 
     def print_note(note: str) -> None:
@@ -85,7 +89,7 @@ def _names_partial_output(output: str) -> Iterator[None]:
     except KeyboardInterrupt:
         partial = partial_path(output)
         if output != "-" and partial.exists() and not is_locked(partial):
-            print(f"what was done until then is in {partial}", file=sys.stderr)
+            print(f"the output until then is in {partial}", file=sys.stderr)
         raise
 
 
@@ -113,9 +117,9 @@ def _report_lines(report: VideoReport, output: str, printed: Sequence[str]) -> l
     if report.cuts:
         shown = ", ".join(f"{float(moment):.3f}" for moment in report.cuts[:20])
         more = f" and {len(report.cuts) - 20} more" if len(report.cuts) > 20 else ""
-        lines.append(f"scene cuts, where the frame before stands, at {shown}{more} s")
+        lines.append(f"scene cuts, where the previous frame is held, at {shown}{more} s")
     if report.repeats:
-        lines.append(f"{report.repeats} frames repeat the one before")
+        lines.append(f"{report.repeats} frames repeat the previous one")
     return [*lines, *(f"note: {note}" for note in report.notes if note not in printed)]
 
 
@@ -129,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "ffmpeg -i in.mp4 -f yuv4mpegpipe - | python -m runtime - - --model model.onnx | mpv -",
     )
     parser.add_argument(
-        "input", metavar="IN", help="a video, a folder of pictures, %%06d.png, or - for Y4M"
+        "input", metavar="IN", help="a video, a folder of images, %%06d.png, or - for Y4M"
     )
     parser.add_argument(
         "output",
@@ -143,37 +147,45 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         help="a model file, or triton://HOST:PORT/NAME[?shared_memory=system]",
     )
     add_rate_arguments(parser)
-    reading = parser.add_argument_group("what is read")
-    reading.add_argument("--start", type=parse_time, metavar="T", help="seconds or H:M:S")
-    reading.add_argument("--end", type=parse_time, metavar="T", help="seconds or H:M:S")
+    reading = parser.add_argument_group("input")
     reading.add_argument(
-        "--picture-rate", type=parse_rate, metavar="R", help="of a folder of pictures (default 25)"
+        "--start", type=parse_time, metavar="T", help="first time, seconds or H:M:S"
+    )
+    reading.add_argument("--end", type=parse_time, metavar="T", help="last time, seconds or H:M:S")
+    reading.add_argument(
+        "--picture-rate",
+        type=parse_rate,
+        metavar="R",
+        help="frames a second of a folder of images (default 25)",
     )
     add_reading_arguments(reading)
-    writing = parser.add_argument_group("what is written")
+    writing = parser.add_argument_group("output")
     add_writing_arguments(writing)
-    writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary")
+    writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary as JSON")
     writing.add_argument("--dry-run", action="store_true", help="print what would be done")
-    running = parser.add_argument_group("what runs the model")
+    running = parser.add_argument_group("inference")
     running.add_argument(
         "--backend",
         choices=get_args(BackendName),
-        help="default: TensorRT for engines; for ONNX files what their manifest names, else "
-        "OpenVINO where it is installed, else ONNX Runtime",
+        help="default: TensorRT for engines; for ONNX files the one in their manifest, else "
+        "OpenVINO if it is installed, else ONNX Runtime",
     )
     running.add_argument(
         "--device",
         metavar="cpu|cuda|cuda:N",
         help="default: cpu for ONNX files, cuda for TensorRT engines",
     )
-    running.add_argument("--threads", type=int, metavar="N", help="processors (default: all)")
+    running.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
     running.add_argument(
-        "--streams", type=int, metavar="N", help="pairs at a time (TensorRT, OpenVINO; default 1)"
+        "--streams",
+        type=int,
+        metavar="N",
+        help="inferences at the same time (TensorRT, OpenVINO; default 1)",
     )
     running.add_argument(
         "--inference-precision",
         choices=get_args(InferencePrecision),
-        help="OpenVINO: what convolutions are computed in (default fp32)",
+        help="OpenVINO: type in which convolutions are computed (default fp32)",
     )
     run_command(parser, _interpolate, extra="video", argv=argv)
 

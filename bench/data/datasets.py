@@ -59,7 +59,7 @@ def find(name: str, root: Path, *, factor: int = 2) -> DataSet:
     if name == "folder":
         return _any_folder(root, replace(protocol, factor=factor))
     if not root.is_dir():
-        raise MeasurementError(f"{root} is no folder: {_layout(protocol)}")
+        raise MeasurementError(f"{root} is not a folder: {_layout(protocol)}")
     finder = _FINDERS[name.partition("-")[0]]
     samples, notes = finder(root, protocol)
     if not samples:

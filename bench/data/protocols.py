@@ -204,7 +204,7 @@ def protocol_lines() -> list[str]:
             rules.append("half size by area")
         if p.flow_scale != 1:
             rules.append(f"flow scale {p.flow_scale}")
-        rules.append(", ".join(p.metrics) + (" of the rounded picture" if p.rounded else ""))
+        rules.append(", ".join(p.metrics) + (" of the rounded image" if p.rounded else ""))
         lines += [
             f"{p.name}: {p.title}, {size}{count}; {'; '.join(rules)}",
             f"    layout  {p.layout}",

@@ -167,14 +167,14 @@ def video_windows(path: Path, factor: int) -> int | None:
     from runtime.video.reading.tags import open_for_reading
 
     if path.suffix.lower() in IMAGES:
-        raise MeasurementError(f"{path} is a single picture: give a video or a folder")
+        raise MeasurementError(f"{path} is a single image: give a video or a folder")
     try:
         with open_for_reading(str(path)) as container:
             if not container.streams.video:
                 raise MeasurementError(f"{path} has no video track: give a video or a folder")
             frames = container.streams.video[0].frames
     except av.FFmpegError as error:
-        raise MeasurementError(f"{path} is no readable video ({error})") from error
+        raise MeasurementError(f"{path} is not a readable video ({error})") from error
     if 0 < frames <= factor:
         raise MeasurementError(f"{path} has {frames} frames: a window needs {factor + 1}")
     return (frames - 1) // factor if frames else None

@@ -238,7 +238,7 @@ def _profiles(opened: Mapping[str, OpenedRun], pair: FramePair, threads: int) ->
             print(f"{run.file} runs on {vfi.backend}: --profile is for engines and ONNX Runtime")
         elif run.on_gpu:
             # On a GPU ONNX Runtime records when a kernel was queued, not how long it ran.
-            print(f"{run.file} runs on {vfi.backend}: --profile is for engines and processors")
+            print(f"{run.file} runs on {vfi.backend}: --profile is for engines and CPUs")
         else:
             pairs = vfi.info.pairs_per_call
             inputs = {"img0": img0.repeat(pairs, 0), "img1": img1.repeat(pairs, 0)}
@@ -279,7 +279,7 @@ def _comparison_warnings(run: Run, case: Case, *, on_gpu: bool) -> list[str]:
         )
     if on_gpu and not run.on_gpu:
         warnings.append(
-            "it ran on the processor beside runs on a GPU: give --device cuda to measure it there"
+            "it ran on the CPU beside runs on a GPU: give --device cuda to measure it there"
         )
     return warnings
 

@@ -26,7 +26,7 @@ def case_lines(
     on = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
     name = f"{case['dataset']}, " if case["dataset"] else ""
     yield ""
-    yield f"{name}{case['size']}, factor {case['factor']}{on}, {rounds} rounds in turns"
+    yield f"{name}{case['size']}, factor {case['factor']}{on}, {rounds} interleaved rounds"
     heading = "milliseconds of a pair"
     width = max(map(len, [heading, *runs]))
     yield (

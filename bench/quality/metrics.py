@@ -87,7 +87,7 @@ def ssim_2d(prediction: ImageArray, target: ImageArray) -> float:
     side = 2 * _RADIUS + 1
     if min(predicted.shape[:2]) < side:
         raise MeasurementError(
-            f"the pictures are {predicted.shape[0]}x{predicted.shape[1]}: the window of this SSIM "
+            f"the images are {predicted.shape[0]}x{predicted.shape[1]}: the window of this SSIM "
             f"is {side}x{side}"
         )
     return float(
@@ -142,14 +142,14 @@ def check_image(image: ImageArray, what: str) -> None:
             NaN or values outside [0, 1].
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise MeasurementError(f"{what} has shape {image.shape}: pictures are (H, W, 3)")
+        raise MeasurementError(f"{what} has shape {image.shape}: images are (H, W, 3)")
     if not np.issubdtype(image.dtype, np.floating):
         raise MeasurementError(f"{what} is {image.dtype}: give floats in [0, 1]")
     low, high = float(image.min()), float(image.max())
     # This form also refuses NaN, which compares as false with everything.
     if not (low >= 0 and high <= 1):
         raise MeasurementError(
-            f"{what} holds values from {low:.4g} to {high:.4g}: pictures are in [0, 1]"
+            f"{what} holds values from {low:.4g} to {high:.4g}: images are in [0, 1]"
         )
 
 
@@ -165,7 +165,7 @@ def _check_both(prediction: ImageArray, target: ImageArray) -> None:
     if prediction.shape != target.shape:
         raise MeasurementError(
             f"the prediction is {prediction.shape[0]}x{prediction.shape[1]} and the target "
-            f"{target.shape[0]}x{target.shape[1]}: compare pictures of one size"
+            f"{target.shape[0]}x{target.shape[1]}: compare images of one size"
         )
 
 

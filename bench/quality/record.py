@@ -161,11 +161,11 @@ def read_lines(path: Path) -> list[Line]:
             if number == len(texts) and lines:
                 break  # The process was killed while it wrote this line.
             raise MeasurementError(
-                f"{path}, line {number}, is no JSON: expected a file of bench.parity, "
+                f"{path}, line {number}, is not JSON: expected a file of bench.parity, "
                 "give another --output"
             ) from error
     if not lines or not isinstance(lines[0], dict) or lines[0].get("kind") != "parity":
-        raise MeasurementError(f"{path} is no file of bench.parity: give another")
+        raise MeasurementError(f"{path} is not a file of bench.parity: give another")
     if lines[0].get("format_version") != FORMAT_VERSION:
         raise MeasurementError(
             f"{path} has format version {lines[0].get('format_version')}, this version reads "

@@ -110,10 +110,10 @@ def check_names(names: Sequence[str], *, on_gpu: bool) -> None:
             continue
         if name in GPU_FORMS:
             raise MeasurementError(
-                f"--compare {name} needs a GPU: give --device cuda, or on a processor use "
+                f"--compare {name} needs a GPU: give --device cuda, or on a CPU use "
                 f"{', '.join(possible)}"
             )
-        where = "on a GPU" if on_gpu else "on a processor"
+        where = "on a GPU" if on_gpu else "on a CPU"
         raise MeasurementError(
             f"--compare {name} is unknown: {where} use {', '.join(possible)}"
             f"{'' if on_gpu else '; with --device cuda there are more'}"

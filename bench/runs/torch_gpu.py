@@ -77,7 +77,7 @@ def torch_gpu(device: str) -> TorchGpu:
         raise MeasurementError(
             f"PyTorch {torch.__version__} sees no GPU: run --compare with --device {device} in a "
             "Python whose PyTorch was built for CUDA, on a machine with an NVIDIA GPU, or leave "
-            "--device out to measure PyTorch on the processor"
+            "--device out to measure PyTorch on the CPU"
         )
     if index >= (count := torch.cuda.device_count()):
         raise MeasurementError(

@@ -115,7 +115,7 @@ def _suggests_resume() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("whole segments are kept: --resume goes on with them", file=sys.stderr)
+        print("whole segments are kept: continue with --resume", file=sys.stderr)
         raise
 
 
@@ -164,38 +164,48 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     cluster.add_argument("--workers", type=int, metavar="N", help="default: as many as fit")
     cluster.add_argument(
-        "--cpus-per-worker", type=int, default=2, metavar="N", help="and its threads (default 2)"
+        "--cpus-per-worker",
+        type=int,
+        default=2,
+        metavar="N",
+        help="CPUs, and threads, of a worker (default 2)",
     )
     cluster.add_argument(
-        "--gpus-per-worker", type=float, default=0.0, metavar="N", help="1, or a part (default 0)"
+        "--gpus-per-worker",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="GPUs of a worker, 1 or a fraction (default 0)",
     )
     cluster.add_argument(
         "--segment-seconds",
         type=Fraction,
         default=Fraction(10),
         metavar="S",
-        help="that a segment lasts at least (default 10)",
+        help="minimum duration of a segment in seconds (default 10)",
     )
     cluster.add_argument(
-        "--resume", action="store_true", help="keep what an earlier run left whole"
+        "--resume", action="store_true", help="use the whole segments of an earlier run"
     )
     cluster.add_argument(
         "--onnx",
         type=Path,
         metavar="FILE",
-        help="with an engine: where it does not fit a worker's GPU, one is built of this, once",
+        help="for engines: where --model does not fit the GPU, an engine is built of this file",
     )
     cluster.add_argument(
         "--build-options",
         default="",
         metavar="TEXT",
-        help="of export.build_engine for that, in one argument",
+        help="options of export.build_engine for that, in one argument",
     )
-    cluster.add_argument("--backend", choices=get_args(BackendName), help="default: as the runtime")
-    add_reading_arguments(parser.add_argument_group("what is read"))
-    writing = parser.add_argument_group("what is written")
+    cluster.add_argument(
+        "--backend", choices=get_args(BackendName), help="default: as python -m runtime"
+    )
+    add_reading_arguments(parser.add_argument_group("input"))
+    writing = parser.add_argument_group("output")
     add_writing_arguments(writing)
-    writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary")
+    writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary as JSON")
     run_command(parser, _interpolate, extra="cluster,video", argv=argv)
 
 

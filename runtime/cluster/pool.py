@@ -152,7 +152,7 @@ class Pool:
         if fits < 1:
             gpus = f" and {share.gpus:g} GPUs" if share.gpus else ""
             raise ClusterError(
-                f"no machine of the cluster has {share.cpus} processors{gpus}: ask for less with "
+                f"no machine of the cluster has {share.cpus} CPUs{gpus}: ask for less with "
                 "--cpus-per-worker or --gpus-per-worker"
             )
         self.size = fits if workers is None else workers
@@ -274,8 +274,8 @@ class Pool:
             self._waiting.appendleft(_Entry(entry.job, entry.lost + 1))
             return None
         lost = ClusterError(
-            f"{TRIES} workers died of it ({first_line(error)}): see Ray's logs, and whether the "
-            "machines have memory enough"
+            f"{TRIES} workers died while they ran it ({first_line(error)}): see Ray's logs, and "
+            "whether the machines have enough memory"
         )
         return Done(entry.job, None, lost, 0.0)
 

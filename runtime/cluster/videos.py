@@ -171,7 +171,7 @@ class Video:
     def first(self) -> list[Job]:
         """The first job; none where an earlier run completed the video."""
         if self.batch.resume and self.destination.exists() and not self.folder.path.exists():
-            self.notes.append("was there already")
+            self.notes.append("the output existed already")
             self.done = True
             return []
         return [

@@ -61,7 +61,7 @@ def open_on_worker(choice: ModelChoice) -> Interpolator:
     where = socket.gethostname()
     if not choice.path.is_file():
         raise ModelError(
-            f"{choice.path} is not there on {where}: put the model where all workers see it"
+            f"{choice.path} does not exist on {where}: put the model where all workers see it"
         )
     if file_sha256(choice.path) != choice.sha256:
         raise ModelError(f"{choice.path} is another file on {where}: give all workers the same")
@@ -126,7 +126,7 @@ class VideoWorker:
         path = arguments["path"]
         if not path.is_file():
             raise VideoError(
-                f"{path} is not there on {socket.gethostname()}: put the videos where all "
+                f"{path} does not exist on {socket.gethostname()}: put the videos where all "
                 "workers see them"
             )
         return scan(**arguments)

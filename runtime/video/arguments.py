@@ -23,7 +23,9 @@ def parse_rate(text: str) -> Fraction:
     try:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate: write 60, 59.94 or N/D") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a rate: write 60, 59.94 or N/D"
+        ) from error
     near = round(rate / _NTSC) * _NTSC
     if rate.denominator > 1 and "/" not in text and abs(rate - near) < Fraction(1, 100):
         rate = near
@@ -37,9 +39,9 @@ def parse_time(text: str) -> Fraction:
     try:
         parts = [Fraction(part) for part in text.split(":")]
     except (ValueError, ZeroDivisionError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90.5 or 1:30.5") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write 90.5 or 1:30.5") from error
     if len(parts) > 3 or any(part < 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90.5 or 1:30.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write 90.5 or 1:30.5")
     return sum((part * 60**k for k, part in enumerate(reversed(parts))), Fraction(0))
 
 
@@ -69,10 +71,13 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         "--strict", action="store_true", help="refuse a file that is damaged or truncated"
     )
     group.add_argument(
-        "--cuts", type=float, metavar="SCORE", help="scene cuts from this score on; 0 for none"
+        "--cuts",
+        type=float,
+        metavar="SCORE",
+        help="lowest score of a scene cut, 0 to 100; 0: no cuts",
     )
     group.add_argument(
-        "--dedupe", action="store_true", help="interpolate over frames that repeat the one before"
+        "--dedupe", action="store_true", help="replace repeats of the previous frame by new frames"
     )
 
 
@@ -84,8 +89,8 @@ def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--quality", type=float, metavar="Q", help="on the encoder's own scale (crf, cq, qp)"
     )
-    group.add_argument("--preset", metavar="P", help="the encoder's own")
-    group.add_argument("--lossless", action="store_true", help="bit by bit")
+    group.add_argument("--preset", metavar="P", help="a preset of the encoder")
+    group.add_argument("--lossless", action="store_true", help="encode without loss")
     group.add_argument("--audio", choices=("copy", "aac", "none"), help="default copy")
 
 
@@ -112,7 +117,7 @@ def check_summary(path: Path | None) -> None:
         VideoError: If its folder does not exist.
     """
     if path is not None and not path.parent.is_dir():
-        raise VideoError(f"{path.parent} is no folder: create it first")
+        raise VideoError(f"{path.parent} is not a folder: create it first")
 
 
 def write_summary(path: Path | None, report: Any) -> None:

@@ -113,7 +113,9 @@ def interpolate_video(
                 on_note(note)
         rendering.run(read, sink, progress, frames_expected(mode, info))
         if not sink.written:
-            raise VideoError(f"no frame of {info.name} falls in the part: give a longer one")
+            raise VideoError(
+                f"no frame of {info.name} is between start and end: give a longer part"
+            )
     seconds = time.perf_counter() - started
     return VideoReport(
         frames_in=schedule.frames,
@@ -216,10 +218,10 @@ def mode_for(
     """
     if rate is not None:
         if rate <= 0:
-            raise VideoError(f"the rate is {rate} frames a second: it is above 0")
+            raise VideoError(f"the rate is {rate} frames a second: give one above 0")
         return ConstantRate(rate)
     if factor < 2:
-        raise VideoError(f"factor is {factor}: it is 2 or more")
+        raise VideoError(f"factor is {factor}: give 2 or more")
     # Images and Y4M have no time stamps.
     if not options.keep_vfr or str(destination) == "-" or is_folder(destination):
         return ConstantRate(info.rate * factor)

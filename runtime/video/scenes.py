@@ -94,7 +94,7 @@ class SceneDetector:
             VideoError: If the threshold is out of range.
         """
         if threshold is not None and not 0 < threshold <= 100:
-            raise VideoError(f"the cut threshold is {threshold:g}: it is above 0 and up to 100")
+            raise VideoError(f"the cut threshold is {threshold:g}: give one above 0 and up to 100")
         self._threshold = threshold
         self._dedupe = dedupe
         self._kind: tuple[int, int, str] | None = None

@@ -524,9 +524,9 @@ def test_pytorch_beside_an_engine_runs_on_the_processor_and_that_is_said(trt10, 
         "--model", engine(), "--size", "50x70", "--weights", "demo", "--compare", "torch"
     )
     on_gpu, pytorch = record["cases"][0]["runs"].values()
-    assert "it ran on the processor beside runs on a GPU" in pytorch["warnings"][-1]
-    assert not any("processor" in warning for warning in on_gpu["warnings"])
-    assert "it ran on the processor" in printed
+    assert "it ran on the CPU beside runs on a GPU" in pytorch["warnings"][-1]
+    assert not any("on the CPU" in warning for warning in on_gpu["warnings"])
+    assert "it ran on the CPU" in printed
     assert pytorch["roofline"] is not None
     assert on_gpu["roofline"] is None
     assert record["threads"] >= 1
@@ -632,7 +632,7 @@ def test_every_figure_has_its_column():
     }  # fmt: skip
     lines = list(case_lines(case, {"fast": [("Conv a", 1.0)]}, threads=2))
     text = "\n".join(lines)
-    assert "gopro, 720x1280, factor 8, 2 threads, 10 rounds in turns" in text
+    assert "gopro, 720x1280, factor 8, 2 threads, 10 interleaved rounds" in text
     table = [line for line in lines if line.endswith((" samples", " 30"))]
     assert len({len(line) for line in table}) == 1  # Columns stand below each other.
     assert [line.split()[:2] for line in table[1:]] == [["fast", "2.000"], ["slow", "2.000"]]

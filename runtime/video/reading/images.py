@@ -41,7 +41,7 @@ def images_at(path: Path) -> tuple[list[Path], list[str]]:
     """
     folder, wanted = (path.parent, _matcher(path.name)) if is_pattern(path) else (path, None)
     if not folder.is_dir():
-        raise VideoError(f"{folder} does not exist: give a folder of pictures")
+        raise VideoError(f"{folder} does not exist: give a folder of images")
     try:
         names = [file for file in folder.iterdir() if file.suffix.lower() in DECODERS]
     except OSError as error:
@@ -53,7 +53,7 @@ def images_at(path: Path) -> tuple[list[Path], list[str]]:
     )
     if len(found) < 2:
         raise VideoError(
-            f"{path} has {len(found)} PNG or JPEG pictures: at least two are needed for a video"
+            f"{path} has {len(found)} PNG or JPEG images: give a folder with at least two"
         )
     return found, [] if wanted is None else _gaps(found, wanted)
 
@@ -123,7 +123,7 @@ class ImageReader:
         # An empty packet would end the decoder for good.
         frames = self._contexts[name].decode(packet) if content else []
         if not frames:
-            raise OSError("there is no picture in it")
+            raise OSError("there is no image in it")
         return frames
 
 
@@ -142,4 +142,4 @@ def _gaps(files: list[Path], wanted: re.Pattern[str]) -> list[str]:
     missing = numbers[-1] - numbers[0] + 1 - len(numbers)
     if not missing:
         return []
-    return [f"{missing} numbers are missing among the pictures: they were taken as consecutive"]
+    return [f"{missing} numbers are missing among the images: they were taken as consecutive"]

@@ -168,7 +168,9 @@ def frame_notes(frame: VideoFrame) -> list[str]:
     if dynamic:
         notes.append(f"not carried over: the dynamic metadata of {' and '.join(dynamic)}")
     if frame.interlaced_frame:
-        notes.append("interlaced frames are taken for progressive ones: deinterlace them first")
+        notes.append(
+            "interlaced frames are processed like progressive ones: deinterlace them first"
+        )
     return notes
 
 

@@ -73,10 +73,11 @@ def open_source(
     if start is not None and (start < 0 or (end is not None and end <= start)):
         until = "the end" if end is None else f"{float(end):g} s"
         raise VideoError(
-            f"the part is {float(start):g} s to {until}: start is 0 or more, end is after start"
+            f"the part is {float(start):g} s to {until}: give a start of 0 or more, and "
+            "an end after it"
         )
     if end is not None and end <= 0:
-        raise VideoError(f"end is {float(end):g} s: it is above 0")
+        raise VideoError(f"end is {float(end):g} s: give a time above 0")
     if isinstance(path, str | Path) and str(path) != "-":
         path = Path(path)
         if path.is_dir() or is_pattern(path):
@@ -185,7 +186,7 @@ class Source:
     def __iter__(self) -> Iterator[DecodedFrame | Packet[Any]]:
         yield from self._demuxer.items()
         if self._failed:
-            self.notes.append(f"pictures that cannot be read or decoded: {_listed(self._failed)}")
+            self.notes.append(f"images that cannot be read or decoded: {_listed(self._failed)}")
         if self.damaged:
             self.notes.append(f"skipped as damaged: {self.damaged} packets")
         if missing := self._missing():
@@ -232,7 +233,7 @@ def _opened(path: Any) -> Any:
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{_name(path)} cannot be read as a video ({reason(error)}): "
-            "it is damaged or of a kind that FFmpeg does not know"
+            "it is damaged, or in a format that FFmpeg does not know"
         ) from error
 
 
@@ -334,7 +335,7 @@ def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
 def _video_stream(container: Any, name: str, number: int | None) -> Any:
     videos = [s for s in container.streams.video if not s.disposition & _STILLS]
     if not videos:
-        raise VideoError(f"{name} has no video track: give a file with moving pictures")
+        raise VideoError(f"{name} has no video track: give a file with a video")
     if number is not None:
         chosen = next((s for s in videos if s.index == number), None)
         if chosen is None:
@@ -344,7 +345,9 @@ def _video_stream(container: Any, name: str, number: int | None) -> Any:
         best = container.streams.best("video")
         chosen = best if best in videos else videos[0]
     if chosen.codec_context is None:
-        raise VideoError(f"{name} has a video track of a codec that this FFmpeg cannot decode")
+        raise VideoError(
+            f"{name} has a video track of a codec that this FFmpeg cannot decode: convert it first"
+        )
     return chosen
 
 

@@ -95,7 +95,7 @@ def decoding_stamps(stamps: Sequence[int]) -> list[int]:
 def _stamped(packets: Sequence[tuple[SegmentFile, PacketIndex]]) -> list[Stamped]:
     stamps = [entry.pts for _, entry in packets]
     if len(set(stamps)) != len(stamps):
-        raise VideoError("two segments show a frame at the same time: begin again")
+        raise VideoError("two segments have a frame at the same time: start again")
     times = decoding_stamps(stamps)
     return [(segment, entry, dts) for (segment, entry), dts in zip(packets, times, strict=True)]
 

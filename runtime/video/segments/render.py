@@ -82,7 +82,7 @@ def render(
         if sink.written != len(segment.shown):
             raise VideoError(
                 f"segment {segment.number} of {path} has {sink.written} frames, "
-                f"{len(segment.shown)} were decided: the file changed meanwhile, begin again"
+                f"{len(segment.shown)} were planned: the file was changed meanwhile, start again"
             )
     return Rendered(sink.sha256, sink.written, rendering.frames_new, rendering.notes)
 

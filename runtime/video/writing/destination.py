@@ -59,7 +59,7 @@ def check_destination(path: str | Path, source: str | Path) -> None:
             "or %06d.png"
         )
     elif not path.parent.is_dir():
-        raise VideoError(f"{path.parent} is no folder: create it first")
+        raise VideoError(f"{path.parent} is not a folder: create it first")
     temp, read = partial_path(path), Path(source).resolve()
     if path.resolve() == read or (path.exists() and read.exists() and path.samefile(read)):
         raise VideoError(f"{path} is the input itself: write to another file")
@@ -88,7 +88,7 @@ def check_folder(path: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise VideoError(f"{folder} is not empty: give a folder that is new or empty")
     if folder.resolve() == Path.cwd():  # It is renamed at the end.
-        raise VideoError(f"{folder} is the working folder: give a folder of the pictures' own")
+        raise VideoError(f"{folder} is the working folder: give a folder for the images alone")
 
 
 def check_free(path: Path) -> None:

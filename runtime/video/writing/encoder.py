@@ -103,8 +103,8 @@ class Encoder:
     def _fitted(self, frame: VideoFrame) -> VideoFrame:
         if (frame.width, frame.height) != (self._like.width, self._like.height):
             raise VideoError(
-                f"a frame of {frame.width}x{frame.height} came for a video of "
-                f"{self._like.width}x{self._like.height}: all have one size"
+                f"a frame of {frame.width}x{frame.height} was given for a video of "
+                f"{self._like.width}x{self._like.height}: give frames of one size"
             )
         frame = opaque(frame, self._opaque)
         if frame.format.name == self._encoding.pixel_format:

@@ -152,7 +152,7 @@ def encoding_for(like: SourceInfo, suffix: str, encode: EncodeOptions = DEFAULT)
         notes.append(f"{name} does not carry the HDR10 metadata over")
     elif like.hdr is not None and (like.hdr.primaries is None) != (like.hdr.luminance is None):
         lacks = "primaries" if like.hdr.primaries is None else "luminance"
-        notes.append(f"the mastering display is not carried over, as its {lacks} is not said")
+        notes.append(f"the mastering display is not carried over, as its {lacks} is not declared")
     return Encoding(name, options, pixel_format, notes)
 
 

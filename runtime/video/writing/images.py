@@ -51,11 +51,13 @@ class Y4MSink:
         if like.tracks:
             self.notes.append(f"not carried over by Y4M: {', '.join(map(str, like.tracks))}")
         if any(value != 2 for value in (like.colorspace, like.color_primaries, like.color_trc)):
-            self.notes.append("Y4M does not say matrix, primaries and transfer: tell the reader")
+            self.notes.append(
+                "Y4M does not declare matrix, primaries and transfer: set them in the reader"
+            )
         if like.sample_aspect_ratio not in (None, 1):
             self.notes.append(
-                f"Y4M is written without the pixel aspect ratio, {like.sample_aspect_ratio}: tell "
-                "the reader"
+                f"Y4M is written without the pixel aspect ratio, {like.sample_aspect_ratio}: set "
+                "it in the reader"
             )
         self._format = _y4m_format(like)
         if self._format != without_alpha(like.pixel_format).replace("yuvj", "yuv"):
@@ -139,7 +141,7 @@ class FolderSink:
         if like.tracks:
             self.notes.append(f"not carried over: {', '.join(map(str, like.tracks))}")
         if like.rotation:
-            self.notes.append(f"the pictures are not rotated by {like.rotation} degrees")
+            self.notes.append(f"the images are not rotated by {like.rotation} degrees")
         context = CodecContext.create("png", "w")
         assert isinstance(context, VideoCodecContext)
         context.width, context.height = like.width, like.height

@@ -116,7 +116,7 @@ def test_the_list_names_every_data_set_with_all_that_one_must_know():
     assert "1280x720, 310 samples; 2x; flow scale 0.8; psnr, ssim_3d" in rules["snufilm-hard"]
     assert "8x; centre crop 512x512" in rules["gopro"]
     assert "black canvas 640x480; psnr, ssim_3d, ie" in rules["middlebury"]
-    assert rules["xtest-2k"].endswith("half size by area; psnr of the rounded picture")
+    assert rules["xtest-2k"].endswith("half size by area; psnr of the rounded image")
 
 
 def test_latency_is_measured_at_sizes_of_known_data_sets():
@@ -496,7 +496,7 @@ def test_a_video_is_decoded_as_its_frames_are_asked_for():
 def test_what_is_no_video_is_refused(tmp_path):
     text = tmp_path / "clip.mp4"
     text.write_text("not a video")
-    with pytest.raises(MeasurementError, match=r"clip.mp4 is no readable video \(.*\)"):
+    with pytest.raises(MeasurementError, match=r"clip.mp4 is not a readable video \(.*\)"):
         find("folder", text)
 
 

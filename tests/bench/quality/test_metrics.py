@@ -164,15 +164,15 @@ GOOD = np.zeros((16, 20, 3))
 NO_PICTURES = {
     "nan": (
         np.where(np.arange(3) == 1, np.nan, GOOD),
-        r"holds values from nan to nan: pictures are in",
+        r"holds values from nan to nan: images are in",
     ),
-    "infinity": (GOOD + np.inf, r"holds values from inf to inf: pictures are in \[0, 1\]"),
-    "above": (GOOD + 1.001, r"holds values from 1.001 to 1.001: pictures are in \[0, 1\]"),
-    "below": (GOOD - 0.001, r"holds values from -0.001 to -0.001: pictures are in \[0, 1\]"),
+    "infinity": (GOOD + np.inf, r"holds values from inf to inf: images are in \[0, 1\]"),
+    "above": (GOOD + 1.001, r"holds values from 1.001 to 1.001: images are in \[0, 1\]"),
+    "below": (GOOD - 0.001, r"holds values from -0.001 to -0.001: images are in \[0, 1\]"),
     "bytes": (np.zeros((16, 20, 3), np.uint8), r"is uint8: give floats in \[0, 1\]"),
-    "grey": (np.zeros((16, 20)), r"has shape \(16, 20\): pictures are \(H, W, 3\)"),
-    "colours first": (np.zeros((3, 16, 20)), r"has shape \(3, 16, 20\): pictures are \(H, W, 3\)"),
-    "four colours": (np.zeros((16, 20, 4)), r"has shape \(16, 20, 4\): pictures are \(H, W, 3\)"),
+    "grey": (np.zeros((16, 20)), r"has shape \(16, 20\): images are \(H, W, 3\)"),
+    "colours first": (np.zeros((3, 16, 20)), r"has shape \(3, 16, 20\): images are \(H, W, 3\)"),
+    "four colours": (np.zeros((16, 20, 4)), r"has shape \(16, 20, 4\): images are \(H, W, 3\)"),
 }
 
 
@@ -188,7 +188,7 @@ def test_what_is_no_picture_is_refused_and_named(name, bad):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_pictures_of_two_sizes_are_refused(name):
-    message = "the prediction is 16x20 and the target 16x24: compare pictures of one size"
+    message = "the prediction is 16x20 and the target 16x24: compare images of one size"
     with pytest.raises(MeasurementError, match=message):
         METRICS[name](GOOD, np.zeros((16, 24, 3)))
 

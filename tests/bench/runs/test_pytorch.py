@@ -99,7 +99,7 @@ def test_the_help_lists_every_name(capsys):
     with pytest.raises(SystemExit):
         latency.main(["--help"])
     said = " ".join(capsys.readouterr().out.split()).replace(" ", "")
-    assert f"processor:{','.join(CPU_FORMS)};" in said
+    assert f"CPU:{','.join(CPU_FORMS)};" in said
     assert f"cuda:{','.join(GPU_FORMS)}--" in said
 
 
@@ -122,8 +122,8 @@ def test_a_name_says_how_a_pair_is_computed():
     ("arguments", "sentence"),
     [
         (["--compare", "authors:tf32"], "--compare authors:tf32 needs a GPU: give --device cuda, "
-         "or on a processor use torch, authors, compile"),
-        (["--compare", "torch", "int4"], "--compare int4 is unknown: on a processor use torch, "
+         "or on a CPU use torch, authors, compile"),
+        (["--compare", "torch", "int4"], "--compare int4 is unknown: on a CPU use torch, "
          "authors, compile; with --device cuda there are more"),
         (["--device", "cuda", "--compare", "torch:half"], "--compare torch:half is unknown: on a "
          f"GPU use {', '.join(GPU_FORMS)}"),

@@ -128,7 +128,7 @@ def test_what_kills_every_worker_is_given_up_and_named(cluster):
         done = {one.job.about: one for one in pool.results()}
     assert done["good"].result == "worked"
     assert isinstance(done["bad"].error, ClusterError)
-    assert f"{TRIES} workers died of it" in str(done["bad"].error)
+    assert f"{TRIES} workers died while they ran it" in str(done["bad"].error)
     assert pool.retries == TRIES - 1
 
 
@@ -191,7 +191,7 @@ def test_resume_goes_on_from_whole_segments(cluster, model, clip, one_run, tmp_p
 
     before = out.stat().st_mtime_ns
     again = many([(clip, out)], model, resume=True)
-    assert again.videos[0].notes == ["was there already"]
+    assert again.videos[0].notes == ["the output existed already"]
     assert out.stat().st_mtime_ns == before
 
 
@@ -295,7 +295,7 @@ def test_a_truncated_video_is_named_and_refused_when_strict(cluster, model, tmp_
 
 def test_a_model_that_is_not_there_is_said_once(cluster, model, clip, tmp_path):
     lost = ModelChoice(tmp_path / "m.onnx", "0")
-    with pytest.raises(ClusterError, match=r"a worker cannot start: .*m\.onnx is not there on"):
+    with pytest.raises(ClusterError, match=r"a worker cannot start: .*m\.onnx does not exist on"):
         many([(clip, tmp_path / "out.mkv")], lost)
     other = ModelChoice(model.path, "0" * 64)
     with pytest.raises(ClusterError, match="is another file on"):
@@ -303,9 +303,9 @@ def test_a_model_that_is_not_there_is_said_once(cluster, model, clip, tmp_path):
 
 
 def test_more_than_a_machine_has_is_refused(cluster, model, clip, tmp_path):
-    with pytest.raises(ClusterError, match="no machine of the cluster has 64 processors"):
+    with pytest.raises(ClusterError, match="no machine of the cluster has 64 CPUs"):
         interpolate_many([(clip, tmp_path / "o.mkv")], model, share=Share(cpus=64))
-    with pytest.raises(ClusterError, match="1 processors and 1 GPUs"):
+    with pytest.raises(ClusterError, match="1 CPUs and 1 GPUs"):
         interpolate_many([(clip, tmp_path / "o.mkv")], model, share=Share(cpus=1, gpus=1))
 
 

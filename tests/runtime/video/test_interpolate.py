@@ -418,7 +418,7 @@ def test_sound_alone_is_no_video(tmp_path, mean):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("out.txt", "no suffix of a video"), ("no/out.mp4", "is no folder"), ("in.mp4", "itself")],
+    [("out.txt", "no suffix of a video"), ("no/out.mp4", "is not a folder"), ("in.mp4", "itself")],
 )
 def test_destinations_that_cannot_be(tmp_path, mean, name, message):
     source = write_clip(tmp_path / "in.mp4", 2)
@@ -502,13 +502,13 @@ def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
     ("arguments", "message"),
     [
         (["out.mp4", "--factor", "0"], "factor is 0"),
-        (["out.mp4", "--json", "no/s.json"], "no is no folder: create it first"),
-        (["out.mp4", "--json", "s.json", "--dry-run"], "leave it out with --dry-run"),
-        (["out.mp4", "--fps", "60", "--keep-vfr"], "take --keep-vfr with --factor"),
+        (["out.mp4", "--json", "no/s.json"], "no is not a folder: create it first"),
+        (["out.mp4", "--json", "s.json", "--dry-run"], "a dry run has no summary: leave one out"),
+        (["out.mp4", "--fps", "60", "--keep-vfr"], "--fps gives a constant rate: use --factor"),
         (["out.webm", "--dry-run"], "webm does not take aac audio: choose .mkv, or --audio none"),
         (["%06d.png"], "working folder|not empty"),
-        (["out.mp4", "--start", "1.5", "--end", "1"], "the part is 1.5 s to 1 s: start is 0 or"),
-        (["out.mp4", "--start", "0.115"], "no frame of in.mp4 falls in the part"),
+        (["out.mp4", "--start", "1.5", "--end", "1"], "part is 1.5 s to 1 s: give a start of 0"),
+        (["out.mp4", "--start", "0.115"], "no frame of in.mp4 is between start and end"),
     ],
 )
 def test_what_the_command_refuses_leaves_nothing(tmp_path, command, arguments, message):
@@ -527,7 +527,7 @@ def test_ctrl_c_says_where_the_pictures_are(tmp_path, command, monkeypatch):
     monkeypatch.setattr("runtime.video.arguments.FrameBar.update", stop)
     code, _, errors = command("in.mp4", "out/%03d.png", "--model", "m")
     assert code == 130
-    assert "what was done until then is in out.partial" in errors
+    assert "the output until then is in out.partial" in errors
     assert [p.name for p in (tmp_path / "out.partial").iterdir()] == ["001.png"]
 
 

@@ -236,7 +236,7 @@ def test_only_whole_segments_of_the_same_encoder_are_joined(tmp_path, vfi):
         join(source, tmp_path / "o.mkv", files, mode, VideoOptions(lossless=True))
     half = tmp_path / "half.segment"
     half.write_bytes(files[1].read_bytes()[:-20])
-    with pytest.raises(VideoError, match=r"half\.segment is no whole segment"):
+    with pytest.raises(VideoError, match=r"half\.segment is not a whole segment"):
         join(source, destination, [files[0], half, *files[2:]], mode, WHOLE)
     shutil.copy(files[0], half)
     with pytest.raises(VideoError, match="at the same time"):

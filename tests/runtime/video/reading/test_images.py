@@ -41,7 +41,7 @@ def make_a_folder(file):
 SPOILT = {
     "a dangling link": (dangle, "No such file or directory"),
     "a folder": (make_a_folder, "Is a directory"),
-    "an empty file": (lambda file: file.write_bytes(b""), "there is no picture in it"),
+    "an empty file": (lambda file: file.write_bytes(b""), "there is no image in it"),
     "no picture": (lambda file: file.write_bytes(b"text" * 50), ""),
     "a damaged picture": (lambda file: file.write_bytes(b"\x89PNG no more"), "Invalid data"),
     "half a picture": (
@@ -59,7 +59,7 @@ def test_one_bad_picture_costs_one_frame(folder, kind):
         frames, notes, damaged = read(path)
         assert frames == expected  # the others keep their times
         assert notes == [
-            "pictures that cannot be read or decoded: f4.png",
+            "images that cannot be read or decoded: f4.png",
             "skipped as damaged: 1 packets",
         ]
         assert damaged == 1
@@ -79,7 +79,7 @@ def test_a_picture_that_vanishes_while_the_folder_is_read(folder):
         (folder / "f15.png").unlink()
         frames = [item.pts for item in source if isinstance(item, DecodedFrame)]
     assert frames == [number for number in range(20) if number != 14]
-    assert source.notes[0] == "pictures that cannot be read or decoded: f15.png"
+    assert source.notes[0] == "images that cannot be read or decoded: f15.png"
 
 
 def test_more_bad_pictures_than_a_file_is_tried_again(folder):
@@ -88,8 +88,7 @@ def test_more_bad_pictures_than_a_file_is_tried_again(folder):
     frames, notes, damaged = read(folder)
     assert (frames, damaged) == ([18, 19], 18)
     assert notes[0] == (
-        "pictures that cannot be read or decoded: f1.png, f2.png, f3.png, f4.png, f5.png and "
-        "13 more"
+        "images that cannot be read or decoded: f1.png, f2.png, f3.png, f4.png, f5.png and 13 more"
     )
     dangle(folder / "f19.png")
     dangle(folder / "f20.png")
@@ -100,7 +99,7 @@ def test_more_bad_pictures_than_a_file_is_tried_again(folder):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_pictures_without_permission(folder):
     (folder / "f4.png").chmod(0)
-    assert read(folder)[1][0] == "pictures that cannot be read or decoded: f4.png"
+    assert read(folder)[1][0] == "images that cannot be read or decoded: f4.png"
     folder.chmod(0)
     try:
         with pytest.raises(VideoError, match="cannot be read"):

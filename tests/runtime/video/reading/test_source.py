@@ -148,7 +148,7 @@ def test_a_folder_of_pictures(tmp_path):
     (folder / "f5.png").unlink()
     info, notes, frames, _ = read(folder / "f%d.png")
     assert (len(frames), info.rate) == (10, 25)
-    assert notes == ["1 numbers are missing among the pictures: they were taken as consecutive"]
+    assert notes == ["1 numbers are missing among the images: they were taken as consecutive"]
     (folder / "f3.png").write_bytes(b"\x89PNG no more")
     _, notes, frames, _ = read(folder)
     assert len(frames) == 9
@@ -234,7 +234,7 @@ def test_a_part_of_what_is_hard_to_seek_in(tmp_path, name):
 
 @pytest.mark.parametrize(("start", "end"), [(2, 1), (-1, None), (None, 0), (1, 1)])
 def test_parts_that_are_none(tmp_path, start, end):
-    with pytest.raises(VideoError, match=r"start is 0 or more|above 0"):
+    with pytest.raises(VideoError, match=r"give a start of 0 or more|above 0"):
         read(tmp_path / "a.mkv", start=start, end=end)
 
 

@@ -144,7 +144,7 @@ def test_ctrl_c_names_no_file_of_another_run(tmp_path, holder, monkeypatch, caps
     monkeypatch.setattr("runtime.video.interpolate.interpolate_video", interrupted)
     with pytest.raises(SystemExit):
         main(["in.mkv", "out.mp4", "--model", "m"])
-    assert "what was done until then" not in capsys.readouterr().err
+    assert "the output until then" not in capsys.readouterr().err
 
 
 @posix

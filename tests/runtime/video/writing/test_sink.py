@@ -348,7 +348,7 @@ def test_a_mastering_display_without_luminance_is_named(tmp_path):
     source = write(tmp_path / "in.mkv", 3, codec="libx265", fmt="yuv420p10le", options=options)
     info, notes = passed(source, tmp_path / "out.mp4")
     assert info.hdr.luminance is None
-    assert notes == ["the mastering display is not carried over, as its luminance is not said"]
+    assert notes == ["the mastering display is not carried over, as its luminance is not declared"]
 
 
 @pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV 18 only")
@@ -463,8 +463,8 @@ def test_what_y4m_does_not_say(tmp_path):
     source = write(tmp_path / "in.mkv", 3, sar=Fraction(4, 3), tags=tags)
     _, notes = passed(source, io.BytesIO())
     assert notes == [
-        "Y4M does not say matrix, primaries and transfer: tell the reader",
-        "Y4M is written without the pixel aspect ratio, 4/3: tell the reader",
+        "Y4M does not declare matrix, primaries and transfer: set them in the reader",
+        "Y4M is written without the pixel aspect ratio, 4/3: set it in the reader",
     ]
 
 
@@ -501,7 +501,7 @@ def test_a_folder_of_pictures(tmp_path, fmt, dtype):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("out.txt", "no suffix of a video"), ("no/out.mp4", "is no folder"), ("in.mkv", "itself")],
+    [("out.txt", "no suffix of a video"), ("no/out.mp4", "is not a folder"), ("in.mkv", "itself")],
 )
 def test_destinations_that_cannot_be(tmp_path, name, message):
     source = write(tmp_path / "in.mkv", 2)
@@ -542,7 +542,7 @@ def test_an_error_in_the_middle_leaves_what_plays(tmp_path, name, error):
     partial = kept["sink"].partial
     assert partial == tmp_path / ("out.partial" + Path(name).suffix)
     if isinstance(error, VideoError):
-        assert str(caught.value) == f"broken; what was done until then is in {partial}"
+        assert str(caught.value) == f"broken; the output until then is in {partial}"
     if "." in name:
         assert (tmp_path / name).read_bytes() == b"an older result"
         assert len(frames_of(partial)) == 20
@@ -571,7 +571,7 @@ def test_a_frame_of_another_size(tmp_path):
     source = write(tmp_path / "in.mkv", 3)
     with (
         open_source(source) as opened,
-        pytest.raises(VideoError, match="a frame of 32x32 came for a video of 64x48"),
+        pytest.raises(VideoError, match="a frame of 32x32 was given for a video of 64x48"),
         open_sink(tmp_path / "out.mp4", like=opened.info, rate=RATE) as sink,
     ):
         sink.write(next(pictures(1, size=(32, 32))), Fraction(0))
@@ -627,7 +627,7 @@ def test_a_full_disk(tmp_path, name):
         assert names(tmp_path) == ["in.mkv"]
     else:
         assert names(tmp_path) == ["in.mkv", "out.partial.mkv"]
-        assert "what was done until then is in" in errors
+        assert "the output until then is in" in errors
         assert frames_of(tmp_path / "out.partial.mkv")
 
 
