@@ -82,7 +82,7 @@ def test_doctor_finds_every_backend(tmp_path):
 def test_a_build_from_onnx_makes_the_frame_of_pytorch(built, frames, reference):
     with Interpolator.open(built) as vfi:
         middle = vfi.interpolate(*frames)
-    assert demo.psnr_of_bytes(reference, middle) > PARITY_DB
+    assert demo.psnr_of_uint8(reference, middle) > PARITY_DB
 
 
 def test_a_video_is_made(built, tmp_path):

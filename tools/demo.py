@@ -1,6 +1,6 @@
-"""What `make demo` runs: builds from the shipped weights, interpolates the shipped clip, shows it.
+"""The program of `make demo`: builds a model, interpolates a clip, and reports the parity.
 
-Everything goes through the public commands and the public API, as a user's program would.
+Weights and clip are shipped. It uses the public commands and the public API, as a user's program.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ from runtime.video.reading.tags import open_for_reading
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "tests" / "data" / "walk.mkv"
 SHOWN = 14
-"""The frame of the clip that the still starts from: both hands move fast there."""
+"""Number of the first frame of the still; both hands move fast there."""
 
 
 def run(*arguments: object) -> None:
-    """Runs `python ...` and lets its output through."""
+    """Runs `python ARGUMENTS` in the checkout and shows its output."""
     print("$ python", *arguments, flush=True)
     subprocess.run([sys.executable, *map(str, arguments)], check=True, cwd=ROOT)
 
 
 def shown_frames() -> list[NDArray[np.uint8]]:
-    """The two frames of the clip around the still, uint8 RGB (480, 640, 3)."""
+    """The two frames of the clip for the still, uint8 RGB (480, 640, 3)."""
     with open_for_reading(str(CLIP)) as container:
         frames = itertools.islice(container.decode(video=0), SHOWN, SHOWN + 2)
         return [frame.to_ndarray(format="rgb24") for frame in frames]
 
 
 def middle_of_pytorch(frame0: NDArray[np.uint8], frame1: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The frame between two, by the network in PyTorch: uint8 RGB (H, W, 3)."""
+    """Makes the middle frame in PyTorch: uint8 RGB (H, W, 3)."""
     import torch
 
     from ifrnet_model import load_checkpoint
 
     planes = (torch.from_numpy(to_planes(frame, 16)) for frame in (frame0, frame1))
     with torch.inference_mode():
-        made = load_checkpoint("demo").network(*planes, torch.full((1, 1, 1, 1), 0.5))
-    return np.rint(made[0].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+        middle = load_checkpoint("demo").network(*planes, torch.full((1, 1, 1, 1), 0.5))
+    return np.rint(middle[0].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
 
 
-def psnr_of_bytes(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+def psnr_of_uint8(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """PSNR in dB of two uint8 images."""
-    decibels, _ = compare(one / np.float32(255), other / np.float32(255))
+    decibels, _ = compare(image / np.float32(255), other / np.float32(255))
     return decibels
 
 
 def main() -> None:
-    """Builds, interpolates, measures, prints."""
+    """Builds, interpolates, measures and prints."""
     out = ROOT / "demo"
     out.mkdir(exist_ok=True)
     model, video, still = out / "ifrnet_small.onnx", out / "walk_60fps.mp4", out / "still.png"
@@ -73,10 +73,10 @@ def main() -> None:
     frame0, frame1 = shown_frames()
     with Interpolator.open(model) as vfi:
         middle = vfi.interpolate(frame0, frame1)
-    picture = np.concatenate((frame0, middle, frame1), axis=1)
-    VideoFrame.from_ndarray(picture, format="rgb24").save(str(still))
+    image = np.concatenate((frame0, middle, frame1), axis=1)
+    VideoFrame.from_ndarray(image, format="rgb24").save(str(still))
 
-    on_frames = psnr_of_bytes(middle_of_pytorch(frame0, frame1), middle)
+    rounded_db = psnr_of_uint8(middle_of_pytorch(frame0, frame1), middle)
     gate = EngineManifest.read(model).gate
 
     print()
@@ -84,8 +84,8 @@ def main() -> None:
     print(f"still   {relative[2]}: frame {SHOWN}, the new frame, frame {SHOWN + 1}")
     print(f"model   {relative[0]}, manifest beside it")
     print(
-        f"parity  {gate.psnr_db:.1f} dB against PyTorch before rounding (worst of the gate's "
-        f"cases); the still's bytes: {on_frames:.1f} dB"
+        f"parity  {gate.psnr_db:.1f} dB to PyTorch before rounding (lowest of the gate's cases), "
+        f"{rounded_db:.1f} dB for the uint8 frame of the still"
     )
 
 

@@ -1,9 +1,9 @@
-"""GPU arrays between this project and a real PyTorch, in both directions, without TensorRT.
+"""Checks GPU arrays between this project and a real PyTorch, in both directions.
 
 python3 tools/device_arrays_check.py --json device_arrays.json
 
-For a machine where TensorRT and PyTorch are installed in two Pythons: it runs in the one with
-PyTorch, which also needs NumPy and cuda-bindings (PyTorch 2.10 and later brings the latter).
+It needs no TensorRT: where TensorRT and PyTorch are in two Pythons, run it in the one with PyTorch,
+which also needs NumPy and cuda-bindings (PyTorch 2.10 and later installs the latter).
 """
 
 from __future__ import annotations
@@ -29,20 +29,35 @@ from runtime.errors import FrameError  # noqa: E402
 SHAPE = (130, 190, 3)
 DTYPES = ("uint8", "uint16", "float16", "float32")
 BUSY_CYCLES = 200_000_000
-"""How long the stream that writes is kept busy before it writes: about 0.1 s on a GPU of today."""
+"""GPU cycles for which the writing stream is busy before it writes: about 0.1 s in 2026."""
 TRIES = 3
-"""The first use of a kernel loads it, which may wait for all streams; later ones do not."""
+"""Several, since the first use of a kernel loads it, which may wait for all streams."""
 
 
 class Check(NamedTuple):
-    """One line of the result; `problem` is empty where it passed."""
+    """The result of one check.
+
+    Attributes:
+        name: What was checked.
+        problem: Why it failed; "" if it passed.
+    """
 
     name: str
     problem: str
 
 
-class Machine:
-    """PyTorch's CUDA and ours in one process, each with a stream of its own."""
+class CudaStreams:
+    """PyTorch's CUDA and this project's in one process, each with a stream.
+
+    Attributes:
+        torch: The module.
+        cuda: This project's device.
+        theirs: A stream of PyTorch.
+        stream: A stream of this project.
+        ours: `stream` as a stream of PyTorch.
+        frames: Number of frames that were made.
+        released: Number of frames that were released.
+    """
 
     def __init__(self, torch: Any) -> None:
         self.torch, self.cuda = torch, Cuda(0)
@@ -52,10 +67,11 @@ class Machine:
         self.frames, self.released = 0, 0
 
     def frame(self, values: NDArray[Any]) -> DeviceFrame:
-        """A frame that our stream writes, once it is done with what it is busy with."""
+        """Makes a frame that our stream writes after it was kept busy."""
         source, memory = (p.take(values.nbytes) for p in (self._pinned, self._device))
         np.copyto(host_view(source, values.shape, values.dtype), values)
-        # The pool's memory may hold the same values: a reader that is too early must see others.
+        # The memory may hold the same values from before: a reader that does not wait must see
+        # others.
         self.cuda.call("cudaMemsetAsync", memory.pointer, 0, memory.size, self.stream.handle)
         self.stream.synchronize()
         self.keep_busy(self.ours)
@@ -66,7 +82,7 @@ class Machine:
         def wait(other: int) -> None:
             self.cuda.call("cudaStreamWaitEvent", other, ready.handle, 0)
 
-        def release() -> None:  # Its readers have been waited for.
+        def release() -> None:  # The caller has waited for the readers.
             self._pinned.give_back(source)
             self._device.give_back(memory)
             self.released += 1
@@ -82,7 +98,7 @@ class Machine:
         )
 
     def tensor(self, values: NDArray[Any], stream: Any) -> Any:
-        """A tensor that `stream` writes, once it is done with what it is busy with."""
+        """Makes a tensor that `stream` writes after it was kept busy."""
         self._source = self.torch.from_numpy(values).cuda()  # Must outlive the copy.
         tensor = self.zeros(values)
         self.torch.cuda.synchronize()
@@ -91,16 +107,16 @@ class Machine:
             return tensor.copy_(self._source, non_blocking=True)
 
     def zeros(self, like: NDArray[Any]) -> Any:
-        """A tensor on the GPU, made by a copy, for PyTorch has few kernels for uint16."""
+        """Makes a tensor on the GPU by a copy, since PyTorch has few kernels for uint16."""
         return self.torch.from_numpy(np.zeros_like(like)).cuda()
 
     def keep_busy(self, stream: Any) -> None:
-        """Delays what is queued on `stream` from now on."""
+        """Delays later work of `stream` by BUSY_CYCLES."""
         with self.torch.cuda.stream(stream):
             self.torch.cuda._sleep(BUSY_CYCLES)
 
     def copied(self, view: DeviceView) -> NDArray[Any]:
-        """What our stream reads from an array of PyTorch."""
+        """Reads an array of PyTorch on our stream; returns a host array."""
         size = view.dtype.itemsize * int(np.prod(view.shape))
         buffer = self._pinned.take(size)
         self.cuda.copy(self.stream, buffer.pointer, view.pointer, size, "DeviceToHost")
@@ -118,25 +134,34 @@ class Machine:
 
 
 class DLPackOnly:
-    """A tensor without its `__cuda_array_interface__`."""
+    """A tensor that exports DLPack but no `__cuda_array_interface__`."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor
 
-    def __dlpack__(self, **asked: Any) -> Any:
-        return self._tensor.__dlpack__(**asked)
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._tensor.__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
         return self._tensor.__dlpack_device__()
 
 
-def picture(dtype: str) -> NDArray[Any]:
-    """Values that differ from element to element and are exact in each type."""
+def sample_image(dtype: str) -> NDArray[Any]:
+    """An image of SHAPE with values in 0..250 that are exact in each type."""
     return (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 251).astype(dtype)
 
 
-def frame_to_torch(machine: Machine, values: NDArray[Any], stream: Any, take: Any) -> bool:
-    """Our frame, read by PyTorch on `stream`; whether that had to wait for the content.
+def frame_to_torch(machine: CudaStreams, values: NDArray[Any], stream: Any, take: Any) -> bool:
+    """Makes a frame that PyTorch reads on `stream`.
+
+    Args:
+        machine: The streams.
+        values: Content of the frame.
+        stream: The stream of PyTorch that reads.
+        take: Function of PyTorch that converts the frame to a tensor.
+
+    Returns:
+        Whether the reader had to wait for the content.
 
     Raises:
         MeasurementError: If PyTorch sees another array than ours.
@@ -157,46 +182,55 @@ def frame_to_torch(machine: Machine, values: NDArray[Any], stream: Any, take: An
     return waited
 
 
-def tensor_to_us(machine: Machine, values: NDArray[Any], stream: Any, given: Any) -> bool:
-    """PyTorch's tensor, written on `stream`, read on ours; whether ours had to wait for it.
+def tensor_to_us(machine: CudaStreams, values: NDArray[Any], stream: Any, export: Any) -> bool:
+    """Makes a tensor of PyTorch that our stream reads.
+
+    Args:
+        machine: The streams.
+        values: Content of the tensor.
+        stream: The stream of PyTorch that writes.
+        export: Converts the tensor to the object that `device_view` gets.
+
+    Returns:
+        Whether our stream had to wait for the content.
 
     Raises:
         MeasurementError: If we see another array than PyTorch's.
     """
     tensor = machine.tensor(values, stream)
     with machine.torch.cuda.stream(stream):
-        view = device_view(given(tensor), stream=int(machine.stream.handle), name="tensor")
+        view = device_view(export(tensor), stream=int(machine.stream.handle), name="tensor")
     waited = not stream.query()
-    made = machine.copied(view)
+    copy = machine.copied(view)
     expect("pointer", view.pointer, tensor.data_ptr())
     expect("shape", view.shape, tuple(tensor.shape))
     expect("type", f"torch.{view.dtype}", str(tensor.dtype))
-    expect("device", view.device, 0 if given is DLPackOnly else None)
+    expect("device", view.device, 0 if export is DLPackOnly else None)
     expect("stream", view.stream, None)  # PyTorch names none.
-    expect("number of wrong values", np.count_nonzero(made != values), 0)
+    expect("number of wrong values", np.count_nonzero(copy != values), 0)
     return waited
 
 
-def expect(what: str, found: object, expected: object) -> None:
-    """Compares.
+def expect(name: str, actual: object, expected: object) -> None:
+    """Checks that a value is the expected one.
 
     Raises:
-        MeasurementError: If the two differ.
+        MeasurementError: If it is not.
     """
-    if found != expected:
-        raise MeasurementError(f"the {what} is {found}, not {expected}")
+    if actual != expected:
+        raise MeasurementError(f"the {name} is {actual}, not {expected}")
 
 
-def transfers(machine: Machine) -> Iterator[Check]:
-    """Each type, each protocol, each direction, while the stream that writes is busy."""
+def transfers(machine: CudaStreams) -> Iterator[Check]:
+    """Checks each type, protocol and direction, while the stream that writes is busy."""
     torch, ours = machine.torch, machine.ours
     theirs, default = machine.theirs, torch.cuda.default_stream()
 
     def by_interface(frame: DeviceFrame) -> Any:
         return torch.as_tensor(frame, device="cuda")
 
-    # With __cuda_array_interface__ PyTorch neither names a stream nor waits for the one that is
-    # named: both sides must use the same.
+    # With __cuda_array_interface__ PyTorch names no stream and waits for none: both sides must use
+    # the same.
     ways: tuple[tuple[str, Any, Any, Any], ...] = (
         ("from_dlpack, another stream", frame_to_torch, theirs, torch.from_dlpack),
         ("from_dlpack, default stream", frame_to_torch, default, torch.from_dlpack),
@@ -206,25 +240,29 @@ def transfers(machine: Machine) -> Iterator[Check]:
         ("device_view by DLPack, default stream", tensor_to_us, default, DLPackOnly),
         ("device_view by interface, the same stream", tensor_to_us, ours, lambda tensor: tensor),
     )
-    for name, transfer, stream, way in ways:
+    for name, transfer, stream, convert in ways:
         for dtype in DTYPES:
-            yield Check(f"{name}, {dtype}", problem(transfer, machine, dtype, stream, way))
+            yield Check(
+                f"{name}, {dtype}", transfer_problem(transfer, machine, dtype, stream, convert)
+            )
 
 
-def problem(transfer: Any, machine: Machine, dtype: str, stream: Any, way: Any) -> str:
-    """Why a transfer failed; empty if it was right and had to wait for the stream that writes."""
+def transfer_problem(
+    transfer: Any, machine: CudaStreams, dtype: str, stream: Any, convert: Any
+) -> str:
+    """Why a transfer failed; "" if its content was right and its reader had to wait."""
     try:
         for _ in range(TRIES):
-            if transfer(machine, picture(dtype), stream, way):
+            if transfer(machine, sample_image(dtype), stream, convert):
                 return ""
-    except Exception as error:  # Whatever one check raises, the others are of use.
+    except Exception as error:  # Any error fails one check; the others are run.
         return f"{type(error).__name__}: {error}"
-    return f"the content was complete at once in {TRIES} tries: no order was shown"
+    return f"the content was complete at once in {TRIES} tries: the order was not tested"
 
 
-def refusals(machine: Machine) -> Iterator[Check]:
-    """Tensors that are no frames are refused with a reason."""
-    plain = machine.torch.from_numpy(picture("float32"))
+def refusals(machine: CudaStreams) -> Iterator[Check]:
+    """Checks that tensors which are not frames are refused with a reason."""
+    plain = machine.torch.from_numpy(sample_image("float32"))
     for name, tensor, reason in (
         ("every other column", plain.cuda()[:, ::2], "make it contiguous"),
         ("planes", plain.cuda().permute(2, 0, 1), "make it contiguous"),
@@ -235,25 +273,25 @@ def refusals(machine: Machine) -> Iterator[Check]:
         ("a tensor that requires grad", plain.cuda().requires_grad_(), "call detach()"),
         ("a tensor on the host", plain, "not on a GPU"),
     ):
-        for protocol, given in (("interface", tensor), ("DLPack", DLPackOnly(tensor))):
-            found = "it was taken"
+        for protocol, array in (("interface", tensor), ("DLPack", DLPackOnly(tensor))):
+            problem = "it was accepted"
             try:
-                device_view(given, stream=int(machine.stream.handle), name="frame0")
-            except Exception as error:  # As above.
+                device_view(array, stream=int(machine.stream.handle), name="frame0")
+            except Exception as error:  # Any error fails one check; the others are run.
                 expected = isinstance(error, FrameError) and reason in str(error)
-                found = "" if expected else f"{type(error).__name__}: {error}"
-            yield Check(f"refused by {protocol}: {name}", found)
+                problem = "" if expected else f"{type(error).__name__}: {error}"
+            yield Check(f"refused by {protocol}: {name}", problem)
 
 
-def releases(machine: Machine) -> Iterator[Check]:
-    """After the other checks no frame is in use any more."""
+def releases(machine: CudaStreams) -> Iterator[Check]:
+    """Checks that no frame is in use after the other checks."""
     made, released = machine.frames, machine.released
-    found = "" if made == released else f"{released} of {made} frames were released"
-    yield Check("memory is released", found)
+    problem = "" if made == released else f"{released} of {made} frames were released"
+    yield Check("memory is released", problem)
 
 
 def run_checks(torch: Any) -> list[Check]:
-    """All checks, each printed as soon as it is known.
+    """Runs all checks and prints each result at once.
 
     Raises:
         MeasurementError: If this PyTorch has no GPU.
@@ -263,7 +301,7 @@ def run_checks(torch: Any) -> list[Check]:
             f"PyTorch {torch.__version__} finds no CUDA GPU here: "
             "run this with a PyTorch built for CUDA on a machine with a GPU"
         )
-    machine = Machine(torch)
+    machine = CudaStreams(torch)
     checks = []
     for part in (transfers, refusals, releases):
         for check in part(machine):
@@ -294,8 +332,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line."""
     parser = command_parser(
         "device_arrays_check.py",
-        "Frames of this project given to PyTorch, and tensors of PyTorch taken by it, through\n"
-        "DLPack and __cuda_array_interface__, on two CUDA streams; needs no TensorRT.",
+        "Checks frames of this project in PyTorch, and tensors of PyTorch in this project,\n"
+        "through DLPack and __cuda_array_interface__, on two CUDA streams; needs no TensorRT.",
         "python3 tools/device_arrays_check.py --json device_arrays.json",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the checks here")

@@ -1,4 +1,4 @@
-"""Exports the published formulation as anyone would: what `bench.latency --plain` compares with.
+"""Exports the published formulation without changes, as the baseline of `bench.latency --plain`.
 
 python tools/export_plain.py --weights base.pth --size 720x1280 --output plain.onnx
 """
@@ -34,16 +34,16 @@ class Authors(nn.Module):
             self.register_buffer(self.names[name], tensor.detach().clone())
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
-        """See `authors_forward`."""
+        """Computes `authors_forward` with the weights of the network."""
         weights = {name: getattr(self, buffer) for name, buffer in self.names.items()}
         return authors_forward(weights, self.config, img0, img1, timestep)
 
 
 def plain_export(weights: str, size: tuple[int, int]) -> onnx.ModelProto:
-    """`torch.onnx.export` of the authors' formulation; nothing is changed to make it faster.
+    """Exports the authors' formulation with `torch.onnx.export`, without optimisations.
 
-    The dynamo exporter is used, because the older one writes sizes as float64, which runtimes
-    refuse. It writes opset 18; the few attributes that TensorRT 8.6 does not know become those of
+    The dynamo exporter is used, since the older one writes sizes as float64, which runtimes refuse.
+    It writes opset 18; the few attributes that TensorRT 8.6 does not know are converted to those of
     opset 17.
 
     Args:
@@ -51,7 +51,7 @@ def plain_export(weights: str, size: tuple[int, int]) -> onnx.ModelProto:
         size: (height, width) of the frames, multiples of 16.
 
     Returns:
-        float32 inputs img0, img1 (1, 3, H, W) and timestep (1, 1, 1, 1), output imgt.
+        A model with float32 inputs img0, img1 (1, 3, H, W) and timestep (1, 1, 1, 1), output imgt.
     """
     image = torch.zeros(1, 3, *size)
     with torch.inference_mode():
@@ -71,8 +71,8 @@ def plain_export(weights: str, size: tuple[int, int]) -> onnx.ModelProto:
 
 def _export(args: argparse.Namespace) -> None:
     model = plain_export(args.weights, args.size)
-    with written_beside(args.output) as beside:
-        onnx.save(model, beside)
+    with written_beside(args.output) as temporary:
+        onnx.save(model, temporary)
     print(f"{args.output}: torch {torch.__version__}, {len(model.graph.node)} nodes")
 
 
@@ -80,7 +80,7 @@ def main() -> None:
     """The command line."""
     parser = command_parser(
         "python tools/export_plain.py",
-        "Exports the published formulation without any change of ours.",
+        "Exports the published formulation without changes.",
         "python tools/export_plain.py --weights demo --size 720x1280 --output plain.onnx",
     )
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint, or demo")

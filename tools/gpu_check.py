@@ -1,7 +1,7 @@
-"""Checks on one GPU what this project claims: builds, parity, speed, tests. Makes one JSON record.
+"""Checks builds, parity, speed and tests on one GPU, and writes one JSON record.
 
-Run it with the Python that has TensorRT; PyTorch may be in another one. The record is written
-after each step: a run that is ended has what it did, and --resume does the rest. See docs/gpu.md.
+Run it with the Python that has TensorRT; PyTorch may be in another one. The record is written after
+each step, so that an interrupted run loses nothing and --resume does the rest. See docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import gpu_check_steps as plan  # noqa: E402
 from bench.environment import MeasurementError, check_writable, environment_record  # noqa: E402
-from gpu_check_run import PROBES, Machine, run_steps  # noqa: E402
+from gpu_check_run import PROBES, StepRunner, run_steps  # noqa: E402
 from gpu_check_steps import PARTS, Scale, Step  # noqa: E402
 from gpu_check_summary import summary, table  # noqa: E402
 from runtime.cli import command_parser, run_command  # noqa: E402
@@ -30,63 +30,71 @@ from runtime.files import written_beside  # noqa: E402
 from runtime.machine import gpu_driver, loads_library  # noqa: E402
 
 _RESERVE_S = 5.0
-"""For the last record of a run."""
+"""Seconds for writing the record at the end of a run."""
 
 _PACK = """set -eo pipefail; rm -f models-*.part
 tar -C "$0" --sort=name -c . | xz --lzma2=preset=6,dict=256MiB -c |
     split -b "$1" -d --additional-suffix=.part - models-
 sha256sum models-*.part >models.sha256"""
-"""The dictionary spans many graphs, because each holds the same weights again."""
+"""The dictionary of xz spans many graphs, because each holds the same weights again."""
 UNPACK = "sha256sum -c models.sha256 && cat models-*.part | xz -dc | tar -xC DIR"
 
 
 def check(args: argparse.Namespace) -> int:
-    """Runs what was asked for; 1 if anything failed, 3 if steps are left."""
+    """Runs the selected steps.
+
+    Returns:
+        The exit code: 1 if a step failed or could not run, 3 if steps are left, else 0.
+
+    Raises:
+        MeasurementError: If the record cannot be written, or a requirement is missing.
+    """
     started, scale = time.monotonic(), plan.QUICK if args.quick else Scale()
-    asked = [*(args.part or ()), *(["smoke"] if args.smoke else [])]
-    steps = [step for step in plan.planned(scale) if step.part in (asked or PARTS)]
+    parts = [*(args.part or ()), *(["smoke"] if args.smoke else [])]
+    steps = [step for step in plan.planned(scale) if step.part in (parts or PARTS)]
     if args.plan:
         print_plan(steps)
         return 0
-    machine = Machine(args, scale)
+    runner = StepRunner(args, scale)
     if args.pack:
-        return pack(args.pack, machine, plan.models_steps(scale))
+        return pack(args.pack, runner, plan.models_steps(scale))
     if args.json is None:
-        raise MeasurementError("--json is missing: name the file that everything found goes to")
+        raise MeasurementError("--json is missing: name the file of the record")
     check_writable(args.json, "--json")
-    record = opened_record(args, scale)
+    record = open_record(args, scale)
     if args.resume:
         entries = record["steps"]
-        steps = [step for step in steps if not is_done(step, entries.get(step.name, {}), machine)]
+        steps = [step for step in steps if not is_done(step, entries.get(step.name, {}), runner)]
     if not args.models:
         steps = plan.with_models(steps, plan.models_steps(scale))
-    check_pieces(steps, machine, record["runs"][-1])
+    check_requirements(steps, runner, record["runs"][-1])
     steps = plan.for_tensorrt(steps, record["runs"][-1]["probes"].get("tensorrt", "8."))
 
     def write() -> None:
         record["summary"] = summary(record["steps"], scale)
         text = json.dumps(record, indent=1).replace(f"{Path.home()}/", "~/")
-        with written_beside(args.json) as beside:
-            beside.write_text(text + "\n")
+        with written_beside(args.json) as temporary:
+            temporary.write_text(text + "\n")
 
     seconds = started + 60 * args.minutes - _RESERVE_S - time.monotonic()
-    run_steps(steps, machine, record, write, seconds=seconds)
+    run_steps(steps, runner, record, write, seconds=seconds)
     write()
     print(*table(record["summary"]), sep="\n")
-    ended = [record["steps"][step.name]["status"] for step in steps if step.name in record["steps"]]
-    if late := ended.count("out of time"):
-        print(f"{late} steps are left for want of time: run the same again with --resume")
-    return 1 if {"failed", "not run"} & {*ended} else 3 if late else 0
+    entries = record["steps"]
+    statuses = [entries[step.name]["status"] for step in steps if step.name in entries]
+    if left := statuses.count("out of time"):
+        print(f"{left} steps did not fit into --minutes: run the same command with --resume")
+    return 1 if {"failed", "not run"} & {*statuses} else 3 if left else 0
 
 
-def is_done(step: Step, entry: dict[str, Any], machine: Machine) -> bool:
-    """Whether an earlier run did it, and what it made is still there."""
-    there = not step.makes or machine.path(step.makes).exists()
-    return there and entry.get("status") == "done"
+def is_done(step: Step, entry: dict[str, Any], runner: StepRunner) -> bool:
+    """Whether an earlier run did a step, by its entry in the record, and its output exists."""
+    exists = not step.makes or runner.path(step.makes).exists()
+    return exists and entry.get("status") == "done"
 
 
 def print_plan(steps: Sequence[Step]) -> None:
-    """Every step with its seconds and what it proves."""
+    """Prints each step with its predicted seconds and what it proves."""
     for part, meaning in PARTS.items():
         of_part = [step for step in steps if step.part == part]
         seconds = sum(step.seconds for step in of_part if not step.name.startswith("matrix"))
@@ -96,23 +104,27 @@ def print_plan(steps: Sequence[Step]) -> None:
             print(f"{step.seconds:6.0f} s  {step.name:<45} {proves}")
 
 
-def opened_record(args: argparse.Namespace, scale: Scale) -> dict[str, Any]:
-    """The record of --json with this run in it; refuses that of another GPU, commit or scale."""
+def open_record(args: argparse.Namespace, scale: Scale) -> dict[str, Any]:
+    """Reads the record of --json, or starts one, and adds this run to it.
+
+    Raises:
+        MeasurementError: If the file is not a record of this GPU, commit and scale.
+    """
     environment = environment_record()
     environment["commit"] = args.commit or environment["commit"]
-    same = [environment["gpu"], environment["commit"], [*map(str, scale)]]
+    identity = [environment["gpu"], environment["commit"], [*map(str, scale)]]
     weights = {"base": "RANDOM, for speed and parity only", "small": "the demo weights"}
-    record: dict[str, Any] = {"of": same, "weights": weights}
+    record: dict[str, Any] = {"of": identity, "weights": weights}
     record |= {"summary": [], "runs": [], "steps": {}}
     if args.json.exists():
         try:
             record = json.loads(args.json.read_text())
-            known = record["of"] == same
+            matches = record["of"] == identity
         except (ValueError, LookupError, TypeError):
-            known = False
-        if not known:
+            matches = False
+        if not matches:
             raise MeasurementError(
-                f"{args.json} is no record of this GPU, commit and scale: name a new file"
+                f"{args.json} is not a record of this GPU, commit and scale: name a new file"
             )
     libraries = ("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
     disk = shutil.disk_usage(args.json.resolve().parent).free / 2**30
@@ -121,68 +133,77 @@ def opened_record(args: argparse.Namespace, scale: Scale) -> dict[str, Any]:
     return record
 
 
-def check_pieces(steps: Sequence[Step], machine: Machine, run: dict[str, Any]) -> None:
-    """Raises MeasurementError with the remedy for what the steps lack: files, a GPU, packages."""
+def check_requirements(steps: Sequence[Step], runner: StepRunner, run: dict[str, Any]) -> None:
+    """Checks that steps have their files, a GPU and packages; adds the "probes" to `run`.
+
+    Raises:
+        MeasurementError: If one is missing; the message has the remedy.
+    """
     made = {step.makes for step in steps}
-    wanted = {name for step in steps for name in step.needs if name.startswith("MODELS/")}
-    if missing := sorted(name for name in wanted - made if not machine.path(name).exists()):
+    needed = {name for step in steps for name in step.needs if name.startswith("MODELS/")}
+    if missing := sorted(name for name in needed - made if not runner.path(name).exists()):
         raise MeasurementError(
-            f"{machine.models} lacks {len(missing)} files, {missing[0][7:]} first: unpack there "
-            "what --pack made of this version, or leave out --models to export them here"
+            f"{runner.models} lacks {len(missing)} files, {missing[0][7:]} first: unpack a pack of "
+            "this version there, or leave out --models to export them here"
         )
     if problem := gpu_driver().problem:
-        raise MeasurementError(f"{problem}: run this where an NVIDIA GPU is, or see --plan")
+        raise MeasurementError(
+            f"{problem}: run this on a machine with an NVIDIA GPU, or use --plan"
+        )
     run["probes"] = {}
     for part in dict.fromkeys(step.part for step in steps):
-        needed = (part,) if part in plan.IN_TORCH_PYTHON else ("tensorrt", part)
-        for name in needed:
+        names = (part,) if part in plan.IN_TORCH_PYTHON else ("tensorrt", part)
+        for name in names:
             if name in PROBES and name not in run["probes"]:
-                run["probes"][name] = machine.probe(name)
+                run["probes"][name] = runner.probe(name)
 
 
-def pack(folder: Path, machine: Machine, steps: Sequence[Step]) -> int:
-    """Makes all models, then one compressed tar of them in parts, with a list of hashes."""
-    machine.probe("models")
+def pack(folder: Path, runner: StepRunner, steps: Sequence[Step]) -> int:
+    """Makes all models, and packs them into `folder`; returns the exit code."""
+    runner.probe("models")
     record: dict[str, Any] = {"steps": {}, "runs": []}
-    run_steps(steps, machine, record, lambda: None, seconds=float("inf"))
+    run_steps(steps, runner, record, lambda: None, seconds=float("inf"))
     if any(entry["status"] != "done" for entry in record["steps"].values()):
         return 1
     folder.mkdir(parents=True, exist_ok=True)
-    compress(machine.models, folder, "50M")
+    compress(runner.models, folder, "50M")
     print("the weights of base are RANDOM: for speed and parity, not for quality")
     print(f"unpack in that folder: {UNPACK}")
     return 0
 
 
 def compress(models: Path, folder: Path, part: str) -> None:
-    """All files of `models` in parts of this size, as of split(1), with a list of hashes."""
+    """Writes a compressed tar of `models` to `folder`, and a list of hashes.
+
+    The tar is split into parts of size `part`, as split(1) takes it, for example "50M".
+    """
     subprocess.run(["bash", "-c", _PACK, models.resolve(), part], cwd=folder, check=True)
 
 
 def arguments() -> argparse.ArgumentParser:
-    """What the command takes."""
+    """The parser of the command line."""
     parser = command_parser(
         "python tools/gpu_check.py",
-        "Checks on one GPU what this project claims; see docs/gpu.md.",
+        "Checks builds, parity, speed and tests on one GPU; see docs/gpu.md.",
         "python tools/gpu_check.py --minutes 90 --json gpu.json",
         "python tools/gpu_check.py --part A B --models MODELS --resume --json gpu.json",
     )
     flag = {"action": "store_true"}
     add = parser.add_argument
-    add("--plan", **flag, help="print the steps, with seconds and what each proves; runs nothing")
-    add("--pack", type=Path, metavar="DIR", help="make what a machine without PyTorch needs")
-    add("--smoke", **flag, help="as --part smoke: does TensorRT work here")
-    add("--part", nargs="+", choices=tuple(PARTS), help="of --plan (default: all)")
+    add("--plan", **flag, help="print the steps, with seconds and what each proves; run nothing")
+    add("--pack", type=Path, metavar="DIR", help="make the models for a machine without PyTorch")
+    add("--smoke", **flag, help="as --part smoke: check that TensorRT works")
+    add("--part", nargs="+", choices=tuple(PARTS), help="the parts to run (default: all)")
     add("--models", type=Path, metavar="DIR", help="an unpacked pack (default: exported here)")
-    add("--minutes", type=float, default=9.0, metavar="N", help="all of it (default 9)")
-    add("--resume", **flag, help="leave out the steps that --json has as done")
+    add("--minutes", type=float, default=9.0, metavar="N", help="limit of the run (default 9)")
+    add("--resume", **flag, help="skip the steps that are done in --json")
     add("--json", type=Path, metavar="FILE", help="the record")
     work = ROOT / "build" / "gpu"
     add("--work", type=Path, default=work, metavar="DIR", help="engines, logs (build/gpu)")
-    add("--torch-python", default=sys.executable, metavar="PYTHON", help="has PyTorch (this one)")
+    add("--torch-python", default=sys.executable, metavar="PYTHON", help="a Python with PyTorch")
     add("--torch-path", default="", metavar="DIRS", help="PYTHONPATH of --torch-python")
-    add("--commit", metavar="HASH", help="of a copy that is no git checkout")
-    add("--quick", **flag, help="tiny frames: tries the check itself, no figure of it counts")
+    add("--commit", metavar="HASH", help="version of sources that are not a git checkout")
+    add("--quick", **flag, help="tiny frames, to try the check itself; its figures do not count")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Runs the steps of tools/gpu_check.py, each as a process that ends with its parent."""
+"""Runs the steps of tools/gpu_check.py, each in a process that ends with its parent."""
 
 from __future__ import annotations
 
@@ -42,13 +42,19 @@ PROBES = {
     "tensorrt": (_TENSORRT, "ifrnet-deploy[tensorrt,cpu,build]"),
     "C": ("import filelock, pytest", "pytest and filelock"),
 }  # fmt: skip
-"""What a part's Python must be able to do, and what to install where it cannot."""
+"""Part, or "tensorrt" -> code that its Python must run, and the packages that this needs."""
 
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
-class Machine:
-    """Where files are, and how commands are started."""
+class StepRunner:
+    """Runs steps as processes, in the Python that each needs.
+
+    Attributes:
+        work: Folder of engines, results and logs.
+        models: Folder of checkpoints, graphs and pairs.
+        variables: Environment variables of all processes.
+    """
 
     def __init__(self, args: argparse.Namespace, scale: Scale) -> None:
         self.torch_python, self.torch_path = args.torch_python, args.torch_path
@@ -63,29 +69,41 @@ class Machine:
         }  # fmt: skip
 
     def path(self, name: str) -> Path:
-        """The file behind a name of a step, as MODELS/base.pth."""
+        """The path of a file that a step names, for example "MODELS/base.pth"."""
         folder, _, file = name.partition("/")
         return {"MODELS": self.models, "WORK": self.work}[folder] / file
 
     def probe(self, name: str) -> str:
-        """Runs one of PROBES; what it prints, or an error with the remedy where it fails."""
-        code, wanted = PROBES[name]
+        """Runs one of PROBES and returns its output.
+
+        Raises:
+            MeasurementError: If it fails; the message names the packages to install.
+        """
+        code, packages = PROBES[name]
         step = Step(name, 0, f"probe_{name}", f"-c {shlex.quote(code)}")
         try:
-            failed, said = self.run(step, 120)
+            failed, output = self.run(step, 120)
         except OSError as error:
-            failed, said = 1, str(error)
+            failed, output = 1, str(error)
         if failed:
-            said = (said.splitlines() or [f"it ended with {failed}"])[-1]
+            reason = (output.splitlines() or [f"it ended with {failed}"])[-1]
             python, _ = self._python(name)
             raise MeasurementError(
-                f"{name} does not work in {python} ({said}): install {wanted}, or choose another "
-                "--torch-python or --part"
+                f"{name} does not work in {python} ({reason}): install {packages}, or choose "
+                "another --torch-python or --part"
             )
-        return said
+        return output
 
     def run(self, step: Step, limit: float) -> tuple[int, str]:
-        """Runs a step; its code, 124 after `limit` seconds, and the end of what it printed."""
+        """Runs a step in a process, and ends it with all its children.
+
+        Args:
+            step: The step.
+            limit: Limit of its time in seconds.
+
+        Returns:
+            The exit code, 124 if the limit was reached, and the last 40 lines of the output.
+        """
         python, environment = self._python(step.part)
         words = [str(self.path(word)) if word.startswith(("MODELS/", "WORK/")) else word
                  for word in shlex.split(step.command)]  # fmt: skip
@@ -94,7 +112,7 @@ class Machine:
         with log.open("w") as output:
             child = subprocess.Popen(
                 [python, *words], cwd=ROOT, env=environment, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=_ended_with(os.getpid()),
+                start_new_session=True, preexec_fn=_end_with_parent(os.getpid()),
             )  # fmt: skip
             try:
                 code = child.wait(limit)
@@ -103,79 +121,86 @@ class Machine:
                 output.write(f"\nerror: ended after {limit:.0f} s\n")
             finally:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)  # What it started ends with it.
+                    os.killpg(child.pid, signal.SIGKILL)  # Its children end too.
                 child.wait()
         return code, "\n".join(log.read_text(errors="replace").strip().splitlines()[-40:])
 
     def _python(self, part: str) -> tuple[str, dict[str, str]]:
-        """The Python of a part and its environment: another one sees no package of this one."""
-        there = dict(os.environ)
+        """The Python of a part and its environment; --torch-python sees no packages of this one."""
+        environment = dict(os.environ)
         python = self.torch_python if part in IN_TORCH_PYTHON else sys.executable
         if python != sys.executable:
-            own = [sys.prefix, *there.get("PYTHONPATH", "").split(os.pathsep)]
+            own = [sys.prefix, *environment.get("PYTHONPATH", "").split(os.pathsep)]
             own = [os.path.realpath(path) + os.sep for path in own if path not in ("", "/usr")]
-            kept = [
+            libraries = [
                 path
-                for path in there.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+                for path in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep)
                 if path and not f"{os.path.realpath(path)}{os.sep}".startswith(tuple(own))
             ]
-            there |= {"PYTHONPATH": self.torch_path, "LD_LIBRARY_PATH": os.pathsep.join(kept)}
-        paths = filter(None, (str(ROOT), there.get("PYTHONPATH")))
-        return python, {**there, **self.variables, "PYTHONPATH": os.pathsep.join(paths)}
+            environment["PYTHONPATH"] = self.torch_path
+            environment["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
+        paths = filter(None, (str(ROOT), environment.get("PYTHONPATH")))
+        return python, {**environment, **self.variables, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _ended_with(parent: int) -> Callable[[], None]:
-    """What a child does first: Linux shall kill it when the process that started it ends."""
+def _end_with_parent(parent: int) -> Callable[[], None]:
+    """A function for the child to call first, so that Linux kills it when `parent` ends."""
 
     def prepare() -> None:
         if _PRCTL is not None:
             _PRCTL(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-            if os.getppid() != parent:  # It has ended already.
+            if os.getppid() != parent:  # The parent has ended already.
                 os._exit(1)
 
     return prepare
 
 
 def run_steps(
-    steps: Sequence[Step], machine: Machine, record: dict[str, Any],
+    steps: Sequence[Step], runner: StepRunner, record: dict[str, Any],
     write: Callable[[], None], *, seconds: float,
 ) -> None:  # fmt: skip
-    """Runs what can end in time, whatever becomes of the others; `write` is called after each.
+    """Runs the steps that fit into the time; a failed step does not stop the others.
 
-    `record["steps"]` gets an entry with a "status": done, failed, not run (a file that it needs is
-    missing), out of time, or ended from outside.
+    Args:
+        steps: The steps, in order.
+        runner: Runs one step.
+        record: Gets an entry in "steps" for each step, with a "status": "done", "failed", "not run"
+            (a file that it needs is missing), "out of time" or "ended from outside".
+        write: Called after each step.
+        seconds: Limit of the time of all steps.
     """
     end, entries = time.monotonic() + seconds, record["steps"]
-    machine.models.mkdir(parents=True, exist_ok=True)
+    runner.models.mkdir(parents=True, exist_ok=True)
     for number, step in enumerate(steps, 1):
         tiny = entries.get("build_smoke_tiny", {}).get("status")
         if "matrix" in step.name and tiny not in (None, "failed"):
-            continue  # It is to find out why the tiny engine fails.
+            continue  # The matrix shows why the tiny engine fails.
         left = end - time.monotonic()
-        missing = [name for name in step.needs if not machine.path(name).exists()]
+        missing = [name for name in step.needs if not runner.path(name).exists()]
         entry = entries[step.name] = {
             "part": step.part, "command": step.command, "predicted_seconds": step.seconds,
             "run": len(record["runs"]) - 1, "status": "ended from outside",
         }  # fmt: skip
         if missing:
             entry |= {"status": "not run", "tail": f"error: there is no {', '.join(missing)}"}
-        elif step.part == "models" and machine.path(step.makes).exists():
+        elif step.part == "models" and runner.path(step.makes).exists():
             entry["status"] = "done"
         elif step.seconds > left:
             entry["status"] = "out of time"
         else:
             if step.result and not step.makes:
-                machine.path(step.result).unlink(missing_ok=True)  # Of an earlier run.
+                runner.path(step.result).unlink(missing_ok=True)  # It may be of an earlier run.
             started = time.monotonic()
             try:
-                code, tail = machine.run(step, min(max(600, 3 * step.seconds), left))
+                code, tail = runner.run(step, min(max(600, 3 * step.seconds), left))
             except BaseException:
                 write()
                 raise
             entry |= {"status": "failed" if code else "done", "code": code, "tail": tail}
             entry["seconds"] = round(time.monotonic() - started, 1)
-            if step.result and not (code and step.makes):  # Or it is of an earlier engine.
-                entry["result"] = read_result(machine.path(step.result))
+            # After a failed build the manifest is that of an earlier engine.
+            if step.result and not (code and step.makes):
+                entry["result"] = read_result(runner.path(step.result))
         print(f"[{number}/{len(steps)}] {step.name}: {entry['status']}", flush=True)
         if entry["status"] in ("failed", "not run"):
             print("   ", *entry["tail"].splitlines()[-1:], flush=True)
@@ -183,7 +208,7 @@ def run_steps(
 
 
 def read_result(path: Path) -> Any:
-    """JSON, or the tests of a JUnit file; None where there is no such file."""
+    """Reads a JSON file, or the tests of a JUnit file; None if it is missing or damaged."""
     try:
         if path.suffix == ".json":
             return json.loads(path.read_text())
@@ -192,8 +217,10 @@ def read_result(path: Path) -> Any:
         return None
     tests = []
     for case in cases:
-        bad = next((e for e in case if e.tag in ("failure", "error", "skipped")), None)
-        outcome, message = ("passed", None) if bad is None else (bad.tag, bad.get("message"))
-        found = {p.get("name"): p.get("value") for p in case.iter("property")}
-        tests.append({**case.attrib, "outcome": outcome, "message": message, "found": found})
+        problem = next((e for e in case if e.tag in ("failure", "error", "skipped")), None)
+        outcome, message = "passed", None
+        if problem is not None:
+            outcome, message = problem.tag, problem.get("message")
+        properties = {p.get("name"): p.get("value") for p in case.iter("property")}
+        tests.append({**case.attrib, "outcome": outcome, "message": message, "found": properties})
     return {"tests": tests}

@@ -1,6 +1,7 @@
-"""The steps of tools/gpu_check.py: every command, with the seconds predicted for an H100.
+"""The steps of tools/gpu_check.py: their commands, with the time predicted for an H100.
 
-In commands MODELS/ is the folder of checkpoints, graphs and pairs, WORK/ that of what is made.
+In commands, MODELS/ is the folder of checkpoints, graphs and pairs, WORK/ that of engines and
+results.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ PARTS = {
     "D": "what three rewrites of the graph gain",
 }
 IN_TORCH_PYTHON = ("models", "ort", "torch")
-"""Parts; "models" makes what the others read. The rest runs in the Python with TensorRT."""
+"""Parts that run in the Python with PyTorch; the others run in that with TensorRT. "models" makes
+the files that the others read."""
 
 PROVES = {
     "arrays": "GPU arrays go to a real PyTorch and come from it without a copy",
@@ -35,7 +37,7 @@ PROVES = {
     "tests": "these tests pass",
     "torch": "ms a pair and PSNR of PyTorch; matmul peak",
 }
-"""By the first word of a step's name."""
+"""First word of a step's name -> what the step proves."""
 
 _FRAMES = "--size 130x190 --precision"
 GRAPHS = {
@@ -48,16 +50,20 @@ GRAPHS = {
     "test_dynamic": f"{_FRAMES} fp16 --dynamic",
     "test_tiny": "--size 32x32 --precision fp16",
 }
-_WAYS = itertools.product(("frames", "float"), ("gridsample", "gather"), ("fp16", "fp32"))
+"""Name -> export options of the graphs of small from which tests/test_gpu.py builds engines."""
+
 MATRIX = {
     f"matrix_{io}_{warp}_{kind}": f"--size 32x32 --io {io} --warp {warp} --precision {kind}"
-    for io, warp, kind in _WAYS
+    for io, warp, kind in itertools.product(
+        ("frames", "float"), ("gridsample", "gather"), ("fp16", "fp32")
+    )
 }
-"""Both of small: what tests/test_gpu.py builds from, and the ways to build a tiny engine."""
+"""Name -> export options of graphs of small, for all ways to build a tiny engine."""
 
 _BUILDS = "builds or inspector or portable or timing_cache or nearest or another_machine"
 TEST_RUNS = {"builds": _BUILDS, "frames": f"not ({_BUILDS}) and not leak", "leaks": "leak"}
-"""-k of pytest. It writes its file at the end: a run that is ended loses its own results only."""
+"""Name of a run -> option -k of pytest. Pytest writes its results at its end: a run that is
+interrupted loses only its own."""
 
 CONSTRAINTS = ("obey-all", "obey-islands", "prefer-islands", "none")
 REWRITES = {
@@ -67,11 +73,18 @@ SHORT = "authors authors:autocast torch:fp16:channels_last"
 EAGER = f"{SHORT} torch:fp16 authors:tf32 authors:half authors:half:channels_last"
 COMPILED = "compile:fp16:channels_last authors:autocast:compile"
 COMPILED_MAX = "compile-max:fp16:channels_last"
-"""Of bench.latency --compare. max-autotune tries kernels for minutes."""
+"""Values of --compare of bench.latency; max-autotune tries kernels for minutes."""
 
 
 class Scale(NamedTuple):
-    """Small, middle and large size of the frames, and how much is measured."""
+    """How much is measured.
+
+    Attributes:
+        sizes: Small, middle and large size of the frames, HEIGHTxWIDTH.
+        timed: Options of bench.latency.
+        openings: Number of times that the tests for leaks open a model.
+        inferences: Number of inferences in the tests for leaks.
+    """
 
     sizes: tuple[str, str, str] = ("256x448", "720x1280", "1080x1920")
     timed: str = "--samples 100 --seconds 3"
@@ -86,7 +99,14 @@ QUICK = Scale(
 
 @dataclass(frozen=True)
 class Step:
-    """One command: of which part, with predicted seconds, behind the name of the Python."""
+    """One command.
+
+    Attributes:
+        part: The part that it belongs to.
+        seconds: Its predicted time.
+        name: Its name, unique among all steps.
+        command: The arguments of the Python that runs it.
+    """
 
     part: str
     seconds: float
@@ -95,49 +115,49 @@ class Step:
 
     @property
     def makes(self) -> str:
-        """The file that later steps read, or nothing."""
-        return self._after("--output")
+        """The file for later steps; "" if there is none."""
+        return self._value_of("--output")
 
     @property
     def result(self) -> str:
-        """The JSON or JUnit file for the record: measurements, or the manifest of an engine."""
+        """The JSON or JUnit file for the record, which is the manifest for an engine; or ""."""
         if self.makes.endswith(".engine"):
             return f"{self.makes}.json"
-        return self._after("--json") or self._after("--junitxml")
+        return self._value_of("--json") or self._value_of("--junitxml")
 
     @property
     def needs(self) -> list[str]:
-        """The files that it reads; the tests read their graphs."""
-        written = ("--timing-cache", "--layers")
-        made = (self.makes, self.result, *map(self._after, written))
-        tests = [f"MODELS/{name}.onnx" for name in GRAPHS]
-        words = tests if self.part == "C" else shlex.split(self.command)
-        return [w for w in words if w.startswith(("MODELS/", "WORK/")) and w not in made]
+        """The files that it reads; for tests their graphs."""
+        outputs = (self.makes, self.result, *map(self._value_of, ("--timing-cache", "--layers")))
+        graphs = [f"MODELS/{name}.onnx" for name in GRAPHS]
+        words = graphs if self.part == "C" else shlex.split(self.command)
+        return [w for w in words if w.startswith(("MODELS/", "WORK/")) and w not in outputs]
 
-    def _after(self, option: str) -> str:
+    def _value_of(self, option: str) -> str:
+        """The value of an option in the command; "" without the option."""
         words = shlex.split(self.command)
         return words[words.index(option) + 1] if option in words else ""
 
 
 def planned(scale: Scale) -> list[Step]:
-    """All steps but those of "models", the most valuable of each part first."""
+    """All steps except those of "models"; in each part the most valuable first."""
     small, middle, large = scale.sizes
     main = f"base_{middle}"
-    found: list[Step] = []
+    steps: list[Step] = []
 
     def build(part: str, seconds: float, name: str, graph: str, options: str = "") -> None:
         engine = f"WORK/{name.removeprefix('build_')}"
         command = f"-m export.build_engine --onnx MODELS/{graph}.onnx {options} --timing-cache "
         command += f"WORK/timing.cache --layers {engine}.layers.json --output {engine}.engine"
-        found.append(Step(part, seconds, name, command))
+        steps.append(Step(part, seconds, name, command))
 
     def latency(part: str, seconds: float, name: str, options: str) -> None:
         command = f"-m bench.latency {options} {scale.timed} --json WORK/{name}.json"
-        found.append(Step(part, seconds, name, command))
+        steps.append(Step(part, seconds, name, command))
 
     def pair(part: str, seconds: float, name: str, size: str, models: str) -> None:
         command = f"tools/gpu_check_tool.py pair {models} --pair MODELS/pair_{size}.npz"
-        found.append(Step(part, seconds, name, f"{command} --json WORK/{name}.json"))
+        steps.append(Step(part, seconds, name, f"{command} --json WORK/{name}.json"))
 
     build("smoke", 30, "build_smoke_tiny", "test_tiny")
     bounds = "--min 32x32 --opt 64x64 --max 130x190"
@@ -145,8 +165,8 @@ def planned(scale: Scale) -> list[Step]:
     pair("smoke", 20, "pair_smoke_tiny", "32x32", "--model WORK/smoke_tiny.engine")
     pair("smoke", 20, "pair_smoke_dynamic", "32x32", "--model WORK/smoke_dynamic.engine")
     for graph in MATRIX:
-        for rung in CONSTRAINTS if graph.endswith("fp16") else ():
-            build("smoke", 10, f"{graph}_{rung}", graph, f"--precision-constraints {rung}")
+        for level in CONSTRAINTS if graph.endswith("fp16") else ():
+            build("smoke", 10, f"{graph}_{level}", graph, f"--precision-constraints {level}")
         if graph.endswith("fp32"):
             build("smoke", 10, graph, graph)
     for size, variant in itertools.product((middle, small, large), ("base", "small")):
@@ -155,7 +175,7 @@ def planned(scale: Scale) -> list[Step]:
         latency("ort", 50, f"ort_{name}", f"{models} --no-io-binding --no-cold --size {size}")
         pair("ort", 20, f"pair_ort_{name}", size, models)
     arrays = "tools/device_arrays_check.py --json WORK/arrays.json"
-    found.append(Step("torch", 15, "arrays", arrays))
+    steps.append(Step("torch", 15, "arrays", arrays))
     for seconds, name, variant, runs, sizes in (
         (70, "eager", "base", EAGER, middle),
         (100, "compile", "base", COMPILED, middle),
@@ -175,43 +195,42 @@ def planned(scale: Scale) -> list[Step]:
     ):
         name, model = f"{variant}_{size}", f"--model WORK/{variant}_{size}.engine"
         build(part, seconds, f"build_{name}", f"{name}_fp16")
-        lanes = f"{model} --size {size} --streams 1 2 --no-cuda-graph {more}"
-        latency(part, 55 if more == "--profile" else 30, f"latency_{name}", lanes)
+        options = f"{model} --size {size} --streams 1 2 --no-cuda-graph {more}"
+        latency(part, 55 if more == "--profile" else 30, f"latency_{name}", options)
         pair(part, 10, f"pair_{name}", size, model)
     plain = f"--model WORK/{main}.engine --plain MODELS/plain_{main}.onnx --size {middle}"
     latency("B", 110, f"plain_{main}", f"{plain} --no-cold")
-    for (name, chosen), seconds in zip(TEST_RUNS.items(), (280, 190, 60), strict=True):
-        command = (
-            f"-m pytest tests/test_gpu.py -q -rA -o junit_family=xunit1 -k '{chosen}' --junitxml"
-        )
-        found.append(Step("C", seconds, f"tests_{name}", f"{command} WORK/tests_{name}.xml"))
+    for (name, selection), seconds in zip(TEST_RUNS.items(), (280, 190, 60), strict=True):
+        command = "-m pytest tests/test_gpu.py -q -rA -o junit_family=xunit1"
+        command += f" -k '{selection}' --junitxml WORK/tests_{name}.xml"
+        steps.append(Step("C", seconds, f"tests_{name}", command))
     for change, names in REWRITES.items():
         build("D", 110, f"build_{main}_{change}", f"{main}_fp16", f"--rewrite {names}")
         both = f"--model WORK/{main}.engine WORK/{main}_{change}.engine --size {middle}"
         latency("D", 35, f"rewrite_{change}", f"{both} --no-cold")
-    return found
+    return steps
 
 
 def models_steps(scale: Scale) -> list[Step]:
-    """The steps that make checkpoints, then graphs and pairs from them."""
+    """The steps that make the checkpoints, then the graphs and pairs from them."""
     tool, export = "tools/gpu_check_tool.py", "-m export.to_onnx --time arbitrary --weights MODELS/"
-    made = {f"{v}.pth": f"{tool} weights --variant {v}" for v in ("small", "base")}
+    commands = {f"{v}.pth": f"{tool} weights --variant {v}" for v in ("small", "base")}
     for variant, size, kind in itertools.product(("small", "base"), scale.sizes, ("fp16", "fp32")):
         options = f"--size {size} --precision {kind}"
-        made[f"{variant}_{size}_{kind}.onnx"] = f"{export}{variant}.pth {options}"
+        commands[f"{variant}_{size}_{kind}.onnx"] = f"{export}{variant}.pth {options}"
     for name, options in (GRAPHS | MATRIX).items():
-        made[f"{name}.onnx"] = f"{export}small.pth {options}"
+        commands[f"{name}.onnx"] = f"{export}small.pth {options}"
     for size in ("32x32", *scale.sizes):
         both = "--weights MODELS/small.pth MODELS/base.pth"
-        made[f"pair_{size}.npz"] = f"{tool} frames {both} --size {size}"
+        commands[f"pair_{size}.npz"] = f"{tool} frames {both} --size {size}"
     plain = f"tools/export_plain.py --weights MODELS/base.pth --size {scale.sizes[1]}"
-    made[f"plain_base_{scale.sizes[1]}.onnx"] = plain
+    commands[f"plain_base_{scale.sizes[1]}.onnx"] = plain
     return [Step("models", 40, f"make_{name}", f"{command} --output MODELS/{name}")
-            for name, command in made.items()]  # fmt: skip
+            for name, command in commands.items()]  # fmt: skip
 
 
 def for_tensorrt(steps: Iterable[Step], version: str) -> list[Step]:
-    """The steps that a TensorRT knows: precision constraints belong to 8.6 alone."""
+    """The steps for a version of TensorRT: only 8.6 has precision constraints."""
     if version.startswith("8."):
         return list(steps)
     option = f" --precision-constraints {CONSTRAINTS[-1]}"
@@ -220,11 +239,15 @@ def for_tensorrt(steps: Iterable[Step], version: str) -> list[Step]:
 
 
 def with_models(steps: Iterable[Step], models: Iterable[Step]) -> list[Step]:
-    """`steps` behind those of `models` that make what they need; for the matrix just before it."""
+    """`steps` after those of `models` that make their files.
+
+    The files of the matrix are made just before the matrix, which is rarely run.
+    """
     steps, models = list(steps), list(models)
-    wanted = {file for step in steps for file in step.needs}
-    wanted |= {file for step in models if step.makes in wanted for file in step.needs}
-    made = [step for step in models if step.makes in wanted]
-    late = [step for step in made if "matrix" in step.name]
-    place = next((k for k, step in enumerate(steps) if "matrix" in step.name), 0)
-    return [*(step for step in made if step not in late), *steps[:place], *late, *steps[place:]]
+    needed = {file for step in steps for file in step.needs}
+    needed |= {file for step in models if step.makes in needed for file in step.needs}
+    makers = [step for step in models if step.makes in needed]
+    late = [step for step in makers if "matrix" in step.name]
+    early = [step for step in makers if "matrix" not in step.name]
+    position = next((k for k, step in enumerate(steps) if "matrix" in step.name), 0)
+    return [*early, *steps[:position], *late, *steps[position:]]

@@ -1,4 +1,4 @@
-"""What tools/gpu_check.py runs besides the project's commands; each in a process of its own.
+"""Steps of tools/gpu_check.py that no command of the project does; each runs in a process.
 
 python tools/gpu_check_tool.py weights --variant base --output base.pth
 python tools/gpu_check_tool.py frames --weights small.pth base.pth --size 720x1280 --output p.npz
@@ -29,30 +29,31 @@ from runtime.errors import InterpolationError  # noqa: E402
 from runtime.files import written_beside  # noqa: E402
 
 CLIP, FRAME = ROOT / "tests" / "data" / "walk.mkv", 14
-"""The demo's clip; both hands move fast between this frame and the next."""
+"""The demo's clip, and the frame after which both hands move fast."""
 
-OF_ENGINES: dict[str, dict[str, Any]] = {
+ENGINE_MODES: dict[str, dict[str, Any]] = {
     "CUDA graph": {}, "no CUDA graph": {"cuda_graph": False}, "two streams": {"streams": 2},
 }  # fmt: skip
+"""Name -> options of `Interpolator.open`."""
 
 
 def weights(args: argparse.Namespace) -> None:
-    """The demo weights of small; of another variant random ones, for speed and parity alone."""
+    """Writes the demo weights of small; random weights of another variant, for speed and parity."""
     import torch
 
     from bench.runs.authors import load_reference, random_network
 
     demo = args.variant == "small"
     network = load_reference("demo").network if demo else random_network(args.variant)
-    with written_beside(args.output) as beside:
-        torch.save(network.state_dict(), beside)
+    with written_beside(args.output) as temporary:
+        torch.save(network.state_dict(), temporary)
     print(f"{args.output.name}: {'the demo weights' if demo else 'RANDOM weights, for speed only'}")
 
 
 def frames(args: argparse.Namespace) -> None:
-    """Two frames of a video scaled to the size, and what each network makes between them.
+    """Writes two frames of a video, scaled to --size, and the frame of each network between them.
 
-    PyTorch computes it on the CPU in float32; the new frame is rounded to bytes.
+    PyTorch computes it on the CPU in float32; it is rounded to uint8 (H, W, 3).
     """
     import torch
 
@@ -66,46 +67,50 @@ def frames(args: argparse.Namespace) -> None:
         scaled = [frame.reformat(width=width, height=height, format="rgb24") for frame in read]
     images = [frame.to_ndarray() for frame in scaled]
     planes = [torch.from_numpy(to_planes(image, 16)) for image in images]
-    found = {"img0": images[0], "img1": images[1]}
+    arrays = {"img0": images[0], "img1": images[1]}
     for network in (load_reference(path).network for path in args.weights):
         with torch.inference_mode():
-            made = network(*planes, torch.full((1, 1, 1, 1), 0.5))[0].numpy()
-        found[network.config.variant] = from_planes(made, images[0], 16)
-    with written_beside(args.output) as beside:
-        np.savez(beside, **found)
+            middle = network(*planes, torch.full((1, 1, 1, 1), 0.5))[0].numpy()
+        arrays[network.config.variant] = from_planes(middle, images[0], 16)
+    with written_beside(args.output) as temporary:
+        np.savez(temporary, **arrays)
 
 
 def pair(args: argparse.Namespace) -> None:
-    """PSNR of each model's frame to that of PyTorch, both as bytes; null where they are equal.
+    """Measures the PSNR of each model's frame to that of PyTorch, both as uint8; null if equal.
 
     Engines run with and without a CUDA graph and with two streams, and must make equal frames.
+
+    Raises:
+        MeasurementError: If a model fails or its frames differ; the evidence is written before.
     """
-    given, found, wrong = np.load(args.pair), {}, []
+    arrays, reports, problems = np.load(args.pair), {}, []
     for path in args.model:
         engine = path.suffix == ".engine"
-        made: list[Any] = []
-        said = found[path.name] = {"layers": layers_by_type(path) if engine else None}
-        for name, options in OF_ENGINES.items() if engine else [("session", {})]:
+        frames: list[Any] = []
+        report = reports[path.name] = {"layers": layers_by_type(path) if engine else None}
+        for mode, options in ENGINE_MODES.items() if engine else [("session", {})]:
             try:
                 with Interpolator.open(path, device=args.device, **options) as vfi:
-                    made += [vfi.interpolate(given["img0"], given["img1"]) for _ in range(3)]
-                    said |= {"backend": vfi.backend, name: "equal"}
-                if not all(np.array_equal(frame, made[0]) for frame in made):
-                    said[name] = "frames of one pair differ"
+                    frames += [vfi.interpolate(arrays["img0"], arrays["img1"]) for _ in range(3)]
+                    report |= {"backend": vfi.backend, mode: "equal"}
+                if not all(np.array_equal(frame, frames[0]) for frame in frames):
+                    report[mode] = "frames of one pair differ"
             except InterpolationError as error:
-                said[name] = str(error)
-            wrong += [f"{path.name}, {name}: {said[name]}"] if said[name] != "equal" else []
-        if made:
-            db = psnr(made[0] / 255, given[vfi.info.variant] / 255)
-            said["psnr_db"] = db if math.isfinite(db) else None
+                report[mode] = str(error)
+            if report[mode] != "equal":
+                problems.append(f"{path.name}, {mode}: {report[mode]}")
+        if frames:
+            db = psnr(frames[0] / 255, arrays[vfi.info.variant] / 255)
+            report["psnr_db"] = db if math.isfinite(db) else None
             print(f"{path.name}: {db:.2f} dB to float32 PyTorch")
-    write_evidence(args.json, {"models": found})
-    if wrong:
-        raise MeasurementError(wrong[0])
+    write_evidence(args.json, {"models": reports})
+    if problems:
+        raise MeasurementError(problems[0])
 
 
 def layers_by_type(path: Path) -> dict[str, int] | str:
-    """How many layers of each type an engine has, or why the engine inspector does not tell."""
+    """The number of layers of each type in an engine, or why the engine inspector has none."""
     from export.trt.inspector import InspectorError, layer_types, layers_of
 
     backend: Any = open_backend(path, OpenOptions())

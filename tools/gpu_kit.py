@@ -1,10 +1,10 @@
-"""A bare Python 3.10 with the wheels that a GPU machine without a network is given.
+"""Makes a bare Python 3.10 with the wheels for a GPU machine without a network.
 
 python tools/gpu_kit.py TARGET [PIP OPTION ...]
 
 TARGET/bin/python is a Python 3.10 without packages, TARGET/site holds the wheels, for PYTHONPATH.
-The wheels are those that WHEELS in ../shared/gpu/stage.py names, beside the checkout. Does nothing
-where TARGET holds them already. Where they cannot be had it exits with 3 and one line on stderr.
+The wheels are those of WHEELS in ../shared/gpu/stage.py, beside the checkout. If TARGET has them
+already, nothing is done. If they are not available, it exits with 3 and one line on stderr.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ UNAVAILABLE = 3
 
 
 class KitError(Exception):
-    """The environment cannot be had here; the message says why."""
+    """The environment cannot be made here; the message is the reason."""
 
 
 def wheels(stage: Path = STAGE) -> list[str]:
-    """The requirements that the kit is made of, for example "numpy==2.2.6".
+    """The requirements of the kit, for example "numpy==2.2.6".
 
     Raises:
-        KitError: If the file is missing, or names none.
+        KitError: If the file is missing, or assigns no WHEELS.
     """
     if not stage.is_file():
         raise KitError("../shared/gpu/stage.py, which names the wheels, is not beside the checkout")
@@ -41,8 +41,8 @@ def wheels(stage: Path = STAGE) -> list[str]:
     raise KitError(f"{stage.name} assigns no WHEELS")
 
 
-def python_at_hand() -> str:
-    """A Python of VERSION, from PATH or pyenv.
+def find_python() -> str:
+    """Finds a Python of VERSION on PATH or in pyenv.
 
     Raises:
         KitError: If there is none.
@@ -50,24 +50,24 @@ def python_at_hand() -> str:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     folders = (*map(Path, os.get_exec_path()), *sorted(pyenv.glob(f"versions/{VERSION}.*/bin")))
     for folder in folders:
-        found = folder / f"python{VERSION}"
+        python = folder / f"python{VERSION}"
         # A version manager puts commands on PATH that start no Python.
-        if found.is_file() and starts(found):
-            return str(found)
+        if python.is_file() and has_venv(python):
+            return str(python)
     raise KitError(f"no Python {VERSION} is on PATH or in pyenv")
 
 
-def starts(python: Path) -> bool:
-    """Whether it is a Python with the module venv."""
+def has_venv(python: Path) -> bool:
+    """Whether a command is a Python with the module venv."""
     command = [str(python), "-c", "import venv"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def make(target: Path, pip_options: list[str]) -> None:
-    """Makes the environment, unless it is there with the same wheels.
+    """Makes the environment, unless `target` is one with the same wheels.
 
     Raises:
-        KitError: If that cannot be done here.
+        KitError: If that is not possible here.
     """
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise KitError(f"the wheels are for Linux on x86-64, not {platform.platform()}")
@@ -77,7 +77,7 @@ def make(target: Path, pip_options: list[str]) -> None:
     if done.is_file() and done.read_text() == state:
         print(f"{target}: Python {VERSION} with {len(names)} wheels, made earlier")
         return
-    python = python_at_hand()
+    python = find_python()
     shutil.rmtree(target, ignore_errors=True)
     run("venv", [python, "-m", "venv", "--without-pip", str(target)])
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
@@ -88,17 +88,17 @@ def make(target: Path, pip_options: list[str]) -> None:
     print(f"{target}: Python {VERSION} with {len(names)} wheels")
 
 
-def run(what: str, command: list[str]) -> None:
-    """Runs a command.
+def run(name: str, command: list[str]) -> None:
+    """Runs a command; `name` is for the message.
 
     Raises:
-        KitError: If it fails, with its reason.
+        KitError: If it fails.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason is given"]
+        lines = done.stderr.strip().splitlines() or ["it gave no reason"]
         reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-        raise KitError(f"{what} cannot make the environment ({reason})")
+        raise KitError(f"{name} cannot make the environment ({reason})")
 
 
 def main() -> None:

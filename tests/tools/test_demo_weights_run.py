@@ -14,7 +14,7 @@ from torch import Tensor
 from demo_weights.batches import Batch
 from demo_weights.budget import SPARE_SECONDS, Budget, rate_at
 from demo_weights.errors import TrainingError
-from demo_weights.run import Run
+from demo_weights.run import TrainingRun
 from demo_weights.store import FrameStore
 from demo_weights.trainer import load_state
 from demo_weights.validation import Validation
@@ -82,8 +82,12 @@ class Clock:
         return self.now
 
 
-def run_of(store: FrameStore, output: Path, budget: Budget, clock: Clock, **options: float) -> Run:
-    return Run(trainer_of(store), Validation(store, [0], 1), budget, output, clock=clock, **options)
+def run_of(
+    store: FrameStore, output: Path, budget: Budget, clock: Clock, **options: float
+) -> TrainingRun:
+    return TrainingRun(
+        trainer_of(store), Validation(store, [0], 1), budget, output, clock=clock, **options
+    )
 
 
 def test_a_resumed_training_ends_with_the_same_weights(store: FrameStore, tmp_path: Path) -> None:
@@ -117,8 +121,8 @@ def test_a_resumed_training_ends_with_the_same_weights(store: FrameStore, tmp_pa
     for name, tensor in load_checkpoint(whole.output).network.state_dict().items():
         torch.testing.assert_close(tensor, saved[name], atol=0, rtol=0)
     assert not resumed.state_path.exists()
-    assert [v["part"] for v in resumed.progress.validations] == [
-        v["part"] for v in whole.progress.validations
+    assert [v["part"] for v in resumed.history.validations] == [
+        v["part"] for v in whole.history.validations
     ]
 
 
@@ -166,7 +170,7 @@ def test_minutes_end_in_time(store: FrameStore, tmp_path: Path, slower_after: in
     assert budget.elapsed() > 180 - SPARE_SECONDS - 5
     assert quick[-1] < 0.05
     assert 130 <= run.trainer.done <= 139 or slower_after == 40
-    assert [v["part"] for v in run.progress.validations] == [0, 1, 2]
+    assert [v["part"] for v in run.history.validations] == [0, 1, 2]
 
 
 def test_a_budget_without_time_for_steps_is_refused(store: FrameStore, tmp_path: Path) -> None:

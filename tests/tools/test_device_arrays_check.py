@@ -65,7 +65,7 @@ def test_another_address_fails(tool, cuda):
 
 
 def test_other_values_fail(tool, cuda, monkeypatch):
-    monkeypatch.setattr(tool.Machine, "copied", lambda *_: 0)
+    monkeypatch.setattr(tool.CudaStreams, "copied", lambda *_: 0)
     found = problems(tool.run_checks(FakeTorch(cuda)))
     assert len(found) == 12
     assert all("the number of wrong values is" in problem for problem in found.values())
@@ -75,7 +75,7 @@ def test_what_should_be_refused_and_is_taken_fails(tool, cuda, monkeypatch):
     monkeypatch.setattr(tool, "device_view", lambda *_, **__: None)
     found = problems(tool.run_checks(FakeTorch(cuda)))
     refused = [problem for name, problem in found.items() if name.startswith("refused")]
-    assert refused == ["it was taken"] * 2 * REFUSED
+    assert refused == ["it was accepted"] * 2 * REFUSED
 
 
 def test_a_reason_that_is_no_sentence_of_ours_fails(tool, cuda, monkeypatch):
@@ -91,7 +91,7 @@ def test_a_transfer_that_never_waited_shows_nothing(tool, cuda):
     cuda.cudaStreamQuery = lambda _: (cuda.cudaError_t.cudaSuccess,)
     found = problems(tool.run_checks(FakeTorch(cuda)))
     assert len(found) == WAYS * 4
-    assert all("in 3 tries: no order was shown" in problem for problem in found.values())
+    assert all("in 3 tries: the order was not tested" in problem for problem in found.values())
 
 
 def test_a_frame_that_is_never_released_fails(tool, cuda, monkeypatch):

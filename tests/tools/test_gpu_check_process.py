@@ -51,7 +51,7 @@ def machine(tmp_path):
     parser = ["--work", tmp_path / "work", "--models", tmp_path, "--torch-python", "/bin/other"]
     args = type("Args", (), {})()
     args.work, args.models, args.torch_python, args.torch_path = (*parser[1::2], "extra")
-    return running.Machine(args, plan.Scale())
+    return running.StepRunner(args, plan.Scale())
 
 
 def step_of(code, part="A"):
@@ -152,10 +152,10 @@ def test_a_check_that_is_killed_takes_its_child_along(sleeping):
 @pytest.mark.parametrize(
     ("arguments", "variables", "message"),
     [
-        (["--part", "A"], {}, "--json is missing: name the file"),
+        (["--part", "A"], {}, "--json is missing: name the file of the record"),
         (["--part", "A", "--json", "no/where.json"], {}, "no does not exist, make it first"),
         (["--part", "A", "--json", "gpu.json"], {"without": "fakes"},
-         "no NVIDIA driver was found (libcuda.so.1 is missing): run this where an NVIDIA GPU is"),
+         "no NVIDIA driver was found (libcuda.so.1 is missing): run this on a machine with"),
         (["--part", "A", "--json", "gpu.json"], {"IFRNET_FAKE_TENSORRT": "none"},
          "TensorRT cannot be imported (No module named 'tensorrt')"),
         (["--part", "torch", "--json", "gpu.json"], {}, "PyTorch sees no GPU): install PyTorch"),
@@ -163,7 +163,7 @@ def test_a_check_that_is_killed_takes_its_child_along(sleeping):
         (["--part", "ort", "--json", "gpu.json", "--torch-python", "/no/python"], {},
          "ort does not work in /no/python ("),
         (["--part", "A", "--json", "gpu.json", "--models", "empty"], {},
-         "empty lacks 5 files, base_720x1280_fp16.onnx first: unpack there"),
+         "empty lacks 5 files, base_720x1280_fp16.onnx first: unpack a pack"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_one_sentence_before_anything_is_built(
@@ -191,7 +191,7 @@ def test_without_a_pack_and_without_pytorch_the_pack_is_named(tmp_path):
                              "torch_path": ""})  # fmt: skip
     message = "it ended with 1.*or name an unpacked pack with --models"
     with pytest.raises(InterpolationError, match=message):
-        running.Machine(args, plan.Scale()).probe("models")
+        running.StepRunner(args, plan.Scale()).probe("models")
 
 
 @pytest.mark.parametrize("text", ['{"of": [{"gpus": []}, "a", []]}', "no JSON", "[]"])
@@ -199,7 +199,7 @@ def test_a_record_of_another_gpu_or_commit_is_not_mixed_with_this_one(tmp_path, 
     (tmp_path / "gpu.json").write_text(text)
     code, said = ended(command("--part", "torch", "--json", tmp_path / "gpu.json"))
     assert code == 1
-    assert "gpu.json is no record of this GPU, commit and scale: name a new file" in said
+    assert "gpu.json is not a record of this GPU, commit and scale: name a new file" in said
     assert (tmp_path / "gpu.json").read_text() == text
 
 

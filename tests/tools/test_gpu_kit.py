@@ -35,7 +35,7 @@ def machine(monkeypatch):
     """A machine that has what the kit needs; its commands are recorded and do nothing."""
     commands = []
     monkeypatch.setattr(gpu_kit, "wheels", lambda: ["numpy==2.2.6", "onnx"])
-    monkeypatch.setattr(gpu_kit, "python_at_hand", lambda: "python3.10")
+    monkeypatch.setattr(gpu_kit, "find_python", lambda: "python3.10")
     monkeypatch.setattr(gpu_kit, "run", lambda _, command: commands.append(command))
     monkeypatch.setattr(gpu_kit.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(gpu_kit.sys, "platform", "linux")
@@ -83,7 +83,7 @@ def test_without_a_python_there_is_a_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     with pytest.raises(gpu_kit.KitError, match=r"^no Python 3\.10 is on PATH or in pyenv$"):
-        gpu_kit.python_at_hand()
+        gpu_kit.find_python()
 
 
 def test_the_command_exits_with_3_where_it_cannot_be_had(tmp_path):

@@ -1,4 +1,4 @@
-"""Batches on the device: real and synthetic samples, flipped, transposed, reversed in time."""
+"""Makes training batches on the device from real and synthetic samples, with augmentation."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from demo_weights.synthetic import SyntheticMotion
 from demo_weights.triplets import Triplets
 
 SYNTHETIC_SHARE = 0.3
-"""Of all samples."""
+"""Share of all samples that is synthetic."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What the sources of samples give.
+    """Samples before augmentation.
 
     Attributes:
         frames: float32 (B, 3, 3, H, W) in [0, 1]: first, middle, last frame; RGB.
         t: float32 (B,) in (0, 1), the time of the middle frame.
         flow: float32 (B, 4, H, W), from the middle frame to the first and to the last, each x then
             y, in pixels; zero where it is unknown.
-        known: float32 (B,), 1 where the flow is known, else 0.
+        known: float32 (B,), 1 for samples whose flow is known, else 0.
     """
 
     frames: Tensor
@@ -36,15 +36,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step of the training takes.
+    """The input of one training step.
 
     Attributes:
         img0: First frames, float32 (B, 3, H, W) in [0, 1].
         img1: Last frames, like `img0`.
         imgt: Middle frames, like `img0`.
-        t: float32 (B, 1, 1, 1), see `Samples`.
-        flow: float32 (B, 4, H, W), see `Samples`.
-        known: float32 (B, 1, 1, 1), see `Samples`.
+        t: Times of the middle frames, float32 (B, 1, 1, 1) in (0, 1).
+        flow: Flow from the middle frames to the first and to the last, float32 (B, 4, H, W) in
+            pixels; zero where it is unknown.
+        known: float32 (B, 1, 1, 1), 1 for samples whose flow is known, else 0.
     """
 
     img0: Tensor
@@ -56,13 +57,13 @@ class Batch:
 
 
 def synthetic_count(batch: int, step: int) -> int:
-    """Synthetic samples in the batch of a step; over many steps their share is exact."""
+    """The number of synthetic samples in the batch of a step; the mean share is exact."""
     share = SYNTHETIC_SHARE * batch
     return math.floor(share * (step + 1)) - math.floor(share * step)
 
 
 class BatchMaker:
-    """Makes the batches of a training, each from the next random numbers."""
+    """Makes the batches of a training from random numbers."""
 
     def __init__(
         self, triplets: Triplets, synthetic: SyntheticMotion, batch: int, draws: Draws
@@ -72,17 +73,17 @@ class BatchMaker:
 
     @torch.no_grad()
     def make(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        made = synthetic_count(self.batch, step)
+        """Makes the batch of a step, counted from 0; it advances the random numbers."""
+        synthetic = synthetic_count(self.batch, step)
         parts = []
-        if made < self.batch:
-            count = self.batch - made
+        if synthetic < self.batch:
+            count = self.batch - synthetic
             frames, t = self.triplets.draw(count, self.draws)
             unknown = frames.new_zeros(count, 4, *frames.shape[-2:])
             parts.append(Samples(frames, t, unknown, t.new_zeros(count)))
-        if made:
-            frames, t, flow = self.synthetic.draw(made, self.draws)
-            parts.append(Samples(frames, t, flow, t.new_ones(made)))
+        if synthetic:
+            frames, t, flow = self.synthetic.draw(synthetic, self.draws)
+            parts.append(Samples(frames, t, flow, t.new_ones(synthetic)))
         samples = reversed_in_time(augmented(joined(parts), self.draws), self.draws)
         img0, imgt, img1 = (frame.contiguous() for frame in samples.frames.unbind(1))
         t, known = (value.view(-1, 1, 1, 1) for value in (samples.t, samples.known))
@@ -90,12 +91,12 @@ class BatchMaker:
 
 
 def joined(parts: list[Samples]) -> Samples:
-    """Concatenates along the batch."""
+    """Concatenates samples along the batch axis."""
     return Samples(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Samples)))
 
 
 def augmented(samples: Samples, draws: Draws) -> Samples:
-    """Flips, transposes and permutes the colours, each sample for itself; flows follow."""
+    """Flips, transposes and permutes the colours of each sample at random, with its flow."""
     frames, flow = samples.frames, samples.flow
     count = len(frames)
     flip_x, flip_y, transpose = draws.chance(0.5, 3, count, 1, 1, 1)
@@ -114,7 +115,7 @@ def augmented(samples: Samples, draws: Draws) -> Samples:
 
 
 def reversed_in_time(samples: Samples, draws: Draws) -> Samples:
-    """Swaps first and last frame of half the samples; flows and times follow."""
+    """Swaps first and last frame, flow and time of half of the samples at random."""
     swap = draws.chance(0.5, len(samples.t))
     wide = swap.view(-1, 1, 1, 1)
     return Samples(

@@ -1,4 +1,4 @@
-"""How many steps a training takes: a number, or what fits into a time."""
+"""Plans the number of training steps: a given number, or as many as fit into a time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable
 
 WARM_UP_STEPS = 10
-"""Steps that are not measured: kernels are chosen and memory is allocated in them."""
+"""Number of first steps that are not measured, as they choose kernels and allocate memory."""
 
 MEASURED_STEPS = 10
-"""Steps that are measured, each with a synchronisation, before the first plan."""
+"""Number of steps that are measured, each with a synchronisation, before the first plan."""
 
 RATE_WARM_UP = 100
-"""Steps over which the learning rate grows, or a tenth of all steps if that is less."""
+"""Number of steps in which the learning rate rises; a tenth of all steps if that is less."""
 
 SPARE_SECONDS = 5.0
-"""Left unplanned for what is not measured: the JSON file, the end of the process."""
+"""Time that is not planned, for work that is not measured: the JSON file, the process's end."""
 
 
 class Budget:
@@ -27,8 +27,8 @@ class Budget:
     slower or faster is taken into account.
 
     Attributes:
-        total: Steps of the whole training by the present plan; None before the first plan.
-        reserve: Seconds for what follows the last step: validation and saving.
+        total: Planned number of steps of the whole training; None before the first plan.
+        reserve: Seconds for validation and saving after the last step.
     """
 
     def __init__(
@@ -41,16 +41,19 @@ class Budget:
         clock: Callable[[], float] = time.monotonic,
         begun: float | None = None,
     ) -> None:
-        """Exactly one of `steps` and `minutes` is given.
+        """Starts the time; give either `steps` or `minutes`.
 
         Args:
-            steps: Of the whole training.
-            minutes: Of the whole training, with reading the clips and the validations.
-            spent: Seconds spent by interrupted runs of this training.
-            planned: Total that an interrupted run had planned; used with `minutes` until there
-                is a new plan.
-            clock: Seconds.
-            begun: What the clock was when the process began; None: now.
+            steps: Number of steps of the whole training.
+            minutes: Time of the whole training, with reading the clips and the validations.
+            spent: Seconds that interrupted runs of this training took.
+            planned: Total that an interrupted run had planned, which is used with `minutes` until
+                the first plan.
+            clock: Returns the time in seconds.
+            begun: Time of the clock at the start of the process; None: now.
+
+        Raises:
+            ValueError: If both or none are given.
         """
         if (steps is None) == (minutes is None):
             raise ValueError("give either steps or minutes")
@@ -66,22 +69,22 @@ class Budget:
         return self._clock() - self._begun
 
     def left(self) -> float:
-        """Seconds for further steps; negative if the time is used up."""
+        """Seconds that are left for steps; negative if the time is used up."""
         return self._limit - self.elapsed() - self.reserve - SPARE_SECONDS
 
     def plan(self, done: int, seconds_per_step: float) -> None:
-        """Plans the total from the steps done and the time of a step."""
+        """Plans the total number of steps from the steps done and the seconds of a step."""
         if self._fixed is None:
             self.total = done + max(0, int(self.left() / seconds_per_step))
 
     def finished(self, done: int) -> bool:
-        """Whether no further step is to be made."""
+        """Whether the training ends after `done` steps."""
         if self.total is not None and done >= self.total:
             return True
         return self.left() <= 0
 
     def progress(self, done: int) -> float:
-        """Share of the steps that are done, 0 before the first plan."""
+        """Share of the steps that are done; 0 before the first plan."""
         return done / self.total if self.total else 0.0
 
 
@@ -89,8 +92,8 @@ def rate_at(done: int, total: int | None, peak: float) -> float:
     """The learning rate after `done` steps: warm-up, plateau, a cosine over the last half.
 
     Args:
-        done: Steps done.
-        total: Of the training; None: not planned yet.
+        done: Number of steps done.
+        total: Number of steps of the training; None if it is not planned yet.
         peak: The rate of the plateau.
     """
     warm_up = RATE_WARM_UP if total is None else max(1, min(RATE_WARM_UP, total // 10))

@@ -1,4 +1,4 @@
-"""Clips and photographs on disk: what a folder holds, and their frames decoded with PyAV."""
+"""Finds clips and photographs in folders, and decodes their frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLIP_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 PHOTO_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 SHORTEST = 9
-"""Frames of a clip: the longest span of a triplet and the windows of the validation take nine."""
+"""Minimum number of frames of a clip, for the longest triplets and the windows of validation."""
 
 
 def require_av() -> None:
@@ -127,7 +127,13 @@ def find_photos(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Size:
-    """Of decoded frames: `frames` is an upper bound, height and width are pixels."""
+    """The size of a decoded clip or photograph.
+
+    Attributes:
+        frames: Number of frames; an upper bound before the clip is decoded.
+        height: In pixels.
+        width: In pixels.
+    """
 
     frames: int
     height: int
@@ -135,7 +141,7 @@ class Size:
 
     @property
     def pixels(self) -> int:
-        """Of all frames."""
+        """Number of pixels of all frames."""
         return self.frames * self.height * self.width
 
 
@@ -144,7 +150,7 @@ def probe_clip(clip: Clip, short_side: int) -> Size:
 
     Args:
         clip: The clip.
-        short_side: See `decoded`; the size is that of decoded frames.
+        short_side: Limit of the shorter side of a decoded frame, in pixels.
 
     Raises:
         TrainingError: If the file is not a readable video or is shorter than `SHORTEST`.
@@ -158,14 +164,22 @@ def probe_clip(clip: Clip, short_side: int) -> Size:
 
 
 def is_larger(clip: Clip, short_side: int) -> bool:
-    """Whether `decoded` scales the frames down; raises as `probe_clip` does."""
+    """Whether `decoded` scales the frames down to `short_side`.
+
+    Raises:
+        TrainingError: If the file is not a readable video.
+    """
     with _opened(clip) as (_, stream):
         return bool(min(stream.height, stream.width) > short_side)
 
 
 @contextmanager
 def _opened(clip: Clip) -> Iterator[tuple[Any, Any]]:
-    """The container and its video; errors of FFmpeg name the file."""
+    """Opens a clip; yields the container and its video stream.
+
+    Raises:
+        TrainingError: If the file cannot be decoded, or has no video.
+    """
     import av
 
     from runtime.errors import first_line
@@ -174,7 +188,7 @@ def _opened(clip: Clip) -> Iterator[tuple[Any, Any]]:
     try:
         with open_for_reading(str(clip.path)) as container:
             if not container.streams.video:
-                raise TrainingError(f"{clip.path} holds no video: remove it")
+                raise TrainingError(f"{clip.path} has no video track: remove it")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield container, stream
@@ -202,11 +216,11 @@ def decoded(clip: Clip, short_side: int) -> Iterator[tuple[NDArray[np.uint8], bo
 
     Args:
         clip: The clip.
-        short_side: Frames whose shorter side is longer are scaled down to it.
+        short_side: Limit of the shorter side in pixels, to which larger frames are scaled down.
 
     Yields:
-        Frames, uint8 RGB (H, W, 3), and whether a scene begins with them: by the index, or
-        detected where there is none.
+        Frames, uint8 RGB (H, W, 3), and whether a scene begins with them, from the index or, if
+        there is none, detected.
 
     Raises:
         TrainingError: If the file cannot be decoded to its end.
@@ -229,7 +243,7 @@ def decoded(clip: Clip, short_side: int) -> Iterator[tuple[NDArray[np.uint8], bo
 
 
 def _scaled(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """The size of decoded frames; even where it changes, as encoders want it."""
+    """(height, width) of decoded frames; even if they are scaled, as encoders need it."""
     shortest = min(height, width)
     if shortest <= short_side:
         return height, width

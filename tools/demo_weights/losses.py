@@ -19,10 +19,10 @@ CENSUS_WEIGHT = 0.1
 FLOW_WEIGHT = 0.02
 
 LOG_WEIGHT = 0.03
-"""Of the logarithm of each sample's squared error, which a mean of PSNRs counts."""
+"""Weight of the logarithm of each sample's squared error, which determines a mean of PSNRs."""
 
 BELOW_BLENDING_WEIGHT = 0.03
-"""Of what that logarithm exceeds that of blending by: no sample should be worse than blending."""
+"""Weight of the excess of that logarithm over that of blending, so that no sample is worse."""
 
 CENSUS_SOFTNESS = 0.81 * (1 / 255) ** 2 * 255
 _WINDOW = 7
@@ -30,10 +30,10 @@ _WINDOW = 7
 
 @dataclass(frozen=True)
 class Losses:
-    """Of a batch; each a float32 scalar.
+    """The losses of a batch, each a float32 scalar.
 
     Attributes:
-        total: What is minimised.
+        total: The loss that is minimised.
         squared_error: Mean squared error of the middle frames, for the log.
     """
 
@@ -42,7 +42,7 @@ class Losses:
 
 
 def interpolate(network: IFRNet, b: Batch, *, half: bool = False) -> tuple[Tensor, list[Tensor]]:
-    """`IFRNet.forward` with the flows of every level, and without the clamp.
+    """Computes `IFRNet.forward` without the clamp, and the flows of every level.
 
     Args:
         network: Its parameters are float32.
@@ -78,7 +78,7 @@ def interpolate(network: IFRNet, b: Batch, *, half: bool = False) -> tuple[Tenso
 
 
 def charbonnier(error: Tensor) -> Tensor:
-    """Mean of a smooth absolute value."""
+    """Charbonnier loss: the mean of a smooth absolute value."""
     return (error**2 + 1e-6).sqrt().mean()
 
 
@@ -102,15 +102,14 @@ def _grey(images: Tensor) -> Tensor:
 
 
 class _CensusDistance(torch.autograd.Function):
-    """The distance and, in closed form, its gradient.
+    """The census distance with its gradient in closed form.
 
-    Autograd through 49 planes for each image takes more memory traffic than the network itself in
-    bfloat16.
+    Autograd through 49 planes for each image would move more memory than the network in bfloat16.
     """
 
     @staticmethod
     def forward(ctx: Any, made: Tensor, true: Tensor) -> Tensor:
-        """Grey images (B, 1, H, W) -> scalar."""
+        """Computes the scalar distance of grey images (B, 1, H, W), and its gradient."""
         difference = _differences(made)
         scale = difference.square().add_(CENSUS_SOFTNESS).rsqrt_()
         error = difference.mul_(scale)
@@ -118,7 +117,7 @@ class _CensusDistance(torch.autograd.Function):
         error -= other.mul_(other.square().add_(CENSUS_SOFTNESS).rsqrt_())
         inverse = error.square().add_(0.1).reciprocal_()
         distance = 1 - 0.1 * inverse.mean()
-        # By the rule of the chain: 0.2 e / (0.1 + e^2)^2, times c / (c + d^2)^(3/2).
+        # By the chain rule: 0.2 e / (0.1 + e^2)^2, times c / (c + d^2)^(3/2).
         slope = error.mul_(inverse).mul_(inverse).mul_(scale.pow_(3))
         slope *= 0.2 * CENSUS_SOFTNESS / slope.numel()
         neighbours = F.fold(slope.flatten(2), made.shape[-2:], _WINDOW, padding=_WINDOW // 2)
@@ -133,7 +132,7 @@ class _CensusDistance(torch.autograd.Function):
 
 
 def _differences(grey: Tensor) -> Tensor:
-    """Of each pixel's 7x7 neighbours to it, beyond the border to 0: (B, 49, H, W)."""
+    """Differences of each pixel's 7x7 neighbours to it: (B, 49, H, W); 0 outside the image."""
     patches = F.unfold(grey, _WINDOW, padding=_WINDOW // 2)
     return patches.view(len(grey), _WINDOW**2, *grey.shape[-2:]).sub_(grey)
 
@@ -155,7 +154,7 @@ def flow_distance(flows: list[Tensor], true: Tensor, known: Tensor) -> Tensor:
 
 
 def log_errors(error: Tensor, b: Batch) -> tuple[Tensor, Tensor]:
-    """Means over the samples: log of the squared error, and what it exceeds that of blending by."""
+    """Means over the samples of the log squared error, and of its excess over that of blending."""
     squared = (error**2).mean((1, 2, 3))
     blended = ((1 - b.t) * b.img0 + b.t * b.img1 - b.imgt).square().mean((1, 2, 3))
     logarithm = torch.log(squared + 1e-6)
@@ -163,7 +162,7 @@ def log_errors(error: Tensor, b: Batch) -> tuple[Tensor, Tensor]:
 
 
 def losses_of(network: IFRNet, b: Batch, *, half: bool = False) -> Losses:
-    """The loss of a batch; see `interpolate` for `half`."""
+    """Computes the losses of a batch; with `half` encoder and decoders run in bfloat16."""
     made, flows = interpolate(network, b, half=half)
     error = made - b.imgt
     logarithm, below = log_errors(error, b)

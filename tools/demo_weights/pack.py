@@ -1,4 +1,4 @@
-"""Clips and photographs in parts of limited size, for a machine that no network reaches."""
+"""Packs clips and photographs into parts of limited size, for a machine without a network."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ from runtime.files import written_beside
 FORMAT = 1
 PART = "part-{:03d}"
 QUALITY = "12"
-"""crf of x264 for clips that are scaled down; 42 dB to the scaled frames, measured on two clips."""
+"""crf of x264 for scaled clips; gives 42 dB to the scaled frames, measured on two clips."""
 
 RATE = Fraction(30)
-"""Frames a second of such clips; nothing depends on it."""
+"""Frames a second of scaled clips; nothing depends on it."""
 
 MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What was packed; sizes in bytes."""
+    """The result of `pack`: the folder, the numbers of parts, clips, frames and photographs, and
+    the size of all parts in bytes.
+    """
 
     folder: Path
     parts: int
@@ -53,16 +55,15 @@ def pack(
 ) -> Packed:
     """Writes clips and photographs into parts, and `index.json` with their hashes.
 
-    The parts are one tar archive, split. Clips are copied as they are; those with larger frames
-    are scaled down and encoded again. All are decoded once: that finds their cuts, and refuses
-    what cannot be read.
+    The parts are those of one tar archive. Clips are copied; those with larger frames are scaled
+    down and encoded again. All are decoded once, to find their cuts and to refuse damaged files.
 
     Args:
-        clips: As `find_clips` gives them.
-        photos: Copied as they are.
-        folder: Made; must not exist or be empty.
-        short_side: See `decoded`.
-        part_bytes: Most bytes of a part.
+        clips: The clips.
+        photos: The photographs, which are copied.
+        folder: An empty folder, or one that does not exist.
+        short_side: Limit of the shorter side of a frame, in pixels.
+        part_bytes: Limit of the size of a part.
 
     Raises:
         TrainingError: If the folder is not empty, or a file cannot be read.
@@ -86,8 +87,8 @@ def pack(
     parts = splitter.parts()
     index = {"format": FORMAT, "parts": parts, "clips": entries}
     index["photos"] = [photo.name for photo in photos]
-    with written_beside(folder / INDEX) as beside:
-        beside.write_text(json.dumps(index, indent=1) + "\n")
+    with written_beside(folder / INDEX) as temporary:
+        temporary.write_text(json.dumps(index, indent=1) + "\n")
     return Packed(
         folder,
         len(parts),
@@ -102,7 +103,7 @@ def unpack(folder: Path, target: Path) -> tuple[Path, Path]:
     """Checks the parts of a packed folder and extracts them.
 
     Args:
-        folder: What `pack` wrote.
+        folder: A folder that `pack` wrote.
         target: An existing folder.
 
     Returns:
@@ -114,15 +115,15 @@ def unpack(folder: Path, target: Path) -> tuple[Path, Path]:
     try:
         index = json.loads((folder / INDEX).read_text())
         parts = [(folder / part["name"], part["sha256"]) for part in index["parts"]]
-        found = index["format"]
+        version = index["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"--packed {folder} is not what --pack wrote ({type(error).__name__}: {error}): copy "
             f"all its parts and its {INDEX}"
         ) from error
-    if found != FORMAT:
+    if version != FORMAT:
         raise TrainingError(
-            f"{folder} has format {found} and this tool reads {FORMAT}: pack the clips again"
+            f"{folder} has format {version} and this tool reads {FORMAT}: pack the clips again"
         )
     for path, sha256 in parts:
         if not path.is_file() or _sha256(path) != sha256:
@@ -134,7 +135,7 @@ def unpack(folder: Path, target: Path) -> tuple[Path, Path]:
 
 
 def _packed_clip(clip: Clip, short_side: int) -> tuple[dict[str, Any], bytes]:
-    """The entry of the index and the bytes of the file."""
+    """The entry of a clip in the index, and the bytes of its file."""
     content = io.BytesIO()
     encoder: _Encoder | None = None
     scaled = is_larger(clip, short_side)
@@ -164,7 +165,7 @@ def _packed_clip(clip: Clip, short_side: int) -> tuple[dict[str, Any], bytes]:
 
 
 class _Encoder:
-    """Frames to H.264 in Matroska, 4:2:0, high quality."""
+    """Encodes frames as H.264 in Matroska, 4:2:0, in high quality."""
 
     def __init__(self, file: io.BytesIO, height: int, width: int) -> None:
         import av
@@ -196,7 +197,7 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 class _Splitter:
-    """A file to write to that is split into parts."""
+    """A file object that writes parts of limited size."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
@@ -205,7 +206,7 @@ class _Splitter:
         self._room = 0
 
     def write(self, data: bytes) -> int:
-        """Writes to the present part, and to further ones."""
+        """Writes to the current part, and to further ones."""
         rest = memoryview(data)
         while rest:
             if self._room == 0:
@@ -223,12 +224,12 @@ class _Splitter:
         self._room = self.limit
 
     def close(self) -> None:
-        """Closes the present part."""
+        """Closes the current part."""
         if self._file is not None:
             self._file.close()
 
     def parts(self) -> list[dict[str, Any]]:
-        """Names, sizes and hashes of the parts, after the last is closed."""
+        """Names, sizes and hashes of the parts; call it after `close`."""
         paths = [self.folder / name for name in self.names]
         return [
             {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -237,13 +238,13 @@ class _Splitter:
 
 
 class _Joined(io.RawIOBase):
-    """Parts, read as one file."""
+    """A file object that reads parts as one file."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._files = [path.open("rb") for path in paths]
 
     def readable(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def readinto(self, buffer: Any) -> int:

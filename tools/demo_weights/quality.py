@@ -1,11 +1,11 @@
-"""What the demo weights are worth: PSNR against blending, set by set.
+"""Measures the PSNR of the demo weights and of blending, data set by data set.
 
     python tools/demo_weights/quality.py --set middlebury DIR --set ucf101 DIR --clip in.mp4 \
         --windows in_60fps.mp4 --json quality.json
 
-Data sets by their published protocols (`bench.parity --list`). A clip gives triplets, the middle
-frame of each is made; windows of nine frames give t = 1/8 .. 7/8. Blending is (1 - t) * img0 +
-t * img1. PSNR on unrounded floats, of each picture, then the mean.
+Data sets follow their published protocols (`bench.parity --list`). With --clip the middle frame of
+each three frames is interpolated, with --windows those of nine at t = 1/8 .. 7/8. Blending is
+(1 - t) * img0 + t * img1. PSNR is that of unrounded floats, averaged over the images.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from runtime import Interpolator
 
 
 def quality(vfi: Interpolator, protocol: Protocol, root: Path) -> dict[str, Any]:
-    """Every sample through the network and through blending.
+    """Measures the network and blending on all samples of a data set.
 
     Returns:
-        For each time step both means in dB, and the sample that gains least over blending.
+        Both mean PSNRs in dB for each time step, and the sample with the least gain over blending.
     """
-    found = find(protocol.name, root, factor=protocol.factor)
+    dataset = find(protocol.name, root, factor=protocol.factor)
     steps = [k / protocol.factor for k in range(1, protocol.factor)]
-    made: dict[float, list[float]] = {t: [] for t in steps}
+    interpolated: dict[float, list[float]] = {t: [] for t in steps}
     blended: dict[float, list[float]] = {t: [] for t in steps}
     gains: list[tuple[float, str]] = []
-    for sample in tqdm(found.samples, total=found.count, disable=None, leave=False):
+    for sample in tqdm(dataset.samples, total=dataset.count, disable=None, leave=False):
         frames = sample.read()
         img0, img1 = as_floats(frames.img0, np.float32), as_floats(frames.img1, np.float32)
         height, width = frames.targets[0].shape[:2]
-        pictures = vfi.interpolate(img0, img1, timesteps=steps)
-        for t, picture, target in zip(steps, pictures, frames.targets, strict=True):
+        images = vfi.interpolate(img0, img1, timesteps=steps)
+        for t, image, target in zip(steps, images, frames.targets, strict=True):
             truth = as_floats(target)
             blend = ((1 - t) * img0 + t * img1)[:height, :width]
-            made[t].append(psnr(picture[:height, :width], truth))
+            interpolated[t].append(psnr(image[:height, :width], truth))
             blended[t].append(psnr(blend, truth))
-            gains.append((made[t][-1] - blended[t][-1], f"{sample.name}, t = {t:g}"))
+            gains.append((interpolated[t][-1] - blended[t][-1], f"{sample.name}, t = {t:g}"))
     least, name = min(gains)
     return {
         "title": protocol.title,
-        "samples": len(made[steps[0]]),
+        "samples": len(blended[steps[0]]),
         "steps": {
-            f"{t:g}": {"psnr_db": mean_db(made[t]), "blending_db": mean_db(blended[t])}
+            f"{t:g}": {"psnr_db": mean_db(interpolated[t]), "blending_db": mean_db(blended[t])}
             for t in steps
         },
         "least_gain_db": least,

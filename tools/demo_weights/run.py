@@ -1,4 +1,4 @@
-"""The loop of the training: steps, plans, checkpoints, validations, the record."""
+"""The loop of the training: steps, their number, checkpoints, validations, the record."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from demo_weights.trainer import Trainer, save_state, save_weights
 from demo_weights.validation import Validation
 
 REPORT_STEPS = 100
-"""Steps between two lines of the log."""
+"""Number of steps between two lines of the log."""
 
 CHECK_SECONDS = 2.0
-"""About the time between two looks at the clock; each waits for the GPU."""
+"""Minimum time between two reads of the clock, each of which waits for the GPU."""
 
 
 @dataclass
 class StepTimes:
-    """Seconds, measured with a synchronisation before and after.
+    """Times of steps in seconds, measured with a synchronisation before and after.
 
     Attributes:
-        data: Of making a batch.
-        network: Of forward, backward and the optimizer.
-        count: Steps measured.
+        data: Time of making the batches.
+        network: Time of forward, backward and the optimizer.
+        count: Number of steps that were measured.
     """
 
     data: float = 0.0
@@ -40,21 +40,21 @@ class StepTimes:
     count: int = 0
 
     def means(self) -> dict[str, float]:
-        """Seconds of a step and its two parts."""
+        """Mean times of the two parts of a step, in seconds."""
         count = max(1, self.count)
         return {"data_s": self.data / count, "network_s": self.network / count}
 
 
 @dataclass
-class Progress:
-    """What a run has seen so far; travels in the state.
+class History:
+    """The history of a training, which is saved with its state.
 
     Attributes:
-        losses: Step, mean loss, PSNR on the training samples in dB, learning rate.
+        losses: Rows of step, mean loss, PSNR on the training samples in dB, and learning rate.
         validations: Step and figures of each validation.
-        trained_s: Seconds of steps, without start and validations.
-        trained_steps: Steps in that time.
-        validation_s: Seconds of the last validation.
+        trained_s: Time of the steps in seconds, without start and validations.
+        trained_steps: Number of steps in that time.
+        validation_s: Time of the last validation in seconds.
     """
 
     losses: list[dict[str, float]] = field(default_factory=list)
@@ -64,8 +64,8 @@ class Progress:
     validation_s: float = 0.0
 
 
-class Run:
-    """A training from its first step, or from where an interrupted run was saved, to its end."""
+class TrainingRun:
+    """A training from its first step, or from a saved state, to its end."""
 
     def __init__(
         self,
@@ -83,33 +83,33 @@ class Run:
         Args:
             trainer: New or restored.
             validation: Run before the first step, after each part of the steps, and at the end.
-            budget: Says when to stop.
-            output: Of the weights; the state is saved beside it.
-            validations: Into how many parts they divide the steps.
+            budget: Determines the number of steps.
+            output: Path of the weights; the state is saved beside it.
+            validations: Number of parts into which validations divide the steps.
             checkpoint_s: Seconds between two checkpoints.
-            clock: Seconds.
+            clock: Returns the time in seconds.
         """
         self.trainer, self.validation, self.budget = trainer, validation, budget
         self.output, self.parts, self.checkpoint_s = output, validations, checkpoint_s
         self.clock = clock
-        self.progress = Progress()
+        self.history = History()
         self.times = StepTimes()
         self._own_steps = 0
         self._saving_s = 0.0
-        # When the measurement of this process began, less validations, and the steps done then.
+        # Time and steps at the start of the measurement; validations move the time forward.
         self._steady: tuple[float, int] | None = None
         self._earlier = 0.0, 0
 
     @property
     def state_path(self) -> Path:
-        """Of the checkpoint."""
+        """Path of the checkpoint."""
         return state_path(self.output)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from a checkpoint."""
         self.trainer.restore(state)
-        self.progress = Progress(**state["progress"])
-        self._earlier = self.progress.trained_s, self.progress.trained_steps
+        self.history = History(**state["progress"])
+        self._earlier = self.history.trained_s, self.history.trained_steps
 
     def run(self) -> None:
         """Trains to the end of the budget, validates and saves.
@@ -117,7 +117,7 @@ class Run:
         Raises:
             TrainingError: If the budget leaves no time for steps, or the loss is not finite.
         """
-        if not self.progress.validations:
+        if not self.history.validations:
             self._validate(0)
         self._set_reserve()
         if self.budget.left() <= 0 and self.trainer.done == 0:
@@ -135,7 +135,7 @@ class Run:
                 self.trainer.step(self.trainer.batch(), self.budget.total)
             self._own_steps += 1
             if self.trainer.device.type == "cpu":
-                # There it costs nothing, and the gradient of a warp by NaN crashes the process.
+                # On a CPU it costs nothing, and the gradient of a warp by NaN crashes the process.
                 self.trainer.check_finite()
             if self.trainer.done % REPORT_STEPS == 0:
                 self._report()
@@ -185,38 +185,38 @@ class Run:
         self.budget.plan(self.trainer.done, max(seconds, 1e-6))
 
     def _set_reserve(self) -> None:
-        """Time for the validations that are still to come, and for saving."""
+        """Sets the time that the budget reserves for later validations and for saving."""
         progress = self.budget.progress(self.trainer.done)
         to_come = max(1, self.parts - int(progress * self.parts))
-        self.budget.reserve = to_come * self.progress.validation_s + 2 * self._saving_s
+        self.budget.reserve = to_come * self.history.validation_s + 2 * self._saving_s
 
     def _validate_in_time(self) -> None:
-        """Validates where a part of the steps is done, the last excepted."""
+        """Validates if a part of the steps, except the last part, is done."""
         part = int(self.budget.progress(self.trainer.done) * self.parts)
-        if 0 < part < self.parts and part > self.progress.validations[-1]["part"]:
+        if 0 < part < self.parts and part > self.history.validations[-1]["part"]:
             self._validate(part)
 
     def _validate(self, part: int) -> None:
         begun = self.clock()
         figures = self.validation.run(self.trainer.average)
-        seconds = self.progress.validation_s = self.clock() - begun
+        seconds = self.history.validation_s = self.clock() - begun
         if self._steady is not None:
             self._steady = self._steady[0] + seconds, self._steady[1]
-        self.progress.validations.append(
+        self.history.validations.append(
             {"step": self.trainer.done, "part": part, "results": figures}
         )
         gains = ", ".join(f"{name} {row['gain_db']:+.2f}" for name, row in figures.items())
         print(f"validation, dB above blending: {gains}", flush=True)
 
     def _checkpoint(self) -> None:
-        """Saves weights and state; a kill loses what comes after."""
+        """Saves weights and state, from which an interrupted training continues."""
         begun = self.clock()
         self.trainer.check_finite()
         self._count_time()
         save_weights(self.trainer.average, self.output)
         state = {
             **self.trainer.state(),
-            "progress": asdict(self.progress),
+            "progress": asdict(self.history),
             "spent": self.budget.elapsed(),
             "total": self.budget.total,
         }
@@ -227,14 +227,14 @@ class Run:
         """Updates the record's steps and seconds."""
         if self._steady is not None:
             (begun, first), (seconds, steps) = self._steady, self._earlier
-            self.progress.trained_s = seconds + self.clock() - begun
-            self.progress.trained_steps = steps + self.trainer.done - first
+            self.history.trained_s = seconds + self.clock() - begun
+            self.history.trained_steps = steps + self.trainer.done - first
 
     def _report(self) -> None:
         loss, error = self.trainer.take_means()
         rate = self.trainer.optimizer.param_groups[0]["lr"]
         psnr = -10 * math.log10(max(error, 1e-12))
-        self.progress.losses.append(
+        self.history.losses.append(
             {"step": self.trainer.done, "loss": loss, "psnr_db": psnr, "rate": rate}
         )
         print(
@@ -258,9 +258,9 @@ class Run:
         print(f"{self.output}: weights after {self.trainer.done} steps", flush=True)
 
     def record(self) -> dict[str, Any]:
-        """What was trained, how fast, and what came of it."""
-        progress, batch = self.progress, self.trainer.settings.batch
-        rate = progress.trained_steps / progress.trained_s if progress.trained_s else None
+        """The settings, speed and results of the training, for its JSON file."""
+        history, batch = self.history, self.trainer.settings.batch
+        rate = history.trained_steps / history.trained_s if history.trained_s else None
         return {
             "settings": asdict(self.trainer.settings),
             "device": device_record(self.trainer.device),
@@ -270,18 +270,18 @@ class Run:
             "steps_per_second": rate,
             "samples_per_second": rate and rate * batch,
             "step_times": {**self.times.means(), "steps": self.times.count},
-            "losses": progress.losses,
-            "validations": progress.validations,
+            "losses": history.losses,
+            "validations": history.validations,
         }
 
 
 def state_path(output: Path) -> Path:
-    """The checkpoint of a training whose weights are written to `output`."""
+    """Path of the checkpoint of a training whose weights are written to `output`."""
     return output.with_suffix(".state")
 
 
 def device_record(device: torch.device) -> dict[str, Any]:
-    """What the training ran on."""
+    """Type, name, memory and software of a device, for the record."""
     record: dict[str, Any] = {"type": device.type, "torch": torch.__version__}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

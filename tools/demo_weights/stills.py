@@ -1,9 +1,9 @@
-"""The model card's picture: where clips move fastest, what the demo weights make of it.
+"""Makes the image of the model card: results of the demo weights where clips move fastest.
 
     python tools/demo_weights/stills.py in.mp4 another.mkv --output fast_motion.jpg
 
-A row for each clip: first frame, blending, made, true, last frame, of the square that changes most
-between two frames of which the one in the middle is known.
+A row for each clip shows the square that changes most between two frames with one between them:
+first frame, blending, interpolated frame, true frame, last frame.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from runtime import Interpolator
 from runtime.video.reading.tags import open_for_reading
 
 SIDE = 320
-"""Of a still, in pixels of the clip."""
+"""Side of a still, in pixels of the clip."""
 
 STEP = 16
-"""Squares are tried this far apart."""
+"""Distance between the squares that are tried, in pixels."""
 
 
 def decoded(clip: Path) -> list[NDArray[np.uint8]]:
-    """All frames, (H, W, 3)."""
+    """All frames of a clip, uint8 RGB (H, W, 3)."""
     with open_for_reading(str(clip)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 def fastest(frames: list[NDArray[np.uint8]]) -> tuple[int, int, int]:
-    """Number of the first frame, top and left of the square that changes most two frames on."""
-    found = []
+    """The square that changes most within two frames: first frame, top and left in pixels."""
+    squares = []
     for number in range(len(frames) - 2):
         first, last = (frames[n][::4, ::4].astype(np.int16) for n in (number, number + 2))
         change = np.abs(first - last).mean(2)
@@ -44,20 +44,20 @@ def fastest(frames: list[NDArray[np.uint8]]) -> tuple[int, int, int]:
         sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side]
         sums = (sums + total[:-side, :-side])[::step, ::step]
         y, x = np.unravel_index(int(sums.argmax()), sums.shape)
-        found.append((float(sums[y, x]), number, int(y) * STEP, int(x) * STEP))
-    _, number, top, left = max(found)
+        squares.append((float(sums[y, x]), number, int(y) * STEP, int(x) * STEP))
+    _, number, top, left = max(squares)
     return number, top, left
 
 
 def row(vfi: Interpolator, clip: Path) -> NDArray[np.uint8]:
-    """(SIDE, 5 * SIDE, 3)."""
+    """The row of stills for a clip, uint8 RGB (SIDE, 5 * SIDE, 3)."""
     frames = decoded(clip)
     number, top, left = fastest(frames)
     first, true, last = frames[number : number + 3]
-    made = vfi.interpolate(first, last)
+    middle = vfi.interpolate(first, last)
     blended = np.rint((first.astype(np.float32) + last) / 2).astype(np.uint8)
     part = np.s_[top : top + SIDE, left : left + SIDE]
-    return np.concatenate([frame[part] for frame in (first, blended, made, true, last)], 1)
+    return np.concatenate([frame[part] for frame in (first, blended, middle, true, last)], 1)
 
 
 def main() -> None:

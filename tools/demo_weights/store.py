@@ -1,4 +1,4 @@
-"""All frames of clips and photographs in one tensor in the memory of the device."""
+"""Holds all frames of clips and photographs in one tensor in the memory of the device."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from demo_weights.clips import (
 from demo_weights.errors import TrainingError
 
 MEMORY_SHARE = 0.5
-"""Of the free memory of the device that frames may take where --frames-memory is not given."""
+"""Share of the free memory of the device for frames, by default."""
 
 _BLOCK = 32
-"""Frames that are copied to the device at once."""
+"""Number of frames that are copied to the device at once."""
 
 
 class FrameStore:
-    """Frames of clips first, then photographs as clips of one frame.
+    """The frames of N items: of clips, then of photographs, which are clips of one frame.
 
     Attributes:
         pixels: uint8 (P, 3), RGB, row by row, frame by frame, item by item.
-        base: int64 (N,), the first pixel of each item.
-        frames: int64 (N,), frames of each item; 1 for a photograph.
+        base: int64 (N,), index of the first pixel of each item.
+        frames: int64 (N,), number of frames of each item.
         heights: int64 (N,), in pixels.
         widths: int64 (N,), in pixels.
         cuts: For each item the numbers of the frames that begin a scene.
@@ -64,7 +64,7 @@ class FrameStore:
 
     @property
     def device(self) -> torch.device:
-        """Where the frames are."""
+        """The device of the frames."""
         return self.pixels.device
 
     def frame(self, item: int, number: int) -> Tensor:
@@ -92,12 +92,12 @@ class FrameStore:
         ratio of 2 averages blocks of 2 x 2.
 
         Args:
-            item: int64 (n,), which clip or photograph.
+            item: int64 (n,), index of the clip or photograph.
             frame: int64 (n,), number of the frame in it.
             corner: int64 (n, 2), y and x of the square in the frame.
-            ratio: float32 (n,), pixels of the frame for a pixel of the result.
-            size: Of the result, in pixels. Outside the frame its border is repeated.
-            taps: Samples in each direction.
+            ratio: float32 (n,), pixels of the frame for each pixel of the result.
+            size: Side of the result in pixels. Outside the frame its border is repeated.
+            taps: Number of samples in each direction.
 
         Returns:
             float32 (n, 3, size, size) in 0..255.
@@ -128,8 +128,8 @@ def load_store(
         clips: Decoded by several threads.
         photos: Follow the clips in the store, in their own size.
         device: Where the frames are stored.
-        short_side: See `decoded`.
-        memory: Most bytes of all frames; None: `MEMORY_SHARE` of what is free.
+        short_side: Limit of the shorter side of a frame of a clip, in pixels.
+        memory: Limit of the size of all frames in bytes; None: `MEMORY_SHARE` of what is free.
 
     Raises:
         TrainingError: If a file cannot be read, a clip is too short or differs from its index, or

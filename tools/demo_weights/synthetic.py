@@ -1,4 +1,4 @@
-"""Synthetic samples: layers of images under homographies that grow evenly with time."""
+"""Makes synthetic samples: layers of images that move evenly under homographies."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from demo_weights.draws import Draws
 from demo_weights.store import FrameStore
 
 STANDING_SHARE = 0.3
-"""Of the samples: the ground does not move, for what does not move must stay as it is."""
+"""Share of the samples in which the ground does not move, since still parts must stay still."""
 
 FRAME_SHARE = 0.3
-"""Of the textures: from a frame of a clip; the others are from a photograph."""
+"""Share of the textures that are from a frame of a clip; the others are from a photograph."""
 
 LAYERS = 5
-"""Most layers; the ground and one to four before it."""
+"""Maximum number of layers: the ground, and one to four in front of it."""
 
 GROUND = 1.5
-"""Side of the ground, relative to the crop: what moves in is there."""
+"""Side of the ground relative to the crop; more than 1, since parts of it move into the crop."""
 
 LARGEST = 0.7
-"""Side of the largest other layer, relative to the crop."""
+"""Side of the largest other layer relative to the crop."""
 
 TIMES = 3
-"""First, middle, last."""
+"""Number of frames of a sample: first, middle, last."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class SyntheticMotion:
             store: The frames.
             clips: Items of the store whose frames become textures.
             photos: Items of the store that become textures.
-            size: Of the samples, in pixels.
-            motion: About the largest motion between first and last frame, in pixels.
+            size: Side of the samples in pixels.
+            motion: Approximate largest motion between first and last frame, in pixels.
         """
         self.store, self.size, self.motion = store, size, motion
         self.clips = torch.tensor(list(clips)).to(store.device)
@@ -136,7 +136,7 @@ class SyntheticMotion:
         return Layer(side, matrices, texture, noise, draws.uniform(count, low=2, high=6))
 
     def _texture(self, side: Tensor, canvas: int, draws: Draws) -> Tensor:
-        """Squares of images, scaled to `side`, in other brightness: (n, 3, canvas, canvas)."""
+        """Squares of images, scaled to `side`, with random brightness: (n, 3, canvas, canvas)."""
         store, count = self.store, len(side)
         clip = self.clips[draws.below(torch.full_like(side, len(self.clips)).long())]
         photo = self.photos[draws.below(torch.full_like(side, len(self.photos)).long())]
@@ -153,7 +153,7 @@ class SyntheticMotion:
 
 
 def _times(count: int, draws: Draws) -> Tensor:
-    """A third of the middle frames at 0.5, a third anywhere, a third near the first frame."""
+    """Times of the middle frames: a third 0.5, a third anywhere, a third near the first frame."""
     choices = torch.stack(
         (
             torch.full((count,), 0.5, device=draws.device),
@@ -194,12 +194,13 @@ def homographies(centre: Tensor, move: Tensor, t: Tensor, standing: Tensor, draw
 
 
 def render(layer: Layer, size: int, *, whole: bool) -> tuple[Tensor, Tensor]:
-    """The layer at the three times.
+    """Renders a layer at the three times.
 
     Args:
-        layer: Of n samples.
-        size: Of the frames, in pixels.
-        whole: The layer covers the frame: beyond its square it is reflected, and has no outline.
+        layer: The layer of n samples.
+        size: Side of the frames in pixels.
+        whole: Whether the layer covers the frame: it is reflected beyond its square, and has no
+            outline.
 
     Returns:
         Colours, (n, 3 times, 3, size, size), and masks, (n, 3 times, 1, size, size).
@@ -235,7 +236,7 @@ def _outline(layer: Layer, at: Tensor) -> Tensor:
 
 
 def flows(matrices: Tensor, size: int) -> Tensor:
-    """From every pixel at time t to its place at times 0 and 1: (n, 4, size, size)."""
+    """Flow of every pixel at time t to its position at times 0 and 1: (n, 4, size, size)."""
     points = _points(size, matrices.device)
     ends = matrices[:, ::2] @ (inverse(matrices[:, 1]) @ points)[:, None]
     return (_divided(ends) - points[:2]).reshape(-1, 4, size, size)

@@ -3,8 +3,8 @@
     python tools/demo_weights/train.py --clips CLIPS --photos PHOTOS --minutes 9 \
         --output small.safetensors
 
-CLIPS holds video files, PHOTOS photographs. Frames are decoded once and stay in the memory of the
-device; samples are made there, so that the same program runs on one GPU and, for tests, on a CPU.
+CLIPS is a folder of videos, PHOTOS one of photographs. Frames are decoded once and stay in the
+memory of the device, where samples are made: a GPU or, for tests, a CPU.
 docs/demo_weights.md describes the data, the time budget, checkpoints and the expected speed.
 """
 
@@ -30,7 +30,7 @@ from demo_weights.clips import Clip, find_clips, find_photos, require_av
 from demo_weights.draws import Draws
 from demo_weights.errors import TrainingError
 from demo_weights.pack import MIB, pack, unpack
-from demo_weights.run import Run, state_path
+from demo_weights.run import TrainingRun, state_path
 from demo_weights.store import FrameStore, free_memory, load_store
 from demo_weights.synthetic import SyntheticMotion
 from demo_weights.trainer import Settings, Trainer, initialise, load_state
@@ -40,8 +40,8 @@ from ifrnet_model import VARIANTS, CheckpointError, IFRNet, load_checkpoint
 from runtime.errors import InterpolationError
 
 BYTES_PER_PIXEL = {"bf16": 4000, "float32": 5000}
-"""Memory of a training step for each pixel of its samples; autograd keeps 1150 and 1780 of it, the
-rest is an allowance for what a single operation takes."""
+"""Precision -> bytes of a training step for each pixel of its samples. Autograd stores 1150 and
+1780 of them, the rest is for temporary memory of single operations."""
 
 BATCH_MEMORY = 0.6
 """Share of the free memory, after the frames, that `--batch auto` plans for a step."""
@@ -127,7 +127,7 @@ def start_network(start: str, seed: int) -> IFRNet:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Checks what needs no file of the data.
+    """Checks the options, without reading the data.
 
     Raises:
         TrainingError: If options are missing or do not fit each other.
@@ -155,7 +155,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def pack_data(args: argparse.Namespace) -> None:
-    """--pack: writes the parts and says what else the other machine needs."""
+    """Runs --pack: writes the parts, and prints what else the other machine needs."""
     import av
 
     packed = pack(
@@ -168,8 +168,8 @@ def pack_data(args: argparse.Namespace) -> None:
     print(
         f"{packed.folder}: {packed.clips} clips with {packed.frames} frames, {packed.photos} "
         f"photographs, {packed.bytes / MIB:.1f} MiB in {packed.parts} parts\n"
-        "The machine that trains needs Python with torch, numpy, safetensors, pillow and av. What "
-        "is missing there travels as wheels; av (about 35 MiB) for Python 3.11 and later with:\n"
+        "The machine that trains needs Python with torch, numpy, safetensors, pillow and av. Copy "
+        "missing packages as wheels; av (about 35 MiB) for Python 3.11 and later with:\n"
         "  python -m pip download --no-deps --only-binary=:all: --python-version 3.12 "
         f"--platform manylinux_2_28_x86_64 av=={av.__version__}"
     )
@@ -216,7 +216,7 @@ def train(args: argparse.Namespace, clips_at: Path, photos_at: Path, begun: floa
         planned=None if state is None else state["total"],
         begun=begun,
     )
-    run = Run(
+    run = TrainingRun(
         trainer,
         validation,
         budget,
@@ -237,7 +237,7 @@ def train(args: argparse.Namespace, clips_at: Path, photos_at: Path, begun: floa
 
 
 def batch_maker(store: FrameStore, clips: Sequence[Clip], settings: Settings) -> BatchMaker:
-    """What makes the batches from the clips that are not held out, and from all photographs."""
+    """Makes the BatchMaker of the clips that are not held out and of all photographs."""
     trained = [k for k, clip in enumerate(clips) if clip.name not in settings.held_out]
     photos = range(len(clips), len(store.sizes))
     return BatchMaker(
@@ -248,8 +248,12 @@ def batch_maker(store: FrameStore, clips: Sequence[Clip], settings: Settings) ->
     )
 
 
-def run_translated(run: Run) -> None:
-    """Runs the training; a GPU out of memory becomes an error with its remedy."""
+def run_translated(run: TrainingRun) -> None:
+    """Runs the training.
+
+    Raises:
+        TrainingError: If the GPU is out of memory, and as `TrainingRun.run`.
+    """
     torch.backends.cudnn.benchmark = True
     try:
         run.run()
@@ -262,7 +266,7 @@ def run_translated(run: Run) -> None:
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -284,7 +288,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     length.add_argument("--steps", type=int)
     length.add_argument("--resume", action="store_true", help="continue from the checkpoint")
     length.add_argument("--checkpoint-seconds", type=float, default=60)
-    length.add_argument("--validations", type=int, default=4, help="as often, evenly spread")
+    length.add_argument(
+        "--validations", type=int, default=4, help="number of validations, evenly spread"
+    )
     length.add_argument("--validation-windows", type=int, default=32)
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--start", default="demo", help="weights, or none (default: demo)")

@@ -1,4 +1,4 @@
-"""One step of the training, its state, and the files it is saved to."""
+"""Training steps, the state of a training, and its files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ifrnet_model import IFRNet
 from runtime.files import written_beside
 
 AVERAGED_STEPS = 600
-"""The weights that are saved are an average over about so many steps."""
+"""Approximate number of steps over which the saved weights are averaged."""
 
 WEIGHT_DECAY = 1e-4
 LARGEST_GRADIENT = 1.0
@@ -31,14 +31,14 @@ STATE_FORMAT = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What must not change between a run and the run that resumes it.
+    """The settings that must not change between a run and the run that resumes it.
 
     Attributes:
         crop: Side of the samples in pixels.
-        batch: Samples a step.
+        batch: Number of samples in a step.
         motion: Largest motion of the synthetic samples in pixels.
         rate: Peak of the learning rate.
-        seed: Of all random numbers.
+        seed: Seed of all random numbers.
         precision: "bf16" or "float32".
         held_out: Names of the clips that are not trained on.
     """
@@ -67,7 +67,7 @@ class Settings:
 
 
 def initialise(network: IFRNet) -> None:
-    """He initialisation: with PyTorch's own the deep features vanish and no flow starts."""
+    """He initialisation; with PyTorch's default the deep features vanish and flow stays zero."""
     for name, parameter in network.named_parameters():
         if parameter.ndim == 4:
             torch.nn.init.kaiming_normal_(parameter, a=0.25)
@@ -76,13 +76,13 @@ def initialise(network: IFRNet) -> None:
 
 
 class Trainer:
-    """The network, its average, the optimizer, and the steps done.
+    """The network, its average, the optimizer, and the number of steps done.
 
     Attributes:
-        network: What is trained, float32, channels last.
+        network: The network that is trained, float32, channels last.
         average: The mean of the network over about the last `AVERAGED_STEPS` steps.
-        done: Steps done.
-        summed: Steps since the last call of `take_means`.
+        done: Number of steps done.
+        summed: Number of steps since the last call of `take_means`.
     """
 
     def __init__(
@@ -108,15 +108,15 @@ class Trainer:
         self.summed = 0
 
     def batch(self) -> Batch:
-        """The batch of the next step."""
+        """Makes the batch of the next step."""
         return self.batches.make(self.done)
 
     def step(self, batch: Batch, total: int | None) -> None:
-        """One step; does not wait for the GPU.
+        """Does one step; does not wait for the GPU.
 
         Args:
-            batch: See `batch`.
-            total: Steps of the whole training, which the learning rate follows; None: unknown yet.
+            batch: The batch of this step.
+            total: Number of steps of the whole training, for the learning rate; None if unknown.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.done, total, self.settings.rate)
@@ -133,7 +133,7 @@ class Trainer:
         self.summed += 1
 
     def check_finite(self) -> None:
-        """Checks the losses since the last report; waits for the GPU.
+        """Checks the losses since the last call of `take_means`; waits for the GPU.
 
         Raises:
             TrainingError: If one is not a finite number.
@@ -157,7 +157,7 @@ class Trainer:
         return loss, error
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+        """The state on which the next step depends."""
         settings = asdict(self.settings)
         return {
             "format": STATE_FORMAT,
@@ -170,7 +170,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from a state; see `load_state`."""
+        """Restores a state that `load_state` returned."""
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -179,20 +179,20 @@ class Trainer:
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Writes a state beside `path` and renames it."""
-    with written_beside(path) as beside:
-        torch.save(state, beside)
+    """Writes a state to `path` atomically."""
+    with written_beside(path) as temporary:
+        torch.save(state, temporary)
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Reads what `save_state` wrote; runs no code from the file.
+    """Reads a state that `save_state` wrote; runs no code from the file.
 
     Raises:
         TrainingError: If the file is missing or not such a state.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["format"]
+        version = state["format"]
     except FileNotFoundError as error:
         raise TrainingError(
             f"--resume: {path} does not exist: start the training without --resume"
@@ -202,16 +202,16 @@ def load_state(path: Path) -> dict[str, Any]:
             f"{path} is not a state of this tool ({type(error).__name__}): remove it and start "
             "without --resume"
         ) from error
-    if found != STATE_FORMAT:
+    if version != STATE_FORMAT:
         raise TrainingError(
-            f"{path} has format {found} and this tool reads {STATE_FORMAT}: resume it with the "
+            f"{path} has format {version} and this tool reads {STATE_FORMAT}: resume it with the "
             "version of the tool that wrote it"
         )
     return state
 
 
 def save_weights(network: IFRNet, path: Path) -> None:
-    """Writes float16 safetensors under the authors' parameter names."""
+    """Writes weights as float16 safetensors with the authors' parameter names, atomically."""
     tensors: dict[str, Tensor] = {
         name: tensor.half().contiguous().cpu() for name, tensor in network.state_dict().items()
     }
@@ -220,5 +220,5 @@ def save_weights(network: IFRNet, path: Path) -> None:
         "timesteps": "arbitrary",
         "variant": network.config.variant,
     }
-    with written_beside(path) as beside:
-        save_file(tensors, beside, metadata)
+    with written_beside(path) as temporary:
+        save_file(tensors, temporary, metadata)

@@ -1,4 +1,4 @@
-"""Real samples: two frames of a clip and one of those between them."""
+"""Draws real samples: two frames of a clip, and one frame between them."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from demo_weights.errors import TrainingError
 from demo_weights.store import FrameStore
 
 SPANS = {2: 4, 3: 1, 4: 1, 8: 1}
-"""Frames from the first to the last of a triplet: how often each is drawn, relative to others."""
+"""Span of a triplet in frames, from the first to the last -> relative frequency."""
 
 NEXT_TO_AN_END = 0.5
-"""Share of the longer spans whose middle is next to the first or the last frame, t = 1/8 or 7/8:
-there blending is best and a network that knows midpoints alone is worst."""
+"""Share of the longer spans whose middle frame is next to the first or the last, t = 1/8 or 7/8:
+there blending is best, and a network that knows midpoints only is worst."""
 
 ANYWHERE_SHARE = 0.5
-"""Share of the crops that come from anywhere, still parts too; others from where most changes."""
+"""Share of the crops from anywhere in the frame; the others are from where it changes most."""
 
 STILL = 1.0
 """Mean change in 8-bit levels below which a crop is still."""
 
 STILL_SHARE = 0.4
-"""Share of the still crops that are taken."""
+"""Share of the still crops that are accepted."""
 
 COARSE_SHARE = 0.5
-"""Share of the samples at half the resolution, where the frame is large enough for it."""
+"""Share of the samples at half the resolution, if the frame is large enough."""
 
 CANDIDATES = 4
-"""Drawn for each sample; the first that is not refused as still is taken, or else the first."""
+"""Number of crops drawn for each sample; the first accepted one is used, else the first."""
 
 CORNERS = 3
-"""Places tried for the crop that changes most."""
+"""Number of positions that are tried for the crop that changes most."""
 
 STEP = 4
-"""Change is measured on every fourth pixel."""
+"""Distance, in pixels, of the samples that measure change."""
 
 
 def without_cut(frames: int, cuts: frozenset[int], span: int) -> list[int]:
-    """The numbers of the first frames from which `span` frames on there is no cut."""
+    """The numbers of the frames that are followed by `span` frames without a cut."""
     return [
         first
         for first in range(frames - span)
@@ -52,17 +52,17 @@ def without_cut(frames: int, cuts: frozenset[int], span: int) -> list[int]:
 class Triplets:
     """Draws triplets from clips of a store.
 
-    Every clip has the same weight, then each span by `SPANS`, then each first frame; what would
-    cross a cut is left out beforehand.
+    Every clip has the same weight, in it each span that of `SPANS`, and for a span each first
+    frame the same. No triplet crosses a cut.
     """
 
     def __init__(self, store: FrameStore, clips: Sequence[int], size: int) -> None:
-        """Lists what can be drawn.
+        """Lists the possible triplets.
 
         Args:
             store: The frames.
             clips: Items of the store to draw from.
-            size: Of the crops, in pixels, a multiple of 16.
+            size: Side of the crops in pixels, a multiple of 16.
 
         Raises:
             TrainingError: If a clip is smaller than the crops, or cuts leave no triplet.
@@ -148,7 +148,7 @@ def _shortest(store: FrameStore, clip: int) -> int:
 
 
 def _between(span: Tensor, draws: Draws) -> Tensor:
-    """Frames from the first to the middle one, 1 .. span - 1."""
+    """Draws the distance of the middle frame from the first, 1 .. span - 1 frames."""
     count = len(span)
     anywhere = 1 + draws.below(span - 1)
     end = torch.where(draws.chance(0.5, count), 1, span - 1)

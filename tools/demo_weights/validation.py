@@ -1,4 +1,4 @@
-"""PSNR of the network and of blending on clips that are not trained on."""
+"""Measures the PSNR of the network and of blending on clips that are not trained on."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from demo_weights.triplets import without_cut
 from ifrnet_model import IFRNet
 
 WINDOW = 8
-"""Frames from the first to the last of a window: times 1/8 .. 7/8."""
+"""Span of a window in frames, from the first to the last: its times are 1/8 .. 7/8."""
 
 LOSS_DB = 0.3
-"""A frame is counted as below blending where it is worse by more than this."""
+"""A frame counts as below blending if its PSNR is lower by more than this, in dB."""
 
 _MULTIPLE = 16
 
 
 class Validation:
-    """Windows of nine frames, evenly spread over the clips.
+    """Measures on windows of nine frames, evenly spread over the clips.
 
-    As tools/demo_weights/quality.py measures: the frames between the ends of a window at 1/8 ..
-    7/8, and the middle one of its three middle frames; PSNR on unrounded floats, of each frame,
-    then the mean. Frames are cropped in the centre to multiples of 16.
+    The method is that of tools/demo_weights/quality.py: the frames between the ends of a window at
+    1/8 .. 7/8, and the middle one of its three middle frames; mean PSNR of unrounded floats. Frames
+    are cropped in the centre to multiples of 16.
     """
 
     def __init__(self, store: FrameStore, clips: Sequence[int], windows: int) -> None:
@@ -36,7 +36,7 @@ class Validation:
         Args:
             store: The frames.
             clips: Items of the store to measure on.
-            windows: How many windows at most.
+            windows: Maximum number of windows.
 
         Raises:
             TrainingError: If the clips hold no window without a cut.
@@ -61,8 +61,8 @@ class Validation:
         """Measures a network in float32.
 
         Returns:
-            For "middle" and for each time of the windows: the means of both PSNRs in dB and how
-            many frames were measured and are below blending.
+            For "middle" and for each time of the windows: the means of both PSNRs in dB, and the
+            numbers of frames that were measured and that are below blending.
         """
         rows: dict[str, list[Tensor]] = {}
         for clip, first in self.windows:
