@@ -1,7 +1,7 @@
 """IFRNet in PyTorch, for inference: sizes, network, checkpoints.
 
-PyTorch is loaded with the first name that needs it: `python -m ifrnet_model.weights list` and
-`download` run without.
+PyTorch is imported with the first name that needs it: `python -m ifrnet_model.weights list` and
+`download` run without it.
 """
 
 import importlib
@@ -26,7 +26,7 @@ __all__ = [
     "probe_time_steps",
 ]
 
-_WITH_TORCH = {
+_LAZY = {
     "Checkpoint": "checkpoint",
     "IFRNet": "model",
     "load_checkpoint": "checkpoint",
@@ -35,6 +35,6 @@ _WITH_TORCH = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WITH_TORCH:
-        return getattr(importlib.import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

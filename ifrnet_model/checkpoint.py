@@ -1,7 +1,7 @@
-"""Any published IFRNet checkpoint -> network: the authors', mmagic's, safetensors.
+"""Loads any published IFRNet checkpoint: the authors', mmagic's, safetensors.
 
-Loading never runs code from the file: pickles go through PyTorch's `weights_only` reader, which
-knows tensors and plain containers and refuses everything else.
+Loading never runs code from the file: pickles are read with PyTorch's `weights_only`, which accepts
+tensors and plain containers only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ifrnet_model.config import VARIANTS, IFRNetConfig
 from ifrnet_model.errors import CheckpointError
 from ifrnet_model.layers import WarpLowering
 from ifrnet_model.model import IFRNet
-from ifrnet_model.weights.table import DEMO_WEIGHTS, Identity, TimeSteps, identify, with_name
+from ifrnet_model.weights.table import DEMO_WEIGHTS, Identity, TimeSteps, find_by_name, identify
 
 _WRAPPERS = ("state_dict", "params", "model")
 _PREFIXES = ("module.", "generator.")
@@ -34,11 +34,11 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        network: float32, in inference mode.
-        sha256: Of the file.
-        time_steps: What the file's metadata, or else the table of known checkpoints, says about
-            the time input; None where they say nothing.
-        identity: Which known checkpoint it is; None where it is none.
+        network: The network with its weights, float32, in inference mode.
+        sha256: The SHA-256 of the file, 64 hexadecimal digits.
+        time_steps: The time steps that the weights were trained for, from the metadata of the file
+            or else the table of known checkpoints; None if neither states them.
+        identity: The entry in the table of known checkpoints; None for other files.
     """
 
     network: IFRNet
@@ -49,16 +49,16 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """What a file holds, before a network is made of it.
+    """The content of a checkpoint file.
 
     Attributes:
-        path: Where it is.
-        size_bytes: Its size.
-        sha256: Its hash.
-        state: The tensors as they are stored, under the authors' names.
+        path: The file.
+        size_bytes: Its size in bytes.
+        sha256: Its SHA-256, 64 hexadecimal digits.
+        state: The tensors in the type that is stored, by the authors' parameter names.
         wrappers: Keys of the dictionaries around the tensors, outermost first.
-        prefixes: What stood before every name, outermost first.
-        metadata: Of a .safetensors file.
+        prefixes: Prefixes that were removed from every name, outermost first.
+        metadata: The metadata of a .safetensors file, otherwise empty.
     """
 
     path: Path
@@ -71,35 +71,38 @@ class CheckpointFile:
 
 
 def load_checkpoint(path: str | Path, *, warp_lowering: WarpLowering = "gridsample") -> Checkpoint:
-    """Loads a checkpoint of any variant; the variant is found by the shape of the first weight.
+    """Loads a checkpoint; the shape of the first weight tells the variant.
 
     Args:
         path: The authors' .pth, mmagic's .pth (`generator.` prefix, `state_dict` wrapper), either
-            with `module.` prefixes, or .safetensors with the same names; any float type. The
-            word "demo" stands for the weights that are shipped.
-        warp_lowering: See `IFRNet`.
+            with `module.` prefixes, or .safetensors with the same names; any float type. "demo"
+            is the checkpoint that is shipped with this package.
+        warp_lowering: How the network computes a warp; both ways are equal to 1e-4.
 
     Raises:
-        CheckpointError: If the file is missing, not safe, damaged, of another network, or has
-            another hash than its name promises.
+        CheckpointError: If the file cannot be read, contains more than tensors, is damaged or of
+            another network, or its hash is not that of the published file of its name.
     """
     return checkpoint_from_file(read_checkpoint(path), warp_lowering=warp_lowering)
 
 
 def read_checkpoint(path: str | Path) -> CheckpointFile:
-    """Reads a file safely and checks its hash where that is known.
+    """Reads the tensors of a file; checks its hash if one is published for its name.
+
+    Args:
+        path: A .pth or .safetensors file, or "demo".
 
     Raises:
-        CheckpointError: If the file is missing, not safe, damaged, or has another hash than its
-            name promises.
+        CheckpointError: If the file cannot be read, contains more than tensors, is damaged, or its
+            hash is not that of the published file of its name.
     """
     path = DEMO_WEIGHTS if str(path) == "demo" else Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}): give a checkpoint file, or demo; "
-            "python -m ifrnet_model.weights list shows which there are"
+            f"{path} cannot be read ({error.strerror}): give a checkpoint file, or demo "
+            "(python -m ifrnet_model.weights list shows the published ones)"
         ) from error
     sha256 = hashlib.sha256(content).hexdigest()
     _check_sha256(path, sha256)
@@ -116,10 +119,10 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
 def checkpoint_from_file(
     file: CheckpointFile, *, warp_lowering: WarpLowering = "gridsample"
 ) -> Checkpoint:
-    """The network of a file that was read.
+    """Builds the network and loads the tensors of `file` into it.
 
     Raises:
-        CheckpointError: If the tensors are not IFRNet's or not finite.
+        CheckpointError: If names or shapes are not those of a variant, or a value is not finite.
     """
     network = IFRNet(_find_variant(file.state, file.path), warp_lowering=warp_lowering)
     _check_keys(file.state, network.state_dict(), file.path)
@@ -135,24 +138,24 @@ def checkpoint_from_file(
 
 
 def stated_time_steps(metadata: Mapping[str, str]) -> TimeSteps | None:
-    """What a file says of itself; None where it says nothing."""
+    """The time steps that the metadata of a .safetensors file states; None if it states none."""
     stated = metadata.get("timesteps")
     return stated if stated in get_args(TimeSteps) else None  # type: ignore[return-value]
 
 
-def _check_sha256(path: Path, found: str) -> None:
-    known = with_name(path.name)
+def _check_sha256(path: Path, sha256: str) -> None:
+    known = find_by_name(path.name)
     if known is None or known.sha256 is None or Path(known.name).suffix != path.suffix.lower():
-        return  # A conversion has a hash of its own.
-    if not found.startswith(known.sha256):
+        return  # A converted file has another hash.
+    if not sha256.startswith(known.sha256):
         raise CheckpointError(
-            f"{path} has sha256 {found[:12]}..., the published file {known.sha256[:12]}...: "
-            "it is damaged or not what its name says; download it again"
+            f"{path} has sha256 {sha256[:12]}..., not {known.sha256[:12]}... as published for "
+            "that name: download it again, or rename it if it is another checkpoint"
         )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    # Here, so that a checkpoint of PyTorch's own format needs nothing but PyTorch.
+    # Imported here because a .pth file needs nothing but PyTorch.
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -161,22 +164,22 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is no readable safetensors file ({error}): copy or download it again"
+            f"{path} is not a readable safetensors file ({error}): copy or download it again"
         ) from error
 
 
 def _read_pickle(path: Path, content: bytes) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors, and the keys of the dictionaries that were around them."""
+    """The tensors, and the keys of the dictionaries around them, outermost first."""
     try:
         loaded: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors, which can run code when it is loaded, and was not "
-            "loaded: save its state_dict alone with torch.save, or convert it to safetensors"
+            f"{path} contains more than tensors, could run code, and was not loaded: save only "
+            "its state_dict with torch.save, or convert it to safetensors"
         ) from error
     except Exception as error:  # torch.load raises RuntimeError, EOFError, KeyError and others.
         raise CheckpointError(
-            f"{path} is no readable PyTorch checkpoint ({type(error).__name__}): "
+            f"{path} is not a readable PyTorch checkpoint ({type(error).__name__}): "
             "copy or download it again"
         ) from error
     wrappers = []
@@ -186,20 +189,20 @@ def _read_pickle(path: Path, content: bytes) -> tuple[dict[str, Tensor], tuple[s
             wrappers.append(wrapper)
     if not isinstance(loaded, Mapping):
         raise CheckpointError(
-            f"{path} holds a {type(loaded).__name__}, not a state_dict: "
+            f"{path} contains a {type(loaded).__name__}, not a state_dict: "
             "save the network's state_dict() with torch.save"
         )
-    wrong = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
-    if wrong:
+    others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
+    if others:
         raise CheckpointError(
-            f"{path} holds entries that are no tensors ({_some(wrong)}): "
-            "save the network's state_dict() alone"
+            f"{path} contains entries that are not tensors ({_shortened(others)}): "
+            "save only the network's state_dict()"
         )
     return {str(key): value for key, value in loaded.items()}, tuple(wrappers)
 
 
 def _strip_prefixes(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Removes `module.` and `generator.`, in any order, where every key has them."""
+    """Removes `module.` and `generator.`, in any order, if every name begins with them."""
     stripped, prefixes = dict(state), []
     while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in stripped)), None):
         if not stripped:
@@ -212,36 +215,42 @@ def _strip_prefixes(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tup
 def _find_variant(state: Mapping[str, Tensor], path: Path) -> IFRNetConfig:
     if _STEM not in state:
         raise CheckpointError(
-            f"{path} has no {_STEM} among its {len(state)} tensors: it is no IFRNet checkpoint"
+            f"{path} has no {_STEM} among its {len(state)} tensors: give an IFRNet checkpoint"
         )
-    found = tuple(state[_STEM].shape)
+    shape = tuple(state[_STEM].shape)
     shapes = {(c.widths[0], 3, c.stem_kernel, c.stem_kernel): c for c in VARIANTS.values()}
-    if found not in shapes:
-        known = ", ".join(f"{shape} ({c.variant})" for shape, c in shapes.items())
-        raise CheckpointError(f"{path}: {_STEM} has shape {found}, of no variant known: {known}")
-    return shapes[found]
+    if shape not in shapes:
+        known = ", ".join(f"{known} ({c.variant})" for known, c in shapes.items())
+        raise CheckpointError(f"{path}: {_STEM} has shape {shape}, not one of {known}")
+    return shapes[shape]
 
 
-def _check_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Names missing, surplus and misshapen tensors in one sentence."""
+def _check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Checks names, shapes and values; one error names all tensors that are wrong.
+
+    Raises:
+        CheckpointError: If a tensor is missing, unexpected, of another shape, or not finite.
+    """
     problems = []
-    if missing := sorted(wanted.keys() - state.keys()):
-        problems.append(f"{len(missing)} missing ({_some(missing)})")
-    if surplus := sorted(state.keys() - wanted.keys()):
-        problems.append(f"{len(surplus)} surplus ({_some(surplus)})")
+    if missing := sorted(expected.keys() - state.keys()):
+        problems.append(f"{len(missing)} missing ({_shortened(missing)})")
+    if unexpected := sorted(state.keys() - expected.keys()):
+        problems.append(f"{len(unexpected)} unexpected ({_shortened(unexpected)})")
     misshapen = [
         f"{key}: {tuple(state[key].shape)}, not {tuple(tensor.shape)}"
-        for key, tensor in wanted.items()
+        for key, tensor in expected.items()
         if key in state and state[key].shape != tensor.shape
     ]
     if misshapen:
-        problems.append(f"{len(misshapen)} misshapen ({_some(misshapen)})")
+        problems.append(f"{len(misshapen)} of another shape ({_shortened(misshapen)})")
     if problems:
         raise CheckpointError(f"{path} does not fit IFRNet: tensors {'; '.join(problems)}")
     if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in state.values()):
-        raise CheckpointError(f"{path} holds integers, infinities or NaN: the file is damaged")
+        raise CheckpointError(
+            f"{path} contains integers, infinities or NaN: copy or download it again"
+        )
 
 
-def _some(names: list[str]) -> str:
+def _shortened(names: list[str]) -> str:
     shown = ", ".join(names[:_NAMES_SHOWN])
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"

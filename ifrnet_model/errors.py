@@ -2,4 +2,4 @@
 
 
 class CheckpointError(Exception):
-    """A checkpoint cannot be had, loaded or written; the message says what to do."""
+    """A checkpoint cannot be downloaded, loaded or written; the message says what to do."""

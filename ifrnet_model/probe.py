@@ -1,4 +1,4 @@
-"""Finds out whether weights know any time step or the midpoint only, by trying."""
+"""Tests whether weights were trained for any time step or for the midpoint only."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from ifrnet_model.weights.table import TimeSteps
 
 _SIZE = (128, 192)
 _MOTION = 8
-"""Pixels between the two frames: far more than an error of interpolation, well within reach."""
+"""Motion between the two frames in pixels: far more than the error of an interpolation."""
 
 _STEPS = (0.25, 0.5, 0.75)
 
 
-class TriedStep(NamedTuple):
-    """What became of the pattern at one time step; PSNR in dB.
+class TrialStep(NamedTuple):
+    """The result at one time step; PSNR in dB, at most 120.
 
     Attributes:
-        t: The time step.
-        true_db: The network's frame against the pattern at its true place.
-        middle_db: The network's frame against the pattern in the middle.
-        blend_db: Blending both frames, weights (1-t, t), against the pattern at its true place.
+        t: The time step, inside (0, 1).
+        true_db: The network's frame against the pattern at its true position.
+        middle_db: The network's frame against the pattern at the midpoint.
+        blend_db: A blend of both frames, weights (1-t, t), against the pattern at its true
+            position.
     """
 
     t: float
@@ -37,23 +38,23 @@ class TriedStep(NamedTuple):
 
 @dataclass(frozen=True)
 class TimeStepTrial:
-    """A pattern that moves sideways, put at several time steps by a network.
+    """A pattern that moves sideways, interpolated at several time steps.
 
     Attributes:
-        motion_px: How far it moves between the two frames.
-        steps: t = 1/4, 1/2, 3/4.
+        motion_px: Motion between the two frames in pixels.
+        steps: The results at t = 1/4, 1/2, 3/4.
     """
 
     motion_px: int
-    steps: tuple[TriedStep, ...]
+    steps: tuple[TrialStep, ...]
 
     @property
     def time_steps(self) -> TimeSteps:
-        """What the weights know.
+        """The time steps that the weights can interpolate, judged by the trial.
 
-        "arbitrary" where, at t = 1/4 and at 3/4, the pattern is nearer to its true place than to
-        the middle, and than blending brings it; weights that ignore the time input put it in the
-        middle, and those that cannot follow it do no better than blending.
+        "arbitrary" if at t = 1/4 and 3/4 the network's frame is closer to the true position than
+        to the midpoint, and closer than a blend is. Weights that ignore the time input always give
+        the midpoint, and those that cannot follow the motion are no better than a blend.
         """
         off_middle = [step for step in self.steps if step.t != 0.5]
         follows = all(s.true_db > max(s.middle_db, s.blend_db) for s in off_middle)
@@ -61,17 +62,17 @@ class TimeStepTrial:
 
     @property
     def follows_motion(self) -> bool:
-        """Whether the weights do better than blending at t = 1/2, which all of them know."""
+        """Whether the network is better than a blend at t = 1/2, as all trained weights are."""
         return all(step.true_db > step.blend_db for step in self.steps if step.t == 0.5)
 
 
 def probe_time_steps(network: IFRNet) -> TimeSteps:
-    """What the weights know of the time between two frames; see `try_time_steps`."""
+    """The time steps that the weights can interpolate, judged by `try_time_steps`."""
     return try_time_steps(network).time_steps
 
 
 def try_time_steps(network: IFRNet) -> TimeStepTrial:
-    """Moves a smooth pattern sideways and looks where the network puts it."""
+    """Interpolates a smooth pattern that moves sideways, and compares it with the truth."""
     generator = torch.Generator().manual_seed(0)
     height, width = _SIZE
     coarse = torch.rand(1, 3, height // 8, (width + _MOTION) // 8 + 2, generator=generator)
@@ -82,15 +83,15 @@ def try_time_steps(network: IFRNet) -> TimeStepTrial:
 
     frame0, frame1, middle = moved(0), moved(_MOTION), moved(_MOTION // 2)
     with torch.inference_mode():
-        found = network(frame0, frame1, torch.tensor(_STEPS).view(-1, 1, 1, 1))
-    tried = []
-    for frame, t in zip(found.split(1), _STEPS, strict=True):
+        interpolated = network(frame0, frame1, torch.tensor(_STEPS).view(-1, 1, 1, 1))
+    steps = []
+    for frame, t in zip(interpolated.split(1), _STEPS, strict=True):
         true = moved(int(_MOTION * t))
         blend = torch.lerp(frame0, frame1, t)
-        tried.append(TriedStep(t, _db(frame, true), _db(frame, middle), _db(blend, true)))
-    return TimeStepTrial(_MOTION, tuple(tried))
+        steps.append(TrialStep(t, _psnr(frame, true), _psnr(frame, middle), _psnr(blend, true)))
+    return TimeStepTrial(_MOTION, tuple(steps))
 
 
-def _db(image: Tensor, other: Tensor) -> float:
-    """PSNR of two images in [0, 1]; at most 120 dB, so that it is a number always."""
+def _psnr(image: Tensor, other: Tensor) -> float:
+    """PSNR of two images in [0, 1] in dB; at most 120, so that it is always finite."""
     return float(-10 * torch.log10(F.mse_loss(image, other).clamp(min=1e-12)))

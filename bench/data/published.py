@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.records import PublishedRecord
-from ifrnet_model.weights.table import CHECKPOINTS, with_sha256
+from ifrnet_model.weights.table import CHECKPOINTS, find_by_sha256
 
 
 def published(dataset: str, *, sha256: str, variant: str, authors: bool) -> PublishedRecord | None:
@@ -23,7 +23,7 @@ def published(dataset: str, *, sha256: str, variant: str, authors: bool) -> Publ
         of_authors = (k for k in CHECKPOINTS if (k.publisher, k.variant) == ("authors", variant))
         known = next((k for k in of_authors if dataset in k.figures), None)
     else:
-        known = with_sha256(sha256)
+        known = find_by_sha256(sha256)
     figure = None if known is None else known.figures.get(dataset)
     return (
         None

@@ -1,4 +1,4 @@
-"""Checkpoints: which are known, how to get them, what a file holds. The demo weights lie here.
+"""The known checkpoints: table, download, inspection, conversion; and the demo weights.
 
 python -m ifrnet_model.weights list | download NAME | inspect FILE | convert FILE OUT.safetensors
 """
@@ -10,7 +10,7 @@ from ifrnet_model.weights.table import CHECKPOINTS, DEMO_WEIGHTS, KnownCheckpoin
 
 if TYPE_CHECKING:
     from ifrnet_model.weights.convert import convert_checkpoint
-    from ifrnet_model.weights.fetch import download_checkpoint
+    from ifrnet_model.weights.download import download_checkpoint
     from ifrnet_model.weights.inspection import inspect_checkpoint
 
 __all__ = [
@@ -23,15 +23,16 @@ __all__ = [
     "inspect_checkpoint",
 ]
 
-_LATER = {
+_LAZY = {
     "convert_checkpoint": "convert",
-    "download_checkpoint": "fetch",
+    "download_checkpoint": "download",
     "inspect_checkpoint": "inspection",
 }
-"""What needs PyTorch or the network's machinery, and where it is: `checkpoint` imports this."""
+"""Name -> module, imported on first use: two need PyTorch and `ifrnet_model.checkpoint`, which
+imports this package."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command line of the checkpoints.
+"""Lists, downloads, inspects and converts checkpoints of IFRNet.
 
 python -m ifrnet_model.weights list
 """
@@ -34,11 +34,11 @@ def _as_data(known: table.KnownCheckpoint) -> dict[str, Any]:
 
 
 def _table_lines() -> Iterator[str]:
-    rows = [("name", "variant", "time steps", "MB", "PSNR, dB", "sha256", "licence", "to get it")]
+    rows = [("name", "variant", "time steps", "MB", "PSNR, dB", "sha256", "licence", "available")]
     for known in table.CHECKPOINTS:
-        # On the test set of what it was trained on.
+        # On the test part of its training set.
         figure = known.figures.get(known.training_set.lower())
-        here = known.name == table.DEMO_WEIGHTS.name
+        shipped = known.name == table.DEMO_WEIGHTS.name
         rows.append(
             (
                 Path(known.name).stem,
@@ -48,7 +48,7 @@ def _table_lines() -> Iterator[str]:
                 f"{figure.psnr:.2f}" if figure else "-",
                 known.sha256[:_SHOWN_DIGITS] if known.sha256 else "?",
                 known.licence,
-                "is here: --weights demo" if here else "download" if known.url else "share page",
+                "shipped: --weights demo" if shipped else "download" if known.url else "share page",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -56,14 +56,14 @@ def _table_lines() -> Iterator[str]:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
     yield ""
-    yield "PSNR: published, on the test part of Vimeo90K or GoPro, as the name says."
-    yield f"share page: {_PROG} download NAME says where."
+    yield "PSNR: as published, on the test part of the training set (Vimeo90K or GoPro)."
+    yield f"share page: {_PROG} download NAME prints the link."
 
 
 def _download(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ifrnet_model.weights.fetch import download_checkpoint
+    from ifrnet_model.weights.download import download_checkpoint
 
     with tqdm(unit="B", unit_scale=True, desc=args.name, disable=None, leave=False) as bar:
 
@@ -78,23 +78,23 @@ def _download(args: argparse.Namespace) -> None:
             args.name, args.output, force=args.force, progress=progress, note=note
         )
     if done.known.sha256 is None:
-        proof = "no hash of it is published, so size and kind of file were checked alone"
+        check = "no hash is published: only the size and the file format were checked"
     else:
         whole = len(done.known.sha256) == len(done.sha256)
-        proof = "as published" if whole else f"the published {len(done.known.sha256)} digits fit"
-    print(f"{done.path}{' is there already' if done.was_there else ''}")
-    print(f"  sha256 {done.sha256} ({proof})")
+        check = "as published" if whole else f"the published {len(done.known.sha256)} digits match"
+    print(f"{done.path}{' exists already and is valid' if done.was_there else ''}")
+    print(f"  sha256 {done.sha256} ({check})")
     print(f"  {done.known.variant}, time steps: {done.known.time_steps}, {done.known.licence}")
 
 
 def _inspect(args: argparse.Namespace) -> None:
     from ifrnet_model.weights.inspection import inspect_checkpoint, inspection_lines
 
-    found = inspect_checkpoint(args.file)
+    inspection = inspect_checkpoint(args.file)
     if args.json:
-        print(json.dumps(found.as_data(), indent=2))
+        print(json.dumps(inspection.as_data(), indent=2))
         return
-    for line in inspection_lines(found):
+    for line in inspection_lines(inspection):
         print(line)
 
 
@@ -106,9 +106,9 @@ def _convert(args: argparse.Namespace) -> None:
     )
     print(f"{done.path}: loaded again and compared")
     print(f"  sha256 {done.sha256}")
-    print(f"  largest difference of a weight from the source: {done.largest_difference:.1e}")
-    told_by = done.metadata["timesteps_from"]
-    print(f"  {done.metadata['variant']}, time steps: {done.metadata['timesteps']} ({told_by})")
+    print(f"  largest difference of a weight: {done.largest_difference:.1e}")
+    origin = done.metadata["timesteps_from"]
+    print(f"  {done.metadata['variant']}, time steps: {done.metadata['timesteps']} ({origin})")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,36 +135,36 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     command = add("list", _list, "Shows the known checkpoints.", "list")
-    command.add_argument("--json", action="store_true", help="everything that is known of them")
+    command.add_argument("--json", action="store_true", help="print all fields as JSON")
 
     command = add(
         "download",
         _download,
-        "Loads a known checkpoint, resumes, checks its hash.",
+        "Downloads a known checkpoint, resuming a partial download, and checks its hash.",
         "download IFRNet_vimeo90k-7a66b214 --output weights",
     )
     command.description = (
         f"{command.description}\n\nProxies: https_proxy and http_proxy. IFRNET_WEIGHTS_MIRROR: "
-        "base URL of a server that has\nthe files under their names; the authors' are loaded "
-        "from such a one only."
+        "base URL of a server that has\nthe files under their names; the authors' checkpoints have "
+        "no other direct link."
     )
-    command.add_argument("name", metavar="NAME", help="as list shows it, or demo")
-    command.add_argument("--output", default=".", metavar="FOLDER", help="by default this one")
-    command.add_argument("--force", action="store_true", help="replace a file that is there")
+    command.add_argument("name", metavar="NAME", help="a name shown by list, or demo")
+    command.add_argument("--output", default=".", metavar="FOLDER", help="default: this folder")
+    command.add_argument("--force", action="store_true", help="replace an existing file")
 
     command = add(
         "inspect",
         _inspect,
-        "Shows what a checkpoint is, and tries which time steps it knows.",
+        "Shows what a checkpoint file contains, and tries its time steps on a moving pattern.",
         "inspect IFRNet_S_Vimeo90K.pth",
     )
     command.add_argument("file", metavar="FILE", help=".pth, .safetensors, or demo")
-    command.add_argument("--json", action="store_true")
+    command.add_argument("--json", action="store_true", help="print all results as JSON")
 
     command = add(
         "convert",
         _convert,
-        "Writes a checkpoint as safetensors, with the authors' names and what is known of it.",
+        "Converts a checkpoint to safetensors, with the authors' names and its origin as metadata.",
         "convert IFRNet_S_GoPro.pth IFRNet_S_GoPro.safetensors --dtype float16",
     )
     command.add_argument("file", metavar="FILE", help=".pth, .safetensors, or demo")
@@ -173,16 +173,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--time",
         choices=("midpoint", "arbitrary"),
-        help="which time steps the weights know; by default as published, or what a trial shows",
+        help="time steps that the weights were trained for (default: as stated or published, else "
+        "by a trial)",
     )
-    command.add_argument("--force", action="store_true", help="replace a file that is there")
+    command.add_argument("--force", action="store_true", help="replace an existing file")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Parses, runs, exits: 0, 1 after an error, 130 after Ctrl-C.
+    """Runs the command and exits: with 0, with 1 after an error, with 130 after Ctrl-C.
 
-    The runtime's commands do the same by code of their own: this package stands alone.
+    Repeats `runtime.cli.run_command`, because this package does not import `runtime`.
     """
     args = _parser().parse_args(argv)
     code = 0

@@ -1,4 +1,4 @@
-"""Any published checkpoint -> safetensors with the authors' names, which says what it is."""
+"""Converts any published checkpoint to safetensors with the authors' names and metadata."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ StoredType = Literal["float32", "float16"]
 
 
 class Conversion(NamedTuple):
-    """A file that was written, loaded again and compared.
+    """A .safetensors file that was written, loaded again and compared.
 
     Attributes:
         path: The file.
-        sha256: Of the file.
-        metadata: What it says of itself.
-        largest_difference: Of any weight from the source's, read as float32; 0 in float32.
+        sha256: Its SHA-256, 64 hexadecimal digits.
+        metadata: Its metadata.
+        largest_difference: Largest absolute difference of a weight from the source; 0 for float32.
     """
 
     path: Path
@@ -49,27 +49,27 @@ def convert_checkpoint(
     time_steps: TimeSteps | None = None,
     force: bool = False,
 ) -> Conversion:
-    """Writes a checkpoint as safetensors; loads it again and compares before it is kept.
+    """Writes a checkpoint as safetensors, loads it again, compares it, and then renames it.
 
     Args:
-        source: See `load_checkpoint`.
-        target: A .safetensors file.
-        dtype: Of the tensors that are written.
-        time_steps: What the weights know; by default what is stated or published of them, else
-            what a trial shows.
-        force: Replaces a file that is there.
+        source: A .pth or .safetensors file, or "demo".
+        target: The .safetensors file to write.
+        dtype: Type of the tensors that are written.
+        time_steps: The time steps that the weights were trained for; by default those stated by
+            the file, else published, else found by a trial.
+        force: Replaces an existing file.
 
     Raises:
-        CheckpointError: If the source cannot be loaded or does not fit the type, or the target
-            cannot be written, has a name that it cannot have, or is there already.
-        ValueError: If an option is none of those named.
+        CheckpointError: If the source cannot be loaded, has values too large for `dtype`, or the
+            target cannot be written, has a wrong name, or exists already.
+        ValueError: If `dtype` or `time_steps` is unknown.
     """
-    for option, given, allowed in (
+    for option, value, allowed in (
         ("dtype", dtype, get_args(StoredType)),
         ("time_steps", time_steps, (*get_args(TimeSteps), None)),
     ):
-        if given not in allowed:
-            raise ValueError(f"{option} is {given!r}: use {' or '.join(map(repr, allowed))}")
+        if value not in allowed:
+            raise ValueError(f"{option} is {value!r}: use {' or '.join(map(repr, allowed))}")
     target = Path(target)
     _check_target(target, force=force)
     file = read_checkpoint(source)
@@ -81,40 +81,40 @@ def convert_checkpoint(
             f"{file.path}: {too_large[0]} has values that {dtype} cannot hold: use float32"
         )
     metadata = _metadata(file, checkpoint, time_steps)
-    # Called safetensors, for it is loaded under this name.
-    beside = target.with_name(f".{target.stem}.{secrets.token_hex(8)}.partial.safetensors")
+    # With the suffix of the target, by which `load_checkpoint` chooses the format.
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(8)}.partial.safetensors")
     try:
-        save_file(stored, beside, metadata)
-        again = load_checkpoint(beside)
-        loaded = again.network.state_dict()
+        save_file(stored, temporary, metadata)
+        reloaded = load_checkpoint(temporary)
+        loaded = reloaded.network.state_dict()
         if any(not torch.equal(loaded[name], tensor.float()) for name, tensor in stored.items()):
-            raise CheckpointError(f"{target} does not load as it was written: check the disk")
-        beside.replace(target)
+            raise CheckpointError(f"{target} is read back with other weights: check the disk")
+        temporary.replace(target)
     except SafetensorError as error:
         raise CheckpointError(
-            f"{target} cannot be written ({error}): look at the disk and the folder"
+            f"{target} cannot be written ({error}): check the disk and the folder"
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     largest = max(float((loaded[name] - weights[name]).abs().max()) for name in weights)
-    return Conversion(target, again.sha256, metadata, largest)
+    return Conversion(target, reloaded.sha256, metadata, largest)
 
 
 def _metadata(
     file: CheckpointFile, checkpoint: Checkpoint, time_steps: TimeSteps | None
 ) -> dict[str, str]:
-    """What the new file says; a converted file that is converted again keeps its origin."""
+    """The metadata of the new file; a file that is converted again keeps its first source."""
     if time_steps:
-        told_by = "user"
+        origin = "user"
     elif stated_time_steps(file.metadata):
-        told_by = file.metadata.get("timesteps_from", "source")
+        origin = file.metadata.get("timesteps_from", "source")
     else:
-        told_by = "published" if checkpoint.identity else "trial"
+        origin = "published" if checkpoint.identity else "trial"
     return {
         "format": "pt",
         "variant": checkpoint.network.config.variant,
         "timesteps": time_steps or checkpoint.time_steps or probe_time_steps(checkpoint.network),
-        "timesteps_from": told_by,
+        "timesteps_from": origin,
         "source": file.metadata.get("source", file.path.name),
         "source_sha256": file.metadata.get("source_sha256", file.sha256),
     }
@@ -122,12 +122,10 @@ def _metadata(
 
 def _check_target(target: Path, *, force: bool) -> None:
     if target.suffix != ".safetensors":
-        raise CheckpointError(f"{target} is to be a safetensors file: call it NAME.safetensors")
+        raise CheckpointError(f"{target} is not a name of a safetensors file: use NAME.safetensors")
     if target.name.lower() == DEMO_WEIGHTS.name:
-        raise CheckpointError(
-            f"{target.name} promises the hash of the shipped file: choose another name"
-        )
+        raise CheckpointError(f"{target.name} is the name of the shipped file: use another name")
     if not target.parent.is_dir():
-        raise CheckpointError(f"the folder {target.parent} is missing: make it first")
+        raise CheckpointError(f"the folder {target.parent} is missing: create it first")
     if target.exists() and not force:
-        raise CheckpointError(f"{target} is there already: replace it with --force")
+        raise CheckpointError(f"{target} exists already: replace it with --force")

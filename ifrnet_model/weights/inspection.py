@@ -1,4 +1,4 @@
-"""What a checkpoint file is: read, identified, and tried."""
+"""Inspects a checkpoint file: format, origin, network, time steps."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from ifrnet_model.checkpoint import checkpoint_from_file, read_checkpoint, state
 from ifrnet_model.probe import TimeStepTrial, try_time_steps
 from ifrnet_model.weights.table import Identity, TimeSteps
 
-_HOW = {
+_IDENTIFIED_BY = {
     "sha256": "by its sha256",
-    "source_sha256": "converted from it, says the file",
-    "name": "by its name alone: the hash of that file is not known",
+    "source_sha256": "by the source that its metadata states",
+    "name": "by its name only: no hash of that file is published",
 }
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What a file says, what is known of it, and what a trial shows.
+class CheckpointInspection:
+    """The properties of a checkpoint file, and a trial of its network.
 
     Attributes:
         path: The file.
-        size_bytes: Of the file.
-        sha256: Of the file.
-        identity: Which known checkpoint it is.
-        variant: Of the network.
-        parameters: Numbers in all tensors.
-        dtypes: How many tensors are of which type.
-        wrappers: Keys of the dictionaries around the tensors.
-        prefixes: What stands before every tensor's name.
-        metadata: Of a .safetensors file.
-        stated: The time steps that the metadata states.
-        trial: How the network puts a moving pattern at t = 1/4, 1/2, 3/4.
+        size_bytes: Its size in bytes.
+        sha256: Its SHA-256, 64 hexadecimal digits.
+        identity: The known checkpoint that it is; None for other files.
+        variant: Variant of the network.
+        parameters: Number of values in all tensors.
+        dtypes: Number of tensors by type, for example {"float32": 104}.
+        wrappers: Keys of the dictionaries around the tensors, outermost first.
+        prefixes: Prefixes of every tensor's name, outermost first.
+        metadata: The metadata of a .safetensors file, otherwise empty.
+        stated: The time steps that the metadata states; None if it states none.
+        trial: The interpolation of a moving pattern at t = 1/4, 1/2, 3/4.
     """
 
     path: Path
@@ -53,12 +53,12 @@ class Inspection:
 
     @property
     def published(self) -> TimeSteps | None:
-        """The time steps that the table of known checkpoints states."""
+        """The time steps of the known checkpoint; None for other files."""
         return self.identity.known.time_steps if self.identity else None
 
     @property
     def time_steps(self) -> TimeSteps:
-        """What an export takes: stated, else published, else what the trial shows."""
+        """The time steps that an export uses: those stated, else published, else tried."""
         return self.stated or self.published or self.trial.time_steps
 
     def as_data(self) -> dict[str, Any]:
@@ -93,19 +93,19 @@ class Inspection:
         }
 
 
-def inspect_checkpoint(path: str | Path) -> Inspection:
-    """Reads, identifies and tries a checkpoint.
+def inspect_checkpoint(path: str | Path) -> CheckpointInspection:
+    """Reads and identifies a checkpoint, and tries its time steps.
 
     Args:
-        path: See `load_checkpoint`.
+        path: A .pth or .safetensors file, or "demo".
 
     Raises:
-        CheckpointError: If it cannot be loaded.
+        CheckpointError: If the file cannot be loaded as IFRNet.
     """
     file = read_checkpoint(path)
     checkpoint = checkpoint_from_file(file)
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in file.state.values())
-    return Inspection(
+    return CheckpointInspection(
         path=file.path,
         size_bytes=file.size_bytes,
         sha256=file.sha256,
@@ -121,44 +121,47 @@ def inspect_checkpoint(path: str | Path) -> Inspection:
     )
 
 
-def inspection_lines(found: Inspection) -> Iterator[str]:
-    """For a person."""
-    yield f"file        {found.path}, {found.size_bytes} bytes"
-    yield f"sha256      {found.sha256}"
-    if found.identity:
-        known = found.identity.known
-        yield f"known       {known.name} ({_HOW[found.identity.by]})"
-        yield f"            of {known.publisher}, trained on {known.training_set}, {known.licence}"
+def inspection_lines(inspection: CheckpointInspection) -> Iterator[str]:
+    """The inspection as the lines that the command prints."""
+    yield f"file        {inspection.path}, {inspection.size_bytes} bytes"
+    yield f"sha256      {inspection.sha256}"
+    if inspection.identity:
+        known = inspection.identity.known
+        yield f"known       {known.name} ({_IDENTIFIED_BY[inspection.identity.by]})"
+        yield f"            by {known.publisher}, trained on {known.training_set}, {known.licence}"
     else:
-        yield "known       no: neither hash nor name is in the table"
-    tensors = ", ".join(f"{count} {dtype}" for dtype, count in found.dtypes.items())
-    yield f"network     {found.variant}, {found.parameters} parameters, tensors: {tensors}"
-    if found.wrappers or found.prefixes:
-        around = [f"wrapped in {key}" for key in found.wrappers]
-        around += [f"prefix {prefix}" for prefix in found.prefixes]
+        yield "known       no: neither the hash nor the name is in the table"
+    tensors = ", ".join(f"{count} {dtype}" for dtype, count in inspection.dtypes.items())
+    yield (
+        f"network     {inspection.variant}, {inspection.parameters} parameters, tensors: {tensors}"
+    )
+    if inspection.wrappers or inspection.prefixes:
+        around = [f"wrapped in {key}" for key in inspection.wrappers]
+        around += [f"prefix {prefix}" for prefix in inspection.prefixes]
         yield f"names       {', '.join(around)}"
-    for key, value in found.metadata.items():
+    for key, value in inspection.metadata.items():
         yield f"metadata    {key}: {value}"
     yield (
-        f"time steps  {found.time_steps} (stated by the file: {found.stated or 'nothing'}; "
-        f"published: {found.published or 'nothing'}; by trial: {found.trial.time_steps})"
+        f"time steps  {inspection.time_steps} (stated by the file: {inspection.stated or 'none'}; "
+        f"published: {inspection.published or 'none'}; by trial: {inspection.trial.time_steps})"
     )
-    yield from trial_lines(found.trial)
-    if found.time_steps != found.trial.time_steps:
-        yield "note        the trial does not show what is said of the time steps"
-    for dataset, figure in (found.identity.known.figures if found.identity else {}).items():
+    yield from trial_lines(inspection.trial)
+    if inspection.time_steps != inspection.trial.time_steps:
+        yield "note        the trial contradicts the time steps that are stated or published"
+    figures = inspection.identity.known.figures if inspection.identity else {}
+    for dataset, figure in figures.items():
         rest = f", {figure.ssim_kind} {figure.ssim}" if figure.ssim is not None else ""
         rest += f", IE {figure.ie}" if figure.ie is not None else ""
         yield f"published   {dataset}: {figure.psnr} dB{rest} ({figure.source})"
 
 
 def trial_lines(trial: TimeStepTrial) -> Iterator[str]:
-    """What a trial showed, for a person."""
+    """The trial as the lines that the command prints."""
     for step in trial.steps:
-        middle = "" if step.t == 0.5 else f", {step.middle_db:.1f} to the middle"
+        middle = "" if step.t == 0.5 else f", {step.middle_db:.1f} dB to the midpoint"
         yield (
             f"trial       pattern moved by {trial.motion_px} px, t = {step.t:g}: "
-            f"{step.true_db:.1f} dB to its true place{middle}; blending {step.blend_db:.1f}"
+            f"{step.true_db:.1f} dB to its true position{middle}; blend {step.blend_db:.1f} dB"
         )
     if not trial.follows_motion:
-        yield "note        even at t = 0.5 it does no better than blending: is it trained?"
+        yield "note        at t = 0.5 it is no better than a blend: the weights may be untrained"

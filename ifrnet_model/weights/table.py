@@ -1,6 +1,6 @@
-"""The known checkpoints as data: what they are, where they are, what was published of them.
+"""The known checkpoints: origin, hashes, published results. The one place that knows them.
 
-The one place that knows them. No PyTorch.
+Imports no PyTorch.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ SsimKind = Literal["ssim_3d", "ssim_2d"]
 Publisher = Literal["authors", "mmagic", "ifrnet-deploy"]
 
 DEMO_WEIGHTS = Path(__file__).parent / "ifrnet_small_demo.safetensors"
-"""Our own small demo weights, shipped with the package; see MODEL_CARD.md beside them."""
+"""The demo weights, variant small, shipped with the package; see MODEL_CARD.md beside them."""
 
 
 class Published(NamedTuple):
-    """One published figure.
+    """The published results of a checkpoint on one data set.
 
     Attributes:
-        source: Who says so.
-        psnr: In dB.
-        ssim: As `ssim_kind` defines it.
-        ssim_kind: The paper's SSIM or mmagic's; the two are not comparable.
-        ie: Middlebury's interpolation error.
+        source: The publication.
+        psnr: PSNR in dB.
+        ssim: SSIM of the kind `ssim_kind`; None if not published.
+        ssim_kind: "ssim_3d" in the paper, "ssim_2d" in mmagic; the two are not comparable.
+        ie: Middlebury's interpolation error in 8-bit levels; None for other data sets.
     """
 
     source: str
@@ -44,17 +44,17 @@ class KnownCheckpoint:
     """A published checkpoint.
 
     Attributes:
-        name: Of its file; also what `download` takes, with or without the suffix.
-        publisher: Whose it is.
+        name: Name of the file; `download` takes it with or without the suffix.
+        publisher: Who publishes it.
         variant: A name of `ifrnet_model.VARIANTS`.
-        training_set: What it was trained on.
-        time_steps: What it knows of the time between two frames.
-        licence: Of the repository that publishes it.
-        place: Where a person gets it.
-        megabytes: Size of the file, 10^6 bytes, rounded to a tenth; None where unknown.
-        sha256: The whole or its first digits, eight at least; None where unknown.
-        url: Where a program gets it; None where no such place is known.
-        figures: What was published of it, by data set (a name of `bench.parity`).
+        training_set: Name of the data set that it was trained on.
+        time_steps: "midpoint" if it was trained for t = 1/2 only, else "arbitrary".
+        licence: The licence of the repository that publishes it.
+        place: Where a person gets it, as a sentence.
+        megabytes: Size of the file in 10^6 bytes, rounded to a tenth; None if unknown.
+        sha256: The SHA-256 of the file or its first digits, at least eight; None if unknown.
+        url: Direct URL of the file; None if there is none.
+        figures: Published results by data set (a name of `bench.parity`).
     """
 
     name: str
@@ -103,7 +103,7 @@ def _authors(
 def _mmagic(
     name: str, training_set: str, time_steps: TimeSteps, figures: Mapping[str, Published]
 ) -> KnownCheckpoint:
-    """OpenMMLab's names carry the first eight digits of the sha256."""
+    """OpenMMLab's file names contain the first eight digits of the SHA-256."""
     return KnownCheckpoint(
         name=name,
         publisher="mmagic",
@@ -155,7 +155,7 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
         "base",
         19.8,
         "IFRNet",
-        # Adobe240's list of videos is not said in the paper.
+        # The paper does not list the videos of Adobe240 that it used.
         {"gopro": _paper(29.84, 0.920), "adobe240": _paper(31.93, 0.943)},
     ),
     _authors(
@@ -185,7 +185,7 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
         "GoPro",
         "arbitrary",
         {
-            # Its "centre crop" is a random crop in the code: not to be met exactly.
+            # Its "centre crop" is a random crop in the code: these cannot be reproduced exactly.
             "gopro": Published(_MMAGIC, 29.9394, 0.8922, "ssim_2d"),
             "adobe240": Published(_MMAGIC, 30.0273, 0.9057, "ssim_2d"),
         },
@@ -205,54 +205,60 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
 
 
 class Identity(NamedTuple):
-    """Which known checkpoint a file is, and what tells."""
+    """The known checkpoint that a file is.
+
+    Attributes:
+        known: The entry in the table.
+        by: What was compared: the hash of the file, the hash of the source that a converted file
+            states, or the file name.
+    """
 
     known: KnownCheckpoint
     by: Literal["sha256", "source_sha256", "name"]
 
 
-def with_name(file_name: str) -> KnownCheckpoint | None:
-    """The checkpoint whose file has this name, with any suffix, in upper or lower case."""
+def find_by_name(file_name: str) -> KnownCheckpoint | None:
+    """The checkpoint with this file name, compared without suffix and case; None if unknown."""
     stem = Path(file_name).stem.lower()
     return next((k for k in CHECKPOINTS if Path(k.name).stem.lower() == stem), None)
 
 
-def with_sha256(sha256: str) -> KnownCheckpoint | None:
-    """The checkpoint whose hash is known and is this one."""
+def find_by_sha256(sha256: str) -> KnownCheckpoint | None:
+    """The checkpoint whose published SHA-256, or its first digits, match; None if there is none."""
     return next((k for k in CHECKPOINTS if k.sha256 and sha256.startswith(k.sha256)), None)
 
 
 def identify(
     file_name: str, *, sha256: str, variant: str, metadata: Mapping[str, str]
 ) -> Identity | None:
-    """Which known checkpoint a file is.
+    """Looks a checkpoint file up in the table; None if it is not a known one.
 
     Args:
-        file_name: A name counts only where the network is of the variant that it promises.
-        sha256: Of the file.
-        variant: Of the network in it.
-        metadata: Of a .safetensors file; `convert` notes the hash of its source there.
+        file_name: Counts only if `variant` is that of the known checkpoint of this name.
+        sha256: The SHA-256 of the file.
+        variant: The variant of the network in the file.
+        metadata: The metadata of a .safetensors file; `convert` records the hash of its source.
     """
-    if known := with_sha256(sha256):
+    if known := find_by_sha256(sha256):
         return Identity(known, "sha256")
-    if known := with_sha256(metadata.get("source_sha256", "")):
+    if known := find_by_sha256(metadata.get("source_sha256", "")):
         return Identity(known, "source_sha256")
-    known = with_name(file_name)
+    known = find_by_name(file_name)
     return Identity(known, "name") if known and known.variant == variant else None
 
 
 def checkpoint_named(name: str) -> KnownCheckpoint:
-    """The checkpoint that a user asks for: by its file's name without the suffix, or "demo".
+    """The known checkpoint with this file name, compared without suffix and case, or "demo".
 
     Raises:
-        CheckpointError: If there is none; the message names those that are near.
+        CheckpointError: If there is none; the message proposes similar names.
     """
-    known = with_name(DEMO_WEIGHTS.name if name.lower() == "demo" else name)
+    known = find_by_name(DEMO_WEIGHTS.name if name.lower() == "demo" else name)
     if known is None:
         stems = [Path(k.name).stem for k in CHECKPOINTS]
-        near = difflib.get_close_matches(name, stems, n=2) or stems
+        similar = difflib.get_close_matches(name, stems, n=2) or stems
         raise CheckpointError(
-            f"no known checkpoint is called {name}: did you mean {' or '.join(near)}? "
-            "python -m ifrnet_model.weights list shows all"
+            f"{name} is not a known checkpoint: use {' or '.join(similar)} "
+            "(python -m ifrnet_model.weights list shows all)"
         )
     return known

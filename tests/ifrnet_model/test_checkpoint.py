@@ -64,7 +64,7 @@ def test_demo_weights_with_another_content_are_refused(tmp_path):
     content = bytearray(DEMO_WEIGHTS.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"has sha256 .* the published file .* download"):
+    with pytest.raises(CheckpointError, match=r"has sha256 .* as published .* download"):
         load_checkpoint(damaged)
 
 
@@ -129,7 +129,7 @@ def test_truncated_files(tmp_path, state, suffix, kept):
         load_checkpoint(path)
 
 
-def test_missing_surplus_and_misshapen_are_named_together(tmp_path, state):
+def test_missing_unexpected_and_misshapen_tensors_are_named_together(tmp_path, state):
     state = dict(state)
     del state["encoder.pyramid2.0.0.bias"]
     state["decoder5.convblock.0.0.weight"] = torch.zeros(1)
@@ -139,18 +139,21 @@ def test_missing_surplus_and_misshapen_are_named_together(tmp_path, state):
         load_checkpoint(tmp_path / "weights.pth")
     message = str(error.value)
     assert "1 missing (encoder.pyramid2.0.0.bias)" in message
-    assert "1 surplus (decoder5.convblock.0.0.weight)" in message
-    assert "1 misshapen (decoder1.convblock.2.bias: (9,), not (8,))" in message
+    assert "1 unexpected (decoder5.convblock.0.0.weight)" in message
+    assert "1 of another shape (decoder1.convblock.2.bias: (9,), not (8,))" in message
 
 
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"conv.weight": torch.zeros(3)}, "it is no IFRNet checkpoint"),
-        ({"encoder.pyramid1.0.0.weight": torch.zeros(10, 3, 3, 3)}, "of no variant known"),
+        ({"conv.weight": torch.zeros(3)}, "give an IFRNet checkpoint"),
+        (
+            {"encoder.pyramid1.0.0.weight": torch.zeros(10, 3, 3, 3)},
+            r"not one of \(24, 3, 3, 3\) \(small\)",
+        ),
         ([torch.zeros(3)], "not a state_dict"),
-        ({}, "it is no IFRNet checkpoint"),
-        ({"a": 1}, "no tensors"),
+        ({}, "give an IFRNet checkpoint"),
+        ({"a": 1}, "not tensors"),
     ],
 )
 def test_other_contents(tmp_path, saved, message):

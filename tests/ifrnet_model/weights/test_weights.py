@@ -113,7 +113,7 @@ def test_names_with_or_without_suffix(name, found):
 
 
 def test_an_unknown_name_gets_those_that_are_near():
-    with pytest.raises(CheckpointError, match="did you mean IFRNet_S_GoPro or "):
+    with pytest.raises(CheckpointError, match="is not a known checkpoint: use IFRNet_S_GoPro or "):
         checkpoint_named("IFRNet_S_Gopr")
 
 
@@ -296,9 +296,9 @@ def test_inspect_tells_what_is_said_from_what_is_found(tmp_path, command):
     torch.save(load_checkpoint("demo").network.state_dict(), path)
     code, out, _ = command("inspect", path)
     assert code == 0
-    assert "IFRNet_S_Vimeo90K.pth (by its name alone" in out
-    assert "midpoint (stated by the file: nothing; published: midpoint; by trial: arbitrary)" in out
-    assert "the trial does not show what is said" in out
+    assert "IFRNet_S_Vimeo90K.pth (by its name only" in out
+    assert "midpoint (stated by the file: none; published: midpoint; by trial: arbitrary)" in out
+    assert "the trial contradicts the time steps" in out
     assert "vimeo90k: 35.59 dB, ssim_3d 0.9786 (IFRNet, CVPR 2022" in out
 
 
@@ -351,7 +351,7 @@ def test_a_conversion_replaces_nothing_unless_it_is_told_to(tmp_path, command):
     target.write_bytes(b"mine")
     code, _, err = command("convert", "demo", target)
     assert code == 1
-    assert "is there already: replace it with --force" in err
+    assert "exists already: replace it with --force" in err
     assert target.read_bytes() == b"mine"
     assert command("convert", "demo", target, "--force")[0] == 0
     assert load_checkpoint(target).time_steps == "arbitrary"
@@ -391,7 +391,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     [
         ("out.pth", "NAME.safetensors"),
         ("none/out.safetensors", "folder .* is missing"),
-        (DEMO_WEIGHTS.name, "promises the hash of the shipped file"),
+        (DEMO_WEIGHTS.name, "is the name of the shipped file"),
     ],
 )
 def test_targets_that_cannot_be(tmp_path, target, message):
