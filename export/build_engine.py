@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from export.arguments import add_graph_arguments, graph_request
 from export.errors import ExportError
-from export.request import BuildRequest, Constraints, ProcessorBackend, Size
+from export.request import BuildRequest, Constraints, OnnxBackend, Size
 from runtime.cli import command_parser, parse_size, run_command
 from runtime.model_info import TunedFor
 
 if TYPE_CHECKING:
-    from export.candidate import Checked
+    from export.candidate import CheckedModel
     from export.progress import Stages
-    from export.source import Source
+    from export.source import SourceGraph
     from export.trt.build import Profile
     from export.trt.engine import Fallback
 
@@ -36,7 +36,7 @@ def _build(request: BuildRequest) -> None:
         _build_onnx(request, request.backend)
 
 
-def _build_onnx(request: BuildRequest, backend: ProcessorBackend) -> None:
+def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
     """An artefact for processors."""
     # Here, so that --help answers at once and a missing package is one sentence.
     from export.build_report import print_report
@@ -72,8 +72,8 @@ def _build_onnx(request: BuildRequest, backend: ProcessorBackend) -> None:
 
 
 def _int8(
-    request: BuildRequest, clip: Path, backend: ProcessorBackend, options: dict[str, Any]
-) -> Checked:
+    request: BuildRequest, clip: Path, backend: OnnxBackend, options: dict[str, Any]
+) -> CheckedModel:
     """From a file or a checkpoint, with the frames of --calibrate."""
     from export.int8 import build as int8
     from export.progress import Stages
@@ -91,7 +91,7 @@ def _int8(
 
 def _plain_source(
     request: BuildRequest, options: dict[str, Any]
-) -> tuple[Callable[[Stages], Source], int]:
+) -> tuple[Callable[[Stages], SourceGraph], int]:
     """What gives the graph of a file or of a checkpoint, and in how many stages."""
     if request.onnx is not None:
         from export.source import source_from_onnx
@@ -103,7 +103,7 @@ def _plain_source(
 
     wanted = ExportOptions(**options)
 
-    def traced(stages: Stages) -> Source:
+    def traced(stages: Stages) -> SourceGraph:
         return source_from_checkpoint(
             request.checkpoint, wanted, time_steps=request.time, stages=stages
         )
@@ -118,7 +118,7 @@ def _build_engines(request: BuildRequest) -> None:
     from export.progress import Stages
     from export.trt.build import BuildOptions
     from export.trt.cache import default_timing_cache
-    from export.trt.engine import Request, target_at, write_engine
+    from export.trt.engine import EngineRequest, target_at, write_engine
 
     device = request.device or 0
     target = target_at(device)
@@ -142,7 +142,7 @@ def _build_engines(request: BuildRequest) -> None:
     for size in sizes:
         output = _output(request.output, size if len(sizes) > 1 else None)
         layers = request.layers and _output(request.layers, size if len(sizes) > 1 else None)
-        engine = Request(options, request.rewrite, request.command(size, output), layers)
+        engine = EngineRequest(options, request.rewrite, request.command(size, output), layers)
         with Stages(6) as stages:
             source, fallbacks = _source(request, size, stages)
             if request.precision_constraints and source.info.precision != "fp16":
@@ -164,7 +164,7 @@ def _build_engines(request: BuildRequest) -> None:
 
 def _source(
     request: BuildRequest, size: Size | None, stages: Stages
-) -> tuple[Source, list[Fallback]]:
+) -> tuple[SourceGraph, list[Fallback]]:
     """The graph of one engine, and safer ways to say it."""
     from export.trt.engine import fallback_to_float32, fixed_size
 
@@ -186,7 +186,7 @@ def _source(
     given.setdefault("precision", "fp16")
     wanted = ExportOptions(**given)
 
-    def traced(**other: Any) -> Source:
+    def traced(**other: Any) -> SourceGraph:
         return source_from_checkpoint(
             request.checkpoint,
             ExportOptions(**{**given, **other}),

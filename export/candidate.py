@@ -10,11 +10,12 @@ from onnx import ModelProto, helper
 
 from export.gate.cases import gate_cases
 from export.gate.gate import Requirements, gate
-from export.gate.runners import Run, onnx_run, openvino_run
+from export.gate.runners import Runner, onnx_runner, openvino_runner
 from export.graph import passes
 from export.graph.for_cpu import tuned_for_cpu
-from export.request import DEFAULT_SIZE, ProcessorBackend
+from export.request import DEFAULT_SIZE, OnnxBackend
 from export.source import source_from_onnx
+from runtime.backends.base import BackendName
 from runtime.machine import installed_versions
 from runtime.manifest import Calibration, GateReport
 from runtime.model_info import ModelInfo, Precision, TunedFor
@@ -23,7 +24,7 @@ from runtime.telemetry import import_quietly
 onnxruntime = import_quietly("onnxruntime")
 
 
-class Checked(NamedTuple):
+class CheckedModel(NamedTuple):
     """A model that passed the gate.
 
     Attributes:
@@ -39,11 +40,11 @@ class Checked(NamedTuple):
     info: ModelInfo
     gate: GateReport
     onnx_sha256: str
-    backend: ProcessorBackend = "onnxruntime"
+    backend: BackendName = "onnxruntime"
     calibration: Calibration | None = None
 
 
-def finished(
+def finalise(
     model: ModelProto, info: ModelInfo, tuned_for: TunedFor
 ) -> tuple[ModelProto, ModelInfo]:
     """The graph tuned for `tuned_for`, with its metadata, checked to be plain ONNX.
@@ -63,8 +64,8 @@ def checked_from_onnx(
     path: Path,
     *,
     tuned_for: TunedFor | None = None,
-    backend: ProcessorBackend = "onnxruntime",
-) -> Checked:
+    backend: OnnxBackend = "onnxruntime",
+) -> CheckedModel:
     """Reads an ONNX file of ours, tunes and gates it without PyTorch.
 
     Args:
@@ -80,29 +81,31 @@ def checked_from_onnx(
     """
     source = source_from_onnx(path)
     info = source.info
-    model, info = finished(source.model, info, tuned_for or default_tuning(info.precision, backend))
+    model, info = finalise(source.model, info, tuned_for or default_tuning(info.precision, backend))
     report = gate(
         source.reference,
-        candidate_runs(model, info, backend),
+        candidate_runners(model, info, backend),
         gate_cases([info.size or DEFAULT_SIZE], info),
         Requirements(info.precision),
     )
-    return Checked(model, info, report, source.onnx_sha256, backend)
+    return CheckedModel(model, info, report, source.onnx_sha256, backend)
 
 
-def candidate_runs(model: ModelProto, info: ModelInfo, backend: ProcessorBackend) -> dict[str, Run]:
+def candidate_runners(
+    model: ModelProto, info: ModelInfo, backend: OnnxBackend
+) -> dict[str, Runner]:
     """A model in a backend, by its name with its version, for the gate.
 
     Raises:
         BackendError: If the backend is not installed.
     """
     if backend == "openvino":
-        run = openvino_run(model, info)
+        run = openvino_runner(model, info)
         return {f"OpenVINO {installed_versions().get('openvino', '')}".strip(): run}
-    return {f"ONNX Runtime {onnxruntime.__version__}": onnx_run(model, info)}
+    return {f"ONNX Runtime {onnxruntime.__version__}": onnx_runner(model, info)}
 
 
-def default_tuning(precision: Precision, backend: ProcessorBackend = "onnxruntime") -> TunedFor:
+def default_tuning(precision: Precision, backend: OnnxBackend = "onnxruntime") -> TunedFor:
     """float16 is for GPUs, whose kernels want the plain graph; the others are for processors.
 
     OpenVINO wants the plain graph too; see `runtime.backends.ov.backend`.

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from export.candidate import Checked, candidate_runs, finished
+from export.candidate import CheckedModel, candidate_runners, finalise
 from export.errors import ExportError
 from export.gate.cases import gate_cases
 from export.gate.gate import Reference, Requirements, gate
-from export.gate.runners import Run, images_for
+from export.gate.runners import Runner, images_for
 from export.graph import passes
 from export.progress import Stages
-from export.request import ProcessorBackend
-from export.source import Source
+from export.request import OnnxBackend
+from export.source import SourceGraph
 from export.wrapper import (
     ExportOptions,
     FloatIO,
@@ -52,9 +52,9 @@ def checked_from_checkpoint(
     *,
     time_steps: TimeSteps | None = None,
     tuned_for: TunedFor = "any",
-    backend: ProcessorBackend = "onnxruntime",
+    backend: OnnxBackend = "onnxruntime",
     stages: Stages | None = None,
-) -> Checked:
+) -> CheckedModel:
     """Loads, traces, rewrites, compares; writes nothing.
 
     Args:
@@ -72,11 +72,11 @@ def checked_from_checkpoint(
     """
     stages = stages or Stages.silent()
     traced = _traced(weights, options, time_steps, stages)
-    model, info = finished(traced.source.model, traced.source.info, tuned_for)
+    model, info = finalise(traced.source.model, traced.source.info, tuned_for)
     stages.start(STAGES[3])
     report = _compare_with_pytorch(model, info, traced, options, backend)
     stages.finish()
-    return Checked(model, info, report, traced.source.onnx_sha256, backend)
+    return CheckedModel(model, info, report, traced.source.onnx_sha256, backend)
 
 
 def source_from_checkpoint(
@@ -85,7 +85,7 @@ def source_from_checkpoint(
     *,
     time_steps: TimeSteps | None = None,
     stages: Stages | None = None,
-) -> Source:
+) -> SourceGraph:
     """Loads, traces, rewrites; what is built from it is compared with fp32 PyTorch.
 
     Args and errors as of `checked_from_checkpoint`.
@@ -94,7 +94,7 @@ def source_from_checkpoint(
 
 
 class _Traced(NamedTuple):
-    source: Source
+    source: SourceGraph
     network: IFRNet
 
 
@@ -107,7 +107,7 @@ def _traced(
     except CheckpointError as error:
         raise ExportError(str(error)) from error
     network = checkpoint.network
-    known = time_steps or checkpoint.time_steps or _tried(network, stages)
+    known = time_steps or checkpoint.time_steps or _probe_time_steps(network, stages)
     stages.start(STAGES[1])
     model = _trace(wrap(network, options), options)
     stages.start(STAGES[2])
@@ -117,17 +117,17 @@ def _traced(
     if options.max_batch is not None:
         model = passes.with_free_batch(model)
     model.producer_name, model.producer_version = "ifrnet-deploy", __version__
-    plain, info = finished(model, _describe(checkpoint, options, known), "any")
+    plain, info = finalise(model, _describe(checkpoint, options, known), "any")
     onnx_sha256 = hashlib.sha256(plain.SerializeToString()).hexdigest()
     # fp32 with GridSample is right, whatever was exported.
     network.warp_lowering = "gridsample"
     right = wrap(network, replace(options, precision="fp32", warp="gridsample"))
-    reference = Reference(_pytorch_run(right, info), f"PyTorch {torch.__version__} fp32")
+    reference = Reference(_pytorch_runner(right, info), f"PyTorch {torch.__version__} fp32")
     stages.finish()
-    return _Traced(Source(plain, info, onnx_sha256, reference), network)
+    return _Traced(SourceGraph(plain, info, onnx_sha256, reference), network)
 
 
-def _tried(network: IFRNet, stages: Stages) -> TimeSteps:
+def _probe_time_steps(network: IFRNet, stages: Stages) -> TimeSteps:
     """What a trial shows of weights of which nothing is known; it is said, for it is no proof."""
     trial = try_time_steps(network)
     placed = "; ".join(
@@ -187,17 +187,17 @@ def _compare_with_pytorch(
     info: ModelInfo,
     traced: _Traced,
     options: ExportOptions,
-    backend: ProcessorBackend,
+    backend: OnnxBackend,
 ) -> GateReport:
     """A backend against PyTorch.
 
     On a CPU float16 graphs are computed in float32, so its figure proves the graph and
     its casts; what float16 itself costs is simulated in PyTorch and must pass too.
     """
-    candidates = candidate_runs(model, info, backend)
+    candidates = candidate_runners(model, info, backend)
     if info.precision == "fp16":
         rounded = wrap(rounding_to_fp16(traced.network), replace(options, precision="fp32"))
-        candidates["float16 simulated in PyTorch"] = _pytorch_run(rounded, info)
+        candidates["float16 simulated in PyTorch"] = _pytorch_runner(rounded, info)
     return gate(
         traced.source.reference,
         candidates,
@@ -206,13 +206,13 @@ def _compare_with_pytorch(
     )
 
 
-def _pytorch_run(module: FloatIO | FrameIO, info: ModelInfo) -> Run:
+def _pytorch_runner(module: FloatIO | FrameIO, info: ModelInfo) -> Runner:
     def run(
         frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         inputs = (*images_for(info, frame0, frame1, rows=len(timestep)), timestep)
         with torch.inference_mode():
-            picture: Tensor = module.picture(*map(torch.from_numpy, inputs))
+            picture: Tensor = module.unrounded(*map(torch.from_numpy, inputs))
         result: NDArray[np.float32] = picture.numpy()
         return result
 

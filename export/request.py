@@ -27,7 +27,7 @@ preference, so that the build does not fail over it. "none": the builder chooses
 TracedPrecision = Literal["fp32", "fp16"]
 """What PyTorch exports; int8 is made from a float32 graph."""
 
-ProcessorBackend = Literal["onnxruntime", "openvino"]
+OnnxBackend = Literal["onnxruntime", "openvino"]
 """Backends whose artefacts are ONNX files."""
 
 _ENGINE_OPTIONS = (
@@ -113,7 +113,7 @@ class BuildRequest:
 
     weights: str | None = None
     onnx: Path | None = None
-    backend: Literal["tensorrt"] | ProcessorBackend = "tensorrt"
+    backend: Literal["tensorrt"] | OnnxBackend = "tensorrt"
     sizes: tuple[Size, ...] = ()
     graph: GraphRequest = GraphRequest()
     time: TimeSteps | None = None

@@ -11,14 +11,14 @@ from onnx import ModelProto
 
 from export.errors import ExportError
 from export.gate.gate import Reference
-from export.gate.runners import onnx_run
+from export.gate.runners import onnx_runner
 from export.graph import passes
 from runtime import ModelError
 from runtime.backends.onnx_format import read_self_contained
 from runtime.model_info import ModelInfo
 
 
-class Source(NamedTuple):
+class SourceGraph(NamedTuple):
     """A plain graph, and what everything made from it is compared with.
 
     Attributes:
@@ -34,7 +34,7 @@ class Source(NamedTuple):
     reference: Reference
 
 
-def source_from_onnx(path: Path) -> Source:
+def source_from_onnx(path: Path) -> SourceGraph:
     """Reads an ONNX file of ours, without PyTorch.
 
     The reference is the file in ONNX Runtime, in float32 with every optimisation off: what
@@ -67,11 +67,11 @@ def source_from_onnx(path: Path) -> Source:
     return source_from_model(plain, info, hashlib.sha256(content).hexdigest())
 
 
-def source_from_model(model: ModelProto, info: ModelInfo, onnx_sha256: str) -> Source:
+def source_from_model(model: ModelProto, info: ModelInfo, onnx_sha256: str) -> SourceGraph:
     """A source whose reference is the graph itself, in float32 with every optimisation off."""
     half = info.precision == "fp16"
     reference = Reference(
-        onnx_run(passes.in_float32(model) if half else model, info, optimised=False),
+        onnx_runner(passes.in_float32(model) if half else model, info, optimised=False),
         f"the file {'in float32' if half else 'as it is'}, unoptimised",
     )
-    return Source(model, info, onnx_sha256, reference)
+    return SourceGraph(model, info, onnx_sha256, reference)

@@ -11,23 +11,15 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from export.candidate import Checked
+from export.candidate import CheckedModel
 from export.errors import ExportError
 from runtime import Interpolator
 from runtime.files import alone_in, written_beside
 from runtime.machine import cpu_name, gpu_driver, installed_versions
-from runtime.manifest import (
-    Calibration,
-    EngineBuild,
-    EngineManifest,
-    GateReport,
-    file_sha256,
-    manifest_path,
-)
-from runtime.model_info import ModelInfo
+from runtime.manifest import EngineBuild, EngineManifest, file_sha256, manifest_path
 
 
-def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineManifest:
+def write_artefact(checked: CheckedModel, path: Path, *, started: float) -> EngineManifest:
     """Writes an ONNX artefact and its manifest; opens it once to be sure.
 
     Args:
@@ -45,51 +37,38 @@ def write_artefact(checked: Checked, path: Path, *, started: float) -> EngineMan
         onnx.save(checked.model, temporary)
         Interpolator.open(temporary, backend=checked.backend).close()
 
-    return save_with_manifest(
-        path,
-        save,
-        started=started,
-        backend=checked.backend,
-        model=checked.info,
-        onnx_sha256=checked.onnx_sha256,
-        report=checked.gate,
-        calibration=checked.calibration,
-    )
+    return save_with_manifest(path, save, checked, started=started)
 
 
 def save_with_manifest(
     path: Path,
     save: Callable[[Path], object],
+    checked: CheckedModel,
     *,
     started: float,
-    backend: str,
-    model: ModelInfo,
-    onnx_sha256: str,
-    report: GateReport,
     engine: EngineBuild | None = None,
-    calibration: Calibration | None = None,
 ) -> EngineManifest:
     """Writes an artefact to a temporary path, renames it, and writes its manifest.
 
     Args:
-        path: Of the artefact.
-        save: Writes it to the path that it is given; where it raises, nothing has changed.
-        started: `time.perf_counter()` of the build's begin.
-        backend: This and the rest: as of `EngineManifest`.
-        model: See there.
-        onnx_sha256: See there.
-        report: What the gate measured.
-        engine: See there.
-        calibration: See there.
+        path: The artefact; its manifest is written beside it.
+        save: Writes the artefact to the path that it is given. If it raises, `path` and its
+            manifest are unchanged.
+        checked: The description of the artefact and the report of the gate, for the manifest.
+        started: `time.perf_counter()` at the start of the build.
+        engine: How a TensorRT engine was built; None for other artefacts.
+
+    Raises:
+        OSError: If a file cannot be written.
     """
     with ExitStack() as stack:
         with written_beside(path) as temporary:
             save(temporary)
             manifest = EngineManifest(
-                model=model,
-                backend=backend,
+                model=checked.info,
+                backend=checked.backend,
                 artefact_sha256=file_sha256(temporary),
-                onnx_sha256=onnx_sha256,
+                onnx_sha256=checked.onnx_sha256,
                 versions={"python": platform.python_version(), **installed_versions()},
                 machine={
                     "platform": platform.platform(),
@@ -97,9 +76,9 @@ def save_with_manifest(
                     "gpus": [gpu.name for gpu in gpu_driver().gpus],
                 },
                 build_seconds=round(time.perf_counter() - started, 2),
-                gate=report,
+                gate=checked.gate,
                 engine=engine,
-                calibration=calibration,
+                calibration=checked.calibration,
             )
             # Until both are renamed, no other build may put its own artefact or manifest there.
             stack.enter_context(alone_in(path.parent))

@@ -107,9 +107,9 @@ class FloatIO(nn.Module):
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """See `IFRNet.forward`."""
-        return self.picture(img0, img1, timestep)
+        return self.unrounded(img0, img1, timestep)
 
-    def picture(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
+    def unrounded(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """The result before any rounding: float32 (B, 3, H, W) in [0, 1]."""
         imgt: Tensor = self.network(img0, img1, timestep, self.flow_scale)
         return imgt
@@ -127,7 +127,7 @@ class FrameIO(nn.Module):
         self.flow_scale = options.flow_scale
         self.divisor = options.divisor
 
-    def picture(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
+    def unrounded(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """The result before any rounding: float32 (B, 3, H, W) in [0, 1]."""
         height, width = img0.shape[1:3]
         # Rounded up without a negative number: an exported division rounds towards zero.
@@ -147,7 +147,7 @@ class FrameIO(nn.Module):
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """Pads (centred, border repeated), scales to [0, 1], interpolates, crops, rounds."""
-        picture = self.picture(img0, img1, timestep) * 255
+        picture = self.unrounded(img0, img1, timestep) * 255
         return picture.round().permute(0, 2, 3, 1).to(torch.uint8)
 
 

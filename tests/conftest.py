@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 import gpu_fakes
 from commands import need_torch
-from export.candidate import Checked
+from export.candidate import CheckedModel
 from export.gate.cases import moving_frames
-from export.source import Source, source_from_model
+from export.source import SourceGraph, source_from_model
 from export.store import write_onnx
 from export.trt.build import BuildOptions
-from export.trt.engine import Request, target_at, write_engine
+from export.trt.engine import EngineRequest, target_at, write_engine
 from runtime.manifest import manifest_path
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 Frames = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-Export = Callable[..., Checked]
+Export = Callable[..., CheckedModel]
 Made = TypeVar("Made")
 Once = Callable[[str, Callable[[], Made]], Made]
 
@@ -127,10 +127,10 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Any]:
 
 
 @pytest.fixture(scope="session")
-def export(once: Once[Checked]) -> Export:
+def export(once: Once[CheckedModel]) -> Export:
     """Exports demo weights (or `weights`) with ExportOptions by keyword, each set once."""
 
-    def export(weights: str | Path = "demo", **options: object) -> Checked:
+    def export(weights: str | Path = "demo", **options: object) -> CheckedModel:
         return once(
             f"{named(weights)} {sorted(options.items())}", lambda: _exported(weights, options)
         )
@@ -138,7 +138,7 @@ def export(once: Once[Checked]) -> Export:
     return export
 
 
-def _exported(weights: str | Path, options: dict[str, object]) -> Checked:
+def _exported(weights: str | Path, options: dict[str, object]) -> CheckedModel:
     need_torch()
     from export.from_checkpoint import checked_from_checkpoint
     from export.wrapper import ExportOptions
@@ -187,10 +187,10 @@ GRAPHS: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture(scope="session")
-def sources(midpoint_checkpoint: Path, export: Export) -> dict[str, Source]:
+def sources(midpoint_checkpoint: Path, export: Export) -> dict[str, SourceGraph]:
     """What engines are built from."""
 
-    def source(weights: str | Path, **options: object) -> Source:
+    def source(weights: str | Path, **options: object) -> SourceGraph:
         checked = export(weights, **{"height": 50, "width": 70, **options})
         return source_from_model(checked.model, checked.info, checked.onnx_sha256)
 
@@ -233,7 +233,7 @@ def built_engines() -> dict[object, tuple[bytes, bytes]]:
 @pytest.fixture
 def engine(
     tmp_path: Path,
-    sources: dict[str, Source],
+    sources: dict[str, SourceGraph],
     built_engines: dict[object, tuple[bytes, bytes]],
 ) -> Callable[..., Path]:
     """Builds an engine from one of the graphs with the TensorRT of the test."""
@@ -243,7 +243,7 @@ def engine(
         target = target_at(0)
         key = (target.trt.__version__, graph, *sorted(options.items()))
         if key not in built_engines:
-            request = Request(BuildOptions(**options), command="rebuild it")  # type: ignore[arg-type]
+            request = EngineRequest(BuildOptions(**options), command="rebuild it")  # type: ignore[arg-type]
             write_engine(target, sources[graph], path, request)
             built_engines[key] = path.read_bytes(), manifest_path(path).read_bytes()
         for file, content in zip((path, manifest_path(path)), built_engines[key], strict=True):

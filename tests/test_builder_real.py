@@ -31,7 +31,7 @@ from export.graph.for_tensorrt import REWRITES, rewritten_for_tensorrt
 from export.progress import Phases
 from export.trt import build as trt_build
 from export.trt import cache
-from export.trt.build import BuildOptions, Built, Profile, engine_from_onnx
+from export.trt.build import BuildOptions, Profile, SerialisedEngine, engine_from_onnx
 from export.trt.versions import generation_of
 from export.wrapper import ExportOptions
 from runtime.backends.trt.engine import logger_for
@@ -334,7 +334,7 @@ def test_an_engine_builds_after_a_cancelled_one(trt, plain, recorder):
 
 def test_the_timing_cache_goes_through_our_file(trt, plain, tmp_path):
     options = BuildOptions(timing_cache=tmp_path / "caches" / "timing.cache")
-    build: Callable[[], Built] = partial(engine_from_onnx, trt, plain("small"), options)
+    build: Callable[[], SerialisedEngine] = partial(engine_from_onnx, trt, plain("small"), options)
     file = options.timing_cache
     contents = []
     for _ in range(2):

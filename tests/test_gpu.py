@@ -35,8 +35,8 @@ from export.source import source_from_onnx
 from export.store import write_onnx
 from export.trt import cache as trt_cache
 from export.trt.build import BuildOptions, Profile, engine_from_onnx, tensor_types
-from export.trt.engine import Request, Target, target_at, write_engine
-from export.trt.inspector import layers_of, missed_types
+from export.trt.engine import EngineRequest, Target, target_at, write_engine
+from export.trt.inspector import missed_types, parse_layers
 from gpu_graphs import GRAPHS, SIZE, load_libcudart
 from runtime import Interpolator, ModelError
 from runtime.backends.base import Backend, OpenOptions
@@ -133,7 +133,7 @@ def built(
         if path not in ready:  # One of an earlier run is built again unless it is up to date.
             profile = PROFILE if name == "dynamic" else None
             wanted = BuildOptions(profile=profile, timing_cache=timing_cache, **options)
-            request = Request(wanted, command="build it again")
+            request = EngineRequest(wanted, command="build it again")
             write_engine(target, source_from_onnx(graph(name)), path, request)
             ready.add(path)
         return path
@@ -196,7 +196,7 @@ def test_the_inspector_proves_the_float32_islands(target, built, graph, record_p
     """The builder of 8.6 is told the type of every layer; the others cannot change any."""
     types = tensor_types(onnx.load(graph("fp16")))
     with open_backend(built("fp16"), OpenOptions()) as backend:
-        seen, missed = missed_types(layers_of(backend.engine.layers()), types)
+        seen, missed = missed_types(parse_layers(backend.engine.layers()), types)
     record_property("float32_tensors_seen", seen)
     assert missed == []
     if target.trt.__version__.startswith("8."):
@@ -243,7 +243,7 @@ def test_an_engine_that_samples_nearest_is_refused_and_recognised(
 
     monkeypatch.setattr("export.trt.attempts.rewritten_for_tensorrt", faulty)
     path = tmp_path / "faulty.engine"
-    request = Request(BuildOptions(timing_cache=timing_cache))
+    request = EngineRequest(BuildOptions(timing_cache=timing_cache))
     with pytest.raises(GateError, match="it looks like nearest sampling"):
         write_engine(target, source_from_onnx(graph("fp16")), path, request)
     assert not path.exists()

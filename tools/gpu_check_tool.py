@@ -111,12 +111,12 @@ def pair(args: argparse.Namespace) -> None:
 
 def layers_by_type(path: Path) -> dict[str, int] | str:
     """The number of layers of each type in an engine, or why the engine inspector has none."""
-    from export.trt.inspector import InspectorError, layer_types, layers_of
+    from export.trt.inspector import InspectorError, count_layer_types, parse_layers
 
     backend: Any = open_backend(path, OpenOptions())
     with backend:
         try:
-            return layer_types(layers_of(backend.engine.layers()))
+            return count_layer_types(parse_layers(backend.engine.layers()))
         except InspectorError as error:
             return str(error)
 

@@ -36,7 +36,7 @@ class GateCase:
 
 
 @dataclass(frozen=True, eq=False)
-class TrueCase:
+class GroundTruthCase:
     """One comparison on real frames between which the truth is known.
 
     Attributes:

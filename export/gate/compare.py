@@ -24,14 +24,14 @@ class ComparedImages:
         frame1: The frame after, (H, W, 3).
         timestep: Time steps (B, 1, 1, 1) inside (0, 1).
         expected: What the reference computed, (B, 3, H', W') in [0, 1].
-        made: What the candidate computed, as `expected`.
+        actual: What the candidate computed, as `expected`.
     """
 
     frame0: NDArray[np.uint8]
     frame1: NDArray[np.uint8]
     timestep: NDArray[np.float32]
     expected: NDArray[np.float32]
-    made: NDArray[np.float32]
+    actual: NDArray[np.float32]
 
 
 def compare(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from export.gate.compare import ComparedImages, compare
-from export.gate.runners import onnx_run, rounded_to_bytes
+from export.gate.runners import onnx_runner, rounded_to_bytes
 from runtime.model_info import ModelInfo
 
 _CLEARLY_DB = 6.0
@@ -81,18 +81,18 @@ def diagnosis(model: ModelProto, info: ModelInfo, images: ComparedImages) -> str
     Returns:
         "it looks like ..." with the figures that say so, or that it looks like none of them.
     """
-    right, _ = compare(images.expected, images.made)
-    seen = {_SWAPPED: compare(images.expected[:, ::-1], images.made)[0]}
+    right, _ = compare(images.expected, images.actual)
+    seen = {_SWAPPED: compare(images.expected[:, ::-1], images.actual)[0]}
     if any(_samplers(model)):
         for name, inject in _IN_THE_GRAPH.items():
             faulty = onnx.ModelProto()
             faulty.CopyFrom(model)
             inject(faulty)
-            run = onnx_run(faulty, info, optimised=False)
+            run = onnx_runner(faulty, info, optimised=False)
             if info.io == "frames":
                 run = rounded_to_bytes(run)
             simulated = run(images.frame0, images.frame1, images.timestep)
-            seen[name], _ = compare(simulated, images.made)
+            seen[name], _ = compare(simulated, images.actual)
     name, nearest = max(seen.items(), key=lambda item: item[1])
     if nearest - right < _CLEARLY_DB:
         return f"it looks like none of {', '.join(seen)}"

@@ -1,7 +1,7 @@
 """The gate: an artefact against its float32 reference, on frames that move; what fails is refused.
 
 How results are compared is in `export.gate.compare`. That the bytes of a graph with frame I/O are
-the rounded floats is checked apart, exactly; see `export.gate.runners.onnx_run`.
+the rounded floats is checked apart, exactly; see `export.gate.runners.onnx_runner`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from export.errors import GateError
-from export.gate.cases import GateCase, TrueCase
+from export.gate.cases import GateCase, GroundTruthCase
 from export.gate.compare import ComparedImages, compare, decibels
-from export.gate.runners import Run
+from export.gate.runners import Runner
 from runtime.manifest import GateReport
 from runtime.model_info import ModelInfo, Precision
 
@@ -42,7 +42,7 @@ class Reference:
         name: For reports and messages.
     """
 
-    run: Run
+    run: Runner
     name: str
 
 
@@ -79,11 +79,11 @@ class Explanations:
 
 
 @dataclass(frozen=True)
-class Measured:
+class GateComparison:
     """One comparison of the gate."""
 
     candidate: str
-    case: GateCase | TrueCase
+    case: GateCase | GroundTruthCase
     psnr_db: float
     max_difference: float
     loss_db: float | None
@@ -102,8 +102,8 @@ class Measured:
 
 def gate(
     reference: Reference,
-    candidates: Mapping[str, Run],
-    cases: Iterable[GateCase | TrueCase],
+    candidates: Mapping[str, Runner],
+    cases: Iterable[GateCase | GroundTruthCase],
     requirements: Requirements,
     explanations: Explanations | None = None,
 ) -> GateReport:
@@ -153,11 +153,11 @@ def gate(
 
 def _measure(
     reference: Reference,
-    candidates: Mapping[str, Run],
-    cases: Iterable[GateCase | TrueCase],
-) -> tuple[list[Measured], ComparedImages]:
+    candidates: Mapping[str, Runner],
+    cases: Iterable[GateCase | GroundTruthCase],
+) -> tuple[list[GateComparison], ComparedImages]:
     """Every comparison, and the images of the worst; those of the others are not held."""
-    measured: list[Measured] = []
+    measured: list[GateComparison] = []
     worst: tuple[float, ComparedImages] | None = None
     for case in cases:
         frame0, frame1 = case.frames()
@@ -169,13 +169,13 @@ def _measure(
             images = ComparedImages(frame0, frame1, timestep, expected, made)
             if worst is None or psnr < worst[0]:
                 worst = psnr, images
-            loss = case.loss_db(expected, made) if isinstance(case, TrueCase) else None
-            measured.append(Measured(name, case, psnr, largest, loss))
+            loss = case.loss_db(expected, made) if isinstance(case, GroundTruthCase) else None
+            measured.append(GateComparison(name, case, psnr, largest, loss))
     assert worst is not None  # Every caller has a case and a candidate.
     return measured, worst[1]
 
 
-def _largest_loss(measured: Iterable[Measured]) -> tuple[float | None, str]:
+def _largest_loss(measured: Iterable[GateComparison]) -> tuple[float | None, str]:
     """The largest mean loss to true frames and whose it is; None where there are none."""
     losses: dict[str, list[float]] = {}
     for one in measured:

@@ -19,7 +19,7 @@ from runtime.telemetry import import_quietly
 
 onnxruntime = import_quietly("onnxruntime")
 
-Run = Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
+Runner = Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 """Two frames (H, W, 3) and time steps (T, 1, 1, 1) -> float32 (T, 3, H', W') in [0, 1]; H' and W'
 are padded where the artefact has float I/O."""
 
@@ -42,7 +42,7 @@ def images_for(
     return img0, img1
 
 
-def onnx_run(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> Run:
+def onnx_runner(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> Runner:
     """An ONNX model in ONNX Runtime on the CPU, as a candidate or (unoptimised) as a reference.
 
     With frame I/O the image is tapped before it is rounded, and the bytes must be exactly
@@ -60,11 +60,11 @@ def onnx_run(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> R
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return _run_of_graph(info, tap, lambda names, feed: session.run(names, feed))
+    return _graph_runner(info, tap, lambda names, feed: session.run(names, feed))
 
 
-def openvino_run(model: ModelProto, info: ModelInfo) -> Run:
-    """An ONNX model in OpenVINO, compiled as the runtime does it; the rest as `onnx_run`.
+def openvino_runner(model: ModelProto, info: ModelInfo) -> Runner:
+    """An ONNX model in OpenVINO, compiled as the runtime does it; the rest as `onnx_runner`.
 
     Raises:
         BackendError: If OpenVINO is not installed.
@@ -86,10 +86,10 @@ def openvino_run(model: ModelProto, info: ModelInfo) -> Run:
         request.infer(feed)
         return [request.get_tensor(name).data.copy() for name in names]
 
-    return _run_of_graph(info, tap, compute)
+    return _graph_runner(info, tap, compute)
 
 
-def backend_run(backend: Backend) -> Run:
+def backend_runner(backend: Backend) -> Runner:
     """An opened artefact as a candidate; frames are compared as bytes / 255."""
     info = backend.info
 
@@ -107,7 +107,7 @@ def backend_run(backend: Backend) -> Run:
     return run
 
 
-def rounded_to_bytes(run: Run) -> Run:
+def rounded_to_bytes(run: Runner) -> Runner:
     """The same image as a frame of 8 bit would show it."""
 
     def rounded(
@@ -129,11 +129,11 @@ def _tapped(model: ModelProto, info: ModelInfo) -> tuple[ModelProto, str | None]
     return model, tap
 
 
-def _run_of_graph(
+def _graph_runner(
     info: ModelInfo,
     tap: str | None,
     compute: Callable[[list[str], dict[str, NDArray[Any]]], list[NDArray[Any]]],
-) -> Run:
+) -> Runner:
     """A run by what gives the named outputs of a graph, tapped where it makes bytes."""
 
     def run(

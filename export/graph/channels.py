@@ -115,10 +115,10 @@ class _ChannelAligner:
 
     def layout_of_new(self, name: str, count: int) -> list[int]:
         """Of what a convolution makes: first the parts that can be filled up, then the others."""
-        while reader := self.view.reader(name, "PRelu", "Cast"):
+        while reader := self.view.only_consumer(name, "PRelu", "Cast"):
             name = reader.output[0]
         sizes = {name: count}
-        split = self.view.reader(name, "Split")
+        split = self.view.only_consumer(name, "Split")
         if split and split.attribute[0].i == 1 and self.view.is_constant(split.input[1]):
             parts = self.view.constant(split.input[1]).tolist()
             sizes = dict(zip(split.output, parts, strict=True))
@@ -147,8 +147,8 @@ class _ChannelAligner:
         runs = [self.layouts.get(name, run) for name, run in zip(node.input, runs, strict=True)]
         lack = -sum(map(len, runs)) % _GROUP
         for name, run in zip(node.input, runs, strict=True):
-            plane = self.view.makers.get(name)
-            own = plane and plane.op_type == "Expand" and self.view.reader(name, "Concat")
+            plane = self.view.producers.get(name)
+            own = plane and plane.op_type == "Expand" and self.view.only_consumer(name, "Concat")
             if plane and own and lack and self.channels_asked(plane) == len(run) == 1:
                 run += [-1] * lack
                 self.layouts[name] = run
@@ -169,8 +169,8 @@ class _ChannelAligner:
 
         0 where it cannot be told. Where sizes are free the numbers come from a Concat.
         """
-        place, index, maker = 1, 1, self.view.makers.get(node.input[1])
-        if maker and len(maker.input) == 4 and self.view.reader(node.input[1], node.op_type):
+        place, index, maker = 1, 1, self.view.producers.get(node.input[1])
+        if maker and len(maker.input) == 4 and self.view.only_consumer(node.input[1], node.op_type):
             node, index = maker, 0
         if not self.view.is_constant(node.input[place]):
             return 0

@@ -58,8 +58,8 @@ def separate_side_channels(model: ModelProto) -> None:
     view = GraphView(model)
     made: dict[str, list[NodeProto]] = {}
     for conv in model.graph.node:
-        prelu = view.reader(conv.output[0], "PRelu")
-        split = view.reader(prelu.output[0], "Split") if prelu else None
+        prelu = view.only_consumer(conv.output[0], "PRelu")
+        split = view.only_consumer(prelu.output[0], "Split") if prelu else None
         if not (prelu and split and conv.op_type == "Conv" and view.is_convolution(conv)):
             continue
         if not view.is_constant(prelu.input[1], split.input[1]):
@@ -125,9 +125,9 @@ def grid_in_two_steps(model: ModelProto) -> None:
     view = GraphView(model)
     gone = set()
     for node in model.graph.node:
-        second = view.reader(node.output[0], "Add") if node.op_type == "Add" else None
-        turned = view.reader(second.output[0], "Transpose") if second else None
-        if not (second and turned and view.reader(turned.output[0], "GridSample")):
+        second = view.only_consumer(node.output[0], "Add") if node.op_type == "Add" else None
+        turned = view.only_consumer(second.output[0], "Transpose") if second else None
+        if not (second and turned and view.only_consumer(turned.output[0], "GridSample")):
             continue
         if view.is_constant(node.input[1], second.input[1]):
             plane = f"{second.output[0]}_plane"

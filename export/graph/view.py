@@ -15,25 +15,25 @@ class GraphView:
     """A graph's constants, and who makes and who reads its tensors."""
 
     def __init__(self, model: ModelProto) -> None:
-        self.protos = {t.name: t for t in model.graph.initializer}
-        self.makers = {name: node for node in model.graph.node for name in node.output}
-        self.readers: dict[str, list[NodeProto]] = {}
+        self.initializers = {t.name: t for t in model.graph.initializer}
+        self.producers = {name: node for node in model.graph.node for name in node.output}
+        self.consumers: dict[str, list[NodeProto]] = {}
         for node in model.graph.node:
             for name in node.input:
-                self.readers.setdefault(name, []).append(node)
+                self.consumers.setdefault(name, []).append(node)
         self.outputs = {value.name for value in model.graph.output}
 
     def constant(self, name: str) -> NDArray[Any]:
         """The value of a constant."""
-        return numpy_helper.to_array(self.protos[name])
+        return numpy_helper.to_array(self.initializers[name])
 
     def is_constant(self, *names: str) -> bool:
         """Whether all of these are constants."""
-        return all(name in self.protos for name in names)
+        return all(name in self.initializers for name in names)
 
-    def reader(self, name: str, *operators: str) -> NodeProto | None:
+    def only_consumer(self, name: str, *operators: str) -> NodeProto | None:
         """Who alone reads a tensor, if it is one of these operators."""
-        readers = [] if name in self.outputs else self.readers.get(name, [])
+        readers = [] if name in self.outputs else self.consumers.get(name, [])
         return readers[0] if len(readers) == 1 and readers[0].op_type in operators else None
 
     def is_convolution(self, node: NodeProto) -> bool:
@@ -41,7 +41,7 @@ class GraphView:
         plain = (
             node.op_type == "Conv" and len(node.input) == 3 and self.is_constant(*node.input[1:])
         )
-        return plain or is_deconvolution(node, self.protos)
+        return plain or is_deconvolution(node, self.initializers)
 
 
 def is_deconvolution(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.candidate import Checked, candidate_runs, default_tuning, finished
+from export.candidate import CheckedModel, candidate_runners, default_tuning, finalise
 from export.errors import ExportError, GateError
-from export.gate.cases import GateCase, TrueCase, gate_cases, spread_steps
+from export.gate.cases import GateCase, GroundTruthCase, gate_cases, spread_steps
 from export.gate.compare import ComparedImages, compare
 from export.gate.gate import Explanations, Requirements, gate
-from export.gate.runners import images_for, onnx_run
-from export.int8.calibration import RealFrames, moved_apart, real_frames
+from export.gate.runners import images_for, onnx_runner
+from export.int8.calibration import CalibrationFrames, read_calibration_frames, with_more_motion
 from export.int8.quantise import Ranges, layer_names, measured_ranges, quantised
 from export.progress import Stages
-from export.request import ProcessorBackend
-from export.source import Source
+from export.request import OnnxBackend
+from export.source import SourceGraph
 from runtime.manifest import Calibration
 from runtime.model_info import ModelInfo, TunedFor
 
@@ -39,13 +39,13 @@ _REMEDY = "calibrate with frames that are more like those it will see, or use fp
 
 
 def checked_int8(
-    source: Source,
+    source: SourceGraph,
     clip: Path,
     *,
     tuned_for: TunedFor | None = None,
-    backend: ProcessorBackend = "onnxruntime",
+    backend: OnnxBackend = "onnxruntime",
     stages: Stages | None = None,
-) -> Checked:
+) -> CheckedModel:
     """Calibrates, quantises, compares; writes nothing.
 
     Where the gate refuses the result, the layers that cost most are left in float32, two at a time,
@@ -53,7 +53,7 @@ def checked_int8(
 
     Args:
         source: A float32 graph, and what it is compared with.
-        clip: A video or a folder of pictures, see `real_frames`. A part is kept for the gate.
+        clip: A video or a folder of images; a part of its frames is held out for the gate.
         tuned_for: See `default_tuning`, which is the default.
         backend: What it is compared in, and what runs it by default.
         stages: Told about progress, and notes for the user.
@@ -72,16 +72,16 @@ def checked_int8(
     stages = stages or Stages.silent()
     chosen, excluded = layer_names(source.model)
     stages.start(STAGES[0])
-    frames = real_frames(clip, info)
+    frames = read_calibration_frames(clip, info)
     stages.start(STAGES[1])
     ranges = measured_ranges(source.model, _feeds(frames, info))
     stages.start(STAGES[2])
     cases = _gate_cases(frames, info)
-    blame = _Blame(source, ranges, chosen)
+    blame = _LayerCosts(source, ranges, chosen)
     skipped: list[str] = []
     while True:
         layers = [name for name in chosen if name not in skipped]
-        model, made = finished(
+        model, made = finalise(
             quantised(source.model, ranges, layers),
             replace(info, precision="int8"),
             tuned_for or default_tuning("int8", backend),
@@ -89,7 +89,7 @@ def checked_int8(
         try:
             report = gate(
                 source.reference,
-                candidate_runs(model, made, backend),
+                candidate_runners(model, made, backend),
                 cases,
                 Requirements("int8"),
                 Explanations(diagnose=blame, remedy=_REMEDY),
@@ -111,13 +111,13 @@ def checked_int8(
         excluded=excluded,
         skipped=skipped,
     )
-    return Checked(model, made, report, source.onnx_sha256, backend, calibration)
+    return CheckedModel(model, made, report, source.onnx_sha256, backend, calibration)
 
 
-class _Blame:
+class _LayerCosts:
     """Says of a failed comparison which layers cost most; measured once, at the first failure."""
 
-    def __init__(self, source: Source, ranges: Ranges, layers: list[str]) -> None:
+    def __init__(self, source: SourceGraph, ranges: Ranges, layers: list[str]) -> None:
         self._source, self._ranges, self._layers = source, ranges, layers
         self._costs: list[tuple[float, str]] = []
 
@@ -135,23 +135,25 @@ class _Blame:
 
     def _alone(self, layer: str, images: ComparedImages) -> float:
         model = quantised(self._source.model, self._ranges, [layer])
-        run = onnx_run(model, self._source.info)
+        run = onnx_runner(model, self._source.info)
         made = run(images.frame0, images.frame1, images.timestep)
         return compare(images.expected, made)[0]
 
 
-def _gate_cases(frames: RealFrames, info: ModelInfo) -> list[GateCase | TrueCase]:
+def _gate_cases(frames: CalibrationFrames, info: ModelInfo) -> list[GateCase | GroundTruthCase]:
     """Made frames, of which some move far, and the real ones that calibration has not seen."""
     made = gate_cases([info.size or frames.size], info)
     evenly = spread_steps(info.steps_per_call) * info.pairs_per_call
     real = [
-        TrueCase(f"{frames.source}, {number} of {len(frames.held_out)} held out", window, evenly)
+        GroundTruthCase(
+            f"{frames.source}, {number} of {len(frames.held_out)} held out", window, evenly
+        )
         for number, window in enumerate(frames.held_out, 1)
     ]
     return [*made, *real]
 
 
-def _feeds(frames: RealFrames, info: ModelInfo) -> Iterator[dict[str, NDArray[Any]]]:
+def _feeds(frames: CalibrationFrames, info: ModelInfo) -> Iterator[dict[str, NDArray[Any]]]:
     """Each pair as it is, and every other one with the motion and the time steps of the gate too.
 
     A clip in which little moves would leave the decoders no room for flows that are larger.
@@ -166,4 +168,4 @@ def _feeds(frames: RealFrames, info: ModelInfo) -> Iterator[dict[str, NDArray[An
     for number, window in enumerate(frames.calibration):
         yield feed((window[0], window[-1]), small)
         if number % 2 == 0:
-            yield feed(moved_apart(window[0], window[-1], large.motion), large)
+            yield feed(with_more_motion(window[0], window[-1], large.motion), large)

@@ -29,7 +29,7 @@ Window = tuple[NDArray[np.uint8], ...]
 
 
 @dataclass(frozen=True)
-class RealFrames:
+class CalibrationFrames:
     """Frames of one clip.
 
     Attributes:
@@ -63,7 +63,7 @@ class RealFrames:
         return digest.hexdigest()
 
 
-def real_frames(path: Path, info: ModelInfo) -> RealFrames:
+def read_calibration_frames(path: Path, info: ModelInfo) -> CalibrationFrames:
     """Reads windows of consecutive frames, spread evenly over a clip; always the same ones.
 
     The whole clip is decoded; what is held at a time does not grow with it.
@@ -88,7 +88,7 @@ def real_frames(path: Path, info: ModelInfo) -> RealFrames:
         raise ExportError(f"nothing moves in {path}: give a clip of what the model will see")
     held_out = tuple(windows[1::_HELD_OUT])
     rest = tuple(window for n, window in enumerate(windows) if n % _HELD_OUT != 1)
-    return RealFrames(path.name, rest, held_out)
+    return CalibrationFrames(path.name, rest, held_out)
 
 
 def _spread(path: Path, length: int, info: ModelInfo) -> tuple[list[Window], int]:
@@ -133,7 +133,7 @@ def _check_size(path: Path, decoded: DecodedFrame, info: ModelInfo) -> None:
         )
 
 
-def moved_apart(
+def with_more_motion(
     frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], motion: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The pair with so many pixels of motion more, to the side mostly; borders are repeated."""

@@ -13,10 +13,10 @@ from typing import NoReturn, get_args
 from export.errors import ExportError
 from export.triton.repository import (
     QUEUE_DELAY_US,
+    Artefact,
     Device,
-    ReadArtefact,
-    ServedBy,
     Serving,
+    TritonBackendName,
     add_artefact,
     read_artefact,
 )
@@ -46,7 +46,7 @@ def _triton(args: argparse.Namespace) -> None:
     )
 
 
-def _lines(folder: Path, artefact: ReadArtefact, version: int) -> Iterator[str]:
+def _lines(folder: Path, artefact: Artefact, version: int) -> Iterator[str]:
     info, build = artefact.info, artefact.manifest.engine if artefact.manifest else None
     size = "any size" if info.size is None else f"{info.height}x{info.width}"
     pairs = f", up to {info.max_pairs} pairs at a time" if info.max_pairs else ""
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     parser.add_argument(
         "--backend",
-        choices=get_args(ServedBy),
+        choices=get_args(TritonBackendName),
         help="Triton's (default: tensorrt for engines, python for ONNX files that were gated in "
         "OpenVINO, else onnxruntime)",
     )

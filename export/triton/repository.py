@@ -28,7 +28,7 @@ from runtime.files import written_beside
 from runtime.manifest import EngineManifest, file_sha256, manifest_path
 from runtime.model_info import OUTPUT, ModelInfo
 
-ServedBy = Literal["onnxruntime", "tensorrt", "python"]
+TritonBackendName = Literal["onnxruntime", "tensorrt", "python"]
 Device = Literal["gpu", "cpu"]
 
 CONFIG = "config.pbtxt"
@@ -62,7 +62,7 @@ class Serving:
         versions_served: The newest so many are served.
     """
 
-    backend: ServedBy | None = None
+    backend: TritonBackendName | None = None
     device: Device | None = None
     gpus: tuple[int, ...] = ()
     instances: int = 1
@@ -82,7 +82,7 @@ class Serving:
             raise ExportError("GPUs came with device cpu: give one of both")
 
 
-class ReadArtefact(NamedTuple):
+class Artefact(NamedTuple):
     """An artefact with what it says about itself.
 
     Attributes:
@@ -127,7 +127,7 @@ def write_served_model(
 
 
 def add_artefact(
-    read: ReadArtefact, repository: Path, name: str | None, version: int, serving: Serving
+    read: Artefact, repository: Path, name: str | None, version: int, serving: Serving
 ) -> Path:
     """See `write_served_model`."""
     name = read.path.stem if name is None else name
@@ -135,7 +135,7 @@ def add_artefact(
         raise ExportError(f"{name!r} is no name of a model: use letters, digits, _, . and -")
     if version < 1:
         raise ExportError(f"version {version}: use 1 or more")
-    serving = _settled(read, serving)
+    serving = _with_defaults(read, serving)
     config = model_config(name, read.info, serving, sha256=read.sha256, profile=_best_size(read))
     folder = repository / name
     place = folder / str(version)
@@ -203,7 +203,7 @@ def model_config(
     return config
 
 
-def read_artefact(path: Path) -> ReadArtefact:
+def read_artefact(path: Path) -> Artefact:
     """An artefact and what is known of it."""
     if not path.is_file():
         raise ExportError(f"{path} does not exist: make one with python -m export.build_engine")
@@ -213,10 +213,10 @@ def read_artefact(path: Path) -> ReadArtefact:
     else:
         manifest = EngineManifest.read(path)
         info = manifest.model
-    return ReadArtefact(path, info, manifest, file_sha256(path))
+    return Artefact(path, info, manifest, file_sha256(path))
 
 
-def _settled(artefact: ReadArtefact, serving: Serving) -> Serving:
+def _with_defaults(artefact: Artefact, serving: Serving) -> Serving:
     """With backend and device chosen.
 
     Raises:
@@ -224,7 +224,7 @@ def _settled(artefact: ReadArtefact, serving: Serving) -> Serving:
     """
     engine = artefact.path.suffix.lower() != ".onnx"
     gated_in = artefact.manifest.backend if artefact.manifest else "onnxruntime"
-    suits: ServedBy = (
+    suits: TritonBackendName = (
         "tensorrt" if engine else "python" if gated_in == "openvino" else "onnxruntime"
     )
     backend = serving.backend or suits
@@ -255,7 +255,7 @@ def _settled(artefact: ReadArtefact, serving: Serving) -> Serving:
     return replace(serving, backend=backend, device=device)
 
 
-def _best_size(artefact: ReadArtefact) -> tuple[int, int] | None:
+def _best_size(artefact: Artefact) -> tuple[int, int] | None:
     """Of an engine with a profile."""
     build = artefact.manifest.engine if artefact.manifest else None
     if build is None or build.profile is None:
@@ -289,7 +289,7 @@ def _add_warm_up(config: Any, info: ModelInfo, size: tuple[int, int]) -> None:
             entry.zero_data = True
 
 
-def _fill(place: Path, artefact: ReadArtefact, serving: Serving) -> None:
+def _fill(place: Path, artefact: Artefact, serving: Serving) -> None:
     """The files of one version."""
     assert serving.backend is not None
     place.mkdir(parents=True)
@@ -320,7 +320,11 @@ def _check_fits(config: Any, path: Path) -> None:
         raise ExportError(f"{path} is no configuration of Triton ({error}): remove it") from error
 
     def seen_by_clients(one: Any) -> tuple[Any, ...]:
-        said = {key: one.parameters[key].string_value for key in _SAME if key in one.parameters}
+        said = {
+            key: one.parameters[key].string_value
+            for key in _SHARED_PARAMETERS
+            if key in one.parameters
+        }
         return list(one.input), list(one.output), one.max_batch_size, one.backend, said
 
     if seen_by_clients(config) != seen_by_clients(there):
@@ -330,7 +334,7 @@ def _check_fits(config: Any, path: Path) -> None:
         )
 
 
-_SAME = ("ifrnet.io", "ifrnet.divisor", "ifrnet.time_steps", "ifrnet.flow_scale")
+_SHARED_PARAMETERS = ("ifrnet.io", "ifrnet.divisor", "ifrnet.time_steps", "ifrnet.flow_scale")
 """What versions of one model have in common, besides what they take and give."""
 
 

@@ -21,13 +21,13 @@ from export.errors import BuildError, ExportError, GateError
 from export.gate.cases import gate_cases, moving_frames
 from export.gate.diagnosis import diagnosis
 from export.gate.gate import REQUIRED_DB_OF_ENGINES, Explanations, Reference, Requirements, gate
-from export.gate.runners import backend_run, images_for, rounded_to_bytes
+from export.gate.runners import backend_runner, images_for, rounded_to_bytes
 from export.graph.for_tensorrt import check_names, rewritten_for_tensorrt
 from export.progress import Stages
 from export.request import Constraints
-from export.source import Source
+from export.source import SourceGraph
 from export.trt.build import BuildOptions, engine_from_onnx, tensor_types
-from export.trt.inspector import Convolutions, InspectorError, convolutions, layers_of
+from export.trt.inspector import ConvolutionCounts, InspectorError, count_convolutions, parse_layers
 from export.trt.versions import Generation, generation_of
 from runtime.backends.trt.backend import TensorRTBackend, backend_from_plan
 from runtime.backends.trt.engine import gpu_at, import_tensorrt
@@ -42,12 +42,12 @@ _TIMED = 50
 
 _OUT_OF_MEMORY = re.compile("out ?of ?memory", re.IGNORECASE)
 
-Fallback = tuple[str, Callable[[], Source]]
+Fallback = tuple[str, Callable[[], SourceGraph]]
 """A safer way to write the same network: its name, and what makes it."""
 
 
 @dataclass(frozen=True)
-class Request:
+class EngineRequest:
     """What is wanted, besides the graph.
 
     Attributes:
@@ -74,15 +74,15 @@ class Target(NamedTuple):
     gpu: Gpu
 
 
-class Inspection(NamedTuple):
+class EngineInspection(NamedTuple):
     """What the engine inspector tells of a float16 engine; see `EngineBuild`."""
 
     float32_tensors_seen: int | None = None
-    convolutions: Convolutions | None = None
+    convolutions: ConvolutionCounts | None = None
     problem: str | None = None
 
 
-class Proved(NamedTuple):
+class AcceptedEngine(NamedTuple):
     """An engine that passed the gate.
 
     Attributes:
@@ -99,10 +99,10 @@ class Proved(NamedTuple):
     """
 
     plan: bytes
-    source: Source
+    source: SourceGraph
     gate: GateReport
     device_memory: int
-    inspection: Inspection
+    inspection: EngineInspection
     slowdown: float | None
     constraints: Constraints | None
     reason: str | None = None
@@ -122,13 +122,13 @@ def target_at(device: int) -> Target:
     return Target(trt, generation_of(trt), gpu)
 
 
-def first_that_passes(
+def build_first_accepted(
     target: Target,
-    source: Source,
-    request: Request,
+    source: SourceGraph,
+    request: EngineRequest,
     fallbacks: Sequence[Fallback],
     stages: Stages,
-) -> Proved:
+) -> AcceptedEngine:
     """The engine as asked or, where that fails, the first fallback that passes.
 
     Args:
@@ -162,8 +162,13 @@ def first_that_passes(
 
 
 def _by_constraints(
-    target: Target, source: Source, request: Request, stages: Stages, *, slow_allowed: bool
-) -> Proved:
+    target: Target,
+    source: SourceGraph,
+    request: EngineRequest,
+    stages: Stages,
+    *,
+    slow_allowed: bool,
+) -> AcceptedEngine:
     """The engine with the strictest constraints that passes, if need be without Round.
 
     Hopper has no kernel for some operators in TensorRT 8.6 (issue 4295); of those of our graphs it
@@ -186,8 +191,13 @@ def _by_constraints(
 
 
 def _strictest(
-    target: Target, source: Source, request: Request, stages: Stages, *, slow_allowed: bool
-) -> Proved:
+    target: Target,
+    source: SourceGraph,
+    request: EngineRequest,
+    stages: Stages,
+    *,
+    slow_allowed: bool,
+) -> AcceptedEngine:
     """Tries the constraints of the TensorRT generation, the strictest first.
 
     A build that fails and an engine with slow convolutions lead to the next. An engine that differs
@@ -197,7 +207,7 @@ def _strictest(
     asked = request.options.constraints
     choices = (asked,) if asked and half else target.generation.constraints(half=half)
     failed: list[str] = []
-    slow: Proved | None = None
+    slow: AcceptedEngine | None = None
     last: ExportError | None = None
     for constraints in choices:
         try:
@@ -231,22 +241,22 @@ def _strictest(
     raise last
 
 
-def _slow(found: Convolutions) -> str:
+def _slow(found: ConvolutionCounts) -> str:
     return f"{found.other} of {found.other + found.fp16} convolutions do not run in float16"
 
 
-def _other(proved: Proved) -> int:
+def _other(proved: AcceptedEngine) -> int:
     found = proved.inspection.convolutions
     return found.other if found else 0
 
 
 def _proved(
     target: Target,
-    source: Source,
-    request: Request,
+    source: SourceGraph,
+    request: EngineRequest,
     constraints: Constraints | None,
     stages: Stages,
-) -> Proved:
+) -> AcceptedEngine:
     """Builds one engine and compares it with the reference."""
     trt, generation, _ = target
     options = replace(request.options, constraints=constraints)
@@ -261,7 +271,7 @@ def _proved(
             with written_beside(request.layers) as beside:
                 beside.write_text(text)
         report = _gate(backend, source, options)
-        inspection = Inspection()
+        inspection = EngineInspection()
         if source.info.precision == "fp16":
             inspection = _inspected(generation, text, model)
         if inspection.problem:
@@ -277,21 +287,21 @@ def _proved(
             slowdown = round(portable_ms / _milliseconds(backend, source), 3)
         stages.note(f"portable: {slowdown:.2f}x the time of an engine for this GPU alone")
     stages.finish()
-    return Proved(plan, source, report, memory, inspection, slowdown, constraints)
+    return AcceptedEngine(plan, source, report, memory, inspection, slowdown, constraints)
 
 
-def _inspected(generation: Generation, text: str, model: ModelProto) -> Inspection:
+def _inspected(generation: Generation, text: str, model: ModelProto) -> EngineInspection:
     """Checks the types of a float16 engine; where that cannot be done, the gate alone decides.
 
     Raises:
         GateError: If a float32 tensor of the graph is float16 in the engine.
     """
     try:
-        layers = layers_of(text)
+        layers = parse_layers(text)
     except InspectorError as error:
-        return Inspection(problem=str(error))
-    seen = generation.proved_types(layers, tensor_types(model))
-    return Inspection(seen, convolutions(layers, model))
+        return EngineInspection(problem=str(error))
+    seen = generation.check_types(layers, tensor_types(model))
+    return EngineInspection(seen, count_convolutions(layers, model))
 
 
 def _built(trt: Any, model: ModelProto, options: BuildOptions, stages: Stages) -> bytes:
@@ -301,11 +311,11 @@ def _built(trt: Any, model: ModelProto, options: BuildOptions, stages: Stages) -
     return built.plan
 
 
-def _opened(plan: bytes, source: Source, options: BuildOptions) -> TensorRTBackend:
+def _opened(plan: bytes, source: SourceGraph, options: BuildOptions) -> TensorRTBackend:
     return backend_from_plan(plan, source.info, device=options.device, portable=options.portable)
 
 
-def _gate(backend: TensorRTBackend, source: Source, options: BuildOptions) -> GateReport:
+def _gate(backend: TensorRTBackend, source: SourceGraph, options: BuildOptions) -> GateReport:
     """At the engine's own size; where it is free, at the smallest, the best and the largest."""
     info = source.info
     frames = info.io == "frames"
@@ -319,14 +329,14 @@ def _gate(backend: TensorRTBackend, source: Source, options: BuildOptions) -> Ga
         Reference(rounded_to_bytes(run), f"{name}, bytes")
         if frames
         else Reference(run, f"{name}, floats"),
-        {backend.name: backend_run(backend)},
+        {backend.name: backend_runner(backend)},
         gate_cases(sizes, info),
         Requirements(info.precision, REQUIRED_DB_OF_ENGINES),
         Explanations(diagnose=lambda images: diagnosis(source.model, info, images)),
     )
 
 
-def _milliseconds(backend: TensorRTBackend, source: Source) -> float:
+def _milliseconds(backend: TensorRTBackend, source: SourceGraph) -> float:
     """Median time that the network takes on the GPU, without copies."""
     info = source.info
     frame0, frame1 = moving_frames(*backend.best_size, 4.0)

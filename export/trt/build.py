@@ -18,7 +18,7 @@ from export.errors import BuildError, ExportError
 from export.progress import Stages
 from export.request import Constraints
 from export.trt import cache as trt_cache
-from export.trt.versions import CONSTRAINTS, Generation, Progress, generation_of
+from export.trt.versions import CONSTRAINTS, BuildMonitor, Generation, generation_of
 from runtime.backends.cuda.runtime import Cuda
 from runtime.backends.trt.engine import logger_for
 from runtime.machine import is_jetson
@@ -94,7 +94,7 @@ class BuildOptions:
         }
 
 
-class Built(NamedTuple):
+class SerialisedEngine(NamedTuple):
     """A serialised engine.
 
     Attributes:
@@ -110,7 +110,7 @@ class Built(NamedTuple):
 
 def engine_from_onnx(
     trt: Any, model: ModelProto, options: BuildOptions, *, stages: Stages | None = None
-) -> Built:
+) -> SerialisedEngine:
     """Parses and builds.
 
     Args:
@@ -128,7 +128,7 @@ def engine_from_onnx(
     gpu = Cuda(options.device)
     stages = stages or Stages.silent()
 
-    def work(progress: Progress) -> Built:
+    def work(progress: BuildMonitor) -> SerialisedEngine:
         with gpu.current():  # Each thread has a device of its own.
             return _built(trt, generation, model, options, progress)
 
@@ -137,8 +137,12 @@ def engine_from_onnx(
 
 
 def _built(
-    trt: Any, generation: Generation, model: ModelProto, options: BuildOptions, progress: Progress
-) -> Built:
+    trt: Any,
+    generation: Generation,
+    model: ModelProto,
+    options: BuildOptions,
+    progress: BuildMonitor,
+) -> SerialisedEngine:
     """Parses and builds on the current device of this thread."""
     log = logger_for(trt)
     log.take_errors()  # Whoever they concern was told.
@@ -149,13 +153,13 @@ def _built(
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model.SerializeToString()):
         raise ExportError(_parser_said(parser, trt.__version__))
-    kept = generation.keep_types(network, tensor_types(model), options.constraints)
+    kept = generation.set_types(network, tensor_types(model), options.constraints)
     config = _configured(trt, builder, network, options, kept)
     if config.num_optimization_profiles:
         generation.share_profile(config)
     _use_timing_cache(config, options.timing_cache, notes)
     started = time.perf_counter()
-    with generation.watched(config, progress):
+    with generation.monitored(config, progress):
         plan = builder.build_serialized_network(network, config)
     seconds = time.perf_counter() - started
     if plan is None:
@@ -163,7 +167,7 @@ def _built(
     if options.timing_cache is not None:
         cache = bytes(config.get_timing_cache().serialize())
         trt_cache.write_timing_cache(options.timing_cache, cache)
-    return Built(bytes(plan), seconds, notes)
+    return SerialisedEngine(bytes(plan), seconds, notes)
 
 
 def _builder(trt: Any, log: Any) -> Any:
@@ -215,7 +219,7 @@ def _configured(
         builder: Makes the configuration.
         network: The parsed network.
         options: How the engine is built.
-        kept: Arguments of CreateConfig that keep the types; see `Generation.keep_types`.
+        kept: Arguments of CreateConfig that keep the types; see `Generation.set_types`.
 
     Raises:
         ExportError: If the sizes do not fit the graph, or this TensorRT lacks what is asked for.
@@ -290,18 +294,18 @@ def _use_timing_cache(config: Any, path: Path | None, notes: list[str]) -> None:
 
 
 def _in_a_thread(
-    work: Callable[[Progress], Built],
-    progress: Progress,
+    work: Callable[[BuildMonitor], SerialisedEngine],
+    progress: BuildMonitor,
     stages: Stages,
     *,
     can_be_cancelled: bool,
-) -> Built:
+) -> SerialisedEngine:
     """Builds in a thread of its own, for Python hears of Ctrl-C in this one only.
 
     Raises:
         KeyboardInterrupt: Once the build has stopped.
     """
-    result: list[Built] = []
+    result: list[SerialisedEngine] = []
     failure: list[BaseException] = []
     # Not Thread.is_alive: before Python 3.13 an interrupted join takes a thread for ended.
     ended = threading.Event()

@@ -46,12 +46,14 @@ def write_timing_cache(path: Path, payload: bytes) -> None:
     write_with_digest(path, _MAGIC, payload)
 
 
-def key_of(depends_on: Mapping[str, Any]) -> str:
+def dependency_hash(depends_on: Mapping[str, Any]) -> str:
     """One hash of everything that an engine depends on."""
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
-def why_stale(path: Path, depends_on: Mapping[str, Any], *, fallback_allowed: bool) -> str | None:
+def stale_reason(
+    path: Path, depends_on: Mapping[str, Any], *, fallback_allowed: bool
+) -> str | None:
     """Why the engine at `path` must be built again; None where it is up to date.
 
     Args:

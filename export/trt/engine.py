@@ -8,28 +8,36 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from export.candidate import CheckedModel
 from export.errors import ExportError
 from export.graph import passes
 from export.progress import Stages
-from export.source import Source, source_from_model
+from export.source import SourceGraph, source_from_model
 from export.store import check_folder, save_with_manifest
 from export.trt import cache
-from export.trt.attempts import Fallback, Proved, Request, Target, first_that_passes, target_at
+from export.trt.attempts import (
+    AcceptedEngine,
+    EngineRequest,
+    Fallback,
+    Target,
+    build_first_accepted,
+    target_at,
+)
 from export.trt.build import BuildOptions
 from runtime.machine import gpu_driver
 from runtime.manifest import EngineBuild, EngineManifest
 
 __all__ = [
-    "Fallback", "Request", "Target", "fallback_to_float32", "fixed_size", "target_at",
+    "EngineRequest", "Fallback", "Target", "fallback_to_float32", "fixed_size", "target_at",
     "write_engine",
 ]  # fmt: skip
 
 
 def write_engine(
     target: Target,
-    source: Source,
+    source: SourceGraph,
     path: Path,
-    request: Request,
+    request: EngineRequest,
     *,
     force: bool = False,
     fallbacks: Sequence[Fallback] = (),
@@ -60,35 +68,33 @@ def write_engine(
     request = replace(request, options=replace(request.options, max_pairs=source.info.max_pairs))
     stages = stages or Stages.silent()
     started = time.perf_counter()
-    depends_on = _depends_on(target, source, request)
+    depends_on = _dependencies(target, source, request)
     if path.exists() and not force:
-        reason = cache.why_stale(path, depends_on, fallback_allowed=bool(fallbacks))
+        reason = cache.stale_reason(path, depends_on, fallback_allowed=bool(fallbacks))
         if reason is None and request.layers is not None and not request.layers.exists():
             reason = f"{request.layers} is missing"
         if reason is None:
             stages.note(f"{path} is up to date; --force builds it again")
             return EngineManifest.read(path)
         stages.note(f"{path} is built again: {reason}")
-    made = first_that_passes(target, source, request, fallbacks, stages)
+    accepted = build_first_accepted(target, source, request, fallbacks, stages)
+    model, info, onnx_sha256, _ = accepted.source
     return save_with_manifest(
         path,
-        lambda temporary: temporary.write_bytes(made.plan),
+        lambda temporary: temporary.write_bytes(accepted.plan),
+        CheckedModel(model, info, accepted.gate, onnx_sha256, "tensorrt"),
         started=started,
-        backend="tensorrt",
-        model=made.source.info,
-        onnx_sha256=made.source.onnx_sha256,
-        report=made.gate,
-        engine=_build_record(target, request, depends_on, made),
+        engine=_build_record(target, request, depends_on, accepted),
     )
 
 
 def _build_record(
     target: Target,
-    request: Request,
+    request: EngineRequest,
     depends_on: dict[str, Any],
-    made: Proved,
+    accepted: AcceptedEngine,
 ) -> EngineBuild:
-    found = made.inspection
+    inspection = accepted.inspection
     return EngineBuild(
         tensorrt=target.trt.__version__,
         gpu=target.gpu.name,
@@ -97,23 +103,23 @@ def _build_record(
         portable=request.options.portable,
         flags=_flags(request),
         profile=depends_on["profile"],
-        key=cache.key_of(depends_on),
+        key=cache.dependency_hash(depends_on),
         depends_on=depends_on,
         command=request.command,
-        fallback=made.fallback,
-        device_memory_bytes=made.device_memory,
-        float32_tensors_seen=found.float32_tensors_seen,
-        portable_slowdown=made.slowdown,
+        fallback=accepted.fallback,
+        device_memory_bytes=accepted.device_memory,
+        float32_tensors_seen=inspection.float32_tensors_seen,
+        portable_slowdown=accepted.slowdown,
         any_gpu=request.options.any_gpu if request.options.portable else None,
-        precision_constraints=made.constraints,
-        precision_constraints_reason=made.reason,
-        convolutions=found.convolutions.record() if found.convolutions else None,
-        inspector_problem=found.problem,
-        added_rewrites=list(made.added_rewrites) or None,
+        precision_constraints=accepted.constraints,
+        precision_constraints_reason=accepted.reason,
+        convolutions=inspection.convolutions.record() if inspection.convolutions else None,
+        inspector_problem=inspection.problem,
+        added_rewrites=list(accepted.added_rewrites) or None,
     )
 
 
-def fixed_size(source: Source, size: tuple[int, int]) -> Source:
+def fixed_size(source: SourceGraph, size: tuple[int, int]) -> SourceGraph:
     """A source whose free height and width are fixed, for a static engine.
 
     Raises:
@@ -131,10 +137,10 @@ def fixed_size(source: Source, size: tuple[int, int]) -> Source:
     return source._replace(model=model, info=replace(source.info, height=height, width=width))
 
 
-def fallback_to_float32(source: Source) -> Fallback:
+def fallback_to_float32(source: SourceGraph) -> Fallback:
     """The same graph computed in float32."""
 
-    def make() -> Source:
+    def make() -> SourceGraph:
         info = replace(source.info, precision="fp32")
         model = passes.in_float32(source.model)
         made = source_from_model(model, info, source.onnx_sha256)
@@ -143,7 +149,7 @@ def fallback_to_float32(source: Source) -> Fallback:
     return "fp32", make
 
 
-def _check_profile(source: Source, options: BuildOptions) -> None:
+def _check_profile(source: SourceGraph, options: BuildOptions) -> None:
     """Planes of a graph with float I/O are multiples of the divisor; frames are padded inside."""
     multiple = source.info.divisor
     for name, size in asdict(options.profile).items() if options.profile else ():
@@ -154,7 +160,7 @@ def _check_profile(source: Source, options: BuildOptions) -> None:
             )
 
 
-def _depends_on(target: Target, source: Source, request: Request) -> dict[str, Any]:
+def _dependencies(target: Target, source: SourceGraph, request: EngineRequest) -> dict[str, Any]:
     """Everything that the engine depends on, as JSON would give it back."""
     profile = request.options.profile
     return {
@@ -169,5 +175,5 @@ def _depends_on(target: Target, source: Source, request: Request) -> dict[str, A
     }
 
 
-def _flags(request: Request) -> dict[str, Any]:
+def _flags(request: EngineRequest) -> dict[str, Any]:
     return {**request.options.flags(), "rewrites": list(request.rewrites)}

@@ -30,7 +30,7 @@ class InspectorError(Exception):
 
 
 @dataclass(frozen=True)
-class Convolutions:
+class ConvolutionCounts:
     """How many float16 convolutions of a graph an engine computes in float16.
 
     Attributes:
@@ -53,7 +53,7 @@ class Convolutions:
         return asdict(self)
 
 
-def layers_of(inspected: str) -> Layers:
+def parse_layers(inspected: str) -> Layers:
     """Parses the JSON of the engine inspector.
 
     TensorRT 8.6 writes control characters into strings (TensorRT issue 2779), which strict JSON
@@ -72,7 +72,7 @@ def layers_of(inspected: str) -> Layers:
     return [layer for layer in layers if isinstance(layer, dict)]
 
 
-def layer_types(layers: Layers) -> dict[str, int]:
+def count_layer_types(layers: Layers) -> dict[str, int]:
     """How many layers there are of each type, the most frequent first."""
     counts = Counter(str(layer.get("LayerType", "unknown")) for layer in layers)
     return dict(counts.most_common())
@@ -82,7 +82,7 @@ def missed_types(layers: Layers, types: Mapping[str, int]) -> tuple[int, list[st
     """Float32 tensors of the graph that the engine holds as float16.
 
     Args:
-        layers: See `layers_of`.
+        layers: See `parse_layers`.
         types: Element type (of TensorProto) of every tensor of the graph by name.
 
     Returns:
@@ -102,14 +102,14 @@ def missed_types(layers: Layers, types: Mapping[str, int]) -> tuple[int, list[st
     return len(seen), missed
 
 
-def convolutions(layers: Layers, model: ModelProto) -> Convolutions:
+def count_convolutions(layers: Layers, model: ModelProto) -> ConvolutionCounts:
     """Counts in which type the float16 convolutions of a graph are computed.
 
     A convolution counts as float16 if a layer that names it reads float16 first: it may well write
     float32, where a cast was fused into it.
 
     Args:
-        layers: See `layers_of`.
+        layers: See `parse_layers`.
         model: The graph that the engine was built from, with names for its nodes.
     """
     halves = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16}
@@ -124,7 +124,7 @@ def convolutions(layers: Layers, model: ModelProto) -> Convolutions:
                 counts["unseen"] += 1
             else:
                 counts["fp16" if any(map(_is_float16, read)) else "other"] += 1
-    return Convolutions(counts["fp16"], counts["other"], counts["unseen"])
+    return ConvolutionCounts(counts["fp16"], counts["other"], counts["unseen"])
 
 
 def _tensors(layer: Mapping[str, Any], *sides: str) -> Iterable[dict[str, Any]]:

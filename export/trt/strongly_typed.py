@@ -8,7 +8,7 @@ from typing import Any
 
 from export.request import Constraints
 from export.trt.inspector import Layers
-from export.trt.versions import Progress
+from export.trt.versions import BuildMonitor
 
 
 class _StronglyTyped:
@@ -28,7 +28,7 @@ class _StronglyTyped:
         del half
         return (None,)
 
-    def keep_types(
+    def set_types(
         self,
         network: Any,
         types: Mapping[str, int],
@@ -43,7 +43,7 @@ class _StronglyTyped:
         del config
 
     @contextmanager
-    def watched(self, config: Any, progress: Progress) -> Iterator[None]:
+    def monitored(self, config: Any, progress: BuildMonitor) -> Iterator[None]:
         trt = self._trt
 
         class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]  # not known yet
@@ -76,7 +76,7 @@ class _StronglyTyped:
         size = getattr(engine, "device_memory_size_v2", None)
         return int(engine.device_memory_size if size is None else size)
 
-    def proved_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
+    def check_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
         """None: there is nothing that could differ."""
         del layers, types
         return None

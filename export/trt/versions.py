@@ -24,7 +24,7 @@ _GENERATIONS: dict[int, str] = {
 """Major version -> module. There was no 9 for general use."""
 
 
-class Progress(Protocol):
+class BuildMonitor(Protocol):
     """Told about a build by TensorRT; phases nest."""
 
     cancelled: bool
@@ -63,7 +63,7 @@ class Generation(Protocol):
         """
         ...
 
-    def keep_types(
+    def set_types(
         self,
         network: Any,
         types: Mapping[str, int],
@@ -85,7 +85,7 @@ class Generation(Protocol):
         """Lets several execution contexts of the engine use one optimization profile."""
         ...
 
-    def watched(self, config: Any, progress: Progress) -> AbstractContextManager[None]:
+    def monitored(self, config: Any, progress: BuildMonitor) -> AbstractContextManager[None]:
         """Tells `progress` about the build that is made inside."""
         ...
 
@@ -93,11 +93,11 @@ class Generation(Protocol):
         """Bytes that a context of this engine takes on the GPU."""
         ...
 
-    def proved_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
+    def check_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
         """Counts the float32 tensors of the file that are float32 in the built engine.
 
         Args:
-            layers: What the engine inspector tells; see `inspector.layers_of`.
+            layers: What the engine inspector tells; see `inspector.parse_layers`.
             types: Element type (of TensorProto) of every tensor of the file by name.
 
         Returns:

@@ -18,7 +18,7 @@ from onnx import TensorProto
 from export.errors import GateError
 from export.request import Constraints
 from export.trt.inspector import Layers, missed_types
-from export.trt.versions import CONSTRAINTS, FLOAT_TYPES, Progress
+from export.trt.versions import CONSTRAINTS, FLOAT_TYPES, BuildMonitor
 
 
 class Layer(NamedTuple):
@@ -99,7 +99,7 @@ class _WeaklyTyped:
             1 << int(self._trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
         )
 
-    def keep_types(
+    def set_types(
         self,
         network: Any,
         types: Mapping[str, int],
@@ -135,7 +135,7 @@ class _WeaklyTyped:
         config.set_preview_feature(self._trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
     @contextmanager
-    def watched(self, config: Any, progress: Progress) -> Iterator[None]:
+    def monitored(self, config: Any, progress: BuildMonitor) -> Iterator[None]:
         # 8.6 does not tell: one phase without steps.
         del config
         progress.phase("TensorRT build", None, 0)
@@ -145,7 +145,7 @@ class _WeaklyTyped:
     def device_memory(self, engine: Any) -> int:
         return int(engine.device_memory_size)
 
-    def proved_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
+    def check_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
         seen, missed = missed_types(layers, types)
         if missed:
             raise GateError(

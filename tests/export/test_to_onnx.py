@@ -32,7 +32,7 @@ def steps(*values):
 
 def in_pytorch(network, options, *inputs):
     with torch.inference_mode():
-        return wrap(network, options).picture(*map(torch.from_numpy, inputs)).numpy()
+        return wrap(network, options).unrounded(*map(torch.from_numpy, inputs)).numpy()
 
 
 @pytest.mark.parametrize("size", [(48, 64), (64, 80), (144, 208)])

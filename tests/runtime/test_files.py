@@ -68,6 +68,8 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
 def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch):
     """The second build comes while the first has renamed its artefact and nothing more."""
     store = pytest.importorskip("export.store")
+    report = GateReport(90.0, 0.0, 80.0, "PyTorch")
+    checked = store.CheckedModel(None, MODEL, report, "0" * 64)
     path = tmp_path / "model.onnx"
     came = threading.Event()
     real_lock, real_write = files.flock, EngineManifest.write
@@ -76,11 +78,8 @@ def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch
         store.save_with_manifest(
             path,
             lambda beside: beside.write_bytes(content),
+            checked,
             started=0.0,
-            backend="onnxruntime",
-            model=MODEL,
-            onnx_sha256="0" * 64,
-            report=GateReport(90.0, 0.0, 80.0, "PyTorch"),
         )
 
     def second_build():

@@ -25,7 +25,7 @@ def float_vfi(models):
 def reference(network, frame0, frame1, t):
     options = ExportOptions(*frame0.shape[:2])
     with torch.inference_mode():
-        picture = wrap(network, options).picture(
+        picture = wrap(network, options).unrounded(
             torch.from_numpy(frame0)[None],
             torch.from_numpy(frame1)[None],
             torch.full((1, 1, 1, 1), t),

@@ -7,7 +7,7 @@ from export.errors import GateError
 from export.gate.cases import gate_cases, moving_frames
 from export.gate.compare import compare
 from export.gate.gate import Reference, Requirements, gate
-from export.gate.runners import onnx_run
+from export.gate.runners import onnx_runner
 from ifrnet_model import layers
 from runtime.model_info import ModelInfo
 
@@ -185,4 +185,4 @@ def onnx_run_with_tap(model, info, rounding):
     from onnx import helper
 
     model.graph.node.append(helper.make_node("Round", [rounding.input[0]], ["unused"]))
-    return onnx_run(model, info)
+    return onnx_runner(model, info)

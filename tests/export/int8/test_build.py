@@ -13,12 +13,12 @@ from commands import build_without_torch
 from export.build_engine import main
 from export.errors import ExportError, GateError
 from export.gate import gate as gate_module
-from export.gate.cases import TrueCase, moving_frames
+from export.gate.cases import GroundTruthCase, moving_frames
 from export.gate.compare import compare
 from export.gate.runners import images_for
 from export.graph.view import GraphView
 from export.int8 import build as int8
-from export.int8.calibration import WINDOWS, real_frames
+from export.int8.calibration import WINDOWS, read_calibration_frames
 from export.int8.quantise import layer_names, measured_ranges, quantised
 from export.source import source_from_onnx
 from paths import DATA
@@ -89,14 +89,14 @@ def integer_convolutions(model):
     view = GraphView(model)
 
     def maker(name):
-        return view.makers[name].op_type if name in view.makers else ""
+        return view.producers[name].op_type if name in view.producers else ""
 
     return [
         node.name.removesuffix("/Conv")
         for node in model.graph.node
         if node.op_type == "Conv"
         and {maker(name) for name in node.input} == {"DequantizeLinear"}
-        and view.reader(node.output[0], "QuantizeLinear")
+        and view.only_consumer(node.output[0], "QuantizeLinear")
     ]
 
 
@@ -205,20 +205,20 @@ def test_the_metadata_says_int8_and_the_runtime_runs_it(checked, tmp_path, walk,
 
 def test_frames_are_spread_alike_each_time_and_some_are_held_out(clip, source, walk):
     info = source.info
-    frames = real_frames(clip, info)
+    frames = read_calibration_frames(clip, info)
     assert len(frames.calibration) + len(frames.held_out) == 10 <= WINDOWS
     assert frames.count == 14
     held = {window[1].tobytes() for window in frames.held_out}
     assert held == {walk[n].tobytes() for n in (4, 16, 28)}
     assert not held & {frame.tobytes() for window in frames.calibration for frame in window}
-    assert real_frames(clip, info).sha256 == frames.sha256
-    two = real_frames(clip, replace(info, steps_per_call=3))
+    assert read_calibration_frames(clip, info).sha256 == frames.sha256
+    two = read_calibration_frames(clip, replace(info, steps_per_call=3))
     assert {len(window) for window in two.calibration} == {5}
 
 
 def test_a_long_clip_gives_no_more_windows_and_reaches_its_end(tmp_path, source):
     frames = [np.full((16, 16, 3), n, np.uint8) for n in range(200)]
-    found = real_frames(picture_folder(tmp_path / "long", frames), source.info)
+    found = read_calibration_frames(picture_folder(tmp_path / "long", frames), source.info)
     windows = [*found.calibration, *found.held_out]
     assert len(windows) == WINDOWS
     first = sorted(int(window[0][0, 0, 0]) for window in windows)
@@ -242,7 +242,7 @@ def test_frames_with_alpha_calibrate_by_their_colours(tmp_path, source):
             frame.pts = number
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    for window in real_frames(path, source.info).calibration:
+    for window in read_calibration_frames(path, source.info).calibration:
         for frame in window:
             assert frame.min() == frame.max() > 100
 
@@ -332,7 +332,7 @@ def test_a_loss_to_the_truth_is_refused(monkeypatch, source, clip):
 
 def test_the_loss_is_that_of_the_psnr_to_the_true_frame(walk):
     truth = walk[1].transpose(2, 0, 1)[None] / np.float32(255)
-    case = TrueCase("walk", walk[:3], (0.5,))
+    case = GroundTruthCase("walk", walk[:3], (0.5,))
     # 0.01 is 40 dB, 0.02 is 6.02 dB less.
     assert case.loss_db(truth + 0.01, truth + 0.02) == pytest.approx(20 * np.log10(2), abs=1e-2)
     padded = np.pad(truth, ((0, 0), (0, 0), (3, 4), (1, 1)), constant_values=9.0)

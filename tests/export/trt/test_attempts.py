@@ -12,8 +12,14 @@ from export import build_engine
 from export.errors import BuildError, ExportError, GateError
 from export.progress import Stages
 from export.trt.build import BuildOptions, engine_from_onnx
-from export.trt.engine import Request, fallback_to_float32, target_at, write_engine
-from export.trt.inspector import Convolutions, InspectorError, convolutions, layer_types, layers_of
+from export.trt.engine import EngineRequest, fallback_to_float32, target_at, write_engine
+from export.trt.inspector import (
+    ConvolutionCounts,
+    InspectorError,
+    count_convolutions,
+    count_layer_types,
+    parse_layers,
+)
 from runtime.manifest import EngineManifest
 
 CONVOLUTIONS = 36
@@ -24,7 +30,7 @@ def write(source, path, *, fallbacks=(), notes=None, rewrites=(), layers=None, *
     stages = Stages.silent()
     if notes is not None:
         stages.note = notes.append
-    request = Request(BuildOptions(**options), rewrites, "build it again", layers)
+    request = EngineRequest(BuildOptions(**options), rewrites, "build it again", layers)
     return write_engine(target_at(0), source, path, request, fallbacks=fallbacks, stages=stages)
 
 
@@ -190,7 +196,7 @@ def test_constraints_are_for_float16(trt8, sources, tmp_path, capsys):
     assert build.precision_constraints is None
 
 
-# Convolutions that do not run in float16
+# ConvolutionCounts that do not run in float16
 
 
 def test_the_manifest_counts_the_convolutions(trt, sources, tmp_path):
@@ -276,9 +282,9 @@ def test_convolutions_are_recognised_in_what_real_inspectors_write():
         layer("/conv_2", "CaskDeconvolution", "Half", Metadata="[ONNX Layer: c/T]"),
     ]  # fmt: skip
     for layers in (eight, ten):
-        read = layers_of(json.dumps({"Layers": layers}))
-        assert convolutions(read, model) == Convolutions(fp16=2, other=1, unseen=1)
-    assert layer_types(layers_of(json.dumps({"Layers": eight}))) == {
+        read = parse_layers(json.dumps({"Layers": layers}))
+        assert count_convolutions(read, model) == ConvolutionCounts(fp16=2, other=1, unseen=1)
+    assert count_layer_types(parse_layers(json.dumps({"Layers": eight}))) == {
         "CaskConvolution": 2, "Reformat": 1, "CaskDeconvolutionV2": 1, "Myelin": 1
     }  # fmt: skip
 
@@ -308,7 +314,7 @@ def test_control_characters_in_the_inspection_are_read(trt8, sources, tmp_path):
     assert build.inspector_problem is None
     assert build.float32_tensors_seen > 20
     with pytest.raises(InspectorError):
-        layers_of('{"Layers": 3, ')
+        parse_layers('{"Layers": 3, ')
 
 
 def test_layers_of_a_refused_engine_are_written(trt8, sources, tmp_path):
@@ -317,7 +323,10 @@ def test_layers_of_a_refused_engine_are_written(trt8, sources, tmp_path):
     with pytest.raises(GateError):
         write(sources["fp16"], tmp_path / "m.engine", layers=layers)
     assert list(tmp_path.iterdir()) == [layers]
-    assert convolutions(layers_of(layers.read_text()), sources["fp16"].model).other == CONVOLUTIONS
+    assert (
+        count_convolutions(parse_layers(layers.read_text()), sources["fp16"].model).other
+        == CONVOLUTIONS
+    )
 
 
 def test_layers_are_written_with_the_command_for_an_engine_that_is_up_to_date(
@@ -329,7 +338,7 @@ def test_layers_are_written_with_the_command_for_an_engine_that_is_up_to_date(
         with pytest.raises(SystemExit) as ended:
             build_engine.main([*map(str, ["--onnx", model, *options, "--output", output])])
         assert ended.value.code == 0
-    assert len(layers_of(layers.read_text())) > 100
+    assert len(parse_layers(layers.read_text())) > 100
     assert f"{CONVOLUTIONS} in float16" in capsys.readouterr().out
     assert "--layers" not in EngineManifest.read(output).engine.command
 

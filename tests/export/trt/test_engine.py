@@ -21,13 +21,13 @@ from export.source import source_from_model
 from export.trt import cache as trt_cache
 from export.trt.build import BuildOptions, Profile, engine_from_onnx, tensor_types
 from export.trt.engine import (
-    Request,
+    EngineRequest,
     fallback_to_float32,
     fixed_size,
     target_at,
     write_engine,
 )
-from export.trt.inspector import layers_of, missed_types
+from export.trt.inspector import missed_types, parse_layers
 from export.trt.versions import generation_of
 from export.trt.weakly_typed import Layer, wanted_types
 from runtime import Interpolator
@@ -40,7 +40,7 @@ def write(source, path, *, force=False, fallbacks=(), notes=None, **options):
     stages = Stages.silent()
     if notes is not None:
         stages.note = notes.append
-    request = Request(BuildOptions(**options), command="build it again")
+    request = EngineRequest(BuildOptions(**options), command="build it again")
     return write_engine(
         target_at(0), source, path, request, force=force, fallbacks=fallbacks, stages=stages
     )
@@ -75,7 +75,7 @@ def test_the_manifest_says_all_that_the_engine_depends_on(trt, sources, tmp_path
     assert (build.tensorrt, build.gpu) == (trt.__version__, "NVIDIA GeForce RTX 4090")
     assert build.flags["optimization_level"] == 5
     assert build.flags["workspace_mib"] == 64
-    assert build.key == trt_cache.key_of(build.depends_on)
+    assert build.key == trt_cache.dependency_hash(build.depends_on)
     assert build.command == "build it again"
     assert build.fallback is None
     assert build.device_memory_bytes > 0
@@ -217,7 +217,7 @@ def test_the_second_gpu_is_built_on_and_run_on(sources, tmp_path, monkeypatch, f
         for module in ("runtime.backends.trt.engine", "export.trt.engine"):
             monkeypatch.setattr(f"{module}.gpu_driver", lambda: twice)
         path = tmp_path / "m.engine"
-        request = Request(BuildOptions(device=1))
+        request = EngineRequest(BuildOptions(device=1))
         write_engine(target_at(1), sources["frames"], path, request)
         with Interpolator.open(path, device="cuda:1") as vfi:
             assert vfi.backend.endswith("cuda:1")
@@ -379,7 +379,7 @@ def test_an_engine_of_another_machine_is_built_again(trt10, engine, sources, tmp
 
 
 def test_every_option_that_matters_is_in_the_key(trt10, sources, tmp_path):
-    from export.trt.engine import _depends_on
+    from export.trt.engine import _dependencies
 
     plain = BuildOptions()
     changed = {
@@ -389,14 +389,18 @@ def test_every_option_that_matters_is_in_the_key(trt10, sources, tmp_path):
         "portable": True,
     }
     target, source = target_at(0), sources["dynamic"]
-    keys = {trt_cache.key_of(_depends_on(target, source, Request(plain)))}
+    keys = {trt_cache.dependency_hash(_dependencies(target, source, EngineRequest(plain)))}
     for name, value in changed.items():
         options = dataclasses.replace(plain, **{name: value})
-        keys.add(trt_cache.key_of(_depends_on(target, source, Request(options))))
-    keys.add(trt_cache.key_of(_depends_on(target, source, Request(plain, ("grid",)))))
+        keys.add(trt_cache.dependency_hash(_dependencies(target, source, EngineRequest(options))))
+    keys.add(
+        trt_cache.dependency_hash(_dependencies(target, source, EngineRequest(plain, ("grid",))))
+    )
     fixed = fixed_size(source, (48, 64))
-    keys.add(trt_cache.key_of(_depends_on(target, fixed, Request(plain))))
-    keys.add(trt_cache.key_of(_depends_on(target, sources["frames"], Request(plain))))
+    keys.add(trt_cache.dependency_hash(_dependencies(target, fixed, EngineRequest(plain))))
+    keys.add(
+        trt_cache.dependency_hash(_dependencies(target, sources["frames"], EngineRequest(plain)))
+    )
     assert len(keys) == 8
 
 
@@ -541,7 +545,7 @@ def test_missed_types_are_counted_by_name():
         "a name alone",
     ]
     types = {"x": HALF, "grid": FLOAT, "flow": FLOAT}
-    assert missed_types(layers_of(json.dumps({"Layers": layers})), types) == (2, ["flow"])
+    assert missed_types(parse_layers(json.dumps({"Layers": layers})), types) == (2, ["flow"])
 
 
 # What Polygraphy configures

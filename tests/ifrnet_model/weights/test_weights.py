@@ -239,7 +239,8 @@ def test_an_export_says_where_it_had_to_try(midpoint_checkpoint):
     stages = Stages.silent()
     stages.note = notes.append
     assert (
-        from_checkpoint._tried(load_checkpoint(midpoint_checkpoint).network, stages) == "midpoint"
+        from_checkpoint._probe_time_steps(load_checkpoint(midpoint_checkpoint).network, stages)
+        == "midpoint"
     )
     assert len(notes) == 1
     assert re.search(r"midpoint, as a trial shows.* t = 0.25 [\d.]+ dB .*--time", notes[0])
