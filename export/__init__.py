@@ -1,1 +1,1 @@
-"""Checkpoint -> ONNX -> engine, each step a module, each result compared with PyTorch."""
+"""Exports checkpoints to ONNX and builds engines; each result is compared with a reference."""

@@ -1,16 +1,16 @@
-"""Checkpoint or ONNX file -> an artefact that proved itself, and its manifest.
+"""Builds an artefact and its manifest from a checkpoint or an ONNX file, if it passes the gate.
 
     python -m export.build_engine --weights demo --size 720x1280 --precision fp16 \
         --output model.engine
 
-With --onnx nothing here needs PyTorch.
+Needs no PyTorch with --onnx.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
@@ -37,8 +37,8 @@ def _build(request: BuildRequest) -> None:
 
 
 def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
-    """An artefact for processors."""
-    # Here, so that --help answers at once and a missing package is one sentence.
+    """Builds an ONNX artefact for ONNX Runtime or OpenVINO."""
+    # Imported here to keep --help fast and to report a missing package in one sentence.
     from export.build_report import print_report
     from export.candidate import checked_from_onnx, default_tuning
     from export.progress import Stages
@@ -48,22 +48,22 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
     options = request.graph_options(request.sizes[0] if request.sizes else None)
     started = time.perf_counter()
     if request.calibrate is not None:
-        checked = _int8(request, request.calibrate, backend, options)
+        checked = _checked_int8(request, request.calibrate, backend, options)
     elif request.onnx is not None:
         with Stages(1) as stages:
             stages.start("compare")
             checked = checked_from_onnx(request.onnx, tuned_for=request.tuned_for, backend=backend)
     else:
-        from export.from_checkpoint import STAGES, checked_from_checkpoint  # needs PyTorch
+        from export.from_checkpoint import STAGES, checked_from_checkpoint  # Needs PyTorch.
         from export.wrapper import ExportOptions
 
-        wanted = ExportOptions(**options)
+        export_options = ExportOptions(**options)
         with Stages(len(STAGES)) as stages:
             checked = checked_from_checkpoint(
                 request.checkpoint,
-                wanted,
+                export_options,
                 time_steps=request.time,
-                tuned_for=request.tuned_for or default_tuning(wanted.precision, backend),
+                tuned_for=request.tuned_for or default_tuning(export_options.precision, backend),
                 backend=backend,
                 stages=stages,
             )
@@ -71,17 +71,21 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
     print_report(request.output, manifest, nodes=len(checked.model.graph.node))
 
 
-def _int8(
+def _checked_int8(
     request: BuildRequest, clip: Path, backend: OnnxBackend, options: dict[str, Any]
 ) -> CheckedModel:
-    """From a file or a checkpoint, with the frames of --calibrate."""
+    """Quantises the graph of a file or of a checkpoint with the frames of `clip`."""
     from export.int8 import build as int8
     from export.progress import Stages
 
-    read, before = _plain_source(request, options)
-    with Stages(before + len(int8.STAGES)) as stages:
+    total = len(int8.STAGES)
+    if request.onnx is None:
+        from export.from_checkpoint import SOURCE_STAGES  # Needs PyTorch.
+
+        total += len(SOURCE_STAGES)
+    with Stages(total) as stages:
         return int8.checked_int8(
-            read(stages),
+            _source(request, options, stages),
             clip,
             tuned_for=request.tuned_for,
             backend=backend,
@@ -89,31 +93,9 @@ def _int8(
         )
 
 
-def _plain_source(
-    request: BuildRequest, options: dict[str, Any]
-) -> tuple[Callable[[Stages], SourceGraph], int]:
-    """What gives the graph of a file or of a checkpoint, and in how many stages."""
-    if request.onnx is not None:
-        from export.source import source_from_onnx
-
-        path = request.onnx
-        return lambda _: source_from_onnx(path), 0
-    from export.from_checkpoint import STAGES, source_from_checkpoint  # needs PyTorch
-    from export.wrapper import ExportOptions
-
-    wanted = ExportOptions(**options)
-
-    def traced(stages: Stages) -> SourceGraph:
-        return source_from_checkpoint(
-            request.checkpoint, wanted, time_steps=request.time, stages=stages
-        )
-
-    return traced, len(STAGES) - 1  # All but the comparison.
-
-
 def _build_engines(request: BuildRequest) -> None:
-    """One TensorRT engine for each size, or one for a range of sizes."""
-    # TensorRT is asked for by `target_at`, after the driver.
+    """Builds a TensorRT engine for each size, or one for a range of sizes."""
+    # `target_at` imports TensorRT, after it has found a driver.
     from export.build_report import print_report
     from export.progress import Stages
     from export.trt.build import BuildOptions
@@ -144,7 +126,7 @@ def _build_engines(request: BuildRequest) -> None:
         layers = request.layers and _output(request.layers, size if len(sizes) > 1 else None)
         engine = EngineRequest(options, request.rewrite, request.command(size, output), layers)
         with Stages(6) as stages:
-            source, fallbacks = _source(request, size, stages)
+            source, fallbacks = _engine_source(request, size, stages)
             if request.precision_constraints and source.info.precision != "fp16":
                 raise ExportError(
                     f"--precision-constraints came with a graph in {source.info.precision}: leave "
@@ -162,45 +144,48 @@ def _build_engines(request: BuildRequest) -> None:
         print_report(output, manifest, nodes=len(source.model.graph.node))
 
 
-def _source(
+def _engine_source(
     request: BuildRequest, size: Size | None, stages: Stages
 ) -> tuple[SourceGraph, list[Fallback]]:
-    """The graph of one engine, and safer ways to say it."""
+    """The graph of an engine, and the graphs to build instead if it fails."""
     from export.trt.engine import fallback_to_float32, fixed_size
 
+    options = request.graph_options(size)
     if request.onnx is not None:
-        from export.source import source_from_onnx
-
-        source = source_from_onnx(request.onnx)
+        source = _source(request, options, stages)
         if size is not None:
             source = fixed_size(source, size)
         half = source.info.precision == "fp16"
         return source, [fallback_to_float32(source)] if half else []
 
-    from export.from_checkpoint import source_from_checkpoint  # needs PyTorch
+    if request.opt is not None:
+        options |= {"height": request.opt[0], "width": request.opt[1], "dynamic": True}
+    options.setdefault("precision", "fp16")
+    source = _source(request, options, stages)
+    fallbacks: list[Fallback] = []
+    if source.info.warp == "gridsample":
+        fallbacks.append(
+            ("warp by gather", lambda: _source(request, {**options, "warp": "gather"}, stages))
+        )
+    if source.info.precision == "fp16":
+        fallbacks.append(
+            ("fp32", lambda: _source(request, {**options, "precision": "fp32"}, stages))
+        )
+    return source, fallbacks
+
+
+def _source(request: BuildRequest, options: dict[str, Any], stages: Stages) -> SourceGraph:
+    """The graph of the ONNX file, or else of the checkpoint exported with `options`."""
+    if request.onnx is not None:
+        from export.source import source_from_onnx
+
+        return source_from_onnx(request.onnx)
+    from export.from_checkpoint import source_from_checkpoint  # Needs PyTorch.
     from export.wrapper import ExportOptions
 
-    given = request.graph_options(size)
-    if request.opt is not None:
-        given |= {"height": request.opt[0], "width": request.opt[1], "dynamic": True}
-    given.setdefault("precision", "fp16")
-    wanted = ExportOptions(**given)
-
-    def traced(**other: Any) -> SourceGraph:
-        return source_from_checkpoint(
-            request.checkpoint,
-            ExportOptions(**{**given, **other}),
-            time_steps=request.time,
-            stages=stages,
-        )
-
-    source = traced()
-    fallbacks: list[Fallback] = []
-    if wanted.warp == "gridsample":
-        fallbacks.append(("warp by gather", lambda: traced(warp="gather")))
-    if wanted.precision == "fp16":
-        fallbacks.append(("fp32", lambda: traced(precision="fp32")))
-    return source, fallbacks
+    return source_from_checkpoint(
+        request.checkpoint, ExportOptions(**options), time_steps=request.time, stages=stages
+    )
 
 
 def _profile(request: BuildRequest) -> Profile | None:
@@ -210,7 +195,7 @@ def _profile(request: BuildRequest) -> Profile | None:
 
 
 def _output(path: Path, size: Size | None) -> Path:
-    """model.engine -> model_720x1280.engine, where there are several sizes."""
+    """The path with the size, if it is not None: model.engine -> model_720x1280.engine."""
     return path if size is None else path.with_stem(f"{path.stem}_{size[0]}x{size[1]}")
 
 
@@ -225,10 +210,10 @@ def _request(args: argparse.Namespace) -> BuildRequest:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line."""
+    """Runs the command and exits."""
     parser = command_parser(
         "python -m export.build_engine",
-        "Builds an artefact, compares it with its reference, and keeps it with a manifest only "
+        "Builds an artefact, compares it with its reference, and writes it with a manifest only "
         "if it\npasses.",
         "python -m export.build_engine --weights demo --dynamic --backend onnxruntime "
         "--output model.onnx",
@@ -243,31 +228,33 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--onnx",
         type=Path,
         metavar="FILE.onnx",
-        help="a file of export.to_onnx; PyTorch is not needed then",
+        help="a file of export.to_onnx; needs no PyTorch",
     )
     parser.add_argument(
         "--backend",
         choices=("tensorrt", "onnxruntime", "openvino"),
         default="tensorrt",
-        help="what will run the artefact (default tensorrt)",
+        help="backend that will run the artefact (default tensorrt)",
     )
     add_graph_arguments(parser, several_sizes=True, int8=True)
     parser.add_argument(
         "--tuned-for",
         choices=get_args(TunedFor),
-        help="with onnxruntime and openvino: cpu rewrites the graph for the CPU kernels of ONNX "
-        "Runtime (its default for fp32 and int8), any leaves it as exported (default for OpenVINO "
-        "and for fp16, and better on CUDA)",
+        help="for onnxruntime and openvino: cpu rewrites the graph for the CPU kernels of ONNX "
+        "Runtime (default for fp32 and int8 in onnxruntime); any leaves it as exported (default "
+        "for openvino and fp16, and faster on CUDA)",
     )
     parser.add_argument(
         "--calibrate",
         type=Path,
         metavar="PATH",
-        help="with --precision int8: a video or a folder of pictures of what the model will see, "
-        "of its size; all of it is decoded, some seconds are enough",
+        help="for --precision int8: a video or a folder of images like those that the model will "
+        "process, of its size; a few seconds are enough, all frames are decoded",
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
-    _add_engine_arguments(parser.add_argument_group("with --backend tensorrt"))
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE", help="the artefact to write"
+    )
+    _add_engine_arguments(parser.add_argument_group("options of --backend tensorrt"))
     run_command(
         parser,
         lambda args: _build(_request(args)),
@@ -278,52 +265,64 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
-    """What TensorRT alone knows; None where it was not given."""
-    for name, meaning in (("min", "smallest"), ("opt", "best"), ("max", "largest")):
+    """Adds the options of TensorRT; the value of an option that is not given is None."""
+    for name, meaning in (("min", "minimum"), ("opt", "optimum"), ("max", "maximum")):
         group.add_argument(
-            f"--{name}", type=parse_size, metavar="HxW", help=f"{meaning} size of one engine"
+            f"--{name}",
+            type=parse_size,
+            metavar="HxW",
+            help=f"{meaning} size of an engine for a range of sizes",
         )
     group.add_argument(
-        "--optimization-level", type=int, metavar="0..5", help="time spent on tactics (default 3)"
+        "--optimization-level",
+        type=int,
+        metavar="0..5",
+        help="time spent on the search for fast kernels (default 3)",
     )
-    group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory (default: all)")
+    group.add_argument(
+        "--workspace", type=int, metavar="MIB", help="limit of scratch memory (default: none)"
+    )
     group.add_argument(
         "--portable",
         action="store_const",
         const=True,
-        help="for later releases of TensorRT, up to those of the next generation, and any GPU from "
-        "Ampere on (on a Jetson: this GPU alone); the cost is measured",
+        help="the engine also runs in later releases of TensorRT, up to the next generation, and "
+        "on any GPU from Ampere on (on a Jetson: on this GPU only); the slowdown is measured",
     )
     group.add_argument("--device", type=int, metavar="N", help="index of the GPU (default 0)")
     group.add_argument(
         "--rewrite",
         nargs="+",
         metavar="NAME",
-        help="rewrites of the graph; see export.graph.for_tensorrt",
+        help="rewrites of the graph, of export.graph.for_tensorrt",
     )
     group.add_argument(
         "--precision-constraints",
         choices=get_args(Constraints),
-        help="TensorRT 8.6: how strictly an fp16 build is held to the types of the graph (default: "
-        "all but none in this order, until an engine passes)",
+        help="TensorRT 8.6: how strictly an fp16 build keeps the types of the graph (default: all "
+        "but none, in this order, until an engine passes)",
     )
     group.add_argument(
         "--layers",
         type=Path,
         metavar="FILE.json",
-        help="write what TensorRT's engine inspector tells of the layers, of a refused engine too",
+        help="write the layers as TensorRT's engine inspector shows them, also for an engine that "
+        "fails the gate",
     )
     group.add_argument(
-        "--timing-cache", type=Path, metavar="FILE", help="default: one for each GPU, in ~/.cache"
+        "--timing-cache",
+        type=Path,
+        metavar="FILE",
+        help="timing cache (default: one per GPU, in ~/.cache)",
     )
     group.add_argument(
-        "--force", action="store_const", const=True, help="build though it is up to date"
+        "--force", action="store_const", const=True, help="build even if the engine is up to date"
     )
     group.add_argument(
         "--allow-fallback",
         action="store_const",
         const=True,
-        help="where an engine fails the gate try warps by gather, then fp32",
+        help="if an engine cannot be built or fails the gate, try warps by gather, then fp32",
     )
 
 

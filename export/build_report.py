@@ -1,4 +1,4 @@
-"""What python -m export.build_engine prints of an artefact that it has written."""
+"""The report that python -m export.build_engine prints about an artefact."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.manifest import EngineManifest, manifest_path
 
 
 def print_report(output: Path, manifest: EngineManifest, *, nodes: int) -> None:
-    """Prints what was built, what the gate measured, and where the manifest is."""
+    """Prints how the artefact was built, the results of the gate, and the path of the manifest."""
     print(f"{output}: compared with {manifest.gate.reference}")
     for line in (
         *report_lines(manifest.gate, manifest.model, nodes=nodes),
@@ -22,15 +22,16 @@ def print_report(output: Path, manifest: EngineManifest, *, nodes: int) -> None:
 
 
 def _calibration_lines(manifest: EngineManifest) -> Iterator[str]:
-    made = manifest.calibration
-    if made is None:
+    calibration = manifest.calibration
+    if calibration is None:
         return
     yield (
-        f"  int8: {len(made.quantised)} layers, calibrated with {made.frames} frames of "
-        f"{made.source}; float32: {len(made.excluded)} convolutions of the encoder and the heads"
+        f"  int8: {len(calibration.quantised)} layers, calibrated with {calibration.frames} frames "
+        f"of {calibration.source}; float32: {len(calibration.excluded)} convolutions of encoder "
+        "and heads"
     )
-    if made.skipped:
-        yield f"  skipped layers, float32 for the gate's sake: {', '.join(made.skipped)}"
+    if calibration.skipped:
+        yield f"  kept in float32 to pass the gate: {', '.join(calibration.skipped)}"
 
 
 def _engine_lines(manifest: EngineManifest) -> Iterator[str]:
@@ -42,22 +43,22 @@ def _engine_lines(manifest: EngineManifest) -> Iterator[str]:
         f"{build.device_memory_bytes / 2**20:.0f} MiB of the GPU for each stream"
     )
     if build.precision_constraints is not None:
-        after = build.precision_constraints_reason
+        reason = build.precision_constraints_reason
         yield f"  precision constraints: {build.precision_constraints}" + (
-            f", after {after}" if after else ""
+            f", because of {reason}" if reason else ""
         )
     if build.convolutions is not None:
         yield "  convolutions: " + ", ".join(_convolutions(build.convolutions))
     if build.float32_tensors_seen is not None:
-        yield f"  {build.float32_tensors_seen} tensors seen as float32, as they must be"
+        yield f"  {build.float32_tensors_seen} tensors checked to be float32"
     if build.inspector_problem is not None:
-        yield f"  types of layers not checked: {build.inspector_problem}"
+        yield f"  types of layers were not checked: {build.inspector_problem}"
     if build.added_rewrites is not None:
-        yield f"  rewritten, for TensorRT cannot build it otherwise: {build.added_rewrites[0]}"
+        yield f"  rewrite added because TensorRT cannot build the graph: {build.added_rewrites[0]}"
     if build.portable_slowdown is not None:
-        yield f"  portable, at {build.portable_slowdown:.2f}x the time of an engine for this GPU"
+        yield f"  portable: {build.portable_slowdown:.2f}x the time of an engine for this GPU only"
     if build.fallback is not None:
-        yield f"  not as asked: {build.fallback}"
+        yield f"  fallback: {build.fallback}"
 
 
 def _convolutions(counts: Mapping[str, int]) -> Iterator[str]:
@@ -65,4 +66,4 @@ def _convolutions(counts: Mapping[str, int]) -> Iterator[str]:
     if counts["other"]:
         yield f"{counts['other']} not in float16"
     if counts["unseen"]:
-        yield f"{counts['unseen']} inside fused blocks, whose type the inspector does not tell"
+        yield f"{counts['unseen']} in fused blocks, whose type the inspector does not show"

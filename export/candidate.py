@@ -1,4 +1,4 @@
-"""Graphs tuned for ONNX Runtime and OpenVINO, compared with their source; ready to be written."""
+"""Tunes graphs for ONNX Runtime and OpenVINO, and compares them with their source."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ onnxruntime = import_quietly("onnxruntime")
 
 
 class CheckedModel(NamedTuple):
-    """A model that passed the gate.
+    """A model that passed the gate, with what its manifest records.
 
     Attributes:
-        model: The graph to keep.
-        info: What it says about itself.
-        gate: What the gate measured.
-        onnx_sha256: Of the plain graph, before it was tuned for one kind of processor.
-        backend: What it was compared in, and what runs it by default.
-        calibration: Where it is int8.
+        model: The graph.
+        info: Its metadata.
+        gate: The report of the gate.
+        onnx_sha256: The SHA-256 of the graph before it was tuned for a device.
+        backend: The backend that it was compared in, and that runs it by default.
+        calibration: How it was calibrated, if it is int8; else None.
     """
 
     model: ModelProto
@@ -47,10 +47,15 @@ class CheckedModel(NamedTuple):
 def finalise(
     model: ModelProto, info: ModelInfo, tuned_for: TunedFor
 ) -> tuple[ModelProto, ModelInfo]:
-    """The graph tuned for `tuned_for`, with its metadata, checked to be plain ONNX.
+    """Tunes a graph for a kind of device, adds its metadata and checks it.
+
+    Args:
+        model: The graph; with `tuned_for` "any" it is changed in place.
+        info: Its metadata, of which `tuned_for` is replaced.
+        tuned_for: "cpu" for ONNX Runtime's CPU kernels; "any" leaves the graph as it is.
 
     Raises:
-        ExportError: If it is not.
+        ExportError: If the result is not plain ONNX.
     """
     if tuned_for == "cpu":
         model = tuned_for_cpu(model)
@@ -66,18 +71,18 @@ def checked_from_onnx(
     tuned_for: TunedFor | None = None,
     backend: OnnxBackend = "onnxruntime",
 ) -> CheckedModel:
-    """Reads an ONNX file of ours, tunes and gates it without PyTorch.
+    """Reads a file of `export.to_onnx`, tunes it and compares it with the file, without PyTorch.
 
     Args:
-        path: A file of `export.to_onnx`.
-        tuned_for: See `default_tuning`, which is the default.
-        backend: What will run it.
+        path: The ONNX file.
+        tuned_for: The kind of device to rewrite the graph for; by default `default_tuning`.
+        backend: The backend that will run it, in which it is compared.
 
     Raises:
         ExportError: If the file cannot be read, is not plain ONNX, or is tuned already.
-        ModelError: If it carries no metadata of ours.
+        ModelError: If the file has no metadata of ifrnet-deploy.
         BackendError: If the backend is not installed.
-        GateError: If the result differs from the file.
+        GateError: If the result differs too much from the file.
     """
     source = source_from_onnx(path)
     info = source.info
@@ -94,7 +99,7 @@ def checked_from_onnx(
 def candidate_runners(
     model: ModelProto, info: ModelInfo, backend: OnnxBackend
 ) -> dict[str, Runner]:
-    """A model in a backend, by its name with its version, for the gate.
+    """Runs a model in a backend, for the gate: name and version of the backend -> runner.
 
     Raises:
         BackendError: If the backend is not installed.
@@ -106,8 +111,9 @@ def candidate_runners(
 
 
 def default_tuning(precision: Precision, backend: OnnxBackend = "onnxruntime") -> TunedFor:
-    """float16 is for GPUs, whose kernels want the plain graph; the others are for processors.
+    """The kind of device that a graph is rewritten for by default.
 
-    OpenVINO wants the plain graph too; see `runtime.backends.ov.backend`.
+    "any" for float16, which is for GPUs, and for OpenVINO: both are faster with the graph as it is
+    exported. "cpu" for the others.
     """
     return "cpu" if precision != "fp16" and backend == "onnxruntime" else "any"

@@ -1,15 +1,15 @@
-"""The errors of this package: one sentence each, with the remedy."""
+"""The errors of this package; each message is one sentence that says what to do."""
 
 from __future__ import annotations
 
 
 class ExportError(Exception):
-    """An artefact cannot be made as asked."""
+    """An export or a build is impossible with the given input or options."""
 
 
 class BuildError(ExportError):
-    """TensorRT parsed the graph and could not build an engine; another build may succeed."""
+    """TensorRT parsed the graph but could not build an engine; other options may succeed."""
 
 
 class GateError(ExportError):
-    """An artefact was made, differs from its reference, and was not kept."""
+    """An artefact differs too much from its reference, and was not written."""

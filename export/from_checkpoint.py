@@ -1,4 +1,4 @@
-"""A checkpoint -> an ONNX model that was compared with PyTorch."""
+"""Exports a checkpoint as an ONNX model and compares it with PyTorch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ from runtime.frames import MINIMUM_SIDE
 from runtime.manifest import GateReport
 from runtime.model_info import INPUTS, OUTPUT, ModelInfo, TimeSteps, TunedFor
 
-STAGES = ("load weights", "trace", "rewrite graph", "compare with PyTorch")
+SOURCE_STAGES = ("load weights", "trace", "rewrite graph")
+"""The stages of `source_from_checkpoint`."""
+
+STAGES = (*SOURCE_STAGES, "compare with PyTorch")
+"""The stages of `checked_from_checkpoint`."""
 
 
 def checked_from_checkpoint(
@@ -55,20 +59,21 @@ def checked_from_checkpoint(
     backend: OnnxBackend = "onnxruntime",
     stages: Stages | None = None,
 ) -> CheckedModel:
-    """Loads, traces, rewrites, compares; writes nothing.
+    """Exports a checkpoint and compares the graph with fp32 PyTorch; writes nothing.
 
     Args:
         weights: A checkpoint file, or "demo".
-        options: What to export.
-        time_steps: What the weights know; by default what their file says, else what a trial shows.
-        tuned_for: "cpu": rewritten for ONNX Runtime's CPU kernels before it is compared.
-        backend: What will run it, and what it is compared in.
-        stages: Told about progress.
+        options: The options of the graph.
+        time_steps: The time steps that the weights were trained for; by default those stated by
+            the file or published, or else found by a trial.
+        tuned_for: "cpu" rewrites the graph for ONNX Runtime's CPU kernels before it is compared.
+        backend: The backend that will run it, in which it is compared.
+        stages: Shows the progress, in the stages `STAGES`, and notes for the user.
 
     Raises:
         BackendError: If the backend is not installed.
-        ExportError: If the weights cannot be loaded or the graph cannot be made as asked.
-        GateError: If the result is too far from PyTorch.
+        ExportError: If the weights cannot be loaded, or PyTorch cannot export the graph.
+        GateError: If the result differs too much from PyTorch.
     """
     stages = stages or Stages.silent()
     traced = _traced(weights, options, time_steps, stages)
@@ -86,9 +91,17 @@ def source_from_checkpoint(
     time_steps: TimeSteps | None = None,
     stages: Stages | None = None,
 ) -> SourceGraph:
-    """Loads, traces, rewrites; what is built from it is compared with fp32 PyTorch.
+    """Exports a checkpoint as a graph that is not compared yet; its reference is fp32 PyTorch.
 
-    Args and errors as of `checked_from_checkpoint`.
+    Args:
+        weights: A checkpoint file, or "demo".
+        options: The options of the graph.
+        time_steps: The time steps that the weights were trained for; by default those stated by
+            the file or published, or else found by a trial.
+        stages: Shows the progress, in the stages `SOURCE_STAGES`, and notes for the user.
+
+    Raises:
+        ExportError: If the weights cannot be loaded, or PyTorch cannot export the graph.
     """
     return _traced(weights, options, time_steps, stages or Stages.silent()).source
 
@@ -107,7 +120,7 @@ def _traced(
     except CheckpointError as error:
         raise ExportError(str(error)) from error
     network = checkpoint.network
-    known = time_steps or checkpoint.time_steps or _probe_time_steps(network, stages)
+    time_steps = time_steps or checkpoint.time_steps or _probe_time_steps(network, stages)
     stages.start(STAGES[1])
     model = _trace(wrap(network, options), options)
     stages.start(STAGES[2])
@@ -117,28 +130,28 @@ def _traced(
     if options.max_batch is not None:
         model = passes.with_free_batch(model)
     model.producer_name, model.producer_version = "ifrnet-deploy", __version__
-    plain, info = finalise(model, _describe(checkpoint, options, known), "any")
+    plain, info = finalise(model, _describe(checkpoint, options, time_steps), "any")
     onnx_sha256 = hashlib.sha256(plain.SerializeToString()).hexdigest()
-    # fp32 with GridSample is right, whatever was exported.
+    # The reference is fp32 with GridSample, whatever the options are.
     network.warp_lowering = "gridsample"
-    right = wrap(network, replace(options, precision="fp32", warp="gridsample"))
-    reference = Reference(_pytorch_runner(right, info), f"PyTorch {torch.__version__} fp32")
+    module = wrap(network, replace(options, precision="fp32", warp="gridsample"))
+    reference = Reference(_pytorch_runner(module, info), f"PyTorch {torch.__version__} fp32")
     stages.finish()
     return _Traced(SourceGraph(plain, info, onnx_sha256, reference), network)
 
 
 def _probe_time_steps(network: IFRNet, stages: Stages) -> TimeSteps:
-    """What a trial shows of weights of which nothing is known; it is said, for it is no proof."""
+    """Finds the time steps by a trial, and notes its results, because a trial is no proof."""
     trial = try_time_steps(network)
-    placed = "; ".join(
-        f"at t = {step.t:g} {step.true_db:.1f} dB to its true place, {step.middle_db:.1f} to the "
-        "middle"
+    results = "; ".join(
+        f"at t = {step.t:g} {step.true_db:.1f} dB to its true position, {step.middle_db:.1f} dB to "
+        "the midpoint"
         for step in trial.steps
         if step.t != 0.5
     )
     stages.note(
-        f"time steps: {trial.time_steps}, as a trial shows, for nothing is known of these weights "
-        f"(a moved pattern: {placed}); --time says otherwise"
+        f"time steps: {trial.time_steps}, found by a trial because neither the file nor the table "
+        f"of known checkpoints states them (moving pattern: {results}); --time overrides this"
     )
     return trial.time_steps
 
@@ -157,7 +170,7 @@ def _trace(module: nn.Module, options: ExportOptions) -> ModelProto:
             verbose=False,
         )
     if program is None:
-        raise ExportError("torch.onnx.export returned nothing: torch 2.10 or newer is needed")
+        raise ExportError("torch.onnx.export returned nothing: install torch 2.10 or newer")
     model: ModelProto = program.model_proto
     return model
 
@@ -189,10 +202,10 @@ def _compare_with_pytorch(
     options: ExportOptions,
     backend: OnnxBackend,
 ) -> GateReport:
-    """A backend against PyTorch.
+    """Compares the graph in a backend with PyTorch.
 
-    On a CPU float16 graphs are computed in float32, so its figure proves the graph and
-    its casts; what float16 itself costs is simulated in PyTorch and must pass too.
+    On a CPU the backends compute float16 graphs in float32, which tests the graph and its casts
+    only. The error of float16 itself is simulated in PyTorch and must pass too.
     """
     candidates = candidate_runners(model, info, backend)
     if info.precision == "fp16":
@@ -212,19 +225,19 @@ def _pytorch_runner(module: FloatIO | FrameIO, info: ModelInfo) -> Runner:
     ) -> NDArray[np.float32]:
         inputs = (*images_for(info, frame0, frame1, rows=len(timestep)), timestep)
         with torch.inference_mode():
-            picture: Tensor = module.unrounded(*map(torch.from_numpy, inputs))
-        result: NDArray[np.float32] = picture.numpy()
+            imgt: Tensor = module.unrounded(*map(torch.from_numpy, inputs))
+        result: NDArray[np.float32] = imgt.numpy()
         return result
 
     return run
 
 
 def _gate_sizes(options: ExportOptions) -> list[tuple[int, int]]:
-    """The exported size; where sizes are free, a smaller and a larger one that were not traced."""
+    """The exported size, and if sizes are free a smaller and a larger one that were not traced."""
     height, width, multiple = options.height, options.width, options.divisor
     if not options.dynamic:
         return [(height, width)]
-    odd = 3 if options.io == "frames" else 0  # frames need not be multiples of anything
+    odd = 3 if options.io == "frames" else 0  # Frames may have any size.
     smaller = [max(n // 2 // multiple * multiple - odd, MINIMUM_SIDE) for n in (height, width)]
     if options.io == "float":
         smaller = [max(n, multiple) for n in smaller]
@@ -234,7 +247,7 @@ def _gate_sizes(options: ExportOptions) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's chatter, which concerns its authors, from our users."""
+    """Silences the exporter's output, which does not concern the user."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

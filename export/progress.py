@@ -1,4 +1,4 @@
-"""Progress of a build: which stage is under way, and for how long."""
+"""Shows the progress of a build: the current stage and the time that it takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ _FORMAT = "{desc:32.32} |{bar:24}| {n_fmt}/{total_fmt} {elapsed}"
 
 
 class Stages:
-    """A progress bar with a step for each stage; shown only on a terminal."""
+    """A progress bar with one step per stage, shown only on a terminal.
+
+    Args:
+        total: Number of stages.
+        disable: True: never shown, and notes are dropped. None: shown on a terminal.
+    """
 
     def __init__(self, total: int, *, disable: bool | None = None) -> None:
         self._bar: tqdm[None] = tqdm(total=total, disable=disable, leave=False, bar_format=_FORMAT)
@@ -22,33 +27,33 @@ class Stages:
 
     @classmethod
     def silent(cls) -> Stages:
-        """One that shows nothing."""
+        """A progress bar that shows nothing and drops notes."""
         return cls(0, disable=True)
 
     def start(self, name: str) -> None:
-        """Ends the stage before and starts `name`."""
+        """Ends the current stage and starts the stage `name`."""
         self.finish()
         self._bar.set_description_str(name)
         self._running = True
 
     def finish(self) -> None:
-        """Ends the stage under way, if there is one."""
+        """Ends the current stage, if there is one."""
         if self._running:
             self._bar.update()
         self._running = False
 
     def refresh(self) -> None:
-        """Shows the time that has passed."""
+        """Updates the elapsed time."""
         self._bar.refresh()
 
     @contextmanager
     def phases(self) -> Iterator[Phases]:
-        """A second line for what TensorRT tells of its build."""
+        """A second line that shows the phases of a TensorRT build."""
         with tqdm(disable=self._bar.disable, leave=False, bar_format=_FORMAT, position=1) as bar:
             yield Phases(bar)
 
     def note(self, line: str) -> None:
-        """Prints a line for the user, above the bar."""
+        """Prints a line for the user above the bar."""
         if not self._silent:
             self._bar.write(line)
 
@@ -65,12 +70,10 @@ class Stages:
 
 
 class Phases:
-    """What TensorRT tells of its build; see `export.trt.versions.Progress`.
-
-    Phases nest, the last is shown.
+    """Shows the innermost phase of a TensorRT build; a `export.trt.versions.BuildMonitor`.
 
     Attributes:
-        cancelled: Set it to stop the build.
+        cancelled: Whether the build shall stop; set by the caller.
         seen: Names of all phases so far.
     """
 
@@ -81,25 +84,25 @@ class Phases:
         self._open: dict[str, list[int]] = {}
 
     def phase(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of so many steps begins."""
-        del parent  # The innermost is shown, whatever it belongs to.
+        """Starts a phase of `steps` steps."""
+        del parent  # Only the innermost phase is shown.
         self.seen.append(name)
         self._open[name] = [0, steps]
         self._show()
 
     def step(self, name: str, step: int) -> None:
-        """A step of a phase is done."""
+        """Records that step number `step`, from 0, of a phase has ended."""
         if name in self._open:
             self._open[name][0] = step + 1
             self._show()
 
     def finished(self, name: str) -> None:
-        """A phase is over."""
+        """Ends a phase."""
         self._open.pop(name, None)
         self._show()
 
     def _show(self) -> None:
-        # Called by TensorRT: a terminal that is gone must not end the build.
+        # TensorRT calls this: a closed terminal must not end the build.
         with contextlib.suppress(OSError, ValueError):
             self._show_innermost()
 

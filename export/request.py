@@ -1,4 +1,4 @@
-"""What a user asks of the commands that export and build; plain data, without PyTorch or ONNX."""
+"""The requests of the commands that export and build; plain data without PyTorch or ONNX."""
 
 from __future__ import annotations
 
@@ -12,47 +12,49 @@ from export.errors import ExportError
 from runtime.model_info import IOKind, Precision, TimeSteps, TunedFor, Warp
 
 DEFAULT_SIZE = (256, 448)
+"""(height, width) in pixels of an export without --size."""
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 Constraints = Literal["obey-all", "obey-islands", "prefer-islands", "none"]
-"""How a weakly typed build is held to the types of the ONNX file.
+"""How strictly a weakly typed build (TensorRT 8.6) keeps the types of the ONNX file.
 
-"obey-all": every layer has the type of the file, or the build fails. "obey-islands": the float32
-layers of a float16 graph do, the builder chooses for the others. "prefer-islands": the same as a
-preference, so that the build does not fail over it. "none": the builder chooses for all layers.
+"obey-all": every layer has the type of the file, or the build fails. "obey-islands": only the
+float32 layers of a float16 graph have, the builder chooses the types of the others.
+"prefer-islands": as "obey-islands", but a preference, over which the build does not fail. "none":
+the builder chooses all types.
 """
 
 TracedPrecision = Literal["fp32", "fp16"]
-"""What PyTorch exports; int8 is made from a float32 graph."""
+"""Precisions that PyTorch exports; int8 is made from a float32 graph."""
 
 OnnxBackend = Literal["onnxruntime", "openvino"]
-"""Backends whose artefacts are ONNX files."""
+"""Backends whose artefacts are ONNX files, tuned for CPUs."""
 
 _ENGINE_OPTIONS = (
     "min", "opt", "max", "optimization_level", "workspace", "portable", "device", "rewrite",
     "timing_cache", "force", "allow_fallback", "precision_constraints", "layers",
 )  # fmt: skip
-"""Fields of `BuildRequest` that TensorRT alone knows."""
+"""Fields of `BuildRequest` that apply to TensorRT only."""
 
 _NOT_REPEATED = ("sizes", "output", "backend", "layers", "force")
-"""Fields of `BuildRequest` that `BuildRequest.command` leaves out, or writes itself."""
+"""Fields of `BuildRequest` that `BuildRequest.command` omits or writes itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphRequest:
-    """Which graph is asked for; None where nothing is said. Fields as of `ExportOptions`.
+    """The options of an exported graph; None stands for the default of `ExportOptions`.
 
     Attributes:
         io: Type and layout of inputs and outputs.
-        precision: "int8" is for `BuildRequest` alone.
+        precision: Type of the network; "int8" only as part of a `BuildRequest`.
         flow_scale: Relative size of the frame on which motion is estimated.
         timesteps: Time steps of one pair in one call.
         batch: Pairs in one call.
-        max_batch: Most pairs in a call where their number stays free.
-        dynamic: Height and width stay free.
-        warp: How a warp is written.
+        max_batch: Maximum number of pairs in a call, if that number is free.
+        dynamic: Whether height and width are free.
+        warp: The operators that compute a warp.
     """
 
     io: IOKind | None = None
@@ -65,24 +67,25 @@ class GraphRequest:
     warp: Warp | None = None
 
     def given(self) -> dict[str, Any]:
-        """The fields about which something is said, by name."""
+        """The options that were given, by name."""
         return _given((field.name, getattr(self, field.name)) for field in fields(self))
 
     def options(self, size: Size | None) -> dict[str, Any]:
-        """What is given, with a size unless it is None, as fields of `ExportOptions`."""
+        """The options that were given, and the size if not None, as fields of `ExportOptions`."""
         return self.given() | ({} if size is None else {"height": size[0], "width": size[1]})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What is asked of `export.to_onnx`.
+    """A request to `export.to_onnx`.
 
     Attributes:
         weights: A checkpoint file, or "demo".
-        output: The ONNX file.
-        size: Of the frames; None for `DEFAULT_SIZE`.
-        graph: Which graph.
-        time: What the weights know of time; None for what their file says, or a trial shows.
+        output: The ONNX file to write.
+        size: (height, width) of the frames in pixels; None for `DEFAULT_SIZE`.
+        graph: The options of the graph.
+        time: The time steps that the weights were trained for; None for those stated by the file
+            or published, or else found by a trial.
     """
 
     weights: str
@@ -94,21 +97,23 @@ class ExportRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """What is asked of `export.build_engine`; checks itself.
+    """A request to `export.build_engine`, validated.
 
-    The fields are named and ordered as the options of the command, which tells the meaning of those
-    that TensorRT alone knows.
+    The fields have the names and the order of the command's options; the help of the command
+    describes those that apply to TensorRT only.
 
     Attributes:
-        weights: A checkpoint file, or "demo"; None where `onnx` is given.
-        onnx: A file of `export.to_onnx`; None where `weights` is given.
-        backend: What will run the artefact.
-        sizes: Of the frames; with several, one engine is built for each.
-        graph: Which graph; with `onnx` nothing may be said about it.
-        time: As of `ExportRequest`.
-        tuned_for: What the graph is rewritten for; None for the default of the backend.
-        calibrate: A video or a folder of images, for int8 alone.
-        output: The artefact; with several sizes, their names are added.
+        weights: A checkpoint file, or "demo"; None if `onnx` is given.
+        onnx: A file of `export.to_onnx`; None if `weights` is given.
+        backend: The backend that will run the artefact.
+        sizes: (height, width) of the frames in pixels; one engine is built for each.
+        graph: The options of the graph; none may be given together with `onnx`.
+        time: The time steps that the weights were trained for; None for those stated by the file
+            or published, or else found by a trial.
+        tuned_for: The kind of device that the graph is rewritten for; None for the default of the
+            backend.
+        calibrate: A video or a folder of images, for int8 only.
+        output: The artefact to write; of several sizes, each is added to its file name.
     """
 
     weights: str | None = None
@@ -135,48 +140,48 @@ class BuildRequest:
     allow_fallback: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses what contradicts itself.
+        """Checks the request.
 
         Raises:
-            ExportError: If it does.
+            ExportError: If options contradict each other.
         """
         if (self.weights is None) == (self.onnx is None):
-            raise ExportError("--weights and --onnx: give one of them")
+            raise ExportError("give either --weights or --onnx")
         self._check_precision()
         if self.backend == "tensorrt":
             self._check_for_tensorrt()
         else:
-            self._check_for_processors()
+            self._check_for_onnx_backends()
         self._check_against_file()
 
     @property
     def checkpoint(self) -> str:
-        """What `weights` says, where no `onnx` is given."""
+        """`weights`, in a request without `onnx`."""
         assert self.weights is not None
         return self.weights
 
     @property
     def bounds(self) -> tuple[Size, Size, Size] | None:
-        """Smallest, best and largest size of one engine; None where its size is fixed."""
+        """Minimum, optimum and maximum size of an engine with a range of sizes; else None."""
         if self.min is None or self.opt is None or self.max is None:
             return None
         return self.min, self.opt, self.max
 
     def graph_options(self, size: Size | None) -> dict[str, Any]:
-        """What is given of the graph that is exported for `size`, as fields of `ExportOptions`."""
+        """The options of the graph to export for `size`, as fields of `ExportOptions`."""
         options = self.graph.options(size)
         if self.calibrate is not None:
-            del options["precision"]  # What is exported is float32.
+            del options["precision"]  # int8 is made from a float32 graph.
         return options
 
     def command(self, size: Size | None, output: Path) -> str:
-        """The command that builds the artefact of this size again, as a shell reads it."""
+        """The shell command that builds the artefact of this size again."""
         words = ["python", "-m", "export.build_engine"]
         for name, value in self._given().items():
             if name not in _NOT_REPEATED:
-                words += [_flag(name), *_words(name, value)]
+                words += [_option(name), *_values(name, value)]
         if size is not None:
-            words += ["--size", *_words("size", size)]
+            words += ["--size", *_values("size", size)]
         return shlex.join([*words, "--output", str(output)])
 
     def _given(self) -> dict[str, Any]:
@@ -191,35 +196,34 @@ class BuildRequest:
         int8 = self.graph.precision == "int8"
         if int8 and self.backend == "tensorrt":
             raise ExportError(
-                "int8 came with --backend tensorrt: engines are fp16 or fp32, int8 is for "
-                "--backend onnxruntime and openvino"
+                "--precision int8 came with --backend tensorrt: use fp16 or fp32, or --backend "
+                "onnxruntime or openvino"
             )
         if int8 and self.calibrate is None:
             raise ExportError(
-                "--precision int8 came without --calibrate: give a video or a folder of pictures "
-                "of what the model will see"
+                "--precision int8 came without --calibrate: give a video or a folder of images "
+                "like those that the model will process"
             )
         if not int8 and self.calibrate is not None:
-            raise ExportError("--calibrate is for --precision int8: give both or neither")
+            raise ExportError("--calibrate came without --precision int8: give both or neither")
 
     def _check_for_tensorrt(self) -> None:
         if self.tuned_for is not None:
-            raise ExportError("--tuned-for is for processors: TensorRT uses --rewrite")
+            raise ExportError("--tuned-for came with --backend tensorrt: use --rewrite")
         if self.min is self.opt is self.max is None:
             if self.graph.dynamic:
                 raise ExportError(
-                    "--dynamic is for ONNX files: give --min, --opt and --max, between which one "
-                    "engine takes any size"
+                    "--dynamic came with --backend tensorrt: give --min, --opt and --max"
                 )
         elif self.bounds is None or self.sizes or self.graph.dynamic:
-            raise ExportError("--min, --opt and --max go together, without --size and --dynamic")
+            raise ExportError("give --min, --opt and --max together, without --size and --dynamic")
 
-    def _check_for_processors(self) -> None:
+    def _check_for_onnx_backends(self) -> None:
         given = self._given()
-        if foreign := [_flag(name) for name in _ENGINE_OPTIONS if name in given]:
+        if foreign := [_option(name) for name in _ENGINE_OPTIONS if name in given]:
             raise ExportError(
-                f"{', '.join(foreign)} came with --backend {self.backend}: TensorRT alone knows "
-                "that"
+                f"{', '.join(foreign)} came with --backend {self.backend}: leave out what is for "
+                "TensorRT only"
             )
         if len(self.sizes) > 1:
             raise ExportError(
@@ -228,23 +232,22 @@ class BuildRequest:
             )
 
     def _check_against_file(self) -> None:
-        """Refuses options of the graph beside an ONNX file, which has them already."""
+        """Refuses options of the graph together with an ONNX file, which fixes them."""
         if self.onnx is None:
             return
         given = set(self.graph_options(self.sizes[0] if self.sizes else None))
         if self.backend == "tensorrt":
-            given -= {"height", "width"}  # A size fixes what the file leaves free.
+            given -= {"height", "width"}  # An engine may have a fixed size where the file has none.
         if self.time is not None:
             given.add("time")
         if given:
             raise ExportError(
-                f"--onnx came with {', '.join(sorted(given))}: the file has these already, leave "
-                "them out"
+                f"--onnx came with {', '.join(sorted(given))}: the file fixes these, leave them out"
             )
 
 
 def _given(options: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Those about which something is said; 0 says something, unlike None, False and ()."""
+    """The options whose value is not None, False or (); 0 is a value."""
     return {
         name: value
         for name, value in options
@@ -252,12 +255,12 @@ def _given(options: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _flag(name: str) -> str:
+def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _words(name: str, value: Any) -> list[str]:
-    """The value of an option as the words of a command."""
+def _values(name: str, value: Any) -> list[str]:
+    """The value of an option as arguments of a command."""
     if value is True:
         return []
     if name in ("min", "opt", "max", "size"):

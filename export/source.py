@@ -1,4 +1,4 @@
-"""What artefacts are built from: a plain graph and its reference. No PyTorch."""
+"""The graph that an artefact is built from, and its reference. Imports no PyTorch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from runtime.model_info import ModelInfo
 
 
 class SourceGraph(NamedTuple):
-    """A plain graph, and what everything made from it is compared with.
+    """A graph that is not tuned for a device yet, and the reference for all that is built from it.
 
     Attributes:
-        model: The graph with its metadata, before it is tuned for anything.
-        info: What it says about itself.
-        onnx_sha256: Hash of its file.
-        reference: What is right.
+        model: The graph with its metadata.
+        info: Its metadata.
+        onnx_sha256: The SHA-256 of its file, 64 hexadecimal digits.
+        reference: Computes the correct results.
     """
 
     model: ModelProto
@@ -35,25 +35,22 @@ class SourceGraph(NamedTuple):
 
 
 def source_from_onnx(path: Path) -> SourceGraph:
-    """Reads an ONNX file of ours, without PyTorch.
+    """Reads a file of `export.to_onnx`, without PyTorch.
 
-    The reference is the file in ONNX Runtime, in float32 with every optimisation off: what
-    PyTorch said about it was measured when it was exported.
-
-    Args:
-        path: A file of `export.to_onnx`.
+    The reference is the file itself in ONNX Runtime, in float32 without optimisations: it was
+    compared with PyTorch when it was exported.
 
     Raises:
-        ExportError: If the file cannot be read, names other files for its data, is not plain ONNX,
+        ExportError: If the file cannot be read, keeps tensors in other files, is not plain ONNX,
             or is tuned or int8 already.
-        ModelError: If it carries no metadata of ours.
+        ModelError: If the file has no metadata of ifrnet-deploy.
     """
     try:
         content = read_self_contained(path)
         plain = onnx.load_model_from_string(content)
     except ModelError as error:
         raise ExportError(str(error)) from error
-    except Exception as error:  # protobuf's DecodeError has no public home.
+    except Exception as error:  # protobuf's DecodeError has no public name.
         raise ExportError(f"{path} cannot be read as ONNX ({error}): export it again") from error
     passes.check(plain)
     properties = {entry.key: entry.value for entry in plain.metadata_props}
@@ -68,7 +65,7 @@ def source_from_onnx(path: Path) -> SourceGraph:
 
 
 def source_from_model(model: ModelProto, info: ModelInfo, onnx_sha256: str) -> SourceGraph:
-    """A source whose reference is the graph itself, in float32 with every optimisation off."""
+    """A source whose reference is the graph itself, in float32 without optimisations."""
     half = info.precision == "fp16"
     reference = Reference(
         onnx_runner(passes.in_float32(model) if half else model, info, optimised=False),

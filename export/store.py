@@ -1,4 +1,4 @@
-"""Writes artefacts and their manifests, whole or not at all."""
+"""Writes artefacts and their manifests atomically."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from runtime.manifest import EngineBuild, EngineManifest, file_sha256, manifest_
 
 
 def write_artefact(checked: CheckedModel, path: Path, *, started: float) -> EngineManifest:
-    """Writes an ONNX artefact and its manifest; opens it once to be sure.
+    """Writes an ONNX artefact and its manifest, if the runtime can open the artefact.
 
     Args:
-        checked: What passed the gate.
-        path: Of the artefact.
-        started: `time.perf_counter()` of the build's begin.
+        checked: The model that passed the gate.
+        path: The artefact to write.
+        started: `time.perf_counter()` at the start of the build.
 
     Raises:
         ExportError: If the folder is missing.
-        ModelError: If the runtime does not open what was written; nothing is left then.
+        ModelError: If the runtime cannot open the artefact; `path` is unchanged then.
     """
     check_folder(path)
 
@@ -80,16 +80,16 @@ def save_with_manifest(
                 engine=engine,
                 calibration=checked.calibration,
             )
-            # Until both are renamed, no other build may put its own artefact or manifest there.
+            # No other build may write its artefact or manifest until both are renamed.
             stack.enter_context(alone_in(path.parent))
-            # Between here and the new manifest there is none, which is true; an old one would lie.
+            # The old manifest would not match the new artefact, so there is none in between.
             manifest_path(path).unlink(missing_ok=True)
         manifest.write(path)
     return manifest
 
 
 def write_onnx(model: ModelProto, path: Path) -> None:
-    """Writes an ONNX file without a manifest, whole or not at all.
+    """Writes an ONNX file without a manifest atomically.
 
     Raises:
         ExportError: If the folder is missing.
@@ -98,14 +98,14 @@ def write_onnx(model: ModelProto, path: Path) -> None:
     with ExitStack() as stack, written_beside(path) as temporary:
         onnx.save(model, temporary)
         stack.enter_context(alone_in(path.parent))
-        manifest_path(path).unlink(missing_ok=True)  # It would be that of another file.
+        manifest_path(path).unlink(missing_ok=True)  # It does not describe the new file.
 
 
 def check_folder(path: Path) -> None:
-    """Refuses an output whose folder is missing, before any work is done.
+    """Checks, before any work, that the folder of an output exists.
 
     Raises:
-        ExportError: If it is.
+        ExportError: If it is missing.
     """
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent} is no folder: create it first")

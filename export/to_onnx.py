@@ -1,4 +1,4 @@
-"""PyTorch -> a checked, self-describing ONNX file.
+"""Exports a checkpoint as an ONNX file with metadata, and compares it with PyTorch.
 
 python -m export.to_onnx --weights demo --size 256x448 --output model.onnx
 """
@@ -17,7 +17,7 @@ from runtime.cli import command_parser, run_command
 
 
 def _export(request: ExportRequest) -> None:
-    # Here, so that --help answers at once and a missing package is one sentence.
+    # Imported here to keep --help fast and to report a missing package in one sentence.
     from export.from_checkpoint import STAGES, checked_from_checkpoint
     from export.gate.gate import report_lines
     from export.progress import Stages
@@ -47,10 +47,10 @@ def _request(args: argparse.Namespace) -> ExportRequest:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line."""
+    """Runs the command and exits."""
     parser = command_parser(
         "python -m export.to_onnx",
-        "Turns a checkpoint into an ONNX file without custom operators and compares it with "
+        "Exports a checkpoint as an ONNX file without custom operators and compares it with "
         "PyTorch;\na file that differs is not written.",
         "python -m export.to_onnx --weights demo --size 720x1280 --output model.onnx",
     )

@@ -1,4 +1,4 @@
-"""The exported module. Its inputs and its output are those of `ModelInfo.ports`."""
+"""The module that is exported. Its inputs and its output are those of `ModelInfo.ports`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ MAXIMUM_STEPS = 64
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is exported; checks itself.
+    """The options of an exported graph, validated.
 
     Attributes:
-        height: Of the frames; where `dynamic`, of the frames that are traced.
-        width: As `height`.
+        height: Height of the frames in pixels; if `dynamic`, only for tracing.
+        width: Width of the frames in pixels; if `dynamic`, only for tracing.
         io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
-        precision: "fp32", or "fp16" with float32 islands.
-        flow_scale: Relative size of the frame on which motion is estimated.
-        timesteps: Time steps of one pair in one call, T.
-        batch: Pairs in one call, N, each with a time step of its own; 1 where T > 1.
-        max_batch: Most pairs in a call where their number stays free; None where it is `batch`.
-        dynamic: Height and width stay free.
-        warp: How a warp is written.
+        precision: "fp32", or "fp16" with coordinates, mean and blend in float32.
+        flow_scale: Size of the frame on which motion is estimated, relative to the frame.
+        timesteps: Time steps T of one pair in one call, 1 to 64.
+        batch: Pairs N in one call, 1 to 64, each with its own time step; 1 if T > 1.
+        max_batch: Maximum number of pairs in a call, 2 to 64, if that number is free; None if it
+            is `batch`.
+        dynamic: Whether height and width are free.
+        warp: "gridsample", or "gather" for elementary operators.
+
+    Raises:
+        ExportError: If a value is out of range or contradicts another.
     """
 
     height: int = DEFAULT_SIZE[0]
@@ -54,38 +58,36 @@ class ExportOptions:
                     f"{name} {getattr(self, name)!r} is unknown: use {', '.join(get_args(kind))}"
                 )
         if not 1 <= self.timesteps <= MAXIMUM_STEPS:
-            raise ExportError(f"{self.timesteps} time steps: use 1 to {MAXIMUM_STEPS}")
+            raise ExportError(f"--timesteps is {self.timesteps}: use 1 to {MAXIMUM_STEPS}")
         if not 1 <= self.batch <= MAXIMUM_STEPS:
-            raise ExportError(f"a batch of {self.batch} pairs: use 1 to {MAXIMUM_STEPS}")
+            raise ExportError(f"--batch is {self.batch}: use 1 to {MAXIMUM_STEPS}")
         if self.batch > 1 and self.timesteps > 1:
             raise ExportError(
-                f"{self.batch} pairs with {self.timesteps} time steps each: use one of --batch "
-                "and --timesteps"
+                f"--batch {self.batch} came with --timesteps {self.timesteps}: use only one of them"
             )
         if self.max_batch is not None:
             if not 2 <= self.max_batch <= MAXIMUM_STEPS:
-                raise ExportError(f"up to {self.max_batch} pairs: use 2 to {MAXIMUM_STEPS}")
+                raise ExportError(f"--max-batch is {self.max_batch}: use 2 to {MAXIMUM_STEPS}")
             if self.batch > 1 or self.timesteps > 1 or self.dynamic:
                 raise ExportError(
-                    f"up to {self.max_batch} pairs came with a fixed number of pairs or time "
-                    "steps, or with free sizes: use --max-batch with neither --batch, "
-                    "--timesteps nor --dynamic"
+                    "--max-batch came with --batch, --timesteps or --dynamic: use it without them"
                 )
         if min(self.height, self.width) < MINIMUM_SIDE:
             raise ExportError(
-                f"size {self.height}x{self.width} is below {MINIMUM_SIDE}x{MINIMUM_SIDE}"
+                f"size {self.height}x{self.width} is below {MINIMUM_SIDE}x{MINIMUM_SIDE}: use a "
+                "larger one"
             )
         multiple = self.divisor
         if self.io == "float" and (self.height % multiple or self.width % multiple):
             height, width = (-(-n // multiple) * multiple for n in (self.height, self.width))
             raise ExportError(
-                f"size {self.height}x{self.width} is no multiple of {multiple}: with --io float "
-                f"use {height}x{width}, or --io frames, which pads inside the graph"
+                f"size {self.height}x{self.width} is not a multiple of {multiple}: with "
+                f"--io float use {height}x{width}, or use --io frames, which pads inside the graph"
             )
 
     @property
     def divisor(self) -> int:
-        """Height and width inside the network are multiples of it."""
+        """The number that height and width inside the network are multiples of."""
         try:
             return divisor(self.flow_scale)
         except ValueError as error:
@@ -93,12 +95,12 @@ class ExportOptions:
 
     @property
     def layout(self) -> ImageLayout:
-        """Type and axes of img0, img1 and imgt."""
+        """Type and axes of the images img0, img1 and imgt."""
         return LAYOUTS[self.io]
 
 
 class FloatIO(nn.Module):
-    """float32 (N, 3, H, W) in [0, 1], multiples of the divisor, in and out: the network itself."""
+    """The network itself: float32 (N, 3, H, W) in [0, 1]; H and W are multiples of the divisor."""
 
     def __init__(self, network: IFRNet, options: ExportOptions) -> None:
         super().__init__()
@@ -106,19 +108,20 @@ class FloatIO(nn.Module):
         self.flow_scale = options.flow_scale
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
-        """See `IFRNet.forward`."""
+        """Interpolates; inputs and output as of `IFRNet.forward`."""
         return self.unrounded(img0, img1, timestep)
 
     def unrounded(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
-        """The result before any rounding: float32 (B, 3, H, W) in [0, 1]."""
+        """The interpolated image before it is rounded to 8 bits: float32 (B, 3, H, W) in [0, 1]."""
         imgt: Tensor = self.network(img0, img1, timestep, self.flow_scale)
         return imgt
 
 
 class FrameIO(nn.Module):
-    """uint8 (N, H, W, 3) of any size in and out; everything between is in the graph.
+    """Takes and returns uint8 frames (N, H, W, 3) of any size; converts and pads in the graph.
 
-    The casts are the first and the last operation: TensorRT has uint8 at its borders only.
+    The casts are the first and the last operation, because TensorRT supports uint8 only for inputs
+    and outputs.
     """
 
     def __init__(self, network: IFRNet, options: ExportOptions) -> None:
@@ -128,9 +131,9 @@ class FrameIO(nn.Module):
         self.divisor = options.divisor
 
     def unrounded(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
-        """The result before any rounding: float32 (B, 3, H, W) in [0, 1]."""
+        """The interpolated image before it is rounded to 8 bits: float32 (B, 3, H, W) in [0, 1]."""
         height, width = img0.shape[1:3]
-        # Rounded up without a negative number: an exported division rounds towards zero.
+        # No negative operand, because an exported division rounds towards zero.
         bottom, right = (
             (n + self.divisor - 1) // self.divisor * self.divisor - n for n in (height, width)
         )
@@ -147,17 +150,17 @@ class FrameIO(nn.Module):
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """Pads (centred, border repeated), scales to [0, 1], interpolates, crops, rounds."""
-        picture = self.unrounded(img0, img1, timestep) * 255
-        return picture.round().permute(0, 2, 3, 1).to(torch.uint8)
+        imgt = self.unrounded(img0, img1, timestep) * 255
+        return imgt.round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
 def _any(pad: tuple[int | torch.SymInt, ...]) -> bool:
-    """Whether anything is padded; sizes that are still free may need it."""
+    """Whether a side is padded, or may be because its size is free."""
     return any(isinstance(amount, torch.SymInt) or amount for amount in pad)
 
 
 def wrap(network: IFRNet, options: ExportOptions) -> FloatIO | FrameIO:
-    """The module to export: precision and I/O applied to a copy where they change weights."""
+    """The module to export, in inference mode; with "fp16" it holds a float16 copy of `network`."""
     if options.precision == "fp16":
         network = copy.deepcopy(network).half()
     io = FrameIO if options.io == "frames" else FloatIO
@@ -167,7 +170,7 @@ def wrap(network: IFRNet, options: ExportOptions) -> FloatIO | FrameIO:
 def rounding_to_fp16(network: IFRNet) -> IFRNet:
     """A float32 copy that rounds weights, inputs and outputs of every layer to float16.
 
-    That is what hardware does that stores float16 and sums in float32. PyTorch's own float16
+    It simulates hardware that stores float16 and accumulates in float32. PyTorch's own float16
     convolutions are a hundred times slower on most CPUs.
     """
 
@@ -185,7 +188,7 @@ def rounding_to_fp16(network: IFRNet) -> IFRNet:
 
 
 def example_inputs(options: ExportOptions) -> dict[str, Tensor]:
-    """Inputs by name, in order, of the shapes and types of the exported graph."""
+    """Inputs with the shapes and types of the exported graph, by name and in order."""
     rows = max(options.timesteps, options.batch)
     steps = torch.arange(1, rows + 1) / (rows + 1)
     shape = options.layout.shape(options.batch, options.height, options.width)
@@ -195,7 +198,7 @@ def example_inputs(options: ExportOptions) -> dict[str, Tensor]:
 
 
 def free_dimensions(options: ExportOptions) -> dict[str, dict[int, object]] | None:
-    """What is free in a dynamic export: height and width, in multiples where they must be."""
+    """The free dimensions of a dynamic export, by input, for `torch.export`; else None."""
     if not options.dynamic:
         return None
     if options.io == "frames":

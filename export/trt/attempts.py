@@ -1,8 +1,8 @@
-"""Builds a TensorRT engine, compares it with its reference, and tries the next way if it fails.
+"""Builds a TensorRT engine, compares it with its reference, and tries other options if it fails.
 
-The ways differ in how strictly a weakly typed build (TensorRT 8.6) is held to the types of the
-graph (`export.request.Constraints`) and in how the graph is written. The manifest records which
-one was used, and why none before it.
+The attempts differ in how strictly a weakly typed build (TensorRT 8.6) keeps the types of the graph
+(`export.request.Constraints`) and in the operators of the graph. The manifest records the options
+that were used, and why each attempt before failed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,24 +38,28 @@ from runtime.machine import Gpu
 from runtime.manifest import GateReport
 
 STAGES = ("build engine", "gate")
-_TIMED = 50
-"""Inferences behind a figure of the portable engine's cost."""
+_INFERENCES = 50
+"""Inferences whose median is compared to find the slowdown of a portable engine."""
 
 _OUT_OF_MEMORY = re.compile("out ?of ?memory", re.IGNORECASE)
 
 Fallback = tuple[str, Callable[[], SourceGraph]]
-"""A safer way to write the same network: its name, and what makes it."""
+"""A safer graph of the same network: its name, and a function that makes it."""
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What is wanted, besides the graph.
+    """The engine to build, apart from the graph.
 
     Attributes:
         options: How the engine is built.
-        rewrites: Names of `export.graph.for_tensorrt.REWRITES`.
+        rewrites: Names of `export.graph.for_tensorrt.REWRITES` to apply to the graph.
         command: The command that builds the engine again, for the manifest.
-        layers: A file for what TensorRT's engine inspector tells of the engine; None for none.
+        layers: The file that the layers are written to, as the engine inspector shows them; None
+            writes none.
+
+    Raises:
+        ExportError: If the name of a rewrite is unknown.
     """
 
     options: BuildOptions
@@ -67,7 +72,13 @@ class EngineRequest:
 
 
 class Target(NamedTuple):
-    """Where engines are built and run."""
+    """The TensorRT and the GPU that engines are built with.
+
+    Attributes:
+        trt: The module `tensorrt`.
+        generation: How this generation of TensorRT is driven.
+        gpu: The GPU.
+    """
 
     trt: Any
     generation: Generation
@@ -75,7 +86,7 @@ class Target(NamedTuple):
 
 
 class EngineInspection(NamedTuple):
-    """What the engine inspector tells of a float16 engine; see `EngineBuild`."""
+    """The types of a float16 engine; the attributes are those of `runtime.manifest.EngineBuild`."""
 
     float32_tensors_seen: int | None = None
     convolutions: ConvolutionCounts | None = None
@@ -87,15 +98,16 @@ class AcceptedEngine(NamedTuple):
 
     Attributes:
         plan: The serialised engine.
-        source: What it was built from.
-        gate: What the gate measured.
-        device_memory: Bytes of the GPU for each context.
-        inspection: What the engine inspector tells.
-        slowdown: Time of a portable engine over that of one for this GPU and version alone.
-        constraints: How strictly a weakly typed build was held to the types of the graph.
-        reason: Why no stricter constraints were used.
-        added_rewrites: Rewrites that nobody asked for, without which nothing could be built.
-        fallback: Why the engine is not what was asked for, where it is not.
+        source: The graph that it was built from, and its reference.
+        gate: The report of the gate.
+        device_memory: GPU memory of each execution context in bytes.
+        inspection: The types of a float16 engine.
+        slowdown: Time of a portable engine divided by that of an engine for this GPU and version
+            only; None for other engines.
+        constraints: How strictly a weakly typed build kept the types of the graph.
+        reason: Why stricter constraints failed; None if none did.
+        added_rewrites: Rewrites that were not requested, but without which the build fails.
+        fallback: Which fallback the engine is, and why; None for the requested engine.
     """
 
     plan: bytes
@@ -114,10 +126,10 @@ def target_at(device: int) -> Target:
     """The GPU with this index and the TensorRT that is installed.
 
     Raises:
-        BackendError: If there is no such GPU or no TensorRT.
+        BackendError: If there is no such GPU, or TensorRT is not installed.
         ExportError: If this version of TensorRT is not supported.
     """
-    gpu = gpu_at(device)  # First: TensorRT crashes where there is no driver.
+    gpu = gpu_at(device)  # First, because TensorRT crashes without a driver.
     trt = import_tensorrt()
     return Target(trt, generation_of(trt), gpu)
 
@@ -129,39 +141,41 @@ def build_first_accepted(
     fallbacks: Sequence[Fallback],
     stages: Stages,
 ) -> AcceptedEngine:
-    """The engine as asked or, where that fails, the first fallback that passes.
+    """Builds the requested engine or, if that fails, the first fallback that passes the gate.
 
     Args:
-        target: Where it is built and run.
+        target: The TensorRT and the GPU to build with.
         source: The graph, and its reference.
-        request: How it is built.
-        fallbacks: What may be built instead, in this order. With any, a float16 engine whose
-            convolutions run in float32 is accepted too.
-        stages: Told about progress, and notes for the user.
+        request: The engine to build.
+        fallbacks: The graphs to build instead, in this order. If there are any, a float16 engine
+            whose convolutions run in float32 is accepted too.
+        stages: Shows the progress, and notes for the user.
 
     Raises:
         ExportError: If TensorRT cannot parse the graph.
         BuildError: If TensorRT can build none of them.
         GateError: If none of them passes the gate.
     """
-    failed: list[str] = []
-    waiting: list[Fallback] = [("as asked", lambda: source), *fallbacks]
+    failures: list[str] = []
+    remaining: list[Fallback] = [("the requested engine", lambda: source), *fallbacks]
     while True:
-        name, make = waiting.pop(0)
+        name, make = remaining.pop(0)
         try:
-            proved = _by_constraints(target, make(), request, stages, slow_allowed=bool(fallbacks))
+            engine = _build_with_or_without_round(
+                target, make(), request, stages, slow_allowed=bool(fallbacks)
+            )
         except (BuildError, GateError) as error:
-            if not waiting:
+            if not remaining:
                 raise
-            failed.append(f"{name}: {error}")
-            stages.note(f"{error}; trying {waiting[0][0]}")
+            failures.append(f"{name} failed: {error}")
+            stages.note(f"{error}; trying {remaining[0][0]}")
         else:
-            if failed:
-                return proved._replace(fallback=f"{name}, after {'; '.join(failed)}")
-            return proved
+            if failures:
+                return engine._replace(fallback=f"{name}, because {'; '.join(failures)}")
+            return engine
 
 
-def _by_constraints(
+def _build_with_or_without_round(
     target: Target,
     source: SourceGraph,
     request: EngineRequest,
@@ -169,28 +183,27 @@ def _by_constraints(
     *,
     slow_allowed: bool,
 ) -> AcceptedEngine:
-    """The engine with the strictest constraints that passes, if need be without Round.
+    """Builds an engine; if the build fails, tries again with Round replaced by other operators.
 
-    Hopper has no kernel for some operators in TensorRT 8.6 (issue 4295); of those of our graphs it
-    may be Round, for which there is another spelling.
+    On Hopper, TensorRT 8.6 has no kernels for some operators (TensorRT issue 4295), which may
+    include Round.
     """
     try:
-        return _strictest(target, source, request, stages, slow_allowed=slow_allowed)
+        return _build_strictest(target, source, request, stages, slow_allowed=slow_allowed)
     except BuildError as error:
         rounds = any(node.op_type == "Round" for node in source.model.graph.node)
         if not rounds or "round" in request.rewrites or _OUT_OF_MEMORY.search(str(error)):
             raise
         stages.note(f"{error}; trying without the operator Round")
-        rewrites = (*request.rewrites, "round")
-        without = replace(request, rewrites=rewrites)
+        without = replace(request, rewrites=(*request.rewrites, "round"))
         try:
-            proved = _strictest(target, source, without, stages, slow_allowed=slow_allowed)
+            engine = _build_strictest(target, source, without, stages, slow_allowed=slow_allowed)
         except BuildError:
-            raise error from None  # The operator was not the cause.
-        return proved._replace(added_rewrites=("round",))
+            raise error from None  # Round was not the cause.
+        return engine._replace(added_rewrites=("round",))
 
 
-def _strictest(
+def _build_strictest(
     target: Target,
     source: SourceGraph,
     request: EngineRequest,
@@ -198,100 +211,99 @@ def _strictest(
     *,
     slow_allowed: bool,
 ) -> AcceptedEngine:
-    """Tries the constraints of the TensorRT generation, the strictest first.
+    """Builds with the constraints of the TensorRT generation, the strictest first.
 
-    A build that fails and an engine with slow convolutions lead to the next. An engine that differs
-    from the reference ends the search: the builder would be freer with the next.
+    The next constraints are tried if a build fails or its convolutions are slow. An engine that
+    differs from the reference ends the search, because looser constraints would not help.
     """
     half = source.info.precision == "fp16"
-    asked = request.options.constraints
-    choices = (asked,) if asked and half else target.generation.constraints(half=half)
-    failed: list[str] = []
-    slow: AcceptedEngine | None = None
+    requested = request.options.constraints
+    choices = (requested,) if requested and half else target.generation.constraints(half=half)
+    failures: list[str] = []
+    slow: list[tuple[int, AcceptedEngine]] = []
     last: ExportError | None = None
     for constraints in choices:
         try:
-            proved = _proved(target, source, request, constraints, stages)
+            engine = _build_and_check(target, source, request, constraints, stages)
         except (BuildError, GateError) as error:
             last = error
-            failed.append(f"{constraints}: {error}" if constraints else str(error))
+            failures.append(f"{constraints}: {error}" if constraints else str(error))
             if isinstance(error, GateError) or _OUT_OF_MEMORY.search(str(error)):
                 break
             if constraints != choices[-1]:
                 stages.note(f"{error}; trying looser constraints than {constraints}")
             continue
-        proved = proved._replace(reason="; ".join(failed) or None)
-        found = proved.inspection.convolutions
-        if found is None or not found.too_slow:
-            return proved
-        failed.append(f"{constraints}: {_slow(found)}" if constraints else _slow(found))
-        stages.note(f"with constraints {constraints}, {_slow(found)}")
-        if slow is None or found.other < _other(slow):
-            slow = proved
-    if slow is not None and slow_allowed:
-        return slow._replace(fallback="; ".join(failed))
-    if slow is not None:
+        engine = engine._replace(reason="; ".join(failures) or None)
+        counts = engine.inspection.convolutions
+        if counts is None or not counts.too_slow:
+            return engine
+        problem = (
+            f"{counts.other} of {counts.other + counts.fp16} convolutions do not run in float16"
+        )
+        failures.append(f"{constraints}: {problem}" if constraints else problem)
+        stages.note(f"with constraints {constraints}, {problem}")
+        slow.append((counts.other, engine))
+    if slow and slow_allowed:
+        _, engine = min(slow, key=itemgetter(0))
+        return engine._replace(fallback="; ".join(failures))
+    if slow:
         raise GateError(
-            f"{'; '.join(failed)}, so the engine would be several times slower than it should be "
-            "and was not kept: build it with a newer TensorRT or with --allow-fallback"
+            f"{'; '.join(failures)}, so the engine is several times slower than it should be and "
+            "was not written: use a newer TensorRT or --allow-fallback"
         )
     assert last is not None  # There is at least one choice.
-    if len(failed) > 1:
-        raise type(last)("; ".join(failed)) from last
+    if len(failures) > 1:
+        raise type(last)("; ".join(failures)) from last
     raise last
 
 
-def _slow(found: ConvolutionCounts) -> str:
-    return f"{found.other} of {found.other + found.fp16} convolutions do not run in float16"
-
-
-def _other(proved: AcceptedEngine) -> int:
-    found = proved.inspection.convolutions
-    return found.other if found else 0
-
-
-def _proved(
+def _build_and_check(
     target: Target,
     source: SourceGraph,
     request: EngineRequest,
     constraints: Constraints | None,
     stages: Stages,
 ) -> AcceptedEngine:
-    """Builds one engine and compares it with the reference."""
+    """Builds one engine, compares it with the reference, and checks its types.
+
+    Raises:
+        BuildError: If TensorRT cannot build it.
+        GateError: If it differs too much from the reference, or a float32 tensor is float16.
+    """
     trt, generation, _ = target
     options = replace(request.options, constraints=constraints)
     model = rewritten_for_tensorrt(source.model, request.rewrites)
     stages.start(STAGES[0])
-    plan = _built(trt, model, options, stages)
+    plan = _plan(trt, model, options, stages)
     stages.start(STAGES[1])
     with _opened(plan, source, options) as backend:
         text = backend.engine.layers()
         if request.layers is not None:
-            # Before the gate: of a refused engine it is needed most.
-            with written_beside(request.layers) as beside:
-                beside.write_text(text)
+            # Before the gate, because a failed engine needs it most.
+            with written_beside(request.layers) as temporary:
+                temporary.write_text(text)
         report = _gate(backend, source, options)
         inspection = EngineInspection()
         if source.info.precision == "fp16":
-            inspection = _inspected(generation, text, model)
+            inspection = _inspect(generation, text, model)
         if inspection.problem:
-            stages.note(f"{inspection.problem}: the types of its layers were not checked")
+            stages.note(f"{inspection.problem}, so the types of its layers were not checked")
         memory = generation.device_memory(backend.engine.handle)
         slowdown = None
         if options.portable:
             portable_ms = _milliseconds(backend, source)
     if options.portable:
-        stages.start("build for this GPU alone, to compare")
+        stages.start("build for this GPU only, to compare")
         own = replace(options, portable=False)
-        with _opened(_built(trt, model, own, stages), source, own) as backend:
+        with _opened(_plan(trt, model, own, stages), source, own) as backend:
             slowdown = round(portable_ms / _milliseconds(backend, source), 3)
-        stages.note(f"portable: {slowdown:.2f}x the time of an engine for this GPU alone")
+        stages.note(f"portable: {slowdown:.2f}x the time of an engine for this GPU only")
     stages.finish()
     return AcceptedEngine(plan, source, report, memory, inspection, slowdown, constraints)
 
 
-def _inspected(generation: Generation, text: str, model: ModelProto) -> EngineInspection:
-    """Checks the types of a float16 engine; where that cannot be done, the gate alone decides.
+def _inspect(generation: Generation, text: str, model: ModelProto) -> EngineInspection:
+    """Checks the types of a float16 engine, if the inspector's text can be read.
 
     Raises:
         GateError: If a float32 tensor of the graph is float16 in the engine.
@@ -304,7 +316,7 @@ def _inspected(generation: Generation, text: str, model: ModelProto) -> EngineIn
     return EngineInspection(seen, count_convolutions(layers, model))
 
 
-def _built(trt: Any, model: ModelProto, options: BuildOptions, stages: Stages) -> bytes:
+def _plan(trt: Any, model: ModelProto, options: BuildOptions, stages: Stages) -> bytes:
     built = engine_from_onnx(trt, model, options, stages=stages)
     for note in built.notes:
         stages.note(note)
@@ -316,13 +328,13 @@ def _opened(plan: bytes, source: SourceGraph, options: BuildOptions) -> TensorRT
 
 
 def _gate(backend: TensorRTBackend, source: SourceGraph, options: BuildOptions) -> GateReport:
-    """At the engine's own size; where it is free, at the smallest, the best and the largest."""
+    """Runs the gate at the engine's size, or at minimum, optimum and maximum of its profile."""
     info = source.info
     frames = info.io == "frames"
     if options.profile is not None:
         sizes = dict.fromkeys((options.profile.min, options.profile.opt, options.profile.max))
     else:
-        assert info.size is not None  # The builder has refused anything else.
+        assert info.size is not None  # The builder refuses other engines.
         sizes = {info.size: None}
     run, name = source.reference.run, source.reference.name
     return gate(
@@ -337,11 +349,11 @@ def _gate(backend: TensorRTBackend, source: SourceGraph, options: BuildOptions) 
 
 
 def _milliseconds(backend: TensorRTBackend, source: SourceGraph) -> float:
-    """Median time that the network takes on the GPU, without copies."""
+    """Median time of an inference on the GPU in milliseconds, without copies."""
     info = source.info
     frame0, frame1 = moving_frames(*backend.best_size, 4.0)
     img0, img1 = images_for(info, frame0, frame1, rows=info.frames_per_call)
     timestep = np.full((info.frames_per_call, 1, 1, 1), 0.5, np.float32)
     return statistics.median(
-        time_parts(backend, img0[:1], img1[:1], timestep)["compute"] for _ in range(_TIMED)
+        time_parts(backend, img0[:1], img1[:1], timestep)["compute"] for _ in range(_INFERENCES)
     )

@@ -1,4 +1,4 @@
-"""A plain ONNX graph -> a serialised TensorRT engine, on the machine that will run it."""
+"""Builds a serialised TensorRT engine from an ONNX graph, on the machine that will run it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from runtime.machine import is_jetson
 
 @dataclass(frozen=True)
 class Profile:
-    """Sizes (height, width) of one engine whose sizes are free: the fastest at `opt`."""
+    """The range of sizes of an engine, each (height, width) in pixels; it is fastest at `opt`."""
 
     min: tuple[int, int]
     opt: tuple[int, int]
@@ -38,7 +38,7 @@ class Profile:
                 shown = ", ".join(
                     f"--{name} {size[0]}x{size[1]}" for name, size in asdict(self).items()
                 )
-                raise ExportError(f"the sizes are not in order ({shown}): min <= opt <= max")
+                raise ExportError(f"the sizes are not in order ({shown}): use min <= opt <= max")
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,20 @@ class BuildOptions:
     """How an engine is built.
 
     Attributes:
-        profile: Sizes, where the graph leaves them free.
-        optimization_level: 0 to 5: how long TensorRT looks for faster kernels.
-        workspace_mib: Scratch memory that kernels may take; None for all of the GPU's.
-        portable: For later releases of TensorRT and, except on a Jetson, any GPU from Ampere on.
+        profile: The range of sizes; None if the graph has a fixed size.
+        optimization_level: How long TensorRT looks for faster kernels, 0 to 5.
+        workspace_mib: Limit of the scratch memory of kernels in MiB; None for all GPU memory.
+        portable: Whether the engine also runs in later releases of TensorRT and, except on a
+            Jetson, on any GPU from Ampere on.
         device: Index of the GPU.
-        timing_cache: A file that makes further builds faster; None for none.
-        max_pairs: Most pairs of a call, where the graph leaves their number free; the engine is
-            fastest for that many.
-        constraints: How strictly a weakly typed build (TensorRT 8.6) is held to the types of the
-            graph; None: see `Generation.constraints`.
+        timing_cache: A file that makes further builds faster; None uses none.
+        max_pairs: Maximum number of pairs in a call, if the graph leaves that number free; the
+            engine is fastest for that many.
+        constraints: How strictly a weakly typed build (TensorRT 8.6) keeps the types of the graph;
+            None as strictly as possible.
+
+    Raises:
+        ExportError: If a value is out of range.
     """
 
     profile: Profile | None = None
@@ -79,17 +83,17 @@ class BuildOptions:
 
     @property
     def any_gpu(self) -> bool:
-        """Whether the engine runs on any GPU from Ampere on, which TensorRT lacks on a Jetson."""
+        """Whether the engine runs on any GPU from Ampere on, which is impossible on a Jetson."""
         return self.portable and not is_jetson()
 
     def flags(self) -> dict[str, Any]:
-        """What of this changes the engine, besides the profile."""
+        """The options that change the engine, except for the profile."""
         return {
             "optimization_level": self.optimization_level,
             "workspace_mib": self.workspace_mib,
             "portable": self.portable,
             "precision_constraints": self.constraints,
-            # float32 means float32: TF32 would round the inputs of convolutions to 10 bits.
+            # TF32 would round the inputs of float32 convolutions to 10 bits.
             "tf32": False,
         }
 
@@ -98,9 +102,9 @@ class SerialisedEngine(NamedTuple):
     """A serialised engine.
 
     Attributes:
-        plan: What TensorRT deserialises.
-        seconds: How long TensorRT took.
-        notes: What the user should know, for example that the timing cache was damaged.
+        plan: The bytes that TensorRT deserialises.
+        seconds: Duration of the build in TensorRT in seconds.
+        notes: Notes for the user, for example that the timing cache was damaged.
     """
 
     plan: bytes
@@ -111,59 +115,59 @@ class SerialisedEngine(NamedTuple):
 def engine_from_onnx(
     trt: Any, model: ModelProto, options: BuildOptions, *, stages: Stages | None = None
 ) -> SerialisedEngine:
-    """Parses and builds.
+    """Parses a graph and builds an engine.
 
     Args:
         trt: The module `tensorrt`.
-        model: Plain ONNX of ours; where it leaves sizes free, `options.profile` is needed.
-        options: How.
+        model: An ONNX graph; if its sizes are free, `options.profile` is required.
+        options: How the engine is built.
         stages: Shows the phases of the build.
 
     Raises:
-        ExportError: If TensorRT cannot parse it, with TensorRT's messages.
-        BuildError: If TensorRT cannot build it, with TensorRT's messages.
-        KeyboardInterrupt: After the build was stopped.
+        ExportError: If TensorRT cannot parse the graph; with TensorRT's messages.
+        BuildError: If TensorRT cannot build the engine; with TensorRT's messages.
+        KeyboardInterrupt: After Ctrl-C has stopped the build.
     """
     generation = generation_of(trt)
     gpu = Cuda(options.device)
     stages = stages or Stages.silent()
 
-    def work(progress: BuildMonitor) -> SerialisedEngine:
-        with gpu.current():  # Each thread has a device of its own.
-            return _built(trt, generation, model, options, progress)
+    def work(monitor: BuildMonitor) -> SerialisedEngine:
+        with gpu.current():  # The current device is that of a thread.
+            return _build(trt, generation, model, options, monitor)
 
-    with stages.phases() as progress:
-        return _in_a_thread(work, progress, stages, can_be_cancelled=generation.can_be_cancelled)
+    with stages.phases() as monitor:
+        return _in_thread(work, monitor, stages, can_be_cancelled=generation.can_be_cancelled)
 
 
-def _built(
+def _build(
     trt: Any,
     generation: Generation,
     model: ModelProto,
     options: BuildOptions,
-    progress: BuildMonitor,
+    monitor: BuildMonitor,
 ) -> SerialisedEngine:
     """Parses and builds on the current device of this thread."""
     log = logger_for(trt)
-    log.take_errors()  # Whoever they concern was told.
+    log.take_errors()  # Errors of earlier calls were reported already.
     notes: list[str] = []
     builder = _builder(trt, log)
     network = generation.create_network(builder)
-    # It must outlive the build: the network refers to its weights.
+    # The parser must outlive the build, because the network refers to its weights.
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model.SerializeToString()):
-        raise ExportError(_parser_said(parser, trt.__version__))
-    kept = generation.set_types(network, tensor_types(model), options.constraints)
-    config = _configured(trt, builder, network, options, kept)
+        raise ExportError(_parse_error(parser, trt.__version__))
+    typing = generation.set_types(network, tensor_types(model), options.constraints)
+    config = _config(trt, builder, network, options, typing)
     if config.num_optimization_profiles:
         generation.share_profile(config)
     _use_timing_cache(config, options.timing_cache, notes)
     started = time.perf_counter()
-    with generation.monitored(config, progress):
+    with generation.monitored(config, monitor):
         plan = builder.build_serialized_network(network, config)
     seconds = time.perf_counter() - started
     if plan is None:
-        raise BuildError(_why_not_built(trt.__version__, log.take_errors()))
+        raise BuildError(_build_error(trt.__version__, log.take_errors()))
     if options.timing_cache is not None:
         cache = bytes(config.get_timing_cache().serialize())
         trt_cache.write_timing_cache(options.timing_cache, cache)
@@ -171,10 +175,14 @@ def _built(
 
 
 def _builder(trt: Any, log: Any) -> Any:
-    """A builder, or one sentence where TensorRT cannot make one."""
+    """A builder.
+
+    Raises:
+        ExportError: If TensorRT cannot create one.
+    """
     try:
         return trt.Builder(log)
-    except TypeError as error:  # pybind11's, where the factory returns null.
+    except TypeError as error:  # Raised by pybind11 if the factory returns null.
         reason = "; ".join(log.take_errors()) or str(error)
         remedy = "check the driver with nvidia-smi, and the installation of TensorRT"
         if "executable stack" in reason:
@@ -183,12 +191,12 @@ def _builder(trt: Any, log: Any) -> Any:
                 "flag with patchelf --clear-execstack, or use a newer TensorRT"
             )
         raise ExportError(
-            f"TensorRT {trt.__version__} cannot make a builder ({reason}): {remedy}"
+            f"TensorRT {trt.__version__} cannot create a builder ({reason}): {remedy}"
         ) from error
 
 
-def _why_not_built(version: str, errors: Sequence[str]) -> str:
-    reason = "; ".join(errors) or "it gave no reason"
+def _build_error(version: str, errors: Sequence[str]) -> str:
+    reason = "; ".join(errors) or "no reason given"
     remedy = "give it more --workspace, a smaller --size, or free memory on the GPU"
     if "lean runtime" in reason:
         remedy = (
@@ -200,7 +208,7 @@ def _why_not_built(version: str, errors: Sequence[str]) -> str:
 
 
 def tensor_types(model: ModelProto) -> dict[str, int]:
-    """The element type (of TensorProto) of every tensor of a graph by name."""
+    """The element type (a value of TensorProto.DataType) of every tensor of a graph by name."""
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     types = {
         value.name: value.type.tensor_type.elem_type
@@ -209,20 +217,20 @@ def tensor_types(model: ModelProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-def _configured(
-    trt: Any, builder: Any, network: Any, options: BuildOptions, kept: Mapping[str, Any]
+def _config(
+    trt: Any, builder: Any, network: Any, options: BuildOptions, typing: Mapping[str, Any]
 ) -> Any:
-    """The configuration of a build, made by Polygraphy.
+    """The configuration of a build, created by Polygraphy.
 
     Args:
         trt: The module `tensorrt`.
-        builder: Makes the configuration.
+        builder: TensorRT's builder.
         network: The parsed network.
         options: How the engine is built.
-        kept: Arguments of CreateConfig that keep the types; see `Generation.set_types`.
+        typing: The arguments of CreateConfig that `Generation.set_types` returned.
 
     Raises:
-        ExportError: If the sizes do not fit the graph, or this TensorRT lacks what is asked for.
+        ExportError: If the sizes do not fit the graph, or this TensorRT lacks an option.
     """
     from polygraphy.backend.trt import CreateConfig
     from polygraphy.exception import PolygraphyException
@@ -233,18 +241,18 @@ def _configured(
         workspace = {trt.MemoryPoolType.WORKSPACE: options.workspace_mib << 20}
     if options.any_gpu:
         level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    # It would print what it does, and its errors besides raising them.
+    # Polygraphy would print what it does, and its errors besides raising them.
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
         create = CreateConfig(
             profiles=_profiles(network, options),
             builder_optimization_level=options.optimization_level,
-            # The inspector can then tell the type of every tensor; costs nothing at run time.
+            # Lets the inspector show the type of every tensor; costs nothing at run time.
             profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
             memory_pool_limits=workspace,
             version_compatible=options.portable,
             hardware_compatibility_level=level,
             tf32=False,
-            **kept,
+            **typing,
         )
         try:
             return create(builder, network)
@@ -252,12 +260,12 @@ def _configured(
             reason = str(error).rstrip(".")
             raise ExportError(
                 f"TensorRT {trt.__version__} cannot be configured ({reason}): leave out the option "
-                "that asks for it"
+                "that needs it"
             ) from error
 
 
 def _profiles(network: Any, options: BuildOptions) -> list[Any]:
-    """The range of every input as one profile of Polygraphy; none where nothing is free."""
+    """A profile of Polygraphy with the range of every input; none if all shapes are fixed."""
     from polygraphy.backend import trt as polygraphy_trt
 
     ports = [network.get_input(k) for k in range(network.num_inputs)]
@@ -287,32 +295,32 @@ def _use_timing_cache(config: Any, path: Path | None, notes: list[str]) -> None:
         return
     content, note = trt_cache.read_timing_cache(path)
     notes += [note] if note else []
-    # TensorRT itself refuses what another version or another GPU wrote; then it starts afresh.
+    # TensorRT refuses the cache of another version or GPU.
     if not config.set_timing_cache(config.create_timing_cache(content), False):
-        notes.append(f"the timing cache {path} is of another machine: starting a new one")
+        notes.append(f"the timing cache {path} is of another GPU or TensorRT: starting a new one")
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def _in_a_thread(
+def _in_thread(
     work: Callable[[BuildMonitor], SerialisedEngine],
-    progress: BuildMonitor,
+    monitor: BuildMonitor,
     stages: Stages,
     *,
     can_be_cancelled: bool,
 ) -> SerialisedEngine:
-    """Builds in a thread of its own, for Python hears of Ctrl-C in this one only.
+    """Builds in another thread, because only this one receives Ctrl-C.
 
     Raises:
         KeyboardInterrupt: Once the build has stopped.
     """
     result: list[SerialisedEngine] = []
     failure: list[BaseException] = []
-    # Not Thread.is_alive: before Python 3.13 an interrupted join takes a thread for ended.
+    # Not Thread.is_alive: before Python 3.13 an interrupted join marks a thread as ended.
     ended = threading.Event()
 
     def run() -> None:
         try:
-            result.append(work(progress))
+            result.append(work(monitor))
         except BaseException as error:
             failure.append(error)
         finally:
@@ -324,34 +332,34 @@ def _in_a_thread(
             stages.refresh()
     except KeyboardInterrupt:
         if not can_be_cancelled:
-            _leave("this TensorRT cannot be stopped")
-        progress.cancelled = True
+            _exit_at_once("this TensorRT cannot stop a build")
+        monitor.cancelled = True
         try:
             ended.wait()
         except KeyboardInterrupt:
-            _leave("not waiting for the build to stop")
+            _exit_at_once("not waiting for the build to stop")
         raise
     if failure:
         raise failure[0]
     return result[0]
 
 
-def _leave(why: str) -> NoReturn:
-    """Ends the process in the middle of a build; nothing is on disk yet."""
-    print(f"\ninterrupted: {why}, leaving", file=sys.stderr)
+def _exit_at_once(reason: str) -> NoReturn:
+    """Ends the process during a build; nothing was written yet."""
+    print(f"\ninterrupted: {reason}, exiting", file=sys.stderr)
     sys.stderr.flush()
     os._exit(130)
 
 
-def _parser_said(parser: Any, version: str) -> str:
-    """Every error of the parser with the node it concerns."""
-    said = []
+def _parse_error(parser: Any, version: str) -> str:
+    """All errors of the parser, each with its node."""
+    errors = []
     for k in range(parser.num_errors):
         error = parser.get_error(k)
-        # Names came with TensorRT 10; before, there is the index.
+        # Since TensorRT 10 an error has the name of its node, before only the index.
         name = error.node_name() if hasattr(error, "node_name") else f"number {error.node()}"
-        said.append(f"node {name}: {error.desc()} ({error.code()})")
+        errors.append(f"node {name}: {error.desc()} ({error.code()})")
     return (
-        f"TensorRT {version} cannot parse the graph ({'; '.join(said) or 'no reason given'}): "
+        f"TensorRT {version} cannot parse the graph ({'; '.join(errors) or 'no reason given'}): "
         "try --warp gather, or use --backend onnxruntime"
     )

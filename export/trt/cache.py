@@ -1,6 +1,4 @@
-"""What makes the next build shorter: a timing cache that is whole, and a key that tells when an
-engine is up to date.
-"""
+"""Shortens later builds: the timing cache, and the check whether an engine is up to date."""
 
 from __future__ import annotations
 
@@ -19,15 +17,17 @@ _MAGIC = b"ifrnet-timing-1\n"
 
 
 def default_timing_cache(version: str, gpu: str) -> Path:
-    """Where the timing cache of one TensorRT and one kind of GPU lies."""
+    """The default path of the timing cache of a version of TensorRT and a GPU model."""
     name = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{version}-{gpu}")
     return cache_folder() / f"timing-{name}.cache"
 
 
 def read_timing_cache(path: Path) -> tuple[bytes, str | None]:
-    """The cache's content, empty where there is none, and what is wrong with it if anything is.
+    """Reads a timing cache and checks its checksum: TensorRT aborts the process over a damaged one.
 
-    TensorRT aborts the process over a corrupt one, hence the checksum.
+    Returns:
+        The content, empty if the file is missing or unusable, and in the second case a note for
+        the user.
     """
     try:
         payload = read_with_digest(path, _MAGIC)
@@ -41,36 +41,36 @@ def read_timing_cache(path: Path) -> tuple[bytes, str | None]:
 
 
 def write_timing_cache(path: Path, payload: bytes) -> None:
-    """Writes the cache with its checksum, whole or not at all."""
+    """Writes the cache with its checksum atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_with_digest(path, _MAGIC, payload)
 
 
 def dependency_hash(depends_on: Mapping[str, Any]) -> str:
-    """One hash of everything that an engine depends on."""
+    """The SHA-256 of everything that an engine depends on."""
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
 def stale_reason(
     path: Path, depends_on: Mapping[str, Any], *, fallback_allowed: bool
 ) -> str | None:
-    """Why the engine at `path` must be built again; None where it is up to date.
+    """Why the engine at `path` must be built again; None if it is up to date.
 
     Args:
-        path: Of an engine that exists.
-        depends_on: What an engine built now would depend on.
-        fallback_allowed: Whether an engine will do that is not quite what was asked for.
+        path: An existing engine.
+        depends_on: Everything that an engine built now would depend on.
+        fallback_allowed: Whether a fallback is accepted.
     """
     try:
         manifest = EngineManifest.read(path)
     except ModelError as error:
         return str(error)
     if manifest.engine is None:
-        return f"it is for {manifest.backend}"
-    before = manifest.engine.depends_on
-    for name, now in depends_on.items():
-        if before.get(name) != now:
-            return f"{name} was {_short(before.get(name))} and is {_short(now)}"
+        return f"it is an artefact for {manifest.backend}"
+    recorded = manifest.engine.depends_on
+    for name, value in depends_on.items():
+        if recorded.get(name) != value:
+            return f"{name} was {_short(recorded.get(name))} and is {_short(value)}"
     if manifest.engine.fallback is not None and not fallback_allowed:
         return "it is a fallback, and --allow-fallback was not given"
     return None

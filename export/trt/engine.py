@@ -1,4 +1,4 @@
-"""A plain graph -> a TensorRT engine that proved itself on this GPU, and its manifest."""
+"""Builds a TensorRT engine that passes the gate on this GPU, and writes it with its manifest."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ def write_engine(
     fallbacks: Sequence[Fallback] = (),
     stages: Stages | None = None,
 ) -> EngineManifest:
-    """Builds, gates and writes an engine, unless the one at `path` is what would be built.
+    """Builds an engine, compares it with its reference and writes it, unless it is up to date.
 
     Args:
-        target: See `target_at`.
-        source: The graph, and what is right.
-        path: Of the engine; its manifest goes beside it.
-        request: How.
-        force: Build even where the engine is up to date.
-        fallbacks: Tried in this order where an engine cannot be built or fails the gate.
-        stages: Told about progress, and notes for the user.
+        target: The TensorRT and the GPU to build with.
+        source: The graph, and its reference.
+        path: The engine to write; its manifest is written beside it.
+        request: The engine to build.
+        force: Builds it even if it is up to date.
+        fallbacks: Built instead, in this order, if an engine cannot be built or fails the gate.
+        stages: Shows the progress, and notes for the user.
 
     Returns:
-        The manifest that lies beside the engine now.
+        The manifest of the engine at `path`.
 
     Raises:
         ExportError: If the engine cannot be built.
         GateError: If every engine differs too much from the reference; nothing is written.
-        BackendError: If it cannot be run.
+        BackendError: If an engine cannot be run.
     """
     for file in (path, *filter(None, [request.layers])):
         check_folder(file)
@@ -120,10 +120,10 @@ def _build_record(
 
 
 def fixed_size(source: SourceGraph, size: tuple[int, int]) -> SourceGraph:
-    """A source whose free height and width are fixed, for a static engine.
+    """Fixes the free height and width of a graph to `size`, (height, width) in pixels.
 
     Raises:
-        ExportError: If they are fixed already.
+        ExportError: If they are fixed already, or a graph with float I/O cannot have that size.
     """
     if source.info.size is not None:
         raise ExportError(
@@ -132,36 +132,38 @@ def fixed_size(source: SourceGraph, size: tuple[int, int]) -> SourceGraph:
         )
     height, width = size
     if source.info.image_size(size) != size:
-        raise ExportError(f"size {height}x{width} is no multiple of {source.info.divisor}")
+        raise ExportError(
+            f"size {height}x{width} is not a multiple of {source.info.divisor}: use one that is"
+        )
     model = passes.with_size(source.model, height, width, axes=source.info.layout.size_axes)
     return source._replace(model=model, info=replace(source.info, height=height, width=width))
 
 
 def fallback_to_float32(source: SourceGraph) -> Fallback:
-    """The same graph computed in float32."""
+    """The fallback that computes the same graph in float32."""
 
     def make() -> SourceGraph:
         info = replace(source.info, precision="fp32")
         model = passes.in_float32(source.model)
-        made = source_from_model(model, info, source.onnx_sha256)
-        return made._replace(reference=source.reference)
+        plain = source_from_model(model, info, source.onnx_sha256)
+        return plain._replace(reference=source.reference)
 
     return "fp32", make
 
 
 def _check_profile(source: SourceGraph, options: BuildOptions) -> None:
-    """Planes of a graph with float I/O are multiples of the divisor; frames are padded inside."""
+    """Checks that the sizes are multiples of the divisor, if the graph has float I/O."""
     multiple = source.info.divisor
     for name, size in asdict(options.profile).items() if options.profile else ():
         if source.info.image_size(size) != size:
             raise ExportError(
-                f"--{name} {size[0]}x{size[1]} is no multiple of {multiple}, which a graph with "
-                "float I/O needs"
+                f"--{name} {size[0]}x{size[1]} is not a multiple of {multiple}: a graph with "
+                "float I/O needs that"
             )
 
 
 def _dependencies(target: Target, source: SourceGraph, request: EngineRequest) -> dict[str, Any]:
-    """Everything that the engine depends on, as JSON would give it back."""
+    """Everything that the engine depends on, in types that JSON preserves."""
     profile = request.options.profile
     return {
         "onnx": source.onnx_sha256,

@@ -1,9 +1,9 @@
-"""What TensorRT's engine inspector tells of a built engine: types of tensors, convolutions.
+"""Reads the output of TensorRT's engine inspector: types of tensors and of convolutions.
 
-The inspector's JSON differs between versions. In 8.6 a layer has "Name" (of the ONNX nodes that it
-was fused from), "LayerType", "Inputs" and "Outputs", each with "Name" and "Format/Datatype", for
-example "Channel major FP16 format where channel % 8 == 0". From 10 on the type reads "Half" or
-"Float", and "Metadata" lists the nodes as "[ONNX Layer: NAME]".
+Its JSON differs between versions. In 8.6 a layer has "Name" (of the ONNX nodes that were fused into
+it), "LayerType", "Inputs" and "Outputs", each with "Name" and "Format/Datatype", for example
+"Channel major FP16 format where channel % 8 == 0". From 10 on the type is "Half" or "Float", and
+"Metadata" lists the nodes as "[ONNX Layer: NAME]".
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typing import Any
 from onnx import ModelProto, TensorProto
 
 Layers = list[dict[str, Any]]
-"""Layers of an engine that was built with detailed profiling verbosity."""
+"""The layers of an engine that was built with detailed profiling verbosity."""
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _MOVES_DATA = ("reformat", "noop", "constant", "shuffle", "copy")
-"""Types of layers, in lower case, that may carry the name of a node and compute nothing."""
+"""Beginnings of layer types, in lower case, that compute nothing but may name a node."""
 
 
 class InspectorError(Exception):
-    """The inspector's text is not the JSON that was expected."""
+    """The inspector's output is not the expected JSON."""
 
 
 @dataclass(frozen=True)
 class ConvolutionCounts:
-    """How many float16 convolutions of a graph an engine computes in float16.
+    """Number of float16 convolutions of a graph, by the type in which an engine computes them.
 
     Attributes:
-        fp16: Read float16.
-        other: Read another type, most often float32: several times slower.
-        unseen: Not named by the inspector, for example inside a fused block.
+        fp16: Computed in float16.
+        other: Computed in another type, usually float32, which is several times slower.
+        unseen: Not shown by the inspector, for example inside a fused block.
     """
 
     fp16: int
@@ -45,22 +45,22 @@ class ConvolutionCounts:
 
     @property
     def too_slow(self) -> bool:
-        """Whether more than one in ten of those that are seen do not run in float16."""
+        """Whether more than one in ten of those that the inspector shows are not in float16."""
         return 10 * self.other > self.fp16 + self.other
 
     def record(self) -> dict[str, int]:
-        """As a dictionary, for the manifest."""
+        """The counts as a dictionary, for the manifest."""
         return asdict(self)
 
 
 def parse_layers(inspected: str) -> Layers:
     """Parses the JSON of the engine inspector.
 
-    TensorRT 8.6 writes control characters into strings (TensorRT issue 2779), which strict JSON
-    does not allow; they are accepted.
+    Accepts control characters in strings, which JSON forbids, because TensorRT 8.6 writes them
+    (TensorRT issue 2779).
 
     Raises:
-        InspectorError: If the text is no JSON, or has no list of layers.
+        InspectorError: If the text is not JSON, or has no list of layers.
     """
     try:
         layers = json.loads(inspected, strict=False)["Layers"]
@@ -68,26 +68,26 @@ def parse_layers(inspected: str) -> Layers:
         raise InspectorError(f"TensorRT's engine inspector gave no readable JSON ({error})") from (
             error
         )
-    # A layer is a name alone where the engine was built without detail.
+    # A layer is only a name if the engine was built without detailed verbosity.
     return [layer for layer in layers if isinstance(layer, dict)]
 
 
 def count_layer_types(layers: Layers) -> dict[str, int]:
-    """How many layers there are of each type, the most frequent first."""
+    """The number of layers of each type, the most frequent type first."""
     counts = Counter(str(layer.get("LayerType", "unknown")) for layer in layers)
     return dict(counts.most_common())
 
 
 def missed_types(layers: Layers, types: Mapping[str, int]) -> tuple[int, list[str]]:
-    """Float32 tensors of the graph that the engine holds as float16.
+    """Finds float32 tensors of the graph that are float16 in the engine.
 
     Args:
-        layers: See `parse_layers`.
+        layers: The layers of the engine.
         types: Element type (of TensorProto) of every tensor of the graph by name.
 
     Returns:
-        How many float32 tensors of the graph the engine still holds under their names, and the
-        names of those that it holds as float16. Tensors inside fused layers are not seen.
+        The number of float32 tensors of the graph that the inspector shows, and the names of those
+        that are float16. It does not show tensors inside fused layers.
     """
     seen: set[str] = set()
     missed: list[str] = []
@@ -103,14 +103,14 @@ def missed_types(layers: Layers, types: Mapping[str, int]) -> tuple[int, list[st
 
 
 def count_convolutions(layers: Layers, model: ModelProto) -> ConvolutionCounts:
-    """Counts in which type the float16 convolutions of a graph are computed.
+    """Counts the float16 convolutions of a graph by the type in which they are computed.
 
-    A convolution counts as float16 if a layer that names it reads float16 first: it may well write
-    float32, where a cast was fused into it.
+    A convolution counts as float16 if the first input of a layer that names it is float16; its
+    output may be float32, if a cast was fused into it.
 
     Args:
-        layers: See `parse_layers`.
-        model: The graph that the engine was built from, with names for its nodes.
+        layers: The layers of the engine.
+        model: The graph that the engine was built from; its nodes have names.
     """
     halves = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16}
     counts: Counter[str] = Counter()
@@ -142,6 +142,6 @@ def _moves_data(layer: Mapping[str, Any]) -> bool:
 
 
 def _names(layer: Mapping[str, Any], node: str) -> bool:
-    """Whether a layer was made of this node; a longer name that holds it does not count."""
+    """Whether a layer names this node; a longer name that contains it does not count."""
     text = f"{layer.get('Name', '')} {layer.get('Metadata', '')}"
     return re.search(rf"(?<![\w./]){re.escape(node)}(?![\w./])", text) is not None

@@ -1,4 +1,4 @@
-"""TensorRT 10 and 11: strongly typed, so that precision is what the ONNX file says."""
+"""TensorRT 10 and 11: networks are strongly typed, with the types of the ONNX file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from export.trt.versions import BuildMonitor
 
 
 class _StronglyTyped:
-    """See `Generation`."""
+    """Implements `export.trt.versions.Generation`."""
 
     can_be_cancelled = True
 
@@ -20,7 +20,7 @@ class _StronglyTyped:
         self._trt = trt
 
     def create_network(self, builder: Any) -> Any:
-        # In 11 every network is; the flag is still there and says the same.
+        # In TensorRT 11 every network is strongly typed; the flag still exists.
         flag = self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
         return builder.create_network(1 << int(flag))
 
@@ -34,54 +34,54 @@ class _StronglyTyped:
         types: Mapping[str, int],
         constraints: Constraints | None,
     ) -> dict[str, Any]:
-        """Nothing to do."""
+        """Does nothing."""
         del network, types, constraints
         return {}
 
     def share_profile(self, config: Any) -> None:
-        """Nothing to do: contexts share profiles from 10 on."""
+        """Does nothing: contexts share profiles from TensorRT 10 on."""
         del config
 
     @contextmanager
-    def monitored(self, config: Any, progress: BuildMonitor) -> Iterator[None]:
+    def monitored(self, config: Any, monitor: BuildMonitor) -> Iterator[None]:
         trt = self._trt
 
-        class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]  # not known yet
+        class ProgressMonitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]  # not known yet
             def __init__(self) -> None:
                 trt.IProgressMonitor.__init__(self)
 
             def phase_start(
                 self, phase_name: str, parent_phase: str | None, num_steps: int
             ) -> None:
-                progress.phase(phase_name, parent_phase, num_steps)
+                monitor.phase(phase_name, parent_phase, num_steps)
 
             def step_complete(self, phase_name: str, step: int) -> bool:
-                progress.step(phase_name, step)
-                return not progress.cancelled
+                monitor.step(phase_name, step)
+                return not monitor.cancelled
 
             def phase_finish(self, phase_name: str) -> None:
-                progress.finished(phase_name)
+                monitor.finished(phase_name)
 
-        # TensorRT does not keep it alive.
-        monitor = Monitor()
-        config.progress_monitor = monitor
+        # This reference keeps it alive, which TensorRT does not.
+        progress_monitor = ProgressMonitor()
+        config.progress_monitor = progress_monitor
         try:
             yield
         finally:
             config.progress_monitor = None
-            del monitor
+            del progress_monitor
 
     def device_memory(self, engine: Any) -> int:
-        # The second came with 10.1, the first went with 11.
+        # device_memory_size_v2 was added in 10.1, device_memory_size removed in 11.
         size = getattr(engine, "device_memory_size_v2", None)
         return int(engine.device_memory_size if size is None else size)
 
     def check_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
-        """None: there is nothing that could differ."""
+        """Returns None: the types cannot change."""
         del layers, types
         return None
 
 
 def generation(trt: Any) -> _StronglyTyped:
-    """See `export.trt.versions.generation_of`."""
+    """Called by `export.trt.versions.generation_of`."""
     return _StronglyTyped(trt)

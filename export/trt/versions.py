@@ -1,4 +1,4 @@
-"""What differs between the generations of TensorRT, as one interface; one file each behind it."""
+"""One interface to the generations of TensorRT, each implemented in a module of its own."""
 
 from __future__ import annotations
 
@@ -21,24 +21,28 @@ _GENERATIONS: dict[int, str] = {
     10: "export.trt.strongly_typed",
     11: "export.trt.strongly_typed",
 }
-"""Major version -> module. There was no 9 for general use."""
+"""Major version -> module. TensorRT 9 was not for general use."""
 
 
 class BuildMonitor(Protocol):
-    """Told about a build by TensorRT; phases nest."""
+    """Receives the progress of a build; phases nest.
+
+    Attributes:
+        cancelled: Whether the build shall stop.
+    """
 
     cancelled: bool
 
     def phase(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of so many steps begins."""
+        """A phase of `steps` steps begins, inside the phase `parent` if there is one."""
         ...
 
     def step(self, name: str, step: int) -> None:
-        """A step of a phase is done."""
+        """Step number `step`, from 0, of a phase has ended."""
         ...
 
     def finished(self, name: str) -> None:
-        """A phase is over."""
+        """A phase has ended."""
         ...
 
 
@@ -46,17 +50,17 @@ class Generation(Protocol):
     """How one generation of TensorRT is driven.
 
     Attributes:
-        can_be_cancelled: Whether a build under way can be stopped.
+        can_be_cancelled: Whether a running build can be stopped.
     """
 
     can_be_cancelled: bool
 
     def create_network(self, builder: Any) -> Any:
-        """An empty network whose types shall be those of the ONNX file."""
+        """An empty network, strongly typed if this generation can do that."""
         ...
 
     def constraints(self, *, half: bool) -> tuple[Constraints | None, ...]:
-        """The constraints to try, the strictest first; (None,) where there is no choice.
+        """The constraints to try, the strictest first; (None,) if there is no choice.
 
         Args:
             half: Whether the graph has float16 tensors.
@@ -72,12 +76,12 @@ class Generation(Protocol):
         """Makes the built engine compute in the types of the ONNX file.
 
         Args:
-            network: The parsed network; its layers are given types where TensorRT needs that.
+            network: The parsed network; the types of its layers are set if TensorRT needs that.
             types: Element type (of TensorProto) of every tensor by name.
-            constraints: How strictly, where there is a choice; None: as strictly as possible.
+            constraints: How strictly, if there is a choice; None: as strictly as possible.
 
         Returns:
-            Arguments of Polygraphy's CreateConfig without which the types do not hold.
+            The arguments of Polygraphy's CreateConfig that the types need.
         """
         ...
 
@@ -85,23 +89,23 @@ class Generation(Protocol):
         """Lets several execution contexts of the engine use one optimization profile."""
         ...
 
-    def monitored(self, config: Any, progress: BuildMonitor) -> AbstractContextManager[None]:
-        """Tells `progress` about the build that is made inside."""
+    def monitored(self, config: Any, monitor: BuildMonitor) -> AbstractContextManager[None]:
+        """Reports the progress of the build inside the block to `monitor`."""
         ...
 
     def device_memory(self, engine: Any) -> int:
-        """Bytes that a context of this engine takes on the GPU."""
+        """GPU memory of a context of this engine in bytes."""
         ...
 
     def check_types(self, layers: Layers, types: Mapping[str, int]) -> int | None:
         """Counts the float32 tensors of the file that are float32 in the built engine.
 
         Args:
-            layers: What the engine inspector tells; see `inspector.parse_layers`.
+            layers: The layers of the engine, of `export.trt.inspector.parse_layers`.
             types: Element type (of TensorProto) of every tensor of the file by name.
 
         Returns:
-            Their number, or None where types cannot change and nothing was compared.
+            Their number, or None if types cannot change, so that nothing is compared.
 
         Raises:
             GateError: If one is float16.
@@ -113,18 +117,18 @@ def generation_of(trt: Any) -> Generation:
     """The generation of the TensorRT that is installed.
 
     Raises:
-        ExportError: If it is none that this version knows.
+        ExportError: If ifrnet-deploy does not support that version.
     """
     version: str = trt.__version__
     major, minor = (int(part) for part in version.split(".")[:2])
     if major not in _GENERATIONS or (major, minor) < (8, 6):
         raise ExportError(
-            f"TensorRT {version} is installed, this version of ifrnet-deploy builds with 8.6, "
-            "10 and 11: install one of these, or use --backend onnxruntime"
+            f"TensorRT {version} is installed, this version of ifrnet-deploy supports 8.6, 10 and "
+            "11: install one of these, or use --backend onnxruntime"
         )
     module = importlib.import_module(_GENERATIONS[major])
-    made: Generation = module.generation(trt)
-    return made
+    generation: Generation = module.generation(trt)
+    return generation
 
 
 FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)

@@ -1,10 +1,10 @@
-"""TensorRT 8.6: weakly typed, so that layers are told the types of the ONNX file.
+"""TensorRT 8.6: networks are weakly typed, so the types of the ONNX file are set layer by layer.
 
-Without that its builder may compute any layer in float16 once the FP16 flag is set, coordinates
-too. `wanted_types` decides from the ONNX file alone; the engine inspector proves it on the built
-engine. Builders have refused constraints on layers that they want to fuse (TensorRT issues 2407,
-2838, 3224), and a constraint can keep a whole fused block in float32 (issue 4540), so there are
-several ways to constrain a build; see `Constraints`.
+Otherwise, with the FP16 flag, the builder may compute any layer in float16, coordinates included.
+`wanted_types` derives the types from the ONNX file; the engine inspector shows whether the engine
+has them. Builders have refused constraints on layers that they want to fuse (TensorRT issues 2407,
+2838, 3224), and a constraint can keep a whole fused block in float32 (issue 4540): hence the
+degrees of `export.request.Constraints`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from export.trt.versions import CONSTRAINTS, FLOAT_TYPES, BuildMonitor
 
 
 class Layer(NamedTuple):
-    """What must be known of a layer to give it types."""
+    """The properties of a layer that its types depend on."""
 
     name: str
     inputs: list[str]
@@ -31,41 +31,44 @@ class Layer(NamedTuple):
 
 
 class LayerTypes(NamedTuple):
-    """The float type to compute a layer in, None where it has none, and those of its outputs."""
+    """The float type in which a layer computes, and those of its outputs; None for other types."""
 
     precision: int | None
     outputs: list[int | None]
 
 
 def wanted_types(layers: Iterable[Layer], types: Mapping[str, int]) -> dict[str, LayerTypes]:
-    """The types of every layer, computed from those of the ONNX file.
+    """Derives the types of every layer from those of the ONNX file.
 
-    A tensor that the file names has the file's type. The parser adds layers of its own
-    (constants, shuffles for broadcasting), whose tensors the file does not name: these take the
-    type of what they read, and constants, which read nothing, that of their first reader.
+    A tensor that the file names has the file's type. Tensors of layers that the parser adds
+    (constants, shuffles for broadcasting) have the type of the layer's input, and those of
+    constants, which have no input, the type of their first consumer.
 
     Args:
-        layers: In topological order.
-        types: Element type of every tensor of the file by name.
+        layers: The layers in topological order.
+        types: Element type (of TensorProto) of every tensor of the file by name.
+
+    Returns:
+        The types by name of the layer.
     """
     layers = list(layers)
     known = {name: kind for name, kind in types.items() if kind in FLOAT_TYPES}
-    readers: dict[str, Layer] = {}
+    consumers: dict[str, Layer] = {}
     for layer in layers:
         for name in layer.inputs:
-            readers.setdefault(name, layer)
+            consumers.setdefault(name, layer)
 
     def type_of(tensor: str) -> int | None:
-        """By name, else by what is done with it, however many helpers lie in between."""
+        """The type by name, or else that of the first consumer, through layers of the parser."""
         followed = tensor
         while followed not in known:
-            if followed in types or followed not in readers:
-                return None  # Of integers, or read by nobody.
-            reader = readers[followed]
-            others = [name for name in reader.inputs if name in known]
-            if others and reader.outputs[0] not in known:
+            if followed in types or followed not in consumers:
+                return None  # Integers, or without a consumer.
+            consumer = consumers[followed]
+            others = [name for name in consumer.inputs if name in known]
+            if others and consumer.outputs[0] not in known:
                 return known[others[0]]
-            followed = reader.outputs[0]
+            followed = consumer.outputs[0]
         return known[followed]
 
     wanted: dict[str, LayerTypes] = {}
@@ -84,7 +87,7 @@ def wanted_types(layers: Iterable[Layer], types: Mapping[str, int]) -> dict[str,
 
 
 class _WeaklyTyped:
-    """See `Generation`."""
+    """Implements `export.trt.versions.Generation`."""
 
     can_be_cancelled = False
 
@@ -117,8 +120,8 @@ class _WeaklyTyped:
         wanted = wanted_types((_described(layer, trt) for layer in layers), types)
         for layer in layers:
             precision, outputs = wanted[layer.name]
-            # A cast has the type that it casts to. A constant is float16 of its own accord; one of
-            # float32 would become float16 with the layer that reads it.
+            # A cast has its target type. A float16 constant needs no type, but a float32 constant
+            # would become float16 together with its consumer.
             if layer.type == trt.LayerType.CAST or (
                 layer.type == trt.LayerType.CONSTANT and precision != TensorProto.FLOAT
             ):
@@ -135,12 +138,12 @@ class _WeaklyTyped:
         config.set_preview_feature(self._trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
     @contextmanager
-    def monitored(self, config: Any, progress: BuildMonitor) -> Iterator[None]:
-        # 8.6 does not tell: one phase without steps.
+    def monitored(self, config: Any, monitor: BuildMonitor) -> Iterator[None]:
+        # TensorRT 8.6 has no progress monitor: one phase without steps.
         del config
-        progress.phase("TensorRT build", None, 0)
+        monitor.phase("TensorRT build", None, 0)
         yield
-        progress.finished("TensorRT build")
+        monitor.finished("TensorRT build")
 
     def device_memory(self, engine: Any) -> int:
         return int(engine.device_memory_size)
@@ -149,8 +152,8 @@ class _WeaklyTyped:
         seen, missed = missed_types(layers, types)
         if missed:
             raise GateError(
-                f"TensorRT computes {len(missed)} of {seen} float32 tensors in float16, "
-                f"{', '.join(missed[:3])} first: the engine was not kept; use --precision fp32"
+                f"TensorRT computes {len(missed)} of {seen} float32 tensors in float16 "
+                f"({', '.join(missed[:3])}), so the engine was not written: use --precision fp32"
             )
         return seen
 
@@ -168,5 +171,5 @@ def _described(layer: Any, trt: Any) -> Layer:
 
 
 def generation(trt: Any) -> _WeaklyTyped:
-    """See `export.trt.versions.generation_of`."""
+    """Called by `export.trt.versions.generation_of`."""
     return _WeaklyTyped(trt)

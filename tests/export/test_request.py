@@ -34,14 +34,14 @@ def test_the_command_repeats_what_was_given_in_the_order_of_the_options():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "demo"}, "give one of them"),
+        ({"weights": "demo"}, "give either --weights or --onnx"),
         ({"graph": GraphRequest(io="float"), "time": "midpoint"}, "--onnx came with io, time: "),
         (
             {"backend": "openvino", "sizes": ((32, 48),)},
-            "--onnx came with height, width: the file has these already",
+            "--onnx came with height, width: the file fixes these",
         ),
         ({"backend": "openvino", "device": 0}, "--device came with --backend openvino"),
-        ({"min": (32, 32)}, "--min, --opt and --max go together"),
+        ({"min": (32, 32)}, "give --min, --opt and --max together"),
     ],
 )
 def test_a_request_that_contradicts_itself_is_refused(changes, message):

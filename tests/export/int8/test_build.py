@@ -357,8 +357,14 @@ def test_the_command_needs_no_torch(models, clip, tmp_path):
     ("arguments", "message"),
     [
         (["--backend", "onnxruntime", "--precision", "int8"], "came without --calibrate"),
-        (["--backend", "onnxruntime", "--calibrate", "x"], "--calibrate is for --precision int8"),
-        (["--precision", "int8", "--calibrate", "x"], "engines are fp16 or fp32"),
+        (
+            ["--backend", "onnxruntime", "--calibrate", "x"],
+            "--calibrate came without --prec",
+        ),
+        (
+            ["--precision", "int8", "--calibrate", "x"],
+            "came with --backend tensorrt: use fp16",
+        ),
         (
             ["--backend", "onnxruntime", "--precision", "int8", "--calibrate", "no.mp4"],
             "no.mp4 does not exist",

@@ -203,7 +203,7 @@ def test_a_portable_engine_is_measured_against_its_own_kind(trt10, sources, tmp_
     manifest = write(sources["frames"], tmp_path / "m.engine", portable=True, notes=notes)
     assert manifest.engine.portable
     assert manifest.engine.portable_slowdown > 0
-    assert any("x the time of an engine for this GPU alone" in note for note in notes)
+    assert any("x the time of an engine for this GPU only" in note for note in notes)
     (portable, own) = (config for _, config in trt10.builds[-2:])
     assert portable.get_flag(trt10.BuilderFlag.VERSION_COMPATIBLE)
     assert not own.get_flag(trt10.BuilderFlag.VERSION_COMPATIBLE)
@@ -324,7 +324,7 @@ def test_a_fallback_is_tried_where_one_is_allowed(trt10, sources, tmp_path):
     fallbacks = [fallback_to_float32(half)]
     manifest = write(half, tmp_path / "m.engine", fallbacks=fallbacks, notes=notes)
     assert manifest.model.precision == "fp32"
-    assert manifest.engine.fallback.startswith("fp32, after as asked: ")
+    assert manifest.engine.fallback.startswith("fp32, because the requested engine failed: ")
     assert "nearest sampling" in manifest.engine.fallback
     assert any(note.endswith("trying fp32") for note in notes)
     # What was asked for has not changed: it is up to date.
@@ -438,7 +438,7 @@ def test_the_timing_cache_of_another_version_is_not_used(trt10, sources, tmp_pat
     engine_from_onnx(trt10, sources["frames"].model, options)
     with monkeypatch.context() as other, gpu_fakes.machine("10.13.3.9", other) as newer:
         built = engine_from_onnx(newer, sources["frames"].model, options)
-    assert "is of another machine: starting a new one" in built.notes[0]
+    assert "is of another GPU or TensorRT: starting a new one" in built.notes[0]
 
 
 def test_the_default_timing_cache_has_a_name_for_each_machine(monkeypatch, tmp_path):
@@ -494,7 +494,7 @@ def test_ctrl_c_stops_the_build(trt10, sources, monkeypatch):
 def test_a_float_profile_must_fit_the_network(trt10, sources, tmp_path):
     source = sources["dynamic"]
     planes = source._replace(info=dataclasses.replace(source.info, io="float"))
-    with pytest.raises(ExportError, match="--max 64x90 is no multiple of 16"):
+    with pytest.raises(ExportError, match="--max 64x90 is not a multiple of 16"):
         write(planes, tmp_path / "m.engine", profile=Profile((32, 32), (64, 80), (64, 90)))
 
 
@@ -606,9 +606,9 @@ def test_from_a_checkpoint_with_the_command(trt10, tmp_path, monkeypatch, capsys
     manifest = EngineManifest.read(tmp_path / "m.engine")
     assert manifest.model.precision == "fp16"
     assert manifest.model.warp == "gather"
-    assert manifest.engine.fallback.startswith("warp by gather, after as asked")
+    assert manifest.engine.fallback.startswith("warp by gather, because the requested")
     assert manifest.gate.reference.startswith("PyTorch")
-    assert "not as asked: warp by gather" in capsys.readouterr().out
+    assert "fallback: warp by gather" in capsys.readouterr().out
 
 
 def test_a_range_of_sizes_with_the_command(trt10, onnx_file, tmp_path, monkeypatch):
@@ -625,12 +625,12 @@ def test_a_range_of_sizes_with_the_command(trt10, onnx_file, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--onnx", "f", "--timesteps", "3"], "--onnx came with timesteps: the file has these"),
-        (["--weights", "demo", "--min", "32x32"], "--min, --opt and --max go together"),
-        (["--weights", "demo", "--dynamic"], "--dynamic is for ONNX files: give --min"),
+        (["--onnx", "f", "--timesteps", "3"], "--onnx came with timesteps: the file fixes these"),
+        (["--weights", "demo", "--min", "32x32"], "give --min, --opt and --max together"),
+        (["--weights", "demo", "--dynamic"], "--dynamic came with --backend tensorrt: give --min"),
         (
             ["--weights", "demo", "--tuned-for", "cpu"],
-            "--tuned-for is for processors: TensorRT uses --rewrite",
+            "--tuned-for came with --backend tensorrt: use --rewrite",
         ),
         (["--weights", "demo", "--device", "3"], "cuda:3 was asked for, the driver sees cuda:0"),
         (
@@ -642,9 +642,15 @@ def test_a_range_of_sizes_with_the_command(trt10, onnx_file, tmp_path, monkeypat
             "2 sizes came with --backend onnxruntime",
         ),
         (["--weights", "demo", "--rewrite", "magic", "--size", "32x32"], "rewrite 'magic' is unk"),
-        (["--weights", "demo", "--batch", "2", "--timesteps", "3"], "use one of --batch"),
-        (["--weights", "demo", "--max-batch", "4", "--batch", "2"], "--max-batch with neither"),
-        (["--weights", "demo", "--max-batch", "1"], "up to 1 pairs: use 2 to 64"),
+        (
+            ["--weights", "demo", "--batch", "2", "--timesteps", "3"],
+            "--batch 2 came with --timesteps",
+        ),
+        (
+            ["--weights", "demo", "--max-batch", "4", "--batch", "2"],
+            "--max-batch came with --batch",
+        ),
+        (["--weights", "demo", "--max-batch", "1"], "--max-batch is 1: use 2 to 64"),
     ],
 )
 def test_errors_of_the_command_are_one_sentence(trt10, tmp_path, capsys, arguments, message):

@@ -243,7 +243,7 @@ def test_an_export_says_where_it_had_to_try(midpoint_checkpoint):
         == "midpoint"
     )
     assert len(notes) == 1
-    assert re.search(r"midpoint, as a trial shows.* t = 0.25 [\d.]+ dB .*--time", notes[0])
+    assert re.search(r"midpoint, found by a trial.* t = 0.25 [\d.]+ dB .*--time", notes[0])
 
 
 def test_a_trial_has_figures(demo_network, midpoint_checkpoint):
