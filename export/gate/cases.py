@@ -1,4 +1,4 @@
-"""What artefacts are compared on: generated frames that move, and real frames with known truth."""
+"""The frames that artefacts are compared on: generated ones that move, and real ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from runtime.model_info import ModelInfo
 
 @dataclass(frozen=True)
 class GateCase:
-    """One comparison: a size, a motion between the two frames in pixels, time steps."""
+    """A comparison on two generated frames.
+
+    Attributes:
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        motion: Motion of the background between the frames in pixels.
+        timesteps: Time steps inside (0, 1).
+    """
 
     height: int
     width: int
@@ -24,26 +31,26 @@ class GateCase:
     timesteps: tuple[float, ...]
 
     def frames(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The pair."""
+        """The two frames, uint8 (H, W, 3)."""
         return moving_frames(self.height, self.width, self.motion)
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width} with motion of {self.motion:.0f} px"
 
     def as_record(self) -> dict[str, object]:
-        """For JSON."""
+        """The case as a dictionary for JSON."""
         return {"size": f"{self.height}x{self.width}", "motion_px": self.motion}
 
 
 @dataclass(frozen=True, eq=False)
 class GroundTruthCase:
-    """One comparison on real frames between which the truth is known.
+    """A comparison on two real frames, of which the frames in between are known.
 
     Attributes:
-        name: Where they are from.
-        window: Consecutive frames (H, W, 3); all but the first and the last are the truth, at the
-            first of the time steps.
-        timesteps: As of `GateCase`.
+        name: Name of the frames, for messages.
+        window: Consecutive uint8 frames (H, W, 3): the pair, and between them the true frames for
+            the first of the time steps.
+        timesteps: Time steps inside (0, 1).
     """
 
     name: str
@@ -51,25 +58,32 @@ class GroundTruthCase:
     timesteps: tuple[float, ...]
 
     def frames(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The pair."""
+        """The two frames, uint8 (H, W, 3)."""
         return self.window[0], self.window[-1]
 
     def __str__(self) -> str:
         return f"{self._size} of {self.name}"
 
     def as_record(self) -> dict[str, object]:
-        """For JSON."""
+        """The case as a dictionary for JSON."""
         return {"size": self._size, "motion_px": None, "frames": self.name}
 
-    def loss_db(self, expected: NDArray[np.float32], made: NDArray[np.float32]) -> float:
-        """By how much `made` is further from the truth than `expected`, both (B, 3, H', W')."""
+    def loss_db(self, expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
+        """PSNR to the true frames that `actual` loses against `expected`, in dB.
+
+        Args:
+            expected: What the reference computed, (B, 3, H', W') in [0, 1].
+            actual: What the candidate computed, of the same shape.
+        """
         truth = np.concatenate([to_planes(frame, 1) for frame in self.window[1:-1]])
         height, width = truth.shape[-2:]
-        top, left = ((n - m) // 2 for n, m in zip(made.shape[-2:], (height, width), strict=True))
+        top, left = ((n - m) // 2 for n, m in zip(actual.shape[-2:], (height, width), strict=True))
         part = np.s_[: len(truth), :, top : top + height, left : left + width]
-        # An image that is the truth would be infinitely better than any other.
-        best, found = (min(compare(truth, planes[part])[0], 100.0) for planes in (expected, made))
-        return best - found
+        # Limited, because an image equal to the truth would be infinitely better than any other.
+        before, after = (
+            min(compare(truth, planes[part])[0], 100.0) for planes in (expected, actual)
+        )
+        return before - after
 
     @property
     def _size(self) -> str:
@@ -78,11 +92,14 @@ class GroundTruthCase:
 
 
 def gate_cases(sizes: Iterable[tuple[int, int]], info: ModelInfo) -> list[GateCase]:
-    """Small and large motion at each (height, width): 2 pixels, and a tenth of the longer side.
+    """Two cases for each size: motion of 2 pixels, and of a tenth of the longer side up to 128.
 
-    That is 45 pixels at 448x256; at most 128, from 1280 pixels on. Weights that know any time
-    step are tried off the middle too. Where the number of pairs is free the first case has one
-    and the second as many as a call may have.
+    The second case has time steps off the midpoint if the weights were trained for any. If the
+    number of pairs is free, the first case has one pair, the second the maximum.
+
+    Args:
+        sizes: (height, width) in pixels.
+        info: Description of the model.
     """
     few, many = (
         spread_steps(info.frames_per_call),
@@ -100,34 +117,34 @@ def gate_cases(sizes: Iterable[tuple[int, int]], info: ModelInfo) -> list[GateCa
 
 
 def spread_steps(count: int) -> tuple[float, ...]:
-    """So many time steps, evenly inside (0, 1)."""
+    """`count` evenly spaced time steps inside (0, 1)."""
     return tuple(k / (count + 1) for k in range(1, count + 1))
 
 
 def moving_frames(
     height: int, width: int, motion: float, *, seed: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Two frames of a generated scene: a textured ground and a textured box that pass each other.
+    """Generates two frames of a textured background and a textured box that move oppositely.
 
     Args:
-        height: Of the frames.
-        width: Of the frames.
-        motion: Pixels that the ground moves between the frames; the box moves as far against it.
-        seed: Of the texture.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        motion: Motion of the background between the frames in pixels; the box moves as far.
+        seed: Seed of the textures.
 
     Returns:
         Two uint8 frames (height, width, 3).
     """
     rng = np.random.default_rng(seed)
     margin = math.ceil(motion) + 1
-    ground = _texture(height + 2 * margin, width + 2 * margin, rng)
+    background = _texture(height + 2 * margin, width + 2 * margin, rng)
     box_height, box_width = max(4, height // 3), max(4, width // 4)
     box = 255 - _texture(box_height, box_width, rng)
-    step_x, step_y = round(motion * 0.45), round(motion * 0.2)  # half the way, to either side
+    step_x, step_y = round(motion * 0.45), round(motion * 0.2)  # Half of the motion to either side.
 
     def frame(direction: int) -> NDArray[np.uint8]:
         top, left = margin + direction * step_y, margin + direction * step_x
-        image = ground[top : top + height, left : left + width].copy()
+        image = background[top : top + height, left : left + width].copy()
         top = min(max(0, (height - box_height) // 2 + direction * step_y), height - box_height)
         left = min(max(0, (width - box_width) // 2 + direction * step_x), width - box_width)
         image[top : top + box_height, left : left + box_width] = box
@@ -137,7 +154,7 @@ def moving_frames(
 
 
 def _texture(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Smooth noise in octaves, (height, width, 3) in 0..255: edges and detail at every scale."""
+    """Noise of several octaves, (height, width, 3) in [0, 255]: detail at every scale."""
     total = np.zeros((height, width, 3))
     for cell, weight in ((64, 8), (32, 6), (16, 4), (8, 3), (4, 2), (2, 1)):
         lattice = rng.random((height // cell + 2, width // cell + 2, 3)) - 0.5
@@ -150,7 +167,7 @@ def _texture(height: int, width: int, rng: np.random.Generator) -> NDArray[np.fl
 
 
 def _interpolate(lattice: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear along the first axis at fractional positions."""
+    """Interpolates linearly along the first axis at the fractional positions `at`."""
     below = at.astype(np.int64)
     share = (at - below)[:, None, None]
     lower, upper = lattice[below], lattice[below + 1]

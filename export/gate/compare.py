@@ -1,7 +1,7 @@
-"""How far two results are apart: PSNR in dB and the largest difference.
+"""Compares two results: PSNR in dB and the largest difference.
 
-Everything is compared before it is rounded to 8 bit, in [0, 1]: images that are 107 dB apart as
-floats can be 76 dB apart as bytes, for a byte that flips differs by a whole level.
+Images are compared in [0, 1] before they are rounded to 8 bits: 107 dB between floats can be 76 dB
+between bytes, because a rounded value that flips differs by a whole level.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from export.errors import GateError
 
 @dataclass(frozen=True, eq=False)
 class ComparedImages:
-    """What one comparison was made of.
+    """The inputs and the results of a comparison.
 
     Attributes:
-        frame0: The frame before, (H, W, 3).
-        frame1: The frame after, (H, W, 3).
+        frame0: The first frame, (H, W, 3).
+        frame1: The second frame, (H, W, 3).
         timestep: Time steps (B, 1, 1, 1) inside (0, 1).
-        expected: What the reference computed, (B, 3, H', W') in [0, 1].
-        actual: What the candidate computed, as `expected`.
+        expected: The images of the reference, (B, 3, H', W') in [0, 1]; H' and W' are padded for
+            float I/O.
+        actual: The images of the candidate, of the same shape.
     """
 
     frame0: NDArray[np.uint8]
@@ -35,18 +36,16 @@ class ComparedImages:
 
 
 def compare(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> tuple[float, float]:
-    """PSNR in dB (inf where identical, -inf where not finite) and the largest difference.
+    """PSNR in dB and the largest absolute difference of two images in [0, 1].
 
-    Args:
-        reference: In [0, 1].
-        candidate: In [0, 1], of the same shape.
+    The PSNR is inf for identical images, and -inf if a value is not finite.
 
     Raises:
         GateError: If the shapes differ.
     """
     if reference.shape != candidate.shape:
         raise GateError(
-            f"the artefact made {candidate.shape}, its reference made {reference.shape}"
+            f"the artefact returns {candidate.shape}, its reference {reference.shape}: report this"
         )
     difference = np.abs(reference.astype(np.float64) - candidate)
     if not np.isfinite(difference).all():
@@ -57,5 +56,5 @@ def compare(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> t
 
 
 def decibels(psnr: float) -> float | None:
-    """A PSNR as JSON can hold it: two digits after the point; None where it is infinite."""
+    """A PSNR in dB for JSON: rounded to two decimals, None if it is infinite."""
     return None if math.isinf(psnr) else round(psnr, 2)

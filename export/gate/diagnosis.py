@@ -1,8 +1,7 @@
-"""What a wrong engine looks like: known faults, simulated in the plain graph and compared with.
+"""Recognises known faults of an engine by simulating them in the graph that it was built from.
 
-Each has been seen in deployed interpolation: a parser that reads "linear" as nearest, converters
-that put coordinates into float16, builders that take the corners of a grid for the edges of pixels,
-programs that hand over BGR.
+All of them occur in practice: parsers that read "linear" as nearest, converters that use float16
+for coordinates, builders that align a grid to the edges of pixels, programs that pass BGR.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from export.gate.runners import onnx_runner, rounded_to_bytes
 from runtime.model_info import ModelInfo
 
 _CLEARLY_DB = 6.0
-"""A fault is named where the image is that much nearer to it than to the right image."""
+"""A fault is named if the image is this much closer to its simulation than to the reference."""
 
 
 def _samplers(model: ModelProto) -> Iterator[NodeProto]:
@@ -33,19 +32,19 @@ def _set_attribute(node: NodeProto, name: str, value: object) -> None:
 
 
 def nearest_sampling(model: ModelProto) -> None:
-    """Every GridSample takes the nearest pixel, in place."""
+    """Makes every GridSample take the nearest pixel, in place."""
     for node in _samplers(model):
         _set_attribute(node, "mode", "nearest")
 
 
 def shifted_grid(model: ModelProto) -> None:
-    """Every GridSample counts between the edges of pixels, not their centres, in place."""
+    """Makes every GridSample measure between the edges of pixels, not their centres, in place."""
     for node in _samplers(model):
         _set_attribute(node, "align_corners", 0)
 
 
 def float16_coordinates(model: ModelProto) -> None:
-    """Every grid is rounded to float16, in place."""
+    """Rounds every grid to float16, in place."""
     nodes = []
     for node in model.graph.node:
         if node.op_type == "GridSample":
@@ -62,29 +61,30 @@ def float16_coordinates(model: ModelProto) -> None:
     model.graph.node.extend(nodes)
 
 
-_IN_THE_GRAPH: dict[str, Callable[[ModelProto], None]] = {
+_GRAPH_FAULTS: dict[str, Callable[[ModelProto], None]] = {
     "nearest sampling": nearest_sampling,
     "coordinates in float16": float16_coordinates,
     "a grid shifted by half a pixel": shifted_grid,
 }
-_SWAPPED = "red and blue swapped"
+_SWAPPED_CHANNELS = "red and blue swapped"
 
 
 def diagnosis(model: ModelProto, info: ModelInfo, images: ComparedImages) -> str:
-    """Says which known fault a failed engine shows.
+    """Names the known fault that the images of a failed engine show.
 
     Args:
-        model: The plain graph that the engine was built from.
+        model: The graph that the engine was built from.
         info: Its description.
-        images: Of the comparison that failed.
+        images: The images of the comparison that failed.
 
     Returns:
-        "it looks like ..." with the figures that say so, or that it looks like none of them.
+        A sentence without a full stop: "it looks like ..." with the PSNR to the simulated fault, or
+        "it looks like none of ...".
     """
-    right, _ = compare(images.expected, images.actual)
-    seen = {_SWAPPED: compare(images.expected[:, ::-1], images.actual)[0]}
+    expected_db, _ = compare(images.expected, images.actual)
+    fault_db = {_SWAPPED_CHANNELS: compare(images.expected[:, ::-1], images.actual)[0]}
     if any(_samplers(model)):
-        for name, inject in _IN_THE_GRAPH.items():
+        for name, inject in _GRAPH_FAULTS.items():
             faulty = onnx.ModelProto()
             faulty.CopyFrom(model)
             inject(faulty)
@@ -92,9 +92,9 @@ def diagnosis(model: ModelProto, info: ModelInfo, images: ComparedImages) -> str
             if info.io == "frames":
                 run = rounded_to_bytes(run)
             simulated = run(images.frame0, images.frame1, images.timestep)
-            seen[name], _ = compare(simulated, images.actual)
-    name, nearest = max(seen.items(), key=lambda item: item[1])
-    if nearest - right < _CLEARLY_DB:
-        return f"it looks like none of {', '.join(seen)}"
-    shown = "exactly" if np.isinf(nearest) else f"to {nearest:.1f} dB"
-    return f"it looks like {name}, which it matches {shown}"
+            fault_db[name], _ = compare(simulated, images.actual)
+    name, closest_db = max(fault_db.items(), key=lambda item: item[1])
+    if closest_db - expected_db < _CLEARLY_DB:
+        return f"it looks like none of {', '.join(fault_db)}"
+    match = "exactly" if np.isinf(closest_db) else f"to {closest_db:.1f} dB"
+    return f"it looks like {name}, which it matches {match}"

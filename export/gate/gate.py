@@ -1,7 +1,7 @@
-"""The gate: an artefact against its float32 reference, on frames that move; what fails is refused.
+"""The gate: compares an artefact with its float32 reference on moving frames, or refuses it.
 
-How results are compared is in `export.gate.compare`. That the bytes of a graph with frame I/O are
-the rounded floats is checked apart, exactly; see `export.gate.runners.onnx_runner`.
+`export.gate.compare` compares the images before they are rounded. For graphs with frame I/O,
+`export.gate.runners.onnx_runner` also checks that the bytes are exactly those images rounded.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from runtime.manifest import GateReport
 from runtime.model_info import ModelInfo, Precision
 
 REQUIRED_DB: dict[Precision, float] = {"fp32": 80.0, "fp16": 50.0, "int8": 40.0}
-"""Worst PSNR against fp32 PyTorch. Measured: float32 in another order of operations 120 to 146 dB,
-float16 with float32 coordinates 72 to 114, float16 coordinates about 40. int8 in the decoders 48
-to 60: what that costs is seen against the truth, below; 40 dB is where an image begins to show
-it."""
+"""Minimum PSNR against fp32 PyTorch in dB. Measured: float32 in another order of operations 120 to
+146, float16 with float32 coordinates 72 to 114, float16 coordinates about 40, int8 in the decoders
+48 to 60. The loss of int8 is judged against true frames (`ALLOWED_LOSS_DB`); below 40 dB it becomes
+visible."""
 
 ALLOWED_LOSS_DB = 0.1
-"""Mean loss of PSNR to true frames, where there are some. The variants small and base are 0.2 dB
-apart on Vimeo90K in the paper: a loss of half of that would undo the choice between them."""
+"""Maximum mean loss of PSNR to true frames, if there are any. In the paper, base is 0.2 dB better
+than small on Vimeo90K: half of that is the most that an artefact may lose."""
 
 REQUIRED_DB_OF_ENGINES: dict[Precision, float] = {"fp32": 70.0, "fp16": 50.0}
-"""The same for engines, whose frames can be compared as bytes only. Measured in ONNX Runtime: where
-images are 112 dB apart, one byte in 30 000 differs by a level, which is 83."""
+"""Minimum PSNR of TensorRT engines in dB, whose frames can only be compared as bytes. Measured in
+ONNX Runtime: between images at 112 dB, one byte in 30,000 differs by a level, which is 83 dB."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What is right.
+    """Computes the correct results.
 
     Attributes:
-        run: Computes it, in float32.
-        name: For reports and messages.
+        run: Computes them in float32.
+        name: Name for reports and messages.
     """
 
     run: Runner
@@ -48,11 +48,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What the gate requires.
+    """The requirements of the gate.
 
     Attributes:
-        precision: Of the candidates.
-        required_db: Worst PSNR that each precision must reach, in dB.
+        precision: Precision of the candidates.
+        required_db: Minimum PSNR in dB by precision.
     """
 
     precision: Precision
@@ -60,18 +60,17 @@ class Requirements:
 
     @property
     def psnr_db(self) -> float:
-        """Worst PSNR that these candidates must reach, in dB."""
+        """Minimum PSNR of the candidates in dB."""
         return self.required_db[self.precision]
 
 
 @dataclass(frozen=True)
 class Explanations:
-    """What is said besides the figures.
+    """Parts of the message about an artefact that fails.
 
     Attributes:
-        diagnose: Says, in a sentence without a full stop, what an image below the required PSNR
-            looks like; "" where it cannot tell.
-        remedy: What to do where something fails.
+        diagnose: Describes the worst images in a sentence without a full stop; "" if it cannot.
+        remedy: What to do.
     """
 
     diagnose: Callable[[ComparedImages], str] = lambda _: ""
@@ -80,7 +79,15 @@ class Explanations:
 
 @dataclass(frozen=True)
 class GateComparison:
-    """One comparison of the gate."""
+    """The result of one comparison.
+
+    Attributes:
+        candidate: Name of the candidate.
+        case: The frames and time steps.
+        psnr_db: PSNR to the reference in dB; inf for identical images.
+        max_difference: Largest absolute difference, in [0, 1].
+        loss_db: PSNR to the true frames lost against the reference in dB; None without true frames.
+    """
 
     candidate: str
     case: GateCase | GroundTruthCase
@@ -89,7 +96,7 @@ class GateComparison:
     loss_db: float | None
 
     def as_record(self) -> dict[str, object]:
-        """For JSON; a PSNR of identical images is null."""
+        """The comparison as a dictionary for JSON; the PSNR of identical images is null."""
         return {
             "candidate": self.candidate,
             **self.case.as_record(),
@@ -107,91 +114,94 @@ def gate(
     requirements: Requirements,
     explanations: Explanations | None = None,
 ) -> GateReport:
-    """Compares every candidate on every case; the report holds each comparison.
+    """Compares every candidate with the reference on every case.
 
     Args:
-        reference: What is right.
-        candidates: What is compared with it, by name.
-        cases: What on.
+        reference: Computes the correct results.
+        candidates: The candidates by name.
+        cases: The frames and time steps.
         requirements: What the candidates must reach.
-        explanations: What is said besides the figures.
+        explanations: Parts of the message about a candidate that fails.
+
+    Returns:
+        A report with every comparison.
 
     Raises:
-        GateError: If any is below the required PSNR, or on average further from true frames than
-            the reference by more than `ALLOWED_LOSS_DB`; names the worst.
+        GateError: If a candidate is below the required PSNR, or its PSNR to true frames is on
+            average more than `ALLOWED_LOSS_DB` below that of the reference; names the worst.
     """
     explanations = explanations or Explanations()
-    measured, worst_images = _measure(reference, candidates, cases)
-    worst = min(measured, key=lambda one: one.psnr_db)
-    loss, loser = _largest_loss(measured)
-    wrong = ""
+    comparisons, worst_images = _compare_all(reference, candidates, cases)
+    worst = min(comparisons, key=lambda one: one.psnr_db)
+    loss, loser = _largest_loss(comparisons)
+    problem = ""
     if worst.psnr_db < requirements.psnr_db:
-        wrong = (
+        problem = (
             f"{worst.candidate} is {worst.psnr_db:.1f} dB from {reference.name} at {worst.case}, "
             f"{requirements.psnr_db:.0f} dB are required for {requirements.precision}"
         )
     elif loss is not None and not loss <= ALLOWED_LOSS_DB:
-        wrong = (
+        problem = (
             f"{loser} is on average {loss:.2f} dB further from the true frames than "
             f"{reference.name}, {ALLOWED_LOSS_DB:g} dB are allowed"
         )
-    if wrong:
-        looks = explanations.diagnose(worst_images)
+    if problem:
+        diagnosis = explanations.diagnose(worst_images)
         raise GateError(
-            f"{wrong}{looks and '; ' + looks}: nothing was written; {explanations.remedy}"
+            f"{problem}{diagnosis and '; ' + diagnosis}: nothing was written; {explanations.remedy}"
         )
     return GateReport(
         psnr_db=decibels(worst.psnr_db),
-        max_difference=max(one.max_difference for one in measured),
+        max_difference=max(one.max_difference for one in comparisons),
         required_db=requirements.psnr_db,
         reference=reference.name,
-        cases=[one.as_record() for one in measured],
+        cases=[one.as_record() for one in comparisons],
         loss_db=None if loss is None else round(loss, 3),
         allowed_loss_db=None if loss is None else ALLOWED_LOSS_DB,
     )
 
 
-def _measure(
+def _compare_all(
     reference: Reference,
     candidates: Mapping[str, Runner],
     cases: Iterable[GateCase | GroundTruthCase],
 ) -> tuple[list[GateComparison], ComparedImages]:
-    """Every comparison, and the images of the worst; those of the others are not held."""
-    measured: list[GateComparison] = []
+    """All comparisons, and the images of the one with the lowest PSNR."""
+    comparisons: list[GateComparison] = []
     worst: tuple[float, ComparedImages] | None = None
     for case in cases:
         frame0, frame1 = case.frames()
         timestep = np.array(case.timesteps, np.float32).reshape(-1, 1, 1, 1)
         expected = reference.run(frame0, frame1, timestep)
         for name, candidate in candidates.items():
-            made = candidate(frame0, frame1, timestep)
-            psnr, largest = compare(expected, made)
-            images = ComparedImages(frame0, frame1, timestep, expected, made)
+            actual = candidate(frame0, frame1, timestep)
+            psnr, largest = compare(expected, actual)
+            images = ComparedImages(frame0, frame1, timestep, expected, actual)
             if worst is None or psnr < worst[0]:
                 worst = psnr, images
-            loss = case.loss_db(expected, made) if isinstance(case, GroundTruthCase) else None
-            measured.append(GateComparison(name, case, psnr, largest, loss))
-    assert worst is not None  # Every caller has a case and a candidate.
-    return measured, worst[1]
+            loss = case.loss_db(expected, actual) if isinstance(case, GroundTruthCase) else None
+            comparisons.append(GateComparison(name, case, psnr, largest, loss))
+    assert worst is not None  # There is at least one case and one candidate.
+    return comparisons, worst[1]
 
 
-def _largest_loss(measured: Iterable[GateComparison]) -> tuple[float | None, str]:
-    """The largest mean loss to true frames and whose it is; None where there are none."""
+def _largest_loss(comparisons: Iterable[GateComparison]) -> tuple[float | None, str]:
+    """The largest mean loss of a candidate in dB, and its name; None without true frames."""
     losses: dict[str, list[float]] = {}
-    for one in measured:
+    for one in comparisons:
         if one.loss_db is not None:
             losses.setdefault(one.candidate, []).append(one.loss_db)
     return max(((float(np.mean(v)), k) for k, v in losses.items()), default=(None, ""))
 
 
 def report_lines(report: GateReport, info: ModelInfo, *, nodes: int) -> Iterator[str]:
-    """The gate's figures for a person: a line a comparison, then what the model is."""
+    """The report as lines for the user: one for each comparison, then one about the model."""
     for case in report.cases:
         db = "identical" if case["psnr_db"] is None else f"{case['psnr_db']:.1f} dB"
         motion = case["motion_px"]
-        shown = f"frames of {case['frames']}" if motion is None else f"motion {motion:.0f} px"
+        content = f"frames of {case['frames']}" if motion is None else f"motion {motion:.0f} px"
         yield (
-            f"  {case['candidate']}, {case['size']}, {shown}, "
+            f"  {case['candidate']}, {case['size']}, {content}, "
             f"t = {', '.join(f'{t:g}' for t in case['timesteps'])}: {db}, "
             f"largest difference {case['max_difference']:.1e}"
         )

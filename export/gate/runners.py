@@ -1,4 +1,4 @@
-"""Ways to run what the gate compares: a graph in a program on the CPU, or an opened artefact."""
+"""Runs what the gate compares: a graph in a backend on the CPU, or an opened artefact."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ from runtime.telemetry import import_quietly
 onnxruntime = import_quietly("onnxruntime")
 
 Runner = Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
-"""Two frames (H, W, 3) and time steps (T, 1, 1, 1) -> float32 (T, 3, H', W') in [0, 1]; H' and W'
-are padded where the artefact has float I/O."""
+"""Two uint8 frames (H, W, 3), time steps (T, 1, 1, 1) -> float32 images (T, 3, H', W') in [0, 1].
+H' and W' are H and W, padded to multiples of the divisor if the model has float I/O."""
 
 
 def images_for(
     info: ModelInfo, frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], *, rows: int
 ) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.uint8] | NDArray[np.float32]]:
-    """Two frames (H, W, 3) as the inputs img0 and img1 of a model.
+    """Two uint8 frames (H, W, 3) as the inputs img0 and img1 of a model.
 
-    A model that takes several pairs gets a different one in each place: the pair, and it turned
-    around and shifted, so that a mix-up of the places shows. Where the number of pairs is free it
-    is `rows`, that of the time steps.
+    For a model of several pairs, each further pair is the one before in reverse order and shifted,
+    so that confused pairs are detected.
+
+    Args:
+        info: Description of the model.
+        frame0: The first frame.
+        frame1: The second frame.
+        rows: Number of time steps, which is the number of pairs if that is free.
     """
     pairs = [(frame0, frame1)]
     while len(pairs) < (rows if info.max_pairs else info.pairs_per_call):
@@ -43,13 +48,18 @@ def images_for(
 
 
 def onnx_runner(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> Runner:
-    """An ONNX model in ONNX Runtime on the CPU, as a candidate or (unoptimised) as a reference.
+    """Runs an ONNX model in ONNX Runtime on the CPU.
 
-    With frame I/O the image is tapped before it is rounded, and the bytes must be exactly
-    that image rounded to nearest.
+    With frame I/O the image is taken before it is rounded, and the bytes must be exactly that image
+    rounded to nearest.
+
+    Args:
+        model: The model.
+        info: Its description.
+        optimised: False disables all optimisations, for a reference.
 
     Raises:
-        GateError: From the returned function, if the bytes are not.
+        GateError: From the returned function, if the bytes are not the rounded image.
     """
     model, tap = _tapped(model, info)
     options = onnxruntime.SessionOptions()
@@ -64,7 +74,7 @@ def onnx_runner(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -
 
 
 def openvino_runner(model: ModelProto, info: ModelInfo) -> Runner:
-    """An ONNX model in OpenVINO, compiled as the runtime does it; the rest as `onnx_runner`.
+    """Runs an ONNX model in OpenVINO in float32, otherwise like `onnx_runner`.
 
     Raises:
         BackendError: If OpenVINO is not installed.
@@ -90,7 +100,7 @@ def openvino_runner(model: ModelProto, info: ModelInfo) -> Runner:
 
 
 def backend_runner(backend: Backend) -> Runner:
-    """An opened artefact as a candidate; frames are compared as bytes / 255."""
+    """Runs an opened artefact; with frame I/O its images are bytes divided by 255."""
     info = backend.info
 
     def run(
@@ -99,16 +109,16 @@ def backend_runner(backend: Backend) -> Runner:
         rows = zip(*images_for(info, frame0, frame1, rows=len(timestep)), strict=True)
         pairs = [(backend.put(img0[None]), backend.put(img1[None])) for img0, img1 in rows]
         waits = [backend.download(image) for image in backend.submit(pairs, timestep)]
-        made = np.concatenate([wait() for wait in waits])
+        images = np.concatenate([wait() for wait in waits])
         if info.io == "float":
-            return made
-        return made.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+            return images
+        return images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
 
     return run
 
 
 def rounded_to_bytes(run: Runner) -> Runner:
-    """The same image as a frame of 8 bit would show it."""
+    """Rounds the images of a runner to multiples of 1/255, as 8-bit frames are."""
 
     def rounded(
         frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
@@ -120,13 +130,15 @@ def rounded_to_bytes(run: Runner) -> Runner:
 
 
 def _tapped(model: ModelProto, info: ModelInfo) -> tuple[ModelProto, str | None]:
-    """With frame I/O a copy that gives the image before it is rounded too, and its name."""
+    """With frame I/O, a copy with the image before it is rounded as an output, and its name."""
     if info.io == "float":
         return model, None
-    model = _copy(model)
-    (tap,) = (node.input[0] for node in model.graph.node if node.op_type == "Round")
-    model.graph.output.append(onnx.helper.make_tensor_value_info(tap, onnx.TensorProto.FLOAT, None))
-    return model, tap
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    (tap,) = (node.input[0] for node in copied.graph.node if node.op_type == "Round")
+    output = onnx.helper.make_tensor_value_info(tap, onnx.TensorProto.FLOAT, None)
+    copied.graph.output.append(output)
+    return copied, tap
 
 
 def _graph_runner(
@@ -134,7 +146,13 @@ def _graph_runner(
     tap: str | None,
     compute: Callable[[list[str], dict[str, NDArray[Any]]], list[NDArray[Any]]],
 ) -> Runner:
-    """A run by what gives the named outputs of a graph, tapped where it makes bytes."""
+    """A runner of a graph.
+
+    Args:
+        info: Description of the graph.
+        tap: Name of the image before it is rounded; None with float I/O.
+        compute: Computes the named outputs of the graph.
+    """
 
     def run(
         frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
@@ -146,14 +164,10 @@ def _graph_runner(
             return planes
         frames, image = compute(["imgt", tap], feed)
         if not np.array_equal(frames, np.rint(image).transpose(0, 2, 3, 1)):
-            raise GateError("the graph's bytes are not its picture rounded to nearest")
+            raise GateError(
+                "the bytes that the graph returns are not its image rounded to nearest: report this"
+            )
         scaled: NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
         return scaled
 
     return run
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    copied = ModelProto()
-    copied.CopyFrom(model)
-    return copied

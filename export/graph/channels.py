@@ -1,4 +1,4 @@
-"""Channels in multiples of eight: a rewrite for TensorRT, whose float16 kernels want them so."""
+"""Pads channels to multiples of eight, which TensorRT's float16 kernels are made for."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from export.errors import ExportError
 from export.graph import passes
 from export.graph.view import GraphView, add_constant
 
-_GROUP = 8  # TensorRT's float16 layouts keep channels in groups of eight.
+_GROUP = 8  # TensorRT's float16 layouts store channels in groups of eight.
 
 
 def align_channels(model: ModelProto) -> None:
-    """Channels between convolutions in multiples of eight, in place, with weights that are 0.
+    """Pads the channels between convolutions to multiples of eight, in place, with zero weights.
 
-    A layer gets more outputs, made with zero weights, where all that reads them is convolutions in
-    the end, past PReLU, residual, cast, warp or concatenation; those read them with zero weights.
-    No node is added, what is there gets wider (small: 36, 54, 108, 162). Of a split layer each part
-    is filled up, flows excepted: these move behind the decoder's feature, which begins at channel 0
-    and takes what the whole lacks (c + 4 -> c + 8), by which the next decoder's 3c + 4 inputs are
-    filled up too. A Concat begins with the parts that are multiples of eight. The plane of the time
-    step is expanded to what its Concat lacks. All convolutions but the first then have multiples of
-    eight on both sides, for 4.9 % more arithmetic in small, 1.1 % in base and 0.6 % in large. The
-    first reads the three channels of the frames, which only one more copy of them could widen.
+    A layer gets further outputs with zero weights if only convolutions consume them in the end,
+    past PReLU, residual, cast, warp or concatenation; those consume them with zero weights. No node
+    is added, existing ones become wider (small: 36, 54, 108, 162). Of a split layer each part is
+    padded, except flows: these move behind the decoder's feature, which begins at channel 0 and is
+    padded for both (c + 4 -> c + 8), which also pads the next decoder's 3c + 4 inputs. A Concat
+    begins with the multiples of eight. The plane of the time step is expanded to pad its Concat.
+    All convolutions but the first then have multiples of eight on both sides, for 4.9 % more
+    arithmetic in small, 1.1 % in base and 0.6 % in large. The first has the three channels of the
+    frames as input, which could only be widened by copying the frames.
 
     Raises:
-        ExportError: If two tensors are added that were filled up differently (none of ours are).
+        ExportError: If two tensors are added that are padded differently, as none of IFRNet are.
     """
     _ChannelAligner(model).run()
 
 
 class _ChannelAligner:
-    """Goes along the nodes and keeps the layout of every tensor that changes.
+    """Visits the nodes in order and tracks the layout of every tensor that changes.
 
-    A layout tells for each channel which one of the plain graph it is; -1: one of weight 0.
+    A layout is a list with the original channel of each channel, or -1 for padding.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -58,13 +58,13 @@ class _ChannelAligner:
                 self.fixed.update(node.input)
 
     def takes_more(self, node: NodeProto) -> bool:
-        """Whether a node can read further channels, and so can all that reads what it makes."""
+        """Whether a node and all its direct and indirect consumers accept further channels."""
         x, op, asked = node.input[0], node.op_type, 0
         if self.view.is_convolution(node):
             return True
         if op in ("Reshape", "Expand", "Tile"):
             asked = self.channels_asked(node)
-        if op == "Reshape":  # Only (2N, C, H, W) -> (N, 2C, H, W) can.
+        if op == "Reshape":  # Only (2N, C, H, W) -> (N, 2C, H, W) does.
             planes = [self.shapes.get(name, [])[2:] for name in (x, node.output[0])]
             takes = planes[0] == planes[1] and all(planes[0]) and self.channels(x) > 0
             takes = takes and asked > 0 and asked % self.channels(x) == 0
@@ -96,25 +96,25 @@ class _ChannelAligner:
                 self.layouts[y] = layout
                 if node.op_type == "PRelu":
                     slope = self.view.constant(node.input[1])
-                    self.set_constant(node, 1, _taken(slope, layout, slope.ndim - 3))
+                    self.set_constant(node, 1, _arranged(slope, layout, slope.ndim - 3))
         for value in [v for v in self.model.graph.value_info if v.name in self.layouts]:
             self.model.graph.value_info.remove(value)
         passes.drop_unused_constants(self.model)
 
-    def convolution(self, node: NodeProto, read: list[int] | None) -> None:
+    def convolution(self, node: NodeProto, input_layout: list[int] | None) -> None:
         kernel, bias = map(self.view.constant, node.input[1:])
         into, out = (1, 0) if node.op_type == "Conv" else (0, 1)
-        made = self.layout_of_new(node.output[0], len(bias))
-        if made != list(range(len(bias))):
-            self.layouts[node.output[0]] = made
-        elif not read:
+        output_layout = self.output_layout(node.output[0], len(bias))
+        if output_layout != list(range(len(bias))):
+            self.layouts[node.output[0]] = output_layout
+        elif not input_layout:
             return
-        kernel = _taken(kernel, read, into) if read else kernel
-        self.set_constant(node, 1, _taken(kernel, made, out))
-        self.set_constant(node, 2, _taken(bias, made, 0))
+        kernel = _arranged(kernel, input_layout, into) if input_layout else kernel
+        self.set_constant(node, 1, _arranged(kernel, output_layout, out))
+        self.set_constant(node, 2, _arranged(bias, output_layout, 0))
 
-    def layout_of_new(self, name: str, count: int) -> list[int]:
-        """Of what a convolution makes: first the parts that can be filled up, then the others."""
+    def output_layout(self, name: str, count: int) -> list[int]:
+        """The layout of a convolution's output: parts that can be padded, then the others."""
         while reader := self.view.only_consumer(name, "PRelu", "Cast"):
             name = reader.output[0]
         sizes = {name: count}
@@ -141,7 +141,7 @@ class _ChannelAligner:
         return layout
 
     def concat(self, node: NodeProto) -> None:
-        """Fills up the plane of the time step, if one is here, and puts whole groups first."""
+        """Pads the plane of the time step, if it is an input, and puts multiples of eight first."""
         counts = [self.channels(name) for name in node.input]
         runs = [list(range(count)) for count in counts]
         runs = [self.layouts.get(name, run) for name, run in zip(node.input, runs, strict=True)]
@@ -160,14 +160,14 @@ class _ChannelAligner:
             self.layouts[node.output[0]] = layout
 
     def channels(self, name: str) -> int:
-        """Of a tensor of the plain graph; 0 where that is not known."""
+        """The number of channels of a tensor of the original graph; 0 if unknown."""
         shape = self.shapes.get(name, [])
         return shape[1] if len(shape) == 4 and isinstance(shape[1], int) else 0
 
     def channels_asked(self, node: NodeProto, new: int | None = None) -> int:
         """The second of the four numbers given to a Reshape, Expand or Tile; `new` replaces it.
 
-        0 where it cannot be told. Where sizes are free the numbers come from a Concat.
+        0 if it is unknown. If sizes are free, the numbers come from a Concat.
         """
         place, index, maker = 1, 1, self.view.producers.get(node.input[1])
         if maker and len(maker.input) == 4 and self.view.only_consumer(node.input[1], node.op_type):
@@ -186,13 +186,14 @@ class _ChannelAligner:
 
 
 def _side_by_side(runs: Sequence[list[int]], counts: Sequence[int]) -> list[list[int]]:
-    """Layouts of tensors that lie behind each other, in channels of the whole."""
+    """The layouts of tensors that are concatenated, in channels of the result."""
     starts = np.cumsum([0, *counts]).tolist()
     pairs = zip(runs, starts, strict=False)
     return [[start + c if c >= 0 else c for c in run] for run, start in pairs]
 
 
-def _taken(array: NDArray[Any], layout: list[int], axis: int) -> NDArray[Any]:
-    taken = array.take(np.maximum(layout, 0), axis)
-    np.moveaxis(taken, axis, 0)[np.less(layout, 0)] = 0
-    return taken
+def _arranged(array: NDArray[Any], layout: list[int], axis: int) -> NDArray[Any]:
+    """The channels along `axis` in the order of a layout, padded with zeros."""
+    arranged = array.take(np.maximum(layout, 0), axis)
+    np.moveaxis(arranged, axis, 0)[np.less(layout, 0)] = 0
+    return arranged

@@ -1,10 +1,10 @@
-"""Rewrites for the CPU kernels of ONNX Runtime: the same numbers from operators that run faster.
+"""Rewrites for the CPU kernels of ONNX Runtime: equal results from faster operators.
 
 Measured on two cores of an x86-64 with AVX-512 (ONNX Runtime 1.32, base, 448x256, best of 36
-pairs, in turns): 173 ms as exported, 126 with `prelu_as_relu` and `sampling_in_bounds`, 122 with
-`deconvolution_as_convolution` too. Tried and left out: PRelu as Max(x, a * x), 6 ms slower, for
+pairs, interleaved): 173 ms as exported, 126 with `prelu_as_relu` and `sampling_in_bounds`, 122 with
+`deconvolution_as_convolution` too. Tried and rejected: PRelu as Max(x, a * x), 6 ms slower, because
 its operators leave the blocked layout of the convolutions; the transposed convolution as 3x3
-convolution + DepthToSpace, 9/4 of the arithmetic, 5 ms slower than leaving it as it is.
+convolution + DepthToSpace, 9/4 of the arithmetic, 5 ms slower than the original.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TO_THE_END = 2**31 - 1
 
 
 def tuned_for_cpu(model: ModelProto) -> ModelProto:
-    """A copy with every rewrite below applied where it is exact."""
+    """A copy with all rewrites of this module applied."""
     tuned = ModelProto()
     tuned.CopyFrom(model)
     prelu_as_relu(tuned)
@@ -34,8 +34,8 @@ def tuned_for_cpu(model: ModelProto) -> ModelProto:
 def prelu_as_relu(model: ModelProto) -> None:
     """PRelu(x, a) -> (1 - a) * Relu(x) + a * x, in place.
 
-    Equal but for the rounding of the sum. ONNX Runtime's PRelu runs on one core and needs the
-    plain layout; these run on all of them and in the blocked layout of the convolutions around.
+    Equal but for the rounding of the sum. ONNX Runtime's PRelu runs on one core and in the plain
+    layout; these run on all cores and in the blocked layout of the neighbouring convolutions.
     """
     slopes = {t.name: t for t in model.graph.initializer}
 
@@ -59,10 +59,10 @@ def prelu_as_relu(model: ModelProto) -> None:
 def deconvolution_as_convolution(model: ModelProto) -> None:
     """ConvTranspose(4, stride 2, padding 1) -> 2x2 convolution, slices, DepthToSpace, in place.
 
-    Rows 2i and 2i + 1 of the output see two rows of the input each: i - 1 and i, or i and i + 1.
-    One 2x2 convolution over the input with a border of one makes the four kinds of output pixel as
-    four groups of channels, (h + 1) x (w + 1) each; the first or the last row and column of a group
-    belong to no output and are cut off. As many operations as before.
+    Rows 2i and 2i + 1 of the output depend on two rows of the input each: i - 1 and i, or i and
+    i + 1. One 2x2 convolution over the padded input computes the four kinds of output pixel as four
+    groups of channels, (h + 1) x (w + 1) each; the first or the last row and column of a
+    group belong to no output and are cut off. The number of operations stays the same.
     """
     weights = {t.name: t for t in model.graph.initializer}
     if any(is_deconvolution(node, weights) for node in model.graph.node):
@@ -117,9 +117,9 @@ def sampling_in_bounds(model: ModelProto) -> None:
     """GridSample with repeated borders -> the same on a grid that never leaves the image, in place.
 
     A grid clipped to [-1, 1] between the outermost pixel centres needs no border, so padding may
-    be zeros; times (n - 1) / n it counts between the outer edges instead (align_corners = 0).
-    ONNX Runtime has a fast path for that combination: the four neighbours and weights
-    of a pixel are found once, not once a channel. Equal but for the rounding of coordinates.
+    be zeros; times (n - 1) / n it measures between the outer edges instead (align_corners = 0).
+    ONNX Runtime has a fast path for that combination, which finds the four neighbours and weights
+    of a pixel once, not once per channel. Equal but for the rounding of coordinates.
     """
     inferred = onnx.shape_inference.infer_shapes(model)
     sizes = {
@@ -168,7 +168,7 @@ def sampling_in_bounds(model: ModelProto) -> None:
 
 
 def _shrink_from_shape(image: str, shrink: str, name_prefix: str) -> list[NodeProto]:
-    """((W - 1) / W, (H - 1) / H) of an image whose size is free."""
+    """Nodes that compute ((W - 1) / W, (H - 1) / H) of an image whose size is free."""
     made = []
 
     def step(operator: str, inputs: list[str], output: str, **attributes: Any) -> None:

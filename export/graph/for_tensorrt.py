@@ -1,8 +1,8 @@
-"""Rewrites that may run faster in TensorRT: candidates by name, none of them on by default.
+"""Rewrites that may run faster in TensorRT, chosen by name; none is applied by default.
 
-Each gives the numbers of the plain graph from other operators, equal but for the rounding of sums.
-None was measured on a GPU yet: that will decide which of them a build applies. `round` is not for
-speed; a build tries it where TensorRT has no kernel for Round.
+Each computes the same results with other operators, equal but for the rounding of sums. None was
+measured on a GPU yet; that will decide which of them a build applies. `round` is not for speed: a
+build tries it if TensorRT cannot build the graph, which may be for want of a kernel for Round.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def rewritten_for_tensorrt(model: ModelProto, names: Sequence[str]) -> ModelProt
     """A copy with the rewrites of these names applied, in the order of `REWRITES`.
 
     Raises:
-        ExportError: If a name is unknown, or what comes out is not plain ONNX.
+        ExportError: If a name is unknown, or the result is not plain ONNX.
     """
     check_names(names)
     rewritten = ModelProto()
@@ -37,10 +37,10 @@ def rewritten_for_tensorrt(model: ModelProto, names: Sequence[str]) -> ModelProt
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuses names that are not of `REWRITES`.
+    """Checks the names of rewrites.
 
     Raises:
-        ExportError: If one is not.
+        ExportError: If one is not in `REWRITES`.
     """
     for name in names:
         if name not in REWRITES:
@@ -50,13 +50,13 @@ def check_names(names: Sequence[str]) -> None:
 def separate_side_channels(model: ModelProto) -> None:
     """Conv, PRelu, Split -> a Conv and a PRelu for each part, in place.
 
-    What a layer writes itself can lie in the buffer of the Concat that reads it; channels cut from
-    a wider tensor are copied there. The price: the input is read twice. Every channel is the same
-    sum as before. Flows stay with the feature they are decoded with: four channels are too few for
-    a layer of their own.
+    The output of a layer can be written into the buffer of the Concat that consumes it; channels
+    cut from a wider tensor must be copied there. In exchange the input is read twice. Every channel
+    is the same sum as before. Flows stay with the feature that they are decoded with: four channels
+    are too few for a layer of their own.
     """
     view = GraphView(model)
-    made: dict[str, list[NodeProto]] = {}
+    replaced: dict[str, list[NodeProto]] = {}
     for conv in model.graph.node:
         prelu = view.only_consumer(conv.output[0], "PRelu")
         split = view.only_consumer(prelu.output[0], "Split") if prelu else None
@@ -67,15 +67,15 @@ def separate_side_channels(model: ModelProto) -> None:
         kernel, bias, slope = map(view.constant, (*conv.input[1:], prelu.input[1]))
         cuts = np.cumsum(view.constant(split.input[1]))[:-1]
         arrays = (np.split(kernel, cuts), np.split(bias, cuts), np.split(slope, cuts, -3))
-        layers = made[conv.output[0]] = []
-        made[prelu.output[0]] = made[split.output[0]] = []
+        layers = replaced[conv.output[0]] = []
+        replaced[prelu.output[0]] = replaced[split.output[0]] = []
         for part, *constants in zip(split.output, *arrays, strict=True):
             names = [f"{part}_{role}" for role in ("kernel", "bias", "slope")]
             for name, constant in zip(names, constants, strict=True):
                 add_constant(model, name, constant)
             layers += [_copy(conv, [conv.input[0], *names[:2]], f"{part}_sum")]
             layers += [_copy(prelu, [f"{part}_sum", names[2]], part)]
-    replace_nodes(model, lambda node: made.get(node.output[0], [node]))
+    replace_nodes(model, lambda node: replaced.get(node.output[0], [node]))
 
 
 def _copy(node: NodeProto, inputs: Sequence[str], output: str) -> NodeProto:
@@ -87,10 +87,9 @@ def _copy(node: NodeProto, inputs: Sequence[str], output: str) -> NodeProto:
 def deconvolution_as_convolution(model: ModelProto) -> None:
     """ConvTranspose(4, stride 2, padding 1) -> 3x3 Conv to 4x the channels, DepthToSpace, in place.
 
-    Each output pixel sees 2x2 pixels of the input, which are four of the 3x3 around the one that it
-    belongs to; the other weights are 0, by which the arithmetic is 9/4. The four pixels that belong
-    to one of the input are four runs of all channels ("DCR"): copies of whole pixels, where
-    channels lie innermost.
+    Each output pixel depends on 2x2 pixels of the input, which are four of the 3x3 around the one
+    that it belongs to; the other weights are 0, so the arithmetic grows to 9/4. Its four output
+    pixels are four runs of all channels ("DCR"): with channels innermost, whole pixels are copied.
     """
     weights = {t.name: t for t in model.graph.initializer}
 
@@ -118,12 +117,12 @@ def deconvolution_as_convolution(model: ModelProto) -> None:
 
 
 def grid_in_two_steps(model: ModelProto) -> None:
-    """Flow * scale + columns + rows -> flow * scale + plane, in place, where sizes are fixed.
+    """Flow * scale + columns + rows -> flow * scale + plane, in place, if sizes are fixed.
 
     Bit-equal: each channel adds 0 in one of the two. The plane is a constant of 8 bytes a pixel.
     """
     view = GraphView(model)
-    gone = set()
+    removed = set()
     for node in model.graph.node:
         second = view.only_consumer(node.output[0], "Add") if node.op_type == "Add" else None
         turned = view.only_consumer(second.output[0], "Transpose") if second else None
@@ -135,8 +134,8 @@ def grid_in_two_steps(model: ModelProto) -> None:
                 model, plane, view.constant(node.input[1]) + view.constant(second.input[1])
             )
             second.input[:] = [node.input[0], plane]
-            gone.add(node.output[0])
-    replace_nodes(model, lambda node: [] if node.output[0] in gone else [node])
+            removed.add(node.output[0])
+    replace_nodes(model, lambda node: [] if node.output[0] in removed else [node])
 
 
 _Steps = list[tuple[str, list[str], str]]  # Operator, inputs, output.
@@ -157,7 +156,7 @@ def prelu_as_maximum_and_minimum(model: ModelProto) -> None:
 
 
 def prelu_as_maximum(model: ModelProto) -> None:
-    """PRelu(x, a) -> Max(x, a * x), in place, of layers without a slope above 1; others stay.
+    """PRelu(x, a) -> Max(x, a * x), in place, in layers without a slope above 1; others stay.
 
     Bit-equal for finite x: a * x is at most x where x is positive, at least x where it is negative.
     """
@@ -190,7 +189,7 @@ def _replace_prelu(
 def round_as_floor(model: ModelProto) -> None:
     """Round(x) -> Floor(x + 0.5), in place.
 
-    Equal but for x halfway between an even integer and the next one, which Round takes to the even
+    Equal but for x halfway between an even integer and the next one, which Round rounds to the even
     one and this to the greater one.
     """
 
@@ -217,4 +216,4 @@ REWRITES: dict[str, Callable[[ModelProto], None]] = {
     "prelu_max": prelu_as_maximum,
     "round": round_as_floor,
 }
-"""By name, in the order in which they are applied: the first leave what the later ones look for."""
+"""By name, in the order of application: a rewrite keeps the patterns that later ones look for."""

@@ -1,4 +1,4 @@
-"""Rewrites of a whole ONNX graph. Each states why the result is equal; the gate measures it."""
+"""Passes over a whole ONNX graph. Each states why the result is equal; the gate measures it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from export.errors import ExportError
 from runtime.backends.onnx_format import has_external_data
 
 OPSET = 17
-"""The last that TensorRT 8.6 reads, and before GridSample's mode was renamed: newer files say
-"linear", which TensorRT's parser before 11.2 takes for nearest (TensorRT issue 4646)."""
+"""The last opset that TensorRT 8.6 reads, and the last before GridSample's mode was renamed: newer
+files say "linear", which TensorRT's parser before 11.2 takes for nearest (TensorRT issue 4646)."""
 
 ALLOWED_OPERATORS = frozenset({
     "Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "DequantizeLinear",
     "Div", "Expand", "Floor", "GatherElements", "GridSample", "Max", "Min", "Mul", "PRelu", "Pad",
     "QuantizeLinear", "Range", "ReduceMean", "Relu", "Reshape", "Resize", "Round", "Sigmoid",
     "Slice", "Split", "Sub", "Tile", "Transpose",
-    # Of shapes, where sizes are free.
+    # Operators on shapes, for free sizes.
     "Gather", "Mod", "Neg", "Reciprocal", "Shape", "Squeeze", "Unsqueeze",
 })  # fmt: skip
-"""Plain operators of the default domain. No ScatterND, no plugin, no function."""
+"""Operators of the default domain that a graph may use; no ScatterND, plugin or function."""
 
 
 def lower_opset(model: ModelProto) -> None:
-    """Brings the exporter's opset 18 to 17, in place.
+    """Converts the exporter's opset 18 to 17, in place.
 
-    onnx's own converter has no adapter for Split. Between the two opsets only these changed among
-    the operators used here: ReduceMean took its axes from an attribute, Split had no
-    `num_outputs`, Resize had neither `antialias` nor `axes` nor an aspect ratio policy, Pad had no
-    `axes`. Where those are at their defaults the node means the same without them; where not, the
-    file is refused.
+    onnx's own converter has no adapter for Split. Of the operators used here, only these differ in
+    opset 17: ReduceMean has its axes as an attribute, Split has no `num_outputs`, Resize has
+    neither `antialias` nor `axes` nor an aspect ratio policy, Pad has no `axes`. At their default
+    values they can be omitted.
 
     Raises:
-        ExportError: If a node uses what opset 17 cannot say.
+        ExportError: If a node cannot be expressed in opset 17.
     """
-    found = {entry.domain: entry.version for entry in model.opset_import}
-    if found != {"": 18}:
-        raise ExportError(f"the exporter wrote opsets {found}, expected 18 of ai.onnx alone")
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != {"": 18}:
+        raise ExportError(
+            f"the exporter wrote opsets {opsets}, expected 18 of ai.onnx only: install another "
+            "release of torch"
+        )
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "ReduceMean":
@@ -53,35 +55,38 @@ def lower_opset(model: ModelProto) -> None:
         elif (node.op_type == "Split" and len(node.input) < 2) or (
             node.op_type == "Pad" and len(node.input) > 3 and node.input[3]
         ):
-            raise ExportError(f"{node.op_type} node {node.name} cannot be said in opset {OPSET}")
+            raise ExportError(
+                f"{node.op_type} node {node.name} cannot be expressed in opset {OPSET}: install "
+                "another release of torch"
+            )
     model.opset_import[0].version = OPSET
 
 
 def _take_attributes(node: NodeProto, defaults: dict[str, object]) -> None:
-    """Removes attributes that newer opsets added, if they say what older ones always did."""
+    """Removes attributes that opset 18 added, if they have the behaviour of opset 17."""
     for attribute in list(node.attribute):
         if attribute.name in defaults or attribute.name == "noop_with_empty_axes":
             value = helper.get_attribute_value(attribute)
             if value != defaults.get(attribute.name, 0):
                 raise ExportError(
-                    f"{node.op_type} node {node.name} has {attribute.name}={value}, "
-                    f"which opset {OPSET} cannot say"
+                    f"{node.op_type} node {node.name} has {attribute.name}={value}, which opset "
+                    f"{OPSET} cannot express: install another release of torch"
                 )
             node.attribute.remove(attribute)
 
 
 def tidy(model: ModelProto) -> None:
-    """Names nodes after the layers they come from and drops the exporter's traces, in place.
+    """Names nodes after their layers and removes the exporter's metadata, in place.
 
-    The exporter's node metadata holds stack traces with paths of the machine that exported.
+    The metadata of nodes contains stack traces with paths of the exporting machine.
     """
-    taken: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for node in model.graph.node:
         scopes = {entry.key: entry.value for entry in node.metadata_props}
         layer = _layer_name(scopes.get("pkg.torch.onnx.name_scopes", ""))
         name = f"{layer}/{node.op_type}" if layer else node.op_type
-        taken[name] += 1
-        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+        counts[name] += 1
+        node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
         node.doc_string = ""
         del node.metadata_props[:]
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
@@ -94,48 +99,48 @@ def tidy(model: ModelProto) -> None:
 
 
 def write_out_reshapes(model: ModelProto) -> None:
-    """Replaces the -1 in the shape of a Reshape by the size it stands for, in place.
+    """Replaces a -1 in the shape of a Reshape by the size, if it is fixed, in place.
 
-    Where that is fixed, some releases of PyTorch write it and others (2.11) leave it to be
-    inferred: the same network is the same graph with all of them.
+    Some releases of PyTorch write the size, others (2.11) a -1. With this pass, all of them export
+    the same graph.
     """
     graph = model.graph
     sizes = {
         value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         for value in (*graph.value_info, *graph.output)
     }
-    wanted: defaultdict[str, set[tuple[int, ...]]] = defaultdict(set)
+    uses: defaultdict[str, set[tuple[int, ...]]] = defaultdict(set)
     for node in graph.node:
         for index, name in enumerate(node.input):
             is_shape = node.op_type == "Reshape" and index == 1
-            wanted[name].add(sizes.get(node.output[0], ()) if is_shape else ())
+            uses[name].add(sizes.get(node.output[0], ()) if is_shape else ())
     for tensor in graph.initializer:
-        (shape, *others) = wanted[tensor.name]
-        # A size that is free has the value 0.
+        (shape, *others) = uses[tensor.name]
+        # A free size is 0 here.
         if shape and all(shape) and not others and -1 in numpy_helper.to_array(tensor):
             tensor.CopyFrom(numpy_helper.from_array(np.array(shape, np.int64), tensor.name))
 
 
 def drop_unused_constants(model: ModelProto) -> None:
-    """Removes initializers that no node reads, in place."""
+    """Removes initializers that no node uses, in place."""
     used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    remaining = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(remaining)
 
 
 def _layer_name(scopes: str) -> str:
-    """The innermost module of the exporter's scopes, for example decoder1.convblock.0.0."""
+    """The innermost module in the exporter's scopes, for example decoder1.convblock.0.0."""
     names = [name.strip(" '\"") for name in scopes.strip("[]").split(",")]
     modules = [name for name in names[:-1] if name.startswith("network.")]
     return modules[-1].removeprefix("network.") if modules else ""
 
 
 def in_float32(model: ModelProto) -> ModelProto:
-    """A copy that computes everything in float32 with the same weights; types alone change.
+    """A copy that computes everything in float32 with the same weights.
 
-    Of a float16 graph it is the reference: the rounding of its weights is kept, that between the
-    layers is gone.
+    It is the reference of a float16 graph: the weights stay rounded, but nothing is rounded between
+    the layers.
     """
     copied = ModelProto()
     copied.CopyFrom(model)
@@ -154,15 +159,15 @@ def in_float32(model: ModelProto) -> ModelProto:
 
 
 def with_size(model: ModelProto, height: int, width: int, *, axes: tuple[int, int]) -> ModelProto:
-    """A copy with the free height and width fixed; `axes` are theirs in images."""
+    """A copy whose free height and width are fixed; `axes` are their axes in the images."""
     copied = ModelProto()
     copied.CopyFrom(model)
     for value in (*copied.graph.input, *copied.graph.output):
         dims = value.type.tensor_type.shape.dim
         for axis, size in zip(axes, (height, width), strict=True):
             if len(dims) > axis and not dims[axis].HasField("dim_value"):
-                dims[axis].dim_value = size  # Takes the place of the name, it is a oneof.
-    # What was inferred with free sizes would hide what is known now.
+                dims[axis].dim_value = size  # Replaces the name, because dims are a oneof.
+    # Shapes that were inferred for free sizes are outdated.
     del copied.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(copied)
 
@@ -170,11 +175,11 @@ def with_size(model: ModelProto, height: int, width: int, *, axes: tuple[int, in
 def with_free_batch(model: ModelProto) -> ModelProto:
     """A copy of a graph of one pair and one time step in which the number of pairs N is free.
 
-    Nothing but the leading axis of a Reshape's shape says how many pairs there are (2N images, N
-    rows): it is left to be inferred. What is expanded or broadcast along it is one long.
+    Only the first axis of a Reshape's shape contains the number of pairs (2N images, N rows): it
+    becomes -1. What is expanded or broadcast along that axis has length 1.
 
     Raises:
-        ExportError: If a Reshape leaves another axis to be inferred already.
+        ExportError: If a Reshape has a -1 in another axis already.
     """
     copied = ModelProto()
     copied.CopyFrom(model)
@@ -185,38 +190,49 @@ def with_free_batch(model: ModelProto) -> ModelProto:
         shape = numpy_helper.to_array(tensor).copy()
         if -1 in shape[1:]:
             raise ExportError(
-                f"Reshape {shapes[tensor.name].name} to {shape.tolist()} leaves no room for a free "
+                f"Reshape {shapes[tensor.name].name} to {shape.tolist()} does not allow a free "
                 "number of pairs: export without --max-batch"
             )
         shape[0] = -1
         tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
     for value in (*copied.graph.input, *copied.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "pairs"
-    # What was inferred for one pair is wrong now.
+    # Shapes that were inferred for one pair are outdated.
     del copied.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(copied)
 
 
 def check(model: ModelProto) -> None:
-    """Refuses a file that is not plain ONNX of opset 17.
+    """Checks that a model is plain ONNX of opset 17.
 
     Raises:
-        ExportError: If a tensor of the model lies in another file, or the model does not pass
-            onnx's full check, uses another domain, an operator that is not on the list, or a
-            GridSample that is not bilinear.
+        ExportError: If a tensor is in another file, or the model fails onnx's full check, uses
+            another domain or opset, an operator that is not in `ALLOWED_OPERATORS`, or a GridSample
+            that is not bilinear.
     """
     if has_external_data(model.SerializeToString()):
-        raise ExportError("the graph has tensors in other files: a model of ours is one file")
+        raise ExportError("the graph has tensors in other files: give a file of export.to_onnx")
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
-    found = {entry.domain: entry.version for entry in model.opset_import}
-    if found != {"": OPSET} or model.functions:
-        raise ExportError(f"the exported graph uses {found}, expected {OPSET} of ai.onnx alone")
+        raise ExportError(
+            f"the graph is not valid ONNX ({error}): give a file of export.to_onnx"
+        ) from error
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != {"": OPSET} or model.functions:
+        raise ExportError(
+            f"the graph uses opsets {opsets}, expected only {OPSET} of ai.onnx without functions: "
+            "give a file of export.to_onnx"
+        )
     for node in model.graph.node:
         if node.op_type not in ALLOWED_OPERATORS or node.domain:
-            raise ExportError(f"the exported graph uses {node.domain}{node.op_type} ({node.name})")
+            raise ExportError(
+                f"the graph uses {node.domain}{node.op_type} ({node.name}): give a file of "
+                "export.to_onnx"
+            )
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "GridSample" and attributes.get("mode", b"bilinear") != b"bilinear":
-            raise ExportError(f"GridSample {node.name} has mode {attributes['mode']!r}")
+            raise ExportError(
+                f"GridSample {node.name} has mode {attributes['mode']!r}, not bilinear: give a "
+                "file of export.to_onnx"
+            )

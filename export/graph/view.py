@@ -1,4 +1,4 @@
-"""What rewrites of a graph share: looking around in it, constants, replacing nodes."""
+"""What all rewrites of a graph use: finding nodes and constants, adding and replacing them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from export.graph.passes import drop_unused_constants
 
 
 class GraphView:
-    """A graph's constants, and who makes and who reads its tensors."""
+    """Constants, producers and consumers of the tensors of a graph.
+
+    Attributes:
+        initializers: Constants by name.
+        producers: Name of a tensor -> the node that outputs it.
+        consumers: Name of a tensor -> the nodes that have it as input.
+        outputs: Names of the outputs of the graph.
+    """
 
     def __init__(self, model: ModelProto) -> None:
         self.initializers = {t.name: t for t in model.graph.initializer}
@@ -24,20 +31,20 @@ class GraphView:
         self.outputs = {value.name for value in model.graph.output}
 
     def constant(self, name: str) -> NDArray[Any]:
-        """The value of a constant."""
+        """The value of the constant `name`."""
         return numpy_helper.to_array(self.initializers[name])
 
     def is_constant(self, *names: str) -> bool:
-        """Whether all of these are constants."""
+        """Whether all of these tensors are constants."""
         return all(name in self.initializers for name in names)
 
     def only_consumer(self, name: str, *operators: str) -> NodeProto | None:
-        """Who alone reads a tensor, if it is one of these operators."""
-        readers = [] if name in self.outputs else self.consumers.get(name, [])
-        return readers[0] if len(readers) == 1 and readers[0].op_type in operators else None
+        """The only consumer of a tensor, if it is one of these operators; else None."""
+        nodes = [] if name in self.outputs else self.consumers.get(name, [])
+        return nodes[0] if len(nodes) == 1 and nodes[0].op_type in operators else None
 
     def is_convolution(self, node: NodeProto) -> bool:
-        """Whether it is a convolution or a `is_deconvolution` with constant weights and a bias."""
+        """Whether a node is a Conv, or an `is_deconvolution`, with constant weights and a bias."""
         plain = (
             node.op_type == "Conv" and len(node.input) == 3 and self.is_constant(*node.input[1:])
         )
@@ -45,7 +52,7 @@ class GraphView:
 
 
 def is_deconvolution(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
-    """Whether it is ConvTranspose(4, stride 2, padding 1), one group, with weights and a bias."""
+    """Whether a node is ConvTranspose(4, stride 2, padding 1), one group, constant, with a bias."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return (
         node.op_type == "ConvTranspose"
@@ -65,8 +72,8 @@ def add_constant(model: ModelProto, name: str, value: NDArray[Any]) -> None:
 
 
 def replace_nodes(model: ModelProto, rewritten: Callable[[NodeProto], Iterable[NodeProto]]) -> None:
-    """Puts what `rewritten` makes of each node in its place and drops constants left unused."""
-    nodes = [made for node in model.graph.node for made in rewritten(node)]
+    """Replaces each node by the nodes that `rewritten` returns, and drops unused constants."""
+    nodes = [new for node in model.graph.node for new in rewritten(node)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     drop_unused_constants(model)

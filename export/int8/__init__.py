@@ -1,1 +1,1 @@
-"""Quantisation to int8: calibration frames, quantised graphs, and what they cost."""
+"""Quantisation to int8: calibration frames and quantised graphs."""

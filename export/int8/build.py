@@ -1,4 +1,4 @@
-"""A float32 graph and a clip -> an int8 artefact that passed the gate, or the layers to blame."""
+"""Quantises a float32 graph to int8 with the frames of a clip, until it passes the gate."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from runtime.manifest import Calibration
 from runtime.model_info import ModelInfo, TunedFor
 
 STAGES = ("read frames", "calibrate", "compare")
+"""The stages of `checked_int8`."""
 
 _METHOD = (
     "extremes of the activations on the pairs, of which every other one moved apart too; uint8 "
     "for each tensor; weights int8 in [-64, 64] for each output channel"
 )
-_SKIPPED_AT_ONCE = 2
-_SKIPPED_AT_MOST = 0.25
-"""Of the layers: with more of them in float32 little would be left to gain."""
-_NAMED = 4
-"""Layers in a message."""
-_REMEDY = "calibrate with frames that are more like those it will see, or use fp32"
+_SKIPPED_PER_ATTEMPT = 2
+_MAXIMUM_SKIPPED = 0.25
+"""Share of the layers; with more of them in float32, int8 would gain little."""
+_LAYERS_SHOWN = 4
+"""Number of layers in a message."""
+_REMEDY = "calibrate with frames more like those that the model will process, or use fp32"
 
 
 def checked_int8(
@@ -46,42 +47,44 @@ def checked_int8(
     backend: OnnxBackend = "onnxruntime",
     stages: Stages | None = None,
 ) -> CheckedModel:
-    """Calibrates, quantises, compares; writes nothing.
+    """Calibrates and quantises a graph, and compares the result; writes nothing.
 
-    Where the gate refuses the result, the layers that cost most are left in float32, two at a time,
-    up to a quarter of them; which ones is in the result's calibration.
+    If the gate refuses the result, the layers with the largest error stay in float32, two more in
+    each attempt, up to a quarter of all. The calibration of the result lists them.
 
     Args:
-        source: A float32 graph, and what it is compared with.
+        source: A float32 graph, and its reference.
         clip: A video or a folder of images; a part of its frames is held out for the gate.
-        tuned_for: See `default_tuning`, which is the default.
-        backend: What it is compared in, and what runs it by default.
-        stages: Told about progress, and notes for the user.
+        tuned_for: The kind of device to rewrite the graph for; by default `default_tuning`.
+        backend: The backend that will run it, in which it is compared.
+        stages: Shows the progress, in the stages `STAGES`, and notes for the user.
 
     Raises:
-        ExportError: If the graph is not float32, or the clip does not serve.
+        ExportError: If the graph is not float32, or the frames of the clip cannot be used.
         VideoError: If the clip cannot be read.
         BackendError: If the backend is not installed.
-        GateError: If too little of it could be int8; names the layers that cost most.
+        GateError: If it fails with a quarter of the layers in float32; names the layers with the
+            largest error.
     """
     info = source.info
     if info.precision != "fp32":
         raise ExportError(
-            f"int8 came with a graph in {info.precision}: give the float32 file of export.to_onnx"
+            f"--precision int8 came with a graph in {info.precision}: give the float32 file of "
+            "export.to_onnx"
         )
     stages = stages or Stages.silent()
-    chosen, excluded = layer_names(source.model)
+    candidates, excluded = layer_names(source.model)
     stages.start(STAGES[0])
     frames = read_calibration_frames(clip, info)
     stages.start(STAGES[1])
     ranges = measured_ranges(source.model, _feeds(frames, info))
     stages.start(STAGES[2])
     cases = _gate_cases(frames, info)
-    blame = _LayerCosts(source, ranges, chosen)
+    costs = _LayerCosts(source, ranges, candidates)
     skipped: list[str] = []
     while True:
-        layers = [name for name in chosen if name not in skipped]
-        model, made = finalise(
+        layers = [name for name in candidates if name not in skipped]
+        model, int8_info = finalise(
             quantised(source.model, ranges, layers),
             replace(info, precision="int8"),
             tuned_for or default_tuning("int8", backend),
@@ -89,15 +92,15 @@ def checked_int8(
         try:
             report = gate(
                 source.reference,
-                candidate_runners(model, made, backend),
+                candidate_runners(model, int8_info, backend),
                 cases,
                 Requirements("int8"),
-                Explanations(diagnose=blame, remedy=_REMEDY),
+                Explanations(diagnose=costs, remedy=_REMEDY),
             )
             break
         except GateError as error:
-            more = blame.costliest[len(skipped) : len(skipped) + _SKIPPED_AT_ONCE]
-            if len(skipped) + len(more) > _SKIPPED_AT_MOST * len(chosen):
+            more = costs.costliest[len(skipped) : len(skipped) + _SKIPPED_PER_ATTEMPT]
+            if len(skipped) + len(more) > _MAXIMUM_SKIPPED * len(candidates):
                 raise
             stages.note(f"{error}; trying with {', '.join(more)} in float32")
             skipped += more
@@ -111,11 +114,11 @@ def checked_int8(
         excluded=excluded,
         skipped=skipped,
     )
-    return CheckedModel(model, made, report, source.onnx_sha256, backend, calibration)
+    return CheckedModel(model, int8_info, report, source.onnx_sha256, backend, calibration)
 
 
 class _LayerCosts:
-    """Says of a failed comparison which layers cost most; measured once, at the first failure."""
+    """Finds the layers with the largest error in int8; measured once, at the first failure."""
 
     def __init__(self, source: SourceGraph, ranges: Ranges, layers: list[str]) -> None:
         self._source, self._ranges, self._layers = source, ranges, layers
@@ -123,26 +126,27 @@ class _LayerCosts:
 
     @property
     def costliest(self) -> list[str]:
-        """All layers, the one that costs most first."""
+        """All layers, the one with the largest error first; empty before the first failure."""
         return [name for _, name in self._costs]
 
     def __call__(self, images: ComparedImages) -> str:
-        """See `gate`: each layer alone in int8, on the pair that came out worst."""
+        """Describes the layers of a failed comparison, as `Explanations.diagnose`."""
         if not self._costs:
             self._costs = sorted((self._alone(name, images), name) for name in self._layers)
-        shown = ", ".join(f"{name} ({db:.1f} dB alone)" for db, name in self._costs[:_NAMED])
-        return f"the layers that cost most are {shown}"
+        shown = ", ".join(f"{name} ({db:.1f} dB alone)" for db, name in self._costs[:_LAYERS_SHOWN])
+        return f"the layers with the largest error are {shown}"
 
     def _alone(self, layer: str, images: ComparedImages) -> float:
+        """PSNR in dB with only this layer in int8, on the frames of the comparison."""
         model = quantised(self._source.model, self._ranges, [layer])
         run = onnx_runner(model, self._source.info)
-        made = run(images.frame0, images.frame1, images.timestep)
-        return compare(images.expected, made)[0]
+        actual = run(images.frame0, images.frame1, images.timestep)
+        return compare(images.expected, actual)[0]
 
 
 def _gate_cases(frames: CalibrationFrames, info: ModelInfo) -> list[GateCase | GroundTruthCase]:
-    """Made frames, of which some move far, and the real ones that calibration has not seen."""
-    made = gate_cases([info.size or frames.size], info)
+    """Generated frames, some with large motion, and the real ones held out from calibration."""
+    generated = gate_cases([info.size or frames.size], info)
     evenly = spread_steps(info.steps_per_call) * info.pairs_per_call
     real = [
         GroundTruthCase(
@@ -150,13 +154,13 @@ def _gate_cases(frames: CalibrationFrames, info: ModelInfo) -> list[GateCase | G
         )
         for number, window in enumerate(frames.held_out, 1)
     ]
-    return [*made, *real]
+    return [*generated, *real]
 
 
 def _feeds(frames: CalibrationFrames, info: ModelInfo) -> Iterator[dict[str, NDArray[Any]]]:
-    """Each pair as it is, and every other one with the motion and the time steps of the gate too.
+    """Inputs of the model: each pair, and every other one again with the gate's large motion.
 
-    A clip in which little moves would leave the decoders no room for flows that are larger.
+    Otherwise a clip with little motion would give ranges too small for larger flows.
     """
     small, large = gate_cases([frames.size], info)
 

@@ -1,17 +1,16 @@
-"""A float32 graph -> the same with the decoders' convolutions in int8, as Q/DQ of plain ONNX.
+"""Quantises the decoders' convolutions of a float32 graph to int8, as Q/DQ nodes of plain ONNX.
 
-Around each of them QuantizeLinear and DequantizeLinear stand at its input and its output, and its
-weights and its bias are kept as integers: what ONNX Runtime fuses into one integer kernel, and
-OpenVINO takes as its own. Activations are uint8 with one scale, weights int8 with one for each
-output channel.
+Each of them has QuantizeLinear and DequantizeLinear at its input and its output, and weights and
+bias as integers, which ONNX Runtime and OpenVINO fuse into one integer kernel. Activations are
+uint8 with one scale per tensor, weights int8 with one scale per output channel.
 
-Measured with the small demo weights at 448x256 (CPU time of one thread, a processor with AVX2 and
-without VNNI, against the float32 graph in the same program): Q/DQ at inputs and outputs and the
-graph tuned for the CPU, 0.75 in ONNX Runtime 1.32 and 0.65 in OpenVINO 2026.4; Q/DQ at inputs
-alone, 1.2 in ONNX Runtime, which fuses nothing then, and 0.64. Tried and left out: int8 activations
-(4 dB less), percentiles in place of the extremes (no better), onnxruntime.quantization (the same
-nodes and the same figures; it calibrates again for every layer that is left out, works on files,
-and needs a package more).
+Measured with the small demo weights at 448x256, as CPU time of one thread relative to the float32
+graph in the same backend, on a CPU with AVX2 and without VNNI: Q/DQ at inputs and outputs with the
+graph tuned for the CPU, 0.75 in ONNX Runtime 1.32 and 0.65 in OpenVINO 2026.4; Q/DQ only at inputs,
+1.2 in ONNX Runtime, which then fuses nothing, and 0.64. Tried and rejected: int8 activations (4 dB
+less), percentiles instead of the extremes (no better), onnxruntime.quantization (the same nodes and
+results; it calibrates again for every layer that is left out, works on files, and needs another
+package).
 """
 
 from __future__ import annotations
@@ -30,42 +29,42 @@ from runtime.telemetry import import_quietly
 onnxruntime = import_quietly("onnxruntime")
 
 Ranges = Mapping[str, tuple[float, float]]
-"""The smallest and the largest value of a tensor; 0 lies between them."""
+"""Name of a tensor -> its minimum and maximum; 0 lies between them."""
 
 _LARGEST_WEIGHT = 64
-"""Processors without VNNI add two products of a uint8 and an int8 in 16 bits, which overflow from
-2 * 255 * 65 on. Weights up to 127 cost 9 to 13 dB there, 64 are right everywhere."""
+"""CPUs without VNNI add two products of a uint8 and an int8 in 16 bits, which overflow from
+2 * 255 * 65 on. Weights up to 127 cost 9 to 13 dB there; up to 64 they are exact on every CPU."""
 
 _LARGEST_BIAS = 2**30
-"""Half of what an int32 holds: the sum of products has the other half."""
+"""Half the range of int32; the other half is for the sum of products."""
 
 _SUFFIX = "/Conv"
 
 
 def layer_names(model: ModelProto) -> tuple[list[str], list[str]]:
-    """The convolutions that are quantised, and those that are not, by the names of their layers.
+    """The layers of the convolutions to quantise, and of those that stay float32.
 
-    Not quantised are the encoder, 7 % of the arithmetic, which costs more dB than all decoders
-    together (its first two levels, above all; measured one by one), and the transposed convolutions
-    at the end of the decoders, which make flows, mask and residual. Everything that is no
-    convolution stays float32: warps, mean, blend, output.
+    Float32 stay the encoder, which is 7 % of the arithmetic and loses more dB in int8 than all
+    decoders together (measured one by one, mostly in its first two levels), and the transposed
+    convolutions at the end of the decoders, which output flows, mask and residual. Warps, mean,
+    blend and output are no convolutions and stay float32 too.
 
     Raises:
-        ExportError: If the graph has none to quantise: its nodes were renamed.
+        ExportError: If the graph has no convolution to quantise, because its nodes were renamed.
     """
     view = GraphView(model)
-    chosen: list[str] = []
-    left: list[str] = []
+    quantised_layers: list[str] = []
+    float_layers: list[str] = []
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):
-            fits = node.op_type == "Conv" and view.is_convolution(node)
-            wanted = fits and node.name.startswith("decoder") and node.name.endswith(_SUFFIX)
-            (chosen if wanted else left).append(_layer(node))
-    if not chosen:
+            plain = node.op_type == "Conv" and view.is_convolution(node)
+            selected = plain and node.name.startswith("decoder") and node.name.endswith(_SUFFIX)
+            (quantised_layers if selected else float_layers).append(_layer(node))
+    if not quantised_layers:
         raise ExportError(
             "the graph has no convolution named decoder...: give the float32 file of export.to_onnx"
         )
-    return chosen, left
+    return quantised_layers, float_layers
 
 
 def _layer(node: NodeProto) -> str:
@@ -75,20 +74,23 @@ def _layer(node: NodeProto) -> str:
 def measured_ranges(
     model: ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]]
 ) -> dict[str, tuple[float, float]]:
-    """The range of every tensor that quantised layers read or make, over all `feeds`.
+    """Measures the range of every input and output of the layers to quantise.
 
-    The extremes are found inside the graph: the tensors themselves would take gigabytes.
+    The extremes are computed inside the graph, because the tensors would take gigabytes.
 
     Args:
         model: The float32 graph.
-        feeds: Inputs by name.
+        feeds: Inputs of the graph by name, one dictionary for each inference.
+
+    Returns:
+        (minimum, maximum) over all inferences by name of the tensor; 0 lies between them.
     """
-    chosen = set(layer_names(model)[0])
-    found: dict[str, None] = {}
+    layers = set(layer_names(model)[0])
+    tensors: dict[str, None] = {}
     for node in model.graph.node:
-        if node.op_type == "Conv" and _layer(node) in chosen:
-            found |= dict.fromkeys((node.input[0], node.output[0]))
-    names = list(found)
+        if node.op_type == "Conv" and _layer(node) in layers:
+            tensors |= dict.fromkeys((node.input[0], node.output[0]))
+    names = list(tensors)
     tapped = ModelProto()
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
@@ -113,18 +115,18 @@ def measured_ranges(
 
 
 def quantised(model: ModelProto, ranges: Ranges, layers: Collection[str]) -> ModelProto:
-    """A copy with `layers` in int8.
+    """A copy of a float32 graph with `layers` in int8.
 
     Args:
         model: The float32 graph.
-        ranges: Of `measured_ranges`.
-        layers: Of the first list of `layer_names`.
+        ranges: The ranges of the inputs and outputs of the layers, of `measured_ranges`.
+        layers: Names of layers, of the first list of `layer_names`.
     """
-    made = ModelProto()
-    made.CopyFrom(model)
-    del made.graph.value_info[:]
-    view = GraphView(made)
-    stand_ins: dict[str, str] = {}
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    del copied.graph.value_info[:]
+    view = GraphView(copied)
+    int8_inputs: dict[str, str] = {}
 
     def rewritten(node: NodeProto) -> Iterator[NodeProto]:
         if node.op_type != "Conv" or _layer(node) not in layers:
@@ -132,30 +134,30 @@ def quantised(model: ModelProto, ranges: Ranges, layers: Collection[str]) -> Mod
             return
         x, kernel, bias = node.input
         (y,) = node.output
-        if x not in stand_ins:  # Several layers may read one tensor.
-            stand_ins[x] = f"{x}_int8"
-            yield from _rounded(made, x, stand_ins[x], ranges[x], name=f"{_layer(node)}/Input")
+        if x not in int8_inputs:  # Several layers may have the same input.
+            int8_inputs[x] = f"{x}_int8"
+            yield from _rounded(copied, x, int8_inputs[x], ranges[x], name=f"{_layer(node)}/Input")
         weights, biases = view.constant(kernel), view.constant(bias)
         input_scale, _ = _activation_scale(ranges[x])
         scales = _weight_scales(weights, biases, input_scale)
         whole = np.rint(weights / scales[:, None, None, None]).astype(np.int8)
-        yield _constant(made, kernel, whole, scales, name=f"{_layer(node)}/Weight")
+        yield _constant(copied, kernel, whole, scales, name=f"{_layer(node)}/Weight")
         scales = scales * input_scale
         whole = np.rint(biases / scales).astype(np.int32)
-        yield _constant(made, bias, whole, scales, name=f"{_layer(node)}/Bias")
-        copied = NodeProto()
-        copied.CopyFrom(node)
-        copied.input[:] = [stand_ins[x], f"{kernel}_int8", f"{bias}_int8"]
-        copied.output[:] = [f"{y}_float"]
-        yield copied
-        yield from _rounded(made, f"{y}_float", y, ranges[y], name=f"{_layer(node)}/Output")
+        yield _constant(copied, bias, whole, scales, name=f"{_layer(node)}/Bias")
+        conv = NodeProto()
+        conv.CopyFrom(node)
+        conv.input[:] = [int8_inputs[x], f"{kernel}_int8", f"{bias}_int8"]
+        conv.output[:] = [f"{y}_float"]
+        yield conv
+        yield from _rounded(copied, f"{y}_float", y, ranges[y], name=f"{_layer(node)}/Output")
 
-    replace_nodes(made, rewritten)
-    return made
+    replace_nodes(copied, rewritten)
+    return copied
 
 
 def _activation_scale(limits: tuple[float, float]) -> tuple[np.float32, np.uint8]:
-    """Scale and zero point of a tensor in uint8."""
+    """Scale and zero point of a tensor with these (minimum, maximum) in uint8."""
     low, high = limits
     scale = np.float32((high - low) / 255) or np.float32(1)
     return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
@@ -164,7 +166,7 @@ def _activation_scale(limits: tuple[float, float]) -> tuple[np.float32, np.uint8
 def _weight_scales(
     weights: NDArray[Any], biases: NDArray[Any], input_scale: np.float32
 ) -> NDArray[np.float32]:
-    """A scale for each output channel; its bias, in steps of scale * input_scale, fits too."""
+    """A scale per output channel, at which the bias, in steps of scale * input_scale, fits too."""
     largest = np.abs(weights).reshape(len(weights), -1).max(1) / _LARGEST_WEIGHT
     scales = np.maximum(largest, np.abs(biases) / input_scale / _LARGEST_BIAS)
     return np.where(scales == 0, 1, scales).astype(np.float32)
@@ -173,7 +175,7 @@ def _weight_scales(
 def _rounded(
     model: ModelProto, before: str, after: str, limits: tuple[float, float], *, name: str
 ) -> Sequence[NodeProto]:
-    """QuantizeLinear and DequantizeLinear of an activation."""
+    """The nodes that quantise and dequantise an activation."""
     scale, zero = _activation_scale(limits)
     parameters = [f"{name}/scale", f"{name}/zero"]
     for constant, value in zip(parameters, (scale, zero), strict=True):
@@ -190,7 +192,7 @@ def _rounded(
 def _constant(
     model: ModelProto, float_name: str, whole: NDArray[Any], scales: NDArray[Any], *, name: str
 ) -> NodeProto:
-    """Whole numbers in place of a constant, and the node that gives them their scale back."""
+    """Adds a constant as integers, and returns the node that dequantises it."""
     inputs = [f"{name}/whole", f"{name}/scale", f"{name}/zero"]
     values = (whole, scales.astype(np.float32), np.zeros(len(scales), whole.dtype))
     for constant, value in zip(inputs, values, strict=True):

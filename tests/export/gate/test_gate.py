@@ -31,7 +31,7 @@ def pytorch(run):
 
 
 def run_of(network):
-    """The network itself as a gate's Run."""
+    """The network itself as a `Runner`."""
 
     def run(frame0, frame1, timestep):
         def planes(frame):
@@ -82,7 +82,7 @@ def test_compare_by_hand():
     assert largest == pytest.approx(0.1)
     assert compare(zero, zero) == (float("inf"), 0.0)
     assert compare(zero, zero * np.nan)[0] == float("-inf")
-    with pytest.raises(GateError, match="its reference made"):
+    with pytest.raises(GateError, match="its reference"):
         compare(zero, zero[..., :1])
 
 

@@ -37,7 +37,7 @@ CONVOLUTIONS_LEFT = 8 + 4
 """Of the encoder, and one transposed convolution for each decoder."""
 
 
-def picture_folder(folder, frames):
+def image_folder(folder, frames):
     folder.mkdir()
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"{number}.png")
@@ -54,7 +54,7 @@ def walk():
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory, walk):
-    return picture_folder(tmp_path_factory.mktemp("clip") / "walk", walk)
+    return image_folder(tmp_path_factory.mktemp("clip") / "walk", walk)
 
 
 @pytest.fixture(scope="session")
@@ -218,7 +218,7 @@ def test_frames_are_spread_alike_each_time_and_some_are_held_out(clip, source, w
 
 def test_a_long_clip_gives_no_more_windows_and_reaches_its_end(tmp_path, source):
     frames = [np.full((16, 16, 3), n, np.uint8) for n in range(200)]
-    found = read_calibration_frames(picture_folder(tmp_path / "long", frames), source.info)
+    found = read_calibration_frames(image_folder(tmp_path / "long", frames), source.info)
     windows = [*found.calibration, *found.held_out]
     assert len(windows) == WINDOWS
     first = sorted(int(window[0][0, 0, 0]) for window in windows)
@@ -262,12 +262,12 @@ def test_it_is_gated_in_the_backend_that_will_run_it(source, clip, tmp_path):
     ("frames", "message"),
     [
         ([np.zeros((64, 96, 3), np.uint8)] * 12, "nothing moves in"),
-        (list(moving_frames(64, 96, 4.0)) * 2, "has 4 frames: .* at least 6"),
+        (list(moving_frames(64, 96, 4.0)) * 2, "has 4 frames, int8 needs at least 6"),
     ],
 )
 def test_clips_that_do_not_serve(tmp_path, source, frames, message):
     with pytest.raises(ExportError, match=message):
-        int8.checked_int8(source, picture_folder(tmp_path / "clip", frames))
+        int8.checked_int8(source, image_folder(tmp_path / "clip", frames))
 
 
 def test_frames_of_another_size_than_the_models_are_refused(models, clip):
@@ -276,13 +276,13 @@ def test_frames_of_another_size_than_the_models_are_refused(models, clip):
 
 
 def test_a_half_precision_file_is_no_source(sources, clip):
-    with pytest.raises(ExportError, match="int8 came with a graph in fp16"):
+    with pytest.raises(ExportError, match="--precision int8 came with a graph in fp16"):
         int8.checked_int8(sources["fp16"], clip)
 
 
 @pytest.fixture
 def one_bad_layer(source, monkeypatch, _limit):
-    """int8 of one layer spoils the picture, as some weights do: its weights lose their sign."""
+    """int8 of one layer spoils the image, as some weights do: its weights lose their sign."""
     bad = "decoder1.convblock.1.conv3.0"
     honest = int8.quantised
 
@@ -312,11 +312,11 @@ def test_a_layer_that_costs_too_much_is_skipped_and_named(one_bad_layer, source,
 def test_a_model_that_fails_the_gate_is_refused_with_the_layers(
     monkeypatch, one_bad_layer, source, clip
 ):
-    monkeypatch.setattr(int8, "_SKIPPED_AT_MOST", 0.0)
+    monkeypatch.setattr(int8, "_MAXIMUM_SKIPPED", 0.0)
     monkeypatch.setitem(gate_module.REQUIRED_DB, "int8", 100.0)  # More than any int8 reaches.
     with pytest.raises(
         GateError,
-        match=rf"100 dB are required for int8; the layers that cost most are "
+        match=rf"100 dB are required for int8; the layers with the largest error are "
         rf"{one_bad_layer} \(.*dB alone\), .*: nothing was written; calibrate with frames",
     ):
         int8.checked_int8(source, clip)
@@ -324,9 +324,9 @@ def test_a_model_that_fails_the_gate_is_refused_with_the_layers(
 
 @pytest.mark.usefixtures("_limit")
 def test_a_loss_to_the_truth_is_refused(monkeypatch, source, clip):
-    monkeypatch.setattr(int8, "_SKIPPED_AT_MOST", 0.0)
+    monkeypatch.setattr(int8, "_MAXIMUM_SKIPPED", 0.0)
     monkeypatch.setattr(gate_module, "ALLOWED_LOSS_DB", -100.0)
-    with pytest.raises(GateError, match=r"dB further from the true frames than .* the layers that"):
+    with pytest.raises(GateError, match=r"dB further from the true frames than .* the layers with"):
         int8.checked_int8(source, clip)
 
 
