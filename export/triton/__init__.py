@@ -1,1 +1,1 @@
-"""Model repositories of Triton Inference Server."""
+"""Model repositories of NVIDIA Triton Inference Server."""

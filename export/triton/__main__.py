@@ -1,4 +1,4 @@
-"""Artefacts into a model repository of Triton Inference Server, from the command line.
+"""Writes artefacts into a model repository of Triton Inference Server.
 
 python -m export.triton --model small.engine --output repository
 """
@@ -37,73 +37,96 @@ def _triton(args: argparse.Namespace) -> None:
         versions_served=args.versions_served,
     )
     for path in args.model:
-        read = read_artefact(path)
-        folder = add_artefact(read, args.output, args.name, args.version, serving)
-        print(*_lines(folder, read, args.version), sep="\n")
+        artefact = read_artefact(path)
+        folder = add_artefact(artefact, args.output, args.name, args.version, serving)
+        print(*_report_lines(folder, artefact, args.version), sep="\n")
     print(
         f"tritonserver --model-repository {args.output}\n"
-        f"open it with triton://HOST:8001/{args.name or args.model[0].stem}"
+        f"open the model as triton://HOST:8001/{args.name or args.model[0].stem}"
     )
 
 
-def _lines(folder: Path, artefact: Artefact, version: int) -> Iterator[str]:
+def _report_lines(folder: Path, artefact: Artefact, version: int) -> Iterator[str]:
     info, build = artefact.info, artefact.manifest.engine if artefact.manifest else None
     size = "any size" if info.size is None else f"{info.height}x{info.width}"
     pairs = f", up to {info.max_pairs} pairs at a time" if info.max_pairs else ""
     yield f"{folder}/{version}: {info.variant}, {info.precision}, {size}{pairs}"
     if build is not None and not build.portable:
-        yield f"  runs in a Triton with TensorRT {build.tensorrt}, on {build.gpu} alone"
+        yield f"  requires Triton with TensorRT {build.tensorrt}, and {build.gpu}"
     elif build is not None:
         yield (
-            f"  portable: TensorRT {build.tensorrt} or later of the same major version, with "
+            f"  portable: requires TensorRT {build.tensorrt} or later of that major version, and "
             "--backend-config=tensorrt,version-compatible=true"
         )
     if (folder / str(version) / "model.py").exists():
-        yield "  runs in the Python backend, where ifrnet-deploy must be installed"
+        yield "  runs in the Python backend, in which ifrnet-deploy must be installed"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line."""
+    """Runs the command and exits."""
     parser = command_parser(
         "python -m export.triton",
-        "Puts artefacts into a model repository of NVIDIA Triton Inference Server.",
+        "Writes artefacts into a model repository of NVIDIA Triton Inference Server.",
         "python -m export.triton --model small.engine base.engine --output repository",
         "python -m export.triton --model small.onnx --backend python --output repository",
         "python -m export.triton --model new.engine --name small --version 2 --output repository",
     )
-    parser.add_argument("--model", nargs="+", type=Path, required=True, metavar="ARTEFACT")
-    parser.add_argument("--output", type=Path, required=True, metavar="REPOSITORY")
-    parser.add_argument("--name", help="of the model (default: the artefact's, without suffix)")
-    parser.add_argument("--version", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument(
-        "--versions-served", type=int, default=1, metavar="N", help="the newest N (default 1)"
+        "--model",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="ARTEFACT",
+        help="an artefact of export.build_engine, or an ONNX file of export.to_onnx",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="REPOSITORY",
+        help="the folder of the repository",
+    )
+    parser.add_argument("--name", help="name of the model (default: the file name without suffix)")
+    parser.add_argument(
+        "--version", type=int, default=1, metavar="N", help="version of the model (default 1)"
+    )
+    parser.add_argument(
+        "--versions-served",
+        type=int,
+        default=1,
+        metavar="N",
+        help="serve the newest N versions (default 1)",
     )
     parser.add_argument(
         "--backend",
         choices=get_args(TritonBackendName),
-        help="Triton's (default: tensorrt for engines, python for ONNX files that were gated in "
-        "OpenVINO, else onnxruntime)",
+        help="Triton's backend (default: tensorrt for engines, python for ONNX files that were "
+        "compared in OpenVINO, else onnxruntime)",
     )
     parser.add_argument(
         "--device",
         choices=get_args(Device),
-        help="default: gpu for engines and for ONNX files that are not tuned for a processor",
+        help="where instances run (default: cpu for ONNX files that are tuned for CPUs and with "
+        "--backend python, else gpu)",
     )
-    parser.add_argument("--gpus", nargs="+", type=int, metavar="N", help="default: all")
+    parser.add_argument("--gpus", nargs="+", type=int, metavar="N", help="GPUs (default: all)")
     parser.add_argument(
-        "--instances", type=int, default=1, metavar="N", help="on each GPU (default 1)"
+        "--instances", type=int, default=1, metavar="N", help="instances on each GPU (default 1)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of an instance on a processor")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an instance")
     parser.add_argument(
         "--queue-delay",
         type=int,
         default=QUEUE_DELAY_US,
         metavar="US",
-        help="how long a request may wait for others, where the model was exported with "
-        f"--max-batch (default {QUEUE_DELAY_US})",
+        help="maximum time in microseconds that a request waits to be batched, for models exported "
+        f"with --max-batch (default {QUEUE_DELAY_US})",
     )
     parser.add_argument(
-        "--warm-up", type=parse_size, metavar="HxW", help="of the first request, with free sizes"
+        "--warm-up",
+        type=parse_size,
+        metavar="HxW",
+        help="size of the first request, for models of free size",
     )
     run_command(parser, _triton, extra="triton", expected=(ExportError,), argv=argv)
 

@@ -1,4 +1,4 @@
-"""The model.py that Triton's Python backend loads. It needs ifrnet-deploy inside the server."""
+"""The model.py that Triton's Python backend loads; needs ifrnet-deploy installed in the server."""
 
 from runtime.backends.triton.server import TritonPythonModel
 

@@ -1,11 +1,11 @@
-"""Artefacts -> a model repository of NVIDIA Triton Inference Server.
+"""Writes artefacts into a model repository of NVIDIA Triton Inference Server.
 
     python -m export.triton --model small.engine --output repository
     tritonserver --model-repository repository
 
-Nothing is built here: what was gated is copied with its manifest, beside a configuration that is
-written with Triton's own schema (tritonclient's ModelConfig). The model's self-description goes
-into the configuration's parameters, where the client (`runtime.backends.triton.backend`) finds it.
+Artefacts are copied with their manifests; nothing is built. The configuration is written with
+Triton's own schema (tritonclient's ModelConfig), and its parameters contain the metadata of the
+model, which the client (`runtime.backends.triton.backend`) reads.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Device = Literal["gpu", "cpu"]
 
 CONFIG = "config.pbtxt"
 SHA256 = "ifrnet-deploy.artefact_sha256"
-"""A parameter of the configuration: hash of the artefact of its newest version."""
+"""A parameter of the configuration: the SHA-256 of the newest version's artefact."""
 
 QUEUE_DELAY_US = 2000
-"""A tenth of a frame's time at 50 frames a second: a batch may wait so long to be filled."""
+"""Default queue delay in microseconds: a tenth of the duration of a frame at 50 frames a second."""
 
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan", "python": ""}
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan", "python": "model.py"}
@@ -45,21 +45,24 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Serving:
-    """How an artefact is served; None stands for what suits it.
+    """How an artefact is served; None stands for the default for that artefact.
 
     Attributes:
-        backend: Triton's backend: "onnxruntime" for ONNX files, "tensorrt" for engines, "python"
-            for ONNX files through this package inside the server, which is the way for OpenVINO.
-        device: Where instances run; by default engines on GPUs, and ONNX files on processors
-            where they are tuned for them.
-        gpus: Indices; by default all GPUs of the server.
-        instances: Copies of the model on each GPU, or in all on a processor.
-        threads: Processors of one instance.
-        queue_delay_us: How long requests may wait for others, in microseconds, where the model
-            takes several pairs.
-        warm_up: Height and width of the first request, which the server sends to itself; needed
-            where sizes are free.
-        versions_served: The newest so many are served.
+        backend: Triton's backend: "tensorrt" for engines, "onnxruntime" for ONNX files, or "python"
+            for ONNX files that this package runs in the server, which OpenVINO requires.
+        device: Where instances run; by default "cpu" for ONNX files that are tuned for CPUs or
+            served by the Python backend, else "gpu".
+        gpus: Indices of the GPUs; by default all of the server.
+        instances: Number of instances on each GPU, or in total on a CPU.
+        threads: CPU threads of an instance.
+        queue_delay_us: Maximum time in microseconds that a request waits to be batched, if the
+            number of pairs is free.
+        warm_up: (height, width) in pixels of the request that the server sends itself before the
+            model is ready; needed if sizes are free.
+        versions_served: Number of versions that are served, the newest ones.
+
+    Raises:
+        ExportError: If a value is out of range or contradicts another.
     """
 
     backend: TritonBackendName | None = None
@@ -75,21 +78,21 @@ class Serving:
         for name in ("instances", "threads", "versions_served"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ExportError(f"{name} is {value}: use 1 or more")
+                raise ExportError(f"--{name.replace('_', '-')} is {value}: use 1 or more")
         if self.queue_delay_us < 0 or min(self.gpus, default=0) < 0:
-            raise ExportError("a queue delay or the index of a GPU is below 0: use 0 or more")
+            raise ExportError("--queue-delay or --gpus has a value below 0: use 0 or more")
         if self.device == "cpu" and self.gpus:
-            raise ExportError("GPUs came with device cpu: give one of both")
+            raise ExportError("--gpus came with --device cpu: give only one of them")
 
 
 class Artefact(NamedTuple):
-    """An artefact with what it says about itself.
+    """An artefact to serve.
 
     Attributes:
-        path: Of the file.
-        info: Its self-description.
-        manifest: None where it has none.
-        sha256: Of the file.
+        path: The file.
+        info: Its metadata.
+        manifest: Its manifest; None for an ONNX file without one.
+        sha256: The SHA-256 of the file, 64 hexadecimal digits.
     """
 
     path: Path
@@ -106,79 +109,66 @@ def write_served_model(
     version: int = 1,
     serving: Serving | None = None,
 ) -> Path:
-    """Adds one version of a model to a repository; makes the repository where there is none.
+    """Adds a version of a model to a repository, atomically; creates the repository if needed.
 
     Args:
-        artefact: Of `export.build_engine`, or an ONNX file of `export.to_onnx`.
-        repository: The folder that `tritonserver --model-repository` is given.
-        name: Under which it is served; by default the artefact's, without its suffix.
-        version: 1 or more. Other versions of the same model must have the same inputs and output.
-        serving: How.
+        artefact: An artefact of `export.build_engine`, or an ONNX file of `export.to_onnx`.
+        repository: The folder for `tritonserver --model-repository`.
+        name: Name of the served model; by default the file name without suffix.
+        version: Version of the model, 1 or more. All versions have the same inputs and output.
+        serving: How it is served; by default as suits the artefact.
 
     Returns:
-        The folder of the model. It is there whole or not at all.
+        The folder of the model.
 
     Raises:
-        ExportError: If the version is there already, another version has other inputs or another
-            output, or Triton cannot serve the artefact that way.
-        ModelError: If the artefact is missing, damaged or not one of ours.
+        ExportError: If the artefact is missing, the version exists already, another version has
+            other inputs or another output, or Triton cannot serve the artefact that way.
+        ModelError: If the artefact is damaged, has no metadata of ifrnet-deploy, or is an engine
+            without its manifest.
     """
     return add_artefact(read_artefact(artefact), repository, name, version, serving or Serving())
 
 
 def add_artefact(
-    read: Artefact, repository: Path, name: str | None, version: int, serving: Serving
+    artefact: Artefact, repository: Path, name: str | None, version: int, serving: Serving
 ) -> Path:
-    """See `write_served_model`."""
-    name = read.path.stem if name is None else name
+    """Does the work of `write_served_model` for an artefact that `read_artefact` read."""
+    name = artefact.path.stem if name is None else name
     if not _NAME.fullmatch(name):
-        raise ExportError(f"{name!r} is no name of a model: use letters, digits, _, . and -")
+        raise ExportError(f"--name is {name!r}: use letters, digits, _, . and -")
     if version < 1:
-        raise ExportError(f"version {version}: use 1 or more")
-    serving = _with_defaults(read, serving)
-    config = model_config(name, read.info, serving, sha256=read.sha256, profile=_best_size(read))
+        raise ExportError(f"--version is {version}: use 1 or more")
+    serving = _with_defaults(artefact, serving)
+    config = _model_config(name, artefact, serving)
     folder = repository / name
-    place = folder / str(version)
-    if place.exists():
-        raise ExportError(f"{place} is there already: give another --version or --name")
+    version_folder = folder / str(version)
+    if version_folder.exists():
+        raise ExportError(f"{version_folder} exists already: give another --version or --name")
     if (folder / CONFIG).exists():
-        _check_fits(config, folder / CONFIG)
+        _check_compatible(config, folder / CONFIG)
     repository.mkdir(parents=True, exist_ok=True)
     with _staged(repository) as stage:
-        _fill(stage / name / str(version), read, serving)
+        _copy_files(artefact, stage / name / str(version), serving)
         _write_config(config, stage / name / CONFIG)
         if not folder.exists():
             (stage / name).rename(folder)
         else:
-            # The version first: a configuration may serve what is not there yet, but what is
-            # there should not wait for a configuration.
-            (stage / name / str(version)).rename(place)
+            # The version first: a configuration may name a version that is still missing, but a
+            # version should not wait for its configuration.
+            (stage / name / str(version)).rename(version_folder)
             newest = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
             if version == newest:
                 (stage / name / CONFIG).replace(folder / CONFIG)
     return folder
 
 
-def model_config(
-    name: str,
-    info: ModelInfo,
-    serving: Serving,
-    *,
-    sha256: str,
-    profile: tuple[int, int] | None = None,
-) -> Any:
-    """A `ModelConfig` of Triton's schema.
-
-    Args:
-        name: Of the model.
-        info: What it is.
-        serving: How it is served; backend and device are not None.
-        sha256: Of the artefact.
-        profile: Height and width that it is best at, where sizes are free and that is known.
-    """
+def _model_config(name: str, artefact: Artefact, serving: Serving) -> Any:
+    """The `ModelConfig` of a model; backend and device of `serving` are not None."""
     from tritonclient.grpc import model_config_pb2 as schema
 
     assert serving.backend is not None
+    info = artefact.info
     config = schema.ModelConfig(
         name=name,
         platform=_PLATFORMS[serving.backend],
@@ -195,16 +185,25 @@ def model_config(
     if info.max_pairs is not None:
         config.dynamic_batching.preferred_batch_size.append(info.max_pairs)
         config.dynamic_batching.max_queue_delay_microseconds = serving.queue_delay_us
-    for key, value in {**info.to_properties(), SHA256: sha256, **_tuning(serving)}.items():
+    for key, value in {
+        **info.to_properties(),
+        SHA256: artefact.sha256,
+        **_thread_parameters(serving),
+    }.items():
         config.parameters[key].string_value = value
-    size = info.size or serving.warm_up or profile
+    size = info.size or serving.warm_up or _profile_size(artefact)
     if size is not None:
         _add_warm_up(config, info, size)
     return config
 
 
 def read_artefact(path: Path) -> Artefact:
-    """An artefact and what is known of it."""
+    """Reads the metadata and the manifest of an artefact.
+
+    Raises:
+        ExportError: If the file does not exist.
+        ModelError: If it is damaged, has no metadata, or is an engine without its manifest.
+    """
     if not path.is_file():
         raise ExportError(f"{path} does not exist: make one with python -m export.build_engine")
     if path.suffix.lower() == ".onnx":
@@ -217,46 +216,46 @@ def read_artefact(path: Path) -> Artefact:
 
 
 def _with_defaults(artefact: Artefact, serving: Serving) -> Serving:
-    """With backend and device chosen.
+    """`serving` with backend and device chosen.
 
     Raises:
-        ExportError: If Triton cannot serve the artefact with what was asked for.
+        ExportError: If Triton cannot serve the artefact with these options.
     """
     engine = artefact.path.suffix.lower() != ".onnx"
     gated_in = artefact.manifest.backend if artefact.manifest else "onnxruntime"
-    suits: TritonBackendName = (
+    default: TritonBackendName = (
         "tensorrt" if engine else "python" if gated_in == "openvino" else "onnxruntime"
     )
-    backend = serving.backend or suits
+    backend = serving.backend or default
     if engine != (backend == "tensorrt"):
         raise ExportError(
-            f"backend {backend} came with {artefact.path.name}: engines are for tensorrt, ONNX "
-            "files for onnxruntime and python"
+            f"--backend {backend} came with {artefact.path.name}: use tensorrt for engines, "
+            "onnxruntime or python for ONNX files"
         )
-    for_processors = artefact.info.tuned_for == "cpu" or artefact.info.precision == "int8"
+    for_cpu = artefact.info.tuned_for == "cpu" or artefact.info.precision == "int8"
     device: Device
     if serving.device is not None:
         device = serving.device
     elif serving.gpus or backend == "tensorrt":
         device = "gpu"
     else:
-        device = "cpu" if for_processors or backend == "python" else "gpu"
+        device = "cpu" if for_cpu or backend == "python" else "gpu"
     if device == "cpu" and backend == "tensorrt":
-        raise ExportError(f"device cpu came with {artefact.path.name}: engines run on a GPU")
+        raise ExportError(f"--device cpu came with {artefact.path.name}: engines run on a GPU only")
     if device == "gpu" and backend == "python":
         raise ExportError(
-            "device gpu came with the Python backend, which is for processors: use onnxruntime, "
-            "or an engine"
+            "--device gpu came with --backend python, which runs on the CPU: use onnxruntime or an "
+            "engine"
         )
     if serving.threads is not None and backend == "tensorrt":
-        raise ExportError("threads came with an engine: they are for ONNX files")
+        raise ExportError("--threads came with an engine: it is for ONNX files, leave it out")
     if serving.warm_up is not None and artefact.info.size is not None:
-        raise ExportError("a size to warm up with came with a fixed size: leave it out")
+        raise ExportError("--warm-up came with a model of fixed size: leave it out")
     return replace(serving, backend=backend, device=device)
 
 
-def _best_size(artefact: Artefact) -> tuple[int, int] | None:
-    """Of an engine with a profile."""
+def _profile_size(artefact: Artefact) -> tuple[int, int] | None:
+    """(height, width) at which an engine with a range of sizes is fastest; else None."""
     build = artefact.manifest.engine if artefact.manifest else None
     if build is None or build.profile is None:
         return None
@@ -264,10 +263,10 @@ def _best_size(artefact: Artefact) -> tuple[int, int] | None:
     return height, width
 
 
-def _tuning(serving: Serving) -> dict[str, str]:
-    """Parameters that a backend understands."""
+def _thread_parameters(serving: Serving) -> dict[str, str]:
+    """Parameters of the configuration for memory and threads of the backend."""
     if serving.backend == "onnxruntime":
-        # As in the runtime: the plan made ahead takes twice the memory and is no faster.
+        # As in the runtime: ONNX Runtime's memory pattern takes twice the memory and is no faster.
         threads = {} if serving.threads is None else {"intra_op_thread_count": str(serving.threads)}
         return {"enable_mem_pattern": "0", **threads}
     if serving.backend == "python" and serving.threads is not None:
@@ -276,7 +275,7 @@ def _tuning(serving: Serving) -> dict[str, str]:
 
 
 def _add_warm_up(config: Any, info: ModelInfo, size: tuple[int, int]) -> None:
-    """One request before the model is ready; with free pairs another with as many as fit."""
+    """Adds a request before the model is ready; if the pairs are free, another with the maximum."""
     for pairs in (1,) if info.max_pairs is None else (1, info.max_pairs):
         warm_up = config.model_warmup.add(
             name=f"{size[0]}x{size[1]}, {pairs} at a time", batch_size=pairs
@@ -289,14 +288,14 @@ def _add_warm_up(config: Any, info: ModelInfo, size: tuple[int, int]) -> None:
             entry.zero_data = True
 
 
-def _fill(place: Path, artefact: Artefact, serving: Serving) -> None:
-    """The files of one version."""
+def _copy_files(artefact: Artefact, folder: Path, serving: Serving) -> None:
+    """Copies the files of a version into a new folder."""
     assert serving.backend is not None
-    place.mkdir(parents=True)
-    target = place / _FILES[serving.backend]
+    folder.mkdir(parents=True)
+    target = folder / _FILES[serving.backend]
     if serving.backend == "python":
         shutil.copyfile(Path(__file__).with_name("model_stub.py"), target)
-        target = place / "model.onnx"
+        target = folder / "model.onnx"
     shutil.copyfile(artefact.path, target)
     if artefact.manifest is not None:
         shutil.copyfile(manifest_path(artefact.path), manifest_path(target))
@@ -305,42 +304,48 @@ def _fill(place: Path, artefact: Artefact, serving: Serving) -> None:
 def _write_config(config: Any, path: Path) -> None:
     from google.protobuf import text_format
 
-    with written_beside(path) as beside:
-        beside.write_text(text_format.MessageToString(config))
+    with written_beside(path) as temporary:
+        temporary.write_text(text_format.MessageToString(config))
 
 
-def _check_fits(config: Any, path: Path) -> None:
-    """Refuses a version whose clients would have to be others."""
+def _check_compatible(config: Any, path: Path) -> None:
+    """Checks that clients of the existing versions can use a new one.
+
+    Raises:
+        ExportError: If they cannot, or the existing configuration cannot be read.
+    """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as schema
 
     try:
-        there = text_format.Parse(path.read_text(), schema.ModelConfig())
+        existing = text_format.Parse(path.read_text(), schema.ModelConfig())
     except text_format.ParseError as error:
-        raise ExportError(f"{path} is no configuration of Triton ({error}): remove it") from error
+        raise ExportError(
+            f"{path} is not a configuration of Triton ({error}): remove it"
+        ) from error
 
     def seen_by_clients(one: Any) -> tuple[Any, ...]:
-        said = {
+        shared = {
             key: one.parameters[key].string_value
             for key in _SHARED_PARAMETERS
             if key in one.parameters
         }
-        return list(one.input), list(one.output), one.max_batch_size, one.backend, said
+        return list(one.input), list(one.output), one.max_batch_size, one.backend, shared
 
-    if seen_by_clients(config) != seen_by_clients(there):
+    if seen_by_clients(config) != seen_by_clients(existing):
         raise ExportError(
-            f"{path} is of a model with other inputs, another output, backend or time steps: "
-            "give another --name"
+            f"{path} describes a model with other inputs, output, backend or time steps: give "
+            "another --name"
         )
 
 
 _SHARED_PARAMETERS = ("ifrnet.io", "ifrnet.divisor", "ifrnet.time_steps", "ifrnet.flow_scale")
-"""What versions of one model have in common, besides what they take and give."""
+"""Parameters that all versions of a model share, besides inputs, output and backend."""
 
 
 @contextmanager
 def _staged(repository: Path) -> Iterator[Path]:
-    """A folder on the same disk, beside the repository: a server may be looking into it."""
+    """A temporary folder beside the repository, because a server may be watching the repository."""
     parent = repository.resolve().parent
     with tempfile.TemporaryDirectory(
         prefix=f".{repository.name}.{os.getpid()}.", suffix=".partial", dir=parent

@@ -376,7 +376,7 @@ def test_arguments_that_do_not_go_together(models, tmp_path, capsys, arguments, 
     with pytest.raises(SystemExit) as exit_:
         main(["--onnx", str(models / "dynamic.onnx"), "--output", str(output), *arguments])
     assert exit_.value.code == 1
-    said = capsys.readouterr().err
-    assert message in said
-    assert len(said.strip().splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert len(printed.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -181,11 +181,11 @@ def test_versions_lie_side_by_side_and_the_newest_is_described(onnx_file, tmp_pa
 def test_what_does_not_fit_changes_nothing(onnx_file, tmp_path):
     folder = write_served_model(onnx_file(), tmp_path / "r")
     before = {name: (folder / name).read_bytes() for name in names_in(folder)}
-    with pytest.raises(ExportError, match=r"small/1 is there already: give another --version"):
+    with pytest.raises(ExportError, match=r"small/1 exists already: give another --version"):
         write_served_model(onnx_file(), tmp_path / "r")
-    with pytest.raises(ExportError, match="of a model with other inputs"):
+    with pytest.raises(ExportError, match="describes a model with other inputs"):
         write_served_model(onnx_file("three", timesteps=3), tmp_path / "r", name="small", version=2)
-    with pytest.raises(ExportError, match="of a model with other inputs"):
+    with pytest.raises(ExportError, match="describes a model with other inputs"):
         write_served_model(
             onnx_file(), tmp_path / "r", version=2, serving=Serving(backend="python")
         )
@@ -208,43 +208,43 @@ def test_a_copy_that_fails_leaves_nothing(onnx_file, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("serving", "said"),
+    ("serving", "message"),
     [
-        ({"backend": "tensorrt"}, "engines are for tensorrt"),
-        ({"backend": "python", "device": "gpu"}, "the Python backend, which is for processors"),
-        ({"warm_up": (64, 64)}, "came with a fixed size"),
+        ({"backend": "tensorrt"}, "use tensorrt for engines"),
+        ({"backend": "python", "device": "gpu"}, "--backend python, which runs on the CPU"),
+        ({"warm_up": (64, 64)}, "came with a model of fixed size"),
     ],
 )
-def test_what_triton_cannot_do_with_an_onnx_file(onnx_file, tmp_path, serving, said):
-    with pytest.raises(ExportError, match=said):
+def test_what_triton_cannot_do_with_an_onnx_file(onnx_file, tmp_path, serving, message):
+    with pytest.raises(ExportError, match=message):
         write_served_model(onnx_file(), tmp_path / "r", serving=Serving(**serving))
     assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize(
-    ("serving", "said"),
+    ("serving", "message"),
     [
-        ({"backend": "python"}, "backend python came with small.engine"),
+        ({"backend": "python"}, "--backend python came with small.engine"),
         ({"device": "cpu"}, "engines run on a GPU"),
-        ({"threads": 2}, "they are for ONNX files"),
+        ({"threads": 2}, "--threads came with an engine"),
     ],
 )
-def test_what_triton_cannot_do_with_an_engine(engine_file, tmp_path, serving, said):
-    with pytest.raises(ExportError, match=said):
+def test_what_triton_cannot_do_with_an_engine(engine_file, tmp_path, serving, message):
+    with pytest.raises(ExportError, match=message):
         write_served_model(engine_file(), tmp_path / "r", serving=Serving(**serving))
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        ({"instances": 0}, "instances is 0"),
-        ({"versions_served": 0}, "versions_served is 0"),
+        ({"instances": 0}, "--instances is 0"),
+        ({"versions_served": 0}, "--versions-served is 0"),
         ({"queue_delay_us": -1}, "below 0"),
-        ({"device": "cpu", "gpus": (0,)}, "GPUs came with device cpu"),
+        ({"device": "cpu", "gpus": (0,)}, "--gpus came with --device cpu"),
     ],
 )
-def test_servings_that_mean_nothing(values, said):
-    with pytest.raises(ExportError, match=said):
+def test_servings_that_mean_nothing(values, message):
+    with pytest.raises(ExportError, match=message):
         Serving(**values)
 
 

@@ -214,11 +214,11 @@ def test_a_build_whose_convolutions_stay_float32_leads_to_the_next(trt8, sources
     trt8.held_in_float32 = held
     notes = []
     build = write(sources["fp16"], tmp_path / "m.engine", notes=notes).engine
-    said = f"{CONVOLUTIONS} of {CONVOLUTIONS} convolutions do not run in float16"
+    problem = f"{CONVOLUTIONS} of {CONVOLUTIONS} convolutions do not run in float16"
     assert build.precision_constraints == "obey-islands"
-    assert said in build.precision_constraints_reason
+    assert problem in build.precision_constraints_reason
     assert build.convolutions == {"fp16": CONVOLUTIONS, "other": 0, "unseen": 0}
-    assert any(said in note for note in notes)
+    assert any(problem in note for note in notes)
 
 
 def test_an_engine_with_slow_convolutions_is_refused_unless_a_fallback_is_allowed(
@@ -226,12 +226,12 @@ def test_an_engine_with_slow_convolutions_is_refused_unless_a_fallback_is_allowe
 ):
     trt.held_in_float32 = all_convolutions
     path, source = tmp_path / "m.engine", sources["fp16"]
-    said = f"{CONVOLUTIONS} of {CONVOLUTIONS} convolutions do not run in float16"
-    with pytest.raises(GateError, match=f"{said}.*--allow-fallback"):
+    problem = f"{CONVOLUTIONS} of {CONVOLUTIONS} convolutions do not run in float16"
+    with pytest.raises(GateError, match=f"{problem}.*--allow-fallback"):
         write(source, path)
     assert list(tmp_path.iterdir()) == []
     build = write(source, path, fallbacks=[fallback_to_float32(source)]).engine
-    assert said in build.fallback
+    assert problem in build.fallback
     assert build.convolutions == {"fp16": 0, "other": CONVOLUTIONS, "unseen": 0}
 
 

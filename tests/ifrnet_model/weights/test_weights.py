@@ -342,9 +342,9 @@ def test_what_is_converted_twice_keeps_its_origin(tmp_path, midpoint_checkpoint)
     assert second.metadata["timesteps_from"] == "trial"
     assert second.metadata["timesteps"] == "midpoint"
     assert first.largest_difference == second.largest_difference == 0
-    said = convert_checkpoint(first.path, tmp_path / "c.safetensors", time_steps="arbitrary")
-    assert load_checkpoint(said.path).time_steps == "arbitrary"
-    assert said.metadata["timesteps_from"] == "user"
+    third = convert_checkpoint(first.path, tmp_path / "c.safetensors", time_steps="arbitrary")
+    assert load_checkpoint(third.path).time_steps == "arbitrary"
+    assert third.metadata["timesteps_from"] == "user"
 
 
 def test_a_conversion_replaces_nothing_unless_it_is_told_to(tmp_path, command):
