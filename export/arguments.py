@@ -20,14 +20,14 @@ def add_graph_arguments(
         several_sizes: Whether --size takes several sizes, so that `args.size` is a list.
         int8: Whether --precision accepts int8.
     """
-    several = "; of several sizes, each gives a TensorRT engine" if several_sizes else ""
+    several = ", one TensorRT engine for each" if several_sizes else ""
     parser.add_argument(
         "--size",
         type=parse_size,
         nargs="+" if several_sizes else None,
         metavar="HxW",
-        help="height and width of the frames (default 256x448; with --dynamic only for tracing"
-        f"{several})",
+        help=f"height and width of the frames{several} (default 256x448; with --dynamic only for "
+        "tracing)",
     )
     parser.add_argument(
         "--io",
@@ -72,7 +72,7 @@ def add_graph_arguments(
     parser.add_argument(
         "--warp",
         choices=get_args(Warp),
-        help="gridsample (default), or gather: elementary operators, without GridSample",
+        help="gridsample (default), or gather: only elementary operators",
     )
     parser.add_argument(
         "--time",

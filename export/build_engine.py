@@ -294,7 +294,7 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         "--rewrite",
         nargs="+",
         metavar="NAME",
-        help="rewrites of the graph, of export.graph.for_tensorrt",
+        help="rewrites of the graph by name, see export.graph.for_tensorrt",
     )
     group.add_argument(
         "--precision-constraints",

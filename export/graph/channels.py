@@ -54,44 +54,44 @@ class _ChannelAligner:
         self.layouts: dict[str, list[int]] = {}
         self.fixed = {value.name for value in model.graph.output}
         for node in reversed(model.graph.node):
-            if not self.takes_more(node):
+            if not self.accepts_more(node):
                 self.fixed.update(node.input)
 
-    def takes_more(self, node: NodeProto) -> bool:
+    def accepts_more(self, node: NodeProto) -> bool:
         """Whether a node and all its direct and indirect consumers accept further channels."""
-        x, op, asked = node.input[0], node.op_type, 0
+        x, op, argument = node.input[0], node.op_type, 0
         if self.view.is_convolution(node):
             return True
         if op in ("Reshape", "Expand", "Tile"):
-            asked = self.channels_asked(node)
+            argument = self.channel_argument(node)
         if op == "Reshape":  # Only (2N, C, H, W) -> (N, 2C, H, W) does.
             planes = [self.shapes.get(name, [])[2:] for name in (x, node.output[0])]
-            takes = planes[0] == planes[1] and all(planes[0]) and self.channels(x) > 0
-            takes = takes and asked > 0 and asked % self.channels(x) == 0
+            accepts = planes[0] == planes[1] and all(planes[0]) and self.channels(x) > 0
+            accepts = accepts and argument > 0 and argument % self.channels(x) == 0
         elif op == "Concat":
-            takes = node.attribute[0].i == 1 and all(map(self.channels, node.input))
-            takes = takes and len(set(node.input)) == len(node.input)
+            accepts = node.attribute[0].i == 1 and all(map(self.channels, node.input))
+            accepts = accepts and len(set(node.input)) == len(node.input)
         elif op == "Add":
-            takes = not any(self.view.is_constant(name) for name in node.input)
+            accepts = not any(self.view.is_constant(name) for name in node.input)
         else:
-            takes = asked == 1 or op in ("Cast", "GridSample", "PRelu")
-        return takes and node.output[0] not in self.fixed
+            accepts = argument == 1 or op in ("Cast", "GridSample", "PRelu")
+        return accepts and node.output[0] not in self.fixed
 
     def run(self) -> None:
         for node in self.model.graph.node:
             layout, y = self.layouts.get(node.input[0]), node.output[0]
             if self.view.is_convolution(node):
                 self.convolution(node, layout)
-            elif node.op_type == "Concat" and self.takes_more(node):
+            elif node.op_type == "Concat" and self.accepts_more(node):
                 self.concat(node)
             elif node.op_type == "Add" and layout != self.layouts.get(node.input[1]):
                 raise ExportError(f"{node.name} adds channels that cannot be aligned alike")
             elif layout and node.op_type == "Reshape":
                 count = self.channels(node.input[0])
-                frames = self.channels_asked(node) // count
+                frames = self.channel_argument(node) // count
                 runs = _side_by_side([layout] * frames, [count] * frames)
                 self.layouts[y] = list(itertools.chain(*runs))
-                self.channels_asked(node, frames * len(layout))
+                self.channel_argument(node, frames * len(layout))
             elif layout and node.op_type != "Split":
                 self.layouts[y] = layout
                 if node.op_type == "PRelu":
@@ -130,11 +130,11 @@ class _ChannelAligner:
             layout += range(starts[part], starts[part] + sizes[part])
             if number <= free:
                 behind = sum(sizes[name] for name in order[free:]) if number == free else 0
-                lack = -(len(layout) + behind) % _GROUP
-                if lack:
-                    self.layouts[part] = [*range(sizes[part]), *[-1] * lack]
-                layout += [-1] * lack
-                sizes[part] += lack
+                padding = -(len(layout) + behind) % _GROUP
+                if padding:
+                    self.layouts[part] = [*range(sizes[part]), *[-1] * padding]
+                layout += [-1] * padding
+                sizes[part] += padding
         if split and layout != list(range(count)):
             self.set_constant(split, 1, np.array([sizes[part] for part in order]))
             split.output[:] = order
@@ -145,14 +145,14 @@ class _ChannelAligner:
         counts = [self.channels(name) for name in node.input]
         runs = [list(range(count)) for count in counts]
         runs = [self.layouts.get(name, run) for name, run in zip(node.input, runs, strict=True)]
-        lack = -sum(map(len, runs)) % _GROUP
+        padding = -sum(map(len, runs)) % _GROUP
         for name, run in zip(node.input, runs, strict=True):
             plane = self.view.producers.get(name)
             own = plane and plane.op_type == "Expand" and self.view.only_consumer(name, "Concat")
-            if plane and own and lack and self.channels_asked(plane) == len(run) == 1:
-                run += [-1] * lack
+            if plane and own and padding and self.channel_argument(plane) == len(run) == 1:
+                run += [-1] * padding
                 self.layouts[name] = run
-                self.channels_asked(plane, len(run))
+                self.channel_argument(plane, len(run))
         placed = dict(zip(node.input, _side_by_side(runs, counts), strict=True))
         node.input[:] = sorted(placed, key=lambda name: len(placed[name]) % _GROUP != 0)
         layout = list(itertools.chain(*(placed[name] for name in node.input)))
@@ -164,14 +164,18 @@ class _ChannelAligner:
         shape = self.shapes.get(name, [])
         return shape[1] if len(shape) == 4 and isinstance(shape[1], int) else 0
 
-    def channels_asked(self, node: NodeProto, new: int | None = None) -> int:
+    def channel_argument(self, node: NodeProto, new: int | None = None) -> int:
         """The second of the four numbers given to a Reshape, Expand or Tile; `new` replaces it.
 
         0 if it is unknown. If sizes are free, the numbers come from a Concat.
         """
-        place, index, maker = 1, 1, self.view.producers.get(node.input[1])
-        if maker and len(maker.input) == 4 and self.view.only_consumer(node.input[1], node.op_type):
-            node, index = maker, 0
+        place, index, producer = 1, 1, self.view.producers.get(node.input[1])
+        if (
+            producer
+            and len(producer.input) == 4
+            and self.view.only_consumer(node.input[1], node.op_type)
+        ):
+            node, index = producer, 0
         if not self.view.is_constant(node.input[place]):
             return 0
         numbers = self.view.constant(node.input[place]).copy()

@@ -82,7 +82,7 @@ def deconvolution_as_convolution(model: ModelProto) -> None:
             groups[row, column] = taps.swapaxes(0, 1)
         add_constant(model, f"{y}_kernel", groups.reshape(4 * outputs, inputs, 2, 2))
         add_constant(model, f"{y}_bias", np.tile(bias, 4))
-        made = [
+        nodes = [
             helper.make_node(
                 "Conv",
                 [node.input[0], f"{y}_kernel", f"{y}_bias"],
@@ -99,11 +99,11 @@ def deconvolution_as_convolution(model: ModelProto) -> None:
             add_constant(model, f"{part}_start", start)
             add_constant(model, f"{part}_end", np.array(end))
             cut = [f"{y}_groups", f"{part}_start", f"{part}_end", "deconvolution_axes"]
-            made.append(helper.make_node("Slice", cut, [part], name=f"{node.name}/Slice{number}"))
+            nodes.append(helper.make_node("Slice", cut, [part], name=f"{node.name}/Slice{number}"))
             parts.append(part)
         whole = f"{y}_parts"
         return [
-            *made,
+            *nodes,
             helper.make_node("Concat", parts, [whole], name=f"{node.name}/Concat", axis=1),
             helper.make_node(
                 "DepthToSpace", [whole], [y], name=f"{node.name}/DepthToSpace", blocksize=2
@@ -142,16 +142,16 @@ def sampling_in_bounds(model: ModelProto) -> None:
         size = sizes.get(image, [])
         clipped = f"{grid}_clipped"
         clip = [grid, "grid_low", "grid_high"]
-        made = [helper.make_node("Clip", clip, [clipped], name=f"{node.name}/Clip")]
+        nodes = [helper.make_node("Clip", clip, [clipped], name=f"{node.name}/Clip")]
         shrink = f"{grid}_shrink"
         if len(size) == 2 and all(size):
             height, width = size
             values = np.array([(width - 1) / width, (height - 1) / height], np.float32)
             add_constant(model, shrink, values)
         else:
-            made += _shrink_from_shape(image, shrink, node.name)
+            nodes += _shrink_from_shape(image, shrink, node.name)
         return [
-            *made,
+            *nodes,
             helper.make_node("Mul", [clipped, shrink], [f"{grid}_inside"], name=f"{node.name}/Mul"),
             helper.make_node(
                 "GridSample",
@@ -169,15 +169,15 @@ def sampling_in_bounds(model: ModelProto) -> None:
 
 def _shrink_from_shape(image: str, shrink: str, name_prefix: str) -> list[NodeProto]:
     """Nodes that compute ((W - 1) / W, (H - 1) / H) of an image whose size is free."""
-    made = []
+    nodes = []
 
     def step(operator: str, inputs: list[str], output: str, **attributes: Any) -> None:
         name = f"{name_prefix}/{operator}"
-        made.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
+        nodes.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
 
     step("Shape", [image], f"{shrink}_shape")
     step("Gather", [f"{shrink}_shape", "grid_width_height"], f"{shrink}_size")
     step("Cast", [f"{shrink}_size"], f"{shrink}_float", to=TensorProto.FLOAT)
     step("Sub", [f"{shrink}_float", "grid_one"], f"{shrink}_less")
     step("Div", [f"{shrink}_less", f"{shrink}_float"], shrink)
-    return made
+    return nodes

@@ -1,4 +1,4 @@
-"""What all rewrites of a graph use: finding nodes and constants, adding and replacing them."""
+"""Helpers of all rewrites of a graph: find, add and replace nodes and constants."""
 
 from __future__ import annotations
 

@@ -294,8 +294,8 @@ def _build_and_check(
             portable_ms = _milliseconds(backend, source)
     if options.portable:
         stages.start("build for this GPU only, to compare")
-        own = replace(options, portable=False)
-        with _opened(_plan(trt, model, own, stages), source, own) as backend:
+        not_portable = replace(options, portable=False)
+        with _opened(_plan(trt, model, not_portable, stages), source, not_portable) as backend:
             slowdown = round(portable_ms / _milliseconds(backend, source), 3)
         stages.note(f"portable: {slowdown:.2f}x the time of an engine for this GPU only")
     stages.finish()

@@ -1,7 +1,7 @@
 """TensorRT 8.6: networks are weakly typed, so the types of the ONNX file are set layer by layer.
 
 Otherwise, with the FP16 flag, the builder may compute any layer in float16, coordinates included.
-`wanted_types` derives the types from the ONNX file; the engine inspector shows whether the engine
+`layer_types` derives the types from the ONNX file; the engine inspector shows whether the engine
 has them. Builders have refused constraints on layers that they want to fuse (TensorRT issues 2407,
 2838, 3224), and a constraint can keep a whole fused block in float32 (issue 4540): hence the
 degrees of `export.request.Constraints`.
@@ -37,7 +37,7 @@ class LayerTypes(NamedTuple):
     outputs: list[int | None]
 
 
-def wanted_types(layers: Iterable[Layer], types: Mapping[str, int]) -> dict[str, LayerTypes]:
+def layer_types(layers: Iterable[Layer], types: Mapping[str, int]) -> dict[str, LayerTypes]:
     """Derives the types of every layer from those of the ONNX file.
 
     A tensor that the file names has the file's type. Tensors of layers that the parser adds
@@ -71,7 +71,7 @@ def wanted_types(layers: Iterable[Layer], types: Mapping[str, int]) -> dict[str,
             followed = consumer.outputs[0]
         return known[followed]
 
-    wanted: dict[str, LayerTypes] = {}
+    derived: dict[str, LayerTypes] = {}
     for layer in layers:
         read = [known[name] for name in layer.inputs if name in known]
         outputs: list[int | None] = []
@@ -82,8 +82,8 @@ def wanted_types(layers: Iterable[Layer], types: Mapping[str, int]) -> dict[str,
                     known[name] = kind
             outputs.append(known.get(name) if is_float else None)
         first = next((kind for kind in outputs if kind is not None), None)
-        wanted[layer.name] = LayerTypes(first, outputs)
-    return wanted
+        derived[layer.name] = LayerTypes(first, outputs)
+    return derived
 
 
 class _WeaklyTyped:
@@ -117,9 +117,9 @@ class _WeaklyTyped:
         if constraints in (None, "obey-all"):
             real[int(TensorProto.FLOAT16)] = trt.float16
         layers = [network.get_layer(k) for k in range(network.num_layers)]
-        wanted = wanted_types((_described(layer, trt) for layer in layers), types)
+        derived = layer_types((_layer(layer, trt) for layer in layers), types)
         for layer in layers:
-            precision, outputs = wanted[layer.name]
+            precision, outputs = derived[layer.name]
             # A cast has its target type. A float16 constant needs no type, but a float32 constant
             # would become float16 together with its consumer.
             if layer.type == trt.LayerType.CAST or (
@@ -158,7 +158,7 @@ class _WeaklyTyped:
         return seen
 
 
-def _described(layer: Any, trt: Any) -> Layer:
+def _layer(layer: Any, trt: Any) -> Layer:
     inputs = [layer.get_input(k) for k in range(layer.num_inputs)]
     outputs = [layer.get_output(k) for k in range(layer.num_outputs)]
     floats = (trt.float32, trt.float16)

@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         "no other direct link."
     )
     command.add_argument("name", metavar="NAME", help="a name shown by list, or demo")
-    command.add_argument("--output", default=".", metavar="FOLDER", help="default: this folder")
+    command.add_argument("--output", default=".", metavar="FOLDER", help="default: the current one")
     command.add_argument("--force", action="store_true", help="replace an existing file")
 
     command = add(
@@ -168,8 +168,13 @@ def _parser() -> argparse.ArgumentParser:
         "convert IFRNet_S_GoPro.pth IFRNet_S_GoPro.safetensors --dtype float16",
     )
     command.add_argument("file", metavar="FILE", help=".pth, .safetensors, or demo")
-    command.add_argument("out", metavar="OUT.safetensors")
-    command.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    command.add_argument("out", metavar="OUT.safetensors", help="the file to write")
+    command.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="type of the tensors to write (default float32)",
+    )
     command.add_argument(
         "--time",
         choices=("midpoint", "arbitrary"),

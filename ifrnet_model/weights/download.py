@@ -254,9 +254,9 @@ def _receive_with_retries(
         except _TransferError as error:
             if pause is None:
                 size = partial.size if partial.validator else 0
-                kept = f"; the first {size} bytes are kept in {partial.path}" if size else ""
+                resume = f"; the first {size} bytes are kept in {partial.path}" if size else ""
                 raise CheckpointError(
-                    f"{partial.url}: {error}, in the last of {len(pauses) + 1} attempts{kept}: "
+                    f"{partial.url}: {error}, in the last of {len(pauses) + 1} attempts{resume}: "
                     "check the network and run the command again"
                 ) from error
             note(f"{error}; trying again in {pause:g} s")

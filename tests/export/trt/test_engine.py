@@ -29,7 +29,7 @@ from export.trt.engine import (
 )
 from export.trt.inspector import missed_types, parse_layers
 from export.trt.versions import generation_of
-from export.trt.weakly_typed import Layer, wanted_types
+from export.trt.weakly_typed import Layer, layer_types
 from runtime import Interpolator
 from runtime.manifest import EngineManifest, manifest_path
 
@@ -126,7 +126,7 @@ def test_an_engine_that_lost_its_islands_is_not_kept(sources, tmp_path, monkeypa
     with gpu_fakes.machine("8.6.0", monkeypatch):
         # No layer is told its type: the builder may choose.
         monkeypatch.setattr(
-            "export.trt.weakly_typed.wanted_types",
+            "export.trt.weakly_typed.layer_types",
             lambda layers, _: dict.fromkeys((layer.name for layer in layers), (None, [])),
         )
         with pytest.raises(ExportError, match=r"float32 tensors in float16|dB from"):
@@ -513,15 +513,15 @@ def test_types_of_layers_by_hand():
         Layer("shape", ["out"], ["n"], [False]),
         Layer("unread", [], ["nothing"], [True]),
     ]
-    wanted = wanted_types(layers, types)
-    assert wanted["slope"].outputs == [HALF]
-    assert wanted["slope/shuffle"] == (HALF, [HALF])
-    assert wanted["act"] == (HALF, [HALF])
-    assert wanted["cast"].outputs == [FLOAT]
-    assert wanted["two"].outputs == [FLOAT]
-    assert wanted["mul"] == (FLOAT, [FLOAT])
-    assert wanted["shape"] == (None, [None])
-    assert wanted["unread"] == (None, [None])
+    derived = layer_types(layers, types)
+    assert derived["slope"].outputs == [HALF]
+    assert derived["slope/shuffle"] == (HALF, [HALF])
+    assert derived["act"] == (HALF, [HALF])
+    assert derived["cast"].outputs == [FLOAT]
+    assert derived["two"].outputs == [FLOAT]
+    assert derived["mul"] == (FLOAT, [FLOAT])
+    assert derived["shape"] == (None, [None])
+    assert derived["unread"] == (None, [None])
 
 
 def test_types_of_a_real_graph(sources):
