@@ -260,7 +260,7 @@ def test_the_configuration_says_what_was_asked(trt, plain):
     builder = trt.Builder(log)
     network = builder.create_network(0)
     options = BuildOptions(optimization_level=1, workspace_mib=64, portable=True)
-    config = trt_build._configured(trt, builder, network, options, {})
+    config = trt_build._config(trt, builder, network, options, {})
     assert config.builder_optimization_level == 1
     assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 64 << 20
     assert not config.get_flag(trt.BuilderFlag.TF32)
