@@ -137,20 +137,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "python -m bench.latency --model model.engine --plain plain.onnx --size 720x1280",
         "python -m bench.latency --device cuda --weights demo --compare authors:half compile:fp16",
     )
-    parser.add_argument("--model", nargs="+", default=[], type=Path, metavar="FILE")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--dataset",
-        nargs="+",
-        choices=tuple(LATENCY_SETS),
-        help="measure at the size and the factor of these; their data is not needed",
+    _add_run_arguments(parser)
+    _add_case_arguments(parser)
+    _add_execution_arguments(parser)
+    _add_measurement_arguments(parser)
+    run_command(parser, _measure, extra="export", argv=argv)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is measured")
+    group.add_argument(
+        "--model", nargs="+", default=[], type=Path, metavar="FILE", help="artefacts"
     )
-    what.add_argument("--size", nargs="+", type=parse_size, metavar="HxW", help="default 256x448")
-    parser.add_argument(
-        "--factor", type=int, metavar="N", help="with --size: N - 1 new frames (default 2)"
-    )
-    parser.add_argument("--weights", metavar="FILE", help="for --compare: a checkpoint, or demo")
-    parser.add_argument(
+    group.add_argument("--weights", metavar="FILE", help="for --compare: a checkpoint, or demo")
+    group.add_argument(
         "--compare",
         nargs="+",
         metavar="NAME",
@@ -161,75 +161,102 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "(float16 with float32 islands, as our artefacts), channels_last. Possible on a "
         f"CPU: {', '.join(CPU_FORMS)}; with --device cuda: {', '.join(GPU_FORMS)}",
     )
-    parser.add_argument(
+    group.add_argument(
         "--compare-limit",
         type=float,
         metavar="S",
         help="seconds until the first pair, for each of --compare: one that takes longer is "
         f"recorded as failed (default {COMPARE_LIMIT_S:.0f}; not on Windows)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--plain",
         type=Path,
         metavar="FILE",
         help="an ONNX export of the authors' formulation with the same weights (float32 img0, "
         "img1, timestep, imgt): built by the same TensorRT and measured beside --model",
     )
-    parser.add_argument(
+
+
+def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("frame sizes")
+    sizes = group.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--dataset",
+        nargs="+",
+        choices=tuple(LATENCY_SETS),
+        help="measure at the size and the factor of these; their data is not needed",
+    )
+    sizes.add_argument("--size", nargs="+", type=parse_size, metavar="HxW", help="default 256x448")
+    group.add_argument(
+        "--factor", type=int, metavar="N", help="with --size: N - 1 new frames (default 2)"
+    )
+
+
+def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("execution")
+    group.add_argument(
         "--device",
         metavar="NAME",
-        help="cpu, cuda or cuda:N, of --model and of --compare (default: the backend's own, and "
-        "the CPU for --compare)",
+        help="device of --model and --compare: cpu, cuda or cuda:N (default: the backend's own, "
+        "and the CPU for --compare)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--backend",
         nargs="+",
         choices=("onnxruntime", "openvino"),
-        help="of ONNX files: each is a run (default: as the runtime chooses)",
+        help="ONNX files: backends, each of which is a run (default: as the runtime chooses)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--inference-precision",
         choices=get_args(InferencePrecision),
         help="OpenVINO: type in which convolutions are computed (default fp32)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
-    parser.add_argument(
+    group.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
+    group.add_argument(
         "--streams",
         type=int,
         nargs="+",
         metavar="N",
-        help="engines and OpenVINO: each number is a run",
+        help="engines and OpenVINO: numbers of streams, each of which is a run",
     )
-    parser.add_argument(
+    group.add_argument(
         "--no-cuda-graph", action="store_true", help="engines: measure them without one too"
     )
-    parser.add_argument(
+    group.add_argument(
         "--no-io-binding",
         action="store_true",
         help="ONNX files with --device cuda: measure them without it too",
     )
-    parser.add_argument(
-        "--stream-frames",
+
+
+def _add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("measurement")
+    group.add_argument(
+        "--samples",
         type=int,
+        default=SAMPLES,
         metavar="N",
-        help=f"of the stream that shows the throughput (default {STREAM_FRAMES} with engines)",
+        help=f"minimum number of samples of each run (default {SAMPLES})",
     )
-    parser.add_argument(
-        "--no-cold", action="store_true", help="do not start processes for the first pair"
-    )
-    parser.add_argument("--profile", action="store_true", help="time of every layer or node")
-    parser.add_argument(
-        "--samples", type=int, default=SAMPLES, metavar="N", help=f"at least (default {SAMPLES})"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--seconds",
         type=float,
         default=SECONDS,
         metavar="S",
-        help=f"of each run, at least (default {SECONDS:.0f})",
+        help=f"minimum time of each run (default {SECONDS:.0f})",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
-    run_command(parser, _measure, extra="export", argv=argv)
+    group.add_argument(
+        "--stream-frames",
+        type=int,
+        metavar="N",
+        help="frames of the stream that shows the throughput (default "
+        f"{STREAM_FRAMES} with engines)",
+    )
+    group.add_argument(
+        "--no-cold", action="store_true", help="do not measure the cold start in new processes"
+    )
+    group.add_argument("--profile", action="store_true", help="time of every layer or node")
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
 
 
 if __name__ == "__main__":

@@ -198,79 +198,100 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "python -m bench.parity --model model.onnx --weights demo --dataset folder --root in.mp4 "
         "--limit 10 --max-drop 0.01",
     )
-    parser.add_argument("--list", action="store_true", help="what data sets are known, and stop")
+    parser.add_argument("--list", action="store_true", help="list the data sets and exit")
     parser.add_argument("--model", nargs="+", type=Path, metavar="FILE", help="artefacts")
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint, or demo")
-    parser.add_argument("--dataset", choices=tuple(PROTOCOLS), help="whose protocol is followed")
-    parser.add_argument(
-        "--root", type=Path, metavar="DIR", help="where it lies; folder: or a video"
-    )
-    parser.add_argument(
-        "--factor", type=int, metavar="N", help="folder: new frames + 1 (default 2)"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="no more samples than these")
-    parser.add_argument("--every", type=int, default=1, metavar="K", help="every K-th sample only")
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        choices=get_args(Metric),
-        help="instead of the protocol's; psnr always",
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="JSONL", help="a line for each sample, while it runs"
-    )
-    kept = parser.add_mutually_exclusive_group()
-    kept.add_argument("--resume", action="store_true", help="go on with --output if it is there")
-    kept.add_argument("--overwrite", action="store_true", help="start --output anew")
-    parser.add_argument(
-        "--max-drop", type=float, metavar="DB", help="exit with 1 if an artefact loses more"
-    )
-    parser.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="write the worst frames and their errors"
-    )
-    parser.add_argument(
-        "--worst", type=int, default=3, metavar="K", help="of each artefact (default 3)"
-    )
+    _add_weights_arguments(parser)
+    _add_data_arguments(parser)
+    _add_output_arguments(parser)
+    _add_execution_arguments(parser)
+    run_command(parser, _measure, extra="bench,export", argv=argv)
+
+
+def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--authors-weights",
         action="store_true",
-        help="these are the authors' weights: show the paper's figures beside",
+        help="the weights are the authors': show the paper's figures too",
     )
     parser.add_argument(
         "--random-weights",
         action="store_true",
-        help="these are random weights: reports then show the agreement only",
+        help="the weights are random: reports show only the agreement with PyTorch",
     )
     parser.add_argument(
-        "--force", action="store_true", help="measure other weights or another flow scale too"
+        "--force", action="store_true", help="allow other weights or another flow scale"
     )
-    parser.add_argument("--device", metavar="NAME", help="of the artefacts: cpu, cuda or cuda:N")
-    parser.add_argument(
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data set and metrics")
+    group.add_argument("--dataset", choices=tuple(PROTOCOLS), help="data set, and its protocol")
+    group.add_argument(
+        "--root", type=Path, metavar="DIR", help="folder of the data set; for folder also a video"
+    )
+    group.add_argument(
+        "--factor", type=int, metavar="N", help="for folder: N - 1 new frames a pair (default 2)"
+    )
+    group.add_argument("--limit", type=int, metavar="N", help="maximum number of samples")
+    group.add_argument("--every", type=int, default=1, metavar="K", help="every K-th sample only")
+    group.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=get_args(Metric),
+        help="metrics in place of the protocol's; psnr is always included",
+    )
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--output", type=Path, metavar="JSONL", help="record, with a line for each sample"
+    )
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="continue --output if the file exists"
+    )
+    existing.add_argument("--overwrite", action="store_true", help="replace --output")
+    group.add_argument(
+        "--max-drop", type=float, metavar="DB", help="exit with 1 if an artefact loses more PSNR"
+    )
+    group.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="write the worst frames and their errors"
+    )
+    group.add_argument(
+        "--worst", type=int, default=3, metavar="K", help="frames for each artefact (default 3)"
+    )
+
+
+def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("execution")
+    group.add_argument("--device", metavar="NAME", help="artefacts: cpu, cuda or cuda:N")
+    group.add_argument(
         "--backend",
         choices=get_args(BackendName),
-        help="of the artefacts (default: as the runtime)",
+        help="artefacts: backend (default: as the runtime chooses)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--inference-precision",
         choices=get_args(InferencePrecision),
-        help="OpenVINO: what convolutions are computed in (default fp32)",
+        help="OpenVINO: type in which convolutions are computed (default fp32)",
     )
-    parser.add_argument(
-        "--reference-device", default="cpu", metavar="NAME", help="of PyTorch (default cpu)"
+    group.add_argument(
+        "--reference-device", default="cpu", metavar="NAME", help="device of PyTorch (default cpu)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
-    cluster = parser.add_argument_group("on a Ray cluster, whose machines see the same paths")
-    cluster.add_argument("--workers", type=int, metavar="N", help="spread the samples over so many")
+    group.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
+    cluster = parser.add_argument_group("Ray cluster, whose machines share the paths")
+    cluster.add_argument("--workers", type=int, metavar="N", help="number of workers")
     cluster.add_argument(
-        "--cpus-per-worker", type=int, default=2, metavar="N", help="and its threads (default 2)"
+        "--cpus-per-worker", type=int, default=2, metavar="N", help="CPUs and threads (default 2)"
     )
     cluster.add_argument(
         "--address",
         default="local",
         metavar="A",
-        help="local (default: starts one here), auto, HOST:PORT or ray://HOST:PORT",
+        help="local (default: starts a cluster here), auto, HOST:PORT or ray://HOST:PORT",
     )
-    run_command(parser, _measure, extra="bench,export", argv=argv)
 
 
 if __name__ == "__main__":
