@@ -35,10 +35,11 @@ def machine(version: str, monkeypatch: pytest.MonkeyPatch, **cuda_options: Any) 
     for module in ("runtime.backends.trt.engine", "export.trt.engine"):
         monkeypatch.setattr(f"{module}.gpu_driver", lambda: driver)
     trt.cuda = cuda
-    # The collection then looks at the objects of the test alone, not at PyTorch's: a second less.
-    gc.freeze()
-    yield trt
-    gc.collect()
-    gc.unfreeze()
-    assert cuda.violations == []
-    cuda.assert_nothing_left()
+    gc.freeze()  # The collections below then skip PyTorch's objects, which takes most of a second.
+    try:
+        yield trt
+        gc.collect()
+        assert cuda.violations == []
+        cuda.assert_nothing_left()
+    finally:
+        gc.unfreeze()

@@ -175,7 +175,7 @@ def test_a_file_that_is_there_is_neither_lost_nor_taken_for_another(models, ucf1
     ):
         other = tmp_path / "other.jsonl"
         other.write_text(text)
-        with pytest.raises(MeasurementError, match=r"no JSON|no file of|format version 9"):
+        with pytest.raises(MeasurementError, match=r"not JSON|not a file of|format version 9"):
             read_lines(other)
 
 

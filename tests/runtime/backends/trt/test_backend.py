@@ -508,7 +508,7 @@ def test_frames_at_odd_addresses_are_copied_on_the_device(trt10, engine, frames,
     [
         ("frames", (50, 70), r"frame0 has shape \(50, 70\): expected RGB"),
         ("frames", (64, 64, 3), "this model was exported for 50x70"),
-        ("float", (48, 64, 3), "build it with --io frames"),
+        ("float", (48, 64, 3), "build one with --io frames"),
     ],
 )
 def test_unfit_frames_on_the_device_are_refused(trt10, engine, graph, shape, message):
