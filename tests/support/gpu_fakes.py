@@ -37,11 +37,7 @@ def machine(version: str, monkeypatch: pytest.MonkeyPatch, **cuda_options: Any) 
     # The median time of a portable engine; the clock of the fake is as steady as it is arbitrary.
     monkeypatch.setattr("export.trt.attempts._INFERENCES", 3)
     trt.cuda = cuda
-    gc.freeze()  # The collections below then skip PyTorch's objects, which takes most of a second.
-    try:
-        yield trt
-        gc.collect()
-        assert cuda.violations == []
-        cuda.assert_nothing_left()
-    finally:
-        gc.unfreeze()
+    yield trt
+    gc.collect()
+    assert cuda.violations == []
+    cuda.assert_nothing_left()
