@@ -280,14 +280,14 @@ def sample_warnings(rounds: Rounds, warmed_up: WarmUp) -> list[str]:
         )
     if len(rounds) < _ROUNDS[0]:
         warnings.append(
-            f"it was measured in {len(rounds)} rounds, of fewer than {_ROUNDS[0]} the interval of "
-            "a ratio says little: raise --samples"
+            f"{len(rounds)} rounds, fewer than {_ROUNDS[0]}: the confidence intervals of ratios "
+            "are unreliable, raise --samples"
         )
     seconds = flat(rounds)
     if len(rounds) >= _ROUNDS[0] and len(seconds) < _SAMPLES:
         warnings.append(
-            f"it has {len(seconds)} samples, of fewer than {_SAMPLES} p90 and p99 say little: "
-            "raise --samples"
+            f"{len(seconds)} samples, fewer than {_SAMPLES}: p90 and p99 are unreliable, raise "
+            "--samples"
         )
     quarter = max(1, len(seconds) // 4)
     first, last = (statistics.median(part) for part in (seconds[:quarter], seconds[-quarter:]))

@@ -196,8 +196,8 @@ def test_nothing_is_said_against_good_samples():
     ("rounds", "warmed_up", "said"),
     [
         ([[1.0] * 3] * 10, WarmUp(30, False), "after 30 calls of warm-up"),
-        ([[1.0] * 3] * 9, STEADY, "9 rounds"),
-        ([[1.0] * 2] * 10, STEADY, "it has 20 samples, of fewer than 30 p90"),
+        ([[1.0] * 3] * 9, STEADY, "9 rounds, fewer than 10: the confidence"),
+        ([[1.0] * 2] * 10, STEADY, "20 samples, fewer than 30: p90 and p99"),
         ([[0.1] * 3] * 5 + [[0.106] * 3] * 5, STEADY, "is 100 ms, that of the last 106 ms"),
         ([[0.106] * 3] * 5 + [[0.1] * 3] * 5, STEADY, "is 106 ms, that of the last 100 ms"),
         ([[1.0, 1.0, 1.2]] * 10, STEADY, "spread by"),
