@@ -119,6 +119,9 @@ class Pool:
     When an actor dies, its job goes to the next free actor, up to `TRIES` times in all, and a new
     actor is requested, which Ray starts on a machine with room.
 
+    Ray's own max_restarts and max_task_retries are not used: with them a job stays with its actor,
+    and waits until the cluster has room for it again, even if other actors are free.
+
     Attributes:
         size: Number of workers that were requested.
         retries: Number of times that a job was assigned again.
