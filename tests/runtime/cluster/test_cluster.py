@@ -95,13 +95,23 @@ def test_the_result_is_that_of_one_machine(cluster, model, clip, one_run, tmp_pa
 
 
 def pids():
-    """Of the workers that are alive."""
+    """The workers of this process's cluster; other tests may run one at the same time."""
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if (folder / "cmdline").read_bytes().startswith(b"ray::_Host"):
+            worker = (folder / "cmdline").read_bytes().startswith(b"ray::_Host")
+            if worker and os.getpid() in ancestors(int(folder.name)):
                 found.append(int(folder.name))
     return found
+
+
+def ancestors(pid):
+    """The parent of a process, its parent, and so on."""
+    while pid > 1:
+        # The name, in brackets, may contain spaces; state and parent follow it.
+        _, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+        pid = int(after.split()[1])
+        yield pid
 
 
 def test_a_worker_that_is_killed_costs_no_frame(cluster, model, clip, one_run, tmp_path):
