@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn
 
 from bench.data.protocols import LATENCY_SETS
 from bench.environment import check_writable, write_evidence
@@ -28,8 +28,7 @@ from bench.runs.artefact import Case, Run, artefact_runs, is_engine
 from bench.runs.plain_engine import PlainRun, plain_runs
 from bench.runs.pytorch import PyTorchRun, pytorch_runs
 from bench.runs.torch_forms import CPU_FORMS, GPU_FORMS
-from runtime.backends.base import InferencePrecision
-from runtime.cli import command_parser, parse_size, run_command
+from runtime.cli import add_cpu_arguments, command_parser, parse_size, run_command
 from runtime.machine import available_cpus
 
 if TYPE_CHECKING:
@@ -206,12 +205,7 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("onnxruntime", "openvino"),
         help="ONNX files: backends, each of which is a run (default: as the runtime chooses)",
     )
-    group.add_argument(
-        "--inference-precision",
-        choices=get_args(InferencePrecision),
-        help="OpenVINO: type in which convolutions are computed (default fp32)",
-    )
-    group.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
+    add_cpu_arguments(group)
     group.add_argument(
         "--streams",
         type=int,

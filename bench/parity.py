@@ -24,8 +24,8 @@ from bench.quality.setup import configuration_of, open_comparison
 from bench.quality.summary import NewFrame, failures, summarise, table, worst_frames
 from bench.quality.worst_frames import write_images
 from bench.records import Picture, Summary
-from runtime.backends.base import BackendName, InferencePrecision
-from runtime.cli import command_parser, run_command
+from runtime.backends.base import BackendName
+from runtime.cli import add_cpu_arguments, command_parser, run_command
 from runtime.machine import available_cpus
 
 if TYPE_CHECKING:
@@ -273,14 +273,9 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         help="artefacts: backend (default: as the runtime chooses)",
     )
     group.add_argument(
-        "--inference-precision",
-        choices=get_args(InferencePrecision),
-        help="OpenVINO: type in which convolutions are computed (default fp32)",
-    )
-    group.add_argument(
         "--reference-device", default="cpu", metavar="NAME", help="device of PyTorch (default cpu)"
     )
-    group.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
+    add_cpu_arguments(group)
     cluster = parser.add_argument_group("Ray cluster, whose machines share the paths")
     cluster.add_argument("--workers", type=int, metavar="N", help="number of workers")
     cluster.add_argument(

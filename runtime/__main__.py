@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
-from runtime.backends.base import BackendName, InferencePrecision
-from runtime.cli import command_parser, parse_model, run_command
+from runtime.backends.base import BackendName
+from runtime.cli import add_cpu_arguments, command_parser, parse_model, run_command
 from runtime.errors import VideoError
 from runtime.video.arguments import (
     FrameBar,
@@ -175,17 +175,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         metavar="cpu|cuda|cuda:N",
         help="default: cpu for ONNX files, cuda for TensorRT engines",
     )
-    running.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
+    add_cpu_arguments(running)
     running.add_argument(
         "--streams",
         type=int,
         metavar="N",
         help="inferences at the same time (TensorRT, OpenVINO; default 1)",
-    )
-    running.add_argument(
-        "--inference-precision",
-        choices=get_args(InferencePrecision),
-        help="OpenVINO: type in which convolutions are computed (default fp32)",
     )
     run_command(parser, _interpolate, extra="video", argv=argv)
 

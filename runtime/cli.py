@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
-from runtime.backends.base import TRITON_SCHEME
+from runtime.backends.base import TRITON_SCHEME, InferencePrecision
 from runtime.errors import InterpolationError
 
 
@@ -36,6 +36,16 @@ def parse_model(text: str) -> str | Path:
     """Reads a model: triton://HOST:PORT/NAME as a string, anything else as a path."""
     # A path would lose the second slash.
     return text if text.startswith(TRITON_SCHEME) else Path(text)
+
+
+def add_cpu_arguments(group: argparse._ArgumentGroup) -> None:
+    """Adds --threads and --inference-precision."""
+    group.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
+    group.add_argument(
+        "--inference-precision",
+        choices=get_args(InferencePrecision),
+        help="OpenVINO: type in which convolutions are computed (default fp32)",
+    )
 
 
 def run_command(
