@@ -25,14 +25,12 @@ def published(dataset: str, *, sha256: str, variant: str, authors: bool) -> Publ
     else:
         known = find_by_sha256(sha256)
     figure = None if known is None else known.figures.get(dataset)
-    return (
-        None
-        if figure is None
-        else {
-            "source": figure.source,
-            "psnr": figure.psnr,
-            "ssim": figure.ssim,
-            "ssim_kind": figure.ssim_kind,
-            "ie": figure.ie,
-        }
-    )
+    if figure is None:
+        return None
+    return {
+        "source": figure.source,
+        "psnr": figure.psnr,
+        "ssim": figure.ssim,
+        "ssim_kind": figure.ssim_kind,
+        "ie": figure.ie,
+    }

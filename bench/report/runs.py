@@ -15,11 +15,21 @@ from bench.report.evidence import Evidence, Latency, Parity
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """One run of one case; `label` is the same for the same run at other sizes."""
+    """One run of one case.
+
+    Attributes:
+        latency: Its file.
+        case: Its case.
+        name: Its name in the case.
+        short_name: The name without the frame size, if that is unique in the case.
+        run: Its record.
+        label: The same for the same run at other sizes.
+    """
 
     latency: Latency
     case: CaseRecord
     name: str
+    short_name: str
     run: RunRecord
     label: str
 
@@ -50,7 +60,7 @@ def measured_runs(evidence: Evidence) -> list[MeasuredRun]:
             several = run["kind"] == "pytorch" and len(variants) > 1
             label = f"{short[name]}, {run['variant']}" if several else short[name]
             label += _on_machine(latency, evidence)
-            found.append(MeasuredRun(latency, case, name, run, label))
+            found.append(MeasuredRun(latency, case, name, short[name], run, label))
     return found
 
 
@@ -59,8 +69,7 @@ def compared_runs(evidence: Evidence) -> list[ComparedRun]:
     by_hash: dict[str, str] = {}
     for one in measured_runs(evidence):
         if one.run["artefact"] is not None:
-            name = _short_names(one.case["runs"])[one.name]
-            by_hash.setdefault(one.run["artefact"]["sha256"], name)
+            by_hash.setdefault(one.run["artefact"]["sha256"], one.short_name)
     found = []
     for parity in evidence.parities:
         artefacts = parity.configuration["artefacts"]
