@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from runtime.backend_trial import time_backends
 from runtime.backends.ort.cuda_provider import PROVIDER, ProviderProblem, cuda_provider_problem
-from runtime.backends.ov.backend import capabilities, import_openvino
+from runtime.backends.ov.compilation import capabilities, import_openvino
 from runtime.backends.ov.precision import FIRST_WITH_FLOAT32, keeps_float32
 from runtime.backends.trt.engine import import_tensorrt
 from runtime.cli import command_parser, run_command

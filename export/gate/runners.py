@@ -12,6 +12,8 @@ from onnx import ModelProto
 
 from export.errors import GateError
 from runtime.backends.base import NO_CACHE, Backend
+from runtime.backends.ort.backend import free_axes
+from runtime.backends.sizes import PreparedSizes
 from runtime.frames import to_planes
 from runtime.machine import available_cpus
 from runtime.model_info import ModelInfo
@@ -48,7 +50,7 @@ def images_for(
 
 
 def onnx_runner(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> Runner:
-    """Runs an ONNX model in ONNX Runtime on the CPU.
+    """Runs an ONNX model in ONNX Runtime on the CPU, prepared for each size as the runtime does.
 
     With frame I/O the image is taken before it is rounded, and the bytes must be exactly that image
     rounded to nearest.
@@ -62,15 +64,27 @@ def onnx_runner(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -
         GateError: From the returned function, if the bytes are not the rounded image.
     """
     model, tap = _tapped(model, info)
+    content = model.SerializeToString()
+    session = _session(content, {}, optimised)
+    axes = free_axes(session, info) if optimised else None
+    if axes is None:
+        return _graph_runner(info, tap, lambda _, names, feed: session.run(names, feed))
+    sessions = PreparedSizes(
+        lambda size: _session(content, dict(zip(axes, size, strict=True)), optimised)
+    )
+    return _graph_runner(info, tap, lambda size, names, feed: sessions.at(size).run(names, feed))
+
+
+def _session(content: bytes, lengths: dict[str, int], optimised: bool) -> Any:
+    """An onnxruntime.InferenceSession in which free axes have lengths, by the names of the axes."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if not optimised:
         level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.graph_optimization_level = level
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return _graph_runner(info, tap, lambda names, feed: session.run(names, feed))
+    for name, length in lengths.items():
+        options.add_free_dimension_override_by_name(name, length)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def openvino_runner(model: ModelProto, info: ModelInfo) -> Runner:
@@ -80,19 +94,26 @@ def openvino_runner(model: ModelProto, info: ModelInfo) -> Runner:
         BackendError: If OpenVINO is not installed.
         GateError: From the returned function, if the bytes are not the rounded image.
     """
-    from runtime.backends.ov.backend import compiled_model, import_openvino
+    from runtime.backends.ov.compilation import (
+        Compilation,
+        compiled_model,
+        import_openvino,
+        shapes_at,
+    )
 
     model, tap = _tapped(model, info)
-    request = compiled_model(
-        import_openvino(),
-        model.SerializeToString(),
-        precision="fp32",
-        streams=1,
-        threads=available_cpus(),
-        cache=NO_CACHE,
-    ).create_infer_request()
+    openvino, content = import_openvino(), model.SerializeToString()
+    how = Compilation(precision="fp32", streams=1, threads=available_cpus(), cache=NO_CACHE)
+    requests = PreparedSizes(
+        lambda size: compiled_model(
+            openvino, content, how, shapes=shapes_at(info, size)
+        ).create_infer_request()
+    )
 
-    def compute(names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def compute(
+        size: tuple[int, int], names: list[str], feed: dict[str, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        request = requests.at(size)
         request.infer(feed)
         return [request.get_tensor(name).data.copy() for name in names]
 
@@ -144,14 +165,14 @@ def _tapped(model: ModelProto, info: ModelInfo) -> tuple[ModelProto, str | None]
 def _graph_runner(
     info: ModelInfo,
     tap: str | None,
-    compute: Callable[[list[str], dict[str, NDArray[Any]]], list[NDArray[Any]]],
+    compute: Callable[[tuple[int, int], list[str], dict[str, NDArray[Any]]], list[NDArray[Any]]],
 ) -> Runner:
     """A runner of a graph.
 
     Args:
         info: Description of the graph.
         tap: Name of the image before it is rounded; None with float I/O.
-        compute: Computes the named outputs of the graph.
+        compute: Computes the named outputs of the graph, for images of a size (height, width).
     """
 
     def run(
@@ -159,10 +180,11 @@ def _graph_runner(
     ) -> NDArray[np.float32]:
         img0, img1 = images_for(info, frame0, frame1, rows=len(timestep))
         feed = {"img0": img0, "img1": img1, "timestep": timestep}
+        size = info.layout.size_of(img0.shape)
         if tap is None:
-            planes: NDArray[np.float32] = compute(["imgt"], feed)[0]
+            planes: NDArray[np.float32] = compute(size, ["imgt"], feed)[0]
             return planes
-        frames, image = compute(["imgt", tap], feed)
+        frames, image = compute(size, ["imgt", tap], feed)
         if not np.array_equal(frames, np.rint(image).transpose(0, 2, 3, 1)):
             raise GateError(
                 "the bytes that the graph returns are not its image rounded to nearest: report this"

@@ -65,8 +65,9 @@ def default_backend(path: Path, options: OpenOptions) -> BackendName:
     """The backend that runs a file by default.
 
     Engines run in TensorRT. ONNX files run, on a GPU, in ONNX Runtime; on the CPU in the backend
-    that the manifest beside the file names, since the file was compared in that one; without a
-    manifest in OpenVINO if it is installed, else in ONNX Runtime.
+    that the manifest beside the file names, since the file was compared in that one. Without a
+    manifest, or if that backend is not installed, they run in OpenVINO if it is installed, else in
+    ONNX Runtime.
 
     Raises:
         ModelError: If the suffix is unknown.
@@ -83,11 +84,11 @@ def default_backend(path: Path, options: OpenOptions) -> BackendName:
     if (options.device or "cpu") != "cpu":
         return "onnxruntime"
     named = backend_in_manifest(path)
-    if named is None:
-        return "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
-    for known in _MODULES:
-        if named == known:
-            return known  # type: ignore[return-value]  # One of BackendName, all but "triton".
-    raise BackendError(
-        f"the manifest of {path} names the unknown backend {named}: name the backend"
-    )
+    if named is not None and named not in ("onnxruntime", "openvino"):
+        raise BackendError(
+            f"the manifest of {path} names the unknown backend {named}: name the backend"
+        )
+    order: list[BackendName] = ["openvino", "onnxruntime"]
+    if named == "onnxruntime":
+        order.reverse()
+    return next((name for name in order if importlib.util.find_spec(name)), order[-1])

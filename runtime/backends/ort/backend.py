@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from runtime.backends.ort.cuda_provider import (
     reason,
     why_not_loaded,
 )
+from runtime.backends.sizes import PreparedSizes
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_cpus, gpu_driver
 from runtime.model_info import ModelInfo, Port
@@ -30,28 +31,31 @@ _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxRuntimeBackend(HostBackend):
-    """One ONNX Runtime session without I/O binding. Threads may share it.
+    """ONNX Runtime without I/O binding. Threads may share it.
 
     Args:
-        session: An onnxruntime.InferenceSession.
+        session_for: Gives the onnxruntime.InferenceSession for a size (height, width) of images.
         info: Metadata of the model.
         device: "cpu", "cuda" or "cuda:N".
     """
 
-    def __init__(self, session: Any, info: ModelInfo, *, device: str) -> None:
+    def __init__(
+        self, session_for: Callable[[tuple[int, int]], Any], info: ModelInfo, *, device: str
+    ) -> None:
         self.name = f"onnxruntime {device}"
         self.info = info
-        self._session = session
+        self._sessions = PreparedSizes(session_for)
 
     def run(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[Any]:
         """Runs the model on a batch; see `HostBackend.run`."""
-        session = self._session
-        if session is None:
-            raise BackendError("the model is closed: open it again")
+        feed = {"img0": img0, "img1": img1, "timestep": timestep}
         try:
-            outputs = session.run(["imgt"], {"img0": img0, "img1": img1, "timestep": timestep})
+            session = self._sessions.at(self.info.layout.size_of(img0.shape))
+            outputs = session.run(["imgt"], feed)
+        except BackendError:
+            raise
         except Exception as error:  # ONNX Runtime's classes share no base but this one.
             raise BackendError(f"{self.name} failed: {reason(error)}") from error
         result: NDArray[Any] = outputs[0]
@@ -59,7 +63,7 @@ class OnnxRuntimeBackend(HostBackend):
 
     def close(self) -> None:
         """Frees the model."""
-        self._session = None
+        self._sessions.close()
 
 
 def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBackend:
@@ -81,15 +85,24 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
         _check_cuda(ort, device, index)
     content, info = read_onnx(path)
     provider = (PROVIDER, provider_options(index, info)) if on_gpu else _CPU_PROVIDER
-    try:
+
+    def session_for(lengths: Mapping[str, int]) -> Any:
+        """A session in which free axes have lengths, by the names of the axes."""
+        settings = _session_options(ort, options.threads)
+        for name, length in lengths.items():
+            settings.add_free_dimension_override_by_name(name, length)
         session = ort.InferenceSession(
             content,
-            sess_options=_session_options(ort, options.threads),
+            sess_options=settings,
             providers=[provider],
             # Otherwise a session or a call that fails is repeated on the CPU.
             enable_fallback=0,
         )
         session.disable_fallback()  # Older releases (1.20) ignore the option for calls.
+        return session
+
+    try:
+        session = session_for({})
     except Exception as error:  # ONNX Runtime's classes share no base but this one.
         if on_gpu and cuda_failure(error):
             raise _not_started(cuda_failure(error)) from error
@@ -103,7 +116,23 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
     bound = on_gpu if options.io_binding is None else options.io_binding
     if bound:
         return BoundBackend(ort, session, info, device=device)
-    return OnnxRuntimeBackend(session, info, device=device)
+    if on_gpu or (axes := free_axes(session, info)) is None:
+        return OnnxRuntimeBackend(lambda _: session, info, device=device)
+    return OnnxRuntimeBackend(
+        lambda size: session_for(dict(zip(axes, size, strict=True))), info, device=device
+    )
+
+
+def free_axes(session: Any, info: ModelInfo) -> tuple[str, str] | None:
+    """The names of the free height and width of the images; None if they have a fixed size.
+
+    Args:
+        session: An onnxruntime.InferenceSession.
+        info: Metadata of the model.
+    """
+    shape = session.get_inputs()[0].shape
+    height, width = (shape[axis] for axis in info.layout.size_axes)
+    return (height, width) if isinstance(height, str) and isinstance(width, str) else None
 
 
 def _check_cuda(ort: Any, device: str, index: int) -> None:

@@ -15,8 +15,6 @@ two models side by side were no faster without it.
 from __future__ import annotations
 
 import contextlib
-import functools
-import io
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,22 +24,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import (
-    NO_CACHE,
-    HostBackend,
-    InferencePrecision,
-    OpenOptions,
-    concatenated,
-)
+from runtime.backends.base import HostBackend, OpenOptions, concatenated
 from runtime.backends.onnx_format import check_ports, read_onnx
-from runtime.backends.ov.cache import CacheEntry
+from runtime.backends.ov.compilation import (
+    Compilation,
+    compiled_model,
+    first_line,
+    from_onnx,
+    import_openvino,
+    shapes_at,
+)
+from runtime.backends.sizes import PreparedSizes
 from runtime.errors import BackendError, ModelError
-from runtime.machine import available_cpus, cache_folder
+from runtime.machine import available_cpus
 from runtime.model_info import INPUTS, OUTPUT, ModelInfo, Port
-from runtime.telemetry import import_quietly
-
-_HINTS: dict[InferencePrecision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-_CAPABILITIES: dict[InferencePrecision, str] = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
 
 class OpenVinoBackend(HostBackend):
@@ -50,29 +46,37 @@ class OpenVinoBackend(HostBackend):
     `submit` starts an inference and returns. With one stream no pair is queued ahead.
 
     Args:
-        compiled: An openvino.CompiledModel.
+        compile_for: Compiles the model for a size (height, width) of its images; returns an
+            openvino.CompiledModel.
         info: Metadata of the model.
         name: Name of the backend, in messages and reports.
         streams: Number of inferences that run at the same time.
     """
 
-    def __init__(self, compiled: Any, info: ModelInfo, *, name: str, streams: int) -> None:
+    def __init__(
+        self,
+        compile_for: Callable[[tuple[int, int]], Any],
+        info: ModelInfo,
+        *,
+        name: str,
+        streams: int,
+    ) -> None:
         self.name = name
         self.info = info
         # One request more than streams, so that no stream is ever without work.
         self.lookahead = 0 if streams == 1 else streams
-        self._requests = _RequestPool(compiled, streams + 1, name)
+        self._pools = PreparedSizes(lambda size: _RequestPool(compile_for(size), streams + 1, name))
 
     def run(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[Any]:
         """Runs the model on a batch and waits for it; see `HostBackend.run`."""
-        return self._requests.start(img0, img1, timestep).result()
+        return self._start(img0, img1, timestep).result()
 
     def submit(self, pairs: Sequence[tuple[Any, Any]], timestep: NDArray[np.float32]) -> list[Any]:
         """Starts an inference; waits for its inputs. See `Backend.submit`."""
         arrays = [(_as_array(first), _as_array(second)) for first, second in pairs]
-        inference = self._requests.start(*concatenated(arrays), timestep)
+        inference = self._start(*concatenated(arrays), timestep)
         return [_PendingImage(inference, row) for row in range(len(timestep))]
 
     def download(self, image: Any) -> Callable[[], NDArray[Any]]:
@@ -81,7 +85,14 @@ class OpenVinoBackend(HostBackend):
 
     def close(self) -> None:
         """Frees the model after the inferences in flight."""
-        self._requests.close()
+        for pool in self._pools.close():
+            pool.close()
+
+    def _start(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> _Inference:
+        pool = self._pools.at(self.info.layout.size_of(img0.shape))
+        return pool.start(img0, img1, timestep)
 
 
 class _Inference:
@@ -118,7 +129,7 @@ class _Inference:
             request.wait()
             self._result = request.get_tensor("imgt").data.copy()
         except Exception as error:  # OpenVINO raises RuntimeError and its subclasses.
-            self._error = BackendError(f"{self._owner.name} failed: {_first_line(error)}")
+            self._error = BackendError(f"{self._owner.name} failed: {first_line(error)}")
         self._request = self._inputs = None
         self._owner.give_back(request, self)
 
@@ -163,7 +174,7 @@ class _RequestPool:
             inference = _Inference(self, request, inputs)
         except Exception as error:  # OpenVINO raises RuntimeError and its subclasses.
             self.give_back(request)
-            raise BackendError(f"{self.name} failed: {_first_line(error)}") from error
+            raise BackendError(f"{self.name} failed: {first_line(error)}") from error
         with self._changed:
             self._in_flight.append(inference)
             self._changed.notify()
@@ -220,150 +231,48 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
         )
     openvino = import_openvino()
     content, info = read_onnx(path)
-    precision, streams = options.precision or "fp32", options.streams or 1
-    if precision != "fp32" and (info.size is None or info.tuned_for != "any"):
-        # In these models OpenVINO replaces nodes of the coordinates, which removes their marks.
+    how = Compilation(
+        precision=options.precision or "fp32",
+        streams=options.streams or 1,
+        threads=options.threads or available_cpus(),
+        cache=options.cache,
+    )
+    if how.precision != "fp32" and info.tuned_for != "any":
+        # In this model OpenVINO replaces nodes of the coordinates, which removes their marks.
         raise BackendError(
-            f"precision={precision!r} is for models of one size that are not tuned for ONNX "
-            "Runtime: build one with --size HxW --backend openvino"
+            f"precision={how.precision!r} was asked for, {path.name} is tuned for ONNX Runtime: "
+            "build it again with --backend openvino"
         )
+    how.check(openvino)
+
+    def compile_for(size: tuple[int, int]) -> Any:
+        with _loading(path):
+            return compiled_model(openvino, content, how, shapes=shapes_at(info, size))
+
+    name = "openvino cpu" if how.precision == "fp32" else f"openvino cpu {how.precision}"
+    if info.size is None:
+        with _loading(path):
+            check_ports(_ports(from_onnx(openvino, content)), info, path)
+        return OpenVinoBackend(compile_for, info, name=name, streams=how.streams)
+    compiled = compile_for(info.size)
+    check_ports(_ports(compiled), info, path)
+    return OpenVinoBackend(lambda _: compiled, info, name=name, streams=how.streams)
+
+
+@contextlib.contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    """Turns errors of OpenVINO into ModelError."""
     try:
-        compiled = compiled_model(
-            openvino,
-            content,
-            precision=precision,
-            streams=streams,
-            threads=options.threads or available_cpus(),
-            cache=options.cache,
-        )
+        yield
     except RuntimeError as error:
         raise ModelError(
-            f"{path} cannot be loaded by OpenVINO ({_first_line(error)}): export it again"
-        ) from error
-    check_ports(_ports(compiled), info, path)
-    name = "openvino cpu" if precision == "fp32" else f"openvino cpu {precision}"
-    return OpenVinoBackend(compiled, info, name=name, streams=streams)
-
-
-def import_openvino() -> Any:
-    """Imports the module `openvino`, with its telemetry off.
-
-    Raises:
-        BackendError: If it is not installed or does not load.
-    """
-    try:
-        return import_quietly("openvino")
-    except ImportError as error:
-        raise BackendError(
-            f"OpenVINO cannot be imported ({_first_line(error)}): pip install "
-            "'ifrnet-deploy[openvino]', or use backend='onnxruntime'"
+            f"{path} cannot be loaded by OpenVINO ({first_line(error)}): export it again"
         ) from error
 
 
-def compiled_model(
-    openvino: Any,
-    content: bytes,
-    *,
-    precision: InferencePrecision,
-    streams: int,
-    threads: int,
-    cache: str | None,
-) -> Any:
-    """Compiles an ONNX file, or reads the compiled model from the cache.
-
-    Args:
-        openvino: The module.
-        content: The ONNX file.
-        precision: Type in which convolutions are computed.
-        streams: Number of inferences that run at the same time.
-        threads: Number of CPUs that they share.
-        cache: Folder for compiled models; None for the default folder, "none" for no cache.
-
-    Returns:
-        An openvino.CompiledModel.
-
-    Raises:
-        BackendError: If the CPU does not support the precision, this OpenVINO cannot keep the
-            coordinates in float32 with it, or there are fewer threads than streams.
-        RuntimeError: If OpenVINO cannot read the file.
-    """
-    if streams > threads:
-        raise BackendError(
-            f"streams={streams} was given with {threads} threads, each stream needs one: use fewer "
-            "streams"
-        )
-    core = _core(openvino)
-    _check_capability(core, precision)
-    settings = {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
-        "NUM_STREAMS": str(streams),
-        "INFERENCE_NUM_THREADS": str(threads),
-    }
-    folder = cache_folder() / "openvino" if cache is None else Path(cache)
-    entry = None if cache == NO_CACHE else CacheEntry(folder, openvino, core, content, settings)
-    if entry is not None and (compiled := entry.read()) is not None:
-        return compiled
-    model = _from_onnx(openvino, content)
-    if precision == "fp32":
-        compiled = core.compile_model(model, "CPU", settings)
-    else:
-        from runtime.backends.ov.precision import compiled_with_float32
-
-        compiled = compiled_with_float32(openvino, core, model, settings)
-    if entry is not None:
-        entry.write(compiled)
-    return compiled
-
-
-def _from_onnx(openvino: Any, content: bytes) -> Any:
-    """Reads an ONNX file as an openvino.Model.
-
-    `Core.read_model` is not used: it would read bytes that are also a valid file in OpenVINO's own
-    format as that format, which is not the model that was checked.
-
-    Raises:
-        RuntimeError: If OpenVINO cannot read the file.
-    """
-    reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
-    try:
-        return reader.convert(reader.load(io.BytesIO(content)))
-    except Exception as error:  # The front end's classes share no base but this one.
-        raise RuntimeError(str(error)) from error
-
-
-def capabilities(openvino: Any) -> tuple[str, list[str]]:
-    """The name of the CPU and the types that it computes in: "FP32", "BF16", "INT8" and others."""
-    core = _core(openvino)
-    return (
-        str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
-        list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
-    )
-
-
-@functools.cache
-def _core(openvino: Any) -> Any:
-    """The openvino.Core of the process, which owns the plugin and its threads."""
-    return openvino.Core()
-
-
-def _check_capability(core: Any, precision: InferencePrecision) -> None:
-    """Checks that the CPU computes in a type; OpenVINO would use float32 or emulate the type.
-
-    Raises:
-        BackendError: If it does not.
-    """
-    available = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if _CAPABILITIES[precision] not in available:
-        usable = [name for name, capability in _CAPABILITIES.items() if capability in available]
-        raise BackendError(
-            f"precision={precision!r} was asked for, this CPU has {', '.join(usable)} only: "
-            "leave it out"
-        )
-
-
-def _ports(compiled: Any) -> Iterator[Port]:
-    inputs, outputs = compiled.inputs, compiled.outputs
+def _ports(model: Any) -> Iterator[Port]:
+    """The ports of an openvino.Model or CompiledModel."""
+    inputs, outputs = model.inputs, model.outputs
     for number, port in enumerate((*inputs, *outputs)):
         shape = (n.get_length() if n.is_static else None for n in port.get_partial_shape())
         # If OpenVINO removes a cast, the port has the name of its result too.
@@ -377,10 +286,3 @@ def _as_array(image: Any) -> NDArray[Any]:
     """The image as a batch of one on the host; waits for an image that is being made."""
     array: NDArray[Any] = image.array() if isinstance(image, _PendingImage) else image
     return array
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an error of OpenVINO after the lines that name places in its source."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (reasons or lines or [type(error).__name__])[0]

@@ -33,6 +33,7 @@ class CacheEntry:
         core: An openvino.Core.
         content: The ONNX file.
         settings: Properties for the compilation.
+        shapes: Shapes that inputs are fixed to, by name; None: as in the file.
 
     Attributes:
         path: Path of the blob.
@@ -45,6 +46,7 @@ class CacheEntry:
         core: Any,
         content: bytes,
         settings: Mapping[str, str],
+        shapes: Mapping[str, list[int]] | None = None,
     ) -> None:
         depends_on = {
             "onnx": hashlib.sha256(content).hexdigest(),
@@ -53,6 +55,8 @@ class CacheEntry:
             "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
             "settings": dict(settings),
         }
+        if shapes is not None:
+            depends_on["shapes"] = dict(shapes)
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
         self.path = folder / f"{key}.blob"
         self._core = core

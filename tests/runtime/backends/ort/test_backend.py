@@ -155,3 +155,31 @@ def test_threads_are_honoured(models, monkeypatch):
     Interpolator.open(models / "frames.onnx", threads=1, backend="onnxruntime").close()
     Interpolator.open(models / "frames.onnx", backend="onnxruntime").close()
     assert seen == [1, available_cpus()]
+
+
+@pytest.mark.parametrize("name", ["dynamic", "free float"])
+def test_a_model_of_free_size_gets_a_session_for_each_size(
+    models, export, tmp_path, monkeypatch, name
+):
+    """In which ONNX Runtime knows every shape, so that it computes none at run time."""
+    path = models / "dynamic.onnx"
+    if name == "free float":
+        path = tmp_path / "float.onnx"
+        onnx.save(export(height=64, width=80, io="float", dynamic=True).model, path)
+    onnxruntime = import_quietly("onnxruntime")
+    real, shapes = onnxruntime.InferenceSession, []
+
+    def spy(*args, **kwargs):
+        session = real(*args, **kwargs)
+        shapes.append(session.get_inputs()[0].shape)
+        return session
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    dtype = np.uint8 if name == "dynamic" else np.float32
+    with Interpolator.open(path, backend="onnxruntime") as vfi:
+        for size in ((64, 80), (64, 80), (48, 96), (64, 80)):
+            pair = np.ones((2, *size, 3), dtype)
+            assert vfi.interpolate(*pair).shape == (*size, 3)
+    free, *fixed = shapes
+    assert [isinstance(n, str) for n in free].count(True) == 2
+    assert [[n for n in shape if n > 3] for shape in fixed] == [[64, 80], [48, 96]]

@@ -321,7 +321,7 @@ def test_an_inference_that_fails_is_not_made_again_on_the_cpu(models, monkeypatc
 
     backend = open_backend(models / "frames.onnx", OpenOptions(), backend="onnxruntime")
     failing = SimpleNamespace(run=fails, is_webgpu_graph_capture_enabled=lambda: False)
-    monkeypatch.setattr(backend._session, "_sess", failing)
+    monkeypatch.setattr(backend._sessions.at((50, 70)), "_sess", failing)
     image = np.zeros((1, 50, 70, 3), np.uint8)
     with pytest.raises(BackendError, match="onnxruntime cpu failed: CUDA failure 100: no CUDA-cap"):
         backend.submit([(image, image)], np.full((1, 1, 1, 1), 0.5, np.float32))

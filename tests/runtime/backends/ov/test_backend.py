@@ -194,12 +194,34 @@ def test_the_cache_spares_the_second_compilation(models, frames, tmp_path, compi
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_other_options_and_other_models_are_kept_apart(models, tmp_path, compiled):
+def test_other_options_and_other_models_are_kept_apart(models, frames, tmp_path, compiled):
     opened(models / "frames.onnx", cache=tmp_path, threads=1).close()
     opened(models / "frames.onnx", cache=tmp_path, threads=2).close()
     opened(models / "frames.onnx", cache=tmp_path, threads=2, streams=2).close()
-    opened(models / "dynamic.onnx", cache=tmp_path, threads=1).close()
+    with opened(models / "dynamic.onnx", cache=tmp_path, threads=1) as vfi:
+        vfi.interpolate(*frames)
     assert compiled.count == len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_model_of_free_size_is_compiled_for_each_size_once(models, frames, tmp_path, compiled):
+    small = [frame[:40, :60] for frame in frames]
+    with opened(models / "dynamic.onnx", cache=tmp_path) as vfi:
+        assert compiled.count == 0
+        made = [vfi.interpolate(*pair) for pair in (frames, frames, small, frames)]
+        assert compiled.count == 2
+    with opened(models / "dynamic.onnx", cache=tmp_path) as vfi:
+        again = [vfi.interpolate(*pair) for pair in (small, frames)]
+    assert compiled.count == 2  # Both were in the cache.
+    for one, other in zip(again, (made[2], made[0]), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_closed_model_of_free_size_compiles_nothing(models, frames, compiled):
+    vfi = opened(models / "dynamic.onnx")
+    vfi.close()
+    with pytest.raises(BackendError, match="the model is closed: open it again"):
+        vfi.interpolate(*frames)
+    assert compiled.count == 0
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "weights", "end", "noise"])
@@ -294,9 +316,15 @@ def test_a_precision_that_the_processor_lacks_is_refused(models, monkeypatch):
         opened(models / "frames.onnx", precision="bf16")
 
 
-def test_lower_precision_is_for_fixed_plain_models(models):
-    with pytest.raises(BackendError, match="build one with --size HxW --backend openvino"):
-        opened(models / "dynamic.onnx", precision="bf16")
+def test_lower_precision_is_for_plain_models(models, tmp_path):
+    tuned = onnx.load(models / "frames.onnx")
+    properties = {entry.key: entry.value for entry in tuned.metadata_props}
+    helper.set_model_props(tuned, {**properties, "ifrnet.tuned_for": "cpu"})
+    onnx.save(tuned, tmp_path / "tuned.onnx")
+    with pytest.raises(
+        BackendError, match=r"tuned for ONNX Runtime: build it again with --backend"
+    ):
+        opened(tmp_path / "tuned.onnx", precision="bf16")
 
 
 def test_float32_is_asked_for_in_words(models, tmp_path, monkeypatch):
@@ -441,18 +469,18 @@ def bf16_processor():
         pytest.skip("this CPU does not compute in bfloat16")
 
 
-@pytest.mark.parametrize("name", ["frames", "float", "three"])
+@pytest.mark.parametrize("name", ["frames", "float", "three", "dynamic"])
 def test_bfloat16_keeps_the_coordinates_float32(bf16_processor, models, name, request):
-    if LOSES_MARKS:
-        with pytest.raises(
-            BackendError, match="of the coordinates in bf16, and they must stay float32"
-        ):
-            opened(models / f"{name}.onnx", precision="bf16")
-        return
     size = (50, 70) if name != "float" else (64, 80)
     frames = moving_frames(*size, 4.0)
     if name == "float":
         frames = [f.astype(np.float32) / np.float32(255) for f in frames]
+    if LOSES_MARKS:
+        with pytest.raises(
+            BackendError, match="of the coordinates in bf16, and they must stay float32"
+        ):
+            opened(models / f"{name}.onnx", precision="bf16").interpolate(*frames)
+        return
     made = []
     for precision in ("fp32", "bf16"):
         with opened(models / f"{name}.onnx", precision=precision) as vfi:  # Or it is refused.
@@ -488,6 +516,18 @@ def test_the_default_of_an_onnx_file(models, tmp_path, monkeypatch):
     manifest_path(path).unlink()
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert default_backend(path, OpenOptions()) == "onnxruntime"
+
+
+@pytest.mark.parametrize("installed", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("named", ["openvino", "onnxruntime"])
+def test_the_one_backend_that_is_installed_opens_every_onnx_file(
+    models, tmp_path, monkeypatch, named, installed
+):
+    path = tmp_path / "model.onnx"
+    path.write_bytes((models / "frames.onnx").read_bytes())
+    manifest_path(path).write_text(f'{{"backend": "{named}"}}')
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == installed or None)
+    assert default_backend(path, OpenOptions()) == installed
 
 
 def test_without_openvino_it_says_what_to_install(models):
