@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import get_args
 
-from export.request import GraphRequest, TracedPrecision
+from export.request import GraphRequest, Size, TracedPrecision
 from runtime.cli import parse_size
 from runtime.model_info import IOKind, TimeSteps, Warp
 
@@ -17,17 +18,25 @@ def add_graph_arguments(
 
     Args:
         parser: The parser to add them to.
-        several_sizes: Whether --size takes several sizes, so that `args.size` is a list.
+        several_sizes: Whether --size takes several sizes.
         int8: Whether --precision accepts int8.
     """
     several = ", one TensorRT engine for each" if several_sizes else ""
-    parser.add_argument(
+    engine = ", of a TensorRT engine 256x448" if several_sizes else ""
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
         "--size",
         type=parse_size,
         nargs="+" if several_sizes else None,
         metavar="HxW",
-        help=f"height and width of the frames{several} (default 256x448; with --dynamic only for "
-        "tracing)",
+        help=f"height and width of the frames{several} (default: any size{engine}; with --dynamic "
+        "only for tracing)",
+    )
+    sizes.add_argument(
+        "--like",
+        type=Path,
+        metavar="PATH",
+        help="the size of the frames of a video or of a folder of images",
     )
     parser.add_argument(
         "--io",
@@ -67,7 +76,10 @@ def add_graph_arguments(
         "of several clients (export.triton)",
     )
     parser.add_argument(
-        "--dynamic", action="store_const", const=True, help="accept any height and width"
+        "--dynamic",
+        action="store_const",
+        const=True,
+        help="accept any height and width (default without --size, except for TensorRT)",
     )
     parser.add_argument(
         "--warp",
@@ -82,8 +94,24 @@ def add_graph_arguments(
     )
 
 
+def sizes_of(args: argparse.Namespace) -> tuple[Size, ...]:
+    """The sizes (height, width) in pixels of --size or --like; () if neither was given.
+
+    Raises:
+        VideoError: If the file of --like cannot be read.
+    """
+    if args.like is not None:
+        from runtime.video.reading.source import open_source  # Needs PyAV.
+
+        with open_source(args.like) as source:
+            return ((source.info.height, source.info.width),)
+    if args.size is None:
+        return ()
+    return tuple(args.size) if isinstance(args.size, list) else (args.size,)
+
+
 def graph_request(args: argparse.Namespace) -> GraphRequest:
-    """Reads the arguments that `add_graph_arguments` added, except for --size and --time."""
+    """Reads the arguments that `add_graph_arguments` added, but for --size, --like and --time."""
     return GraphRequest(
         io=args.io,
         precision=args.precision,

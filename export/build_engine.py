@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from export.arguments import add_graph_arguments, graph_request
+from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
 from export.request import BuildRequest, Constraints, OnnxBackend, Size
 from runtime.cli import command_parser, parse_size, run_command
@@ -206,7 +206,7 @@ def _request(args: argparse.Namespace) -> BuildRequest:
         for name, value in vars(args).items()
         if name in names and value is not None
     }
-    return BuildRequest(graph=graph_request(args), sizes=tuple(args.size or ()), **given)
+    return BuildRequest(graph=graph_request(args), sizes=sizes_of(args), **given)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -215,8 +215,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "python -m export.build_engine",
         "Builds an artefact, compares it with its reference, and writes it with a manifest only "
         "if it\npasses.",
-        "python -m export.build_engine --weights demo --dynamic --backend onnxruntime "
-        "--output model.onnx",
+        "python -m export.build_engine --weights demo --backend onnxruntime --output model.onnx",
+        "python -m export.build_engine --weights demo --like in.mp4 --output model.engine",
         "python -m export.build_engine --onnx model.onnx --backend onnxruntime --precision int8 "
         "--calibrate clip.mp4\n      --output int8.onnx",
         "python -m export.build_engine --weights demo --size 720x1280 1080x1920 "

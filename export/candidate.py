@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from onnx import ModelProto, helper
 
-from export.gate.cases import gate_cases
+from export.gate.cases import gate_cases, gate_sizes
 from export.gate.gate import Requirements, gate
 from export.gate.runners import Runner, onnx_runner, openvino_runner
 from export.graph import passes
@@ -90,7 +90,7 @@ def checked_from_onnx(
     report = gate(
         source.reference,
         candidate_runners(model, info, backend),
-        gate_cases([info.size or DEFAULT_SIZE], info),
+        gate_cases(gate_sizes(info, DEFAULT_SIZE), info),
         Requirements(info.precision),
     )
     return CheckedModel(model, info, report, source.onnx_sha256, backend)

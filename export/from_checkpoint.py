@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from export.candidate import CheckedModel, candidate_runners, finalise
 from export.errors import ExportError
-from export.gate.cases import gate_cases
+from export.gate.cases import gate_cases, gate_sizes
 from export.gate.gate import Reference, Requirements, gate
 from export.gate.runners import Runner, images_for
 from export.graph import passes
@@ -39,7 +39,6 @@ from export.wrapper import (
 from ifrnet_model import Checkpoint, CheckpointError, IFRNet, load_checkpoint
 from ifrnet_model.probe import try_time_steps
 from runtime import __version__
-from runtime.frames import MINIMUM_SIDE
 from runtime.manifest import GateReport
 from runtime.model_info import INPUTS, OUTPUT, ModelInfo, TimeSteps, TunedFor
 
@@ -214,7 +213,7 @@ def _compare_with_pytorch(
     return gate(
         traced.source.reference,
         candidates,
-        gate_cases(_gate_sizes(options), info),
+        gate_cases(gate_sizes(info, (options.height, options.width)), info),
         Requirements(info.precision),
     )
 
@@ -230,19 +229,6 @@ def _pytorch_runner(module: FloatIO | FrameIO, info: ModelInfo) -> Runner:
         return result
 
     return run
-
-
-def _gate_sizes(options: ExportOptions) -> list[tuple[int, int]]:
-    """The exported size, and if sizes are free a smaller and a larger one that were not traced."""
-    height, width, multiple = options.height, options.width, options.divisor
-    if not options.dynamic:
-        return [(height, width)]
-    odd = 3 if options.io == "frames" else 0  # Frames may have any size.
-    smaller = [max(n // 2 // multiple * multiple - odd, MINIMUM_SIDE) for n in (height, width)]
-    if options.io == "float":
-        smaller = [max(n, multiple) for n in smaller]
-    larger = [n + n // 4 // multiple * multiple + 2 * multiple - odd for n in (height, width)]
-    return [(height, width), (smaller[0], smaller[1]), (larger[0], larger[1])]
 
 
 @contextlib.contextmanager

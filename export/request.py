@@ -12,7 +12,8 @@ from export.errors import ExportError
 from runtime.model_info import IOKind, Precision, TimeSteps, TunedFor, Warp
 
 DEFAULT_SIZE = (256, 448)
-"""(height, width) in pixels of an export without --size."""
+"""(height, width) in pixels at which a graph of free size is traced, and the size of an engine or
+of a graph with a free number of pairs if none is given."""
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -70,9 +71,17 @@ class GraphRequest:
         """The options that were given, by name."""
         return _given((field.name, getattr(self, field.name)) for field in fields(self))
 
-    def options(self, size: Size | None) -> dict[str, Any]:
-        """The options that were given, and the size if not None, as fields of `ExportOptions`."""
-        return self.given() | ({} if size is None else {"height": size[0], "width": size[1]})
+    def options(self, size: Size | None, *, free: bool = True) -> dict[str, Any]:
+        """The options that were given, and the size, as fields of `ExportOptions`.
+
+        Args:
+            size: (height, width) in pixels; None if none was given.
+            free: Whether height and width are free if `size` is None. With `max_batch` they are
+                not: a graph has a free number of pairs or a free size.
+        """
+        if size is not None:
+            return self.given() | {"height": size[0], "width": size[1]}
+        return self.given() | ({"dynamic": True} if free and self.max_batch is None else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +91,7 @@ class ExportRequest:
     Attributes:
         weights: A checkpoint file, or "demo".
         output: The ONNX file to write.
-        size: (height, width) of the frames in pixels; None for `DEFAULT_SIZE`.
+        size: (height, width) of the frames in pixels; None for a free size.
         graph: The options of the graph.
         time: The time steps that the weights were trained for; None for those stated by the file
             or published, or else found by a trial.
@@ -106,7 +115,8 @@ class BuildRequest:
         weights: A checkpoint file, or "demo"; None if `onnx` is given.
         onnx: A file of `export.to_onnx`; None if `weights` is given.
         backend: The backend that will run the artefact.
-        sizes: (height, width) of the frames in pixels; one engine is built for each.
+        sizes: (height, width) of the frames in pixels; one engine is built for each. If there are
+            none, a graph for a CPU has a free size, and an engine `DEFAULT_SIZE`.
         graph: The options of the graph; none may be given together with `onnx`.
         time: The time steps that the weights were trained for; None for those stated by the file
             or published, or else found by a trial.
@@ -169,7 +179,8 @@ class BuildRequest:
 
     def graph_options(self, size: Size | None) -> dict[str, Any]:
         """The options of the graph to export for `size`, as fields of `ExportOptions`."""
-        options = self.graph.options(size)
+        free = self.backend != "tensorrt" and self.onnx is None
+        options = self.graph.options(size, free=free)
         if self.calibrate is not None:
             del options["precision"]  # int8 is made from a float32 graph.
         return options
@@ -227,8 +238,8 @@ class BuildRequest:
             )
         if len(self.sizes) > 1:
             raise ExportError(
-                f"{len(self.sizes)} sizes came with --backend {self.backend}: give one, or "
-                "--dynamic"
+                f"{len(self.sizes)} sizes came with --backend {self.backend}: give one, or none "
+                "for a free size"
             )
 
     def _check_against_file(self) -> None:

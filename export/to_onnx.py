@@ -1,6 +1,6 @@
 """Exports a checkpoint as an ONNX file with metadata, and compares it with PyTorch.
 
-python -m export.to_onnx --weights demo --size 256x448 --output model.onnx
+python -m export.to_onnx --weights demo --output model.onnx
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from export.arguments import add_graph_arguments, graph_request
+from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
 from export.request import ExportRequest
 from runtime.cli import command_parser, run_command
@@ -40,7 +40,7 @@ def _request(args: argparse.Namespace) -> ExportRequest:
     return ExportRequest(
         weights=args.weights,
         output=args.output,
-        size=args.size,
+        size=next(iter(sizes_of(args)), None),
         graph=graph_request(args),
         time=args.time,
     )
@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "python -m export.to_onnx",
         "Exports a checkpoint as an ONNX file without custom operators and compares it with "
         "PyTorch;\na file that differs is not written.",
-        "python -m export.to_onnx --weights demo --size 720x1280 --output model.onnx",
+        "python -m export.to_onnx --weights demo --output model.onnx",
+        "python -m export.to_onnx --weights demo --like in.mp4 --output model.onnx",
     )
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="checkpoint: .pth, .safetensors, or demo"

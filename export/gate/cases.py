@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.gate.compare import compare
-from runtime.frames import to_planes
+from runtime.frames import MINIMUM_SIDE, to_planes
 from runtime.model_info import ModelInfo
 
 
@@ -114,6 +114,27 @@ def gate_cases(sizes: Iterable[tuple[int, int]], info: ModelInfo) -> list[GateCa
             GateCase(height, width, min(128.0, max(height, width) / 10), early),
         )
     ]
+
+
+def gate_sizes(info: ModelInfo, traced: tuple[int, int]) -> list[tuple[int, int]]:
+    """The sizes (height, width) in pixels at which a model is compared.
+
+    Args:
+        info: Description of the model.
+        traced: The size at which the graph was traced.
+
+    Returns:
+        The size of the model; if that is free, `traced`, and a smaller and a larger size.
+    """
+    if info.size is not None:
+        return [info.size]
+    multiple = info.divisor
+    odd = 3 if info.io == "frames" else 0  # Frames may have any size.
+    smaller = [max(n // 2 // multiple * multiple - odd, MINIMUM_SIDE) for n in traced]
+    if info.io == "float":
+        smaller = [max(n, multiple) for n in smaller]
+    larger = [n + n // 4 // multiple * multiple + 2 * multiple - odd for n in traced]
+    return [traced, (smaller[0], smaller[1]), (larger[0], larger[1])]
 
 
 def spread_steps(count: int) -> tuple[float, ...]:

@@ -64,6 +64,22 @@ def test_int8_is_made_from_a_float32_graph():
     ).graph_options(None) == {}  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("changes", "free"),
+    [
+        ({"backend": "onnxruntime"}, True),
+        ({"backend": "openvino", "graph": GraphRequest(precision="int8")}, True),
+        ({"backend": "onnxruntime", "graph": GraphRequest(max_batch=4)}, False),
+        ({"backend": "tensorrt"}, False),
+    ],
+)
+def test_without_a_size_it_is_free_where_that_is_possible(changes, free):
+    clip = Path("clip.mp4") if "graph" in changes and changes["graph"].precision else None
+    request = BuildRequest(weights="demo", calibrate=clip, output=OUTPUT, **changes)
+    assert request.graph_options(None).get("dynamic", False) == free
+    assert "dynamic" not in request.graph_options((32, 48))
+
+
 def test_requests_need_neither_torch_nor_onnx():
     script = "import sys, export.request; sys.exit(bool({'torch', 'onnx'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from av.video.frame import VideoFrame
 
 from commands import run_module
 from export.errors import ExportError, GateError
@@ -13,6 +14,7 @@ from export.from_checkpoint import checked_from_checkpoint
 from export.gate.cases import moving_frames
 from export.gate.gate import REQUIRED_DB
 from export.wrapper import ExportOptions, wrap
+from runtime import Interpolator
 from runtime.frames import to_planes
 from runtime.telemetry import import_quietly
 
@@ -149,9 +151,24 @@ def test_the_command_writes_a_file_and_prints_the_comparison(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_the_size_may_be_that_of_a_video_or_of_images(tmp_path):
+    picture = VideoFrame.from_ndarray(np.zeros((34, 52, 3), np.uint8), format="rgb24")
+    (tmp_path / "like").mkdir()
+    for number in (1, 2):
+        picture.save(str(tmp_path / "like" / f"{number}.png"))
+    done = run_module(
+        "export.to_onnx", "--weights", "demo", "--like", "like", "--output", "model.onnx",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with Interpolator.open(tmp_path / "model.onnx") as vfi:
+        assert vfi.info.size == (34, 52)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--weights", "demo", "--like", "none.mp4"], "none.mp4 does not exist"),
         (["--weights", "none.pth"], "none.pth cannot be read"),
         (["--weights", "demo", "--size", "30x40", "--io", "float"], "use 32x48"),
         (["--weights", "demo", "--size", "32x48", "--output", "no/where.onnx"], "create it first"),
