@@ -118,6 +118,8 @@ def _traced(
         checkpoint = load_checkpoint(weights, warp_lowering=options.warp)
     except CheckpointError as error:
         raise ExportError(str(error)) from error
+    if checkpoint.note:
+        stages.note(f"weights: {checkpoint.note}")
     network = checkpoint.network
     time_steps = time_steps or checkpoint.time_steps or _probe_time_steps(network, stages)
     stages.start(STAGES[1])

@@ -107,6 +107,10 @@ def _convert(args: argparse.Namespace) -> None:
     print(f"{done.path}: loaded again and compared")
     print(f"  sha256 {done.sha256}")
     print(f"  largest difference of a weight: {done.largest_difference:.1e}")
+    if done.names:
+        print(f"  names in the source: {done.names}")
+    if done.note:
+        print(f"  {done.note}")
     origin = done.metadata["timesteps_from"]
     print(f"  {done.metadata['variant']}, time steps: {done.metadata['timesteps']} ({origin})")
 

@@ -33,12 +33,16 @@ class Conversion(NamedTuple):
         sha256: Its SHA-256, 64 hexadecimal digits.
         metadata: Its metadata.
         largest_difference: Largest absolute difference of a weight from the source; 0 for float32.
+        names: What stood around the tensors in the source; None if nothing did.
+        note: A sentence if the source has averaged and ordinary weights; None if not.
     """
 
     path: Path
     sha256: str
     metadata: dict[str, str]
     largest_difference: float
+    names: str | None = None
+    note: str | None = None
 
 
 def convert_checkpoint(
@@ -81,7 +85,6 @@ def convert_checkpoint(
             f"{file.path}: {too_large[0]} has values that {dtype} cannot hold: use float32"
         )
     metadata = _metadata(file, checkpoint, time_steps)
-    # With the suffix of the target, by which `load_checkpoint` chooses the format.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(8)}.partial.safetensors")
     try:
         save_file(stored, temporary, metadata)
@@ -97,7 +100,7 @@ def convert_checkpoint(
     finally:
         temporary.unlink(missing_ok=True)
     largest = max(float((loaded[name] - weights[name]).abs().max()) for name in weights)
-    return Conversion(target, reloaded.sha256, metadata, largest)
+    return Conversion(target, reloaded.sha256, metadata, largest, file.names, file.note)
 
 
 def _metadata(
@@ -121,7 +124,7 @@ def _metadata(
 
 
 def _check_target(target: Path, *, force: bool) -> None:
-    if target.suffix != ".safetensors":
+    if target.suffix.lower() != ".safetensors":
         raise CheckpointError(f"{target} is not a name of a safetensors file: use NAME.safetensors")
     if target.name.lower() == DEMO_WEIGHTS.name:
         raise CheckpointError(f"{target.name} is the name of the shipped file: use another name")

@@ -33,6 +33,10 @@ class CheckpointInspection:
         dtypes: Number of tensors by type, for example {"float32": 104}.
         wrappers: Keys of the dictionaries around the tensors, outermost first.
         prefixes: Prefixes of every tensor's name, outermost first.
+        averaged: Whether the tensors are the average over the training steps, by these names.
+        ordinary: The names around the ordinary weights that the file has too; None without them.
+        names: The wrappers and prefixes as the command prints them; None if there are none.
+        note: A sentence for the user if the file has averaged and ordinary weights; None if not.
         metadata: The metadata of a .safetensors file, otherwise empty.
         stated: The time steps that the metadata states; None if it states none.
         trial: The interpolation of a moving pattern at t = 1/4, 1/2, 3/4.
@@ -47,6 +51,10 @@ class CheckpointInspection:
     dtypes: Mapping[str, int]
     wrappers: tuple[str, ...]
     prefixes: tuple[str, ...]
+    averaged: bool
+    ordinary: str | None
+    names: str | None
+    note: str | None
     metadata: Mapping[str, str]
     stated: TimeSteps | None
     trial: TimeStepTrial
@@ -78,6 +86,8 @@ class CheckpointInspection:
             "dtypes": dict(self.dtypes),
             "wrappers": list(self.wrappers),
             "prefixes": list(self.prefixes),
+            "averaged": self.averaged,
+            "ordinary": self.ordinary,
             "metadata": dict(self.metadata),
             "time_steps": {
                 "used": self.time_steps,
@@ -115,6 +125,10 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInspection:
         dtypes=dict(dtypes),
         wrappers=file.wrappers,
         prefixes=file.prefixes,
+        averaged=file.averaged,
+        ordinary=file.ordinary,
+        names=file.names,
+        note=file.note,
         metadata=file.metadata,
         stated=stated_time_steps(file.metadata),
         trial=try_time_steps(checkpoint.network),
@@ -135,10 +149,10 @@ def inspection_lines(inspection: CheckpointInspection) -> Iterator[str]:
     yield (
         f"network     {inspection.variant}, {inspection.parameters} parameters, tensors: {tensors}"
     )
-    if inspection.wrappers or inspection.prefixes:
-        around = [f"wrapped in {key}" for key in inspection.wrappers]
-        around += [f"prefix {prefix}" for prefix in inspection.prefixes]
-        yield f"names       {', '.join(around)}"
+    if inspection.names:
+        yield f"names       {inspection.names}"
+    if inspection.averaged:
+        yield f"weights     {inspection.note or 'averaged over the training steps'}"
     for key, value in inspection.metadata.items():
         yield f"metadata    {key}: {value}"
     yield (

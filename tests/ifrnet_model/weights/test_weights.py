@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from bench.data.protocols import PROTOCOLS
 from bench.runs.authors import random_network
 from export import from_checkpoint
+from export.errors import ExportError
 from export.from_checkpoint import checked_from_checkpoint
 from export.progress import Stages
 from export.store import write_artefact
@@ -290,6 +291,62 @@ def test_inspect_shows_what_is_around_the_weights(tmp_path, command):
         "used": "midpoint", "stated": None, "published": None, "tried": "midpoint",
     }  # fmt: skip
     assert [step["t"] for step in found["trial"]["steps"]] == [0.25, 0.5, 0.75]
+
+
+def save_both_kinds(path):
+    state = random_network("small").state_dict()
+    average = {f"module.{name}": tensor / 2 for name, tensor in state.items()}
+    torch.save({"params": state, "params_ema": average}, path)
+    return {name: tensor / 2 for name, tensor in state.items()}
+
+
+NOTE = (
+    "the averaged weights (params_ema, module.) are taken, not the ordinary ones (params) that the "
+    "file also has"
+)
+
+
+def test_inspect_shows_that_the_average_is_taken(tmp_path, command):
+    path = tmp_path / "weights.pth"
+    save_both_kinds(path)
+    found = json.loads(command("inspect", path, "--json")[1])
+    assert (found["averaged"], found["ordinary"]) == (True, "params")
+    lines = command("inspect", path)[1].splitlines()
+    assert "names       wrapped in params_ema, prefix module." in lines
+    assert f"weights     {NOTE}" in lines
+    assert json.loads(command("inspect", "demo", "--json")[1])["averaged"] is False
+    assert not any(
+        line.startswith("weights  ") for line in command("inspect", "demo")[1].splitlines()
+    )
+
+
+def test_convert_writes_the_average_and_says_so(tmp_path, command):
+    average = save_both_kinds(tmp_path / "weights.pth")
+    code, out, _ = command("convert", tmp_path / "weights.pth", tmp_path / "out.SafeTensors")
+    assert code == 0
+    assert "  names in the source: wrapped in params_ema, prefix module." in out.splitlines()
+    assert f"  {NOTE}" in out.splitlines()
+    converted = load_checkpoint(tmp_path / "out.SafeTensors")
+    assert converted.note is None
+    for name, tensor in converted.network.state_dict().items():
+        assert torch.equal(tensor, average[name])
+
+
+def test_an_export_says_that_the_average_is_taken(tmp_path, monkeypatch):
+    save_both_kinds(tmp_path / "weights.pth")
+    notes = []
+    stages = Stages.silent()
+    stages.note = notes.append
+
+    def stop(*_):
+        raise ExportError("not traced in this test")
+
+    monkeypatch.setattr(from_checkpoint, "_trace", stop)
+    with pytest.raises(ExportError, match="not traced"):
+        from_checkpoint.source_from_checkpoint(
+            tmp_path / "weights.pth", ExportOptions(64, 64), time_steps="midpoint", stages=stages
+        )
+    assert notes == [f"weights: {NOTE}"]
 
 
 def test_inspect_tells_what_is_said_from_what_is_found(tmp_path, command):

@@ -1,0 +1,194 @@
+"""Finds the network's tensors in the nested dictionaries of a checkpoint file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ifrnet_model.errors import CheckpointError, shortened
+
+STEM = "encoder.pyramid1.0.0.weight"
+"""The first tensor of the network; what stands before it in a name is a prefix."""
+
+_AROUND = (
+    "state_dict", "params", "params_ema", "ema", "ema_state_dict", "model_state_dict", "net",
+    "network", "weights", "model", "module", "generator", "ema_model", "net_g", "_orig_mod",
+    "generator_ema", "state_dict_ema", "model_ema", "online_model",
+)  # fmt: skip
+"""Keys of dictionaries around the tensors; each may also be a prefix of names, with a dot."""
+
+_COUNTERS = ("n_averaged", "steps", "step", "num_updates", "initted", "decay")
+"""Scalars that the averages of PyTorch, MMEngine and others store beside the weights."""
+
+
+@dataclass(frozen=True)
+class StoredNetwork:
+    """The tensors of one network in a file.
+
+    Attributes:
+        tensors: The tensors by the authors' names.
+        wrappers: Keys of the dictionaries around the tensors, outermost first.
+        prefixes: Prefixes that were removed from every name, outermost first.
+        averaged: Whether they are the average over the training steps (EMA), by these names.
+        ordinary: Where the ordinary weights are that the file has too; None if it has none.
+    """
+
+    tensors: dict[str, Tensor]
+    wrappers: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    averaged: bool
+    ordinary: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The wrappers and the prefixes, the latter without their dots."""
+        return (*self.wrappers, *(prefix.rstrip(".") for prefix in self.prefixes))
+
+    @property
+    def place(self) -> str:
+        """The names around the tensors, for a message."""
+        return ", ".join((*self.wrappers, *self.prefixes)) or "no prefix"
+
+
+def find_network(stored: object, path: Path) -> StoredNetwork:
+    """Finds the network in the content of a file; of averaged and ordinary weights the averaged.
+
+    Args:
+        stored: A dictionary of tensors by name, or dictionaries around one. Other entries beside
+            the dictionary with the tensors, or beside the prefix, are ignored.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: If there is no network, more than one of the same kind, or an entry of it
+            is not a tensor.
+    """
+    if not isinstance(stored, Mapping):
+        raise CheckpointError(
+            f"{path} contains a {type(stored).__name__}, not a state_dict: "
+            "save the network's state_dict() with torch.save"
+        )
+    found = list(_networks(stored))
+    averages = [network for network in found if network.averaged]
+    others = [network for network in found if not network.averaged]
+    chosen = averages or others
+    if not chosen:
+        raise _missing_error(stored, path)
+    if len(chosen) > 1:
+        places = " and ".join(f"({network.place})" for network in chosen)
+        kind = "averaged " if averages else ""
+        raise CheckpointError(
+            f"{path} contains {len(chosen)} {kind}networks {places}: save the state_dict() of one "
+            "of them with torch.save"
+        )
+    network = chosen[0]
+    ordinary = " and ".join(other.place for other in others) if averages else ""
+    if ordinary and not any(map(_is_average, network.names)):
+        ordinary += ", where MMEngine puts them"
+    return StoredNetwork(
+        _only_tensors(network.tensors, path),
+        network.wrappers,
+        network.prefixes,
+        network.averaged,
+        ordinary or None,
+    )
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A dictionary in the file, and the keys of those around it, outermost first."""
+
+    entries: Mapping[Any, Any]
+    keys: tuple[str, ...]
+    averaged: bool
+
+
+def _levels(stored: Mapping[Any, Any], *, every_key: bool = False) -> Iterator[_Level]:
+    """The dictionary and those in it, each once although a pickle may contain itself."""
+    seen = set()
+    pending = [_Level(stored, (), averaged=False)]
+    while pending:
+        level = pending.pop(0)
+        if id(level.entries) in seen:
+            continue
+        seen.add(id(level.entries))
+        yield level
+        for key in level.entries if every_key else _AROUND:
+            inner = level.entries.get(key)
+            if isinstance(inner, Mapping):
+                averaged = level.averaged or _is_average(key, level.entries)
+                pending.append(_Level(inner, (*level.keys, str(key)), averaged))
+
+
+def _is_average(key: str, beside: Mapping[Any, Any] | None = None) -> bool:
+    if beside and key in ("state_dict", "ema_state_dict"):
+        average = beside.get("ema_state_dict")
+        if isinstance(average, Mapping) and "steps" in average:
+            # MMEngine's EMAHook exchanges the two, so that state_dict has the average.
+            return key == "state_dict"
+    return "ema" in str(key).split("_")
+
+
+def _networks(stored: Mapping[Any, Any]) -> Iterator[StoredNetwork]:
+    """All networks that have none but known names around them."""
+    for level in _levels(stored):
+        found = [p for p in _prefixes(level.entries) if all(name in _AROUND for name in _parts(p))]
+        for prefix in found:
+            inner = tuple(p for p in found if p != prefix and p.startswith(prefix))
+            tensors = {
+                str(key)[len(prefix) :]: value
+                for key, value in level.entries.items()
+                if str(key).startswith(prefix) and not (inner and str(key).startswith(inner))
+            }
+            averaged = level.averaged or any(map(_is_average, _parts(prefix)))
+            prefixes = tuple(f"{name}." for name in _parts(prefix))
+            yield StoredNetwork(tensors, level.keys, prefixes, averaged)
+
+
+def _prefixes(entries: Mapping[Any, Any]) -> list[str]:
+    """What stands before the name of the first tensor, "" or with a dot at its end."""
+    prefixes = [str(key)[: -len(STEM)] for key in entries if str(key).endswith(STEM)]
+    return [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
+
+
+def _parts(prefix: str) -> list[str]:
+    return prefix.split(".")[:-1]
+
+
+def _only_tensors(entries: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The entries without counters.
+
+    Raises:
+        CheckpointError: If another entry is not a tensor.
+    """
+    tensors = {name: value for name, value in entries.items() if name not in _COUNTERS}
+    if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise _other_entries_error(others, path)
+    return tensors
+
+
+def _other_entries_error(others: list[str], path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} contains entries that are not tensors ({shortened(others)}): "
+        "save only the network's state_dict()"
+    )
+
+
+def _missing_error(stored: Mapping[Any, Any], path: Path) -> CheckpointError:
+    for level in _levels(stored, every_key=True):
+        for prefix in _prefixes(level.entries):
+            names = ", ".join((*level.keys, *filter(None, [prefix])))
+            return CheckpointError(
+                f"{path} has {STEM} under names that are not known ({names}): "
+                "save the network's own state_dict() with torch.save"
+            )
+    counts = [sum(isinstance(v, Tensor) for v in e.entries.values()) for e in _levels(stored)]
+    others = [str(key) for key in stored]
+    if others and not any(counts):
+        return _other_entries_error(others, path)
+    return CheckpointError(
+        f"{path} has no {STEM} among its {max(counts)} tensors: give an IFRNet checkpoint"
+    )
