@@ -37,7 +37,7 @@ WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1 $(SHARED_EXPORTS)
 EXPORTS := .exports/made
 endif
 
-.PHONY: demo test builder-at-hand triton-at-hand test-builder test-triton test-newest test-lowest test-kit report lint format clean
+.PHONY: demo test builder-at-hand triton-at-hand test-builder test-triton test-newest test-lowest test-kit report models lint format clean
 
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
@@ -94,6 +94,11 @@ test-kit: .venv/installed
 # README's tables from the evidence that is committed; no number is typed.
 report: .venv/installed
 	$(BIN)/python -m bench.report bench/results --readme README.md --html report.html
+
+# The models that are shipped; after a change of the demo weights or of the exported graph.
+models: .venv/installed
+	for backend in onnxruntime openvino; do $(BIN)/python -m export.build_engine --weights demo \
+	  --backend $$backend --compact --output runtime/models/demo_$$backend.onnx || exit 1; done
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -52,7 +52,12 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
     elif request.onnx is not None:
         with Stages(1) as stages:
             stages.start("compare")
-            checked = checked_from_onnx(request.onnx, tuned_for=request.tuned_for, backend=backend)
+            checked = checked_from_onnx(
+                request.onnx,
+                tuned_for=request.tuned_for,
+                compact=request.compact,
+                backend=backend,
+            )
     else:
         from export.from_checkpoint import STAGES, checked_from_checkpoint  # Needs PyTorch.
         from export.wrapper import ExportOptions
@@ -64,6 +69,7 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
                 export_options,
                 time_steps=request.time,
                 tuned_for=request.tuned_for or default_tuning(export_options.precision, backend),
+                compact=request.compact,
                 backend=backend,
                 stages=stages,
             )
@@ -88,6 +94,7 @@ def _checked_int8(
             _source(request, options, stages),
             clip,
             tuned_for=request.tuned_for,
+            compact=request.compact,
             backend=backend,
             stages=stages,
         )
@@ -243,6 +250,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         help="for onnxruntime and openvino: cpu rewrites the graph for the CPU kernels of ONNX "
         "Runtime (default for fp32 and int8 in onnxruntime); any leaves it as exported (default "
         "for openvino and fp16, and faster on CUDA)",
+    )
+    parser.add_argument(
+        "--compact",
+        action="store_const",
+        const=True,
+        help="for onnxruntime and openvino: store weights as float16 where no value changes, which "
+        "halves the file of weights that were published in float16",
     )
     parser.add_argument(
         "--calibrate",

@@ -45,7 +45,7 @@ class CheckedModel(NamedTuple):
 
 
 def finalise(
-    model: ModelProto, info: ModelInfo, tuned_for: TunedFor
+    model: ModelProto, info: ModelInfo, tuned_for: TunedFor, *, compact: bool = False
 ) -> tuple[ModelProto, ModelInfo]:
     """Tunes a graph for a kind of device, adds its metadata and checks it.
 
@@ -53,12 +53,15 @@ def finalise(
         model: The graph; with `tuned_for` "any" it is changed in place.
         info: Its metadata, of which `tuned_for` is replaced.
         tuned_for: "cpu" for ONNX Runtime's CPU kernels; "any" leaves the graph as it is.
+        compact: Stores weights as float16 where no value changes.
 
     Raises:
         ExportError: If the result is not plain ONNX.
     """
     if tuned_for == "cpu":
         model = tuned_for_cpu(model)
+    if compact:
+        passes.halve_constants(model)
     info = replace(info, tuned_for=tuned_for)
     helper.set_model_props(model, info.to_properties())
     passes.check(model)
@@ -69,6 +72,7 @@ def checked_from_onnx(
     path: Path,
     *,
     tuned_for: TunedFor | None = None,
+    compact: bool = False,
     backend: OnnxBackend = "onnxruntime",
 ) -> CheckedModel:
     """Reads a file of `export.to_onnx`, tunes it and compares it with the file, without PyTorch.
@@ -76,6 +80,7 @@ def checked_from_onnx(
     Args:
         path: The ONNX file.
         tuned_for: The kind of device to rewrite the graph for; by default `default_tuning`.
+        compact: Stores weights as float16 where no value changes.
         backend: The backend that will run it, in which it is compared.
 
     Raises:
@@ -86,7 +91,8 @@ def checked_from_onnx(
     """
     source = source_from_onnx(path)
     info = source.info
-    model, info = finalise(source.model, info, tuned_for or default_tuning(info.precision, backend))
+    tuned_for = tuned_for or default_tuning(info.precision, backend)
+    model, info = finalise(source.model, info, tuned_for, compact=compact)
     report = gate(
         source.reference,
         candidate_runners(model, info, backend),

@@ -55,6 +55,7 @@ def checked_from_checkpoint(
     *,
     time_steps: TimeSteps | None = None,
     tuned_for: TunedFor = "any",
+    compact: bool = False,
     backend: OnnxBackend = "onnxruntime",
     stages: Stages | None = None,
 ) -> CheckedModel:
@@ -66,6 +67,7 @@ def checked_from_checkpoint(
         time_steps: The time steps that the weights were trained for; by default those stated by
             the file or published, or else found by a trial.
         tuned_for: "cpu" rewrites the graph for ONNX Runtime's CPU kernels before it is compared.
+        compact: Stores weights as float16 where no value changes.
         backend: The backend that will run it, in which it is compared.
         stages: Shows the progress, in the stages `STAGES`, and notes for the user.
 
@@ -76,7 +78,7 @@ def checked_from_checkpoint(
     """
     stages = stages or Stages.silent()
     traced = _traced(weights, options, time_steps, stages)
-    model, info = finalise(traced.source.model, traced.source.info, tuned_for)
+    model, info = finalise(traced.source.model, traced.source.info, tuned_for, compact=compact)
     stages.start(STAGES[3])
     report = _compare_with_pytorch(model, info, traced, options, backend)
     stages.finish()

@@ -122,6 +122,7 @@ class BuildRequest:
             or published, or else found by a trial.
         tuned_for: The kind of device that the graph is rewritten for; None for the default of the
             backend.
+        compact: Whether weights are stored as float16 where no value changes.
         calibrate: A video or a folder of images, for int8 only.
         output: The artefact to write; of several sizes, each is added to its file name.
     """
@@ -133,6 +134,7 @@ class BuildRequest:
     graph: GraphRequest = GraphRequest()
     time: TimeSteps | None = None
     tuned_for: TunedFor | None = None
+    compact: bool = False
     calibrate: Path | None = None
     output: Path
     min: Size | None = None
@@ -221,6 +223,8 @@ class BuildRequest:
     def _check_for_tensorrt(self) -> None:
         if self.tuned_for is not None:
             raise ExportError("--tuned-for came with --backend tensorrt: use --rewrite")
+        if self.compact:
+            raise ExportError("--compact came with --backend tensorrt: leave it out")
         if self.min is self.opt is self.max is None:
             if self.graph.dynamic:
                 raise ExportError(

@@ -25,6 +25,9 @@ ALLOWED_OPERATORS = frozenset({
 })  # fmt: skip
 """Operators of the default domain that a graph may use; no ScatterND, plugin or function."""
 
+_SMALLEST_HALVED = 1024
+"""Least number of values of a constant that `halve_constants` stores as float16."""
+
 
 def lower_opset(model: ModelProto) -> None:
     """Converts the exporter's opset 18 to 17, in place.
@@ -156,6 +159,30 @@ def in_float32(model: ModelProto) -> ModelProto:
             to.i = TensorProto.FLOAT
     del copied.graph.value_info[:]
     return copied
+
+
+def halve_constants(model: ModelProto) -> None:
+    """Stores large float32 constants as float16 and a Cast where no value changes, in place.
+
+    Weights that were published in float16 take half of the file; backends compute the casts once,
+    when they load it.
+    """
+    casts: list[NodeProto] = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < _SMALLEST_HALVED:
+            continue
+        with np.errstate(over="ignore"):
+            halved = values.astype(np.float16)
+        if not np.array_equal(halved.astype(np.float32), values):
+            continue
+        name, stored = tensor.name, f"{tensor.name}_half"
+        tensor.CopyFrom(numpy_helper.from_array(halved, stored))
+        cast = helper.make_node("Cast", [stored], [name], name=f"{name}/Cast", to=TensorProto.FLOAT)
+        casts.append(cast)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def with_size(model: ModelProto, height: int, width: int, *, axes: tuple[int, int]) -> ModelProto:

@@ -44,6 +44,7 @@ def checked_int8(
     clip: Path,
     *,
     tuned_for: TunedFor | None = None,
+    compact: bool = False,
     backend: OnnxBackend = "onnxruntime",
     stages: Stages | None = None,
 ) -> CheckedModel:
@@ -56,6 +57,7 @@ def checked_int8(
         source: A float32 graph, and its reference.
         clip: A video or a folder of images; a part of its frames is held out for the gate.
         tuned_for: The kind of device to rewrite the graph for; by default `default_tuning`.
+        compact: Stores weights as float16 where no value changes.
         backend: The backend that will run it, in which it is compared.
         stages: Shows the progress, in the stages `STAGES`, and notes for the user.
 
@@ -88,6 +90,7 @@ def checked_int8(
             quantised(source.model, ranges, layers),
             replace(info, precision="int8"),
             tuned_for or default_tuning("int8", backend),
+            compact=compact,
         )
         try:
             report = gate(

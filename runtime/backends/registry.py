@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from runtime.backends.base import TRITON_SCHEME, Backend, BackendName, OpenOptions
+from runtime.backends.demo import DEMO, demo_model
 from runtime.errors import BackendError, ModelError
 from runtime.manifest import backend_in_manifest
 
@@ -28,7 +29,7 @@ def open_backend(
     """Opens a model.
 
     Args:
-        model: Path of a file, or a triton:// address.
+        model: Path of a file, "demo" for a model that is shipped, or a triton:// address.
         options: Options of the backend.
         backend: Name of the backend; None for that of `default_backend`.
 
@@ -50,15 +51,35 @@ def open_backend(
     if served:
         opened = importlib.import_module(_TRITON_MODULE).open_model(str(model), options)
         return opened
-    path = Path(model)
-    if not path.is_file():
-        raise ModelError(
-            f"{path} does not exist: make a model with "
-            "python -m export.to_onnx --weights demo --output model.onnx"
-        )
-    name = backend or default_backend(path, options)
+    if str(model) == DEMO:
+        name = backend or installed_backend(options.device)
+        path = demo_model(name, options.device)
+    else:
+        path = Path(model)
+        if not path.is_file():
+            raise ModelError(
+                f"{path} does not exist: give a file of export.build_engine, or demo for the model "
+                "that is shipped"
+            )
+        name = backend or default_backend(path, options)
     opened = importlib.import_module(_MODULES[name]).open_model(path, options)
     return opened
+
+
+def installed_backend(device: str | None = None, *, preferred: str | None = None) -> BackendName:
+    """The backend that runs ONNX files on a device: on a GPU ONNX Runtime.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N"; None for the CPU.
+        preferred: "onnxruntime" or "openvino": the choice on a CPU if it is installed. By default,
+            and if it is not, OpenVINO if it is installed, else ONNX Runtime.
+    """
+    if (device or "cpu") != "cpu":
+        return "onnxruntime"
+    order: list[BackendName] = ["openvino", "onnxruntime"]
+    if preferred == "onnxruntime":
+        order.reverse()
+    return next((name for name in order if importlib.util.find_spec(name)), order[-1])
 
 
 def default_backend(path: Path, options: OpenOptions) -> BackendName:
@@ -82,13 +103,10 @@ def default_backend(path: Path, options: OpenOptions) -> BackendName:
     if suffix != ".onnx":
         return "tensorrt"
     if (options.device or "cpu") != "cpu":
-        return "onnxruntime"
+        return installed_backend(options.device)
     named = backend_in_manifest(path)
     if named is not None and named not in ("onnxruntime", "openvino"):
         raise BackendError(
             f"the manifest of {path} names the unknown backend {named}: name the backend"
         )
-    order: list[BackendName] = ["openvino", "onnxruntime"]
-    if named == "onnxruntime":
-        order.reverse()
-    return next((name for name in order if importlib.util.find_spec(name)), order[-1])
+    return installed_backend(preferred=named)

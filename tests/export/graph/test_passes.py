@@ -9,9 +9,11 @@ from onnx import TensorProto, helper, numpy_helper
 from artefacts import initializer
 from export.errors import ExportError
 from export.from_checkpoint import checked_from_checkpoint
+from export.gate.cases import moving_frames
 from export.graph import passes
 from export.wrapper import ExportOptions
 from ifrnet_model import VARIANTS
+from small_graphs import run
 
 STATIC_FLOAT = {"height": 64, "width": 80, "io": "float"}
 
@@ -253,3 +255,40 @@ def test_weights_are_the_checkpoints(export, demo_network):
     name = "network.decoder2.convblock.1.conv3.0.weight"
     expected = demo_network.decoder2.convblock[1].conv3[0].weight.detach().numpy()
     np.testing.assert_array_equal(numpy_helper.to_array(initializer(model, name)), expected)
+
+
+def test_constants_that_float16_holds_are_stored_in_it(export):
+    model = onnx.ModelProto.FromString(export(height=50, width=70).model.SerializeToString())
+    before, values = model.ByteSize(), initializers(model)
+    frames = [frame[None] for frame in moving_frames(50, 70, 3.0)]
+    feed = {"img0": frames[0], "img1": frames[1], "timestep": np.full((1, 1, 1, 1), 0.5, "f4")}
+    expected = run(model, **feed)
+    passes.halve_constants(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ByteSize() < 0.52 * before
+    casts = [node for node in model.graph.node if node.name.endswith("/Cast")]
+    halved = initializers(model)
+    for cast in casts:
+        assert np.array_equal(halved[cast.input[0]].astype(np.float32), values[cast.output[0]])
+    assert len(casts) > 20
+    assert np.array_equal(run(model, **feed), expected)
+
+
+def initializers(model):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def test_constants_that_float16_does_not_hold_stay():
+    kept = {
+        "inexact": np.full(2000, 0.1, np.float32),
+        "too_large": np.full(2000, 1e6, np.float32),
+        "not_finite": np.full(2000, np.nan, np.float32),
+        "few": np.ones(1023, np.float32),
+        "integers": np.ones(2000, np.int64),
+    }
+    tensors = [numpy_helper.from_array(array, name) for name, array in kept.items()]
+    graph = helper.make_graph([], "constants", [], [], tensors)
+    model = helper.make_model(graph)
+    before = model.SerializeToString()
+    passes.halve_constants(model)
+    assert model.SerializeToString() == before

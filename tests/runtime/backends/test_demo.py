@@ -1,0 +1,78 @@
+"""The models that are shipped: "demo" opens them, and they are what the exporter makes now."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from commands import need_torch
+from runtime import BackendError, Interpolator
+from runtime.backends.demo import demo_model
+from runtime.manifest import EngineManifest, file_sha256
+
+BACKENDS = ("onnxruntime", "openvino")
+
+
+@pytest.mark.parametrize("size", [(50, 70), (96, 128)])
+def test_demo_opens_in_each_backend_at_any_size(size):
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), dtype=np.uint8)
+    frame = blocks.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]]
+    made = []
+    for backend in BACKENDS:
+        with Interpolator.open("demo", backend=backend) as vfi:
+            assert vfi.backend == f"{backend} cpu"
+            assert (vfi.info.size, vfi.info.time_steps) == (None, "arbitrary")
+            made.append(vfi.interpolate(frame, np.roll(frame, 3, 1), timesteps=(0.25, 0.5)))
+    assert np.abs(np.array(made[0], int) - np.array(made[1], int)).max() <= 1
+
+
+@pytest.mark.parametrize("installed", BACKENDS)
+def test_demo_opens_in_the_backend_that_is_installed(monkeypatch, installed):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == installed or None)
+    with Interpolator.open("demo") as vfi:
+        assert vfi.backend == f"{installed} cpu"
+
+
+def test_with_cuda_it_is_the_plain_graph():
+    assert demo_model("onnxruntime", "cuda:1") == demo_model("openvino")
+    assert demo_model("onnxruntime", "cpu") != demo_model("openvino")
+
+
+def test_no_engine_is_shipped():
+    with pytest.raises(BackendError, match=r"build one with python -m export\.build_engine"):
+        Interpolator.open("demo", backend="tensorrt")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_shipped_models_are_what_the_exporter_makes(export, backend):
+    """After a change of the weights or of the exported graph: make models."""
+    need_torch()
+    from export.candidate import default_tuning, finalise
+
+    path = demo_model(backend)
+    manifest = EngineManifest.read(path)
+    assert manifest.backend == backend
+    assert manifest.gate.required_db == 80
+    checked = export(height=256, width=448, dynamic=True)
+    assert manifest.onnx_sha256 == checked.onnx_sha256
+    assert manifest.model.weights_sha256 == checked.info.weights_sha256
+    tuning = default_tuning("fp32", backend)
+    made, info = finalise(onnx.ModelProto.FromString(checked.model.SerializeToString()),
+                          checked.info, tuning, compact=True)  # fmt: skip
+    shipped = onnx.load(path)
+    assert info == manifest.model
+    assert made.graph.node == shipped.graph.node
+    assert len(made.graph.initializer) == len(shipped.graph.initializer)
+    for one, other in zip(made.graph.initializer, shipped.graph.initializer, strict=True):
+        assert one.name == other.name
+        assert np.array_equal(numpy_helper.to_array(one), numpy_helper.to_array(other))
+
+
+def test_the_shipped_models_are_small():
+    for backend in BACKENDS:
+        assert demo_model(backend).stat().st_size < 6 << 20
+        assert (
+            file_sha256(demo_model(backend))
+            == EngineManifest.read(demo_model(backend)).artefact_sha256
+        )
