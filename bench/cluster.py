@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from bench.environment import MeasurementError, check_writable, write_evidence
 from runtime import Interpolator, interpolate_video
-from runtime.cli import command_parser, run_command
+from runtime.cli.command import command_parser, run_command
 from runtime.machine import available_cpus
 from runtime.manifest import file_sha256
 

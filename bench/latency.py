@@ -28,7 +28,8 @@ from bench.runs.artefact import Case, Run, artefact_runs, is_engine
 from bench.runs.plain_engine import PlainRun, plain_runs
 from bench.runs.pytorch import PyTorchRun, pytorch_runs
 from bench.runs.torch_forms import CPU_FORMS, GPU_FORMS
-from runtime.cli import add_cpu_arguments, command_parser, parse_size, run_command
+from runtime.cli.arguments import add_cpu_arguments, parse_size
+from runtime.cli.command import command_parser, run_command
 from runtime.machine import available_cpus
 
 if TYPE_CHECKING:

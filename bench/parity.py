@@ -25,7 +25,8 @@ from bench.quality.summary import NewFrame, failures, summarise, table, worst_fr
 from bench.quality.worst_frames import write_images
 from bench.records import Picture, Summary
 from runtime.backends.base import BackendName
-from runtime.cli import add_cpu_arguments, command_parser, run_command
+from runtime.cli.arguments import add_cpu_arguments
+from runtime.cli.command import command_parser, run_command
 from runtime.machine import available_cpus
 
 if TYPE_CHECKING:

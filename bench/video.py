@@ -28,7 +28,8 @@ from bench.environment import MeasurementError, write_evidence
 from bench.harness.cold_start import peak_host_bytes
 from runtime import Interpolator, interpolate_video
 from runtime.backends.base import HostBackend
-from runtime.cli import command_parser, parse_size, run_command
+from runtime.cli.arguments import parse_size
+from runtime.cli.command import command_parser, run_command
 from runtime.model_info import ModelInfo
 from runtime.video.options import VideoOptions
 from runtime.video.planes import plane_views

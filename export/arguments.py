@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from export.request import GraphRequest, Size, TracedPrecision
-from runtime.cli import parse_size
+from runtime.cli.arguments import parse_size
 from runtime.model_info import IOKind, TimeSteps, Warp
 
 

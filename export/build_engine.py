@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
 from export.request import BuildRequest, Constraints, OnnxBackend, Size
-from runtime.cli import command_parser, parse_size, run_command
+from runtime.cli.arguments import parse_size
+from runtime.cli.command import command_parser, run_command
 from runtime.model_info import TunedFor
 
 if TYPE_CHECKING:

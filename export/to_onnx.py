@@ -13,7 +13,7 @@ from typing import NoReturn
 from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
 from export.request import ExportRequest
-from runtime.cli import command_parser, run_command
+from runtime.cli.command import command_parser, run_command
 
 
 def _export(request: ExportRequest) -> None:

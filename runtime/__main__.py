@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName
-from runtime.cli import add_cpu_arguments, command_parser, parse_model, run_command
+from runtime.cli.arguments import add_cpu_arguments, parse_model
+from runtime.cli.command import command_parser, run_command
 from runtime.errors import VideoError
 from runtime.video.arguments import (
     FrameBar,

@@ -18,7 +18,7 @@ from runtime.backends.ort.cuda_provider import PROVIDER, ProviderProblem, cuda_p
 from runtime.backends.ov.compilation import capabilities, import_openvino
 from runtime.backends.ov.precision import FIRST_WITH_FLOAT32, keeps_float32
 from runtime.backends.trt.engine import import_tensorrt
-from runtime.cli import command_parser, run_command
+from runtime.cli.command import command_parser, run_command
 from runtime.errors import BackendError, ModelError
 from runtime.machine import (
     GpuDriver,

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from bench.environment import MeasurementError, check_writable, write_evidence  # noqa: E402
 from runtime.backends.cuda.arrays import DeviceFrame, DeviceView, device_view  # noqa: E402
 from runtime.backends.cuda.runtime import BufferPool, Cuda, Stream, host_view  # noqa: E402
-from runtime.cli import command_parser, run_command  # noqa: E402
+from runtime.cli.command import command_parser, run_command  # noqa: E402
 from runtime.errors import FrameError  # noqa: E402
 
 SHAPE = (130, 190, 3)

@@ -19,7 +19,8 @@ sys.path.insert(0, str(ROOT))
 from bench.runs.authors import authors_forward, load_reference  # noqa: E402
 from export.graph.passes import lower_opset  # noqa: E402
 from ifrnet_model import IFRNet  # noqa: E402
-from runtime.cli import command_parser, parse_size, run_command  # noqa: E402
+from runtime.cli.arguments import parse_size  # noqa: E402
+from runtime.cli.command import command_parser, run_command  # noqa: E402
 from runtime.files import written_beside  # noqa: E402
 
 

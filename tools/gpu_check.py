@@ -25,7 +25,7 @@ from bench.environment import MeasurementError, check_writable, environment_reco
 from gpu_check_run import PROBES, StepRunner, run_steps  # noqa: E402
 from gpu_check_steps import PARTS, Scale, Step  # noqa: E402
 from gpu_check_summary import summary, table  # noqa: E402
-from runtime.cli import command_parser, run_command  # noqa: E402
+from runtime.cli.command import command_parser, run_command  # noqa: E402
 from runtime.files import written_beside  # noqa: E402
 from runtime.machine import gpu_driver, loads_library  # noqa: E402
 

@@ -24,7 +24,8 @@ from bench.quality.metrics import psnr  # noqa: E402
 from runtime import Interpolator  # noqa: E402
 from runtime.backends.base import OpenOptions  # noqa: E402
 from runtime.backends.registry import open_backend  # noqa: E402
-from runtime.cli import command_parser, parse_size, run_command  # noqa: E402
+from runtime.cli.arguments import parse_size  # noqa: E402
+from runtime.cli.command import command_parser, run_command  # noqa: E402
 from runtime.errors import InterpolationError  # noqa: E402
 from runtime.files import written_beside  # noqa: E402
 

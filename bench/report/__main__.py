@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from bench.environment import MeasurementError
 from bench.report.readme import with_tables
 from bench.report.text import Table, markdown_table
-from runtime.cli import command_parser, run_command
+from runtime.cli.command import command_parser, run_command
 from runtime.files import written_beside
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from export.triton.repository import (
     add_artefact,
     read_artefact,
 )
-from runtime.cli import command_parser, parse_size, run_command
+from runtime.cli.arguments import parse_size
+from runtime.cli.command import command_parser, run_command
 
 
 def _triton(args: argparse.Namespace) -> None:

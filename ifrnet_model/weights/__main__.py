@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and exits: with 0, with 1 after an error, with 130 after Ctrl-C.
 
-    Repeats `runtime.cli.run_command`, because this package does not import `runtime`.
+    Repeats `runtime.cli.command.run_command`, because this package does not import `runtime`.
     """
     args = _parser().parse_args(argv)
     code = 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName
-from runtime.cli import command_parser, run_command
+from runtime.cli.command import command_parser, run_command
 from runtime.errors import VideoError
 from runtime.manifest import file_sha256
 from runtime.video.arguments import (

@@ -1,0 +1,1 @@
+"""Shared by all commands: parsers, arguments, exit codes, errors as one sentence or a traceback."""
