@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from bench.environment import MeasurementError, check_writable, write_evidence
-from runtime import Interpolator, interpolate_video
+from runtime import Interpolator
 from runtime.cli.command import command_parser, run_command
 from runtime.machine import available_cpus
 from runtime.manifest import file_sha256
 
+_PROG = "python -m bench.cluster"
 _ROUNDS = 2
 _EMPTY_JOBS = 1000
 
@@ -132,6 +133,8 @@ def measure(
 
 
 def _in_this_process(clip: Path, out: Path, model: Path, threads: int) -> float:
+    from runtime import interpolate_video  # Needs PyAV.
+
     with Interpolator.open(model, threads=threads) as vfi:
         started = time.perf_counter()
         interpolate_video(clip, out, model=vfi)
@@ -261,13 +264,12 @@ def _measure(args: argparse.Namespace) -> None:
         write_evidence(args.json, record)
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m bench.cluster",
+        prog,
         "Measures what a Ray cluster on this machine gains and costs.",
-        "python -m bench.cluster --clip in.mp4 --model model.onnx --segment-seconds 2 "
-        "--json cluster.json",
+        "%(prog)s --clip in.mp4 --model model.onnx --segment-seconds 2 --json cluster.json",
     )
     parser.add_argument("--clip", type=Path, required=True, metavar="FILE")
     parser.add_argument("--model", type=Path, required=True, metavar="FILE")
@@ -283,7 +285,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     parser.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N", help="default 2")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
-    run_command(parser, _measure, extra="cluster,video", argv=argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """The command line."""
+    run_command(make_parser(prog), _measure, extra="cluster,video", argv=argv)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ from runtime.machine import available_cpus
 if TYPE_CHECKING:
     from bench.runs.torch_gpu import TorchGpu
 
+_PROG = "python -m bench.latency"
+
 
 def _measure(args: argparse.Namespace) -> None:
     request = _request(args)
@@ -126,22 +128,27 @@ def _gpu_of_pytorch(request: LatencyRequest) -> TorchGpu | None:
     return torch_gpu(request.device or "cuda")
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m bench.latency",
+        prog,
         "Measures the time of a pair with artefacts and PyTorch, in interleaved rounds.",
-        "python -m bench.latency --model model.onnx --weights demo --compare authors torch",
-        "python -m bench.latency --model model.onnx --dataset vimeo90k snufilm --json new.json",
-        "python -m bench.latency --model model.engine --size 720x1280 --streams 1 2 --profile",
-        "python -m bench.latency --model model.engine --plain plain.onnx --size 720x1280",
-        "python -m bench.latency --device cuda --weights demo --compare authors:half compile:fp16",
+        "%(prog)s --model model.onnx --weights demo --compare authors torch",
+        "%(prog)s --model model.onnx --dataset vimeo90k snufilm --json new.json",
+        "%(prog)s --model model.engine --size 720x1280 --streams 1 2 --profile",
+        "%(prog)s --model model.engine --plain plain.onnx --size 720x1280",
+        "%(prog)s --device cuda --weights demo --compare authors:half compile:fp16",
     )
     _add_run_arguments(parser)
     _add_case_arguments(parser)
     _add_execution_arguments(parser)
     _add_measurement_arguments(parser)
-    run_command(parser, _measure, extra="export", argv=argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """The command line."""
+    run_command(make_parser(prog), _measure, extra="export", argv=argv)
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,8 @@ from runtime.machine import available_cpus
 if TYPE_CHECKING:
     from ifrnet_model import Checkpoint
 
+_PROG = "python -m bench.parity"
+
 
 def _request(args: argparse.Namespace) -> ParityRequest:
     """Checks all arguments and makes the request, without opening models or data."""
@@ -188,15 +190,15 @@ def _write_worst_frames(
     return [written[one] for one in worst]
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m bench.parity",
+        prog,
         "Compares artefacts with float32 PyTorch, and both with the true frames of a data set.",
-        "python -m bench.parity --list",
-        "python -m bench.parity --model model.onnx --weights demo --dataset ucf101 --root DIR "
+        "%(prog)s --list",
+        "%(prog)s --model model.onnx --weights demo --dataset ucf101 --root DIR "
         "--output ucf101.jsonl",
-        "python -m bench.parity --model model.onnx --weights demo --dataset folder --root in.mp4 "
+        "%(prog)s --model model.onnx --weights demo --dataset folder --root in.mp4 "
         "--limit 10 --max-drop 0.01",
     )
     parser.add_argument("--list", action="store_true", help="list the data sets and exit")
@@ -206,7 +208,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _add_data_arguments(parser)
     _add_output_arguments(parser)
     _add_execution_arguments(parser)
-    run_command(parser, _measure, extra="bench,export", argv=argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """The command line."""
+    run_command(make_parser(prog), _measure, extra="bench,export", argv=argv)
 
 
 def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:

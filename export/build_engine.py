@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from export.trt.build import Profile
     from export.trt.engine import Fallback
 
+_PROG = "python -m export.build_engine"
+
 
 def _build(request: BuildRequest) -> None:
     if request.backend == "tensorrt":
@@ -217,18 +219,17 @@ def _request(args: argparse.Namespace) -> BuildRequest:
     return BuildRequest(graph=graph_request(args), sizes=sizes_of(args), **given)
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command and exits."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m export.build_engine",
+        prog,
         "Builds an artefact, compares it with its reference, and writes it with a manifest only "
         "if it\npasses.",
-        "python -m export.build_engine --weights demo --backend onnxruntime --output model.onnx",
-        "python -m export.build_engine --weights demo --like in.mp4 --output model.engine",
-        "python -m export.build_engine --onnx model.onnx --backend onnxruntime --precision int8 "
+        "%(prog)s --weights demo --backend onnxruntime --output model.onnx",
+        "%(prog)s --weights demo --like in.mp4 --output model.engine",
+        "%(prog)s --onnx model.onnx --backend onnxruntime --precision int8 "
         "--calibrate clip.mp4\n      --output int8.onnx",
-        "python -m export.build_engine --weights demo --size 720x1280 1080x1920 "
-        "--output model.engine",
+        "%(prog)s --weights demo --size 720x1280 1080x1920 --output model.engine",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", metavar="FILE", help="checkpoint: .pth, .safetensors, or demo")
@@ -270,8 +271,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "--output", required=True, type=Path, metavar="FILE", help="the artefact to write"
     )
     _add_engine_arguments(parser.add_argument_group("options of --backend tensorrt"))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """Runs the command and exits."""
     run_command(
-        parser,
+        make_parser(prog),
         lambda args: _build(_request(args)),
         extra="export",
         expected=(ExportError,),

@@ -15,6 +15,8 @@ from export.errors import ExportError
 from export.request import ExportRequest
 from runtime.cli.command import command_parser, run_command
 
+_PROG = "python -m export.to_onnx"
+
 
 def _export(request: ExportRequest) -> None:
     # Imported here to keep --help fast and to report a missing package in one sentence.
@@ -46,22 +48,27 @@ def _request(args: argparse.Namespace) -> ExportRequest:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command and exits."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m export.to_onnx",
+        prog,
         "Exports a checkpoint as an ONNX file without custom operators and compares it with "
         "PyTorch;\na file that differs is not written.",
-        "python -m export.to_onnx --weights demo --output model.onnx",
-        "python -m export.to_onnx --weights demo --like in.mp4 --output model.onnx",
+        "%(prog)s --weights demo --output model.onnx",
+        "%(prog)s --weights demo --like in.mp4 --output model.onnx",
     )
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="checkpoint: .pth, .safetensors, or demo"
     )
     add_graph_arguments(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.onnx")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """Runs the command and exits."""
     run_command(
-        parser,
+        make_parser(prog),
         lambda args: _export(_request(args)),
         extra="export",
         expected=(ExportError,),

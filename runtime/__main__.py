@@ -31,6 +31,8 @@ from runtime.video.arguments import (
 if TYPE_CHECKING:
     from runtime.video.options import Plan, VideoReport
 
+_PROG = "python -m runtime"
+
 
 def _interpolate(args: argparse.Namespace) -> None:
     from runtime.video.interpolate import interpolate_video, plan_video
@@ -124,14 +126,14 @@ def _report_lines(report: VideoReport, output: str, printed: Sequence[str]) -> l
     return [*lines, *(f"note: {note}" for note in report.notes if note not in printed)]
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m runtime",
+        prog,
         "Writes a video at a higher frame rate and the same speed; sound stays in step.",
-        "python -m runtime in.mp4 out.mp4 --model model.onnx --factor 2",
-        "python -m runtime in.mkv out.mkv --model model.onnx --fps 59.94 --codec hevc",
-        "ffmpeg -i in.mp4 -f yuv4mpegpipe - | python -m runtime - - --model model.onnx | mpv -",
+        "%(prog)s in.mp4 out.mp4 --model model.onnx --factor 2",
+        "%(prog)s in.mkv out.mkv --model model.onnx --fps 59.94 --codec hevc",
+        "ffmpeg -i in.mp4 -f yuv4mpegpipe - | %(prog)s - - --model model.onnx | mpv -",
     )
     parser.add_argument(
         "input", metavar="IN", help="a video, a folder of images, %%06d.png, or - for Y4M"
@@ -183,7 +185,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         metavar="N",
         help="inferences at the same time (TensorRT, OpenVINO; default 1)",
     )
-    run_command(parser, _interpolate, extra="video", argv=argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """The command line."""
+    run_command(make_parser(prog), _interpolate, extra="video", argv=argv)
 
 
 if __name__ == "__main__":

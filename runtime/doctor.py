@@ -29,6 +29,8 @@ from runtime.machine import (
 )
 from runtime.telemetry import import_quietly
 
+_PROG = "python -m runtime.doctor"
+
 
 @dataclass(frozen=True)
 class BackendState:
@@ -248,13 +250,13 @@ def _doctor(args: argparse.Namespace) -> int:
     return 0 if any(state["ready"] for state in report["backends"]) else 1
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line; exits with 1 if no backend runs."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m runtime.doctor",
+        prog,
         "Reports which backends run on this machine, and what to install for the others.",
-        "python -m runtime.doctor",
-        "python -m runtime.doctor --measure --model model.onnx",
+        "%(prog)s",
+        "%(prog)s --measure --model model.onnx",
     )
     parser.add_argument(
         "--measure",
@@ -263,7 +265,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     parser.add_argument("--model", type=Path, metavar="FILE.onnx", help="the model for --measure")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    run_command(parser, _doctor, extra="cpu", argv=argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """The command line; exits with 1 if no backend runs."""
+    run_command(make_parser(prog), _doctor, extra="cpu", argv=argv)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,14 @@ def test_doctor_finds_every_backend(tmp_path):
     assert {"onnxruntime cpu", "openvino cpu", "video files"} <= ready
 
 
+def test_the_console_command_is_installed(tmp_path):
+    script = Path(sys.executable).with_name("ifrnet")
+    done = subprocess.run(
+        [script, "doctor"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, command("runtime.doctor", cwd=tmp_path))
+
+
 def test_a_build_from_onnx_makes_the_frame_of_pytorch(built, frames, reference):
     with Interpolator.open(built) as vfi:
         middle = vfi.interpolate(*frames)

@@ -17,8 +17,8 @@ BUILD = "import setuptools.build_meta as b, sys; b.build_wheel(sys.argv[1])"
 
 
 @pytest.fixture(scope="module")
-def contents(tmp_path_factory):
-    """Names of the files in a wheel that is built from a copy, so that no build/ is left here."""
+def wheel(tmp_path_factory):
+    """A wheel that is built from a copy, so that no build/ is left here."""
     copy = tmp_path_factory.mktemp("copy")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns(*NO_PART))
@@ -29,9 +29,15 @@ def contents(tmp_path_factory):
         cwd=copy, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
-    (wheel,) = (copy / "wheel").glob("*.whl")
-    with zipfile.ZipFile(wheel) as file:
-        return {name for name in file.namelist() if ".dist-info/" not in name}
+    (path,) = (copy / "wheel").glob("*.whl")
+    with zipfile.ZipFile(path) as file:
+        yield file
+
+
+@pytest.fixture(scope="module")
+def contents(wheel):
+    """Names of the files of the packages."""
+    return {name for name in wheel.namelist() if ".dist-info/" not in name}
 
 
 def test_every_file_of_the_packages_is_in_the_wheel(contents):
@@ -45,3 +51,10 @@ def test_every_file_of_the_packages_is_in_the_wheel(contents):
     # The picture is for the model card, which the package's page shows.
     assert expected - contents == {"ifrnet_model/weights/fast_motion.jpg"}
     assert contents - expected == set()
+
+
+def test_the_wheel_installs_the_console_command(wheel):
+    (entries,) = (name for name in wheel.namelist() if name.endswith("/entry_points.txt"))
+    assert wheel.read(entries).decode().split("\n")[:2] == [
+        "[console_scripts]", "ifrnet = runtime.cli.ifrnet:main"
+    ]  # fmt: skip

@@ -20,6 +20,8 @@ from runtime.files import written_beside
 if TYPE_CHECKING:
     from bench.report.evidence import Evidence
 
+_PROG = "python -m bench.report"
+
 
 def tables_as_markdown(tables: Mapping[str, Table]) -> str:
     """All tables under their headings, ending with a line break."""
@@ -81,14 +83,14 @@ def _write(path: Path, text: str) -> None:
         beside.write_bytes(text.encode())
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m bench.report",
+        prog,
         "Makes tables and a page from evidence of bench.latency and bench.parity. "
         "Prints the tables where no file is asked for.",
-        "python -m bench.report bench/results --html report.html",
-        "python -m bench.report bench/results --readme README.md --check",
+        "%(prog)s bench/results --html report.html",
+        "%(prog)s bench/results --readme README.md --check",
     )
     parser.add_argument("evidence", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
     parser.add_argument("--html", type=Path, metavar="FILE", help="one page with everything in it")
@@ -99,7 +101,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--check", action="store_true", help="change no README, fail if it is out of date"
     )
-    run_command(parser, _report, extra="bench", argv=argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """The command line."""
+    run_command(make_parser(prog), _report, extra="bench", argv=argv)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from export.triton.repository import (
 from runtime.cli.arguments import parse_size
 from runtime.cli.command import command_parser, run_command
 
+_PROG = "python -m export.triton"
+
 
 def _triton(args: argparse.Namespace) -> None:
     if len(args.model) > 1 and args.name is not None:
@@ -63,14 +65,14 @@ def _report_lines(folder: Path, artefact: Artefact, version: int) -> Iterator[st
         yield "  runs in the Python backend, in which ifrnet-deploy must be installed"
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command and exits."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m export.triton",
+        prog,
         "Writes artefacts into a model repository of NVIDIA Triton Inference Server.",
-        "python -m export.triton --model small.engine base.engine --output repository",
-        "python -m export.triton --model small.onnx --backend python --output repository",
-        "python -m export.triton --model new.engine --name small --version 2 --output repository",
+        "%(prog)s --model small.engine base.engine --output repository",
+        "%(prog)s --model small.onnx --backend python --output repository",
+        "%(prog)s --model new.engine --name small --version 2 --output repository",
     )
     parser.add_argument(
         "--model",
@@ -129,7 +131,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         metavar="HxW",
         help="size of the first request, for models of free size",
     )
-    run_command(parser, _triton, extra="triton", expected=(ExportError,), argv=argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """Runs the command and exits."""
+    run_command(make_parser(prog), _triton, extra="triton", expected=(ExportError,), argv=argv)
 
 
 if __name__ == "__main__":

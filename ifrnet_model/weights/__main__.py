@@ -24,7 +24,7 @@ def _list(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([_as_data(known) for known in table.CHECKPOINTS], indent=2))
         return
-    for line in _table_lines():
+    for line in _table_lines(args.prog):
         print(line)
 
 
@@ -33,7 +33,7 @@ def _as_data(known: table.KnownCheckpoint) -> dict[str, Any]:
     return {**asdict(known), "figures": figures}
 
 
-def _table_lines() -> Iterator[str]:
+def _table_lines(prog: str) -> Iterator[str]:
     rows = [("name", "variant", "time steps", "MB", "PSNR, dB", "sha256", "licence", "available")]
     for known in table.CHECKPOINTS:
         # On the test part of its training set.
@@ -57,7 +57,7 @@ def _table_lines() -> Iterator[str]:
         yield "  ".join(cells).rstrip()
     yield ""
     yield "PSNR: as published, on the test part of the training set (Vimeo90K or GoPro)."
-    yield f"share page: {_PROG} download NAME prints the link."
+    yield f"share page: {prog} download NAME prints the link."
 
 
 def _download(args: argparse.Namespace) -> None:
@@ -115,11 +115,12 @@ def _convert(args: argparse.Namespace) -> None:
     print(f"  {done.metadata['variant']}, time steps: {done.metadata['timesteps']} ({origin})")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = argparse.ArgumentParser(
-        prog=_PROG,
+        prog=prog,
         description=__doc__.splitlines()[0] if __doc__ else None,
-        epilog=f"example:\n  {_PROG} download IFRNet_vimeo90k-7a66b214",
+        epilog=f"example:\n  {prog} download IFRNet_vimeo90k-7a66b214",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -131,11 +132,11 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text,
-            epilog=f"example:\n  {_PROG} {example}",
+            epilog=f"example:\n  {prog} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, prog=prog)
         return command
 
     command = add("list", _list, "Shows the known checkpoints.", "list")
@@ -189,12 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
     """Runs the command and exits: with 0, with 1 after an error, with 130 after Ctrl-C.
 
     Repeats `runtime.cli.command.run_command`, because this package does not import `runtime`.
     """
-    args = _parser().parse_args(argv)
+    args = make_parser(prog).parse_args(argv)
     code = 0
     try:
         args.run(args)
@@ -207,10 +208,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             message = (
                 f"the package {error.name} is not installed: pip install 'ifrnet-deploy[{extra}]'"
             )
-        print(f"{_PROG}: error: {message}", file=sys.stderr)
+        print(f"{prog}: error: {message}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print(f"{_PROG}: interrupted", file=sys.stderr)
+        print(f"{prog}: interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
 

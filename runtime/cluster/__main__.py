@@ -30,6 +30,8 @@ from runtime.video.arguments import (
 if TYPE_CHECKING:
     from runtime.cluster.report import ClusterReport
 
+_PROG = "python -m runtime.cluster"
+
 _VIDEOS = (
     ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts",
     ".webm", ".wmv",
@@ -141,14 +143,14 @@ def _report_lines(report: ClusterReport) -> list[str]:
     return lines
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line."""
+def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The parser of the command, which is called as `prog`."""
     parser = command_parser(
-        "python -m runtime.cluster",
+        prog,
         "Interpolates videos on a Ray cluster; long ones are cut into segments. All machines see "
         "the same paths.",
-        "python -m runtime.cluster in.mp4 --output made --model model.onnx --address local",
-        "python -m runtime.cluster archive --output made --model model.engine --gpus-per-worker 1 "
+        "%(prog)s in.mp4 --output made --model model.onnx --address local",
+        "%(prog)s archive --output made --model model.engine --gpus-per-worker 1 "
         "--address ray://head:10001 --resume",
     )
     parser.add_argument("input", nargs="+", type=Path, metavar="IN", help="videos, or folders")
@@ -200,13 +202,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         help="options of export.build_engine for that, in one argument",
     )
     cluster.add_argument(
-        "--backend", choices=get_args(BackendName), help="default: as python -m runtime"
+        "--backend", choices=get_args(BackendName), help="default: as for one video"
     )
     add_reading_arguments(parser.add_argument_group("input"))
     writing = parser.add_argument_group("output")
     add_writing_arguments(writing)
     writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary as JSON")
-    run_command(parser, _interpolate, extra="cluster,video", argv=argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
+    """The command line."""
+    run_command(make_parser(prog), _interpolate, extra="cluster,video", argv=argv)
 
 
 if __name__ == "__main__":

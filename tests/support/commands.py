@@ -28,20 +28,27 @@ def need_torch() -> None:
         pytest.skip("needs PyTorch, which is left out here")
 
 
-WITHOUT_TORCH = """
-import sys, runpy
+WITHOUT = """
+import runpy, sys
+hidden, module, *arguments = sys.argv[1:]
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {"torch", "ifrnet_model", "onnxscript", "safetensors"}:
+        if name.split('.')[0] in hidden.split(','):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocked())
-sys.argv = ["build_engine", *sys.argv[1:]]
-runpy.run_module("export.build_engine", run_name="__main__")
+sys.argv = [module, *arguments]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
-def build_without_torch(*arguments, cwd):
+def run_without(packages, module, *arguments, cwd=None):
+    """`python -m module ...` in a process in which these packages are not installed."""
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, check=False,
+        [sys.executable, "-c", WITHOUT, ",".join(packages), module, *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd, check=False, timeout=300,
     )  # fmt: skip
+
+
+def build_without_torch(*arguments, cwd):
+    hidden = ("torch", "ifrnet_model", "onnxscript", "safetensors")
+    return run_without(hidden, "export.build_engine", *arguments, cwd=cwd)

@@ -1,0 +1,101 @@
+"""The console command `ifrnet`: one name for all commands of the project.
+
+ifrnet build --weights demo --size 720x1280 --backend onnxruntime --output model.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+_PROG = "ifrnet"
+
+
+class Command(NamedTuple):
+    """A subcommand.
+
+    Attributes:
+        module: Its module, which has `main(argv, prog=...)` and `make_parser(prog)`.
+        summary: What it does, in one line.
+    """
+
+    module: str
+    summary: str
+
+
+# Names of modules, not imports: a deployed program may have the package `runtime` alone.
+COMMANDS = {
+    "weights": Command(
+        "ifrnet_model.weights.__main__", "list, download, inspect and convert checkpoints"
+    ),
+    "export": Command("export.to_onnx", "export a checkpoint as an ONNX file"),
+    "build": Command(
+        "export.build_engine", "build an artefact, which is written if it passes the gate"
+    ),
+    "triton": Command(
+        "export.triton.__main__", "write artefacts into a model repository of Triton"
+    ),
+    "video": Command("runtime.__main__", "write a video at a higher frame rate"),
+    "cluster": Command("runtime.cluster.__main__", "interpolate many videos on a Ray cluster"),
+    "doctor": Command("runtime.doctor", "report which backends run on this machine"),
+    "latency": Command("bench.latency", "measure the time of a pair, beside PyTorch"),
+    "parity": Command("bench.parity", "compare artefacts with PyTorch and with true frames"),
+    "bench-video": Command("bench.video", "measure the video pipeline without a model"),
+    "bench-cluster": Command("bench.cluster", "measure what a Ray cluster gains and costs"),
+    "report": Command("bench.report.__main__", "make tables and a page of measurements"),
+}
+"""Name -> subcommand, in the order of --help."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `ifrnet` itself, without the options of its subcommands."""
+    width = max(map(len, COMMANDS))
+    lines = (f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return argparse.ArgumentParser(
+        prog=_PROG,
+        usage="%(prog)s COMMAND ...",
+        description="Frame interpolation with IFRNet: from a checkpoint to artefacts and videos.",
+        epilog="\n".join(("commands:", *lines, "", "%(prog)s COMMAND --help shows its options.")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a subcommand and exits with its code; with 2 if there is no such command."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    name = arguments[0] if arguments else ""
+    if name.startswith("-"):
+        make_parser().parse_args(arguments)  # --help exits.
+    if name not in COMMANDS:
+        _fail(_unknown(name), code=2)
+    try:
+        module = importlib.import_module(COMMANDS[name].module)
+    except ModuleNotFoundError as error:
+        _fail(
+            f"{name} needs the package {error.name}, which is not installed: install all of "
+            "ifrnet-deploy",
+            code=1,
+        )
+    module.main(arguments[1:], prog=f"{_PROG} {name}")
+    raise AssertionError(f"{COMMANDS[name].module} did not exit")
+
+
+def _unknown(name: str) -> str:
+    every = f"{_PROG} --help lists the commands"
+    if not name or name.startswith("-"):
+        return f"a command is missing: {every}"
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"{name!r} is not a command: {f'use {near[0]!r}' if near else every}"
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    print(f"{_PROG}: error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
