@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ifrnet_model.model import IFRNet
     from ifrnet_model.probe import probe_time_steps
 
+__version__ = "0.1.0"
+
 __all__ = [
     "VARIANTS",
     "Checkpoint",

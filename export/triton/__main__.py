@@ -22,6 +22,7 @@ from export.triton.repository import (
 )
 from runtime.cli.arguments import parse_size
 from runtime.cli.command import command_parser, run_command
+from runtime.cli.grammar import ALIASES
 
 _PROG = "python -m export.triton"
 
@@ -41,8 +42,8 @@ def _triton(args: argparse.Namespace) -> None:
     )
     for path in args.model:
         artefact = read_artefact(path)
-        folder = add_artefact(artefact, args.output, args.name, args.version, serving)
-        print(*_report_lines(folder, artefact, args.version), sep="\n")
+        folder = add_artefact(artefact, args.output, args.name, args.model_version, serving)
+        print(*_report_lines(folder, artefact, args.model_version), sep="\n")
     print(
         f"tritonserver --model-repository {args.output}\n"
         f"open the model as triton://HOST:8001/{args.name or args.model[0].stem}"
@@ -72,7 +73,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "Writes artefacts into a model repository of NVIDIA Triton Inference Server.",
         "%(prog)s --model small.engine base.engine --output repository",
         "%(prog)s --model small.onnx --backend python --output repository",
-        "%(prog)s --model new.engine --name small --version 2 --output repository",
+        "%(prog)s --model new.engine --name small --model-version 2 --output repository",
     )
     parser.add_argument(
         "--model",
@@ -91,7 +92,11 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="name of the model (default: the file name without suffix)")
     parser.add_argument(
-        "--version", type=int, default=1, metavar="N", help="version of the model (default 1)"
+        "--model-version",
+        type=int,
+        default=1,
+        metavar="N",
+        help="version of the model (default 1)",
     )
     parser.add_argument(
         "--versions-served",
@@ -136,7 +141,14 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
     """Runs the command and exits."""
-    run_command(make_parser(prog), _triton, extra="triton", expected=(ExportError,), argv=argv)
+    run_command(
+        make_parser(prog),
+        _triton,
+        extra="triton",
+        expected=(ExportError,),
+        aliases=ALIASES["export.triton"],
+        argv=argv,
+    )
 
 
 if __name__ == "__main__":

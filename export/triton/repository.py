@@ -138,13 +138,15 @@ def add_artefact(
     if not _NAME.fullmatch(name):
         raise ExportError(f"--name is {name!r}: use letters, digits, _, . and -")
     if version < 1:
-        raise ExportError(f"--version is {version}: use 1 or more")
+        raise ExportError(f"--model-version is {version}: use 1 or more")
     serving = _with_defaults(artefact, serving)
     config = _model_config(name, artefact, serving)
     folder = repository / name
     version_folder = folder / str(version)
     if version_folder.exists():
-        raise ExportError(f"{version_folder} exists already: give another --version or --name")
+        raise ExportError(
+            f"{version_folder} exists already: give another --model-version or --name"
+        )
     if (folder / CONFIG).exists():
         _check_compatible(config, folder / CONFIG)
     repository.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ifrnet_model import __version__
 from ifrnet_model.errors import CheckpointError
 from ifrnet_model.weights import table
 
@@ -123,6 +124,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         epilog=f"example:\n  {prog} download IFRNet_vimeo90k-7a66b214",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
@@ -135,6 +137,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
             epilog=f"example:\n  {prog} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        _add_version(command)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         command.set_defaults(run=run, prog=prog)
         return command
@@ -188,6 +191,13 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     )
     command.add_argument("--force", action="store_true", help="replace an existing file")
     return parser
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    version = f"ifrnet-deploy {__version__}"
+    parser.add_argument(
+        "--version", action="version", version=version, help="show the version and exit"
+    )
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from runtime import __version__
+from runtime.cli.grammar import with_current_names
 from runtime.errors import InterpolationError
+
+VERSION = f"ifrnet-deploy {__version__}"
+"""What --version prints."""
 
 
 def command_parser(prog: str, description: str, *examples: str) -> argparse.ArgumentParser:
-    """A parser with examples at the end of its help, and `--debug`."""
+    """A parser with examples at the end of its help, `--version` and `--debug`.
+
+    Args:
+        prog: How the command is called, for example "ifrnet video".
+        description: What the command does.
+        examples: Command lines, in which %(prog)s stands for `prog`.
+    """
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
         epilog="\n  ".join(("example:" if len(examples) == 1 else "examples:", *examples)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=VERSION, help="show the version and exit"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -28,6 +42,7 @@ def run_command(
     *,
     extra: str,
     expected: tuple[type[Exception], ...] = (),
+    aliases: Mapping[str, str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Parses the arguments, runs the command and exits with its code.
@@ -40,9 +55,11 @@ def run_command(
             packages itself.
         extra: The extra of ifrnet-deploy that installs the packages which the command imports.
         expected: Exceptions to show as a sentence, besides InterpolationError and OSError.
+        aliases: The entry of `ALIASES` for the command, if it has one.
         argv: Arguments; by default those of the process.
     """
-    args = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(with_current_names(given, aliases or {}))
     handled: tuple[type[Exception], ...] = (InterpolationError, OSError, *expected)
     try:
         code = command(args) or 0

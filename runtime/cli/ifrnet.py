@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
+from runtime.cli.command import VERSION
+
 _PROG = "ifrnet"
 
 
@@ -55,13 +57,17 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of `ifrnet` itself, without the options of its subcommands."""
     width = max(map(len, COMMANDS))
     lines = (f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=_PROG,
         usage="%(prog)s COMMAND ...",
         description="Frame interpolation with IFRNet: from a checkpoint to artefacts and videos.",
         epilog="\n".join(("commands:", *lines, "", "%(prog)s COMMAND --help shows its options.")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--version", action="version", version=VERSION, help="show the version and exit"
+    )
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -69,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if argv is None else list(argv)
     name = arguments[0] if arguments else ""
     if name.startswith("-"):
-        make_parser().parse_args(arguments)  # --help exits.
+        make_parser().parse_args(arguments)  # --help and --version exit.
     if name not in COMMANDS:
         _fail(_unknown(name), code=2)
     try:

@@ -181,7 +181,7 @@ def test_versions_lie_side_by_side_and_the_newest_is_described(onnx_file, tmp_pa
 def test_what_does_not_fit_changes_nothing(onnx_file, tmp_path):
     folder = write_served_model(onnx_file(), tmp_path / "r")
     before = {name: (folder / name).read_bytes() for name in names_in(folder)}
-    with pytest.raises(ExportError, match=r"small/1 exists already: give another --version"):
+    with pytest.raises(ExportError, match=r"small/1 exists already: give another --model-version"):
         write_served_model(onnx_file(), tmp_path / "r")
     with pytest.raises(ExportError, match="describes a model with other inputs"):
         write_served_model(onnx_file("three", timesteps=3), tmp_path / "r", name="small", version=2)

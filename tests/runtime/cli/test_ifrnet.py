@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import runtime
 from commands import run_module, run_without
 from runtime.cli import ifrnet
 
@@ -61,6 +62,13 @@ def test_python_m_shows_the_name_that_it_was_called_by(name):
     assert done.stdout.startswith(f"usage: python -m {module} [-h]")
     assert f"\n  python -m {module}" in done.stdout
     assert "ifrnet " not in done.stdout.replace("of ifrnet ", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), *((name,) for name in ifrnet.COMMANDS), ("weights", "list")], ids=" ".join
+)
+def test_every_command_shows_the_version(capsys, arguments):
+    assert run(capsys, *arguments, "--version") == (0, f"ifrnet-deploy {runtime.__version__}\n", "")
 
 
 def test_an_error_names_the_subcommand(capsys, tmp_path):
