@@ -271,20 +271,34 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "Measures what a Ray cluster on this machine gains and costs.",
         "%(prog)s --clip in.mp4 --model model.onnx --segment-seconds 2 --json cluster.json",
     )
-    parser.add_argument("--clip", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--model", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--clip", type=Path, required=True, metavar="FILE", help="video to measure with"
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="MODEL", help="artefact for CPUs"
+    )
     parser.add_argument(
         "--segment-seconds",
         type=Fraction,
         default=Fraction(10),
         metavar="S",
-        help="that a segment lasts at least (default 10)",
+        help="minimum duration of a segment in seconds (default %(default)s)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="of a worker (default 1)"
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of CPU threads of a worker (default %(default)s)",
     )
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N", help="default 2")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=_ROUNDS,
+        metavar="N",
+        help="number of rounds (default %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements as JSON")
     return parser
 
 

@@ -28,8 +28,9 @@ from bench.runs.artefact import Case, Run, artefact_runs, is_engine
 from bench.runs.plain_engine import PlainRun, plain_runs
 from bench.runs.pytorch import PyTorchRun, pytorch_runs
 from bench.runs.torch_forms import CPU_FORMS, GPU_FORMS
-from runtime.cli.arguments import add_cpu_arguments, parse_size
+from runtime.cli.arguments import add_cpu_arguments, parse_device, parse_size
 from runtime.cli.command import command_parser, run_command
+from runtime.cli.grammar import ALIASES
 from runtime.machine import available_cpus
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _request(args: argparse.Namespace) -> LatencyRequest:
         factor=args.factor,
         device=args.device,
         backends=tuple(args.backend or ()),
-        inference_precision=args.inference_precision,
+        inference_precision=args.precision,
         threads=args.threads,
         streams=tuple(args.streams or ()),
         without_cuda_graph=args.no_cuda_graph,
@@ -88,7 +89,7 @@ def _request(args: argparse.Namespace) -> LatencyRequest:
         samples=args.samples,
         seconds=args.seconds,
         stream_frames=args.stream_frames,
-        cold_start=not args.no_cold,
+        cold_start=not args.no_cold_start,
         profile=args.profile,
         compare_limit=args.compare_limit,
     )
@@ -148,15 +149,17 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
     """The command line."""
-    run_command(make_parser(prog), _measure, extra="export", argv=argv)
+    run_command(
+        make_parser(prog), _measure, extra="export", aliases=ALIASES["bench.latency"], argv=argv
+    )
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is measured")
     group.add_argument(
-        "--model", nargs="+", default=[], type=Path, metavar="FILE", help="artefacts"
+        "--model", nargs="+", default=[], type=Path, metavar="MODEL", help="artefacts to measure"
     )
-    group.add_argument("--weights", metavar="FILE", help="for --compare: a checkpoint, or demo")
+    group.add_argument("--weights", metavar="FILE", help="checkpoint for --compare, or demo")
     group.add_argument(
         "--compare",
         nargs="+",
@@ -191,11 +194,17 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         nargs="+",
         choices=tuple(LATENCY_SETS),
-        help="measure at the size and the factor of these; their data is not needed",
+        help="data sets whose size and factor are measured; their data is not needed",
     )
-    sizes.add_argument("--size", nargs="+", type=parse_size, metavar="HxW", help="default 256x448")
+    sizes.add_argument(
+        "--size",
+        nargs="+",
+        type=parse_size,
+        metavar="HxW",
+        help="height and width of the frames, one or several (default 256x448)",
+    )
     group.add_argument(
-        "--factor", type=int, metavar="N", help="with --size: N - 1 new frames (default 2)"
+        "--factor", type=int, metavar="N", help="new frame rate over old, with --size (default 2)"
     )
 
 
@@ -203,7 +212,8 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("execution")
     group.add_argument(
         "--device",
-        metavar="NAME",
+        type=parse_device,
+        metavar="DEVICE",
         help="device of --model and --compare: cpu, cuda or cuda:N (default: the backend's own, "
         "and the CPU for --compare)",
     )
@@ -211,7 +221,7 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         nargs="+",
         choices=("onnxruntime", "openvino"),
-        help="ONNX files: backends, each of which is a run (default: as the runtime chooses)",
+        help="backends of ONNX files, each of which is a run (default: as the runtime chooses)",
     )
     add_cpu_arguments(group)
     group.add_argument(
@@ -219,7 +229,8 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="N",
-        help="engines and OpenVINO: numbers of streams, each of which is a run",
+        help="numbers of inferences at the same time (TensorRT, OpenVINO), each of which is a run "
+        "(default 1)",
     )
     group.add_argument(
         "--no-cuda-graph", action="store_true", help="engines: measure them without one too"
@@ -238,14 +249,14 @@ def _add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=SAMPLES,
         metavar="N",
-        help=f"minimum number of samples of each run (default {SAMPLES})",
+        help="minimum number of samples of each run (default %(default)s)",
     )
     group.add_argument(
         "--seconds",
         type=float,
         default=SECONDS,
         metavar="S",
-        help=f"minimum time of each run (default {SECONDS:.0f})",
+        help="minimum time of each run in seconds (default %(default)g)",
     )
     group.add_argument(
         "--stream-frames",
@@ -255,10 +266,12 @@ def _add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
         f"{STREAM_FRAMES} with engines)",
     )
     group.add_argument(
-        "--no-cold", action="store_true", help="do not measure the cold start in new processes"
+        "--no-cold-start",
+        action="store_true",
+        help="do not measure the cold start in new processes",
     )
-    group.add_argument("--profile", action="store_true", help="time of every layer or node")
-    group.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
+    group.add_argument("--profile", action="store_true", help="measure every layer or node too")
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the measurements as JSON")
 
 
 if __name__ == "__main__":

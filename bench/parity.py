@@ -25,8 +25,9 @@ from bench.quality.summary import NewFrame, failures, summarise, table, worst_fr
 from bench.quality.worst_frames import write_images
 from bench.records import Picture, Summary
 from runtime.backends.base import BackendName
-from runtime.cli.arguments import add_cpu_arguments
+from runtime.cli.arguments import add_cpu_arguments, parse_device
 from runtime.cli.command import command_parser, run_command
+from runtime.cli.grammar import ALIASES
 from runtime.machine import available_cpus
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _request(args: argparse.Namespace) -> ParityRequest:
     for name in ("worst", "threads", "workers", "cpus_per_worker"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise MeasurementError(f"--{name} is {value}: use 1 or more")
+            raise MeasurementError(f"--{name.replace('_', '-')} is {value}: use 1 or more")
     if args.max_drop is not None and math.isnan(args.max_drop):
         # No drop compares as larger than NaN: the gate would always pass.
         raise MeasurementError("--max-drop is nan: give a number of dB, as 0.01")
@@ -62,9 +63,9 @@ def _request(args: argparse.Namespace) -> ParityRequest:
         backend=args.backend,
         device=args.device,
         threads=args.threads,
-        inference_precision=args.inference_precision,
+        inference_precision=args.precision,
         reference_device=args.reference_device,
-        force=args.force,
+        force=args.allow_mismatch,
         random_weights=args.random_weights,
         authors_weights=args.authors_weights,
     )
@@ -202,8 +203,10 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--limit 10 --max-drop 0.01",
     )
     parser.add_argument("--list", action="store_true", help="list the data sets and exit")
-    parser.add_argument("--model", nargs="+", type=Path, metavar="FILE", help="artefacts")
-    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, or demo")
+    parser.add_argument(
+        "--model", nargs="+", type=Path, metavar="MODEL", help="artefacts to compare"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint of PyTorch, or demo")
     _add_weights_arguments(parser)
     _add_data_arguments(parser)
     _add_output_arguments(parser)
@@ -213,7 +216,13 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
     """The command line."""
-    run_command(make_parser(prog), _measure, extra="bench,export", argv=argv)
+    run_command(
+        make_parser(prog),
+        _measure,
+        extra="bench,export",
+        aliases=ALIASES["bench.parity"],
+        argv=argv,
+    )
 
 
 def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
@@ -228,7 +237,7 @@ def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
         help="the weights are random: reports show only the agreement with PyTorch",
     )
     parser.add_argument(
-        "--force", action="store_true", help="allow other weights or another flow scale"
+        "--allow-mismatch", action="store_true", help="allow other weights or another flow scale"
     )
 
 
@@ -236,25 +245,39 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data set and metrics")
     group.add_argument("--dataset", choices=tuple(PROTOCOLS), help="data set, and its protocol")
     group.add_argument(
-        "--root", type=Path, metavar="DIR", help="folder of the data set; for folder also a video"
+        "--root", type=Path, metavar="PATH", help="folder of the data set; for folder also a video"
     )
     group.add_argument(
-        "--factor", type=int, metavar="N", help="for folder: N - 1 new frames a pair (default 2)"
+        "--factor",
+        type=int,
+        metavar="N",
+        help="new frame rate over old, with --dataset folder (default 2)",
     )
-    group.add_argument("--limit", type=int, metavar="N", help="maximum number of samples")
-    group.add_argument("--every", type=int, default=1, metavar="K", help="every K-th sample only")
+    group.add_argument(
+        "--limit", type=int, metavar="N", help="maximum number of samples (default: all)"
+    )
+    group.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="measure each N-th sample only (default %(default)s)",
+    )
     group.add_argument(
         "--metrics",
         nargs="+",
         choices=get_args(Metric),
-        help="metrics in place of the protocol's; psnr is always included",
+        help="metrics (default: those of the protocol); psnr is always included",
     )
 
 
 def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--output", type=Path, metavar="JSONL", help="record, with a line for each sample"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="path of the record to write, JSON Lines with a line for each sample",
     )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument(
@@ -268,32 +291,52 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures", type=Path, metavar="DIR", help="write the worst frames and their errors"
     )
     group.add_argument(
-        "--worst", type=int, default=3, metavar="K", help="frames for each artefact (default 3)"
+        "--worst",
+        type=int,
+        default=3,
+        metavar="N",
+        help="number of worst frames of each artefact, for --pictures (default %(default)s)",
     )
 
 
 def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("execution")
-    group.add_argument("--device", metavar="NAME", help="artefacts: cpu, cuda or cuda:N")
+    group.add_argument(
+        "--device",
+        type=parse_device,
+        metavar="DEVICE",
+        help="device of the artefacts: cpu, cuda or cuda:N (default: the backend's own)",
+    )
     group.add_argument(
         "--backend",
         choices=get_args(BackendName),
-        help="artefacts: backend (default: as the runtime chooses)",
+        help="backend of the artefacts (default: as the runtime chooses)",
     )
     group.add_argument(
-        "--reference-device", default="cpu", metavar="NAME", help="device of PyTorch (default cpu)"
+        "--reference-device",
+        type=parse_device,
+        default="cpu",
+        metavar="DEVICE",
+        help="device of PyTorch: cpu, cuda or cuda:N (default %(default)s)",
     )
     add_cpu_arguments(group)
     cluster = parser.add_argument_group("Ray cluster, whose machines share the paths")
-    cluster.add_argument("--workers", type=int, metavar="N", help="number of workers")
     cluster.add_argument(
-        "--cpus-per-worker", type=int, default=2, metavar="N", help="CPUs and threads (default 2)"
+        "--workers", type=int, metavar="N", help="number of workers (default: no cluster)"
+    )
+    cluster.add_argument(
+        "--cpus-per-worker",
+        type=int,
+        default=2,
+        metavar="N",
+        help="CPUs and threads of a worker (default %(default)s)",
     )
     cluster.add_argument(
         "--address",
         default="local",
-        metavar="A",
-        help="local (default: starts a cluster here), auto, HOST:PORT or ray://HOST:PORT",
+        metavar="ADDRESS",
+        help="address of the cluster: auto, HOST:PORT, ray://HOST:PORT, or local, which starts one "
+        "here (default %(default)s)",
     )
 
 

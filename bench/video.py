@@ -76,15 +76,27 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "Measures the video pipeline against its stages, with a model that costs nothing.",
         "%(prog)s --clip in.mp4 --json video.json",
     )
-    parser.add_argument("--clip", nargs="+", required=True, type=Path, metavar="FILE")
     parser.add_argument(
-        "--size", nargs="+", type=parse_size, metavar="HxW", help="scale to (default: as it is)"
+        "--clip", nargs="+", required=True, type=Path, metavar="FILE", help="videos to measure with"
     )
-    parser.add_argument("--frames", type=int, metavar="N", help="that many frames of each clip")
     parser.add_argument(
-        "--memory", nargs="+", type=int, metavar="N", help="peak memory over that many frames"
+        "--size",
+        nargs="+",
+        type=parse_size,
+        metavar="HxW",
+        help="height and width to scale to, one or several (default: as they are)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the evidence")
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="number of frames of each clip (default: all)"
+    )
+    parser.add_argument(
+        "--memory",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="measure the peak memory over that many frames, one or several numbers",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements as JSON")
     return parser
 
 

@@ -12,12 +12,12 @@ from runtime.model_info import IOKind, TimeSteps, Warp
 
 
 def add_graph_arguments(
-    parser: argparse.ArgumentParser, *, several_sizes: bool = False, int8: bool = False
+    parser: argparse._ActionsContainer, *, several_sizes: bool = False, int8: bool = False
 ) -> None:
     """Adds the arguments that describe the exported graph; `graph_request` reads them.
 
     Args:
-        parser: The parser to add them to.
+        parser: The parser, or a group of it, to add them to.
         several_sizes: Whether --size takes several sizes.
         int8: Whether --precision accepts int8.
     """
@@ -41,26 +41,28 @@ def add_graph_arguments(
     parser.add_argument(
         "--io",
         choices=get_args(IOKind),
-        help="frames (default): uint8 (N, H, W, 3); float: float32 (N, 3, H, W) in [0, 1]",
+        help="images of the graph: frames (default), uint8 (N, H, W, 3), or float, float32 "
+        "(N, 3, H, W) in [0, 1]",
     )
     parser.add_argument(
         "--precision",
         choices=(*get_args(TracedPrecision), *(["int8"] if int8 else [])),
-        help="fp32, or fp16 with coordinates, mean and blend in float32"
+        help="type of the graph: fp32, or fp16 with coordinates, mean and blend in float32"
         + (", or int8 for CPUs, with --calibrate" if int8 else "")
         + " (default: fp16 for TensorRT, else fp32)",
     )
     parser.add_argument(
         "--flow-scale",
         type=float,
-        metavar="S",
+        metavar="X",
         help="relative size at which motion is estimated (default 1; use 0.5 for 4K)",
     )
     parser.add_argument(
-        "--timesteps",
+        "--steps-per-call",
+        dest="timesteps",
         type=int,
         metavar="N",
-        help="time steps of one pair in one call; the pair is encoded once (default 1)",
+        help="number of time steps of one pair in one call; the pair is encoded once (default 1)",
     )
     parser.add_argument(
         "--batch",
@@ -84,7 +86,7 @@ def add_graph_arguments(
     parser.add_argument(
         "--warp",
         choices=get_args(Warp),
-        help="gridsample (default), or gather: only elementary operators",
+        help="operators of a warp: gridsample (default), or gather, only elementary ones",
     )
     parser.add_argument(
         "--time",

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
 from export.request import BuildRequest, Constraints, OnnxBackend, Size
-from runtime.cli.arguments import parse_size
+from runtime.cli.arguments import gpu_index, parse_device, parse_size
 from runtime.cli.command import command_parser, run_command
+from runtime.cli.grammar import ALIASES
 from runtime.model_info import TunedFor
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _build_engines(request: BuildRequest) -> None:
                 source,
                 output,
                 engine,
-                force=request.force,
+                force=request.rebuild,
                 fallbacks=fallbacks if request.allow_fallback else (),
                 stages=stages,
             )
@@ -236,39 +237,41 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     source.add_argument(
         "--onnx",
         type=Path,
-        metavar="FILE.onnx",
-        help="a file of export.to_onnx; needs no PyTorch",
+        metavar="FILE",
+        help="ONNX file of export.to_onnx; needs no PyTorch",
     )
     parser.add_argument(
         "--backend",
         choices=("tensorrt", "onnxruntime", "openvino"),
         default="tensorrt",
-        help="backend that will run the artefact (default tensorrt)",
+        help="backend that will run the artefact (default %(default)s)",
     )
-    add_graph_arguments(parser, several_sizes=True, int8=True)
     parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE", help="path of the artefact to write"
+    )
+    graph = parser.add_argument_group("graph")
+    add_graph_arguments(graph, several_sizes=True, int8=True)
+    on_cpus = parser.add_argument_group("options of --backend onnxruntime and openvino")
+    on_cpus.add_argument(
         "--tuned-for",
         choices=get_args(TunedFor),
-        help="for onnxruntime and openvino: cpu rewrites the graph for the CPU kernels of ONNX "
-        "Runtime (default for fp32 and int8 in onnxruntime); any leaves it as exported (default "
-        "for openvino and fp16, and faster on CUDA)",
+        help="cpu rewrites the graph for the CPU kernels of ONNX Runtime (default for fp32 and "
+        "int8 in onnxruntime); any leaves it as exported (default for openvino and fp16, and "
+        "faster on CUDA)",
     )
-    parser.add_argument(
+    on_cpus.add_argument(
         "--compact",
         action="store_const",
         const=True,
-        help="for onnxruntime and openvino: store weights as float16 where no value changes, which "
-        "halves the file of weights that were published in float16",
+        help="store weights as float16 where no value changes, which halves the file of weights "
+        "that were published in float16",
     )
-    parser.add_argument(
+    on_cpus.add_argument(
         "--calibrate",
         type=Path,
         metavar="PATH",
         help="for --precision int8: a video or a folder of images like those that the model will "
         "process, of its size; a few seconds are enough, all frames are decoded",
-    )
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="FILE", help="the artefact to write"
     )
     _add_engine_arguments(parser.add_argument_group("options of --backend tensorrt"))
     return parser
@@ -281,8 +284,19 @@ def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
         lambda args: _build(_request(args)),
         extra="export",
         expected=(ExportError,),
+        aliases=ALIASES["export.build_engine"],
         argv=argv,
     )
+
+
+def _parse_gpu(text: str) -> int:
+    """Reads cuda or cuda:N as the index of a GPU; also N alone, the earlier form."""
+    if text.isdigit():
+        return int(text)
+    device = parse_device(text)
+    if device == "cpu":
+        raise argparse.ArgumentTypeError("cpu cannot hold an engine: write cuda or cuda:N")
+    return gpu_index(device) or 0
 
 
 def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
@@ -297,8 +311,8 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--optimization-level",
         type=int,
-        metavar="0..5",
-        help="time spent on the search for fast kernels (default 3)",
+        metavar="N",
+        help="time spent on the search for fast kernels, 0 to 5 (default 3)",
     )
     group.add_argument(
         "--workspace", type=int, metavar="MIB", help="limit of scratch memory (default: none)"
@@ -310,7 +324,12 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         help="the engine also runs in later releases of TensorRT, up to the next generation, and "
         "on any GPU from Ampere on (on a Jetson: on this GPU only); the slowdown is measured",
     )
-    group.add_argument("--device", type=int, metavar="N", help="index of the GPU (default 0)")
+    group.add_argument(
+        "--device",
+        type=_parse_gpu,
+        metavar="DEVICE",
+        help="device to build on and for: cuda or cuda:N (default cuda:0)",
+    )
     group.add_argument(
         "--rewrite",
         nargs="+",
@@ -326,7 +345,7 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--layers",
         type=Path,
-        metavar="FILE.json",
+        metavar="FILE",
         help="write the layers as TensorRT's engine inspector shows them, also for an engine that "
         "fails the gate",
     )
@@ -337,7 +356,7 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         help="timing cache (default: one per GPU, in ~/.cache)",
     )
     group.add_argument(
-        "--force", action="store_const", const=True, help="build even if the engine is up to date"
+        "--rebuild", action="store_const", const=True, help="build even if the engine is up to date"
     )
     group.add_argument(
         "--allow-fallback",

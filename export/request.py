@@ -35,11 +35,11 @@ OnnxBackend = Literal["onnxruntime", "openvino"]
 
 _ENGINE_OPTIONS = (
     "min", "opt", "max", "optimization_level", "workspace", "portable", "device", "rewrite",
-    "timing_cache", "force", "allow_fallback", "precision_constraints", "layers",
+    "timing_cache", "rebuild", "allow_fallback", "precision_constraints", "layers",
 )  # fmt: skip
 """Fields of `BuildRequest` that apply to TensorRT only."""
 
-_NOT_REPEATED = ("sizes", "output", "backend", "layers", "force")
+_NOT_REPEATED = ("sizes", "output", "backend", "layers", "rebuild")
 """Fields of `BuildRequest` that `BuildRequest.command` omits or writes itself."""
 
 
@@ -148,7 +148,7 @@ class BuildRequest:
     precision_constraints: Constraints | None = None
     layers: Path | None = None
     timing_cache: Path | None = None
-    force: bool = False
+    rebuild: bool = False
     allow_fallback: bool = False
 
     def __post_init__(self) -> None:
@@ -257,7 +257,8 @@ class BuildRequest:
             given.add("time")
         if given:
             raise ExportError(
-                f"--onnx came with {', '.join(sorted(given))}: the file fixes these, leave them out"
+                f"--onnx came with {', '.join(_option(name)[2:] for name in sorted(given))}: "
+                "the file fixes these, leave them out"
             )
 
 
@@ -271,7 +272,7 @@ def _given(options: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--steps-per-call" if name == "timesteps" else "--" + name.replace("_", "-")
 
 
 def _values(name: str, value: Any) -> list[str]:
@@ -280,4 +281,6 @@ def _values(name: str, value: Any) -> list[str]:
         return []
     if name in ("min", "opt", "max", "size"):
         return [f"{value[0]}x{value[1]}"]
+    if name == "device":
+        return [f"cuda:{value}"]
     return list(value) if isinstance(value, tuple) else [str(value)]

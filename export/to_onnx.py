@@ -14,6 +14,7 @@ from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
 from export.request import ExportRequest
 from runtime.cli.command import command_parser, run_command
+from runtime.cli.grammar import ALIASES
 
 _PROG = "python -m export.to_onnx"
 
@@ -60,8 +61,10 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="checkpoint: .pth, .safetensors, or demo"
     )
-    add_graph_arguments(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.onnx")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE", help="path of the ONNX file to write"
+    )
+    add_graph_arguments(parser.add_argument_group("graph"))
     return parser
 
 
@@ -72,6 +75,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
         lambda args: _export(_request(args)),
         extra="export",
         expected=(ExportError,),
+        aliases=ALIASES["export.to_onnx"],
         argv=argv,
     )
 

@@ -58,19 +58,21 @@ class ExportOptions:
                     f"{name} {getattr(self, name)!r} is unknown: use {', '.join(get_args(kind))}"
                 )
         if not 1 <= self.timesteps <= MAXIMUM_STEPS:
-            raise ExportError(f"--timesteps is {self.timesteps}: use 1 to {MAXIMUM_STEPS}")
+            raise ExportError(f"--steps-per-call is {self.timesteps}: use 1 to {MAXIMUM_STEPS}")
         if not 1 <= self.batch <= MAXIMUM_STEPS:
             raise ExportError(f"--batch is {self.batch}: use 1 to {MAXIMUM_STEPS}")
         if self.batch > 1 and self.timesteps > 1:
             raise ExportError(
-                f"--batch {self.batch} came with --timesteps {self.timesteps}: use only one of them"
+                f"--batch {self.batch} came with --steps-per-call {self.timesteps}: use only one "
+                "of them"
             )
         if self.max_batch is not None:
             if not 2 <= self.max_batch <= MAXIMUM_STEPS:
                 raise ExportError(f"--max-batch is {self.max_batch}: use 2 to {MAXIMUM_STEPS}")
             if self.batch > 1 or self.timesteps > 1 or self.dynamic:
                 raise ExportError(
-                    "--max-batch came with --batch, --timesteps or --dynamic: use it without them"
+                    "--max-batch came with --batch, --steps-per-call or --dynamic: use it without "
+                    "them"
                 )
         if min(self.height, self.width) < MINIMUM_SIDE:
             raise ExportError(

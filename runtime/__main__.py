@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName
-from runtime.cli.arguments import add_cpu_arguments, parse_model
+from runtime.cli.arguments import add_cpu_arguments, parse_device, parse_model
 from runtime.cli.command import command_parser, run_command
+from runtime.cli.grammar import ALIASES
 from runtime.errors import VideoError
 from runtime.video.arguments import (
     FrameBar,
@@ -45,12 +46,12 @@ def _interpolate(args: argparse.Namespace) -> None:
         raise VideoError(
             "--json and --dry-run were both given, a dry run has no summary: leave one out"
         )
-    if args.keep_vfr and args.fps is not None:
+    if args.keep_vfr and args.rate is not None:
         raise VideoError(
-            "--keep-vfr and --fps were both given, --fps gives a constant rate: use --factor"
+            "--keep-vfr and --rate were both given, --rate gives a constant rate: use --factor"
         )
     if args.dry_run:
-        plan = plan_video(args.input, args.output, factor=factor, rate=args.fps, options=options)
+        plan = plan_video(args.input, args.output, factor=factor, rate=args.rate, options=options)
         print(*_plan_lines(plan, args.output), sep="\n", file=messages)
         return
     if args.model is None:
@@ -67,13 +68,13 @@ def _interpolate(args: argparse.Namespace) -> None:
             args.output,
             model=args.model,
             factor=factor,
-            rate=args.fps,
+            rate=args.rate,
             options=options,
             backend=args.backend,
             device=args.device,
             threads=args.threads,
             streams=args.streams,
-            precision=args.inference_precision,
+            precision=args.precision,
             progress=bar.update,
             on_note=print_note,
         )
@@ -101,7 +102,7 @@ def _plan_lines(plan: Plan, output: str) -> list[str]:
     frames = "an unknown number of" if plan.frames is None else f"about {plan.frames}"
     duration = "of unknown length" if info.duration is None else f"{float(info.duration):.3f} s"
     return [
-        f"{info.name}: {info.width}x{info.height} {info.pixel_format}, "
+        f"{info.name}: {info.width} wide, {info.height} high, {info.pixel_format}, "
         f"{float(info.rate):.3f} frames/s, {duration}",
         f"{output}: {frames} frames at {float(plan.rate):.3f} per second, {plan.encoder}",
         *plan.tracks,
@@ -132,7 +133,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         prog,
         "Writes a video at a higher frame rate and the same speed; sound stays in step.",
         "%(prog)s in.mp4 out.mp4 --model model.onnx --factor 2",
-        "%(prog)s in.mkv out.mkv --model model.onnx --fps 59.94 --codec hevc",
+        "%(prog)s in.mkv out.mkv --model model.onnx --rate 59.94 --codec hevc",
         "ffmpeg -i in.mp4 -f yuv4mpegpipe - | %(prog)s - - --model model.onnx | mpv -",
     )
     parser.add_argument(
@@ -147,14 +148,22 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--model",
         type=parse_model,
         metavar="MODEL",
-        help="a model file, or triton://HOST:PORT/NAME[?shared_memory=system]",
+        help="artefact of export.build_engine, or triton://HOST:PORT/NAME[?shared_memory=system]",
     )
     add_rate_arguments(parser)
     reading = parser.add_argument_group("input")
     reading.add_argument(
-        "--start", type=parse_time, metavar="T", help="first time, seconds or H:M:S"
+        "--start",
+        type=parse_time,
+        metavar="T",
+        help="first time, seconds or H:M:S (default: the beginning)",
     )
-    reading.add_argument("--end", type=parse_time, metavar="T", help="last time, seconds or H:M:S")
+    reading.add_argument(
+        "--end",
+        type=parse_time,
+        metavar="T",
+        help="last time, seconds or H:M:S (default: the end)",
+    )
     reading.add_argument(
         "--picture-rate",
         type=parse_rate,
@@ -170,27 +179,30 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     running.add_argument(
         "--backend",
         choices=get_args(BackendName),
-        help="default: TensorRT for engines; for ONNX files the one in their manifest, else "
-        "OpenVINO if it is installed, else ONNX Runtime",
+        help="backend (default: TensorRT for engines; for ONNX files the one in their manifest, "
+        "else OpenVINO if it is installed, else ONNX Runtime)",
     )
     running.add_argument(
         "--device",
-        metavar="cpu|cuda|cuda:N",
-        help="default: cpu for ONNX files, cuda for TensorRT engines",
+        type=parse_device,
+        metavar="DEVICE",
+        help="device: cpu, cuda or cuda:N (default: cpu for ONNX files, cuda for engines)",
     )
     add_cpu_arguments(running)
     running.add_argument(
         "--streams",
         type=int,
         metavar="N",
-        help="inferences at the same time (TensorRT, OpenVINO; default 1)",
+        help="number of inferences at the same time (TensorRT, OpenVINO; default 1)",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
     """The command line."""
-    run_command(make_parser(prog), _interpolate, extra="video", argv=argv)
+    run_command(
+        make_parser(prog), _interpolate, extra="video", aliases=ALIASES["runtime"], argv=argv
+    )
 
 
 if __name__ == "__main__":

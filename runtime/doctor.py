@@ -20,6 +20,7 @@ from runtime.backends.ov.precision import FIRST_WITH_FLOAT32, keeps_float32
 from runtime.backends.trt.engine import import_tensorrt
 from runtime.cli.command import command_parser, run_command
 from runtime.errors import BackendError, ModelError
+from runtime.files import written_beside
 from runtime.machine import (
     GpuDriver,
     available_cpus,
@@ -243,10 +244,11 @@ def _doctor(args: argparse.Namespace) -> int:
         trials = time_backends(args.model, report["openvino_computes_in"])
         report["trial"] = [asdict(trial) for trial in trials]
         report["recommended"] = f"{trials[0].name}, the fastest of those measured"
-    if args.json:
-        print(json.dumps(report, indent=2))
-    else:
-        print("\n".join(_report_lines(report)))
+    text = json.dumps(report, indent=2)
+    print(text if args.json == "-" else "\n".join(_report_lines(report)))
+    if args.json not in (None, "-"):
+        with written_beside(Path(args.json)) as temporary:
+            temporary.write_text(text + "\n")
     return 0 if any(state["ready"] for state in report["backends"]) else 1
 
 
@@ -263,8 +265,16 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         action="store_true",
         help="time a pair in each backend on the CPU, in five seconds in all",
     )
-    parser.add_argument("--model", type=Path, metavar="FILE.onnx", help="the model for --measure")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--model", type=Path, metavar="MODEL", help="artefact for --measure, an ONNX file"
+    )
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the report as JSON; without FILE, print it in place of the text",
+    )
     return parser
 
 

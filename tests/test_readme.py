@@ -45,8 +45,8 @@ INSTEAD = {
     "256x448": "64x96",
     "1:30": "0:00.1",
     "2:00": "0:00.3",
-    "compare authors torch": "compare authors --samples 3 --seconds 0.1 --no-cold",
-    "--json latency.json": "--json latency.json --samples 3 --seconds 0.1 --no-cold",
+    "compare authors torch": "compare authors --samples 3 --seconds 0.1 --no-cold-start",
+    "--json latency.json": "--json latency.json --samples 3 --seconds 0.1 --no-cold-start",
 }
 """What a test has no time for, or no clip of that length, and what is run for it."""
 

@@ -44,7 +44,7 @@ GRAPHS = {
     "test_fp16": f"{_FRAMES} fp16",
     "test_fp32": f"{_FRAMES} fp32",
     "test_float": "--size 128x192 --precision fp16 --io float",
-    "test_three": f"{_FRAMES} fp16 --timesteps 3",
+    "test_three": f"{_FRAMES} fp16 --steps-per-call 3",
     "test_batch": f"{_FRAMES} fp16 --batch 2",
     "test_free_pairs": f"{_FRAMES} fp16 --max-batch 4",
     "test_dynamic": f"{_FRAMES} fp16 --dynamic",
@@ -93,7 +93,10 @@ class Scale(NamedTuple):
 
 
 QUICK = Scale(
-    ("64x96", "96x128", "128x160"), "--samples 2 --seconds 0 --stream-frames 3 --no-cold", 2, 30
+    ("64x96", "96x128", "128x160"),
+    "--samples 2 --seconds 0 --stream-frames 3 --no-cold-start",
+    2,
+    30,
 )
 
 
@@ -172,7 +175,8 @@ def planned(scale: Scale) -> list[Step]:
     for size, variant in itertools.product((middle, small, large), ("base", "small")):
         name = f"{variant}_{size}"
         models = f"--model MODELS/{name}_fp16.onnx MODELS/{name}_fp32.onnx --device cuda"
-        latency("ort", 50, f"ort_{name}", f"{models} --no-io-binding --no-cold --size {size}")
+        options = f"{models} --no-io-binding --no-cold-start --size {size}"
+        latency("ort", 50, f"ort_{name}", options)
         pair("ort", 20, f"pair_ort_{name}", size, models)
     arrays = "tools/device_arrays_check.py --json WORK/arrays.json"
     steps.append(Step("torch", 15, "arrays", arrays))
@@ -183,15 +187,16 @@ def planned(scale: Scale) -> list[Step]:
         (35, "large", "base", SHORT, large),
         (285, "max", "base", f"{COMPILED_MAX} --compare-limit 500", middle),
     ):
-        options = f"--device cuda --weights MODELS/{variant}.pth --compare {runs} --no-cold"
-        latency("torch", seconds, f"torch_{name}_{variant}", f"{options} --size {sizes}")
+        options = f"--device cuda --weights MODELS/{variant}.pth --compare {runs}"
+        options += f" --no-cold-start --size {sizes}"
+        latency("torch", seconds, f"torch_{name}_{variant}", options)
     for part, seconds, variant, size, more in (
         ("A", 110, "base", middle, "--profile"),
         ("A", 50, "small", small, "--profile"),
-        ("A", 80, "small", middle, "--no-cold"),
-        ("B", 130, "base", large, "--no-cold"),
-        ("B", 95, "small", large, "--no-cold"),
-        ("B", 60, "base", small, "--no-cold"),
+        ("A", 80, "small", middle, "--no-cold-start"),
+        ("B", 130, "base", large, "--no-cold-start"),
+        ("B", 95, "small", large, "--no-cold-start"),
+        ("B", 60, "base", small, "--no-cold-start"),
     ):
         name, model = f"{variant}_{size}", f"--model WORK/{variant}_{size}.engine"
         build(part, seconds, f"build_{name}", f"{name}_fp16")
@@ -199,7 +204,7 @@ def planned(scale: Scale) -> list[Step]:
         latency(part, 55 if more == "--profile" else 30, f"latency_{name}", options)
         pair(part, 10, f"pair_{name}", size, model)
     plain = f"--model WORK/{main}.engine --plain MODELS/plain_{main}.onnx --size {middle}"
-    latency("B", 110, f"plain_{main}", f"{plain} --no-cold")
+    latency("B", 110, f"plain_{main}", f"{plain} --no-cold-start")
     for (name, selection), seconds in zip(TEST_RUNS.items(), (280, 190, 60), strict=True):
         command = "-m pytest tests/test_gpu.py -q -rA -o junit_family=xunit1"
         command += f" -k '{selection}' --junitxml WORK/tests_{name}.xml"
@@ -207,7 +212,7 @@ def planned(scale: Scale) -> list[Step]:
     for change, names in REWRITES.items():
         build("D", 110, f"build_{main}_{change}", f"{main}_fp16", f"--rewrite {names}")
         both = f"--model WORK/{main}.engine WORK/{main}_{change}.engine --size {middle}"
-        latency("D", 35, f"rewrite_{change}", f"{both} --no-cold")
+        latency("D", 35, f"rewrite_{change}", f"{both} --no-cold-start")
     return steps
 
 

@@ -59,7 +59,7 @@ def measure_cold_start(name: str, request: Mapping[str, Any]) -> ColdStart:
     why = errors[-1].strip() if errors else "it said nothing; was it out of memory?"
     raise MeasurementError(
         f"{name} did not make a pair in a process of its own, which ended with code "
-        f"{done.returncode} ({why}): mend that, or give --no-cold"
+        f"{done.returncode} ({why}): mend that, or give --no-cold-start"
     )
 
 

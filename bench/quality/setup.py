@@ -191,6 +191,6 @@ def _deviations(
         )
     if mismatches and not force:
         raise MeasurementError(
-            f"{'; '.join(mismatches)}: give what fits, or --force to measure all the same"
+            f"{'; '.join(mismatches)}: give what fits, or --allow-mismatch to measure all the same"
         )
     return [f"forced: {sentence}" for sentence in mismatches]

@@ -92,8 +92,16 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "%(prog)s bench/results --html report.html",
         "%(prog)s bench/results --readme README.md --check",
     )
-    parser.add_argument("evidence", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="one page with everything in it")
+    parser.add_argument(
+        "evidence",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="evidence: files of bench.latency and bench.parity, or folders",
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write one page with everything in it"
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     parser.add_argument(
         "--readme", type=Path, metavar="FILE", help="renew the tables between its markers"

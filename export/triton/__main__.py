@@ -20,7 +20,7 @@ from export.triton.repository import (
     add_artefact,
     read_artefact,
 )
-from runtime.cli.arguments import parse_size
+from runtime.cli.arguments import gpu_index, parse_device, parse_size
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
 
@@ -30,10 +30,17 @@ _PROG = "python -m export.triton"
 def _triton(args: argparse.Namespace) -> None:
     if len(args.model) > 1 and args.name is not None:
         raise ExportError(f"--name came with {len(args.model)} models: give it with one of them")
+    device: Device | None = None
+    gpus = tuple(args.gpus or ())
+    if args.device is not None:
+        device, index = "cpu" if args.device == "cpu" else "gpu", gpu_index(args.device)
+        if index is not None and gpus:
+            raise ExportError(f"--gpus came with --device {args.device}: give only one of them")
+        gpus = gpus if index is None else (index,)
     serving = Serving(
         backend=args.backend,
-        device=args.device,
-        gpus=tuple(args.gpus or ()),
+        device=device,
+        gpus=gpus,
         instances=args.instances,
         threads=args.threads,
         queue_delay_us=args.queue_delay,
@@ -66,6 +73,11 @@ def _report_lines(folder: Path, artefact: Artefact, version: int) -> Iterator[st
         yield "  runs in the Python backend, in which ifrnet-deploy must be installed"
 
 
+def _parse_device(text: str) -> str:
+    """Reads cpu, cuda or cuda:N; gpu, the earlier form, is cuda."""
+    return "cuda" if text == "gpu" else parse_device(text)
+
+
 def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
@@ -80,57 +92,74 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         required=True,
-        metavar="ARTEFACT",
-        help="an artefact of export.build_engine, or an ONNX file of export.to_onnx",
+        metavar="MODEL",
+        help="artefacts of export.build_engine, or ONNX files of export.to_onnx",
     )
     parser.add_argument(
         "--output",
         type=Path,
         required=True,
-        metavar="REPOSITORY",
-        help="the folder of the repository",
+        metavar="DIR",
+        help="path of the repository",
     )
-    parser.add_argument("--name", help="name of the model (default: the file name without suffix)")
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="name of the model (default: the file name without suffix)",
+    )
     parser.add_argument(
         "--model-version",
         type=int,
         default=1,
         metavar="N",
-        help="version of the model (default 1)",
+        help="version of the model (default %(default)s)",
     )
-    parser.add_argument(
+    serving = parser.add_argument_group("serving")
+    serving.add_argument(
         "--versions-served",
         type=int,
         default=1,
         metavar="N",
-        help="serve the newest N versions (default 1)",
+        help="serve the newest N versions (default %(default)s)",
     )
-    parser.add_argument(
+    serving.add_argument(
         "--backend",
         choices=get_args(TritonBackendName),
-        help="Triton's backend (default: tensorrt for engines, python for ONNX files that were "
+        help="backend of Triton (default: tensorrt for engines, python for ONNX files that were "
         "compared in OpenVINO, else onnxruntime)",
     )
-    parser.add_argument(
+    serving.add_argument(
         "--device",
-        choices=get_args(Device),
-        help="where instances run (default: cpu for ONNX files that are tuned for CPUs and with "
-        "--backend python, else gpu)",
+        type=_parse_device,
+        metavar="DEVICE",
+        help="device of the instances: cpu, cuda or cuda:N (default: cpu for ONNX files that are "
+        "tuned for CPUs and with --backend python, else cuda)",
     )
-    parser.add_argument("--gpus", nargs="+", type=int, metavar="N", help="GPUs (default: all)")
-    parser.add_argument(
-        "--instances", type=int, default=1, metavar="N", help="instances on each GPU (default 1)"
+    serving.add_argument(
+        "--gpus", nargs="+", type=int, metavar="N", help="indices of GPUs (default: all)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an instance")
-    parser.add_argument(
+    serving.add_argument(
+        "--instances",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of instances on each GPU (default %(default)s)",
+    )
+    serving.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="number of CPU threads of an instance (default: the backend's)",
+    )
+    serving.add_argument(
         "--queue-delay",
         type=int,
         default=QUEUE_DELAY_US,
         metavar="US",
         help="maximum time in microseconds that a request waits to be batched, for models exported "
-        f"with --max-batch (default {QUEUE_DELAY_US})",
+        "with --max-batch (default %(default)s)",
     )
-    parser.add_argument(
+    serving.add_argument(
         "--warm-up",
         type=parse_size,
         metavar="HxW",

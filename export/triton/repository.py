@@ -246,8 +246,8 @@ def _with_defaults(artefact: Artefact, serving: Serving) -> Serving:
         raise ExportError(f"--device cpu came with {artefact.path.name}: engines run on a GPU only")
     if device == "gpu" and backend == "python":
         raise ExportError(
-            "--device gpu came with --backend python, which runs on the CPU: use onnxruntime or an "
-            "engine"
+            "--device cuda came with --backend python, which runs on the CPU: use onnxruntime or "
+            "an engine"
         )
     if serving.threads is not None and backend == "tensorrt":
         raise ExportError("--threads came with an engine: it is for ONNX files, leave it out")

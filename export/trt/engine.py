@@ -74,7 +74,7 @@ def write_engine(
         if reason is None and request.layers is not None and not request.layers.exists():
             reason = f"{request.layers} is missing"
         if reason is None:
-            stages.note(f"{path} is up to date; --force builds it again")
+            stages.note(f"{path} is up to date; --rebuild builds it again")
             return EngineManifest.read(path)
         stages.note(f"{path} is built again: {reason}")
     accepted = build_first_accepted(target, source, request, fallbacks, stages)

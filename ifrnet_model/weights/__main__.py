@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,11 +22,16 @@ _SHOWN_DIGITS = 8
 
 
 def _list(args: argparse.Namespace) -> None:
-    if args.json:
-        print(json.dumps([_as_data(known) for known in table.CHECKPOINTS], indent=2))
-        return
-    for line in _table_lines(args.prog):
-        print(line)
+    data = [_as_data(known) for known in table.CHECKPOINTS]
+    _show(args.json, data, _table_lines(args.prog))
+
+
+def _show(json_file: str | None, data: Any, lines: Iterable[str]) -> None:
+    """Prints the lines; writes the data to the file as JSON, or with "-" prints it instead."""
+    text = json.dumps(data, indent=2)
+    print(text if json_file == "-" else "\n".join(lines))
+    if json_file not in (None, "-"):
+        Path(str(json_file)).write_text(text + "\n")
 
 
 def _as_data(known: table.KnownCheckpoint) -> dict[str, Any]:
@@ -76,7 +81,7 @@ def _download(args: argparse.Namespace) -> None:
             bar.write(line, file=sys.stderr)
 
         done = download_checkpoint(
-            args.name, args.output, force=args.force, progress=progress, note=note
+            args.name, args.output, force=args.overwrite, progress=progress, note=note
         )
     if done.known.sha256 is None:
         check = "no hash is published: only the size and the file format were checked"
@@ -92,18 +97,14 @@ def _inspect(args: argparse.Namespace) -> None:
     from ifrnet_model.weights.inspection import inspect_checkpoint, inspection_lines
 
     inspection = inspect_checkpoint(args.file)
-    if args.json:
-        print(json.dumps(inspection.as_data(), indent=2))
-        return
-    for line in inspection_lines(inspection):
-        print(line)
+    _show(args.json, inspection.as_data(), inspection_lines(inspection))
 
 
 def _convert(args: argparse.Namespace) -> None:
     from ifrnet_model.weights.convert import convert_checkpoint
 
     done = convert_checkpoint(
-        args.file, args.out, dtype=args.dtype, time_steps=args.time, force=args.force
+        args.file, args.out, dtype=args.dtype, time_steps=args.time, force=args.overwrite
     )
     print(f"{done.path}: loaded again and compared")
     print(f"  sha256 {done.sha256}")
@@ -143,7 +144,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         return command
 
     command = add("list", _list, "Shows the known checkpoints.", "list")
-    command.add_argument("--json", action="store_true", help="print all fields as JSON")
+    _add_json(command)
 
     command = add(
         "download",
@@ -157,8 +158,10 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "no other direct link."
     )
     command.add_argument("name", metavar="NAME", help="a name shown by list, or demo")
-    command.add_argument("--output", default=".", metavar="FOLDER", help="default: the current one")
-    command.add_argument("--force", action="store_true", help="replace an existing file")
+    command.add_argument(
+        "--output", default=".", metavar="DIR", help="path of the folder (default %(default)s)"
+    )
+    _add_overwrite(command)
 
     command = add(
         "inspect",
@@ -166,8 +169,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "Shows what a checkpoint file contains, and tries its time steps on a moving pattern.",
         "inspect IFRNet_S_Vimeo90K.pth",
     )
-    command.add_argument("file", metavar="FILE", help=".pth, .safetensors, or demo")
-    command.add_argument("--json", action="store_true", help="print all results as JSON")
+    command.add_argument("file", metavar="FILE", help="checkpoint: .pth, .safetensors, or demo")
+    _add_json(command)
 
     command = add(
         "convert",
@@ -175,13 +178,13 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "Converts a checkpoint to safetensors, with the authors' names and its origin as metadata.",
         "convert IFRNet_S_GoPro.pth IFRNet_S_GoPro.safetensors --dtype float16",
     )
-    command.add_argument("file", metavar="FILE", help=".pth, .safetensors, or demo")
-    command.add_argument("out", metavar="OUT.safetensors", help="the file to write")
+    command.add_argument("file", metavar="IN", help="checkpoint: .pth, .safetensors, or demo")
+    command.add_argument("out", metavar="OUT", help="path of the .safetensors file to write")
     command.add_argument(
         "--dtype",
         choices=("float32", "float16"),
         default="float32",
-        help="type of the tensors to write (default float32)",
+        help="type of the tensors to write (default %(default)s)",
     )
     command.add_argument(
         "--time",
@@ -189,8 +192,24 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         help="time steps that the weights were trained for (default: as stated or published, else "
         "by a trial)",
     )
-    command.add_argument("--force", action="store_true", help="replace an existing file")
+    _add_overwrite(command)
     return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write all fields as JSON; without FILE, print them in place of the text",
+    )
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    # The earlier name, for one version.
+    parser.add_argument("--force", dest="overwrite", action="store_true", help=argparse.SUPPRESS)
 
 
 def _add_version(parser: argparse.ArgumentParser) -> None:

@@ -131,4 +131,4 @@ def _check_target(target: Path, *, force: bool) -> None:
     if not target.parent.is_dir():
         raise CheckpointError(f"the folder {target.parent} is missing: create it first")
     if target.exists() and not force:
-        raise CheckpointError(f"{target} exists already: replace it with --force")
+        raise CheckpointError(f"{target} exists already: replace it with --overwrite")

@@ -106,7 +106,8 @@ def download_checkpoint(
         sha256 = hashlib.sha256(target.read_bytes()).hexdigest()
         if problem := _problem(known, target, sha256):
             raise CheckpointError(
-                f"{target} exists already and {problem}: move it away, or replace it with --force"
+                f"{target} exists already and {problem}: move it away, or replace it with "
+                "--overwrite"
             )
         return Download(target, known, sha256, was_there=True)
     shipped = known.name == DEMO_WEIGHTS.name

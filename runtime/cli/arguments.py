@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -13,8 +14,24 @@ def parse_size(text: str) -> tuple[int, int]:
     """Reads HEIGHTxWIDTH: 256x448 -> (256, 448)."""
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write HEIGHTxWIDTH, as 256x448")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size: write HEIGHTxWIDTH, for example 256x448 for frames 448 wide "
+            "and 256 high"
+        )
     return int(height), int(width)
+
+
+def parse_device(text: str) -> str:
+    """Checks that a device is cpu, cuda or cuda:N."""
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a device: write cpu, cuda or cuda:N")
+    return text
+
+
+def gpu_index(device: str) -> int | None:
+    """The number of a GPU: 1 of cuda:1; None where the device has none."""
+    _, _, index = device.partition(":")
+    return int(index) if index else None
 
 
 def parse_model(text: str) -> str | Path:
@@ -24,10 +41,12 @@ def parse_model(text: str) -> str | Path:
 
 
 def add_cpu_arguments(group: argparse._ArgumentGroup) -> None:
-    """Adds --threads and --inference-precision."""
-    group.add_argument("--threads", type=int, metavar="N", help="number of CPUs (default: all)")
+    """Adds --threads and --precision."""
     group.add_argument(
-        "--inference-precision",
+        "--threads", type=int, metavar="N", help="number of CPU threads (default: all)"
+    )
+    group.add_argument(
+        "--precision",
         choices=get_args(InferencePrecision),
-        help="OpenVINO: type in which convolutions are computed (default fp32)",
+        help="type in which OpenVINO computes convolutions (default fp32)",
     )

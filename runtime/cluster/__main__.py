@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName
 from runtime.cli.command import command_parser, run_command
+from runtime.cli.grammar import ALIASES
 from runtime.errors import VideoError
 from runtime.manifest import file_sha256
 from runtime.video.arguments import (
@@ -98,7 +99,7 @@ def _interpolate(args: argparse.Namespace) -> int:
             sources,
             model,
             factor=2 if args.factor is None else args.factor,
-            rate=args.fps,
+            rate=args.rate,
             options=options_from(args),
             share=share,
             workers=args.workers,
@@ -153,56 +154,69 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "%(prog)s archive --output made --model model.engine --gpus-per-worker 1 "
         "--address ray://head:10001 --resume",
     )
-    parser.add_argument("input", nargs="+", type=Path, metavar="IN", help="videos, or folders")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder")
-    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a model file")
+    parser.add_argument(
+        "input", nargs="+", type=Path, metavar="IN", help="videos, or folders of videos"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="path of the folder for the results",
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="MODEL", help="artefact of export.build_engine"
+    )
     add_rate_arguments(parser)
-    cluster = parser.add_argument_group("the cluster")
+    cluster = parser.add_argument_group("cluster")
     cluster.add_argument(
         "--address",
         default="local",
-        metavar="A",
-        help="local (default: starts one here), auto, HOST:PORT or ray://HOST:PORT",
+        metavar="ADDRESS",
+        help="address of the cluster: auto, HOST:PORT, ray://HOST:PORT, or local, which starts one "
+        "here (default %(default)s)",
     )
-    cluster.add_argument("--workers", type=int, metavar="N", help="default: as many as fit")
+    cluster.add_argument(
+        "--workers", type=int, metavar="N", help="number of workers (default: as many as fit)"
+    )
     cluster.add_argument(
         "--cpus-per-worker",
         type=int,
         default=2,
         metavar="N",
-        help="CPUs, and threads, of a worker (default 2)",
+        help="CPUs and threads of a worker (default %(default)s)",
     )
     cluster.add_argument(
         "--gpus-per-worker",
         type=float,
         default=0.0,
-        metavar="N",
-        help="GPUs of a worker, 1 or a fraction (default 0)",
+        metavar="X",
+        help="GPUs of a worker, 1 or a fraction (default %(default)g)",
     )
     cluster.add_argument(
         "--segment-seconds",
         type=Fraction,
         default=Fraction(10),
         metavar="S",
-        help="minimum duration of a segment in seconds (default 10)",
+        help="minimum duration of a segment in seconds (default %(default)s)",
     )
     cluster.add_argument(
-        "--resume", action="store_true", help="use the whole segments of an earlier run"
+        "--resume", action="store_true", help="continue an earlier run: use its whole segments"
     )
     cluster.add_argument(
         "--onnx",
         type=Path,
         metavar="FILE",
-        help="for engines: where --model does not fit the GPU, an engine is built of this file",
+        help="ONNX file of which an engine is built where --model does not fit the GPU",
     )
     cluster.add_argument(
         "--build-options",
         default="",
         metavar="TEXT",
-        help="options of export.build_engine for that, in one argument",
+        help="options of export.build_engine for --onnx, in one argument",
     )
     cluster.add_argument(
-        "--backend", choices=get_args(BackendName), help="default: as for one video"
+        "--backend", choices=get_args(BackendName), help="backend (default: as for one video)"
     )
     add_reading_arguments(parser.add_argument_group("input"))
     writing = parser.add_argument_group("output")
@@ -213,7 +227,13 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
     """The command line."""
-    run_command(make_parser(prog), _interpolate, extra="cluster,video", argv=argv)
+    run_command(
+        make_parser(prog),
+        _interpolate,
+        extra="cluster,video",
+        aliases=ALIASES["runtime.cluster"],
+        argv=argv,
+    )
 
 
 if __name__ == "__main__":

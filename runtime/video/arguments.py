@@ -45,9 +45,22 @@ def parse_time(text: str) -> Fraction:
     return sum((part * 60**k for k, part in enumerate(reversed(parts))), Fraction(0))
 
 
+def parse_cuts(text: str) -> float:
+    """Parses the score of a scene cut; 0 or none stand for no cuts, and give 0."""
+    if text == "none":
+        return 0.0
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a score: write a number up to 100, or none for no cuts"
+        ) from error
+
+
 def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --factor, --fps and --keep-vfr."""
-    rate = parser.add_mutually_exclusive_group()
+    """Adds --factor, --rate and --keep-vfr."""
+    group = parser.add_argument_group("frame rate")
+    rate = group.add_mutually_exclusive_group()
     rate.add_argument(
         "--factor",
         type=int,
@@ -55,9 +68,12 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
         help="new frame rate over old (default 2)",
     )
     rate.add_argument(
-        "--fps", type=parse_rate, metavar="R", help="constant rate: 60, 59.94, 60000/1001"
+        "--rate",
+        type=parse_rate,
+        metavar="R",
+        help="constant frames per second, as 60, 59.94 or 60000/1001, in place of a factor",
     )
-    parser.add_argument(
+    group.add_argument(
         "--keep-vfr",
         action=argparse.BooleanOptionalAction,
         help="with --factor: a variable rate stays variable (default), or becomes constant",
@@ -66,15 +82,20 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
     """Adds the options for reading a video, without --start and --end."""
-    group.add_argument("--video-stream", type=int, metavar="N", help="index of the video track")
+    group.add_argument(
+        "--video-stream",
+        type=int,
+        metavar="N",
+        help="index of the video track (default: FFmpeg's choice)",
+    )
     group.add_argument(
         "--strict", action="store_true", help="refuse a file that is damaged or truncated"
     )
     group.add_argument(
         "--cuts",
-        type=float,
-        metavar="SCORE",
-        help="lowest score of a scene cut, 0 to 100; 0: no cuts",
+        type=parse_cuts,
+        metavar="X",
+        help="lowest score of a scene cut, above 0 and up to 100, or none (default 6)",
     )
     group.add_argument(
         "--dedupe", action="store_true", help="replace repeats of the previous frame by new frames"
@@ -84,14 +105,24 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
 def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
     """Adds the options for writing a video."""
     group.add_argument(
-        "--codec", metavar="NAME", help="h264, hevc, vp9, av1, ffv1, prores, or FFmpeg's encoder"
+        "--codec",
+        metavar="NAME",
+        help="codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg (default: by "
+        "source and suffix)",
     )
     group.add_argument(
-        "--quality", type=float, metavar="Q", help="on the encoder's own scale (crf, cq, qp)"
+        "--quality",
+        type=float,
+        metavar="X",
+        help="quality on the encoder's own scale: crf, cq or qp (default: the encoder's)",
     )
-    group.add_argument("--preset", metavar="P", help="a preset of the encoder")
+    group.add_argument(
+        "--preset", metavar="NAME", help="preset of the encoder (default: the encoder's)"
+    )
     group.add_argument("--lossless", action="store_true", help="encode without loss")
-    group.add_argument("--audio", choices=("copy", "aac", "none"), help="default copy")
+    group.add_argument(
+        "--audio", choices=("copy", "aac", "none"), help="what becomes of the sound (default copy)"
+    )
 
 
 def options_from(args: argparse.Namespace) -> VideoOptions:

@@ -42,7 +42,7 @@ def test_the_file_is_a_command_too(models, tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "bench" / "latency.py"), "--model",
          str(models / "frames.onnx"), "--size", "50x70", "--samples", "1", "--seconds", "0",
-         "--no-cold", "--backend", "onnxruntime"],
+         "--no-cold-start", "--backend", "onnxruntime"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -135,7 +135,7 @@ def measured(fast, tmp_path, capsys):
         evidence = tmp_path / "evidence.json"
         with pytest.raises(SystemExit) as left:
             latency.main(
-                [*map(str, arguments), "--no-cold", "--samples", "2", "--seconds", "0",
+                [*map(str, arguments), "--no-cold-start", "--samples", "2", "--seconds", "0",
                  "--backend", "onnxruntime", "--json", str(evidence)]
             )  # fmt: skip
         printed = capsys.readouterr()
@@ -151,7 +151,7 @@ def refused(tmp_path, capsys):
 
     def run(*arguments):
         with pytest.raises(SystemExit) as left:
-            latency.main([*map(str, arguments), "--no-cold"])
+            latency.main([*map(str, arguments), "--no-cold-start"])
         assert left.value.code == 1
         (sentence,) = capsys.readouterr().err.splitlines()
         return sentence.removeprefix("python -m bench.latency: error: ")

@@ -18,12 +18,12 @@ def test_the_command_repeats_what_was_given_in_the_order_of_the_options():
     request = BuildRequest(
         weights="demo", graph=GraphRequest(precision="fp16", max_batch=4, warp="gather"),
         time="midpoint", output=OUTPUT, portable=True, device=0, rewrite=("round", "split"),
-        force=True, layers=Path("layers.json"),
+        rebuild=True, layers=Path("layers.json"),
     )  # fmt: skip
     assert request.command((48, 64), Path("my engine")) == (
         "python -m export.build_engine --weights demo --precision fp16 --max-batch 4 "
-        "--warp gather --time midpoint --portable --device 0 --rewrite round split --size 48x64 "
-        "--output 'my engine'"
+        "--warp gather --time midpoint --portable --device cuda:0 --rewrite round split "
+        "--size 48x64 --output 'my engine'"
     )
     bounds = from_file(min=(32, 32), opt=(48, 64), max=(64, 80))
     assert bounds.command(None, OUTPUT).endswith(

@@ -155,6 +155,12 @@ def test_the_command():
     assert "Warning" not in done.stderr
 
 
+def test_the_command_writes_json_beside_the_text(tmp_path):
+    done = run_module("runtime.doctor", "--json", tmp_path / "doctor.json")
+    assert done.stdout.startswith("platform ")
+    assert "versions" in json.loads((tmp_path / "doctor.json").read_text())
+
+
 def test_the_command_in_json():
     found = json.loads(run_module("runtime.doctor", "--json").stdout)
     assert found["processors"] >= 1

@@ -361,8 +361,8 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(
 
 
 def test_a_device_that_pytorch_has_not_is_said(models, ucf101, run):
-    _, printed = run(*on_ucf(models, ucf101), "--reference-device", "abacus", code=1)
-    assert "PyTorch cannot compute on 'abacus' here (" in printed
+    _, printed = run(*on_ucf(models, ucf101), "--reference-device", "cuda:99", code=1)
+    assert "PyTorch cannot compute on 'cuda:99' here (" in printed
     assert "give another --reference-device" in printed
 
 
@@ -372,7 +372,7 @@ def test_models_of_one_name_or_two_kinds_are_refused(models, midpoint_model, ucf
     both = ("--model", models / "frames.onnx", tmp_path / "frames.onnx")
     assert "same file name" in run(*both, *arguments, code=1)[1]
     mixed = ("--model", models / "frames.onnx", midpoint_model)
-    assert "measure them apart" in run(*mixed, *arguments, "--force", code=1)[1]
+    assert "measure them apart" in run(*mixed, *arguments, "--allow-mismatch", code=1)[1]
 
 
 def test_the_command_as_a_user_runs_it(models, ucf101, tmp_path):
@@ -388,8 +388,8 @@ def test_other_weights_are_refused_or_forced_and_noted(models, midpoint_checkpoi
     arguments = (*on_ucf(models, ucf101, weights=midpoint_checkpoint), "--limit", "1")
     lines, printed = run(*arguments, code=1)
     assert lines == []
-    assert "give what fits, or --force" in printed
-    lines, _ = run(*arguments, "--force")
+    assert "give what fits, or --allow-mismatch" in printed
+    lines, _ = run(*arguments, "--allow-mismatch")
     assert any("forced: frames.onnx" in note for note in lines[0]["configuration"]["notes"])
 
 

@@ -24,7 +24,7 @@ def command(tmp_path, capsys, monkeypatch):
         evidence.unlink(missing_ok=True)
         with pytest.raises(SystemExit) as left:
             latency.main(
-                [*map(str, arguments), "--size", *size, "--no-cold", "--samples", "2",
+                [*map(str, arguments), "--size", *size, "--no-cold-start", "--samples", "2",
                  "--seconds", "0", "--json", str(evidence)]
             )  # fmt: skip
         printed = capsys.readouterr()

@@ -330,7 +330,7 @@ def test_a_fallback_is_tried_where_one_is_allowed(trt10, sources, tmp_path):
     # What was asked for has not changed: it is up to date.
     notes.clear()
     write(half, tmp_path / "m.engine", fallbacks=fallbacks, notes=notes)
-    assert notes == [f"{tmp_path / 'm.engine'} is up to date; --force builds it again"]
+    assert notes == [f"{tmp_path / 'm.engine'} is up to date; --rebuild builds it again"]
     # Where none is allowed any more, it will not do.
     notes.clear()
     with pytest.raises(GateError):
@@ -625,7 +625,10 @@ def test_a_range_of_sizes_with_the_command(trt10, onnx_file, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--onnx", "f", "--timesteps", "3"], "--onnx came with timesteps: the file fixes these"),
+        (
+            ["--onnx", "f", "--steps-per-call", "3"],
+            "--onnx came with steps-per-call: the file fixes these",
+        ),
         (["--weights", "demo", "--min", "32x32"], "give --min, --opt and --max together"),
         (["--weights", "demo", "--dynamic"], "--dynamic came with --backend tensorrt: give --min"),
         (
@@ -643,8 +646,8 @@ def test_a_range_of_sizes_with_the_command(trt10, onnx_file, tmp_path, monkeypat
         ),
         (["--weights", "demo", "--rewrite", "magic", "--size", "32x32"], "rewrite 'magic' is unk"),
         (
-            ["--weights", "demo", "--batch", "2", "--timesteps", "3"],
-            "--batch 2 came with --timesteps",
+            ["--weights", "demo", "--batch", "2", "--steps-per-call", "3"],
+            "--batch 2 came with --steps-per-call",
         ),
         (
             ["--weights", "demo", "--max-batch", "4", "--batch", "2"],

@@ -426,7 +426,7 @@ def test_what_is_there_and_right_is_not_loaded_again(server, fetch, tmp_path):
 
 def test_another_file_of_that_name_is_kept(server, fetch, tmp_path):
     (tmp_path / NAME).write_bytes(b"mine")
-    with pytest.raises(CheckpointError, match=r"exists already and has sha256 .*--force"):
+    with pytest.raises(CheckpointError, match=r"exists already and has sha256 .*--overwrite"):
         fetch()
     assert (tmp_path / NAME).read_bytes() == b"mine"
     server.replies = [answer(NEWER)]

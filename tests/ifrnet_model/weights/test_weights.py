@@ -118,7 +118,7 @@ def test_an_unknown_name_gets_those_that_are_near():
         checkpoint_named("IFRNet_S_Gopr")
 
 
-def test_the_list_is_for_people_and_for_programs(command):
+def test_the_list_is_for_people_and_for_programs(tmp_path, command):
     code, out, _ = command("list")
     assert code == 0
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
@@ -128,6 +128,8 @@ def test_the_list_is_for_people_and_for_programs(command):
         assert known.time_steps in line
     listed = json.loads(command("list", "--json")[1])
     assert [entry["name"] for entry in listed] == [k.name for k in CHECKPOINTS]
+    assert command("list", "--json", tmp_path / "list.json")[:2] == (0, out)
+    assert json.loads((tmp_path / "list.json").read_text()) == listed
     assert listed[0]["figures"]["vimeo90k"]["psnr"] == 35.59
 
 
@@ -404,14 +406,15 @@ def test_what_is_converted_twice_keeps_its_origin(tmp_path, midpoint_checkpoint)
     assert third.metadata["timesteps_from"] == "user"
 
 
-def test_a_conversion_replaces_nothing_unless_it_is_told_to(tmp_path, command):
+@pytest.mark.parametrize("option", ["--overwrite", "--force"])  # --force is the earlier name.
+def test_a_conversion_replaces_nothing_unless_it_is_told_to(tmp_path, command, option):
     target = tmp_path / "out.safetensors"
     target.write_bytes(b"mine")
     code, _, err = command("convert", "demo", target)
     assert code == 1
-    assert "exists already: replace it with --force" in err
+    assert "exists already: replace it with --overwrite" in err
     assert target.read_bytes() == b"mine"
-    assert command("convert", "demo", target, "--force")[0] == 0
+    assert command("convert", "demo", target, option)[0] == 0
     assert load_checkpoint(target).time_steps == "arbitrary"
 
 

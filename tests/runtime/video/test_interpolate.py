@@ -487,7 +487,7 @@ def command(tmp_path, mean, monkeypatch, capsys):
 
 def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
     write_clip(tmp_path / "in.mp4", 3, rate=Fraction(25), audio=True)
-    code, out, _ = command("in.mp4", "out.mp4", "--fps", "60", "--dry-run")
+    code, out, _ = command("in.mp4", "out.mp4", "--rate", "60", "--dry-run")
     assert code == 0
     assert "out.mp4: about 7 frames at 60.000 per second, libx264" in out
     assert "audio track 1 (aac" in out
@@ -504,7 +504,7 @@ def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
         (["out.mp4", "--factor", "0"], "factor is 0"),
         (["out.mp4", "--json", "no/s.json"], "no is not a folder: create it first"),
         (["out.mp4", "--json", "s.json", "--dry-run"], "a dry run has no summary: leave one out"),
-        (["out.mp4", "--fps", "60", "--keep-vfr"], "--fps gives a constant rate: use --factor"),
+        (["out.mp4", "--rate", "60", "--keep-vfr"], "--rate gives a constant rate: use --factor"),
         (["out.webm", "--dry-run"], "webm does not take aac audio: choose .mkv, or --audio none"),
         (["%06d.png"], "working folder|not empty"),
         (["out.mp4", "--start", "1.5", "--end", "1"], "part is 1.5 s to 1 s: give a start of 0"),
