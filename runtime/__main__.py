@@ -38,7 +38,7 @@ _PROG = "python -m runtime"
 def _interpolate(args: argparse.Namespace) -> None:
     from runtime.video.interpolate import interpolate_video, plan_video
 
-    options, factor = options_from(args), 2 if args.factor is None else args.factor
+    options = options_from(args)
     # With Y4M on stdout, messages go to stderr.
     messages = sys.stderr if args.output == "-" else sys.stdout
     check_summary(args.json)
@@ -51,7 +51,9 @@ def _interpolate(args: argparse.Namespace) -> None:
             "--keep-vfr and --rate were both given, --rate gives a constant rate: use --factor"
         )
     if args.dry_run:
-        plan = plan_video(args.input, args.output, factor=factor, rate=args.rate, options=options)
+        plan = plan_video(
+            args.input, args.output, factor=args.factor, rate=args.rate, options=options
+        )
         print(*_plan_lines(plan, args.output), sep="\n", file=messages)
         return
     if args.model is None:
@@ -67,7 +69,7 @@ def _interpolate(args: argparse.Namespace) -> None:
             args.input,
             args.output,
             model=args.model,
-            factor=factor,
+            factor=args.factor,
             rate=args.rate,
             options=options,
             backend=args.backend,

@@ -11,7 +11,7 @@ from runtime.backends.base import Image
 from runtime.batching import ImagePair, PairRunner
 from runtime.errors import FrameError
 from runtime.frames import Frame, check_frame
-from runtime.timesteps import timesteps_for_factor
+from runtime.timesteps import checked_factor, timesteps_for_factor
 
 Time = int | float | Fraction
 """A point in time, in any unit, from any origin; NumPy scalars are accepted."""
@@ -64,8 +64,8 @@ class Live:
         if max_gap is not None and not (isinstance(max_gap, Real) and max_gap > 0):
             raise FrameError(f"max_gap is {max_gap!r}: it is a time above 0, or None")
         self._runner = runner
-        self._factor = factor
-        self._steps = timesteps_for_factor(factor, runner.info.time_steps)
+        self._factor = checked_factor(factor)
+        self._steps = timesteps_for_factor(self._factor, runner.info.time_steps)
         self._max_gap = max_gap
         self._held: _Held | None = None
 

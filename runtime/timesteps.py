@@ -7,6 +7,7 @@ between frames that they made before. Others ("arbitrary") make any time step in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 from runtime.errors import FrameError
@@ -42,6 +43,18 @@ def checked_timesteps(timesteps: Sequence[float] | None) -> list[float]:
     return steps
 
 
+def checked_factor(factor: object) -> int:
+    """The factor as an int of Python; NumPy's integers are accepted.
+
+    Raises:
+        FrameError: If it is not an integer, or below 1.
+    """
+    if isinstance(factor, bool) or not isinstance(factor, Integral) or factor < 1:
+        kind = "" if isinstance(factor, Integral) else f", a {type(factor).__name__}"
+        raise FrameError(f"factor is {factor!r}{kind}: give a whole number, 2 or more")
+    return int(factor)
+
+
 def timesteps_for_factor(factor: int, known: TimeSteps) -> tuple[float, ...]:
     """The time steps that multiply a frame rate by `factor`: 1/factor, 2/factor and so on.
 
@@ -52,8 +65,7 @@ def timesteps_for_factor(factor: int, known: TimeSteps) -> tuple[float, ...]:
     Raises:
         FrameError: If the factor is below 1, or not 2^k with midpoint-only weights.
     """
-    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-        raise FrameError(f"factor is {factor!r}: it is a whole number, 2 or more")
+    factor = checked_factor(factor)
     steps = tuple(k / factor for k in range(1, factor))
     if known == "midpoint":
         for t in steps:

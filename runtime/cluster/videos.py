@@ -233,7 +233,7 @@ class Video:
                     "whole",
                     source=self.source,
                     destination=self.destination,
-                    factor=batch.factor,
+                    factor=batch.factor if batch.rate is None else None,
                     rate=batch.rate,
                     options=batch.options,
                 )

@@ -11,27 +11,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from runtime.errors import VideoError
 from runtime.files import written_beside
+from runtime.video.rates import as_rate
 
 if TYPE_CHECKING:
     from runtime.video.options import VideoOptions
-
-_NTSC = Fraction(1000, 1001)
 
 
 def parse_rate(text: str) -> Fraction:
     """Parses a frame rate: 60, 60000/1001, or a rounded NTSC rate as 59.94, which is 60000/1001."""
     try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a rate: write 60, 59.94 or N/D"
-        ) from error
-    near = round(rate / _NTSC) * _NTSC
-    if rate.denominator > 1 and "/" not in text and abs(rate - near) < Fraction(1, 100):
-        rate = near
-    if rate <= 0:
-        raise argparse.ArgumentTypeError(f"{text} frames a second: the rate is above 0")
-    return rate
+        return as_rate(text)
+    except VideoError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parse_time(text: str) -> Fraction:

@@ -15,7 +15,9 @@ from pathlib import Path
 from runtime.backends.base import BackendName, InferencePrecision
 from runtime.errors import VideoError
 from runtime.interpolator import Interpolator
+from runtime.timesteps import checked_factor
 from runtime.video.options import Plan, VideoOptions, VideoReport
+from runtime.video.rates import Number, as_rate
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import Source, open_source
 from runtime.video.render import FrameProgress, Rendering
@@ -33,8 +35,8 @@ def interpolate_video(
     destination: str | Path,
     *,
     model: str | Path | Interpolator,
-    factor: int = 2,
-    rate: Fraction | None = None,
+    factor: int | None = None,
+    rate: Number | None = None,
     options: VideoOptions | None = None,
     backend: BackendName | None = None,
     device: str | None = None,
@@ -58,7 +60,10 @@ def interpolate_video(
             a folder or a pattern as %06d.png for PNG; "-" for Y4M on stdout.
         model: A model file, or an Interpolator, which stays open.
         factor: New frame rate over old, 2 or more; 2^k with weights that know the midpoint only.
-        rate: Frames a second of the output, in place of `factor`.
+            Without `factor` and `rate` it is 2.
+        rate: Frames a second of the output, in place of `factor`: a number, or text as "60",
+            "59.94" or "60000/1001". In decimals, a rounded NTSC rate is meant exactly: 59.94 is
+            60000/1001.
         options: How to read, cut and write.
         backend: Argument of `Interpolator.open`, for a model file.
         device: Argument of `Interpolator.open`, for a model file.
@@ -71,11 +76,12 @@ def interpolate_video(
 
     Raises:
         VideoError: If the source cannot be read or the destination cannot be written.
-        FrameError: If the factor is not possible or the frames do not fit the model.
+        FrameError: If the weights cannot make the factor or the frames do not fit the model.
         ModelError: If the model cannot be opened.
         BackendError: If the backend is not available or fails.
     """
     options = options or VideoOptions()
+    factor, rate = _factor_and_rate(factor, rate)
     if str(destination) != "-":
         check_destination(destination, source)
     started = time.perf_counter()
@@ -96,7 +102,7 @@ def interpolate_video(
             vfi.steps_for_factor(factor)  # Raises FrameError if the weights cannot make it.
         read = stack.enter_context(_open_source(source, options))
         info, mode = read.info, mode_for(read.info, destination, factor, rate, options)
-        schedule = OnlineSchedule(info, mode, vfi.info.time_steps, start=options.start)
+        schedule = OnlineSchedule(info, mode, vfi.info.time_steps, start=options.part.start)
         rendering = Rendering(vfi, info, schedule, options.detector())
         sink = stack.enter_context(
             open_sink(
@@ -136,8 +142,8 @@ def plan_video(
     source: str | Path,
     destination: str | Path,
     *,
-    factor: int = 2,
-    rate: Fraction | None = None,
+    factor: int | None = None,
+    rate: Number | None = None,
     options: VideoOptions | None = None,
 ) -> Plan:
     """Returns what `interpolate_video` would do; decodes two frames and writes nothing.
@@ -145,8 +151,8 @@ def plan_video(
     Args:
         source: As for `interpolate_video`.
         destination: As for `interpolate_video`.
-        factor: New frame rate over old, 2 or more.
-        rate: Frames a second of the output, in place of `factor`.
+        factor: As for `interpolate_video`.
+        rate: As for `interpolate_video`.
         options: How to read, cut and write.
 
     Raises:
@@ -154,6 +160,7 @@ def plan_video(
             options.
     """
     options = options or VideoOptions()
+    factor, rate = _factor_and_rate(factor, rate)
     if str(destination) != "-":
         check_destination(destination, source)
     with _open_source(source, options) as read:
@@ -176,14 +183,30 @@ def plan_video(
         )
 
 
+def _factor_and_rate(factor: int | None, rate: Number | None) -> tuple[int, Fraction | None]:
+    """The factor, 2 by default, and the exact rate, which counts if it is not None.
+
+    Raises:
+        VideoError: If both are given, or one is not what it should be.
+    """
+    if rate is None:
+        return checked_factor(2 if factor is None else factor), None
+    if factor is not None:
+        raise VideoError(
+            f"factor={factor} and rate={rate} were both given, the rate takes the place of the "
+            "factor: leave one out"
+        )
+    return 2, as_rate(rate)
+
+
 def _open_source(source: str | Path, options: VideoOptions) -> AbstractContextManager[Source]:
     return open_source(
         source,
         video_stream=options.video_stream,
         strict=options.strict,
-        start=options.start,
-        end=options.end,
-        picture_rate=options.picture_rate,
+        start=options.part.start,
+        end=options.part.end,
+        picture_rate=as_rate(options.picture_rate),
     )
 
 
@@ -214,11 +237,9 @@ def mode_for(
         options: Only `keep_vfr` is used.
 
     Raises:
-        VideoError: If the factor or the rate is out of range.
+        VideoError: If the factor is below 2.
     """
     if rate is not None:
-        if rate <= 0:
-            raise VideoError(f"the rate is {rate} frames a second: give one above 0")
         return ConstantRate(rate)
     if factor < 2:
         raise VideoError(f"factor is {factor}: give 2 or more")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from runtime.video.rates import Number, as_rate, as_seconds
+from runtime.video.reading.demux import Part
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import PICTURE_RATE
 from runtime.video.scenes import CUT_THRESHOLD, SceneDetector
@@ -19,13 +21,15 @@ class VideoOptions:
 
     Attributes:
         video_stream: Index of the video track; None for FFmpeg's choice.
-        start: Where to begin, in seconds after the beginning; None for the beginning.
-        end: Where to stop, in seconds after the beginning; None for the end.
+        start: Where to begin, in seconds after the beginning, as a number or as text ("90.5",
+            "1:30.5"); None for the beginning. Stored as a Fraction.
+        end: Where to stop, in the same form; None for the end.
         strict: Whether a damaged or truncated file is an error; otherwise damage is skipped.
         cuts: Score of `SceneDetector`, above 0 and up to 100, from which a frame begins a new
             scene; no frame is interpolated across a cut. None: cuts are not detected.
         dedupe: Whether to detect frames that repeat the one before, and to interpolate over them.
-        picture_rate: Frames a second of a folder of images.
+        picture_rate: Frames a second of a folder of images, in the forms of the argument `rate` of
+            `interpolate_video`. Stored as a Fraction.
         codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg; None: the default for
             source and suffix.
         keep_vfr: Whether a variable rate stays variable if a factor is given; otherwise the output
@@ -35,21 +39,39 @@ class VideoOptions:
         preset: Preset of the encoder; None for the default.
         lossless: Whether to encode without loss.
         audio: "copy" for copied packets, "aac" to encode, "none" for no audio.
+
+    Raises:
+        VideoError: If a time or a rate is not one.
     """
 
     video_stream: int | None = None
-    start: Fraction | None = None
-    end: Fraction | None = None
+    start: Number | None = None
+    end: Number | None = None
     strict: bool = False
     cuts: float | None = CUT_THRESHOLD
     dedupe: bool = False
-    picture_rate: Fraction = PICTURE_RATE
+    picture_rate: Number = PICTURE_RATE
     keep_vfr: bool = True
     codec: str | None = None
     quality: float | None = None
     preset: str | None = None
     lossless: bool = False
     audio: AudioMode = "copy"
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, as_seconds(value, name))
+        object.__setattr__(self, "picture_rate", as_rate(self.picture_rate, "picture_rate"))
+
+    @property
+    def part(self) -> Part:
+        """The part to read, from `start` to `end`."""
+        start, end = self.start, self.end
+        return Part(
+            None if start is None else as_seconds(start, "start"),
+            None if end is None else as_seconds(end, "end"),
+        )
 
     @property
     def encode(self) -> EncodeOptions:

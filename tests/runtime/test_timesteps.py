@@ -54,7 +54,7 @@ def test_a_factor_is_its_even_time_steps():
 
 @pytest.mark.parametrize("factor", [0, -1, True, 2.0, "2"])
 def test_what_is_no_factor(factor):
-    with pytest.raises(FrameError, match="it is a whole number, 2 or more"):
+    with pytest.raises(FrameError, match="give a whole number, 2 or more"):
         timesteps_for_factor(factor, "arbitrary")
 
 

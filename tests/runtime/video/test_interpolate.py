@@ -17,7 +17,7 @@ from export.gate.cases import moving_frames
 from moving_clips import RATE, read_clip, write_clip
 from paths import DATA
 from runtime import FrameError, Interpolator, VideoError, interpolate_video
-from runtime.__main__ import main, parse_rate, parse_time
+from runtime.__main__ import main, parse_time
 from runtime.video.interpolate import plan_video
 from runtime.video.options import VideoOptions
 
@@ -452,11 +452,48 @@ def test_a_model_of_another_size_is_named_before_anything_is_written(tmp_path, m
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
-@pytest.mark.parametrize("factor", [0, 1, 2.5])
+@pytest.mark.parametrize("factor", [0, 1, 2.5, 2.0, "2", True])
 def test_factors_that_are_none(tmp_path, mean, factor):
     source = write_clip(tmp_path / "in.mp4", 2)
     with pytest.raises((FrameError, VideoError), match="factor is"):
         interpolate_video(source, tmp_path / "out.mp4", model=mean, factor=factor)
+    with pytest.raises((FrameError, VideoError), match="factor is"):
+        plan_video(source, tmp_path / "out.mp4", factor=factor)
+
+
+def test_a_factor_and_a_rate_are_refused(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 2)
+    for given in ({"factor": 2, "rate": 60}, {"factor": 3, "rate": Fraction(60)}):
+        with pytest.raises(VideoError, match=r"were both given, .*: leave one out"):
+            plan_video(source, tmp_path / "out.mp4", **given)
+        with pytest.raises(VideoError, match=r"were both given, .*: leave one out"):
+            interpolate_video(source, tmp_path / "out.mp4", model=mean, **given)
+
+
+@pytest.mark.parametrize("rate", [23.976, "23.976", Fraction(24000, 1001), "24000/1001"])
+def test_a_rate_may_be_a_number_or_text(tmp_path, mean, rate):
+    source = write_clip(tmp_path / "in.mp4", 3, rate=Fraction(12))
+    plan = plan_video(source, tmp_path / "out.mp4", rate=rate)
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, rate=rate)
+    assert plan.rate == report.rate == Fraction(24000, 1001)
+    assert read_clip(tmp_path / "out.mp4")[2] == Fraction(24000, 1001)
+
+
+def test_times_may_be_numbers_or_text(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 20, rate=Fraction(25))
+    written = [
+        interpolate_video(
+            source, tmp_path / "out.mp4", model=mean, options=VideoOptions(start=start, end=end)
+        ).frames_out
+        for start, end in ((Fraction(1, 5), Fraction(3, 5)), (0.2, 0.6), ("0:00.2", "0.6"))
+    ]
+    assert written == [20, 20, 20]
+    assert VideoOptions(start="1:30.5", picture_rate=23.976) == VideoOptions(
+        start=Fraction(181, 2), picture_rate=Fraction(24000, 1001)
+    )
+    for name in ("start", "end", "picture_rate"):
+        with pytest.raises(VideoError, match=f"{name} is 'x'"):
+            VideoOptions(**{name: "x"})
 
 
 def test_the_command(tmp_path, models):
@@ -541,16 +578,6 @@ def test_y4m_through_a_pipe(tmp_path, models):
     (tmp_path / "out.y4m").write_bytes(done.stdout)
     frames, _, rate = read_clip(tmp_path / "out.y4m")
     assert (len(frames), rate) == (6, 50)
-
-
-@pytest.mark.parametrize(
-    ("text", "rate"),
-    [("60", 60), ("59.94", Fraction(60000, 1001)), ("23.976", Fraction(24000, 1001)),
-     ("60000/1001", Fraction(60000, 1001)), ("12.5", Fraction(25, 2)),
-     ("119.88", Fraction(120000, 1001))],
-)  # fmt: skip
-def test_rates_are_what_people_mean(text, rate):
-    assert parse_rate(text) == rate
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90.5", 90.5), ("1:30.5", 90.5), ("1:00:01", 3601)])

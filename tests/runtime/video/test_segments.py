@@ -35,7 +35,7 @@ def vfi():
 def assert_equal_to_one_run(source, tmp_path, vfi, options, *, suffix=".mkv", least=3, **how):
     one, cut = tmp_path / f"one{suffix}", tmp_path / f"cut{suffix}"
     report = interpolate_video(
-        source, one, model=vfi, factor=how.get("factor", 2), rate=how.get("rate"), options=options
+        source, one, model=vfi, factor=how.get("factor"), rate=how.get("rate"), options=options
     )
     planned = in_parts(source, cut, vfi, options, **how)
     assert len(planned.segments) >= least
