@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from runtime.errors import VideoError
 from runtime.files import written_beside
-from runtime.video.rates import as_rate
+from runtime.video.rates import as_rate, as_seconds
 
 if TYPE_CHECKING:
     from runtime.video.options import VideoOptions
@@ -28,12 +28,9 @@ def parse_rate(text: str) -> Fraction:
 def parse_time(text: str) -> Fraction:
     """Parses a time to seconds: 90, 90.5, 1:30 or 0:01:30.5."""
     try:
-        parts = [Fraction(part) for part in text.split(":")]
-    except (ValueError, ZeroDivisionError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write 90.5 or 1:30.5") from error
-    if len(parts) > 3 or any(part < 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write 90.5 or 1:30.5")
-    return sum((part * 60**k for k, part in enumerate(reversed(parts))), Fraction(0))
+        return as_seconds(text)
+    except VideoError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parse_cuts(text: str) -> float:

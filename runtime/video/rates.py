@@ -51,7 +51,7 @@ def as_rate(value: Number, name: str = "rate") -> Fraction:
     return exact
 
 
-def as_seconds(value: Number, name: str) -> Fraction:
+def as_seconds(value: Number, name: str = "time") -> Fraction:
     """Converts a time to exact seconds.
 
     Args:
