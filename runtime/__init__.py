@@ -1,24 +1,32 @@
 """Frame interpolation without PyTorch: the API for programs that embed it.
 
+    import numpy as np
+
     from runtime import Interpolator, interpolate_video
+
+    frame0, frame1 = np.random.default_rng(0).integers(0, 256, (2, 480, 640, 3), dtype=np.uint8)
 
     with Interpolator.open("model.onnx") as vfi:
         middle = vfi.interpolate(frame0, frame1)
 
     interpolate_video("in.mp4", "out.mp4", model="model.onnx", factor=2)
 
-Frames are RGB NumPy arrays (H, W, 3): uint8, uint16 or float32. `interpolate_video`, `plan_video`,
-`VideoOptions`, `VideoReport` and `Plan` need PyAV, which is imported when one of them is first
-used.
+`python -m export.to_onnx --weights demo --dynamic --output model.onnx` makes a model.
+
+Frames are RGB NumPy arrays (H, W, 3): uint8, uint16 or float32. Every error is a subclass of
+`InterpolationError` with one sentence. Names are imported when they are first used, and with them
+NumPy; those of videos (`interpolate_video`, `plan_video`, `VideoOptions`, `VideoReport`, `Plan`)
+need PyAV too.
 """
 
+import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from runtime.batching import PairRequest
-from runtime.errors import BackendError, FrameError, InterpolationError, ModelError, VideoError
-from runtime.interpolator import Interpolator
-
 if TYPE_CHECKING:
+    from runtime.batching import PairRequest
+    from runtime.errors import BackendError, FrameError, InterpolationError, ModelError, VideoError
+    from runtime.interpolator import Interpolator
     from runtime.video import Plan, VideoOptions, VideoReport, interpolate_video, plan_video
 
 __version__ = "0.1.0"
@@ -38,13 +46,28 @@ __all__ = [
     "plan_video",
 ]
 
-_OF_VIDEO = ("Plan", "VideoOptions", "VideoReport", "interpolate_video", "plan_video")
+_MODULES = {
+    "BackendError": "errors",
+    "FrameError": "errors",
+    "InterpolationError": "errors",
+    "Interpolator": "interpolator",
+    "ModelError": "errors",
+    "PairRequest": "batching",
+    "VideoError": "errors",
+}
+"""Name -> the module that defines it; all others are of `runtime.video`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `runtime.video`, and PyAV with it, when one of its names is first used."""
-    if name in _OF_VIDEO:
-        from runtime import video
+    """Imports the module of a public name when the name is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'video')}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(video, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """The public names; those of videos only with PyAV, as completion imports what it lists."""
+    names = __all__ if find_spec("av") else _MODULES
+    return sorted({*globals(), *names} - {"Any", "TYPE_CHECKING", "find_spec", "importlib"})

@@ -6,20 +6,18 @@ python -m runtime.doctor --measure --model model.onnx
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runtime.backend_trial import time_backends
 from runtime.backends.ort.cuda_provider import PROVIDER, ProviderProblem, cuda_provider_problem
-from runtime.backends.ov.compilation import capabilities, import_openvino
-from runtime.backends.ov.precision import FIRST_WITH_FLOAT32, keeps_float32
 from runtime.backends.trt.engine import import_tensorrt
 from runtime.cli.command import command_parser, run_command
-from runtime.errors import BackendError, ModelError
+from runtime.errors import BackendError, ModelError, first_line
 from runtime.files import written_beside
 from runtime.machine import (
     GpuDriver,
@@ -30,6 +28,7 @@ from runtime.machine import (
 )
 from runtime.telemetry import import_quietly
 
+_INSTALL_NUMPY = "pip install numpy"
 _PROG = "python -m runtime.doctor"
 
 
@@ -151,21 +150,46 @@ def _openvino(versions: dict[str, str]) -> tuple[list[str], str | None]:
     """The precisions that OpenVINO can compute in on this CPU, and why it does not load."""
     if "openvino" not in versions:
         return [], None
+    from runtime.backends.ov.compilation import capabilities, import_openvino
+
     try:
         return capabilities(import_openvino())[1], None
     except (BackendError, RuntimeError) as error:
         return [], str(error)
 
 
+def _numpy_problem() -> str | None:
+    """Why NumPy, which every backend needs, does not load; None if it does."""
+    try:
+        importlib.import_module("numpy")
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "numpy"
+        return "not installed" if missing else first_line(error)
+    return None
+
+
+def _waiting(state: BackendState, versions: dict[str, str]) -> BackendState:
+    """The state of a backend where NumPy is missing: one that is installed waits for NumPy."""
+    package = state.name.split()[0]
+    if not {package, f"{package}-gpu"} & versions.keys():
+        return state
+    return replace(state, ready=False, detail="needs NumPy", remedy=_INSTALL_NUMPY)
+
+
 def examine() -> dict[str, Any]:
     """Examines the machine; the result is what --json prints, without the trial."""
     versions, driver = installed_versions(), gpu_driver()
-    providers, cuda_problem = _onnxruntime(versions, driver)
-    problem = _tensorrt_problem(versions, driver)
-    openvino_types, openvino_problem = _openvino(versions)
-    states = list(
-        backend_states(versions, driver, providers, problem, openvino_problem, cuda_problem)
-    )
+    if numpy_problem := _numpy_problem():
+        openvino_types: list[str] = []
+        providers: list[str] = []
+        states = [_waiting(state, versions) for state in backend_states(versions, driver, [])]
+    else:
+        providers, cuda_problem = _onnxruntime(versions, driver)
+        problem = _tensorrt_problem(versions, driver)
+        openvino_types, openvino_problem = _openvino(versions)
+        states = list(
+            backend_states(versions, driver, providers, problem, openvino_problem, cuda_problem)
+        )
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -173,6 +197,7 @@ def examine() -> dict[str, Any]:
         "processors": available_cpus(),
         "versions": versions,
         "gpu": asdict(driver),
+        "numpy_problem": numpy_problem,
         "providers": providers,
         "backends": [asdict(state) for state in states],
         "openvino_computes_in": openvino_types,
@@ -195,6 +220,8 @@ def recommendation(states: Sequence[BackendState], openvino_types: Sequence[str]
     lower = next((name.lower() for name in ("BF16", "FP16") if name in openvino_types), None)
     if lower is None:
         return "openvino with fp32 (onnxruntime may be as fast: measure with --measure)"
+    from runtime.backends.ov.precision import FIRST_WITH_FLOAT32, keeps_float32
+
     version = next(state.detail for state in states if state.name == "openvino cpu")
     if not keeps_float32(version):
         return f"openvino with fp32 (openvino {FIRST_WITH_FLOAT32} or newer has {lower} too)"
@@ -213,7 +240,11 @@ def _report_lines(report: dict[str, Any]) -> Iterator[str]:
         )
     if driver["problem"]:
         yield f"GPU         none: {driver['problem']}"
-    yield "packages    " + ", ".join(f"{name} {v}" for name, v in report["versions"].items())
+    installed = ", ".join(f"{name} {v}" for name, v in report["versions"].items())
+    yield f"packages    {installed or 'none'}"
+    if report["numpy_problem"]:
+        yield f"numpy             not ready: {report['numpy_problem']}"
+        yield f"{'':17} -> {_INSTALL_NUMPY}"
     for state in report["backends"]:
         verdict = "ready" if state["ready"] else "not ready"
         yield f"{state['name']:17} {verdict}: {state['detail']}"
@@ -241,6 +272,8 @@ def _doctor(args: argparse.Namespace) -> int:
         raise ModelError("--model was given without --measure: give both")
     report = examine()
     if args.measure:
+        from runtime.backend_trial import time_backends
+
         trials = time_backends(args.model, report["openvino_computes_in"])
         report["trial"] = [asdict(trial) for trial in trials]
         report["recommended"] = f"{trials[0].name}, the fastest of those measured"

@@ -11,7 +11,6 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from runtime.errors import ModelError
-from runtime.frames import padding
 
 FORMAT_VERSION = 1
 """Version of the metadata and the manifest; a reader refuses other versions."""
@@ -198,7 +197,7 @@ class ModelInfo:
         """
         if self.io == "frames":
             return size
-        height, width = (n + sum(padding(n, self.divisor)) for n in size)
+        height, width = (n + -n % self.divisor for n in size)
         return height, width
 
     def ports(self) -> dict[str, Port]:

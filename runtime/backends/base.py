@@ -7,14 +7,17 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from runtime.backends.cuda.arrays import DeviceFrame, DeviceView
 from runtime.errors import BackendError
 from runtime.model_info import ModelInfo
+
+# The commands read the names below before NumPy is needed, and doctor where it is missing.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from runtime.backends.cuda.arrays import DeviceFrame, DeviceView
 
 BackendName = Literal["onnxruntime", "openvino", "tensorrt", "triton"]
 InferencePrecision = Literal["fp32", "bf16", "fp16"]
@@ -187,6 +190,8 @@ def concatenated(
     pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]],
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """The first images and the second images of pairs of batches; one pair is not copied."""
+    import numpy as np
+
     if len(pairs) == 1:
         return pairs[0]
     first, second = (np.concatenate([pair[k] for pair in pairs]) for k in (0, 1))

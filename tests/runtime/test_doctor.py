@@ -1,9 +1,11 @@
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
-from commands import run_module
+from commands import WITHOUT_NUMPY, run_module
 from runtime.backends.ort.cuda_provider import ProviderProblem
 from runtime.doctor import backend_states, examine, recommendation
 from runtime.machine import Gpu, GpuDriver
@@ -166,3 +168,31 @@ def test_the_command_in_json():
     assert found["processors"] >= 1
     assert "CPUExecutionProvider" in found["providers"]
     assert {state["name"] for state in found["backends"]} >= {"onnxruntime cpu", "tensorrt"}
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_the_command_without_numpy(option):
+    code = WITHOUT_NUMPY + (
+        f"import runpy; sys.argv = ['doctor', *{option}];"
+        "runpy.run_module('runtime.doctor', run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    if option:
+        found = json.loads(done.stdout)
+        assert found["numpy_problem"] == "not installed"
+        assert not any(state["ready"] for state in found["backends"])
+        assert found["recommended"].startswith("nothing yet")
+        return
+    lines = [line.split() for line in done.stdout.splitlines()]
+    place = lines.index(["numpy", "not", "ready:", "not", "installed"])
+    assert lines[place + 1] == ["->", "pip", "install", "numpy"]
+    assert ["onnxruntime", "cpu", "not", "ready:", "needs", "NumPy"] in lines
+
+
+def test_a_numpy_that_does_not_load_is_named(monkeypatch):
+    def fail(name):
+        raise ImportError(f"{name}: libopenblas.so.0 is missing\nand a page of advice")
+
+    monkeypatch.setattr("runtime.doctor.importlib.import_module", fail)
+    assert examine()["numpy_problem"] == "numpy: libopenblas.so.0 is missing"

@@ -52,3 +52,13 @@ def run_without(packages, module, *arguments, cwd=None):
 def build_without_torch(*arguments, cwd):
     hidden = ("torch", "ifrnet_model", "onnxscript", "safetensors")
     return run_without(hidden, "export.build_engine", *arguments, cwd=cwd)
+
+
+WITHOUT_NUMPY = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == "numpy":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
