@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import Backend, Image
-from runtime.errors import FrameError
+from runtime.errors import FrameError, kind_of
 from runtime.frames import Frame, check_pair, from_planes, to_planes
 from runtime.model_info import ModelInfo
 from runtime.timesteps import MIDPOINT, checked_timesteps, recursion_levels
@@ -138,23 +138,24 @@ class PairRunner:
         queued: deque[_Queued] = deque()
         per_call = self.info.pairs_per_call
         ahead = self._backend.lookahead * per_call
-        requests = iter(requests)
+        requests = _checked(requests)
         sent: list[tuple[Frame, Image]] = []
         ended = False
         while not ended or queued:
             group = list(_group(requests, per_call))
             ended = not group
             pairs: list[ImagePair] = []
-            for _, request in group:
+            counts = [0] * len(group)
+            for number, (_, request) in enumerate(group):
                 if request is not None:
                     check_pair(request.frame0, request.frame1)
                     self.check_takes_frame(request.frame0)
                     steps = checked_timesteps(request.timesteps)
+                    counts[number] = len(steps)
                     sent = [self._sent(frame, sent) for frame in request[:2]]
                     pairs.append(ImagePair(sent[0][1], sent[1][1], steps))
             images = self.images_between(pairs)
-            for tag, request in group:
-                count = 0 if request is None else len(request.timesteps)
+            for (tag, request), count in zip(group, counts, strict=True):
                 waits = [self._backend.download(image) for image in itertools.islice(images, count)]
                 queued.append(_Queued(tag, waits, None if request is None else request.frame0))
             in_flight = sum(bool(entry.waits) for entry in queued)
@@ -227,6 +228,30 @@ class PairRunner:
             frame: Frame = sample[0]
             return frame
         return from_planes(sample[0], like, self.info.divisor)
+
+
+def _checked(
+    requests: Iterable[tuple[Tag, PairRequest | None]],
+) -> Iterator[tuple[Tag, PairRequest | None]]:
+    """Yields the entries; a plain tuple of three becomes a PairRequest.
+
+    Raises:
+        FrameError: If the entries are not iterable, or one is not a tag with a request or None.
+    """
+    if not isinstance(requests, Iterable):
+        raise FrameError(f"the requests are {kind_of(requests)}: give an iterable of pairs")
+    for entry in requests:
+        if not isinstance(entry, tuple) or len(entry) != 2:
+            raise FrameError(
+                f"an entry is {kind_of(entry)}: give a tuple of a tag, and a PairRequest or None"
+            )
+        tag, request = entry
+        if request is not None and not (isinstance(request, tuple) and len(request) == 3):
+            raise FrameError(
+                f"a pair is {kind_of(request)}: give PairRequest(frame0, frame1, timesteps), or "
+                "None for no new frames"
+            )
+        yield tag, None if request is None else PairRequest(*request)
 
 
 def _group(

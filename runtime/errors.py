@@ -30,3 +30,13 @@ def first_line(error: BaseException) -> str:
     """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def kind_of(value: object) -> str:
+    """The type of a value as messages name it: "a list", "an int", "a torch.Tensor", "None"."""
+    if value is None:
+        return "None"
+    kind = type(value)
+    package = kind.__module__.partition(".")[0]
+    name = kind.__name__ if package == "builtins" else f"{package}.{kind.__name__}"
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

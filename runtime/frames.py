@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import FrameError
+from runtime.errors import FrameError, kind_of
 
 Frame = NDArray[Any]
 """(H, W, 3) RGB: uint8 in 0..255, uint16 in 0..65535 or float32 in [0, 1]."""
@@ -18,7 +18,7 @@ MINIMUM_SIDE = 16
 _PEAK = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
-def check_frame(frame: Frame, name: str) -> None:
+def check_frame(frame: object, name: str) -> None:
     """Checks that an array is a frame: RGB (H, W, 3), of a supported type, size and range.
 
     Args:
@@ -29,13 +29,17 @@ def check_frame(frame: Frame, name: str) -> None:
         FrameError: If it is not.
     """
     if not isinstance(frame, np.ndarray):
-        raise FrameError(
-            f"{name} is a {type(frame).__name__}: give a NumPy array of shape (H, W, 3)"
-        )
+        how = ", as numpy.asarray makes of it" if hasattr(frame, "__array_interface__") else ""
+        how = ", as frame.cpu().numpy()" if hasattr(frame, "cpu") else how
+        raise FrameError(f"{name} is {kind_of(frame)}: give a NumPy array of shape (H, W, 3){how}")
     if frame.ndim != 3 or frame.shape[2] != 3:
-        raise FrameError(f"{name} has shape {frame.shape}: frames are RGB, (H, W, 3)")
+        raise FrameError(
+            f"{name} has shape {frame.shape}, frames are RGB (H, W, 3): {_shape_remedy(frame)}"
+        )
     if frame.dtype.name not in _PEAK:
-        raise FrameError(f"{name} is {frame.dtype}: frames are {', '.join(_PEAK)}")
+        raise FrameError(
+            f"{name} is {frame.dtype}: frames are {', '.join(_PEAK)} in [0, 1], convert it"
+        )
     if min(frame.shape[:2]) < MINIMUM_SIDE:
         raise FrameError(
             f"{name} is {frame.shape[0]}x{frame.shape[1]}: "
@@ -46,6 +50,17 @@ def check_frame(frame: Frame, name: str) -> None:
         raise FrameError(
             f"{name} holds float32 values outside [0, 1], or NaN: scale it to [0, 1] and clip it"
         )
+
+
+def _shape_remedy(frame: NDArray[Any]) -> str:
+    """How an array of another shape probably becomes a frame."""
+    if frame.ndim == 3 and frame.shape[2] == 4:
+        return "leave the alpha channel out, frame[..., :3]"
+    if frame.ndim == 3 and frame.shape[0] == 3:
+        return "move the channels to the end, frame.transpose(1, 2, 0)"
+    if frame.ndim == 4:
+        return "give one frame at a time"
+    return "convert it to three channels"
 
 
 def check_pair(frame0: Frame, frame1: Frame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from runtime.backends.base import Backend, BackendName, InferencePrecision, Open
 from runtime.backends.cuda.arrays import DeviceFrame, device_view
 from runtime.backends.registry import open_backend
 from runtime.batching import ImagePair, PairRequest, PairRunner
-from runtime.errors import FrameError
+from runtime.errors import BackendError, FrameError, ModelError, kind_of
 from runtime.frames import MINIMUM_SIDE, Frame, check_frame, check_pair
 from runtime.live import Live, Time
 from runtime.model_info import ModelInfo
@@ -33,6 +34,11 @@ class Interpolator:
     """
 
     def __init__(self, backend: Backend) -> None:
+        if not hasattr(backend, "submit"):
+            raise BackendError(
+                f"Interpolator was given {kind_of(backend)}, it takes an opened backend: use "
+                "Interpolator.open, which takes the path of a model"
+            )
         self._backend = backend
         self._runner = PairRunner(backend)
 
@@ -80,6 +86,9 @@ class Interpolator:
                 another machine.
             BackendError: If the backend or the device is not available.
         """
+        _check_model(model)
+        if not isinstance(cache, str | os.PathLike | None):
+            raise BackendError(f"cache is {kind_of(cache)}: give a folder, or 'none' for no cache")
         options = OpenOptions(
             device=device,
             threads=threads,
@@ -214,6 +223,8 @@ class Interpolator:
             FrameError: If the factor is not possible or a frame does not fit the model.
         """
         steps = self.steps_for_factor(factor)
+        if not isinstance(frames, Iterable):
+            raise FrameError(f"frames is {kind_of(frames)}: give an iterable of frames")
         return self._stream(iter(frames), steps)
 
     def interpolate_each(self, pairs: Iterable[PairRequest | None]) -> Iterator[list[Frame]]:
@@ -234,6 +245,8 @@ class Interpolator:
                 possible.
             BackendError: If the inference fails.
         """
+        if not isinstance(pairs, Iterable):
+            raise FrameError(f"pairs is {kind_of(pairs)}: give an iterable of PairRequest")
         for _, frames in self.interpolate_tagged((None, pair) for pair in pairs):
             yield frames
 
@@ -302,8 +315,9 @@ class Interpolator:
         self.close()
 
     def _stream(self, frames: Iterator[Frame], steps: tuple[float, ...]) -> Iterator[Frame]:
-        first = next(frames, None)
-        if first is None:
+        try:
+            first = next(frames)
+        except StopIteration:
             return
         check_frame(first, "frame0")
         yield first
@@ -321,3 +335,19 @@ class Interpolator:
         for frame, new_frames in self.interpolate_tagged(requests()):
             yield from new_frames
             yield frame
+
+
+def _check_model(model: object) -> None:
+    """Checks that a value may be the path or the address of a model.
+
+    Raises:
+        ModelError: If it is not, or is a folder.
+    """
+    if not isinstance(model, str | os.PathLike) or not str(model):
+        found = "''" if model == "" else kind_of(model)
+        raise ModelError(
+            f"the model is {found}: give the path of a file of export.build_engine or "
+            "export.to_onnx, or triton://HOST:PORT/NAME"
+        )
+    if Path(model).is_dir():
+        raise ModelError(f"{model} is a folder: give the model file in it")

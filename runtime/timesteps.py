@@ -6,11 +6,11 @@ between frames that they made before. Others ("arbitrary") make any time step in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Iterable, Mapping, Sequence, Set
+from numbers import Integral, Real
 from typing import NamedTuple
 
-from runtime.errors import FrameError
+from runtime.errors import FrameError, kind_of
 from runtime.model_info import TimeSteps
 
 MIDPOINT = 0.5
@@ -30,13 +30,27 @@ class Level(NamedTuple):
     timesteps: list[float]
 
 
-def checked_timesteps(timesteps: Sequence[float] | None) -> list[float]:
+def checked_timesteps(timesteps: Iterable[float] | None) -> list[float]:
     """The time steps as floats; None stands for the midpoint.
 
     Raises:
-        FrameError: If one is not inside (0, 1).
+        FrameError: If they are not a sequence of numbers, or one is not inside (0, 1).
     """
-    steps = [MIDPOINT] if timesteps is None else [float(t) for t in timesteps]
+    if timesteps is None:
+        return [MIDPOINT]
+    if isinstance(timesteps, Real):
+        raise FrameError(f"timesteps is {timesteps}, one number: write timesteps=({timesteps},)")
+    if isinstance(timesteps, str | bytes | Set | Mapping) or not isinstance(timesteps, Iterable):
+        raise FrameError(
+            f"timesteps is {kind_of(timesteps)}: give a sequence of numbers, as (0.25, 0.5, 0.75)"
+        )
+    try:
+        steps = [float(t) for t in timesteps]
+    except (TypeError, ValueError) as error:
+        raise FrameError(
+            f"timesteps is {timesteps!r}, not all of it numbers: give positions in (0, 1), as "
+            "(0.25, 0.5, 0.75)"
+        ) from error
     for t in steps:
         if not 0.0 < t < 1.0:
             raise FrameError(f"time step {t} is not inside (0, 1): 0 and 1 are the frames")
@@ -50,7 +64,7 @@ def checked_factor(factor: object) -> int:
         FrameError: If it is not an integer, or below 1.
     """
     if isinstance(factor, bool) or not isinstance(factor, Integral) or factor < 1:
-        kind = "" if isinstance(factor, Integral) else f", a {type(factor).__name__}"
+        kind = f", {kind_of(factor)}" if isinstance(factor, float | str) else ""
         raise FrameError(f"factor is {factor!r}{kind}: give a whole number, 2 or more")
     return int(factor)
 

@@ -7,9 +7,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, get_args
 
-from runtime.errors import BackendError
+from runtime.errors import BackendError, kind_of
 from runtime.model_info import ModelInfo
 
 # The commands read the names below before NumPy is needed, and doctor where it is missing.
@@ -190,10 +191,10 @@ def concatenated(
     pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]],
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """The first images and the second images of pairs of batches; one pair is not copied."""
-    import numpy as np
-
     if len(pairs) == 1:
         return pairs[0]
+    import numpy as np
+
     first, second = (np.concatenate([pair[k] for pair in pairs]) for k in (0, 1))
     return first, second
 
@@ -224,12 +225,24 @@ class OpenOptions:
     io_binding: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
-            raise BackendError(f"device {self.device!r} is unknown: use cpu, cuda or cuda:N")
+        device = self.device
+        known = isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device)
+        if device is not None and not known:
+            raise BackendError(f"device {device!r} is unknown: use cpu, cuda or cuda:N")
         for name, meaning in (("threads", "all CPUs"), ("streams", "one")):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise BackendError(f"{name} is {value!r}, {kind_of(value)}: give a whole number")
+            if value < 1:
                 raise BackendError(f"{name} is {value}: use 1 or more, or None for {meaning}")
+            object.__setattr__(self, name, int(value))  # NumPy's integers are not for bindings.
+        for name in ("cuda_graph", "io_binding"):
+            if not isinstance(value := getattr(self, name), bool | None):
+                raise BackendError(f"{name} is {value!r}: use True, False, or None for the default")
+        if self.cache == "":
+            raise BackendError(f"cache is '': give a folder, or {NO_CACHE!r} for no cache")
         if self.precision not in (None, *get_args(InferencePrecision)):
             raise BackendError(
                 f"precision {self.precision!r} is unknown: use one of "

@@ -6,14 +6,16 @@ and chapters are carried over.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from runtime.backends.base import BackendName, InferencePrecision
-from runtime.errors import VideoError
+from runtime.errors import VideoError, kind_of
 from runtime.interpolator import Interpolator
 from runtime.timesteps import checked_factor
 from runtime.video.options import Plan, VideoOptions, VideoReport
@@ -76,28 +78,25 @@ def interpolate_video(
 
     Raises:
         VideoError: If the source cannot be read or the destination cannot be written.
-        FrameError: If the weights cannot make the factor or the frames do not fit the model.
+        FrameError: If the factor is not possible or the frames do not fit the model.
         ModelError: If the model cannot be opened.
         BackendError: If the backend is not available or fails.
     """
-    options = options or VideoOptions()
+    options = _checked_options(source, destination, options)
     factor, rate = _factor_and_rate(factor, rate)
-    if str(destination) != "-":
-        check_destination(destination, source)
+    for name, callback in (("progress", progress), ("on_note", on_note)):
+        if callback is not None and not callable(callback):
+            raise VideoError(f"{name} is {kind_of(callback)}: give a function, or leave it out")
+    opening: dict[str, Any] = {
+        "backend": backend,
+        "device": device,
+        "threads": threads,
+        "streams": streams,
+        "precision": precision,
+    }
     started = time.perf_counter()
     with ExitStack() as stack:
-        if isinstance(model, Interpolator):
-            vfi = model
-        else:
-            opened = Interpolator.open(
-                model,
-                backend=backend,
-                device=device,
-                threads=threads,
-                streams=streams,
-                precision=precision,
-            )
-            vfi = stack.enter_context(opened)
+        vfi = _opened(model, opening, stack)
         if rate is None:
             vfi.steps_for_factor(factor)  # Raises FrameError if the weights cannot make it.
         read = stack.enter_context(_open_source(source, options))
@@ -158,11 +157,10 @@ def plan_video(
     Raises:
         VideoError: If the source cannot be read, or the destination cannot be written with these
             options.
+        FrameError: If the factor is not a whole number above 0.
     """
-    options = options or VideoOptions()
+    options = _checked_options(source, destination, options)
     factor, rate = _factor_and_rate(factor, rate)
-    if str(destination) != "-":
-        check_destination(destination, source)
     with _open_source(source, options) as read:
         info = read.info
         mode = mode_for(info, destination, factor, rate, options)
@@ -181,6 +179,42 @@ def plan_video(
         return Plan(
             info, mode, rate_of(mode, info), frames_expected(mode, info), encoder, tracks, notes
         )
+
+
+def _checked_options(
+    source: str | Path, destination: str | Path, options: VideoOptions | None
+) -> VideoOptions:
+    """The options, by default those of `VideoOptions()`; checks the paths too.
+
+    Raises:
+        VideoError: If one of the three is of another type, or the destination cannot be written.
+    """
+    for name, path in (("source", source), ("destination", destination)):
+        if not isinstance(path, str | os.PathLike) or not str(path):
+            found = "''" if path == "" else kind_of(path)
+            raise VideoError(f"{name} is {found}: give a path, or '-' for Y4M")
+    if not isinstance(options, VideoOptions | None):
+        raise VideoError(f"options is {kind_of(options)}: give VideoOptions(...)")
+    if str(destination) != "-":
+        check_destination(destination, source)
+    return options or VideoOptions()
+
+
+def _opened(
+    model: str | Path | Interpolator, opening: dict[str, Any], stack: ExitStack
+) -> Interpolator:
+    """The model, opened with the options of `opening` until `stack` closes if it is not open.
+
+    Raises:
+        VideoError: If it is open, and an option is not None.
+    """
+    if not isinstance(model, Interpolator):
+        return stack.enter_context(Interpolator.open(model, **opening))
+    if given := [name for name, value in opening.items() if value is not None]:
+        raise VideoError(
+            f"{', '.join(given)} was given with an open Interpolator: give it to Interpolator.open"
+        )
+    return model
 
 
 def _factor_and_rate(factor: int | None, rate: Number | None) -> tuple[int, Fraction | None]:

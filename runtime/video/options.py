@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Integral, Real
+from typing import get_args
 
+from runtime.errors import VideoError
 from runtime.video.rates import Number, as_rate, as_seconds
 from runtime.video.reading.demux import Part
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import PICTURE_RATE
-from runtime.video.scenes import CUT_THRESHOLD, SceneDetector
+from runtime.video.scenes import CUT_THRESHOLD, SceneDetector, check_threshold
 from runtime.video.timeline import Mode
 from runtime.video.writing.encoding import EncodeOptions
 from runtime.video.writing.tracks import AudioMode
@@ -41,7 +44,7 @@ class VideoOptions:
         audio: "copy" for copied packets, "aac" to encode, "none" for no audio.
 
     Raises:
-        VideoError: If a time or a rate is not one.
+        VideoError: If a value is of another type, or `cuts` is out of range.
     """
 
     video_stream: int | None = None
@@ -59,6 +62,7 @@ class VideoOptions:
     audio: AudioMode = "copy"
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for name in ("start", "end"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, as_seconds(value, name))
@@ -83,6 +87,35 @@ class VideoOptions:
         if self.cuts is None and not self.dedupe:
             return None
         return SceneDetector(threshold=self.cuts, dedupe=self.dedupe)
+
+
+def _is_number(value: object, kind: type) -> bool:
+    """Whether a value is None or a number of a kind; True and False are none."""
+    return value is None or (isinstance(value, kind) and not isinstance(value, bool))
+
+
+def _check_types(options: VideoOptions) -> None:
+    """Checks the types of all options but times and rates, and the range of `cuts`.
+
+    Raises:
+        VideoError: If one is wrong.
+    """
+    if not _is_number(options.video_stream, Integral):
+        raise VideoError(
+            f"video_stream is {options.video_stream!r}: give the index of a track, or None"
+        )
+    for name in ("strict", "dedupe", "keep_vfr", "lossless"):
+        if not isinstance(value := getattr(options, name), bool):
+            raise VideoError(f"{name} is {value!r}: give True or False")
+    for name in ("cuts", "quality"):
+        if not _is_number(value := getattr(options, name), Real):
+            raise VideoError(f"{name} is {value!r}: give a number, or None")
+    for name in ("codec", "preset"):
+        if not isinstance(value := getattr(options, name), str | None) or value == "":
+            raise VideoError(f"{name} is {value!r}: give a name, or None for the default")
+    if options.audio not in get_args(AudioMode):
+        raise VideoError(f"audio is {options.audio!r}: use one of {', '.join(get_args(AudioMode))}")
+    check_threshold(options.cuts)
 
 
 @dataclass(frozen=True)

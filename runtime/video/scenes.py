@@ -61,6 +61,16 @@ class SceneFlags(NamedTuple):
     score: float
 
 
+def check_threshold(threshold: float | None) -> None:
+    """Checks the smallest score of a cut; None, for no cuts, is valid.
+
+    Raises:
+        VideoError: If it is out of range.
+    """
+    if threshold is not None and not 0 < threshold <= 100:
+        raise VideoError(f"the cut threshold is {threshold:g}: give one above 0 and up to 100")
+
+
 class SceneDetector:
     """Detects cuts and repeats in the frames of one stream, in order.
 
@@ -93,8 +103,7 @@ class SceneDetector:
         Raises:
             VideoError: If the threshold is out of range.
         """
-        if threshold is not None and not 0 < threshold <= 100:
-            raise VideoError(f"the cut threshold is {threshold:g}: give one above 0 and up to 100")
+        check_threshold(threshold)
         self._threshold = threshold
         self._dedupe = dedupe
         self._kind: tuple[int, int, str] | None = None
