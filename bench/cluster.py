@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from bench.environment import MeasurementError, check_writable, write_evidence
 from runtime import Interpolator
+from runtime.cli.arguments import parse_model_file
 from runtime.cli.command import command_parser, run_command
 from runtime.machine import available_cpus
 from runtime.manifest import file_sha256
@@ -275,7 +276,11 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--clip", type=Path, required=True, metavar="FILE", help="video to measure with"
     )
     parser.add_argument(
-        "--model", type=Path, required=True, metavar="MODEL", help="artefact for CPUs"
+        "--model",
+        type=parse_model_file,
+        required=True,
+        metavar="MODEL",
+        help="artefact for CPUs, or demo",
     )
     parser.add_argument(
         "--segment-seconds",

@@ -28,7 +28,12 @@ from bench.runs.artefact import Case, Run, artefact_runs, is_engine
 from bench.runs.plain_engine import PlainRun, plain_runs
 from bench.runs.pytorch import PyTorchRun, pytorch_runs
 from bench.runs.torch_forms import CPU_FORMS, GPU_FORMS
-from runtime.cli.arguments import add_cpu_arguments, parse_device, parse_size
+from runtime.cli.arguments import (
+    add_cpu_arguments,
+    parse_device,
+    parse_model_file,
+    parse_size,
+)
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
 from runtime.machine import available_cpus
@@ -157,7 +162,12 @@ def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is measured")
     group.add_argument(
-        "--model", nargs="+", default=[], type=Path, metavar="MODEL", help="artefacts to measure"
+        "--model",
+        nargs="+",
+        default=[],
+        type=parse_model_file,
+        metavar="MODEL",
+        help="artefacts to measure, or demo",
     )
     group.add_argument("--weights", metavar="FILE", help="checkpoint for --compare, or demo")
     group.add_argument(

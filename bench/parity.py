@@ -25,7 +25,7 @@ from bench.quality.summary import NewFrame, failures, summarise, table, worst_fr
 from bench.quality.worst_frames import write_images
 from bench.records import Picture, Summary
 from runtime.backends.base import BackendName
-from runtime.cli.arguments import add_cpu_arguments, parse_device
+from runtime.cli.arguments import add_cpu_arguments, parse_device, parse_model_file
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
 from runtime.machine import available_cpus
@@ -204,7 +204,11 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="list the data sets and exit")
     parser.add_argument(
-        "--model", nargs="+", type=Path, metavar="MODEL", help="artefacts to compare"
+        "--model",
+        nargs="+",
+        type=parse_model_file,
+        metavar="MODEL",
+        help="artefacts to compare, or demo",
     )
     parser.add_argument("--weights", metavar="FILE", help="checkpoint of PyTorch, or demo")
     _add_weights_arguments(parser)

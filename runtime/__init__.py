@@ -6,12 +6,12 @@
 
     frame0, frame1 = np.random.default_rng(0).integers(0, 256, (2, 480, 640, 3), dtype=np.uint8)
 
-    with Interpolator.open("model.onnx") as vfi:
+    with Interpolator.open("demo") as vfi:
         middle = vfi.interpolate(frame0, frame1)
 
-    interpolate_video("in.mp4", "out.mp4", model="model.onnx", factor=2)
+    interpolate_video("in.mp4", "out.mp4", model="demo", factor=2)
 
-`python -m export.to_onnx --weights demo --dynamic --output model.onnx` makes a model.
+"demo" is a small model that is shipped; `python -m export.build_engine` makes others.
 
 Frames are RGB NumPy arrays (H, W, 3): uint8, uint16 or float32. Every error is a subclass of
 `InterpolationError` with one sentence. Names are imported when they are first used, and with them

@@ -1,6 +1,6 @@
 """Command line: writes a video at a higher frame rate.
 
-python -m runtime in.mp4 out.mp4 --model model.onnx --factor 2
+python -m runtime in.mp4 out.mp4
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName
+from runtime.backends.demo import DEMO
 from runtime.cli.arguments import add_cpu_arguments, parse_device, parse_model
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from runtime.video.options import Plan, VideoReport
 
 _PROG = "python -m runtime"
+_DEMO_NOTE = (
+    "--model was not given: the new frames are of the shipped demo weights, which are smaller than "
+    "the published ones and reach less"
+)
 
 
 def _interpolate(args: argparse.Namespace) -> None:
@@ -56,8 +61,6 @@ def _interpolate(args: argparse.Namespace) -> None:
         )
         print(*_plan_lines(plan, args.output), sep="\n", file=messages)
         return
-    if args.model is None:
-        raise VideoError("--model is missing: give a file of export.build_engine")
     printed: list[str] = []
 
     def print_note(note: str) -> None:
@@ -65,10 +68,12 @@ def _interpolate(args: argparse.Namespace) -> None:
         bar.note(note, messages)
 
     with FrameBar() as bar, _names_partial_output(args.output):
+        if args.model is None:
+            print_note(_DEMO_NOTE)
         report = interpolate_video(
             args.input,
             args.output,
-            model=args.model,
+            model=DEMO if args.model is None else args.model,
             factor=args.factor,
             rate=args.rate,
             options=options,
@@ -134,7 +139,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     parser = command_parser(
         prog,
         "Writes a video at a higher frame rate and the same speed; sound stays in step.",
-        "%(prog)s in.mp4 out.mp4 --model model.onnx --factor 2",
+        "%(prog)s in.mp4 out.mp4",
         "%(prog)s in.mkv out.mkv --model model.onnx --rate 59.94 --codec hevc",
         "ffmpeg -i in.mp4 -f yuv4mpegpipe - | %(prog)s - - --model model.onnx | mpv -",
     )
@@ -150,7 +155,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--model",
         type=parse_model,
         metavar="MODEL",
-        help="artefact of export.build_engine, or triton://HOST:PORT/NAME[?shared_memory=system]",
+        help="artefact of export.build_engine, or triton://HOST:PORT/NAME[?shared_memory=system] "
+        "(default demo, the shipped model)",
     )
     add_rate_arguments(parser)
     reading = parser.add_argument_group("input")

@@ -40,12 +40,13 @@ class Trial:
 
 
 def time_backends(
-    model: Path, capabilities: Sequence[str] = (), *, seconds: float = SECONDS
+    model: str | Path, capabilities: Sequence[str] = (), *, seconds: float = SECONDS
 ) -> list[Trial]:
     """Times a pair in each backend that is installed, on the CPU.
 
     Args:
-        model: An ONNX file of `export.build_engine` or `export.to_onnx`.
+        model: An ONNX file of `export.build_engine` or `export.to_onnx`, or "demo" for the shipped
+            models, of which each backend gets its own.
         capabilities: OpenVINO's names of the types that the CPU computes in; with "BF16" or "FP16"
             OpenVINO is also timed in that precision.
         seconds: Time limit of all rounds together.

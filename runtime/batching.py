@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import Backend, Image
+from runtime.build_command import build_command
 from runtime.errors import FrameError, kind_of
 from runtime.frames import Frame, check_pair, from_planes, to_planes
 from runtime.model_info import ModelInfo
@@ -77,17 +78,20 @@ class PairRunner:
         Raises:
             FrameError: If they do not.
         """
-        info = self.info
+        info, backend = self.info, self._backend.name
         if info.io == "frames" and dtype != np.uint8:
             raise FrameError(
-                f"frames are {dtype}, this model takes uint8: convert them, "
-                "or export with --io float to keep their depth"
+                f"frames are {dtype}, this model takes uint8: convert them, or keep their depth "
+                f"with a model that {build_command(info, backend, io='float')} makes"
             )
-        if info.size not in (None, info.image_size((height, width))):
-            raise FrameError(
-                f"frames are {height}x{width}, this model was exported for "
-                f"{info.height}x{info.width}: export with --size {height}x{width} or --dynamic"
-            )
+        if info.size in (None, info.image_size((height, width))):
+            return
+        swapped = ", height and width are exchanged" if info.size == (width, height) else ""
+        raise FrameError(
+            f"frames are {height}x{width} (height x width), this model takes {info.height}x"
+            f"{info.width} only{swapped}: build a model for them with "
+            f"{build_command(info, backend, size=(height, width))}"
+        )
 
     def check_takes_frame(self, frame: Frame) -> None:
         """Checks that the size and type of a frame fit the model.

@@ -1,6 +1,6 @@
 """Reports which backends run on this machine, and what to install for the others.
 
-python -m runtime.doctor --measure --model model.onnx
+python -m runtime.doctor --measure
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from runtime.backends.demo import DEMO
 from runtime.backends.ort.cuda_provider import PROVIDER, ProviderProblem, cuda_provider_problem
 from runtime.backends.trt.engine import import_tensorrt
 from runtime.cli.command import command_parser, run_command
-from runtime.errors import BackendError, ModelError, first_line
+from runtime.errors import BackendError, ModelError, first_line, install_command
 from runtime.files import written_beside
 from runtime.machine import (
     GpuDriver,
@@ -83,7 +84,7 @@ def backend_states(
         elif provider not in providers:
             problem = f"{version} without {provider}" if version else "not installed"
             first = "pip uninstall onnxruntime, then " if version else ""
-            yield BackendState(name, False, problem, f"{first}pip install 'ifrnet-deploy[{extra}]'")
+            yield BackendState(name, False, problem, f"{first}{install_command(extra)}")
         elif device == "cuda" and cuda_problem is not None:
             yield BackendState(name, False, cuda_problem.problem, cuda_problem.remedy)
         else:
@@ -93,7 +94,7 @@ def backend_states(
 
 
 def _openvino_state(versions: dict[str, str], problem: str | None) -> BackendState:
-    install = "pip install 'ifrnet-deploy[openvino]'"
+    install = install_command("openvino")
     if "openvino" not in versions:
         return BackendState("openvino cpu", False, "not installed", install)
     if problem is not None:
@@ -105,7 +106,7 @@ def _tensorrt_state(
     versions: dict[str, str], driver: GpuDriver, problem: str | None
 ) -> BackendState:
     version = versions.get("tensorrt")
-    install = "pip install 'ifrnet-deploy[tensorrt]'"
+    install = install_command("tensorrt")
     if driver.problem:
         remedy = "install an NVIDIA driver, or use onnxruntime"
         return BackendState("tensorrt", False, driver.problem, remedy)
@@ -216,7 +217,7 @@ def recommendation(states: Sequence[BackendState], openvino_types: Sequence[str]
     ready = {state.name for state in states if state.ready}
     if "openvino cpu" not in ready:
         backend = "onnxruntime" if "onnxruntime cpu" in ready else "nothing yet"
-        return f"{backend} (OpenVINO may be faster: pip install 'ifrnet-deploy[openvino]')"
+        return f"{backend} (OpenVINO may be faster: {install_command('openvino')})"
     lower = next((name.lower() for name in ("BF16", "FP16") if name in openvino_types), None)
     if lower is None:
         return "openvino with fp32 (onnxruntime may be as fast: measure with --measure)"
@@ -260,21 +261,19 @@ def _report_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"on this CPU use {report['recommended']}"
     if not report["video"]:
         yield "video files       not ready: PyAV is not installed"
-        yield f"{'':17} -> pip install 'ifrnet-deploy[video]'"
+        yield f"{'':17} -> {install_command('video')}"
     else:
         yield f"video files       ready: PyAV {report['versions']['av']}"
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    if args.measure and args.model is None:
-        raise ModelError("--measure was given without a model: give one with --model FILE")
     if args.model is not None and not args.measure:
         raise ModelError("--model was given without --measure: give both")
     report = examine()
     if args.measure:
         from runtime.backend_trial import time_backends
 
-        trials = time_backends(args.model, report["openvino_computes_in"])
+        trials = time_backends(args.model or DEMO, report["openvino_computes_in"])
         report["trial"] = [asdict(trial) for trial in trials]
         report["recommended"] = f"{trials[0].name}, the fastest of those measured"
     text = json.dumps(report, indent=2)
@@ -291,7 +290,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         prog,
         "Reports which backends run on this machine, and what to install for the others.",
         "%(prog)s",
-        "%(prog)s --measure --model model.onnx",
+        "%(prog)s --measure",
     )
     parser.add_argument(
         "--measure",
@@ -299,7 +298,10 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         help="time a pair in each backend on the CPU, in five seconds in all",
     )
     parser.add_argument(
-        "--model", type=Path, metavar="MODEL", help="artefact for --measure, an ONNX file"
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help="artefact for --measure, an ONNX file (default demo, the shipped model)",
     )
     parser.add_argument(
         "--json",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from pathlib import Path
+
 
 class InterpolationError(Exception):
     """Base class of the exceptions of this package."""
@@ -40,3 +43,20 @@ def kind_of(value: object) -> str:
     package = kind.__module__.partition(".")[0]
     name = kind.__name__ if package == "builtins" else f"{package}.{kind.__name__}"
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def install_command(extras: str) -> str:
+    """The pip command that installs what extras of ifrnet-deploy need.
+
+    Args:
+        extras: One or several, for example "cpu,video".
+
+    Returns:
+        A command that names the installed package, which pip need not find in an index; or the
+        folder of this copy, if it runs without being installed.
+    """
+    try:
+        importlib.metadata.version("ifrnet-deploy")
+    except importlib.metadata.PackageNotFoundError:
+        return f"pip install '{Path(__file__).resolve().parent.parent}[{extras}]'"
+    return f"pip install 'ifrnet-deploy[{extras}]'"

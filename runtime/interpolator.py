@@ -59,7 +59,8 @@ class Interpolator:
         """Loads a model.
 
         Args:
-            model: An artefact of `export.build_engine`, an ONNX file of `export.to_onnx`, or
+            model: An artefact of `export.build_engine`, an ONNX file of `export.to_onnx`, "demo"
+                for the model that is shipped (variant small, any size and time step), or
                 "triton://HOST:PORT/NAME" for a model of `export.triton` that a Triton server
                 serves; see `runtime.backends.triton.backend`.
             backend: "onnxruntime", "openvino" or "tensorrt". By default engines run in TensorRT.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.environment import MeasurementError
-from bench.runs.artefact import ArtefactRun, Case, Run, calls_of_a_pair
+from bench.runs.artefact import ArtefactRun, Case, Run, calls_of_a_pair, is_engine
 from bench.runs.plain_engine import PlainRun
 from bench.runs.pytorch import PyTorchRun
+from runtime.build_command import build_command
 
 
 def plan_runs(
@@ -36,7 +37,7 @@ def plan_runs(
         if not any(artefact.takes(case.size) for case in cases):
             raise MeasurementError(
                 f"{artefact.file} takes {artefact.sizes}, none of {sizes}: build one with "
-                f"python -m export.build_engine --size {cases[0].size_text}, or leave it out"
+                f"{_command(artefact, cases[0])}, or leave it out"
             )
     for plain in plains:
         if not any(plain.takes(case.size) for case in cases):
@@ -49,9 +50,9 @@ def plan_runs(
         fitting = [artefact for artefact in artefacts if artefact.takes(case.size)]
         runs: list[Run] = [*fitting, *baselines, *(p for p in plains if p.takes(case.size))]
         if not runs:
+            build = f"build one with {_command(artefacts[0], case)}, or " if artefacts else ""
             raise MeasurementError(
-                f"no artefact takes {case.size_text}: build one with "
-                f"python -m export.build_engine --size {case.size_text}, or leave that size out"
+                f"no artefact takes {case.size_text}: {build}leave that size out"
             )
         if artefacts and not fitting:
             print(f"no artefact takes {case.size_text}: PyTorch is measured there alone")
@@ -61,3 +62,9 @@ def plan_runs(
             )  # Raises FrameError for an impossible factor.
         plan.append((case, runs))
     return plan
+
+
+def _command(artefact: ArtefactRun, case: Case) -> str:
+    """The command that builds a model like `artefact` for the frames of `case`."""
+    backend = "tensorrt" if is_engine(artefact.path) else artefact.backend or "onnxruntime"
+    return build_command(artefact.model, backend, size=case.size)

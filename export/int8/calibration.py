@@ -131,7 +131,7 @@ def _check_size(path: Path, decoded: DecodedFrame, info: ModelInfo) -> None:
     if info.size not in (None, info.image_size((height, width))):
         raise ExportError(
             f"{path} has frames of {height}x{width}, the model takes {info.height}x{info.width}: "
-            "give frames of that size, or a model of free size (--dynamic)"
+            "give frames of that size, or a graph of free size (without --size)"
         )
 
 

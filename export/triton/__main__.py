@@ -20,7 +20,7 @@ from export.triton.repository import (
     add_artefact,
     read_artefact,
 )
-from runtime.cli.arguments import gpu_index, parse_device, parse_size
+from runtime.cli.arguments import gpu_index, parse_device, parse_model_file, parse_size
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
 
@@ -90,10 +90,10 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         nargs="+",
-        type=Path,
+        type=parse_model_file,
         required=True,
         metavar="MODEL",
-        help="artefacts of export.build_engine, or ONNX files of export.to_onnx",
+        help="artefacts of export.build_engine, ONNX files of export.to_onnx, or demo",
     )
     parser.add_argument(
         "--output",

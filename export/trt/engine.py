@@ -128,7 +128,7 @@ def fixed_size(source: SourceGraph, size: tuple[int, int]) -> SourceGraph:
     if source.info.size is not None:
         raise ExportError(
             f"the file has the fixed size {source.info.height}x{source.info.width}: leave out "
-            "--size, or export with --dynamic"
+            "--size, or export it again without --size"
         )
     height, width = size
     if source.info.image_size(size) != size:

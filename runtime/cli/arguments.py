@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import get_args
 
 from runtime.backends.base import TRITON_SCHEME, InferencePrecision
+from runtime.backends.demo import DEMO, demo_model
+from runtime.backends.registry import installed_backend
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -38,6 +40,11 @@ def parse_model(text: str) -> str | Path:
     """Reads a model: triton://HOST:PORT/NAME as a string, anything else as a path."""
     # A path would lose the second slash.
     return text if text.startswith(TRITON_SCHEME) else Path(text)
+
+
+def parse_model_file(text: str) -> Path:
+    """Reads the path of a model; demo is the shipped one for the default backend on a CPU."""
+    return demo_model(installed_backend()) if text == DEMO else Path(text)
 
 
 def add_cpu_arguments(group: argparse._ArgumentGroup) -> None:

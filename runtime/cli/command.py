@@ -9,10 +9,14 @@ from typing import NoReturn
 
 from runtime import __version__
 from runtime.cli.grammar import with_current_names
-from runtime.errors import InterpolationError
+from runtime.errors import InterpolationError, install_command
 
 VERSION = f"ifrnet-deploy {__version__}"
 """What --version prints."""
+
+_EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino"}
+"""Package -> the extra that installs it, where a command may find it missing although the extra of
+the command is installed: the extras of commands leave the choice of the backend to the user."""
 
 
 def command_parser(prog: str, description: str, *examples: str) -> argparse.ArgumentParser:
@@ -68,7 +72,7 @@ def run_command(
             raise
         print(
             f"{parser.prog}: error: the package {error.name} is not installed: "
-            f"pip install 'ifrnet-deploy[{extra}]'",
+            f"{install_command(_EXTRAS.get(error.name or '', extra))}",
             file=sys.stderr,
         )
         code = 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName
+from runtime.cli.arguments import parse_model_file
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
 from runtime.errors import VideoError
@@ -165,7 +166,11 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         help="path of the folder for the results",
     )
     parser.add_argument(
-        "--model", type=Path, required=True, metavar="MODEL", help="artefact of export.build_engine"
+        "--model",
+        type=parse_model_file,
+        required=True,
+        metavar="MODEL",
+        help="artefact of export.build_engine, or demo",
     )
     add_rate_arguments(parser)
     cluster = parser.add_argument_group("cluster")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.base import BackendName, InferencePrecision
+from runtime.backends.demo import DEMO
 from runtime.errors import VideoError, kind_of
 from runtime.interpolator import Interpolator
 from runtime.timesteps import checked_factor
@@ -36,7 +37,7 @@ def interpolate_video(
     source: str | Path,
     destination: str | Path,
     *,
-    model: str | Path | Interpolator,
+    model: str | Path | Interpolator = DEMO,
     factor: int | None = None,
     rate: Number | None = None,
     options: VideoOptions | None = None,
@@ -60,7 +61,7 @@ def interpolate_video(
             %06d.png; "-" for Y4M on stdin.
         destination: .mp4, .mkv, .mov, .m4v or .webm, written as NAME.partial.EXT and then renamed;
             a folder or a pattern as %06d.png for PNG; "-" for Y4M on stdout.
-        model: A model file, or an Interpolator, which stays open.
+        model: A model file, "demo" for the shipped one, or an Interpolator, which stays open.
         factor: New frame rate over old, 2 or more; 2^k with weights that know the midpoint only.
             Without `factor` and `rate` it is 2.
         rate: Frames a second of the output, in place of `factor`: a number, or text as "60",

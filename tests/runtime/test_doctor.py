@@ -144,10 +144,10 @@ def test_a_measurement_times_every_backend(models):
     assert found["recommended"].startswith(found["trial"][0]["name"])
 
 
-def test_a_measurement_without_a_model_is_refused():
-    done = run_module("runtime.doctor", "--measure")
+def test_a_model_without_a_measurement_is_refused():
+    done = run_module("runtime.doctor", "--model", "model.onnx")
     assert done.returncode == 1
-    assert "--measure was given without a model" in done.stderr
+    assert "--model was given without --measure" in done.stderr
 
 
 def test_the_command():

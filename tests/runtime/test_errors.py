@@ -1,6 +1,9 @@
+import importlib.metadata
+
 import pytest
 
-from runtime.errors import first_line
+from paths import ROOT
+from runtime.errors import first_line, install_command
 
 
 @pytest.mark.parametrize(
@@ -13,3 +16,13 @@ from runtime.errors import first_line
 )
 def test_the_first_line_of_an_error(error, line):
     assert first_line(error) == line
+
+
+def test_what_to_install_is_the_package_or_the_copy_that_runs(monkeypatch):
+    assert install_command("cpu,video") == "pip install 'ifrnet-deploy[cpu,video]'"
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert install_command("cpu,video") == f"pip install '{ROOT}[cpu,video]'"

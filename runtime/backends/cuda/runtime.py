@@ -16,7 +16,7 @@ from typing import Any, NewType
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import BackendError
+from runtime.errors import BackendError, install_command
 
 StreamHandle = NewType("StreamHandle", int)
 """A cudaStream_t as a number; 0 is the legacy default stream."""
@@ -42,7 +42,7 @@ def import_cuda() -> Any:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
         raise BackendError(
-            "cuda-python is not installed: pip install 'ifrnet-deploy[tensorrt]'"
+            f"cuda-python is not installed: {install_command('tensorrt')}"
         ) from error
 
 

@@ -21,7 +21,7 @@ from runtime.backends.ort.cuda_provider import (
     why_not_loaded,
 )
 from runtime.backends.sizes import PreparedSizes
-from runtime.errors import BackendError, ModelError
+from runtime.errors import BackendError, ModelError, install_command
 from runtime.machine import available_cpus, gpu_driver
 from runtime.model_info import ModelInfo, Port
 from runtime.telemetry import import_quietly
@@ -145,7 +145,7 @@ def _check_cuda(ort: Any, device: str, index: int) -> None:
     if PROVIDER not in available:
         raise BackendError(
             f"{PROVIDER} was asked for, this ONNX Runtime has {', '.join(available)}: "
-            "pip uninstall onnxruntime, then pip install ifrnet-deploy[gpu], or use device='cpu'"
+            f"pip uninstall onnxruntime, then {install_command('gpu')}, or use device='cpu'"
         )
     if found := cuda_provider_problem(ort, gpu_driver(), index):
         raise BackendError(f"ONNX Runtime cannot run on {device} ({found.problem}): {found.remedy}")
@@ -163,8 +163,8 @@ def _import_onnxruntime() -> Any:
         return import_quietly("onnxruntime")
     except ImportError as error:
         raise BackendError(
-            "ONNX Runtime is not installed: pip install ifrnet-deploy[cpu] "
-            "(or [gpu] for CUDA, never both)"
+            f"ONNX Runtime is not installed: {install_command('cpu')} (or [gpu] for CUDA, never "
+            "both)"
         ) from error
 
 

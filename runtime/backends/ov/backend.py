@@ -35,6 +35,7 @@ from runtime.backends.ov.compilation import (
     shapes_at,
 )
 from runtime.backends.sizes import PreparedSizes
+from runtime.build_command import build_command
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_cpus
 from runtime.model_info import INPUTS, OUTPUT, ModelInfo, Port
@@ -241,7 +242,7 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
         # In this model OpenVINO replaces nodes of the coordinates, which removes their marks.
         raise BackendError(
             f"precision={how.precision!r} was asked for, {path.name} is tuned for ONNX Runtime: "
-            "build it again with --backend openvino"
+            f"build a plain one with {build_command(info, 'openvino')}"
         )
     how.check(openvino)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.backends.base import NO_CACHE, InferencePrecision
 from runtime.backends.ov.cache import CacheEntry
-from runtime.errors import BackendError
+from runtime.errors import BackendError, install_command
 from runtime.machine import cache_folder
 from runtime.model_info import INPUTS, ModelInfo
 from runtime.telemetry import import_quietly
@@ -129,8 +129,8 @@ def import_openvino() -> Any:
         return import_quietly("openvino")
     except ImportError as error:
         raise BackendError(
-            f"OpenVINO cannot be imported ({first_line(error)}): pip install "
-            "'ifrnet-deploy[openvino]', or use backend='onnxruntime'"
+            f"OpenVINO cannot be imported ({first_line(error)}): {install_command('openvino')}, or "
+            "use backend='onnxruntime'"
         ) from error
 
 

@@ -28,7 +28,7 @@ from runtime.backends.triton.requests import (
     client_errors,
 )
 from runtime.backends.triton.shared_memory import CudaMemory, Region, SharedMemory, SystemMemory
-from runtime.errors import BackendError, ModelError
+from runtime.errors import BackendError, ModelError, install_command
 from runtime.model_info import ModelInfo
 
 _IN_FLIGHT = 2
@@ -249,7 +249,7 @@ def open_model(url: str, options: OpenOptions) -> TritonBackend:
         import tritonclient.grpc as grpc
     except ImportError as error:
         raise BackendError(
-            "Triton's client is not installed: pip install ifrnet-deploy[triton]"
+            f"Triton's client is not installed: {install_command('triton')}"
         ) from error
     client = grpc.InferenceServerClient(address.server)
     try:

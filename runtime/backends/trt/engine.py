@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import BackendError, ModelError
+from runtime.errors import BackendError, ModelError, install_command
 from runtime.machine import Gpu, gpu_driver
 from runtime.manifest import EngineBuild, EngineManifest
 from runtime.model_info import ModelInfo
@@ -32,7 +32,7 @@ def import_tensorrt() -> Any:
         return importlib.import_module("tensorrt")
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendError(
-            f"TensorRT cannot be imported ({error}): pip install 'ifrnet-deploy[tensorrt]', "
+            f"TensorRT cannot be imported ({error}): {install_command('tensorrt')}, "
             "or on a Jetson use the system's own tensorrt"
         ) from error
 

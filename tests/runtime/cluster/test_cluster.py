@@ -167,7 +167,9 @@ def test_bad_files_among_good_ones(cluster, model, clip, one_run, tmp_path):
     report = many(sources, model)
     assert [video.error is None for video in report.videos] == [True, False, False, True]
     assert "broken.mp4 cannot be read as a video" in report.videos[1].error
-    assert "frames are 64x80, this model was exported for 50x70" in report.videos[2].error
+    assert (
+        "frames are 64x80 (height x width), this model takes 50x70 only" in report.videos[2].error
+    )
     assert all(shown_in(out / path.name) == one_run for path in good)
     # What was looked at of the bad one is not left behind.
     assert sorted(p.name for p in out.iterdir()) == ["good0.mkv", "good1.mkv"]

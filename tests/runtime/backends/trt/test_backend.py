@@ -270,7 +270,7 @@ def test_a_dynamic_engine_takes_every_size_of_its_profile(trt10, engine, referen
 
 def test_a_static_engine_refuses_another_size_and_stays_open(trt10, engine, frames):
     with Interpolator.open(engine()) as vfi:
-        with pytest.raises(FrameError, match=r"this model was exported for 50x70"):
+        with pytest.raises(FrameError, match=r"this model takes 50x70 only"):
             vfi.interpolate(*moving_frames(64, 64, 3.0))
         vfi.interpolate(*frames)
 
@@ -507,7 +507,7 @@ def test_frames_at_odd_addresses_are_copied_on_the_device(trt10, engine, frames,
     ("graph", "shape", "message"),
     [
         ("frames", (50, 70), r"frame0 has shape \(50, 70\): expected RGB"),
-        ("frames", (64, 64, 3), "this model was exported for 50x70"),
+        ("frames", (64, 64, 3), "this model takes 50x70 only"),
         ("float", (48, 64, 3), "build one with --io frames"),
     ],
 )

@@ -1,0 +1,77 @@
+"""The command that builds a model which takes what another one does not, for messages."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+from runtime.errors import install_command
+from runtime.frames import padding
+from runtime.model_info import IOKind, ModelInfo
+
+_DEMO_MANIFEST = Path(__file__).resolve().parent / "models" / "demo_openvino.onnx.json"
+
+
+def build_command(
+    info: ModelInfo,
+    backend: str,
+    *,
+    size: tuple[int, int] | None = None,
+    io: IOKind | None = None,
+) -> str:
+    """The command that builds a model like another one, but for other frames.
+
+    Args:
+        info: Metadata of the other model.
+        backend: Its backend: "onnxruntime", "openvino" or "tensorrt", with or without a device
+            after a space. Of "triton" the command makes an engine.
+        size: (height, width) in pixels; None for the size of `info`. For a CPU the new model takes
+            any size if `info` has a fixed number of pairs.
+        io: "float" or "frames"; None for that of `info`.
+
+    Returns:
+        A shell command; in parentheses after it, what has to be installed for it.
+    """
+    name = backend.partition(" ")[0]
+    on_cpu = name in ("onnxruntime", "openvino")
+    words = ["python -m export.build_engine --weights", _weights(info)]
+    if on_cpu:
+        words += ["--backend", name]
+    io, size = io or info.io, size or info.size
+    # For a CPU a size is free unless the number of pairs is.
+    if size is not None and (info.max_pairs is not None or not on_cpu):
+        # With float I/O the caller pads.
+        height, width = (n + sum(padding(n, info.divisor)) if io == "float" else n for n in size)
+        words.append(f"--size {height}x{width}")
+    words += _options(info, io, default_precision="fp32" if on_cpu else "fp16")
+    command = " ".join([*words, "--output", "model.onnx" if on_cpu else "model.engine"])
+    if importlib.util.find_spec("torch") is None:
+        return f"{command} (needs {install_command('cpu,export')})"
+    return command
+
+
+def _weights(info: ModelInfo) -> str:
+    """The name of the shipped weights, or a placeholder, since a model does not know the file."""
+    demo = json.loads(_DEMO_MANIFEST.read_text())["model"]["weights_sha256"]
+    return "demo" if info.weights_sha256 == demo else "CHECKPOINT"
+
+
+def _options(info: ModelInfo, io: IOKind, *, default_precision: str) -> list[str]:
+    """The options of the graph that are not the defaults of the command."""
+    options = []
+    if info.precision == "int8":
+        options.append("--precision int8 --calibrate CLIP")
+    elif info.precision != default_precision:
+        options.append(f"--precision {info.precision}")
+    for option, value, default in (
+        ("--io", io, "frames"),
+        ("--flow-scale", info.flow_scale, 1.0),
+        ("--steps-per-call", info.steps_per_call, 1),
+        ("--batch", info.pairs_per_call, 1),
+        ("--max-batch", info.max_pairs, None),
+        ("--warp", info.warp, "gridsample"),
+    ):
+        if value != default:
+            options.append(f"{option} {value}")
+    return options
