@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
+from export.files import check_output, check_source
 from export.request import BuildRequest, Constraints, OnnxBackend, Size
 from runtime.cli.arguments import gpu_index, parse_device, parse_size
 from runtime.cli.command import command_parser, run_command
@@ -34,6 +35,13 @@ _PROG = "python -m export.build_engine"
 
 
 def _build(request: BuildRequest) -> None:
+    check_source(weights=request.weights, onnx=request.onnx)
+    for path in filter(None, (request.output, request.layers)):
+        check_output(path)
+    if request.calibrate is not None:
+        from export.int8.calibration import check_clip  # Needs PyAV.
+
+        check_clip(request.calibrate)
     if request.backend == "tensorrt":
         _build_engines(request)
     else:
@@ -46,9 +54,8 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
     from export.build_report import print_report
     from export.candidate import checked_from_onnx, default_tuning
     from export.progress import Stages
-    from export.store import check_folder, write_artefact
+    from export.store import write_artefact
 
-    check_folder(request.output)
     options = request.graph_options(request.sizes[0] if request.sizes else None)
     started = time.perf_counter()
     if request.calibrate is not None:

@@ -12,7 +12,7 @@ import onnx
 from onnx import ModelProto
 
 from export.candidate import CheckedModel
-from export.errors import ExportError
+from export.files import check_output
 from runtime import Interpolator
 from runtime.files import alone_in, written_beside
 from runtime.machine import cpu_name, gpu_driver, installed_versions
@@ -31,7 +31,7 @@ def write_artefact(checked: CheckedModel, path: Path, *, started: float) -> Engi
         ExportError: If the folder is missing.
         ModelError: If the runtime cannot open the artefact; `path` is unchanged then.
     """
-    check_folder(path)
+    check_output(path)
 
     def save(temporary: Path) -> None:
         onnx.save(checked.model, temporary)
@@ -94,18 +94,8 @@ def write_onnx(model: ModelProto, path: Path) -> None:
     Raises:
         ExportError: If the folder is missing.
     """
-    check_folder(path)
+    check_output(path)
     with ExitStack() as stack, written_beside(path) as temporary:
         onnx.save(model, temporary)
         stack.enter_context(alone_in(path.parent))
         manifest_path(path).unlink(missing_ok=True)  # It does not describe the new file.
-
-
-def check_folder(path: Path) -> None:
-    """Checks, before any work, that the folder of an output exists.
-
-    Raises:
-        ExportError: If it is missing.
-    """
-    if not path.parent.is_dir():
-        raise ExportError(f"{path.parent} is no folder: create it first")

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
+from export.files import check_output, check_source
 from export.request import ExportRequest
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
@@ -20,14 +21,15 @@ _PROG = "python -m export.to_onnx"
 
 
 def _export(request: ExportRequest) -> None:
+    check_source(weights=request.weights)
+    check_output(request.output)
     # Imported here to keep --help fast and to report a missing package in one sentence.
     from export.from_checkpoint import STAGES, checked_from_checkpoint
     from export.gate.gate import report_lines
     from export.progress import Stages
-    from export.store import check_folder, write_onnx
+    from export.store import write_onnx
     from export.wrapper import ExportOptions
 
-    check_folder(request.output)
     options = ExportOptions(**request.graph.options(request.size))
     with Stages(len(STAGES)) as stages:
         checked = checked_from_checkpoint(

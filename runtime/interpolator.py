@@ -99,7 +99,12 @@ class Interpolator:
             cache=None if cache is None else str(cache),
             io_binding=io_binding,
         )
-        return cls(open_backend(model, options, backend=backend))
+        try:
+            return cls(open_backend(model, options, backend=backend))
+        except ModelError as error:
+            if Path(model).is_dir():
+                raise ModelError(f"{model} is a folder: give the model file in it") from error
+            raise
 
     @property
     def info(self) -> ModelInfo:
@@ -342,7 +347,7 @@ def _check_model(model: object) -> None:
     """Checks that a value may be the path or the address of a model.
 
     Raises:
-        ModelError: If it is not, or is a folder.
+        ModelError: If it is not.
     """
     if not isinstance(model, str | os.PathLike) or not str(model):
         found = "''" if model == "" else kind_of(model)
@@ -350,5 +355,3 @@ def _check_model(model: object) -> None:
             f"the model is {found}: give the path of a file of export.build_engine or "
             "export.to_onnx, or triton://HOST:PORT/NAME"
         )
-    if Path(model).is_dir():
-        raise ModelError(f"{model} is a folder: give the model file in it")

@@ -63,6 +63,19 @@ class CalibrationFrames:
         return digest.hexdigest()
 
 
+def check_clip(path: Path) -> None:
+    """Checks, before any work, that a clip can be opened; decodes its first frames.
+
+    Args:
+        path: A video, a folder of images, or a pattern such as %06d.png.
+
+    Raises:
+        VideoError: If it cannot be read.
+    """
+    with open_source(path):
+        pass
+
+
 def read_calibration_frames(path: Path, info: ModelInfo) -> CalibrationFrames:
     """Reads windows of consecutive frames, evenly spread over a clip; always the same ones.
 

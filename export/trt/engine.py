@@ -10,10 +10,11 @@ from typing import Any
 
 from export.candidate import CheckedModel
 from export.errors import ExportError
+from export.files import check_output
 from export.graph import passes
 from export.progress import Stages
 from export.source import SourceGraph, source_from_model
-from export.store import check_folder, save_with_manifest
+from export.store import save_with_manifest
 from export.trt import cache
 from export.trt.attempts import (
     AcceptedEngine,
@@ -63,7 +64,7 @@ def write_engine(
         BackendError: If an engine cannot be run.
     """
     for file in (path, *filter(None, [request.layers])):
-        check_folder(file)
+        check_output(file)
     _check_profile(source, request.options)
     request = replace(request, options=replace(request.options, max_pairs=source.info.max_pairs))
     stages = stages or Stages.silent()

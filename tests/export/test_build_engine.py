@@ -5,6 +5,7 @@ import onnx
 import pytest
 
 from commands import build_without_torch, run_module
+from export import build_engine
 from export.candidate import checked_from_onnx
 from export.errors import ExportError, GateError
 from export.gate.gate import REQUIRED_DB
@@ -12,6 +13,10 @@ from export.store import write_artefact
 from paths import ROOT
 from runtime import Interpolator, ModelError
 from runtime.manifest import EngineManifest, file_sha256, manifest_path
+
+INT8 = (
+    "--weights", "demo", "--backend", "onnxruntime", "--precision", "int8", "--calibrate",
+)  # fmt: skip
 
 
 def build(*arguments, cwd):
@@ -92,8 +97,9 @@ def test_tensorrt_is_the_default_and_says_what_is_missing(tmp_path):
     ("arguments", "message"),
     [
         (["--onnx", "m.onnx", "--size", "32x48", "--dynamic"], "came with dynamic, height, width"),
-        (["--onnx", "missing.onnx"], "missing.onnx"),
-        (["--weights", "demo", "--output", "no/m.onnx"], "no is no folder: create it first"),
+        (["--onnx", "missing.onnx"], "missing.onnx does not exist: give a file of export.to_onnx"),
+        (["--weights", "demo", "--output", "no/m.onnx"], "no is not a folder: create it first"),
+        (["--weights", "no.pth"], "no.pth does not exist: give a checkpoint file, or demo"),
     ],
 )
 def test_errors_are_one_sentence_and_leave_nothing(tmp_path, arguments, message):
@@ -103,6 +109,39 @@ def test_errors_are_one_sentence_and_leave_nothing(tmp_path, arguments, message)
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "no.pth"], "no.pth does not exist: give a checkpoint file, or demo"),
+        (["--weights", "folder"], "folder is a folder: give a checkpoint file"),
+        (["--onnx", "no.onnx"], "no.onnx does not exist: give a file of export.to_onnx"),
+        (["--onnx", "folder"], "folder is a folder: give a file of export.to_onnx"),
+        (["--weights", "demo", "--output", "folder"], "folder is a folder: give the file to write"),
+        (["--weights", "demo", "--output", "no/m.engine"], "no is not a folder: create it first"),
+        (["--weights", "demo", "--layers", "no/l.json"], "no is not a folder: create it first"),
+        ([*INT8, "no.mp4"], "no.mp4 does not exist: give a video file"),
+        ([*INT8, "folder"], "folder has 0 PNG or JPEG images"),
+        ([*INT8, "noise.mp4"], "noise.mp4 cannot be read as a video"),
+    ],
+)
+def test_files_are_checked_before_anything_is_imported_or_built(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
+    def fail(*_, **__):
+        raise AssertionError("work has begun")
+
+    for name in ("_build_onnx", "_build_engines"):
+        monkeypatch.setattr(build_engine, name, fail)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "noise.mp4").write_bytes(b"noise")
+    arguments = arguments if "--output" in arguments else [*arguments, "--output", "m.onnx"]
+    with pytest.raises(SystemExit) as left:
+        build_engine.main(arguments)
+    assert left.value.code == 1
+    assert message in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(tmp_path):

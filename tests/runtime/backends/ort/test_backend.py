@@ -135,7 +135,7 @@ def test_options_are_checked_by_name(models, options, error, message):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(ModelError, match="does not exist"):
         Interpolator.open(tmp_path / "none.onnx")
-    with pytest.raises(ModelError, match="does not exist"):
+    with pytest.raises(ModelError, match="is a folder"):
         Interpolator.open(tmp_path)
     (tmp_path / "model.bin").write_bytes(b"")
     with pytest.raises(ModelError, match="unknown suffix"):
