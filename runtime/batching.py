@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import Backend, Image
+from runtime.backends.process import OpenedBackend
 from runtime.build_command import build_command
 from runtime.errors import FrameError, kind_of
 from runtime.frames import Frame, check_pair, from_planes, to_planes
@@ -64,13 +65,18 @@ class _Queued(NamedTuple):
 class PairRunner:
     """Runs a model on pairs of frames. Threads may share it: it keeps no state between calls."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, opened: OpenedBackend) -> None:
+        self._opened = opened
 
     @property
     def info(self) -> ModelInfo:
         """Precision, size, time steps and I/O of the model."""
-        return self._backend.info
+        return self._opened.info
+
+    @property
+    def _backend(self) -> Backend:
+        """The backend; raises BackendError in a process that was forked after it was opened."""
+        return self._opened.backend
 
     def check_takes(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Checks that frames of a size and type fit the model.
@@ -224,6 +230,7 @@ class PairRunner:
         """Waits for the new frames of an entry."""
         if entry.like is None:
             return []
+        _ = self._backend  # A forked process waits for none of its parent's inferences.
         return [self._frame_from(wait(), entry.like) for wait in entry.waits]
 
     def _frame_from(self, sample: NDArray[Any], like: Frame) -> Frame:

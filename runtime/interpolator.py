@@ -12,6 +12,7 @@ import numpy as np
 
 from runtime.backends.base import Backend, BackendName, InferencePrecision, OpenOptions
 from runtime.backends.cuda.arrays import DeviceFrame, device_view
+from runtime.backends.process import OpenedBackend
 from runtime.backends.registry import open_backend
 from runtime.batching import ImagePair, PairRequest, PairRunner
 from runtime.errors import BackendError, FrameError, ModelError, kind_of
@@ -28,7 +29,9 @@ class Interpolator:
 
     Several threads may share an instance: calls keep no state and may run at the same time. To give
     each thread CPUs of its own, open one instance with `threads` for each. Returned frames are new
-    arrays that belong to the caller.
+    arrays that belong to the caller. A process that is forked later opens an instance of its own.
+
+    A process that is forked later cannot use it, and opens one of its own.
 
     Create it with `Interpolator.open`; close it, or use it in a `with` statement.
     """
@@ -39,8 +42,8 @@ class Interpolator:
                 f"Interpolator was given {kind_of(backend)}, it takes an opened backend: use "
                 "Interpolator.open, which takes the path of a model"
             )
-        self._backend = backend
-        self._runner = PairRunner(backend)
+        self._opened = OpenedBackend(backend)
+        self._runner = PairRunner(self._opened)
 
     @classmethod
     def open(
@@ -109,12 +112,12 @@ class Interpolator:
     @property
     def info(self) -> ModelInfo:
         """Precision, size, time steps and I/O of the model."""
-        return self._backend.info
+        return self._opened.info
 
     @property
     def backend(self) -> str:
         """Name of the backend and its device, for example "onnxruntime cpu"."""
-        return self._backend.name
+        return self._opened.name
 
     @overload
     def interpolate(self, frame0: Frame, frame1: Frame) -> Frame: ...
@@ -306,8 +309,11 @@ class Interpolator:
         self._runner.check_takes(height, width, dtype)
 
     def close(self) -> None:
-        """Frees the model."""
-        self._backend.close()
+        """Frees the model; a second call does nothing.
+
+        In a process that was forked after the model was opened nothing is freed.
+        """
+        self._opened.close()
 
     def __enter__(self) -> Interpolator:
         return self
@@ -319,6 +325,10 @@ class Interpolator:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def _backend(self) -> Backend:
+        return self._opened.backend
 
     def _stream(self, frames: Iterator[Frame], steps: tuple[float, ...]) -> Iterator[Frame]:
         try:
