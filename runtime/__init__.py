@@ -13,10 +13,10 @@
 
 "demo" is a small model that is shipped; `python -m export.build_engine` makes others.
 
-Frames are RGB NumPy arrays (H, W, 3): uint8, uint16 or float32. Every error is a subclass of
-`InterpolationError` with one sentence. Names are imported when they are first used, and with them
-NumPy; those of videos (`interpolate_video`, `plan_video`, `VideoOptions`, `VideoReport`, `Plan`)
-need PyAV too.
+Frames are NumPy arrays (H, W, 3), uint8, uint16 or float32, in RGB; in BGR, as OpenCV has them,
+with `Interpolator.open(..., channels="bgr")`. Every error is a subclass of `InterpolationError`
+with one sentence. Names are imported when they are first used, and with them NumPy; those of videos
+(`interpolate_video`, `plan_video`, `VideoOptions`, `VideoReport`, `Plan`) need PyAV too.
 """
 
 import importlib

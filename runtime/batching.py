@@ -14,7 +14,15 @@ from runtime.backends.base import Backend, Image
 from runtime.backends.process import OpenedBackend
 from runtime.build_command import build_command
 from runtime.errors import FrameError, kind_of
-from runtime.frames import Frame, check_pair, from_planes, to_planes
+from runtime.frames import (
+    Channels,
+    Frame,
+    check_channels,
+    check_pair,
+    from_planes,
+    swapped_channels,
+    to_planes,
+)
 from runtime.model_info import ModelInfo
 from runtime.timesteps import MIDPOINT, checked_timesteps, recursion_levels
 
@@ -28,7 +36,8 @@ class PairRequest(NamedTuple):
     """Two frames, and the time steps of the new frames between them.
 
     Attributes:
-        frame0: RGB (H, W, 3), uint8, or uint16 and float32 in [0, 1] with a float I/O model.
+        frame0: (H, W, 3), RGB or in the order of `Interpolator.channels`: uint8, or uint16 and
+            float32 in [0, 1] with a float I/O model.
         frame1: The next frame, of the same size and type.
         timesteps: Positions of the new frames, each in (0, 1).
     """
@@ -63,9 +72,24 @@ class _Queued(NamedTuple):
 
 
 class PairRunner:
-    """Runs a model on pairs of frames. Threads may share it: it keeps no state between calls."""
+    """Runs a model on pairs of frames. Threads may share it: it keeps no state between calls.
 
-    def __init__(self, opened: OpenedBackend) -> None:
+    Attributes:
+        channels: Order of the channels of frames on the host, "rgb" or "bgr".
+    """
+
+    def __init__(self, opened: OpenedBackend, channels: Channels = "rgb") -> None:
+        """Takes an opened backend.
+
+        Args:
+            opened: The backend.
+            channels: Order of the channels of frames on the host; images of a backend are RGB.
+
+        Raises:
+            FrameError: If the order is unknown.
+        """
+        check_channels(channels)
+        self.channels = channels
         self._opened = opened
 
     @property
@@ -109,9 +133,11 @@ class PairRunner:
 
     def put(self, frame: Frame) -> Image:
         """Sends a frame, which must fit the model, to its device, in the layout of its inputs."""
+        bgr = self.channels == "bgr"
         if self.info.io == "frames":
-            return self._backend.put(np.ascontiguousarray(frame)[None])
-        return self._backend.put(to_planes(frame, self.info.divisor))
+            image = swapped_channels(frame) if bgr else np.ascontiguousarray(frame)
+            return self._backend.put(image[None])
+        return self._backend.put(to_planes(frame[..., ::-1] if bgr else frame, self.info.divisor))
 
     def frames_between(self, pair: ImagePair, like: Frame) -> list[Frame]:
         """Makes the new frames of one pair, on the host, of the size and type of `like`.
@@ -235,10 +261,11 @@ class PairRunner:
 
     def _frame_from(self, sample: NDArray[Any], like: Frame) -> Frame:
         """Converts a downloaded image to a frame of the size and type of `like`."""
+        bgr = self.channels == "bgr"
+        image: NDArray[Any] = sample[0]
         if self.info.io == "frames":
-            frame: Frame = sample[0]
-            return frame
-        return from_planes(sample[0], like, self.info.divisor)
+            return swapped_channels(image) if bgr else image
+        return from_planes(image[::-1] if bgr else image, like, self.info.divisor)
 
 
 def _checked(

@@ -74,7 +74,8 @@ class Live:
 
         Args:
             time: The time at which `frame` is shown, finite.
-            frame: RGB (H, W, 3), uint8, or uint16 and float32 in [0, 1] with a float I/O model.
+            frame: (H, W, 3), RGB or in the order of `Interpolator.channels`: uint8, or uint16 and
+                float32 in [0, 1] with a float I/O model.
 
         Returns:
             The previous frame at its own time, then `factor` - 1 new ones, evenly spaced. At a

@@ -41,7 +41,7 @@ class OpenedBackend:
 
     @property
     def backend(self) -> Backend:
-        """The backend; the check takes about 0.1 us.
+        """The backend; the check takes less than 1 us.
 
         Raises:
             BackendError: If this process was forked from the one that opened it.

@@ -89,7 +89,7 @@ class Rendering:
         Raises:
             FrameError: If the frames do not fit the model.
         """
-        self.vfi = vfi
+        self.vfi = vfi.with_channels("rgb")  # As `ColourConverter` makes them.
         self.info = info
         self.frames_new = 0
         self.idle = 0.0

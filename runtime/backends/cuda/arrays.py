@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from runtime.errors import FrameError
+from runtime.frames import MINIMUM_SIDE
 
 _LEGACY_DEFAULT_STREAM = 1  # As both protocols write it; 0 is forbidden in both.
 _NO_SYNCHRONISATION = -1
@@ -59,6 +60,37 @@ def is_device_array(value: object) -> bool:
         if getattr(value, "__cuda_array_interface__", None) is not None:
             return True
     return _is_on_gpu_by_dlpack(value)
+
+
+def device_pair(frame0: object, frame1: object, *, stream: int) -> tuple[DeviceView, DeviceView]:
+    """Views of two frames on a GPU; see `device_view`.
+
+    Args:
+        frame0: RGB (H, W, 3), at least 16x16.
+        frame1: The next frame, of the same size and type.
+        stream: The stream that will read the content.
+
+    Raises:
+        FrameError: If one is not such a frame, or they do not fit each other.
+    """
+    first = _frame_view(frame0, stream, "frame0")
+    second = _frame_view(frame1, stream, "frame1")
+    if (first.shape, first.dtype) != (second.shape, second.dtype):
+        raise FrameError(
+            f"frame0 is {first.dtype} {first.shape}, frame1 is {second.dtype} "
+            f"{second.shape}: both frames of a pair have one size and one type"
+        )
+    return first, second
+
+
+def _frame_view(frame: object, stream: int, name: str) -> DeviceView:
+    view = device_view(frame, stream=stream, name=name)
+    if len(view.shape) != 3 or view.shape[2] != 3 or min(view.shape[:2]) < MINIMUM_SIDE:
+        raise FrameError(
+            f"{name} has shape {view.shape}: expected RGB (H, W, 3), at least "
+            f"{MINIMUM_SIDE}x{MINIMUM_SIDE}"
+        )
+    return view
 
 
 def device_view(array: object, *, stream: int, name: str) -> DeviceView:
