@@ -10,9 +10,9 @@ LEFT_OUT = ("dev", "gpu", "tensorrt")
 
 
 def main() -> None:
-    """Turns every requirement `name>=version` into `name==version`, but for those of LEFT_OUT."""
+    """Turns every requirement `name<limit,>=version` into `name==version`, except LEFT_OUT's."""
     for requirement in requires("ifrnet-deploy") or []:
-        found = re.match(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", requirement)
+        found = re.match(r"([\w-]+)(?:\[\w+\])?[^;]*>=([\w.]+)", requirement)
         if found and not any(f'extra == "{name}"' in requirement for name in LEFT_OUT):
             print(f"{found[1]}=={found[2]}")
 
