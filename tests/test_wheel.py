@@ -1,36 +1,19 @@
 """The wheel holds every module of the packages, and the files that they read."""
 
-import shutil
-import subprocess
-import sys
+import email
+import re
 import zipfile
 
 import pytest
 
+from distributions import NOT_IN_WHEEL, PACKAGES, build_wheel, copy_packages
 from paths import ROOT
-
-PACKAGES = ("ifrnet_model", "export", "runtime", "bench")
-NO_PART = ("__pycache__", "results")
-"""Folders inside the packages that a wheel leaves out: bench/results holds evidence."""
-
-BUILD = "import setuptools.build_meta as b, sys; b.build_wheel(sys.argv[1])"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """A wheel that is built from a copy, so that no build/ is left here."""
-    copy = tmp_path_factory.mktemp("copy")
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns(*NO_PART))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    built = subprocess.run(
-        [sys.executable, "-c", BUILD, str(copy / "wheel")],
-        cwd=copy, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert built.returncode == 0, built.stderr
-    (path,) = (copy / "wheel").glob("*.whl")
-    with zipfile.ZipFile(path) as file:
+    with zipfile.ZipFile(build_wheel(copy_packages(tmp_path_factory.mktemp("copy")))) as file:
         yield file
 
 
@@ -45,12 +28,27 @@ def test_every_file_of_the_packages_is_in_the_wheel(contents):
         path.relative_to(ROOT).as_posix()
         for name in PACKAGES
         for path in (ROOT / name).rglob("*")
-        if path.is_file() and not set(path.parts) & set(NO_PART)
+        if path.is_file() and not set(path.parts) & set(NOT_IN_WHEEL)
     }
     assert {"runtime/__init__.py", "runtime/py.typed"} <= expected
-    # The picture is for the model card, which the package's page shows.
-    assert expected - contents == {"ifrnet_model/weights/fast_motion.jpg"}
-    assert contents - expected == set()
+    assert contents == expected
+
+
+def test_what_the_model_card_shows_and_links_is_in_the_wheel(wheel, contents):
+    card = "ifrnet_model/weights/MODEL_CARD.md"
+    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", wheel.read(card).decode())
+    assert "fast_motion.jpg" in targets
+    assert {f"ifrnet_model/weights/{target}" for target in targets} <= contents
+
+
+def test_links_of_the_description_are_absolute(wheel):
+    """A package index shows it without the repository beside it."""
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = email.message_from_bytes(wheel.read(name))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    links = re.findall(r"\]\(([^)]+)\)", metadata.get_payload())
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []
 
 
 def test_the_wheel_installs_the_console_command(wheel):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from bench.data.protocols import PROTOCOLS
 from bench.runs.authors import random_network
+from distributions import build_wheel, copy_packages
 from export import from_checkpoint
 from export.errors import ExportError
 from export.from_checkpoint import checked_from_checkpoint
@@ -172,21 +172,10 @@ def test_help_shows_an_example(command, arguments):
 
 
 def test_a_wheel_holds_the_weights_and_their_card(tmp_path):
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in ("ifrnet_model", "runtime", "export", "bench"):
-        shutil.copytree(
-            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "results")
-        )
-    build = "from setuptools import build_meta; build_meta.build_wheel('.')"
-    subprocess.run(
-        [sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True, timeout=120
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(build_wheel(copy_packages(tmp_path / "copy"))) as archive:
         archive.extractall(tmp_path / "installed")
     installed = tmp_path / "installed" / "ifrnet_model" / "weights"
-    for name in (DEMO_WEIGHTS.name, "MODEL_CARD.md"):
+    for name in (DEMO_WEIGHTS.name, "MODEL_CARD.md", "fast_motion.jpg"):
         assert (installed / name).read_bytes() == DEMO_WEIGHTS.with_name(name).read_bytes()
     out = tmp_path / "out"
     done = without_torch(

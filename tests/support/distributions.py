@@ -1,0 +1,49 @@
+"""Wheels and sdists, built in copies so that the checkout keeps no build folder."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from paths import ROOT
+
+PACKAGES = ("ifrnet_model", "export", "runtime", "bench")
+NOT_IN_WHEEL = ("__pycache__", "results")
+"""Folders inside the packages that a wheel leaves out: bench/results holds evidence."""
+
+FOR_A_BUILD = ("pyproject.toml", "LICENSE", "docs/package.md")
+"""What setuptools reads besides the packages."""
+
+
+def copy_packages(target: Path) -> Path:
+    """Copies what a wheel is built from into a new folder, and returns that."""
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns(*NOT_IN_WHEEL))
+    for name in FOR_A_BUILD:
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def build_wheel(sources: Path) -> Path:
+    """Builds a wheel; its path."""
+    return _build("build_wheel", sources)
+
+
+def build_sdist(sources: Path) -> Path:
+    """Builds a source distribution; its path."""
+    return _build("build_sdist", sources)
+
+
+def _build(hook: str, sources: Path) -> Path:
+    """Calls a hook of setuptools' build backend in a folder; the one file that it makes."""
+    program = f"import setuptools.build_meta as backend; backend.{hook}('dist')"
+    built = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=sources, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (made,) = (sources / "dist").glob("*.whl" if hook == "build_wheel" else "*.tar.gz")
+    return made
