@@ -6,8 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from paths import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # A dependency of pytest there.
 
 PACKAGES = ("ifrnet_model", "export", "runtime", "bench")
 NOT_IN_WHEEL = ("__pycache__", "results")
@@ -47,3 +53,8 @@ def _build(hook: str, sources: Path) -> Path:
     assert built.returncode == 0, built.stderr
     (made,) = (sources / "dist").glob("*.whl" if hook == "build_wheel" else "*.tar.gz")
     return made
+
+
+def project() -> dict[str, Any]:
+    """The table [project] of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
