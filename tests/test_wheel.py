@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 
+from commands import run_module
 from distributions import NOT_IN_WHEEL, PACKAGES, build_wheel, copy_packages
 from paths import ROOT
 
@@ -56,3 +57,14 @@ def test_the_wheel_installs_the_console_command(wheel):
     assert wheel.read(entries).decode().split("\n")[:2] == [
         "[console_scripts]", "ifrnet = runtime.cli.ifrnet:main"
     ]  # fmt: skip
+
+
+def test_commands_of_the_description_exist():
+    text = (ROOT / "docs" / "package.md").read_text()
+    commands = re.findall(r"python -m ([\w.]+)([^`\n]*)", text)
+    assert len(commands) == 4
+    for module, arguments in commands:
+        words = [word for word in arguments.split() if re.fullmatch("[a-z]+", word)][:1]
+        used = run_module(module, *(words if module == "ifrnet_model.weights" else []), "--help")
+        assert used.returncode == 0, used.stderr
+        assert set(re.findall(r"--[\w-]+", arguments)) <= set(re.findall(r"--[\w-]+", used.stdout))
