@@ -53,9 +53,9 @@ def test_the_extras_exist(instructions):
     assert set(extras.split(",")) <= project()["optional-dependencies"].keys()
 
 
-def test_the_command_is_the_runtime_and_its_user_is_not_root(instructions):
+def test_the_command_is_the_console_command_and_its_user_is_not_root(instructions):
     (entry,) = arguments_of("ENTRYPOINT", instructions)
-    assert json.loads(entry) == ["python", "-m", "runtime"]
+    assert json.loads(entry) == list(project()["scripts"])
     assert arguments_of("USER", instructions) == ["10001"]
     assert arguments_of("VOLUME", instructions) == ["/cache"]
     assert any("XDG_CACHE_HOME=/cache" in line for line in arguments_of("ENV", instructions))

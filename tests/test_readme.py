@@ -16,6 +16,7 @@ from bench.report.tables import report_tables
 from commands import run_module
 from moving_clips import write_clip
 from paths import ROOT
+from runtime.cli.ifrnet import COMMANDS
 from video_clips import pictures
 
 TEXT = (ROOT / "README.md").read_text()
@@ -24,6 +25,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 NOT_RUN = {
     "make ": "runs this test, or what it runs",
+    "pip install": "tools/installed installs the package in environments of its own",
     "weights download": "needs the internet",
     "IFRNet_S_GoPro.pth": "lies behind a share page",
     "mpv": "needs FFmpeg's command and a player",
@@ -92,7 +94,11 @@ def run(command, folder):
     """Runs a command in this process; its exit status. Engines are those of a fake of TensorRT."""
     for text, other in INSTEAD.items():
         command = command.replace(text, other)
-    _, _, module, *arguments = shlex.split(command)
+    first, *arguments = shlex.split(command)
+    if first == "ifrnet":
+        module = COMMANDS[arguments.pop(0)].module
+    else:
+        _, module, *arguments = arguments
     if (ROOT / module.replace(".", "/")).is_dir():
         module += ".__main__"
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
