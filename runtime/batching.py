@@ -99,7 +99,7 @@ class PairRunner:
 
     @property
     def _backend(self) -> Backend:
-        """The backend; raises BackendError in a process that was forked after it was opened."""
+        """The backend; raises BackendError if it is closed, or in a forked process."""
         return self._opened.backend
 
     def check_takes(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
@@ -256,7 +256,7 @@ class PairRunner:
         """Waits for the new frames of an entry."""
         if entry.like is None:
             return []
-        _ = self._backend  # A forked process waits for none of its parent's inferences.
+        _ = self._backend  # Raises BackendError, in place of waiting for lost inferences.
         return [self._frame_from(wait(), entry.like) for wait in entry.waits]
 
     def _frame_from(self, sample: NDArray[Any], like: Frame) -> Frame:

@@ -153,7 +153,9 @@ class Interpolator:
 
         Raises:
             FrameError: If the order is unknown.
+            BackendError: If the model is closed.
         """
+        _ = self._backend  # Raises BackendError.
         made = copy.copy(self)
         made._runner = PairRunner(self._opened, channels)
         return made

@@ -26,7 +26,7 @@ class OpenedBackend:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._process = os.getpid()
-        self._leaked = False
+        self._closed = self._leaked = False
         _OPENED.add(self)
 
     @property
@@ -44,8 +44,10 @@ class OpenedBackend:
         """The backend; the check takes less than 1 us.
 
         Raises:
-            BackendError: If this process was forked from the one that opened it.
+            BackendError: If it is closed, or this process was forked from the one that opened it.
         """
+        if self._closed:
+            raise BackendError("the model is closed: open it again")
         if os.getpid() != self._process:
             raise BackendError(
                 f"this Interpolator was opened in process {self._process}, this is process "
@@ -54,7 +56,10 @@ class OpenedBackend:
         return self._backend
 
     def close(self) -> None:
-        """Frees the model; in a forked process nothing is freed."""
+        """Frees the model; in a forked process nothing is freed. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if os.getpid() == self._process:
             self._backend.close()
         else:
