@@ -396,5 +396,5 @@ def _check_model(model: object) -> None:
         found = "''" if model == "" else kind_of(model)
         raise ModelError(
             f"the model is {found}: give the path of a file of export.build_engine or "
-            "export.to_onnx, or triton://HOST:PORT/NAME"
+            "export.to_onnx, 'demo', or triton://HOST:PORT/NAME"
         )

@@ -60,7 +60,6 @@ def test_what_is_no_sequence_of_time_steps(vfi, timesteps, message):
 @pytest.mark.parametrize(
     "timesteps",
     [[0.25, 0.5], np.array([0.25, 0.5]), (Fraction(1, 4), 0.5), range(0), (), iter([0.25, 0.5])],
-    ids=repr,
 )
 def test_sequences_of_time_steps(vfi, timesteps):
     given = list(timesteps)
@@ -90,7 +89,7 @@ def frames_of_other_types():
     ]
 
 
-@pytest.mark.parametrize(("frame", "message"), frames_of_other_types(), ids=str)
+@pytest.mark.parametrize(("frame", "message"), frames_of_other_types())
 def test_what_is_no_frame(vfi, frame, message):
     for call in (
         lambda: vfi.interpolate(frame, FRAME),
@@ -119,7 +118,7 @@ def test_what_is_no_stream(vfi, frames):
             list(call(frames))
 
 
-@pytest.mark.parametrize("wrong", [FRAME, (FRAME, FRAME), "x", [FRAME, FRAME, (0.5,)]], ids=type)
+@pytest.mark.parametrize("wrong", [FRAME, (FRAME, FRAME), "x", [FRAME, FRAME, (0.5,)]])
 def test_what_is_no_pair(vfi, wrong):
     with pytest.raises(FrameError, match="give PairRequest"):
         list(vfi.interpolate_each([wrong]))
