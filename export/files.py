@@ -18,7 +18,8 @@ def check_source(*, weights: str | None = None, onnx: Path | None = None) -> Non
         ExportError: If it is missing, or a folder.
     """
     if weights is not None and weights != "demo":
-        _check_file(Path(weights), "a checkpoint file, or demo")
+        listed = "python -m ifrnet_model.weights list shows the published ones"
+        _check_file(Path(weights), f"a checkpoint file, or demo ({listed})")
     if onnx is not None:
         _check_file(onnx, "a file of export.to_onnx")
 

@@ -169,7 +169,7 @@ def test_the_size_may_be_that_of_a_video_or_of_images(tmp_path):
     ("arguments", "message"),
     [
         (["--weights", "demo", "--like", "none.mp4"], "none.mp4 does not exist"),
-        (["--weights", "none.pth"], "none.pth cannot be read"),
+        (["--weights", "none.pth"], "none.pth does not exist: give a checkpoint file, or demo"),
         (["--weights", "demo", "--size", "30x40", "--io", "float"], "use 32x48"),
         (["--weights", "demo", "--size", "32x48", "--output", "no/where.onnx"], "create it first"),
     ],
