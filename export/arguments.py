@@ -22,7 +22,7 @@ def add_graph_arguments(
         int8: Whether --precision accepts int8.
     """
     several = ", one TensorRT engine for each" if several_sizes else ""
-    engine = ", of a TensorRT engine 256x448" if several_sizes else ""
+    engine = "; for a TensorRT engine 256x448" if several_sizes else ""
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
         "--size",

@@ -235,7 +235,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "if it\npasses.",
         "%(prog)s --weights demo --backend onnxruntime --output model.onnx",
         "%(prog)s --weights demo --like in.mp4 --output model.engine",
-        "%(prog)s --onnx model.onnx --backend onnxruntime --precision int8 "
+        "%(prog)s --onnx plain.onnx --backend onnxruntime --precision int8 "
         "--calibrate clip.mp4\n      --output int8.onnx",
         "%(prog)s --weights demo --size 720x1280 1080x1920 --output model.engine",
     )

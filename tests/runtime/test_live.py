@@ -155,7 +155,7 @@ def test_after_an_error_it_goes_on_from_the_frame_before(vfi):
 
 def test_a_size_that_the_model_does_not_take_is_refused_at_once():
     live = Interpolator(Blend(height=32, width=48)).live()
-    with pytest.raises(FrameError, match="exported for 32x48"):
+    with pytest.raises(FrameError, match="this model takes 32x48 only"):
         live.push(0, flat(0))
 
 

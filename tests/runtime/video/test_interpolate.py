@@ -447,7 +447,7 @@ def test_a_failure_in_the_middle_keeps_what_stood_there(tmp_path, mean):
 
 def test_a_model_of_another_size_is_named_before_anything_is_written(tmp_path, models):
     source = write_clip(tmp_path / "in.mp4", 3)
-    with pytest.raises(FrameError, match="export with --size 64x80 or --dynamic"):
+    with pytest.raises(FrameError, match="this model takes 50x70 only: build a model"):
         interpolate_video(source, tmp_path / "out.mp4", model=models / "frames.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
