@@ -28,6 +28,7 @@ from runtime.backends.base import BackendName
 from runtime.cli.arguments import add_cpu_arguments, parse_device, parse_model_file
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
+from runtime.cli.progress import Progress
 from runtime.machine import available_cpus
 
 if TYPE_CHECKING:
@@ -136,8 +137,6 @@ def _run(
     record: ParityRecord,
 ) -> float | None:
     """Measures the samples that are not done; returns the seconds, None for a resumed run."""
-    from tqdm import tqdm
-
     done = record.done
     if args.workers is None:
         lines = measure_all(comparison, data_set, done, request.threads or available_cpus())
@@ -150,14 +149,12 @@ def _run(
             request, data_set, done, address=args.address, share=share, workers=args.workers
         )
     started = time.perf_counter()
-    with tqdm(
-        total=data_set.count, initial=len(done), unit="sample", disable=None, leave=False
-    ) as bar:
+    with Progress("samples", total=data_set.count, done=len(done)) as progress:
         for line in lines:
             record.add(line)
             if "damaged" in line:
-                bar.write(f"damaged: {line['damaged']}")
-            bar.update()
+                progress.note(f"damaged: {line['damaged']}")
+            progress.advance()
     return None if done else round(time.perf_counter() - started, 2)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from bench.environment import MeasurementError, write_evidence
 from runtime.cli.arguments import parse_size
 from runtime.cli.command import command_parser, run_command
+from runtime.cli.progress import Activity
 
 _PROG = "python -m bench.video"
 
@@ -46,7 +47,7 @@ def _measured(
     # Needs PyAV, which run_command names where it is missing.
     from bench.harness.pipeline import decode, flicker, measure, peak_memory, write_clip
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Activity(f"measuring with {clip.name}"):
         made = Path(folder) / "clip.mp4"
         if size is not None or count is not None:
             write_clip(clip, size, count or len(decode(clip)), made)

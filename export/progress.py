@@ -3,61 +3,92 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+from runtime.cli.interrupt import raise_if_interrupted
+from runtime.cli.progress import Shown, bar_on_terminal, duration, print_above
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _FORMAT = "{desc:32.32} |{bar:24}| {n_fmt}/{total_fmt} {elapsed}"
 
 
 class Stages:
-    """A progress bar with one step per stage, shown only on a terminal.
+    """Progress with one step per stage: a bar on a terminal, else a line every ten seconds.
 
     Args:
         total: Number of stages.
-        disable: True: never shown, and notes are dropped. None: shown on a terminal.
+        disable: True: nothing is shown, and notes are dropped.
     """
 
-    def __init__(self, total: int, *, disable: bool | None = None) -> None:
-        self._bar: tqdm[None] = tqdm(total=total, disable=disable, leave=False, bar_format=_FORMAT)
-        self._running = False
-        self._silent = disable is True
+    def __init__(self, total: int, *, disable: bool = False) -> None:
+        self._total = total
+        self._silent = disable
+        self._name: str | None = None
+        self._done = 0
+        self._started = 0.0
+        self._bar: tqdm[None] | None = None
+        self._phases: Phases | None = None
+        self._shown: Shown | None = None
 
     @classmethod
     def silent(cls) -> Stages:
-        """A progress bar that shows nothing and drops notes."""
+        """Progress that shows nothing and drops notes."""
         return cls(0, disable=True)
 
     def start(self, name: str) -> None:
-        """Ends the current stage and starts the stage `name`."""
+        """Ends the current stage and starts the stage `name`.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed and a library has caught the exception.
+        """
+        raise_if_interrupted()
         self.finish()
-        self._bar.set_description_str(name)
-        self._running = True
+        self._name, self._started = name, time.monotonic()
+        if self._bar is not None:
+            self._bar.set_description_str(name)
 
     def finish(self) -> None:
         """Ends the current stage, if there is one."""
-        if self._running:
-            self._bar.update()
-        self._running = False
+        if self._name is not None:
+            self._done += 1
+            if self._bar is not None:
+                self._bar.update()
+        self._name = None
 
     def refresh(self) -> None:
         """Updates the elapsed time."""
-        self._bar.refresh()
+        if self._bar is not None:
+            self._bar.refresh()
 
     @contextmanager
     def phases(self) -> Iterator[Phases]:
-        """A second line that shows the phases of a TensorRT build."""
-        with tqdm(disable=self._bar.disable, leave=False, bar_format=_FORMAT, position=1) as bar:
-            yield Phases(bar)
+        """The phases of a TensorRT build, in a second line of the terminal."""
+        bar = None
+        if self._bar is not None:
+            bar = bar_on_terminal(bar_format=_FORMAT, position=1)
+        self._phases = Phases(bar)
+        try:
+            yield self._phases
+        finally:
+            self._phases = None
+            if bar is not None:
+                bar.close()
 
     def note(self, line: str) -> None:
-        """Prints a line for the user above the bar."""
+        """Prints a line for the user, above the bar."""
         if not self._silent:
-            self._bar.write(line)
+            print_above(self._bar, line)
 
     def __enter__(self) -> Stages:
+        if not self._silent:
+            self._bar = bar_on_terminal(total=self._total, bar_format=_FORMAT)
+            self._shown = Shown(self._bar, self._line)
         return self
 
     def __exit__(
@@ -66,7 +97,18 @@ class Stages:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.close()
+        if self._shown is not None:
+            self._shown.close()
+
+    def _line(self) -> str:
+        name, phases = self._name, self._phases
+        if name is None:
+            return f"{self._done} of {self._total} stages done"
+        seconds = time.monotonic() - self._started
+        number = min(self._done + 1, self._total)
+        line = f"stage {number} of {self._total}, {name}: {duration(seconds)} so far"
+        innermost = None if phases is None else phases.innermost()
+        return line if innermost is None else f"{line}, {innermost}"
 
 
 class Phases:
@@ -77,7 +119,7 @@ class Phases:
         seen: Names of all phases so far.
     """
 
-    def __init__(self, bar: tqdm[None]) -> None:
+    def __init__(self, bar: tqdm[None] | None) -> None:
         self.cancelled = False
         self.seen: list[str] = []
         self._bar = bar
@@ -101,13 +143,22 @@ class Phases:
         self._open.pop(name, None)
         self._show()
 
+    def innermost(self) -> str | None:
+        """The innermost phase as text: "Tactic Selection, 12 of 340"; None outside of phases."""
+        # Phases begin and end in TensorRT's thread.
+        phases = list(self._open.items())
+        if not phases:
+            return None
+        name, (done, steps) = phases[-1]
+        return f"{name}, {done} of {steps}"
+
     def _show(self) -> None:
         # TensorRT calls this: a closed terminal must not end the build.
         with contextlib.suppress(OSError, ValueError):
             self._show_innermost()
 
     def _show_innermost(self) -> None:
-        if self._open:
+        if self._open and self._bar is not None:
             name, (done, steps) = list(self._open.items())[-1]
             self._bar.total = steps
             self._bar.n = done

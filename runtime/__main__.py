@@ -67,7 +67,7 @@ def _interpolate(args: argparse.Namespace) -> None:
         printed.append(note)
         bar.note(note, messages)
 
-    with FrameBar() as bar, _names_partial_output(args.output):
+    with FrameBar(Path(args.input).name) as bar, _names_partial_output(args.output):
         if args.model is None:
             print_note(_DEMO_NOTE)
         report = interpolate_video(

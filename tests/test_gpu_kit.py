@@ -22,8 +22,9 @@ LEFT_OUT = {"av", "jinja2", "matplotlib", "msgspec", "torch", "triton_python_bac
 USED = {
     "runtime": """
         __main__ backend_trial backends.cuda.arrays backends.ort.backend
-        backends.trt.backend backends.trt.profiling cli.arguments cli.command doctor
-        files frames interpolator live machine manifest model_info telemetry video.prefetch
+        backends.trt.backend backends.trt.profiling cli.arguments cli.command cli.interrupt
+        cli.progress cli.streams doctor files frames interpolator live machine manifest model_info
+        telemetry video.prefetch
     """,
     "export": """
         arguments build_engine candidate gate.cases gate.compare gate.diagnosis gate.gate

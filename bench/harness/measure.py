@@ -48,6 +48,7 @@ from bench.runs.artefact import (
 from bench.runs.pytorch import PyTorchRun
 from runtime.backends.trt.backend import TensorRTBackend
 from runtime.backends.trt.profiling import profile_layers, time_parts
+from runtime.cli.progress import Activity, Progress
 
 if TYPE_CHECKING:
     from bench.harness.roofline import Ceilings, Work
@@ -103,14 +104,16 @@ def measure_case(
     """
     pair = noise_frames(case.size)
     with contextlib.ExitStack() as owner:
-        opened, cold_starts, failed = open_runs(
-            runs, case, pair, owner, cold_start=options.cold_start, limit_s=options.limit_s
-        )
+        with Activity(f"opening {len(runs)} runs of {_label(case)}"):
+            opened, cold_starts, failed = open_runs(
+                runs, case, pair, owner, cold_start=options.cold_start, limit_s=options.limit_s
+            )
         measured, warmed_up = _measure_interleaved(opened, pair, case, options)
-        parts = _parts(opened, pair, options.samples)
-        count = options.stream_frames
-        throughput = _throughput(opened, pair, count, case.factor) if count else {}
-        layers = _profiles(opened, pair, options.threads) if options.profile else {}
+        with Activity(f"measuring parts, streams and layers of {_label(case)}"):
+            parts = _parts(opened, pair, options.samples)
+            count = options.stream_frames
+            throughput = _throughput(opened, pair, count, case.factor) if count else {}
+            layers = _profiles(opened, pair, options.threads) if options.profile else {}
         evidence = {name: one.run.evidence(case, one.backend) for name, one in opened.items()}
     runs = [one.run for one in opened.values()]
     on_gpu = any(run.on_gpu for run in runs)
@@ -150,12 +153,14 @@ def measure_case(
     return record, layers
 
 
+def _label(case: Case) -> str:
+    return case.dataset or case.size_text
+
+
 def _measure_interleaved(
     opened: Mapping[str, OpenedRun], pair: FramePair, case: Case, options: MeasureOptions
 ) -> tuple[dict[str, list[list[float]]], dict[str, WarmUp]]:
     """Warms up each run, then measures the seconds of a pair in interleaved rounds."""
-    from tqdm import tqdm
-
     interleaving = ON_GPU if all(one.run.on_gpu for one in opened.values()) else ON_CPU
     calls = {
         name: functools.partial(
@@ -165,15 +170,14 @@ def _measure_interleaved(
     }
     budget = sample_budget(options.samples, options.seconds)
     total = (1 + budget.rounds) * len(calls)
-    label = case.dataset or case.size_text
-    with tqdm(total=total, desc=label, unit="turn", disable=None, leave=False) as bar:
+    with Progress("turns", label=_label(case), total=total) as progress:
         warmed_up = {}
         for name, call in calls.items():
             time.sleep(interleaving.pause_s)
             warmed_up[name] = warm_up(call)
-            bar.update()
+            progress.advance()
         measured = measure_interleaved(
-            calls, budget=budget, interleaving=interleaving, progress=bar.update
+            calls, budget=budget, interleaving=interleaving, progress=progress.advance
         )
     return measured, warmed_up
 

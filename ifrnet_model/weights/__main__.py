@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -67,21 +69,12 @@ def _table_lines(prog: str) -> Iterator[str]:
 
 
 def _download(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from ifrnet_model.weights.download import download_checkpoint
+    from ifrnet_model.weights.progress import ByteProgress
 
-    with tqdm(unit="B", unit_scale=True, desc=args.name, disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        def note(line: str) -> None:
-            bar.write(line, file=sys.stderr)
-
+    with ByteProgress(args.name) as shown:
         done = download_checkpoint(
-            args.name, args.output, force=args.overwrite, progress=progress, note=note
+            args.name, args.output, force=args.overwrite, progress=shown.update, note=shown.note
         )
     if done.known.sha256 is None:
         check = "no hash is published: only the size and the file format were checked"
@@ -224,25 +217,45 @@ def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
 
     Repeats `runtime.cli.command.run_command`, because this package does not import `runtime`.
     """
+    _open_closed_streams()
+    try:
+        sys.exit(_run(argv, prog))
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # The reader, such as head, has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(argv: Sequence[str] | None, prog: str) -> int:
     args = make_parser(prog).parse_args(argv)
-    code = 0
     try:
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return 0
     except (CheckpointError, OSError, ModuleNotFoundError) as error:
         if args.debug:
             raise
         message = str(error)
         if isinstance(error, ModuleNotFoundError):
-            extra = "weights" if error.name == "tqdm" else "export"
             message = (
-                f"the package {error.name} is not installed: pip install 'ifrnet-deploy[{extra}]'"
+                f"the package {error.name} is not installed: pip install 'ifrnet-deploy[export]'"
             )
         print(f"{prog}: error: {message}", file=sys.stderr)
-        code = 1
+        return 1
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # A second Ctrl-C ends the process at once.
+        print(f"{prog}: interrupted", file=sys.stderr, flush=True)
+        os._exit(130)  # At its normal end Python may replace the code by the signal.
+    return 0
+
+
+def _open_closed_streams() -> None:
+    """Opens the null device in place of standard streams that are closed or missing."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
 
 
 if __name__ == "__main__":

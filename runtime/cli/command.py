@@ -9,6 +9,8 @@ from typing import NoReturn
 
 from runtime import __version__
 from runtime.cli.grammar import with_current_names
+from runtime.cli.interrupt import exit_interrupted, interruptible
+from runtime.cli.streams import repair_streams
 from runtime.errors import InterpolationError, install_command
 
 VERSION = f"ifrnet-deploy {__version__}"
@@ -51,7 +53,8 @@ def run_command(
 ) -> NoReturn:
     """Parses the arguments, runs the command and exits with its code.
 
-    The exit code is 1 after an error and 130 after Ctrl-C.
+    The exit code is 1 after an error and 130 after Ctrl-C. Standard streams that are closed or
+    broken do not change it.
 
     Args:
         parser: Made by `command_parser`.
@@ -62,11 +65,14 @@ def run_command(
         aliases: The entry of `ALIASES` for the command, if it has one.
         argv: Arguments; by default those of the process.
     """
+    repair_streams()
     given = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(with_current_names(given, aliases or {}))
     handled: tuple[type[Exception], ...] = (InterpolationError, OSError, *expected)
     try:
-        code = command(args) or 0
+        with interruptible():
+            code = command(args) or 0
+            sys.stdout.flush()
     except ModuleNotFoundError as error:
         if args.debug:
             raise
@@ -82,6 +88,5 @@ def run_command(
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        code = 130
+        exit_interrupted(parser.prog)
     sys.exit(code)

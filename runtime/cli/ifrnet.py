@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from runtime.cli.command import VERSION
+from runtime.cli.interrupt import exit_interrupted, interruptible
+from runtime.cli.streams import repair_streams
 
 _PROG = "ifrnet"
 
@@ -72,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs a subcommand and exits with its code; with 2 if there is no such command."""
+    repair_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
     name = arguments[0] if arguments else ""
     if name.startswith("-"):
@@ -79,7 +82,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if name not in COMMANDS:
         _fail(_unknown(name), code=2)
     try:
-        module = importlib.import_module(COMMANDS[name].module)
+        with interruptible():
+            module = importlib.import_module(COMMANDS[name].module)
+    except KeyboardInterrupt:
+        exit_interrupted(f"{_PROG} {name}")
     except ModuleNotFoundError as error:
         _fail(
             f"{name} needs the package {error.name}, which is not installed: install all of "

@@ -1,4 +1,4 @@
-"""Arguments, progress bar and summary that all commands on videos share."""
+"""Arguments, progress and summary that all commands on videos share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from runtime.cli.progress import Progress
 from runtime.errors import VideoError
 from runtime.files import written_beside
 from runtime.video.rates import as_rate, as_seconds
@@ -146,29 +147,16 @@ def write_summary(path: Path | None, report: Any) -> None:
             temporary.write_text(json.dumps(asdict(report), indent=1, default=str) + "\n")
 
 
-class FrameBar:
-    """Progress bar on stderr, in frames; shows nothing where stderr is not a terminal."""
+class FrameBar(Progress):
+    """Progress of a video in frames.
 
-    def __enter__(self) -> FrameBar:
-        from tqdm import tqdm
+    Args:
+        label: Name of the video.
+    """
 
-        self._bar = tqdm(unit=" frames", disable=None, leave=False)
-        return self
+    def __init__(self, label: str = "") -> None:
+        super().__init__("frames", label=label)
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def note(self, text: str, file: TextIO) -> None:
+    def note(self, text: str, file: TextIO | None = None) -> None:
         """Prints a note at once; above the bar where `file` is on the same terminal."""
-        self._bar.write(f"note: {text}", file=file)
-        file.flush()
-
-    def update(self, done: int, total: int | None) -> None:
-        """Shows progress; the callback `progress` of `interpolate_video` and `interpolate_many`.
-
-        Args:
-            done: Number of frames so far.
-            total: Number of frames expected; None where it is not known.
-        """
-        self._bar.total = None if total is None else max(done, total)
-        self._bar.update(done - self._bar.n)
+        super().note(f"note: {text}", file)

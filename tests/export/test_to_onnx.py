@@ -1,5 +1,9 @@
 """Checked files against PyTorch: sizes, time steps, precisions, and the command."""
 
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -187,3 +191,14 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path, arguments, mes
 def test_large_frames_keep_their_mean(export):
     """ONNX Runtime adds one value after the other: a mean in one step costs 30 dB here."""
     assert export(height=352, width=592, io="float").gate.psnr_db > 115
+
+
+def test_ctrl_c_while_pytorch_traces(tmp_path):
+    arguments = ["-m", "export.to_onnx", "--weights", "demo", "--output", str(tmp_path / "m.onnx")]
+    with subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True) as run:
+        time.sleep(3)  # It imports or traces: the whole export takes more than twice as long.
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    lines = [line for line in errors.splitlines() if not line.startswith("stage ")]
+    assert (run.returncode, lines) == (130, ["python -m export.to_onnx: interrupted"])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,147 @@
+"""Real processes and real signals."""
+
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from runtime.cli.command import command_parser, run_command
+
+COMMAND = """
+import concurrent.futures, sys, time
+from runtime.cli.command import command_parser, run_command
+from runtime.cli.progress import Progress
+
+def ready():
+    print("ready", flush=True)
+
+def command(args):
+{body}
+
+run_command(command_parser("made", "A command."), command, extra="none")
+"""
+
+BODIES = {
+    "sleeps": """
+ready()
+time.sleep(60)
+""",
+    "imports": """
+ready()
+sys.path.insert(0, {folder!r})
+import slow
+""",
+    "turned into another exception": """
+try:
+    ready()
+    time.sleep(60)
+except BaseException:
+    raise RuntimeError("the export failed")
+""",
+    "caught until the next report": """
+with Progress("frames") as progress:
+    try:
+        ready()
+        time.sleep(60)
+    except BaseException:
+        pass
+    progress.advance()
+    time.sleep(60)
+""",
+    "caught until the end": """
+try:
+    ready()
+    time.sleep(60)
+except BaseException:
+    pass
+""",
+    "dropped in a destructor": """
+class Slow:
+    def __del__(self):
+        ready()
+        time.sleep(60)
+slow = Slow()
+del slow
+time.sleep(60)
+""",
+    "waits for a thread pool": """
+with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    result = pool.submit(time.sleep, 3)
+    ready()
+    result.result()
+""",
+    "a thread stays": """
+import threading
+threading.Thread(target=time.sleep, args=(60,)).start()
+ready()
+time.sleep(60)
+""",
+}
+
+
+@contextmanager
+def started(body, **options):
+    """A process of the command that is in the middle of `body`; killed at the end of a test."""
+    indented = "".join(f"    {line}\n" for line in body.splitlines())
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND.format(body=indented)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.2)  # Until it sleeps.
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_ctrl_c_is_one_line_and_code_130(body, tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
+    with started(body.replace("{folder!r}", repr(str(tmp_path)))) as process:
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out, errors) == (130, "", "made: interrupted\n")
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    body = """
+try:
+    ready()
+    time.sleep(60)
+finally:
+    print("cleaning up", flush=True)
+    time.sleep(60)
+"""
+    with started(body) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "cleaning up\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    def ignore():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with started("ready()\ntime.sleep(1)\nreturn 7\n", preexec_fn=ignore) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 7
+
+
+def test_the_handler_is_put_back(capsys):
+    seen = []
+
+    def fail(_):
+        seen.append(signal.getsignal(signal.SIGINT))
+        raise OSError("full")
+
+    with pytest.raises(SystemExit) as left:
+        run_command(command_parser("made", "A command."), fail, extra="none", argv=[])
+    assert (left.value.code, capsys.readouterr().err) == (1, "made: error: full\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler is not seen[0]
