@@ -1,6 +1,6 @@
 """The console command `ifrnet`: one name for all commands of the project.
 
-ifrnet build --weights demo --size 720x1280 --backend onnxruntime --output model.onnx
+ifrnet video in.mp4 out.mp4
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Command(NamedTuple):
 
 # Names of modules, not imports: a deployed program may have the package `runtime` alone.
 COMMANDS = {
+    "video": Command("runtime.__main__", "write a video at a higher frame rate"),
+    "doctor": Command("runtime.doctor", "report which backends run on this machine"),
     "weights": Command(
         "ifrnet_model.weights.__main__", "list, download, inspect and convert checkpoints"
     ),
@@ -43,14 +45,12 @@ COMMANDS = {
     "triton": Command(
         "export.triton.__main__", "write artefacts into a model repository of Triton"
     ),
-    "video": Command("runtime.__main__", "write a video at a higher frame rate"),
     "cluster": Command("runtime.cluster.__main__", "interpolate many videos on a Ray cluster"),
-    "doctor": Command("runtime.doctor", "report which backends run on this machine"),
     "latency": Command("bench.latency", "measure the time of a pair, beside PyTorch"),
     "parity": Command("bench.parity", "compare artefacts with PyTorch and with true frames"),
+    "report": Command("bench.report.__main__", "make tables and a page of measurements"),
     "bench-video": Command("bench.video", "measure the video pipeline without a model"),
     "bench-cluster": Command("bench.cluster", "measure what a Ray cluster gains and costs"),
-    "report": Command("bench.report.__main__", "make tables and a page of measurements"),
 }
 """Name -> subcommand, in the order of --help."""
 
