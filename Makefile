@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-#   make demo PYTHON=python3.12 PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   make test PYTHON=python3.12 PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -39,8 +39,10 @@ endif
 
 .PHONY: demo test builder-at-hand triton-at-hand test-builder test-triton test-newest test-lowest test-kit report models lint format clean
 
-demo: .venv/installed
-	$(BIN)/python tools/demo.py
+# In an environment without PyTorch, unless that of the tests is there.
+DEMO := $(or $(wildcard .venv/installed),.venv-demo/installed)
+demo: $(DEMO)
+	@$(dir $(DEMO))bin/python tools/demo.py
 
 # The graphs that the first tests export serve the others, which run two at a time in one process
 # each, the longest first.
@@ -71,6 +73,7 @@ test-triton: .venv/installed
 
 # The wheel with the newest and with the lowest releases of what it needs.
 test-newest test-lowest: test-%: .venv/installed $(EXPORTS)
+	@echo "installing the wheel with the $* releases of what it needs into .$*, some minutes"
 	@status=0; why=$$(tools/installed/setup.sh .$* $* $(PIP_FLAGS) 2>&1) || status=$$?; \
 	if [ $$status = 3 ]; then echo "SKIPPED the tests with the $* releases: $$why"; exit 0; fi; \
 	echo "$$why"; [ $$status = 0 ] || exit $$status; \
@@ -84,7 +87,7 @@ test-kit: .venv/installed
 	$(BIN)/python -m pytest -m kit tests/test_gpu_kit.py
 
 # Graphs and reference frames of the fixtures, for environments without PyTorch.
-.exports/made: .venv/installed tests/conftest.py tests/test_installed.py tools/demo.py \
+.exports/made: .venv/installed tests/conftest.py tests/test_installed.py \
   $(shell find tests/support ifrnet_model export runtime -name '*.py' -o -name '*.safetensors')
 	rm -rf .exports && mkdir .exports
 	$(SHARED_EXPORTS) $(BIN)/python -m pytest $(PYTEST_FLAGS) -q --setup-only \
@@ -110,10 +113,19 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Both show pip's progress bars on a terminal.
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e ".[cpu,export,video,bench,openvino,cluster,triton,dev]"
-	touch $@
+	@$(PYTHON) -m venv .venv
+	@tools/pip_install.sh "PyTorch, ONNX Runtime, OpenVINO, Ray and what the tests need into .venv: \
+	about 1 GB to download with PyTorch for the CPU (see README), 3 GB or more with CUDA" \
+	  $(BIN)/python $(PIP_FLAGS) -c constraints.txt -e ".[cpu,export,video,bench,openvino,cluster,triton,dev]"
+	@touch $@
+
+.venv-demo/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv .venv-demo
+	@tools/pip_install.sh "OpenVINO, PyAV and NumPy into .venv-demo: about 130 MB to download" \
+	  .venv-demo/bin/python $(PIP_FLAGS) -c constraints.txt -e ".[openvino,video]"
+	@touch $@
 
 clean:
-	rm -rf .venv .builder .triton .newest .lowest .exports .kit310 demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-demo .builder .triton .newest .lowest .exports .kit310 demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,5 +1,6 @@
 """What a user's pip installs, used as a user uses it: `make test-newest`, `make test-lowest`."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -8,19 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import demo
 import export
 import runtime
 from commands import need_torch
+from export.gate.compare import compare
 from export.store import write_onnx
 from paths import ROOT
 from runtime import Interpolator
+from runtime.frames import to_planes
+from runtime.video.reading.tags import open_for_reading
 from video_clips import frames_of
 
 pytestmark = pytest.mark.installed
 
 PARITY_DB = 60
 """Of bytes. Another order of float32 sums turns single bytes by one level; all of them: 48 dB."""
+
+
+CLIP = ROOT / "tests" / "data" / "walk.mkv"
+BOTH_HANDS_MOVE = 14
+"""Number of a frame of the clip after which both hands move fast."""
 
 
 def command(*arguments, cwd):
@@ -40,13 +48,28 @@ def test_the_graphs_are_those_of_the_pytorch_that_is_installed_here():
 
 @pytest.fixture(scope="module")
 def frames():
-    return demo.shown_frames()
+    """Two frames of the clip, uint8 RGB (480, 640, 3)."""
+    with open_for_reading(str(CLIP)) as container:
+        pair = itertools.islice(container.decode(video=0), BOTH_HANDS_MOVE, BOTH_HANDS_MOVE + 2)
+        return [frame.to_ndarray(format="rgb24") for frame in pair]
+
+
+def middle_of_pytorch(frame0, frame1):
+    """The middle frame of the demo weights in PyTorch, uint8 RGB (H, W, 3)."""
+    import torch
+
+    from ifrnet_model import load_checkpoint
+
+    planes = (torch.from_numpy(to_planes(frame, 16)) for frame in (frame0, frame1))
+    with torch.inference_mode():
+        middle = load_checkpoint("demo").network(*planes, torch.full((1, 1, 1, 1), 0.5))
+    return np.rint(middle[0].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def reference(once, frames):
     """PyTorch's frame between them. Bytes, as NumPy 1 does not read pickles of NumPy 2."""
-    made = once("the demo's frame", lambda: demo.middle_of_pytorch(*frames).tobytes())
+    made = once("the demo's frame", lambda: middle_of_pytorch(*frames).tobytes())
     return np.frombuffer(made, np.uint8).reshape(frames[0].shape)
 
 
@@ -90,11 +113,12 @@ def test_the_console_command_is_installed(tmp_path):
 def test_a_build_from_onnx_makes_the_frame_of_pytorch(built, frames, reference):
     with Interpolator.open(built) as vfi:
         middle = vfi.interpolate(*frames)
-    assert demo.psnr_of_uint8(reference, middle) > PARITY_DB
+    decibels, _ = compare(reference / np.float32(255), middle / np.float32(255))
+    assert decibels > PARITY_DB
 
 
 def test_a_video_is_made(built, tmp_path):
-    command("runtime", demo.CLIP, "out.mp4", "--model", built, "--end", "0.2", cwd=tmp_path)
+    command("runtime", CLIP, "out.mp4", "--model", built, "--end", "0.2", cwd=tmp_path)
     assert len(frames_of(tmp_path / "out.mp4")) == 2 * 6  # The clip has 30 frames a second.
 
 

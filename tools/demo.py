@@ -1,92 +1,165 @@
-"""The program of `make demo`: builds a model, interpolates a clip, and reports the parity.
+"""The program of `make demo`: interpolates a clip whose true frames are known, and shows it.
 
-Weights and clip are shipped. It uses the public commands and the public API, as a user's program.
+Model and clip are shipped. It uses the public commands and needs no PyTorch.
 """
 
 from __future__ import annotations
 
-import itertools
+import argparse
+import json
+import os
 import subprocess
 import sys
+import tempfile
+import time
+from fractions import Fraction
 from pathlib import Path
+from typing import Any, NoReturn
 
-import numpy as np
-from av.video.frame import VideoFrame
-from numpy.typing import NDArray
-
-from export.gate.compare import compare
-from runtime import Interpolator
-from runtime.frames import to_planes
+from runtime.backends.demo import demo_model
+from runtime.cli.command import command_parser, run_command
+from runtime.errors import InterpolationError
+from runtime.machine import available_cpus, cpu_name, installed_versions
 from runtime.manifest import EngineManifest
-from runtime.video.reading.tags import open_for_reading
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "tests" / "data" / "walk.mkv"
-SHOWN = 14
-"""Number of the first frame of the still; both hands move fast there."""
+SOURCE = "Clip: sample-videos (github.com/intel-iot-devkit/sample-videos) by Intel, CC BY 4.0."
+_COLUMNS = 80
 
 
-def run(*arguments: object) -> None:
-    """Runs `python ARGUMENTS` in the checkout and shows its output."""
-    print("$ python", *arguments, flush=True)
-    subprocess.run([sys.executable, *map(str, arguments)], check=True, cwd=ROOT)
-
-
-def shown_frames() -> list[NDArray[np.uint8]]:
-    """The two frames of the clip for the still, uint8 RGB (480, 640, 3)."""
-    with open_for_reading(str(CLIP)) as container:
-        frames = itertools.islice(container.decode(video=0), SHOWN, SHOWN + 2)
-        return [frame.to_ndarray(format="rgb24") for frame in frames]
-
-
-def middle_of_pytorch(frame0: NDArray[np.uint8], frame1: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Makes the middle frame in PyTorch: uint8 RGB (H, W, 3)."""
-    import torch
-
-    from ifrnet_model import load_checkpoint
-
-    planes = (torch.from_numpy(to_planes(frame, 16)) for frame in (frame0, frame1))
-    with torch.inference_mode():
-        middle = load_checkpoint("demo").network(*planes, torch.full((1, 1, 1, 1), 0.5))
-    return np.rint(middle[0].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
-
-
-def psnr_of_uint8(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """PSNR in dB of two uint8 images."""
-    decibels, _ = compare(image / np.float32(255), other / np.float32(255))
-    return decibels
-
-
-def main() -> None:
-    """Builds, interpolates, measures and prints."""
-    out = ROOT / "demo"
-    out.mkdir(exist_ok=True)
-    model, video, still = out / "ifrnet_small.onnx", out / "walk_60fps.mp4", out / "still.png"
-    relative = [path.relative_to(ROOT) for path in (model, video, still, CLIP)]
-
-    run(
-        "-m", "export.build_engine", "--weights", "demo", "--backend", "onnxruntime",
-        "--size", "480x640", "--output", relative[0],
-    )  # fmt: skip
-    run("-m", "runtime", relative[3], relative[1], "--model", relative[0], "--factor", "2")
-
-    frame0, frame1 = shown_frames()
-    with Interpolator.open(model) as vfi:
-        middle = vfi.interpolate(frame0, frame1)
-    image = np.concatenate((frame0, middle, frame1), axis=1)
-    VideoFrame.from_ndarray(image, format="rgb24").save(str(still))
-
-    rounded_db = psnr_of_uint8(middle_of_pytorch(frame0, frame1), middle)
-    gate = EngineManifest.read(model).gate
-
-    print()
-    print(f"video   {relative[1]}: the clip at twice its frame rate")
-    print(f"still   {relative[2]}: frame {SHOWN}, the new frame, frame {SHOWN + 1}")
-    print(f"model   {relative[0]}, manifest beside it")
-    print(
-        f"parity  {gate.psnr_db:.1f} dB to PyTorch before rounding (lowest of the gate's cases), "
-        f"{rounded_db:.1f} dB for the uint8 frame of the still"
+def _demo(args: argparse.Namespace) -> None:
+    from demo_page import write_page
+    from demo_video import (
+        compare,
+        decode,
+        save_png,
+        still,
+        write_every_other_frame,
+        write_side_by_side,
     )
+
+    started = time.perf_counter()
+    out: Path = args.output
+    out.mkdir(parents=True, exist_ok=True)
+    low, high, both, picture, page = (
+        out / name
+        for name in ("before.mp4", "after.mp4", "side_by_side.mp4", "still.png", "index.html")
+    )
+    true = write_every_other_frame(args.clip, low, args.frames)
+    if len(true) < 3:
+        raise InterpolationError(f"{args.clip} has {len(true)} frames: give a clip with 3 or more")
+    report = _interpolate(low, high)
+    before, after = decode(low), decode(high)
+    compared = compare(true, before, after)
+    rate = Fraction(report["rate"])
+    write_side_by_side(before, after, rate, both)
+    save_png(still(compared), picture)
+    facts, commands = _facts(report, compared), _commands()
+    captions = (
+        f"{float(rate / 2):g} frames/s: every second frame of the clip",
+        f"{float(rate):g} frames/s: with new frames between them",
+    )
+    write_page(
+        page,
+        compared,
+        still=picture,
+        clips={low.name: captions[0], high.name: captions[1]},
+        facts=facts,
+        commands=commands,
+        source=SOURCE if args.clip == CLIP else "",
+    )
+    made = {
+        low: captions[0],
+        high: captions[1],
+        both: "both of them",
+        picture: "blending, new frame, true frame",
+        page: "all of it: open it in a browser",
+    }
+    print()
+    for path, text in made.items():
+        print(f"{_shown(path):22}  {text}")
+    print()
+    for name, text in facts.items():
+        print(f"{name:9}{text}"[:_COLUMNS])
+    print(f"{'time':9}{time.perf_counter() - started:.0f} s")
+    print()
+    for name, text in commands.items():
+        print(f"{name}:\n  {text}")
+
+
+def _interpolate(low: Path, high: Path) -> dict[str, Any]:
+    """Interpolates with the command of users; returns its summary."""
+    arguments = [low.name, high.name, "--model", "demo", "--quality", "10"]
+    print("$ ifrnet video", *arguments, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        summary = Path(folder) / "summary.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "runtime.cli.ifrnet", "video", *arguments, "--json", summary],
+            cwd=low.parent, stdout=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        if done.returncode == 130:
+            raise KeyboardInterrupt
+        if done.returncode != 0:
+            raise InterpolationError(f"ifrnet video ended with code {done.returncode}: see above")
+        report: dict[str, Any] = json.loads(summary.read_text())
+    return report
+
+
+def _facts(report: dict[str, Any], compared: Any) -> dict[str, str]:
+    """What was measured, by name."""
+    backend = report["backend"].split()[0]
+    new, blended = (sum(v) / len(v) for v in (compared.new_psnr, compared.blended_psnr))
+    gate = EngineManifest.read(demo_model(backend)).gate
+    speed = report["frames_new"] / report["seconds"]
+    return {
+        "speed": f"{speed:.1f} new frames/s, with reading, writing and loading the model",
+        "with": f"{backend} {installed_versions().get(backend, '')}, {available_cpus()} cores of "
+        f"{cpu_name() or 'an unknown CPU'}",
+        "quality": f"{new:.1f} dB to the true frames (PSNR, mean of {len(compared.new_psnr)}); "
+        f"blending {blended:.1f} dB",
+        "parity": f"{gate.psnr_db:.1f} dB to PyTorch (lowest of {len(gate.cases)} comparisons)",
+    }
+
+
+def _commands() -> dict[str, str]:
+    """What to type next, by what it does."""
+    folder = Path(sys.executable).parent
+    ifrnet = _shown(folder / "ifrnet")
+    return {
+        "your own clip, at twice its rate": f"{ifrnet} video IN.mp4 OUT.mp4 --model demo",
+        "what this machine can run": f"{ifrnet} doctor",
+        "a model of your own checkpoint, with PyTorch, after make .venv/installed": (
+            ".venv/bin/ifrnet build --weights FILE --backend openvino --output model.onnx"
+        ),
+    }
+
+
+def _shown(path: Path) -> str:
+    """The path relative to the current folder, where it lies below it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """The command line."""
+    parser = command_parser(
+        "tools/demo.py",
+        "Drops every second frame of a clip, interpolates it again, and shows both on a page.",
+        "%(prog)s --clip in.mp4 --frames 100 --output demo",
+    )
+    parser.add_argument(
+        "--clip", type=Path, default=CLIP, metavar="FILE", help="a video (default: the shipped one)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "demo", metavar="DIR", help="folder (default: demo)"
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        metavar="N",
+        help="number of frames of the clip (default: all; they are held in memory)",
+    )
+    run_command(parser, _demo, extra="openvino,video", argv=argv)
 
 
 if __name__ == "__main__":
