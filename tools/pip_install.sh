@@ -8,7 +8,7 @@ python=$2
 shift 2
 quiet=--quiet
 if [ -t 1 ]; then quiet=; fi
-echo "installing $text" | fold -s -w 80
+echo "installing $text" | fold -s -w 80 | sed 's, *$,,'
 started=$(date +%s)
 "$python" -m pip install $quiet --disable-pip-version-check "$@"
 echo "installed in $(($(date +%s) - started)) s"
