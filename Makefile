@@ -117,13 +117,13 @@ format: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@tools/pip_install.sh "PyTorch, ONNX Runtime, OpenVINO, Ray and what the tests need into .venv: \
-	about 1 GB to download with PyTorch for the CPU (see README), 3 GB or more with CUDA" \
+	about 0.6 GB to download with PyTorch for the CPU (see README), several GB with CUDA" \
 	  $(BIN)/python $(PIP_FLAGS) -c constraints.txt -e ".[cpu,export,video,bench,openvino,cluster,triton,dev]"
 	@touch $@
 
 .venv-demo/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv-demo
-	@tools/pip_install.sh "OpenVINO, PyAV and NumPy into .venv-demo: about 130 MB to download" \
+	@tools/pip_install.sh "OpenVINO, PyAV and NumPy into .venv-demo: about 115 MB to download" \
 	  .venv-demo/bin/python $(PIP_FLAGS) -c constraints.txt -e ".[openvino,video]"
 	@touch $@
 
