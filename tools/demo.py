@@ -127,7 +127,7 @@ def _commands() -> dict[str, str]:
     folder = Path(sys.executable).parent
     ifrnet = _shown(folder / "ifrnet")
     return {
-        "your own clip, at twice its rate": f"{ifrnet} video IN.mp4 OUT.mp4 --model demo",
+        "your own clip, at twice its rate": f"{ifrnet} video IN.mp4 OUT.mp4",
         "what this machine can run": f"{ifrnet} doctor",
         "a model of your own checkpoint, with PyTorch, after make .venv/installed": (
             ".venv/bin/ifrnet build --weights FILE --backend openvino --output model.onnx"

@@ -85,7 +85,7 @@ def test_what_is_printed_fits_a_screen(made):
     assert float(quality[1]) > float(quality[2]) + 2
     assert re.search(r"parity +\d+\.\d dB to PyTorch", printed)
     assert re.search(r"speed +\d+\.\d new frames/s", printed)
-    assert "ifrnet video IN.mp4 OUT.mp4 --model demo" in printed
+    assert "ifrnet video IN.mp4 OUT.mp4\n" in printed
 
 
 def test_new_frames_and_blends_are_compared_with_the_true_frames():
