@@ -1,8 +1,9 @@
 import importlib.metadata
+from pathlib import Path
 
 import pytest
 
-from paths import ROOT
+import runtime
 from runtime.errors import first_line, install_command
 
 
@@ -25,4 +26,5 @@ def test_what_to_install_is_the_package_or_the_copy_that_runs(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    assert install_command("cpu,video") == f"pip install '{ROOT}[cpu,video]'"
+    copy = Path(runtime.__file__).parents[1]
+    assert install_command("cpu,video") == f"pip install '{copy}[cpu,video]'"

@@ -39,7 +39,12 @@ esac
 rm -rf "$target"
 "$python" -m venv "$target"
 pip=("$target/bin/python" -m pip --quiet --disable-pip-version-check)
-"${pip[@]}" wheel --no-deps --wheel-dir "$target/wheel" "$root"
+# From a copy: setuptools builds in a folder beside pyproject.toml, and two of these may run at once.
+mkdir "$target/source"
+tar -C "$root" --exclude=__pycache__ --exclude=bench/results -cf - \
+  LICENSE pyproject.toml docs/package.md bench export ifrnet_model runtime |
+  tar -C "$target/source" -xf -
+"${pip[@]}" wheel --no-deps --wheel-dir "$target/wheel" "$target/source"
 wheel=$(echo "$target"/wheel/*.whl)
 if [[ $which == lowest ]]; then
   "${pip[@]}" install --no-deps "$wheel"
