@@ -228,7 +228,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
 
 
 def _run(argv: Sequence[str] | None, prog: str) -> int:
-    args = make_parser(prog).parse_args(argv)
+    try:
+        args = make_parser(prog).parse_args(argv)  # Prints --help, before Python 3.12 unguarded.
+    except BrokenPipeError:
+        return 0
     try:
         args.run(args)
         sys.stdout.flush()
