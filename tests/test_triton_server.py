@@ -254,7 +254,7 @@ def test_what_is_wrong_is_said_in_a_sentence(server: Server) -> None:
         Interpolator.open(server.url("small/7"))
     with Interpolator.open(server.url("small/1")) as there:
         wrong = np.zeros((32, 32, 3), np.uint8)
-        with pytest.raises(FrameError, match="exported for 50x70"):
+        with pytest.raises(FrameError, match="this model takes 50x70 only"):
             there.interpolate(wrong, wrong)
         there.close()
         with pytest.raises(BackendError, match="the model is closed"):
