@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,22 +86,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
         _check_cuda(ort, device, index)
     content, info = read_onnx(path)
     provider = (PROVIDER, provider_options(index, info)) if on_gpu else _CPU_PROVIDER
-
-    def session_for(lengths: Mapping[str, int]) -> Any:
-        """A session in which free axes have lengths, by the names of the axes."""
-        settings = _session_options(ort, options.threads)
-        for name, length in lengths.items():
-            settings.add_free_dimension_override_by_name(name, length)
-        session = ort.InferenceSession(
-            content,
-            sess_options=settings,
-            providers=[provider],
-            # Otherwise a session or a call that fails is repeated on the CPU.
-            enable_fallback=0,
-        )
-        session.disable_fallback()  # Older releases (1.20) ignore the option for calls.
-        return session
-
+    session_for = functools.partial(_session, ort, content, provider, options.threads)
     try:
         session = session_for({})
     except Exception as error:  # ONNX Runtime's classes share no base but this one.
@@ -121,6 +107,24 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
     return OnnxRuntimeBackend(
         lambda size: session_for(dict(zip(axes, size, strict=True))), info, device=device
     )
+
+
+def _session(
+    ort: Any, content: bytes, provider: object, threads: int | None, lengths: Mapping[str, int]
+) -> Any:
+    """An onnxruntime.InferenceSession in which free axes have lengths, by the names of the axes."""
+    settings = _session_options(ort, threads)
+    for name, length in lengths.items():
+        settings.add_free_dimension_override_by_name(name, length)
+    session = ort.InferenceSession(
+        content,
+        sess_options=settings,
+        providers=[provider],
+        # Otherwise a session or a call that fails is repeated on the CPU.
+        enable_fallback=0,
+    )
+    session.disable_fallback()  # Older releases (1.20) ignore the option for calls.
+    return session
 
 
 def free_axes(session: Any, info: ModelInfo) -> tuple[str, str] | None:
