@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from pathlib import Path
 
 from runtime.errors import install_command
+from runtime.files import SHIPPED_MODELS
 from runtime.frames import padding
 from runtime.model_info import IOKind, ModelInfo
-
-_DEMO_MANIFEST = Path(__file__).resolve().parent / "models" / "demo_openvino.onnx.json"
 
 
 def build_command(
@@ -53,7 +51,8 @@ def build_command(
 
 def _weights(info: ModelInfo) -> str:
     """The name of the shipped weights, or a placeholder, since a model does not know the file."""
-    demo = json.loads(_DEMO_MANIFEST.read_text())["model"]["weights_sha256"]
+    manifest = json.loads((SHIPPED_MODELS / "demo_openvino.onnx.json").read_text())
+    demo = manifest["model"]["weights_sha256"]
     return "demo" if info.weights_sha256 == demo else "CHECKPOINT"
 
 

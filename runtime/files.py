@@ -24,6 +24,9 @@ except ImportError:
 else:
     HAS_FLOCK = True
 
+SHIPPED_MODELS = Path(__file__).resolve().parent / "models"
+"""Folder of the models that are shipped with the package."""
+
 _TRIES = 100
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from runtime.backends.base import BackendName
 from runtime.errors import BackendError
+from runtime.files import SHIPPED_MODELS
 
 DEMO = "demo"
 """Name that stands for a shipped model, as it does for the shipped weights."""
-
-_FOLDER = Path(__file__).resolve().parent.parent / "models"
 
 
 def demo_model(backend: BackendName, device: str | None = None) -> Path:
@@ -30,4 +29,4 @@ def demo_model(backend: BackendName, device: str | None = None) -> Path:
         )
     # The graph that is tuned for ONNX Runtime's CPU kernels is slower with CUDA.
     tuned = backend == "onnxruntime" and (device or "cpu") == "cpu"
-    return _FOLDER / f"demo_{'onnxruntime' if tuned else 'openvino'}.onnx"
+    return SHIPPED_MODELS / f"demo_{'onnxruntime' if tuned else 'openvino'}.onnx"

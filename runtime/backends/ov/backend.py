@@ -29,9 +29,9 @@ from runtime.backends.onnx_format import check_ports, read_onnx
 from runtime.backends.ov.compilation import (
     Compilation,
     compiled_model,
-    first_line,
     from_onnx,
     import_openvino,
+    reason,
     shapes_at,
 )
 from runtime.backends.sizes import PreparedSizes
@@ -130,7 +130,7 @@ class _Inference:
             request.wait()
             self._result = request.get_tensor("imgt").data.copy()
         except Exception as error:  # OpenVINO raises RuntimeError and its subclasses.
-            self._error = BackendError(f"{self._owner.name} failed: {first_line(error)}")
+            self._error = BackendError(f"{self._owner.name} failed: {reason(error)}")
         self._request = self._inputs = None
         self._owner.give_back(request, self)
 
@@ -175,7 +175,7 @@ class _RequestPool:
             inference = _Inference(self, request, inputs)
         except Exception as error:  # OpenVINO raises RuntimeError and its subclasses.
             self.give_back(request)
-            raise BackendError(f"{self.name} failed: {first_line(error)}") from error
+            raise BackendError(f"{self.name} failed: {reason(error)}") from error
         with self._changed:
             self._in_flight.append(inference)
             self._changed.notify()
@@ -267,7 +267,7 @@ def _loading(path: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ModelError(
-            f"{path} cannot be loaded by OpenVINO ({first_line(error)}): export it again"
+            f"{path} cannot be loaded by OpenVINO ({reason(error)}): export it again"
         ) from error
 
 

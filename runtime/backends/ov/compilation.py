@@ -129,7 +129,7 @@ def import_openvino() -> Any:
         return import_quietly("openvino")
     except ImportError as error:
         raise BackendError(
-            f"OpenVINO cannot be imported ({first_line(error)}): {install_command('openvino')}, or "
+            f"OpenVINO cannot be imported ({reason(error)}): {install_command('openvino')}, or "
             "use backend='onnxruntime'"
         ) from error
 
@@ -180,7 +180,7 @@ def _check_capability(core: Any, precision: InferencePrecision) -> None:
         )
 
 
-def first_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error of OpenVINO after the lines that name places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reasons = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
