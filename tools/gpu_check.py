@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,6 +53,8 @@ def check(args: argparse.Namespace) -> int:
     started, scale = time.monotonic(), plan.QUICK if args.quick else Scale()
     parts = [*(args.part or ()), *(["smoke"] if args.smoke else [])]
     steps = [step for step in plan.planned(scale) if step.part in (parts or PARTS)]
+    if args.step:
+        steps = matching(steps, args.step)
     if args.plan:
         print_plan(steps)
         return 0
@@ -91,6 +94,24 @@ def is_done(step: Step, entry: dict[str, Any], runner: StepRunner) -> bool:
     """Whether an earlier run did a step, by its entry in the record, and its output exists."""
     exists = not step.makes or runner.path(step.makes).exists()
     return exists and entry.get("status") == "done"
+
+
+def matching(steps: Sequence[Step], patterns: Sequence[str]) -> list[Step]:
+    """The steps whose names match one of the shell patterns, in the order of the patterns.
+
+    Raises:
+        MeasurementError: If a pattern matches none.
+    """
+    found: dict[str, Step] = {}
+    for pattern in patterns:
+        matched = {step.name: step for step in steps if fnmatchcase(step.name, pattern)}
+        if not matched:
+            raise MeasurementError(
+                f"--step {pattern} matches no step: --plan shows their names, and --part selects "
+                "the parts"
+            )
+        found = found | {name: step for name, step in matched.items() if name not in found}
+    return [*found.values()]
 
 
 def print_plan(steps: Sequence[Step]) -> None:
@@ -194,6 +215,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--pack", type=Path, metavar="DIR", help="make the models for a machine without PyTorch")
     add("--smoke", **flag, help="as --part smoke: check that TensorRT works")
     add("--part", nargs="+", choices=tuple(PARTS), help="the parts to run (default: all)")
+    add("--step", nargs="+", metavar="PATTERN", help="of these parts, only steps with such names")
     add("--models", type=Path, metavar="DIR", help="an unpacked pack (default: exported here)")
     add("--minutes", type=float, default=9.0, metavar="N", help="limit of the run (default 9)")
     add("--resume", **flag, help="skip the steps that are done in --json")

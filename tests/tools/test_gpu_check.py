@@ -15,6 +15,7 @@ import pytest
 
 import export.build_engine
 from bench import latency
+from bench.environment import MeasurementError
 from export import to_onnx
 from export.arguments import graph_request
 from export.graph.for_tensorrt import REWRITES
@@ -50,6 +51,18 @@ def test_the_plan_needs_nothing_but_the_package_and_no_part_is_too_long():
         seconds = sum(s.seconds for s in STEPS if s.part == part and "matrix" not in s.name)
         assert 60 <= seconds < 560
         assert f"{part}: {plan.PARTS[part]}; {seconds} s" in done.stdout
+
+
+def test_steps_are_selected_by_name_in_the_order_of_the_patterns():
+    chosen = gpu_check.matching(STEPS, ["latency_base_720x1280", "build_base_*", "*_720x1280"])
+    names = [step.name for step in chosen]
+    assert names[0] == "latency_base_720x1280"
+    builds = [s.name for s in STEPS if s.name.startswith("build_base_")]
+    assert names[1 : 1 + len(builds)] == builds
+    assert len(set(names)) == len(names)
+    assert {s.name for s in STEPS if s.name.endswith("_720x1280")} <= set(names)
+    with pytest.raises(MeasurementError, match=r"^--step base matches no step: --plan shows"):
+        gpu_check.matching(STEPS, ["build_*", "base"])
 
 
 def test_steps_have_names_of_their_own_and_say_what_they_prove():
