@@ -1,8 +1,10 @@
-"""Rewrites that may run faster in TensorRT, chosen by name; none is applied by default.
+"""Rewrites of a graph for TensorRT.
 
-Each computes the same results with other operators, equal but for the rounding of sums. None was
-measured on a GPU yet; that will decide which of them a build applies. `round` is not for speed: a
-build tries it if TensorRT cannot build the graph, which may be for want of a kernel for Round.
+One is always applied: `without_shape_ranges`. The others may run faster and are chosen by name;
+none of them is applied by default. Each computes the same results with other operators, equal but
+for the rounding of sums. None was measured on a GPU yet; that will decide which of them a build
+applies. `round` is not for speed: a build tries it if TensorRT cannot build the graph, which may be
+for want of a kernel for Round.
 """
 
 from __future__ import annotations
@@ -21,7 +23,11 @@ from export.graph.view import GraphView, add_constant, is_deconvolution, replace
 
 
 def rewritten_for_tensorrt(model: ModelProto, names: Sequence[str]) -> ModelProto:
-    """A copy with the rewrites of these names applied, in the order of `REWRITES`.
+    """A copy without ranges of Shape, and with the rewrites of these names applied.
+
+    Args:
+        model: The graph.
+        names: Names of `REWRITES`; they are applied in the order of `REWRITES`.
 
     Raises:
         ExportError: If a name is unknown, or the result is not plain ONNX.
@@ -29,6 +35,7 @@ def rewritten_for_tensorrt(model: ModelProto, names: Sequence[str]) -> ModelProt
     check_names(names)
     rewritten = ModelProto()
     rewritten.CopyFrom(model)
+    without_shape_ranges(rewritten)
     for name, rewrite in REWRITES.items():
         if name in names:
             rewrite(rewritten)
@@ -45,6 +52,30 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in REWRITES:
             raise ExportError(f"rewrite {name!r} is unknown: use {', '.join(REWRITES)}")
+
+
+def without_shape_ranges(model: ModelProto) -> None:
+    """Shape(x, start, end) -> Slice(Shape(x), start, end), in place.
+
+    The parser of TensorRT 8.6 ignores the attributes, which ONNX has had since opset 15: on a GPU
+    it took the height of a graph with free sizes for its whole shape, and failed at the next node.
+    """
+
+    def rewritten(node: NodeProto) -> list[NodeProto]:
+        attributes = {a.name: a.i for a in node.attribute}
+        if node.op_type != "Shape" or not (attributes.get("start") or "end" in attributes):
+            return [node]
+        (x,), (y,) = node.input, node.output
+        bounds = [f"{y}_start", f"{y}_end", f"{y}_axis"]
+        ends = attributes.get("start", 0), attributes.get("end", np.iinfo(np.int64).max), 0
+        for name, value in zip(bounds, ends, strict=True):
+            add_constant(model, name, np.array([value], np.int64))
+        return [
+            helper.make_node("Shape", [x], [f"{y}_whole"], name=f"{node.name}/Shape"),
+            helper.make_node("Slice", [f"{y}_whole", *bounds], [y], name=f"{node.name}/Slice"),
+        ]
+
+    replace_nodes(model, rewritten)
 
 
 def separate_side_channels(model: ModelProto) -> None:

@@ -295,10 +295,10 @@ def _use_timing_cache(config: Any, path: Path | None, notes: list[str]) -> None:
         return
     content, note = trt_cache.read_timing_cache(path)
     notes += [note] if note else []
-    # TensorRT refuses the cache of another version or GPU.
-    if not config.set_timing_cache(config.create_timing_cache(content), False):
+    # Polygraphy has attached an empty cache, which TensorRT 8.6 does not replace by another.
+    attached = config.get_timing_cache()
+    if content and not attached.combine(config.create_timing_cache(content), False):
         notes.append(f"the timing cache {path} is of another GPU or TensorRT: starting a new one")
-        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _in_thread(

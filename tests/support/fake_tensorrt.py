@@ -426,6 +426,8 @@ class IBuilderConfig(_Bound):
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
         if cache._version != self._trt.__version__ and not ignore_mismatch:
             return False
+        if self._cache is not None and self._trt._major == 8:  # Seen with 8.6.0 on an H200.
+            return False
         self._cache = cache
         return True
 
@@ -650,6 +652,9 @@ class OnnxParser(_Bound):
             if node.op_type in self._trt.unsupported_operators:
                 text = "are the plugin name, version, and namespace correct?"
                 return self._fail("INVALID_NODE", f"Plugin not found, {text}", index, node)
+            if self._trt._major == 8 and has_range(node):  # Seen with 8.6.0 on an H200.
+                text = "Invalid Node - Reshape\nReshaping [4] to [1]."
+                return self._fail("INVALID_NODE", text, index, node)
         _fill_network(self._network, parsed)
         return True
 
@@ -662,6 +667,11 @@ class OnnxParser(_Bound):
         )
         _log(self._trt, self._logger, "ERROR", str(self._errors[-1]))
         return False
+
+
+def has_range(node: onnx.NodeProto) -> bool:
+    """Whether a Shape returns a part of the shape."""
+    return node.op_type == "Shape" and any(a.name == "end" or a.i for a in node.attribute)
 
 
 def _fill_network(network: INetworkDefinition, model: ModelProto) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+import fake_tensorrt
 from bench.runs.authors import random_network
 from export.errors import ExportError
 from export.from_checkpoint import source_from_checkpoint
@@ -187,7 +188,35 @@ def test_one_addition_less_for_each_grid(plain):
     assert operators(model)["Add"] - operators(rewritten)["Add"] == 4
     for case in ("demo, dynamic", "demo, gather"):
         left = rewritten_for_tensorrt(plain(case), ["grid"])
-        assert operators(left) == operators(plain(case))
+        assert operators(left) == operators(rewritten_for_tensorrt(plain(case), []))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [({"start": 1, "end": 2}, [3]), ({"end": 2}, [2, 3]), ({"start": 2}, [5, 7]),
+     ({"start": -3, "end": -1}, [3, 5]), ({"start": 0}, [2, 3, 5, 7]), ({}, [2, 3, 5, 7])],
+)  # fmt: skip
+def test_a_shape_has_no_range(bounds, expected):
+    value = helper.make_tensor_value_info
+    node = helper.make_node("Shape", ["x"], ["y"], name="shape", **bounds)
+    shapes = [value("x", TensorProto.FLOAT, list("abcd"))], [value("y", TensorProto.INT64, ["n"])]
+    graph = helper.make_graph([node], "one", *shapes)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    rewritten = rewritten_for_tensorrt(model, [])
+    for shape in (made for made in rewritten.graph.node if made.op_type == "Shape"):
+        assert not any(a.name == "end" or a.i for a in shape.attribute)
+    for graph in (model, rewritten):
+        assert run(graph, x=np.zeros((2, 3, 5, 7), np.float32)).tolist() == expected
+    changed = bool(bounds.get("start")) or "end" in bounds
+    assert ("Slice" in operators(rewritten)) == changed
+
+
+def test_a_graph_of_free_size_has_no_range_of_a_shape_in_tensorrt(plain, pictures):
+    model = plain("demo, dynamic")
+    assert any(fake_tensorrt.has_range(node) for node in model.graph.node)
+    rewritten = rewritten_for_tensorrt(model, [])
+    assert not any(fake_tensorrt.has_range(node) for node in rewritten.graph.node)
+    np.testing.assert_array_equal(run(rewritten, **inputs_of(model)), pictures("demo, dynamic"))
 
 
 def test_an_unknown_name_is_refused(plain):
