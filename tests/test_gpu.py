@@ -261,7 +261,7 @@ def test_an_engine_of_another_machine_is_refused(built, tmp_path, values, messag
     path, original = tmp_path / "moved.engine", built("tiny")
     path.write_bytes(original.read_bytes())
     manifest = json.loads(manifest_path(original).read_text())
-    manifest["engine"].update(values)
+    manifest["engine"].update({"command": "build it again", **values})
     manifest_path(path).write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match=message) as error:
         Interpolator.open(path)

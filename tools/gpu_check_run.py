@@ -109,6 +109,8 @@ class StepRunner:
                  for word in shlex.split(step.command)]  # fmt: skip
         log = self.work / "logs" / f"{step.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
+        if step.makes:
+            self.path(step.makes).parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as output:
             child = subprocess.Popen(
                 [python, *words], cwd=ROOT, env=environment, stdout=output, stderr=output,

@@ -163,7 +163,7 @@ def test_a_check_that_is_killed_takes_its_child_along(sleeping):
         (["--part", "ort", "--json", "gpu.json", "--torch-python", "/no/python"], {},
          "ort does not work in /no/python ("),
         (["--part", "A", "--json", "gpu.json", "--models", "empty"], {},
-         "empty lacks 5 files, base_720x1280_fp16.onnx first: unpack a pack"),
+         "empty lacks 4 files, base_720x1280_fp16.onnx first: unpack a pack"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_one_sentence_before_anything_is_built(
