@@ -221,11 +221,6 @@ def recommendation(states: Sequence[BackendState], openvino_types: Sequence[str]
     lower = next((name.lower() for name in ("BF16", "FP16") if name in openvino_types), None)
     if lower is None:
         return "openvino with fp32 (onnxruntime may be as fast: measure with --measure)"
-    from runtime.backends.ov.precision import FIRST_WITH_FLOAT32, keeps_float32
-
-    version = next(state.detail for state in states if state.name == "openvino cpu")
-    if not keeps_float32(version):
-        return f"openvino with fp32 (openvino {FIRST_WITH_FLOAT32} or newer has {lower} too)"
     return f"openvino, with precision {lower} if 45 dB to float32 are enough, else fp32"
 
 

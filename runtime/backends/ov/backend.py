@@ -34,6 +34,7 @@ from runtime.backends.ov.compilation import (
     reason,
     shapes_at,
 )
+from runtime.backends.ov.precision import COORDINATES_OUTPUT
 from runtime.backends.sizes import PreparedSizes
 from runtime.build_command import build_command
 from runtime.errors import BackendError, ModelError
@@ -272,12 +273,14 @@ def _loading(path: Path) -> Iterator[None]:
 
 
 def _ports(model: Any) -> Iterator[Port]:
-    """The ports of an openvino.Model or CompiledModel."""
+    """The ports of an openvino.Model or CompiledModel that the ONNX file has too."""
     inputs, outputs = model.inputs, model.outputs
     for number, port in enumerate((*inputs, *outputs)):
         shape = (n.get_length() if n.is_static else None for n in port.get_partial_shape())
         # If OpenVINO removes a cast, the port has the name of its result too.
         names = port.get_names()
+        if any(name.startswith(COORDINATES_OUTPUT) for name in names):
+            continue
         name = next(iter(names & {*INPUTS, OUTPUT}), min(names, default=""))
         dtype = port.get_element_type().to_dtype().name
         yield Port(name, dtype, tuple(shape), is_input=number < len(inputs))

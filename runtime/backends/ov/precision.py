@@ -16,6 +16,14 @@ language models). Two properties of the mark are not obvious:
   replaced here first: Interpolate by its older version, which the CPU plugin needs, two
   consecutive sums with constants by one, consecutive means by one, a difference by a sum, a
   division by a product. A test looks for the marks in the graph that the plugin made.
+
+Some marks are lost all the same: before OpenVINO 2026.4 those of the sums and products that make
+the coordinates, and in int8 models those of all sums and products, which OpenVINO replaces while it
+looks for integer convolutions. The coordinates are made outputs there: OpenVINO computes everything
+between the last convolutions and an output in float32, transposed convolutions included, which is
+why the outputs are not added where the marks are enough. Subgraphs of constants, which hold
+quantised weights, are neither marked nor changed, since OpenVINO would not recognise the integer
+convolutions.
 """
 
 from __future__ import annotations
@@ -33,17 +41,8 @@ from runtime.errors import BackendError
 _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 _NEVER = frozenset({*_CONVOLUTIONS, "Constant", "Parameter", "Result"})
 
-FIRST_WITH_FLOAT32 = "2026.4"
-"""The first OpenVINO that keeps all marks; `compiled_with_float32` refuses earlier ones."""
-
-
-def keeps_float32(version: str) -> bool:
-    """Whether a version of OpenVINO, for example "2026.4.1", is known to keep all marks."""
-    return _numbers(version) >= _numbers(FIRST_WITH_FLOAT32)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in version.split(".")[:2])
+COORDINATES_OUTPUT = "ifrnet.coordinates."
+"""Beginning of a name of the outputs that are added; nobody reads them."""
 
 
 def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[str, str]) -> Any:
@@ -62,18 +61,23 @@ def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[s
         BackendError: If this OpenVINO cannot keep them in float32.
     """
     version, hint = openvino.get_version(), settings["INFERENCE_PRECISION_HINT"]
-    remedy = f"install openvino {FIRST_WITH_FLOAT32} or newer, or leave precision out"
     try:
         marked = with_float32_marks(openvino, core, model)
         compiled = core.compile_model(marked, "CPU", settings)
+        rounded = rounded_layers(marked, compiled)
+        if rounded:
+            add_coordinates_to_outputs(marked)
+            compiled = core.compile_model(marked, "CPU", settings)
+            rounded = rounded_layers(marked, compiled)
     except RuntimeError as error:
         raise BackendError(
-            f"OpenVINO {version} cannot prepare this model for {hint} ({error}): {remedy}"
+            f"OpenVINO {version} cannot prepare this model for {hint} ({error}): leave precision "
+            "out"
         ) from error
-    if rounded := rounded_layers(marked, compiled):
+    if rounded:
         raise BackendError(
             f"OpenVINO {version} computes {len(rounded)} of the layers of the coordinates in "
-            f"{hint}, and they must stay float32: {remedy}"
+            f"{hint}, and they must stay float32: leave precision out"
         )
     return compiled
 
@@ -123,15 +127,18 @@ def with_float32_marks(openvino: Any, core: Any, model: Any) -> Any:
 def float32_chain(model: Any) -> list[Any]:
     """The nodes of an openvino.Model that must stay float32.
 
-    These are the nodes between the convolutions and the coordinates or the result, and those before
-    the first convolution.
+    These are the nodes between the convolutions and the coordinates or the result, and those
+    between the inputs and the first convolution. Nodes that depend on constants alone are not among
+    them, since OpenVINO computes them in float32 in any case.
     """
     ordered = model.get_ordered_ops()
     dependent, exact = _after_convolutions(ordered), _coordinates_and_result(ordered)
+    computed = _after(ordered, frozenset({"Parameter"}))
     return [
         node
         for node in ordered
         if node.get_type_name() not in _NEVER
+        and node.get_name() in computed
         and (node.get_name() in exact or node.get_name() not in dependent)
     ]
 
@@ -139,8 +146,8 @@ def float32_chain(model: Any) -> list[Any]:
 def rounded_layers(model: Any, compiled: Any) -> list[str]:
     """The nodes of coordinates and result that a compiled model computes in less than float32.
 
-    The marks alone are no proof: OpenVINO before 2026.4 loses those of the products and sums that
-    make the coordinates, which costs 5 to 12 dB at 1280x720. The compiled model declares in which
+    The marks alone are no proof: where those of the products and sums that make the coordinates are
+    lost, that costs 5 to 12 dB at 1280x720. The compiled model declares in which
     precision each of its layers runs, and of which original nodes it is made.
 
     Args:
@@ -168,9 +175,14 @@ def rounded_layers(model: Any, compiled: Any) -> list[str]:
 
 def _after_convolutions(ordered: list[Any]) -> set[str]:
     """Unique names of the nodes that depend on a convolution, convolutions included."""
+    return _after(ordered, _CONVOLUTIONS)
+
+
+def _after(ordered: list[Any], kinds: frozenset[str]) -> set[str]:
+    """Unique names of the nodes of these types, and of all that depend on one of them."""
     dependent: set[str] = set()
     for node in ordered:
-        if node.get_type_name() in _CONVOLUTIONS or any(
+        if node.get_type_name() in kinds or any(
             parent.get_name() in dependent for parent in _parents(node)
         ):
             dependent.add(node.get_name())
@@ -192,6 +204,17 @@ def _coordinates_and_result(ordered: list[Any]) -> set[str]:
             inputs = []
         exact |= {one.get_name() for one in inputs if one.get_type_name() not in _CONVOLUTIONS}
     return exact
+
+
+def add_coordinates_to_outputs(model: Any) -> None:
+    """Adds the sampling coordinates to the outputs of an openvino.Model, in place."""
+    grids = [
+        node.input_value(1)
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "GridSample"
+    ]
+    for number, output in enumerate(model.add_outputs(grids)):
+        output.get_tensor().add_names({f"{COORDINATES_OUTPUT}{number}"})
 
 
 def _is_bias(node: Any, dependent: set[str]) -> bool:
@@ -230,7 +253,7 @@ def _mark(layer: ElementTree.Element) -> None:
 
 def _replace_interpolations(openvino: Any, model: Any) -> None:
     """Replaces Interpolate of opset 11 by that of opset 4, which is equal for two axes."""
-    for node in model.get_ordered_ops():
+    for node in float32_chain(model):
         info = node.get_type_info()
         if (info.name, info.version_id) != ("Interpolate", "opset11"):
             continue
@@ -260,7 +283,7 @@ def _replace_interpolations(openvino: Any, model: Any) -> None:
 
 def _merge_sums(openvino: Any, model: Any) -> None:
     """Replaces x + a + b with constants a, b by x + (a + b), as OpenVINO does too."""
-    for node in model.get_ordered_ops():
+    for node in float32_chain(model):
         inner, outer = _constant_of_sum(node), None
         if inner is None:
             continue
@@ -275,7 +298,7 @@ def _merge_sums(openvino: Any, model: Any) -> None:
 
 def _merge_means(openvino: Any, model: Any) -> None:
     """Replaces the mean of a mean over other axes by one mean over all of them."""
-    for node in model.get_ordered_ops():
+    for node in float32_chain(model):
         if node.get_type_name() != "ReduceMean":
             continue
         source, axes = (value.get_node() for value in node.input_values())
@@ -288,7 +311,7 @@ def _merge_means(openvino: Any, model: Any) -> None:
 
 def _replace_differences_and_divisions(openvino: Any, model: Any) -> None:
     """In float32, replaces x - y by x + -1 * y and x / constant by x * (1 / constant)."""
-    for node in model.get_ordered_ops():
+    for node in float32_chain(model):
         kind = node.get_type_name()
         if kind not in ("Subtract", "Divide") or node.get_element_type() != openvino.Type.f32:
             continue
