@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
 from export.files import check_output, check_source
-from export.request import BuildRequest, Constraints, OnnxBackend, Size
+from export.request import BuildRequest, Constraints, OnnxBackend, Size, flow_scale_note
 from runtime.cli.arguments import gpu_index, parse_device, parse_size
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
@@ -56,6 +56,7 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
     from export.progress import Stages
     from export.store import write_artefact
 
+    _print_note(request)
     options = request.graph_options(request.sizes[0] if request.sizes else None)
     started = time.perf_counter()
     if request.calibrate is not None:
@@ -86,6 +87,12 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
             )
     manifest = write_artefact(checked, request.output, started=started)
     print_report(request.output, manifest, nodes=len(checked.model.graph.node))
+
+
+def _print_note(request: BuildRequest) -> None:
+    """Prints `flow_scale_note`, unless an ONNX file already fixes the flow scale."""
+    if request.onnx is None and (note := flow_scale_note(request.graph, request.sizes)):
+        print(note, flush=True)
 
 
 def _checked_int8(
@@ -138,6 +145,7 @@ def _build_engines(request: BuildRequest) -> None:
             f"--precision-constraints came with TensorRT {target.trt.__version__}, which takes "
             "types from the graph: leave it out, it is for TensorRT 8.6"
         )
+    _print_note(request)
     sizes: tuple[Size | None, ...] = request.sizes or (None,)
     for size in sizes:
         output = _output(request.output, size if len(sizes) > 1 else None)

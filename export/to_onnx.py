@@ -13,7 +13,7 @@ from typing import NoReturn
 from export.arguments import add_graph_arguments, graph_request, sizes_of
 from export.errors import ExportError
 from export.files import check_output, check_source
-from export.request import ExportRequest
+from export.request import ExportRequest, flow_scale_note
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
 
@@ -30,6 +30,8 @@ def _export(request: ExportRequest) -> None:
     from export.store import write_onnx
     from export.wrapper import ExportOptions
 
+    if note := flow_scale_note(request.graph, [request.size] if request.size else []):
+        print(note, flush=True)
     options = ExportOptions(**request.graph.options(request.size))
     with Stages(len(STAGES)) as stages:
         checked = checked_from_checkpoint(

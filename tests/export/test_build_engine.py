@@ -1,5 +1,6 @@
 import hashlib
 import json
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -142,6 +143,41 @@ def test_files_are_checked_before_anything_is_imported_or_built(
         build_engine.main(arguments)
     assert left.value.code == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["openvino", "tensorrt"])
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [
+        (["--weights", "demo", "--size", "1081x1920"], True),
+        (["--weights", "demo", "--size", "1081x1920", "--flow-scale", "1"], False),
+        (["--weights", "demo", "--size", "1080x1920"], False),
+        (["--onnx", "m.onnx"], False),
+    ],
+)
+def test_a_flow_scale_is_recommended_before_the_work_begins(
+    tmp_path, monkeypatch, capsys, backend, options, noted
+):
+    def stop(*_, **__):
+        raise ExportError("stopped")
+
+    for name in (
+        "from_checkpoint.checked_from_checkpoint", "from_checkpoint.source_from_checkpoint",
+        "candidate.checked_from_onnx", "source.source_from_onnx",
+    ):  # fmt: skip
+        monkeypatch.setattr(f"export.{name}", stop)
+    target = SimpleNamespace(
+        trt=SimpleNamespace(__version__="10.3.0"), gpu=SimpleNamespace(name="H200")
+    )
+    monkeypatch.setattr("export.trt.engine.target_at", lambda _: target)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").touch()
+    with pytest.raises(SystemExit):
+        build_engine.main([*options, "--backend", backend, "--output", "out.onnx"])
+    printed = capsys.readouterr()
+    assert printed.err.endswith("stopped\n")
+    assert printed.out.count("1081x1920 without --flow-scale") == noted
+    assert len(printed.out.splitlines()) == noted
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from export.errors import ExportError
-from export.request import BuildRequest, GraphRequest
+from export.request import BuildRequest, GraphRequest, flow_scale_note
+from paths import ROOT
+from runtime.doctor import _report_lines, examine
 
 OUTPUT = Path("m.engine")
 
@@ -83,3 +86,48 @@ def test_without_a_size_it_is_free_where_that_is_possible(changes, free):
 def test_requests_need_neither_torch_nor_onnx():
     script = "import sys, export.request; sys.exit(bool({'torch', 'onnx'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "graph", "named"),
+    [
+        ([(1080, 1920)], {}, None),
+        ([(1081, 1920)], {}, "1081x1920 without --flow-scale"),
+        ([(1920, 1088)], {}, "1920x1088 without --flow-scale"),
+        ([(720, 1280), (2160, 3840), (1440, 2560)], {}, "2160x3840, 1440x2560 without"),
+        ([(2160, 3840)], {"flow_scale": 1.0}, None),
+        ([(2160, 3840)], {"flow_scale": 0.5}, None),
+        ([(2160, 3840)], {"dynamic": True}, None),
+        ([], {}, None),
+    ],
+)
+def test_a_flow_scale_is_recommended_for_large_fixed_sizes_without_one(sizes, graph, named):
+    note = flow_scale_note(GraphRequest(**graph), sizes)
+    if named is None:
+        assert note is None
+    else:
+        assert note.startswith(named)
+        assert "\n" not in note
+
+
+def test_the_recommendation_says_what_was_measured():
+    folder = ROOT / "bench" / "results" / "flow_scale"
+    at_4k, _ = json.loads((folder / "latency_cpu_small.json").read_text())["cases"]
+    assert at_4k["size"] == "2160x3840"
+    full, half = (run["milliseconds"]["p50"] for run in at_4k["runs"].values())
+    losses = []
+    for clip in ("pegboard_4k", "bottle_4k", "wall_1080p"):
+        one, other = (
+            json.loads((folder / f"parity_{clip}.{name}.jsonl").read_text().splitlines()[-1])
+            for name in ("free", "free_half")
+        )
+        before, after = (
+            summary["summary"]["artefacts"][f"{name}.onnx"]["psnr"]
+            for name, summary in (("free", one), ("free_half", other))
+        )
+        losses.append(before - after)
+    assert (round(min(losses), 2), round(max(losses), 2)) == (-0.05, 0.55)
+    note = flow_scale_note(GraphRequest(), [(2160, 3840)])
+    for text in (note, "\n".join(_report_lines(examine()))):
+        assert f"{full / half:.1f} times as fast" in text
+        assert f"lost at most {max(losses):.1f} dB" in text

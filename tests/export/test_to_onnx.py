@@ -13,6 +13,7 @@ import torch
 from av.video.frame import VideoFrame
 
 from commands import run_module
+from export import to_onnx
 from export.errors import ExportError, GateError
 from export.from_checkpoint import checked_from_checkpoint
 from export.gate.cases import moving_frames
@@ -202,3 +203,21 @@ def test_ctrl_c_while_pytorch_traces(tmp_path):
     lines = [line for line in errors.splitlines() if not line.startswith("stage ")]
     assert (run.returncode, lines) == (130, ["python -m export.to_onnx: interrupted"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [(["--size", "2160x3840"], True), (["--size", "2160x3840", "--flow-scale", "1"], False),
+     (["--size", "2160x3840", "--dynamic"], False), ([], False)],
+)  # fmt: skip
+def test_the_command_recommends_a_flow_scale_for_4k(tmp_path, monkeypatch, capsys, options, noted):
+    def stop(*_, **__):
+        raise ExportError("stopped")
+
+    monkeypatch.setattr("export.from_checkpoint.checked_from_checkpoint", stop)
+    with pytest.raises(SystemExit):
+        to_onnx.main(["--weights", "demo", *options, "--output", str(tmp_path / "m.onnx")])
+    printed = capsys.readouterr()
+    assert printed.err.endswith("stopped\n")
+    assert printed.out.startswith("2160x3840 without --flow-scale") == noted
+    assert len(printed.out.splitlines()) == noted
