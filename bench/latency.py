@@ -86,7 +86,7 @@ def _request(args: argparse.Namespace) -> LatencyRequest:
         factor=args.factor,
         device=args.device,
         backends=tuple(args.backend or ()),
-        inference_precision=args.precision,
+        inference_precisions=tuple(args.precision or ()),
         threads=args.threads,
         streams=tuple(args.streams or ()),
         without_cuda_graph=args.no_cuda_graph,
@@ -111,7 +111,7 @@ def _plan(request: LatencyRequest, threads: int) -> list[tuple[Case, list[Run]]]
         cuda_graphs=(True, False) if request.without_cuda_graph else (True,),
         io_bindings=(True, False) if request.without_io_binding else (True,),
         backends=request.backends or (None,),
-        precision=request.inference_precision,
+        precisions=request.inference_precisions or (None,),
     )
     baselines: list[PyTorchRun] = []
     if request.weights is not None:
@@ -142,6 +142,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "%(prog)s --model model.onnx --weights demo --compare authors torch",
         "%(prog)s --model model.onnx --dataset vimeo90k snufilm --json new.json",
         "%(prog)s --model model.engine --size 720x1280 --streams 1 2 --profile",
+        "%(prog)s --model demo --backend openvino --precision fp32 bf16",
         "%(prog)s --model model.engine --plain plain.onnx --size 720x1280",
         "%(prog)s --device cuda --weights demo --compare authors:half compile:fp16",
     )
@@ -233,7 +234,7 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("onnxruntime", "openvino"),
         help="backends of ONNX files, each of which is a run (default: as the runtime chooses)",
     )
-    add_cpu_arguments(group)
+    add_cpu_arguments(group, several_precisions=True)
     group.add_argument(
         "--streams",
         type=int,

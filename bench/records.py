@@ -71,6 +71,7 @@ class Execution(TypedDict, total=False):
     """How a file was run, where there is a choice."""
 
     streams: int
+    inference_precision: str
     cuda_graph: bool
     cuda_graph_problem: str
     io_binding: bool

@@ -8,7 +8,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.harness.interleave import (
@@ -298,7 +298,7 @@ def _cuda_graph_warnings(file: FileRecord | None) -> Iterator[str]:
 def _ratios(
     runs: Sequence[Run], case: Case, measured: Mapping[str, Rounds], *, of_a_call: bool = False
 ) -> Iterator[RatioRecord]:
-    """The time of each baseline over that of each artefact that does the same work.
+    """The ratio of each of `_compared` that do the same work.
 
     Args:
         runs: The runs to compare.
@@ -314,11 +314,28 @@ def _ratios(
         info = run.info(case)
         return run.variant, info.flow_scale, info.frames_per_call if of_a_call else None
 
-    for slow, fast in itertools.product(runs, runs):
-        compared = slow.kind != "artefact" and fast.kind == "artefact"
-        if compared and work(slow) == work(fast):
+    for slow, fast in _compared(runs):
+        if work(slow) == work(fast):
             figures = ratio(measured[slow.name], measured[fast.name])
             yield {"slower": slow.name, "faster": fast.name, **figures}
+
+
+def _compared(runs: Sequence[Run]) -> Iterator[tuple[Run, Run]]:
+    """Pairs of runs whose times are compared, the reference first.
+
+    The references of an artefact are the baselines, and the same artefact in the first of several
+    precisions.
+    """
+    for slow, fast in itertools.product(runs, runs):
+        if slow.kind != "artefact" and fast.kind == "artefact":
+            yield slow, fast
+    first: dict[object, ArtefactRun] = {}
+    for run in runs:
+        if isinstance(run, ArtefactRun):
+            others = replace(run.options, precision=None)
+            reference = first.setdefault((run.path.resolve(), run.backend, others), run)
+            if reference is not run:
+                yield reference, run
 
 
 def _work(run: Run, case: Case) -> Work | None:

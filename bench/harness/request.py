@@ -34,7 +34,8 @@ class LatencyRequest:
         device: "cpu", "cuda" or "cuda:N" for artefacts and PyTorch; None stands for the backend's
             default, and for the CPU with PyTorch.
         backends: Backends for ONNX files, each of which is a run; empty: the runtime's default.
-        inference_precision: Precision of convolutions in OpenVINO.
+        inference_precisions: Precisions of convolutions in OpenVINO, each of which is a run; empty:
+            float32.
         threads: Number of CPU threads; None: all available CPUs.
         streams: Numbers of streams for engines and OpenVINO; each is a run.
         without_cuda_graph: Whether engines are also measured without a CUDA graph.
@@ -58,7 +59,7 @@ class LatencyRequest:
     factor: int | None = None
     device: str | None = None
     backends: tuple[Literal["onnxruntime", "openvino"], ...] = ()
-    inference_precision: InferencePrecision | None = None
+    inference_precisions: tuple[InferencePrecision, ...] = ()
     threads: int | None = None
     streams: tuple[int, ...] = ()
     without_cuda_graph: bool = False

@@ -107,21 +107,20 @@ def _agreement(compared: ImageAgreement) -> str:
 
 
 def _ratio_lines(case: CaseRecord) -> Iterator[str]:
-    """Lines of the ratios of each artefact to each PyTorch run, or why there is none."""
-    known = {(ratio["slower"], ratio["faster"]): ratio for ratio in case["ratios"]}
+    """Lines of the pairs of artefact and PyTorch without a ratio, and of all ratios."""
+    known = {(ratio["slower"], ratio["faster"]) for ratio in case["ratios"]}
     names = {
         kind: [name for name, run in case["runs"].items() if run["kind"] == kind]
         for kind in ("pytorch", "artefact")
     }
     for slower, faster in itertools.product(names["pytorch"], names["artefact"]):
-        ratio = known.get((slower, faster))
-        if ratio is None:
+        if (slower, faster) not in known:
             yield f"{faster} and {slower} do other work (variant or flow scale): no ratio"
-        else:
-            yield (
-                f"{faster} is {ratio['p50']:.2f}x as fast as {slower} "
-                f"({ratio['confidence']:.0%} interval {ratio['low']:.2f} to {ratio['high']:.2f})"
-            )
+    for ratio in case["ratios"]:
+        yield (
+            f"{ratio['faster']} is {ratio['p50']:.2f}x as fast as {ratio['slower']} "
+            f"({ratio['confidence']:.0%} interval {ratio['low']:.2f} to {ratio['high']:.2f})"
+        )
     for ratio in case["compute_ratios"]:
         yield (
             f"{ratio['faster']} computes {ratio['p50']:.2f}x as fast as {ratio['slower']} "

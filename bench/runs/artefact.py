@@ -175,7 +175,7 @@ class ArtefactRun:
         model: Metadata of the artefact.
         on_gpu: Whether it runs on a GPU.
         limits: Minimum and maximum (height, width) of an engine with dynamic shapes.
-        execution: "streams", "cuda_graph" and "io_binding" in effect, where there is a choice.
+        execution: How it is run, where there is a choice.
         backend: Backend that was requested; None: the runtime's default.
         kind: Always "artefact".
     """
@@ -262,11 +262,11 @@ def artefact_runs(
     cuda_graphs: Sequence[bool] = (True,),
     io_bindings: Sequence[bool] = (True,),
     backends: Sequence[BackendName | None] = (None,),
-    precision: InferencePrecision | None = None,
+    precisions: Sequence[InferencePrecision | None] = (None,),
 ) -> list[ArtefactRun]:
     """The runs of artefacts: each file with each choice of options that applies to it.
 
-    Every file is opened once and closed again.
+    Every file is opened once for each backend and precision, and closed again.
 
     Args:
         paths: Artefacts; repeated ones are measured once.
@@ -277,7 +277,7 @@ def artefact_runs(
             runs without one in any case.
         io_bindings: Use of I/O binding to measure, for ONNX files on CUDA.
         backends: Backends to measure, for ONNX files; None stands for the runtime's default.
-        precision: Precision of convolutions in OpenVINO; None stands for float32.
+        precisions: Precisions of convolutions in OpenVINO to measure; None stands for float32.
 
     Raises:
         ModelError: If a file cannot be loaded.
@@ -285,7 +285,7 @@ def artefact_runs(
     """
     runs: dict[tuple[Path, str], ArtefactRun] = {}
     files = [path.name for path in {path.resolve(): path for path in paths}.values()]
-    for path, backend_name in itertools.product(paths, backends):
+    for path, backend_name, precision in itertools.product(paths, backends, precisions):
         shown = str(path) if files.count(path.name) > 1 else path.name
         asked = None if is_engine(path) else backend_name
         options = OpenOptions(
@@ -295,8 +295,10 @@ def artefact_runs(
             title, model, limits = f"{shown} on {vfi.backend}", vfi.info, _limits(backend)
             engine = isinstance(backend, TensorRTBackend)
             bound = isinstance(backend, BoundBackend)
+        if precision == "fp32" and len(set(precisions)) > 1:
+            title += " fp32"  # The name of the backend tells the other precisions alone.
         on_gpu = engine or (device or "").startswith("cuda")
-        several = engine or title.split(" on ")[-1].startswith("openvino")
+        several = engine or vfi.backend.startswith("openvino")
         choices = itertools.product(
             streams if several else (None,),
             cuda_graphs if engine else (None,),
@@ -307,6 +309,8 @@ def artefact_runs(
             execution: Execution = {}
             if count is not None and (engine or count != 1):
                 execution["streams"] = count
+            if precision is not None:
+                execution["inference_precision"] = precision
             if recorded is not None:
                 execution["cuda_graph"] = recorded
             if binding is not None:

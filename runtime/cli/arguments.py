@@ -47,13 +47,21 @@ def parse_model_file(text: str) -> Path:
     return demo_model(installed_backend()) if text == DEMO else Path(text)
 
 
-def add_cpu_arguments(group: argparse._ArgumentGroup) -> None:
-    """Adds --threads and --precision."""
+def add_cpu_arguments(group: argparse._ArgumentGroup, *, several_precisions: bool = False) -> None:
+    """Adds --threads and --precision.
+
+    Args:
+        group: The group to add them to.
+        several_precisions: Whether --precision takes several values, each of which is a run.
+    """
     group.add_argument(
         "--threads", type=int, metavar="N", help="number of CPU threads (default: all)"
     )
     group.add_argument(
         "--precision",
+        nargs="+" if several_precisions else None,
         choices=get_args(InferencePrecision),
-        help="type in which OpenVINO computes convolutions (default fp32)",
+        help="type in which OpenVINO computes convolutions"
+        + (", one or several, each of which is a run" if several_precisions else "")
+        + " (default fp32)",
     )

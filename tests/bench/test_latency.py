@@ -133,10 +133,11 @@ def measured(fast, tmp_path, capsys):
 
     def run(*arguments):
         evidence = tmp_path / "evidence.json"
+        backend = [] if "--backend" in arguments else ["--backend", "onnxruntime"]
         with pytest.raises(SystemExit) as left:
             latency.main(
                 [*map(str, arguments), "--no-cold-start", "--samples", "2", "--seconds", "0",
-                 "--backend", "onnxruntime", "--json", str(evidence)]
+                 *backend, "--json", str(evidence)]
             )  # fmt: skip
         printed = capsys.readouterr()
         assert left.value.code == 0, printed.err
@@ -443,6 +444,79 @@ def test_cold_figures_are_part_of_the_record(models, fast, monkeypatch, capsys):
 
 def test_the_folder_of_the_packages_is_found_from_anywhere():
     assert cold._ROOT == ROOT
+
+
+# Precisions
+
+
+@pytest.fixture
+def any_precision(monkeypatch):
+    """OpenVINO computes in float32 whatever it is asked for, under the name of what it is asked.
+
+    bfloat16 needs a CPU that has it.
+    """
+    real = latency_runs.open_backend
+
+    def in_float32(path, options, **kept):
+        opened = real(path, replace(options, precision="fp32"), **kept)
+        opened.name += "" if options.precision in (None, "fp32") else f" {options.precision}"
+        return opened
+
+    monkeypatch.setattr(latency_runs, "open_backend", in_float32)
+
+
+@pytest.mark.parametrize("order", [("fp32", "bf16", "fp16"), ("bf16", "fp32", "bf16")])
+def test_an_artefact_is_a_run_in_every_precision_and_compared_with_the_first(
+    any_precision, models, tmp_path, measured, order
+):
+    record, printed = measured(
+        "--model", models / "frames.onnx", models / "dynamic.onnx", "--size", "50x70",
+        "--backend", "openvino", "--streams", "1", "2", "--threads", "2", "--precision", *order,
+        "--stream-frames", "2",
+    )  # fmt: skip
+    (case,) = record["cases"]
+    precisions = list(dict.fromkeys(order))
+    made = {
+        (file, precision, more): f"{file} on openvino cpu {precision}{more}"
+        for file in ("frames.onnx", "dynamic.onnx")
+        for precision in precisions
+        for more in ("", ", 2 streams")
+    }
+    assert [*case["runs"]] == [*made.values()]
+    for (_, precision, _), name in made.items():
+        assert case["runs"][name]["artefact"]["inference_precision"] == precision
+    compared = {(ratio["slower"], ratio["faster"]): ratio for ratio in case["ratios"]}
+    assert compared.keys() == {
+        (made[file, order[0], more], name)
+        for (file, precision, more), name in made.items()
+        if precision != order[0]
+    }
+    for (slow, fast), ratio in compared.items():
+        before, after = (case["runs"][name]["milliseconds"]["p50"] for name in (slow, fast))
+        assert ratio["p50"] == pytest.approx(before / after)
+        assert f"{fast} is {ratio['p50']:.2f}x as fast as {slow} (95% interval" in printed
+    report = run_module("bench.report", tmp_path / "evidence.json")
+    assert report.returncode == 0, report.stderr
+    assert f"against frames.onnx on openvino cpu {order[0]}" in report.stdout
+
+
+def test_one_precision_is_named_by_the_backend(any_precision, models, measured):
+    for precision, name in (("fp32", "openvino cpu"), ("bf16", "openvino cpu bf16")):
+        record, printed = measured(
+            "--model", models / "frames.onnx", "--size", "50x70", "--backend", "openvino",
+            "--precision", precision,
+        )  # fmt: skip
+        assert [*record["cases"][0]["runs"]] == [f"frames.onnx on {name}"]
+        assert record["cases"][0]["ratios"] == []
+        assert "as fast as" not in printed
+
+
+def test_what_has_no_precision_refuses_several_as_it_refuses_one(models, refused):
+    said = refused(
+        "--model", models / "frames.onnx", "--backend", "onnxruntime",
+        "--precision", "fp32", "bf16",
+    )  # fmt: skip
+    assert said.startswith("precision=fp32 is not for ONNX Runtime: leave it out")
 
 
 # Without PyTorch

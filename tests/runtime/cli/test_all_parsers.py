@@ -113,6 +113,8 @@ def test_an_earlier_name_is_accepted_and_hidden(capsys, module, old, new):
     assert old == "--version" or old not in actions
     # An error of the value names the option, so that its name was understood.
     arguments, message = [old], f"argument {new}: expected one argument"
+    if actions[new].nargs == "+":
+        message = f"argument {new}: expected at least one argument"
     if actions[new].nargs == 0:
         arguments, message = [f"{old}=1"], f"argument {new}: ignored explicit argument '1'"
     if old == "--version":
