@@ -281,7 +281,11 @@ def _add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not measure the cold start in new processes",
     )
-    group.add_argument("--profile", action="store_true", help="measure every layer or node too")
+    group.add_argument(
+        "--profile",
+        action="store_true",
+        help="measure every layer too: of engines, and of ONNX files on a CPU",
+    )
     group.add_argument("--json", type=Path, metavar="FILE", help="write the measurements as JSON")
 
 

@@ -1,4 +1,4 @@
-"""Time of each layer of an artefact: layers of TensorRT, nodes of ONNX Runtime."""
+"""Time of each layer of an artefact as text, and of each node of an ONNX file in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Layers = Sequence[tuple[str, float]]
 """Name and milliseconds of each layer, in order of execution."""
 
 _SHOWN = 30
-_NAME_WIDTH = 72
+_NAME_WIDTH = 76
 
 
 def layer_lines(layers: Layers) -> Iterator[str]:

@@ -43,11 +43,14 @@ from bench.runs.artefact import (
     Run,
     call_inputs,
     calls_of_a_pair,
+    execution_names,
     noise_frames,
 )
 from bench.runs.pytorch import PyTorchRun
+from runtime.backends.ov import profiling as ov_profiling
+from runtime.backends.ov.backend import OpenVinoBackend
+from runtime.backends.trt import profiling as trt_profiling
 from runtime.backends.trt.backend import TensorRTBackend
-from runtime.backends.trt.profiling import profile_layers, time_parts
 from runtime.cli.progress import Activity, Progress
 
 if TYPE_CHECKING:
@@ -199,7 +202,7 @@ def _parts_timer(one: OpenedRun) -> Callable[..., dict[str, float]] | None:
     It takes img0, img1 and timestep, and returns the milliseconds of each part by its name.
     """
     if isinstance(one.backend, TensorRTBackend):
-        return functools.partial(time_parts, one.backend)
+        return functools.partial(trt_profiling.time_parts, one.backend)
     if isinstance(one.run, PyTorchRun) and one.run.on_gpu:
         from bench.runs.torch_gpu import TorchGpuBackend
 
@@ -228,31 +231,47 @@ def _throughput(
 
 
 def _profiles(opened: Mapping[str, OpenedRun], pair: FramePair, threads: int) -> LayersByFile:
-    """Times each layer of each artefact once per file; prints which files cannot be profiled."""
+    """Times each layer of each artefact, once in each backend and precision.
+
+    Files are named with their backend where there are several. Prints which cannot be profiled.
+    """
+    profiled: dict[str, tuple[ArtefactRun, OpenedRun]] = {}
+    for name, one in opened.items():
+        if isinstance(one.run, ArtefactRun):
+            execution = "".join(f", {part}" for part in execution_names(one.run.execution))
+            profiled.setdefault(name.removesuffix(execution), (one.run, one))
+    files = [run.file for run, _ in profiled.values()]
     layers: LayersByFile = {}
-    for run, backend, vfi in opened.values():
-        if not isinstance(run, ArtefactRun) or run.file in layers:
-            continue
-        img0, img1, timestep = call_inputs(vfi.info, pair)
-        if isinstance(backend, TensorRTBackend):
-            layers[run.file] = profile_layers(
-                backend, img0, img1, timestep, runs=_PROFILED_CALLS["engine"]
-            )
-        elif not vfi.backend.startswith("onnxruntime"):
-            print(f"{run.file} runs on {vfi.backend}: --profile is for engines and ONNX Runtime")
-        elif run.on_gpu:
+    for title, (run, one) in profiled.items():
+        if run.on_gpu and not isinstance(one.backend, TensorRTBackend):
             # On a GPU ONNX Runtime records when a kernel was queued, not how long it ran.
-            print(f"{run.file} runs on {vfi.backend}: --profile is for engines and CPUs")
-        else:
-            pairs = vfi.info.pairs_per_call
-            inputs = {"img0": img0.repeat(pairs, 0), "img1": img1.repeat(pairs, 0)}
-            layers[run.file] = profile_onnx(
-                run.path,
-                {**inputs, "timestep": timestep},
-                threads=threads,
-                runs=_PROFILED_CALLS["onnx"],
-            )
+            print(f"{run.file} runs on {one.vfi.backend}: --profile is for engines and CPUs")
+            continue
+        name = run.file if files.count(run.file) == 1 else title
+        layers[name] = _profile(run, one, pair, threads)
     return layers
+
+
+def _profile(
+    run: ArtefactRun, one: OpenedRun, pair: FramePair, threads: int
+) -> list[tuple[str, float]]:
+    """Name and milliseconds of each layer of an engine, or of an ONNX file on the CPU."""
+    img0, img1, timestep = call_inputs(one.vfi.info, pair)
+    if isinstance(one.backend, TensorRTBackend):
+        calls = _PROFILED_CALLS["engine"]
+        return trt_profiling.profile_layers(one.backend, img0, img1, timestep, runs=calls)
+    pairs, calls = one.vfi.info.pairs_per_call, _PROFILED_CALLS["onnx"]
+    inputs = {
+        "img0": img0.repeat(pairs, 0),
+        "img1": img1.repeat(pairs, 0),
+        "timestep": timestep,
+    }
+    if isinstance(one.backend, OpenVinoBackend):
+        precision = run.options.precision or "fp32"
+        return ov_profiling.profile_layers(
+            run.path, inputs, precision=precision, threads=threads, runs=calls
+        )
+    return profile_onnx(run.path, inputs, threads=threads, runs=calls)
 
 
 def _figures(run: Run, case: Case, rounds: list[list[float]], warmed_up: WarmUp) -> RunFigures:

@@ -458,7 +458,8 @@ def any_precision(monkeypatch):
     real = latency_runs.open_backend
 
     def in_float32(path, options, **kept):
-        opened = real(path, replace(options, precision="fp32"), **kept)
+        precision = None if options.precision is None else "fp32"
+        opened = real(path, replace(options, precision=precision), **kept)
         opened.name += "" if options.precision in (None, "fp32") else f" {options.precision}"
         return opened
 
@@ -655,6 +656,62 @@ def test_the_profile_names_every_node_of_an_onnx_file(
     assert sum(ms for _, ms in found) > 0
     assert f"{len(found)} layers" in printed
     assert {path.name for path in tmp_path.iterdir()} <= {"m.onnx", "evidence.json"}  # No trace.
+
+
+@pytest.mark.parametrize("graph", ["frames", "float", "batch", "three", "dynamic"])
+def test_the_profile_names_type_and_arithmetic_of_every_layer_in_openvino(
+    sources, tmp_path, measured, graph, monkeypatch
+):
+    monkeypatch.setitem(measure._PROFILED_CALLS, "onnx", 1)
+    write_onnx(sources[graph].model, tmp_path / "m.onnx")
+    size = "48x64" if graph == "float" else "50x70"
+    record, printed = measured(
+        "--model", tmp_path / "m.onnx", "--size", size, "--backend", "openvino", "--streams", "1",
+        "2", "--threads", "2", "--stream-frames", "2", "--profile",
+    )  # fmt: skip
+    assert record["layers_milliseconds"].keys() == {"m.onnx"}  # Once for both numbers of streams.
+    found = record["layers_milliseconds"]["m.onnx"]
+    named = [name for name, _ in found if name.startswith("Convolution ")]
+    assert len(named) > 30
+    for name in named:
+        _, kernel, layer = name.split(" ")
+        assert kernel.lower().endswith(("_f32", "_fp32"))
+        assert layer.endswith("/Conv")
+    assert any(name.startswith("GridSample ") for name, _ in found)
+    assert not any(name.startswith("Parameter ") for name, _ in found)
+    assert all(ms >= 0 for _, ms in found)
+    assert sum(ms for _, ms in found) > 0
+    assert f"{len(found)} layers" in printed
+    run = record["cases"][0]["runs"]["m.onnx on openvino cpu"]
+    # Of a pair, within what a busy machine makes of two measurements.
+    assert 0.01 < sum(ms for _, ms in found) / run["milliseconds"]["p50"] < 100
+
+
+def test_layers_of_several_backends_and_precisions_are_told_apart(
+    any_precision, models, measured, monkeypatch
+):
+    asked = []
+
+    def profiled(_, inputs, *, precision, threads, runs):
+        asked.append((precision, sorted(inputs)))
+        return [(f"Conv {precision}", 1.0)]
+
+    monkeypatch.setattr(measure.ov_profiling, "profile_layers", profiled)
+    monkeypatch.setattr(measure, "profile_onnx", lambda *_, **__: [("Conv a", 1.0)])
+    file, options = models / "frames.onnx", ("--size", "50x70", "--profile")
+    record, _ = measured(
+        "--model", file, "--backend", "openvino", "--precision", "fp32", "bf16", *options
+    )
+    assert record["layers_milliseconds"] == {
+        f"frames.onnx on openvino cpu {precision}": [[f"Conv {precision}", 1.0]]
+        for precision in ("fp32", "bf16")
+    }
+    assert asked == [(precision, ["img0", "img1", "timestep"]) for precision in ("fp32", "bf16")]
+    record, _ = measured("--model", file, "--backend", "openvino", "onnxruntime", *options)
+    assert record["layers_milliseconds"] == {
+        "frames.onnx on openvino cpu": [["Conv fp32", 1.0]],
+        "frames.onnx on onnxruntime cpu": [["Conv a", 1.0]],
+    }
 
 
 def test_layers_of_several_sizes_are_told_apart(models, measured, monkeypatch):

@@ -29,12 +29,14 @@ class Compilation:
         streams: Number of inferences that run at the same time.
         threads: Number of CPUs that they share.
         cache: Folder for compiled models; None for the default folder, "none" for no cache.
+        profile: Whether the time of each layer is counted, which slows the model a little.
     """
 
     precision: InferencePrecision
     streams: int
     threads: int
     cache: str | None
+    profile: bool = False
 
     def check(self, openvino: Any) -> None:
         """Checks that OpenVINO supports this on this CPU.
@@ -57,6 +59,7 @@ class Compilation:
             "PERFORMANCE_HINT": "LATENCY" if self.streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": str(self.streams),
             "INFERENCE_NUM_THREADS": str(self.threads),
+            **({"PERF_COUNT": "YES"} if self.profile else {}),
         }
 
 
