@@ -177,6 +177,14 @@ class Source:
         """Number of packets so far that could not be read or decoded."""
         return self._demuxer.damaged
 
+    @property
+    def decoded_from(self) -> Fraction | None:
+        """Stamp, in seconds, of the first decoded frame, which may lie before the part."""
+        first = self._demuxer.first
+        if first is None or first.pts is None:
+            return None
+        return first.pts * Fraction(first.time_base or 1)
+
     def track_packets(self) -> Iterator[Packet[Any]]:
         """Yields the packets of `info.tracks` without decoding frames; instead of the iteration."""
         for item in self._demuxer.items(decoded=False):

@@ -203,6 +203,8 @@ def test_start_and_end(tmp_path):
     assert shown[1] == Fraction(152, 100)
     assert shown[-1] == Fraction(252, 100)  # the first at or after the end
     assert (info.origin, info.end, info.duration) == (start, end, 1)
+    with open_source(path, start=start, end=end) as source:
+        assert source.decoded_from == Fraction(120, 100)  # the key frame
     audio = [time for kind, time, _ in packets if kind == "audio"]
     assert start <= min(audio) < start + Fraction(1, 5)
     assert end - Fraction(1, 5) < max(audio) < end
