@@ -286,7 +286,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         type=Path,
         metavar="PATH",
         help="for --precision int8: a video or a folder of images like those that the model will "
-        "process, of its size; a few seconds are enough, all frames are decoded",
+        "process, of any length; frames of another size than --size are scaled and cropped to it",
     )
     _add_engine_arguments(parser.add_argument_group("options of --backend tensorrt"))
     return parser

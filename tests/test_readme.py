@@ -82,7 +82,6 @@ def prepare(folder):
     for name in ("in.mkv", "more.mp4", "archive/a.mp4"):
         (folder / name).parent.mkdir(exist_ok=True)
         write_clip(folder / name, 3, size=SIZE)
-    write_clip(folder / f"clip_{SIZE[0]}x{SIZE[1]}.mp4", 14, size=SIZE)
     sample = folder / "DIR" / "ucf101_interp_ours" / "1"
     sample.mkdir(parents=True)
     names = ("frame_00.png", "frame_01_gt.png", "frame_02.png")

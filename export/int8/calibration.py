@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from runtime.frames import check_frame
+from export.int8.windows import Window, spread_windows
 from runtime.model_info import ModelInfo
 from runtime.video.colour import ColourConverter
-from runtime.video.reading.info import DecodedFrame
+from runtime.video.planes import plane_views
 from runtime.video.reading.source import open_source
-
-WINDOWS = 16
-"""Maximum number of windows of a clip. More change the ranges and the PSNR less than
-another choice of frames does."""
 
 _HELD_OUT = 4
 """One of this many windows is held out from calibration, for the gate."""
-
-Window = tuple[NDArray[np.uint8], ...]
-"""Consecutive uint8 frames (H, W, 3): a pair, and between them the true frames."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,8 @@ def check_clip(path: Path) -> None:
 def read_calibration_frames(path: Path, info: ModelInfo) -> CalibrationFrames:
     """Reads windows of consecutive frames, evenly spread over a clip; always the same ones.
 
-    Decodes the whole clip; the memory that this needs does not depend on its length.
+    Frames of another size than the model's are scaled and cropped by `cover`; if the size of the
+    model is free, they keep their own.
 
     Args:
         path: A video, a folder of images, or a pattern such as %06d.png.
@@ -87,16 +82,19 @@ def read_calibration_frames(path: Path, info: ModelInfo) -> CalibrationFrames:
             the model interpolates in one call.
 
     Raises:
-        ExportError: If there are too few frames, nothing moves, or the size is not the model's.
+        ExportError: If there are too few frames, or nothing moves.
         FrameError: If the frames are too small.
         VideoError: If the clip cannot be read.
     """
-    length = info.steps_per_call + 2
-    windows, frame_count = _evenly_spread(path, length, info)
-    if len(windows) < 2:
-        raise ExportError(
-            f"{path} has {frame_count} frames, int8 needs at least {2 * length}: give a longer clip"
-        )
+    converter = ColourConverter()
+
+    def convert(frame: VideoFrame) -> NDArray[np.uint8]:
+        image: NDArray[np.uint8] = converter.rgb_from_frame(frame, 8)
+        if info.size in (None, info.image_size((frame.height, frame.width))):
+            return image
+        return cover(image, info.size)
+
+    windows = spread_windows(path, info.steps_per_call + 2, convert)
     if all(np.array_equal(window[0], window[-1]) for window in windows):
         raise ExportError(
             f"nothing moves in {path}: give a clip like those that the model will process"
@@ -106,46 +104,38 @@ def read_calibration_frames(path: Path, info: ModelInfo) -> CalibrationFrames:
     return CalibrationFrames(path.name, rest, held_out)
 
 
-def _evenly_spread(path: Path, length: int, info: ModelInfo) -> tuple[list[Window], int]:
-    """Up to `WINDOWS` windows of `length` frames, and the number of frames of the clip."""
-    windows: list[list[DecodedFrame]] = []
-    window: list[DecodedFrame] = []
-    number, stride = 0, 1
-    frame_count = 0
-    for frame in _frames(path):
-        if frame_count == 0:
-            _check_size(path, frame, info)
-        frame_count += 1
-        window.append(frame)
-        if len(window) < length:
-            continue
-        if number % stride == 0:
-            windows.append(window)
-        if len(windows) == 2 * WINDOWS:  # Drops every other one, also from here on.
-            windows, stride = windows[::2], 2 * stride
-        window, number = [], number + 1
-    indices = np.linspace(0, len(windows) - 1, min(len(windows), WINDOWS)).round().astype(int)
-    converter = ColourConverter()
-    return [
-        tuple(converter.rgb_from_frame(decoded.frame, 8) for decoded in windows[n]) for n in indices
-    ], frame_count
+def cover(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scales an image, with its aspect ratio, to cover a size, and crops it around its centre.
 
+    Args:
+        image: uint8 (H, W, 3).
+        size: (height, width) in pixels.
+    """
+    factor = max(n / m for n, m in zip(size, image.shape[:2], strict=True))
+    rows, columns = (max(n, round(m * factor)) for n, m in zip(size, image.shape[:2], strict=True))
+    scaler = VideoReformatter()
 
-def _frames(path: Path) -> Iterator[DecodedFrame]:
-    with open_source(path) as source:
-        for item in source:
-            if isinstance(item, DecodedFrame):
-                yield item
-
-
-def _check_size(path: Path, decoded: DecodedFrame, info: ModelInfo) -> None:
-    height, width = decoded.frame.height, decoded.frame.width
-    check_frame(np.empty((height, width, 3), np.uint8), f"a frame of {path}")
-    if info.size not in (None, info.image_size((height, width))):
-        raise ExportError(
-            f"{path} has frames of {height}x{width}, the model takes {info.height}x{info.width}: "
-            "give frames of that size, or a graph of free size (without --size)"
+    def scaled(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # Bicubic, whose support grows as the image shrinks: AREA leaves more aliasing.
+        frame = scaler.reformat(
+            VideoFrame.from_ndarray(np.ascontiguousarray(plane), "gray"),
+            columns,
+            rows,
+            "gray",
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.BICUBIC,
         )
+        made: NDArray[np.uint8] = plane_views(frame)[0]
+        return made.copy()
+
+    top, left = (rows - size[0]) // 2, (columns - size[1]) // 2
+    # Each channel by itself: swscale scales RGB by way of YUV.
+    planes = [
+        scaled(image[..., channel])[top : top + size[0], left : left + size[1]]
+        for channel in range(3)
+    ]
+    return np.stack(planes, -1)
 
 
 def with_more_motion(

@@ -1,0 +1,191 @@
+"""Reads windows of consecutive frames from a clip, spread over its whole length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from export.errors import ExportError
+from runtime.errors import VideoError
+from runtime.frames import check_frame
+from runtime.video.reading.images import ImageReader, images_at
+from runtime.video.reading.info import DecodedFrame, SourceInfo
+from runtime.video.reading.source import Source, open_source
+from runtime.video.scenes import SceneDetector
+
+WINDOWS = 16
+"""Maximum number of windows of a clip. More change the ranges and the PSNR less than
+another choice of frames does."""
+
+DECODED_WHOLE = 600
+"""Number of frames up to which all frames of a clip are decoded. With the usual 250 frames from one
+key frame to the next, seeks to `WINDOWS` places would decode more."""
+
+_TRIED = 30
+"""Number of frames at one place among which a window is searched."""
+
+_LEAST = 2
+"""Number of windows that int8 needs: one for calibration and one for the gate."""
+
+Window = tuple[NDArray[np.uint8], ...]
+"""Consecutive uint8 frames (H, W, 3) of one scene: a pair, and between them the true frames."""
+
+_Convert = Callable[[VideoFrame], NDArray[np.uint8]]
+
+
+def spread_windows(path: Path, length: int, convert: _Convert) -> list[Window]:
+    """Reads up to `WINDOWS` windows, evenly spread over a clip; always the same ones.
+
+    No frame is in two windows, and no window has a scene cut. In a clip of more than
+    `DECODED_WHOLE` frames, only frames near the windows are decoded, unless seeking does not work.
+    The memory that is needed does not depend on the length of the clip.
+
+    Args:
+        path: A video, a folder of images, or a pattern such as %06d.png.
+        length: Number of frames of a window.
+        convert: Converts a decoded frame to RGB.
+
+    Raises:
+        ExportError: If there are fewer than two windows.
+        FrameError: If the frames are too small.
+        VideoError: If the clip cannot be read.
+    """
+    with open_source(path) as source:
+        info = source.info
+    check_frame(np.empty((info.height, info.width, 3), np.uint8), f"a frame of {path}")
+    if info.duration is not None and (info.frames or info.duration * info.rate) > DECODED_WHOLE:
+        at_places = _in_video if path.is_file() else _in_folder
+        windows = at_places(path, info, length, convert)
+        if len(windows) >= WINDOWS // 2:
+            return windows
+    return _in_all_frames(path, length, convert)
+
+
+def _in_video(path: Path, info: SourceInfo, length: int, convert: _Convert) -> list[Window]:
+    """A window of each place of a video that has one; none at all if seeking does not help."""
+    assert info.duration is not None
+    spacing = info.duration / WINDOWS
+    windows: list[Window] = []
+    for number in range(WINDOWS):
+        try:
+            with open_source(path, start=(number + Fraction(1, 2)) * spacing) as source:
+                start, decoded_from = source.info.origin, source.decoded_from
+                if decoded_from is None or decoded_from < start - spacing:
+                    return []  # The frames of the place before this one were decoded again.
+                frames = _between(_frames(source), start, start + spacing)
+                windows += _first_window(frames, info, length, convert)
+        except VideoError:  # The video ends before this place, or is damaged here.
+            continue
+    return windows
+
+
+def _in_folder(path: Path, info: SourceInfo, length: int, convert: _Convert) -> list[Window]:
+    """A window of each place of a folder of images that has one; reads no other images."""
+    files, _ = images_at(path)
+    windows: list[Window] = []
+    for number in range(WINDOWS):
+        first = (2 * number + 1) * len(files) // (2 * WINDOWS)
+        images = ImageReader(files[first : first + _TRIED], info.rate)
+        windows += _first_window(_images(images), info, length, convert)
+    return windows
+
+
+def _in_all_frames(path: Path, length: int, convert: _Convert) -> list[Window]:
+    """Up to `WINDOWS` windows of a clip of which all frames are decoded."""
+    kept: list[Window] = []
+    stride = 1
+    with open_source(path) as source:
+        windows = _Windows(_frames(source), length)
+        for number, window in enumerate(windows):
+            if number % stride == 0:
+                kept.append(tuple(convert(frame) for frame in window))
+            if len(kept) == 2 * WINDOWS:  # Drops every other one, also from here on.
+                kept, stride = kept[::2], 2 * stride
+    if len(kept) < _LEAST:
+        raise ExportError(
+            f"{path} has {windows.frames} frames, int8 needs at least {_LEAST * length}, in "
+            f"{_LEAST} runs of {length} without a scene cut, and {len(kept)} of these were found: "
+            "give a longer clip"
+        )
+    indices = np.linspace(0, len(kept) - 1, min(len(kept), WINDOWS)).round().astype(int)
+    return [kept[n] for n in indices]
+
+
+class _Windows:
+    """Iterates over the windows of frames of which no frame is left out; no two share a frame.
+
+    Attributes:
+        frames: Number of frames so far.
+    """
+
+    def __init__(self, frames: Iterable[VideoFrame | None], length: int) -> None:
+        """Takes over frames, in order, with None in place of those that cannot be decoded."""
+        self.frames = 0
+        self._source = frames
+        self._length = length
+
+    def __iter__(self) -> Iterator[list[VideoFrame]]:
+        detector = SceneDetector()
+        window: list[VideoFrame] = []
+        for frame in self._source:
+            if frame is None:
+                window = []
+                continue
+            self.frames += 1
+            if detector.flags(frame).cut:
+                window = []
+            window.append(frame)
+            if len(window) == self._length:
+                yield window
+                window = []
+
+
+def _first_window(
+    frames: Iterable[VideoFrame | None], info: SourceInfo, length: int, convert: _Convert
+) -> Iterator[Window]:
+    """The first window among the first frames, if there is one of the clip's frame size."""
+    for window in islice(_Windows(islice(frames, _TRIED), length), 1):
+        if all((frame.width, frame.height) == (info.width, info.height) for frame in window):
+            yield tuple(convert(frame) for frame in window)
+
+
+def _frames(source: Source) -> Iterator[VideoFrame | None]:
+    """The frames of a source, and None where damage interrupts them."""
+    damaged = 0
+    for item in source:
+        if isinstance(item, DecodedFrame):
+            if source.damaged > damaged:
+                damaged = source.damaged
+                yield None
+            yield item.frame
+
+
+def _between(
+    frames: Iterable[VideoFrame | None], start: Fraction, end: Fraction
+) -> Iterator[VideoFrame | None]:
+    """The frames with stamps from `start`, in seconds, to before `end`."""
+    for frame in frames:
+        if frame is None or frame.pts is None:
+            yield None
+            continue
+        moment = frame.pts * Fraction(frame.time_base or 1)
+        if moment >= end:
+            return
+        if moment >= start:
+            yield frame
+
+
+def _images(reader: ImageReader) -> Iterator[VideoFrame | None]:
+    """The images, and None in place of those that cannot be read or decoded."""
+    for packet in reader.packets():
+        try:
+            yield from reader.decode(packet)
+        except (av.error.FFmpegError, OSError):
+            yield None
