@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from runtime.backends.registry import installed_backend
 from runtime.errors import BackendError, ModelError, install_command
 from runtime.machine import Gpu, gpu_driver
 from runtime.manifest import EngineBuild, EngineManifest
@@ -46,8 +47,8 @@ def gpu_at(device: int) -> Gpu:
     driver = gpu_driver()
     if driver.problem:
         raise BackendError(
-            f"TensorRT needs an NVIDIA GPU, and {driver.problem}: use ONNX Runtime, which runs on "
-            "any CPU (build_engine --backend onnxruntime)"
+            f"TensorRT needs an NVIDIA GPU, and {driver.problem}: build for the CPU with python -m "
+            f"export.build_engine --backend {installed_backend()}"
         )
     if device >= len(driver.gpus):
         names = ", ".join(f"cuda:{k} {gpu.name}" for k, gpu in enumerate(driver.gpus))

@@ -329,13 +329,17 @@ def test_an_engine_that_is_not_what_its_manifest_says_is_refused(trt10, engine):
     gc.collect()
 
 
-def test_without_a_driver_tensorrt_is_not_touched(trt10, engine, monkeypatch):
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_without_a_driver_tensorrt_is_not_touched(trt10, engine, monkeypatch, backend):
     path = engine()
+    monkeypatch.setattr("runtime.backends.trt.engine.installed_backend", lambda: backend)
     monkeypatch.setattr(
         "runtime.backends.trt.engine.gpu_driver", lambda: GpuDriver(problem="there is no driver")
     )
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(BackendError, match="needs an NVIDIA GPU, and there is no driver"):
+    with pytest.raises(
+        BackendError, match=f"needs an NVIDIA GPU, and there is no driver: .* --backend {backend}$"
+    ):
         Interpolator.open(path)
 
 
