@@ -215,7 +215,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--pack", type=Path, metavar="DIR", help="make the models for a machine without PyTorch")
     add("--smoke", **flag, help="as --part smoke: check that TensorRT works")
     add("--part", nargs="+", choices=tuple(PARTS), help="the parts to run (default: all)")
-    add("--step", nargs="+", metavar="PATTERN", help="of these parts, only steps with such names")
+    add("--step", nargs="+", metavar="PATTERN", help="run only the steps with such names")
     add("--models", type=Path, metavar="DIR", help="an unpacked pack (default: exported here)")
     add("--minutes", type=float, default=9.0, metavar="N", help="limit of the run (default 9)")
     add("--resume", **flag, help="skip the steps that are done in --json")

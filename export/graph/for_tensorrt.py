@@ -57,8 +57,8 @@ def check_names(names: Sequence[str]) -> None:
 def without_shape_ranges(model: ModelProto) -> None:
     """Shape(x, start, end) -> Slice(Shape(x), start, end), in place.
 
-    The parser of TensorRT 8.6 ignores the attributes, which ONNX has had since opset 15: on a GPU
-    it took the height of a graph with free sizes for its whole shape, and failed at the next node.
+    The parser of TensorRT 8.6 ignores the attributes, which ONNX has had since opset 15: in a graph
+    of free size it put the whole shape where the height was meant, and failed at the next node.
     """
 
     def rewritten(node: NodeProto) -> list[NodeProto]:
