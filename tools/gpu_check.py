@@ -104,13 +104,14 @@ def matching(steps: Sequence[Step], patterns: Sequence[str]) -> list[Step]:
     """
     found: dict[str, Step] = {}
     for pattern in patterns:
-        matched = {step.name: step for step in steps if fnmatchcase(step.name, pattern)}
+        matched = [step for step in steps if fnmatchcase(step.name, pattern)]
         if not matched:
             raise MeasurementError(
                 f"--step {pattern} matches no step: --plan shows their names, and --part selects "
                 "the parts"
             )
-        found = found | {name: step for name, step in matched.items() if name not in found}
+        for step in matched:
+            found.setdefault(step.name, step)
     return [*found.values()]
 
 
