@@ -2,8 +2,8 @@
 
 import av
 import pytest
-from PIL import Image
 
+from image_folders import image_folder
 from paths import DATA
 
 
@@ -17,8 +17,4 @@ def walk():
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory, walk):
-    folder = tmp_path_factory.mktemp("clip") / "walk"
-    folder.mkdir()
-    for number, frame in enumerate(walk):
-        Image.fromarray(frame).save(folder / f"{number}.png")
-    return folder
+    return image_folder(tmp_path_factory.mktemp("clip") / "walk", walk)

@@ -5,7 +5,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from PIL import Image
 
 from commands import build_without_torch
 from export.build_engine import main
@@ -19,6 +18,7 @@ from export.int8 import build as int8
 from export.int8.calibration import read_calibration_frames
 from export.int8.quantise import layer_names, measured_ranges, quantised
 from export.source import source_from_onnx
+from image_folders import image_folder
 from paths import DATA
 from runtime import Interpolator
 from runtime.manifest import EngineManifest
@@ -33,13 +33,6 @@ LIMIT = 25.0
 how much depends on the weights."""
 CONVOLUTIONS_LEFT = 8 + 4
 """Of the encoder, and one transposed convolution for each decoder."""
-
-
-def image_folder(folder, frames):
-    folder.mkdir()
-    for number, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{number}.png")
-    return folder
 
 
 @pytest.fixture(scope="session")

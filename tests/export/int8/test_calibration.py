@@ -13,6 +13,7 @@ from export.errors import ExportError
 from export.int8.calibration import cover, read_calibration_frames
 from export.int8.windows import DECODED_WHOLE, WINDOWS
 from export.source import source_from_onnx
+from image_folders import image_folder
 from paths import DATA
 from runtime.video.reading.demux import Demuxer
 from runtime.video.reading.images import ImageReader
@@ -32,13 +33,6 @@ def info(models):
 def fixed(info):
     """Of a model of 50x70."""
     return replace(info, height=50, width=70)
-
-
-def image_folder(folder, frames):
-    folder.mkdir()
-    for number, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{number}.png")
-    return folder
 
 
 def numbered(number):

@@ -485,16 +485,8 @@ def test_coordinates_become_outputs_where_marks_are_lost(models, frames, monkeyp
     assert [len(model.outputs) for model in compiled] == ([1, 5] if lost else [1])
 
 
-@pytest.fixture
-def bf16_processor():
-    openvino = import_quietly("openvino")
-
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        pytest.skip("this CPU does not compute in bfloat16")
-
-
 @pytest.mark.parametrize("name", ["frames", "float", "three", "dynamic"])
-def test_bfloat16_keeps_the_coordinates_float32(bf16_processor, models, name, request):
+def test_bfloat16_keeps_the_coordinates_float32(bf16_cpu, models, name, request):
     size = (50, 70) if name != "float" else (64, 80)
     frames = moving_frames(*size, 4.0)
     if name == "float":
@@ -509,7 +501,7 @@ def test_bfloat16_keeps_the_coordinates_float32(bf16_processor, models, name, re
         assert 10 * np.log10(1 / max(error, 1e-12)) > BF16_DB
 
 
-def test_without_marks_bfloat16_rounds_the_coordinates(bf16_processor, marked, export):
+def test_without_marks_bfloat16_rounds_the_coordinates(bf16_cpu, marked, export):
     """What the check is for, on a CPU that does it."""
     _, core, model = marked
     for node in model.get_ops():

@@ -79,12 +79,6 @@ def test_the_marked_graph_makes_the_same_frame_with_and_without_outputs(openvino
         assert np.abs(first.astype(int) - other).max() <= LEVELS
 
 
-@pytest.fixture
-def bf16_cpu(openvino):
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        pytest.skip("this CPU does not compute in bfloat16")
-
-
 def convolutions(compiled):
     """The number of convolutions of a compiled model by the type in which they run."""
     infos = (layer.get_rt_info() for layer in compiled.get_runtime_model().get_ordered_ops())

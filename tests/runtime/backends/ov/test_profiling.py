@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from runtime.backends.base import OpenOptions
-from runtime.backends.ov import compilation, profiling
+from runtime.backends.ov import profiling
 from runtime.backends.ov.compilation import Compilation, import_openvino
 from runtime.backends.registry import open_backend
 
@@ -55,10 +55,7 @@ def test_the_first_call_is_left_out_and_the_rest_averaged(models, monkeypatch):
     assert len(calls) == 3
 
 
-def test_bfloat16_is_in_the_names_of_the_kernels(models):
-    _, computes_in = compilation.capabilities(import_openvino())
-    if "BF16" not in computes_in:
-        pytest.skip("this CPU does not compute in bfloat16")
+def test_bfloat16_is_in_the_names_of_the_kernels(models, bf16_cpu):
     names = {}
     for precision in ("fp32", "bf16"):
         layers = [
