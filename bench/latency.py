@@ -86,7 +86,7 @@ def _request(args: argparse.Namespace) -> LatencyRequest:
         factor=args.factor,
         device=args.device,
         backends=tuple(args.backend or ()),
-        inference_precisions=tuple(args.precision or ()),
+        inference_precisions=tuple(args.precision),
         threads=args.threads,
         streams=tuple(args.streams or ()),
         without_cuda_graph=args.no_cuda_graph,
@@ -111,7 +111,7 @@ def _plan(request: LatencyRequest, threads: int) -> list[tuple[Case, list[Run]]]
         cuda_graphs=(True, False) if request.without_cuda_graph else (True,),
         io_bindings=(True, False) if request.without_io_binding else (True,),
         backends=request.backends or (None,),
-        precisions=request.inference_precisions or (None,),
+        precisions=request.inference_precisions,
     )
     baselines: list[PyTorchRun] = []
     if request.weights is not None:

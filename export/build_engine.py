@@ -38,10 +38,10 @@ def _build(request: BuildRequest) -> None:
     check_source(weights=request.weights, onnx=request.onnx)
     for path in filter(None, (request.output, request.layers)):
         check_output(path)
-    if request.calibrate is not None:
-        from export.int8.calibration import check_clip  # Needs PyAV.
+    for clip in filter(None, (request.calibrate, request.real_frames)):
+        from export.gate.windows import check_clip  # Needs PyAV.
 
-        check_clip(request.calibrate)
+        check_clip(clip)
     if request.backend == "tensorrt":
         _build_engines(request)
     else:
@@ -52,7 +52,7 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
     """Builds an ONNX artefact for ONNX Runtime or OpenVINO."""
     # Imported here to keep --help fast and to report a missing package in one sentence.
     from export.build_report import print_report
-    from export.candidate import checked_from_onnx, default_tuning
+    from export.candidate import checked_from_onnx, default_tuning, proved
     from export.progress import Stages
     from export.store import write_artefact
 
@@ -85,6 +85,8 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
                 backend=backend,
                 stages=stages,
             )
+    if backend == "openvino":
+        checked = proved(checked, request.real_frames or request.calibrate)
     manifest = write_artefact(checked, request.output, started=started)
     print_report(request.output, manifest, nodes=len(checked.model.graph.node))
 
@@ -287,6 +289,13 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         metavar="PATH",
         help="for --precision int8: a video or a folder of images like those that the model will "
         "process, of any length; frames of another size than --size are scaled and cropped to it",
+    )
+    on_cpus.add_argument(
+        "--real-frames",
+        type=Path,
+        metavar="PATH",
+        help="video or folder of images on which openvino's bf16 and fp16 are compared with fp32 "
+        "(default: that of --calibrate, else the clip that is shipped)",
     )
     _add_engine_arguments(parser.add_argument_group("options of --backend tensorrt"))
     return parser

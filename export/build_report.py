@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from export.gate.gate import report_lines
-from runtime.manifest import EngineManifest, manifest_path
+from runtime.manifest import EngineManifest, PrecisionProof, manifest_path
 
 
 def print_report(output: Path, manifest: EngineManifest, *, nodes: int) -> None:
@@ -15,10 +15,28 @@ def print_report(output: Path, manifest: EngineManifest, *, nodes: int) -> None:
     for line in (
         *report_lines(manifest.gate, manifest.model, nodes=nodes),
         *_calibration_lines(manifest),
+        *proof_lines(manifest.proofs),
         *_engine_lines(manifest),
     ):
         print(line)
     print(f"{manifest_path(output)}: built in {manifest.build_seconds:.1f} s")
+
+
+def proof_lines(proofs: Iterable[PrecisionProof]) -> Iterator[str]:
+    """The results in bfloat16 and float16 as lines for the user, one for each."""
+    for proof in proofs:
+        if proof.problem is not None:
+            yield f"  {proof.precision} on this CPU: not used, as {proof.problem}"
+            continue
+        yield (
+            f"  {proof.precision} on this CPU: {_decibels(proof.made_db)} to fp32 at least on "
+            f"generated frames, {_decibels(proof.real_db)} on real ones, loss to the true frames "
+            f"{proof.loss_db:.3f} dB"
+        )
+
+
+def _decibels(value: float | None) -> str:
+    return "identical" if value is None else f"{value:.1f} dB"
 
 
 def _calibration_lines(manifest: EngineManifest) -> Iterator[str]:

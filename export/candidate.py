@@ -13,11 +13,12 @@ from export.gate.gate import Requirements, gate
 from export.gate.runners import Runner, onnx_runner, openvino_runner
 from export.graph import passes
 from export.graph.for_cpu import tuned_for_cpu
+from export.progress import Stages
 from export.request import DEFAULT_SIZE, OnnxBackend
 from export.source import source_from_onnx
 from runtime.backends.base import BackendName
 from runtime.machine import installed_versions
-from runtime.manifest import Calibration, GateReport
+from runtime.manifest import Calibration, GateReport, PrecisionProof
 from runtime.model_info import ModelInfo, Precision, TunedFor
 from runtime.telemetry import import_quietly
 
@@ -34,6 +35,7 @@ class CheckedModel(NamedTuple):
         onnx_sha256: The SHA-256 of the graph before it was tuned for a device.
         backend: The backend that it was compared in, and that runs it by default.
         calibration: How it was calibrated, if it is int8; else None.
+        proofs: Results in bfloat16 and float16 in OpenVINO on this CPU.
     """
 
     model: ModelProto
@@ -42,6 +44,7 @@ class CheckedModel(NamedTuple):
     onnx_sha256: str
     backend: BackendName = "onnxruntime"
     calibration: Calibration | None = None
+    proofs: tuple[PrecisionProof, ...] = ()
 
 
 def finalise(
@@ -114,6 +117,31 @@ def candidate_runners(
         run = openvino_runner(model, info)
         return {f"OpenVINO {installed_versions().get('openvino', '')}".strip(): run}
     return {f"ONNX Runtime {onnxruntime.__version__}": onnx_runner(model, info)}
+
+
+def proved(checked: CheckedModel, clip: Path | None) -> CheckedModel:
+    """Compares a model for OpenVINO in the faster precisions of this CPU with float32.
+
+    Args:
+        checked: The model, which passed the gate in float32.
+        clip: A video or a folder of images; None for the clip that is shipped.
+
+    Returns:
+        The model with the results, also of a precision that does not pass.
+
+    Raises:
+        ExportError: If the clip has too few frames, or nothing moves in it.
+        VideoError: If the clip cannot be read.
+    """
+    from export.gate.proofs import REAL_FRAMES, provable_precisions, prove  # Needs PyAV.
+
+    precisions = provable_precisions(checked.info)
+    if not precisions:
+        return checked
+    with Stages(1) as stages:
+        stages.start(f"compare {', '.join(precisions)}")
+        proofs = prove(checked.model, checked.info, precisions, clip or REAL_FRAMES)
+    return checked._replace(proofs=proofs)
 
 
 def default_tuning(precision: Precision, backend: OnnxBackend = "onnxruntime") -> TunedFor:

@@ -127,6 +127,8 @@ class BuildRequest:
             backend.
         compact: Whether weights are stored as float16 where no value changes.
         calibrate: A video or a folder of images, for int8 only.
+        real_frames: A video or a folder of images on which OpenVINO's bfloat16 and float16 are
+            compared with float32; None for those of `calibrate`, or else the clip that is shipped.
         output: The artefact to write; of several sizes, each is added to its file name.
     """
 
@@ -139,6 +141,7 @@ class BuildRequest:
     tuned_for: TunedFor | None = None
     compact: bool = False
     calibrate: Path | None = None
+    real_frames: Path | None = None
     output: Path
     min: Size | None = None
     opt: Size | None = None
@@ -222,6 +225,11 @@ class BuildRequest:
             )
         if not int8 and self.calibrate is not None:
             raise ExportError("--calibrate came without --precision int8: give both or neither")
+        if self.real_frames is not None and self.backend != "openvino":
+            raise ExportError(
+                f"--real-frames came with --backend {self.backend}: leave it out, it is for "
+                "openvino"
+            )
 
     def _check_for_tensorrt(self) -> None:
         if self.tuned_for is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -14,9 +15,10 @@ from onnx import ModelProto
 from export.candidate import CheckedModel
 from export.files import check_output
 from runtime import Interpolator
+from runtime.backends.base import PrecisionChoice
 from runtime.files import alone_in, written_beside
-from runtime.machine import cpu_name, gpu_driver, installed_versions
-from runtime.manifest import EngineBuild, EngineManifest, file_sha256, manifest_path
+from runtime.machine import cpu_name, gpu_driver, installed_versions, instruction_sets
+from runtime.manifest import EngineBuild, EngineManifest, PrecisionProof, file_sha256, manifest_path
 
 
 def write_artefact(checked: CheckedModel, path: Path, *, started: float) -> EngineManifest:
@@ -35,7 +37,9 @@ def write_artefact(checked: CheckedModel, path: Path, *, started: float) -> Engi
 
     def save(temporary: Path) -> None:
         onnx.save(checked.model, temporary)
-        Interpolator.open(temporary, backend=checked.backend).close()
+        # OpenVINO chooses by the manifest, which is not written yet.
+        precision: PrecisionChoice = "fp32" if checked.backend == "openvino" else "auto"
+        Interpolator.open(temporary, backend=checked.backend, precision=precision).close()
 
     return save_with_manifest(path, save, checked, started=started)
 
@@ -73,12 +77,14 @@ def save_with_manifest(
                 machine={
                     "platform": platform.platform(),
                     "processor": cpu_name(),
+                    "instruction_sets": instruction_sets(),
                     "gpus": [gpu.name for gpu in gpu_driver().gpus],
                 },
                 build_seconds=round(time.perf_counter() - started, 2),
                 gate=checked.gate,
                 engine=engine,
                 calibration=checked.calibration,
+                proofs=checked.proofs,
             )
             # No other build may write its artefact or manifest until both are renamed.
             stack.enter_context(alone_in(path.parent))
@@ -86,6 +92,31 @@ def save_with_manifest(
             manifest_path(path).unlink(missing_ok=True)
         manifest.write(path)
     return manifest
+
+
+def add_proofs(path: Path, proofs: Sequence[PrecisionProof]) -> None:
+    """Adds proofs to the manifest of an artefact, in place of earlier ones of the same kind.
+
+    Args:
+        path: The artefact.
+        proofs: Its results in bfloat16 and float16.
+
+    Raises:
+        ModelError: If the manifest is missing, damaged, or of another file.
+        OSError: If it cannot be written.
+    """
+
+    def replaced(earlier: PrecisionProof) -> bool:
+        return any(
+            earlier.precision == proof.precision
+            and earlier.holds_for(proof.openvino, proof.instruction_sets)
+            for proof in proofs
+        )
+
+    with alone_in(path.parent):
+        manifest = EngineManifest.read(path)
+        kept = [proof for proof in manifest.proofs if not replaced(proof)]
+        replace(manifest, proofs=(*kept, *proofs)).write(path)
 
 
 def write_onnx(model: ModelProto, path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends.base import BackendName, InferencePrecision
+from runtime.backends.base import BackendName, PrecisionChoice
 from runtime.errors import BackendError
 from runtime.frames import Frame
 from runtime.interpolator import Interpolator
@@ -61,9 +61,9 @@ def time_backends(
     problems = []
     with contextlib.ExitStack() as owner:
         opened: dict[str, Interpolator] = {}
-        candidates: list[tuple[BackendName, InferencePrecision | None]] = [
-            ("onnxruntime", None),
-            ("openvino", None),
+        candidates: list[tuple[BackendName, PrecisionChoice]] = [
+            ("onnxruntime", "auto"),
+            ("openvino", "fp32"),
         ]
         if "BF16" in capabilities:
             candidates.append(("openvino", "bf16"))

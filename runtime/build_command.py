@@ -1,9 +1,11 @@
-"""The command that builds a model which takes what another one does not, for messages."""
+"""Commands that build a model like another one, or prove its precision, for messages."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
+from pathlib import Path
 
 from runtime.errors import install_command
 from runtime.files import SHIPPED_MODELS
@@ -47,6 +49,22 @@ def build_command(
     if importlib.util.find_spec("torch") is None:
         return f"{command} (needs {install_command('cpu,export')})"
     return command
+
+
+def prove_command(model: Path) -> str:
+    """The command that proves an artefact in bfloat16 and float16 on this CPU.
+
+    Args:
+        model: The ONNX file, with a manifest.
+
+    Returns:
+        A shell command; in parentheses after it, what has to be installed for it.
+    """
+    shipped = model.parent.resolve() == SHIPPED_MODELS.resolve()
+    command = f"python -m export.prove {'demo' if shipped else shlex.quote(str(model))}"
+    if all(map(importlib.util.find_spec, ("av", "onnx", "onnxruntime"))):
+        return command
+    return f"{command} (needs {install_command('cpu,build')})"
 
 
 def _weights(info: ModelInfo) -> str:

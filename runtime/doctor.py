@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runtime.backends.demo import DEMO
+from runtime.backends.demo import DEMO, demo_model
 from runtime.backends.ort.cuda_provider import PROVIDER, ProviderProblem, cuda_provider_problem
 from runtime.backends.trt.engine import import_tensorrt
 from runtime.cli.command import command_parser, run_command
@@ -159,6 +159,21 @@ def _openvino(versions: dict[str, str]) -> tuple[list[str], str | None]:
         return [], str(error)
 
 
+def _shipped_precision(openvino_types: Sequence[str]) -> dict[str, str | None] | None:
+    """The precision of the shipped model in OpenVINO and a note; None if OpenVINO does not run."""
+    if not openvino_types:
+        return None
+    from runtime.backends.onnx_format import read_onnx
+    from runtime.backends.ov.automatic import automatic_precision
+    from runtime.backends.ov.compilation import import_openvino
+
+    path = demo_model("openvino")
+    try:
+        return automatic_precision(import_openvino(), read_onnx(path))._asdict()
+    except (ModelError, OSError):  # A program that embeds the runtime may leave the models out.
+        return None
+
+
 def _numpy_problem() -> str | None:
     """Why NumPy, which every backend needs, does not load; None if it does."""
     try:
@@ -202,6 +217,7 @@ def examine() -> dict[str, Any]:
         "providers": providers,
         "backends": [asdict(state) for state in states],
         "openvino_computes_in": openvino_types,
+        "shipped_model": _shipped_precision(openvino_types),
         "recommended": recommendation(states, openvino_types),
         "video": "av" in versions,
     }
@@ -221,7 +237,10 @@ def recommendation(states: Sequence[BackendState], openvino_types: Sequence[str]
     lower = next((name.lower() for name in ("BF16", "FP16") if name in openvino_types), None)
     if lower is None:
         return "openvino with fp32 (onnxruntime may be as fast: measure with --measure)"
-    return f"openvino, with precision {lower} if 45 dB to float32 are enough, else fp32"
+    return (
+        f"openvino, which computes in {lower} if the model's manifest proves it for this CPU, else "
+        "in fp32"
+    )
 
 
 def _report_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -246,8 +265,8 @@ def _report_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"{state['name']:17} {verdict}: {state['detail']}"
         if state["remedy"]:
             yield f"{'':17} -> {state['remedy']}"
-    if report["openvino_computes_in"]:
-        yield f"{'':17} computes in {', '.join(report['openvino_computes_in'])}"
+        if state["name"] == "openvino cpu":
+            yield from _openvino_lines(report)
     for trial in report.get("trial", []):
         yield (
             f"{trial['name']:17} {trial['milliseconds']:.0f} ms for a pair of {trial['size']}, "
@@ -263,6 +282,15 @@ def _report_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"{'':17} -> {install_command('video')}"
     else:
         yield f"video files       ready: PyAV {report['versions']['av']}"
+
+
+def _openvino_lines(report: dict[str, Any]) -> Iterator[str]:
+    if report["openvino_computes_in"]:
+        yield f"{'':17} computes in {', '.join(report['openvino_computes_in'])}"
+    if shipped := report["shipped_model"]:
+        yield f"{'':17} the shipped model in {shipped['precision']}"
+        if shipped["note"]:
+            yield f"{'':17} {shipped['note']}"
 
 
 def _doctor(args: argparse.Namespace) -> int:

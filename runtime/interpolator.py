@@ -11,12 +11,12 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from runtime.backends.base import Backend, BackendName, InferencePrecision, OpenOptions
+from runtime.backends.base import Backend, BackendName, OpenOptions, PrecisionChoice
 from runtime.backends.cuda.arrays import DeviceFrame, device_pair
 from runtime.backends.process import OpenedBackend
 from runtime.backends.registry import open_backend
 from runtime.batching import ImagePair, PairRequest, PairRunner
-from runtime.errors import BackendError, FrameError, ModelError, kind_of
+from runtime.errors import BackendError, FrameError, kind_of
 from runtime.frames import (
     Channels,
     Frame,
@@ -70,7 +70,7 @@ class Interpolator:
         threads: int | None = None,
         streams: int | None = None,
         cuda_graph: bool | None = None,
-        precision: InferencePrecision | None = None,
+        precision: PrecisionChoice | None = "auto",
         cache: str | Path | None = None,
         io_binding: bool | None = None,
         channels: Channels = "rgb",
@@ -93,9 +93,11 @@ class Interpolator:
                 with working memory of its own; default 1, which gives one pair the shortest time.
                 On the CPU they share `threads`. Triton: number of pairs in flight, default 2.
             cuda_graph: TensorRT: replay recorded launches if the size is fixed; default True.
-            precision: OpenVINO: type in which convolutions are computed, "fp32" (default), "bf16"
-                or "fp16"; an error if the CPU does not support it. Coordinates, flow, sampling,
-                mean and blend are float32 in any case.
+            precision: OpenVINO: type in which convolutions are computed. "auto", the default, is
+                the fastest that the CPU computes in and the manifest of the model proves, which
+                `export.build_engine` and `export.prove` write; "fp32" where there is no such proof.
+                "bf16" and "fp16" need none; they are an error if the CPU does not support them.
+                Coordinates, flow, sampling, mean and blend are float32 in any case.
             cache: OpenVINO: folder for compiled models, which open faster the next time; "none"
                 for no cache. Default: `~/.cache/ifrnet-deploy/openvino`.
             io_binding: ONNX Runtime: keep images on the device between calls, so that a frame that
@@ -110,7 +112,6 @@ class Interpolator:
             BackendError: If the backend or the device is not available.
             FrameError: If the order of the channels is unknown.
         """
-        _check_model(model)
         check_channels(channels)
         if not isinstance(cache, str | os.PathLike | None):
             raise BackendError(f"cache is {kind_of(cache)}: give a folder, or 'none' for no cache")
@@ -123,12 +124,7 @@ class Interpolator:
             cache=None if cache is None else str(cache),
             io_binding=io_binding,
         )
-        try:
-            return cls(open_backend(model, options, backend=backend), channels=channels)
-        except ModelError as error:
-            if Path(model).is_dir():
-                raise ModelError(f"{model} is a folder: give the model file in it") from error
-            raise
+        return cls(open_backend(model, options, backend=backend), channels=channels)
 
     @property
     def info(self) -> ModelInfo:
@@ -137,8 +133,19 @@ class Interpolator:
 
     @property
     def backend(self) -> str:
-        """Name of the backend and its device, for example "onnxruntime cpu"."""
+        """Name of the backend and its device, for example "onnxruntime cpu".
+
+        With OpenVINO also the type in which convolutions are computed: "openvino cpu bf16".
+        """
         return self._opened.name
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know about how the model was opened, as sentences.
+
+        For example why OpenVINO computes in float32 where the CPU could compute in bfloat16.
+        """
+        return self._opened.notes
 
     @property
     def channels(self) -> Channels:
@@ -384,17 +391,3 @@ class Interpolator:
         for frame, new_frames in self.interpolate_tagged(requests()):
             yield from new_frames
             yield frame
-
-
-def _check_model(model: object) -> None:
-    """Checks that a value may be the path or the address of a model.
-
-    Raises:
-        ModelError: If it is not.
-    """
-    if not isinstance(model, str | os.PathLike) or not str(model):
-        found = "''" if model == "" else kind_of(model)
-        raise ModelError(
-            f"the model is {found}: give the path of a file of export.build_engine or "
-            "export.to_onnx, 'demo', or triton://HOST:PORT/NAME"
-        )

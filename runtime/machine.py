@@ -17,6 +17,9 @@ from pathlib import Path
 _VECTORS = re.compile(r"avx|amx|sse4_2$|f16c$|fma$|asimd|sve|sme(\d|_|$)|i8mm$|bf16$")
 """Matches names of vector extensions, as /proc/cpuinfo has them."""
 
+_LOW_PRECISION = re.compile(r"bf16|fp16|asimdhp|vnni|ne_convert|i8mm|amx_int8|avx512f|sve2?$")
+"""Of these, those that decide how a CPU computes in bfloat16, float16 and int8."""
+
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 _DEVICE_TREE = Path("/proc/device-tree/compatible")
 
@@ -123,6 +126,18 @@ def instruction_sets() -> list[str]:
     """
     flags = _cpuinfo("flags").split() + _cpuinfo("Features").split()  # x86, Arm
     return sorted({flag for flag in flags if _VECTORS.match(flag)})
+
+
+def low_precision_sets() -> list[str]:
+    """The vector extensions that decide how this CPU computes in bfloat16, float16 and int8.
+
+    Where there is AVX-512, libraries do not use the 256-bit extensions such as avx_vnni, which are
+    left out. The name of the CPU where the system does not list them.
+    """
+    names = [name for name in instruction_sets() if _LOW_PRECISION.search(name)]
+    if "avx512f" in names:
+        names = [name for name in names if not name.startswith("avx_")]
+    return names or [cpu_name()]
 
 
 def _cpuinfo(key: str) -> str:

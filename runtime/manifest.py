@@ -61,6 +61,42 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class PrecisionProof:
+    """The comparison of an artefact in bfloat16 or float16 in OpenVINO with itself in float32.
+
+    It is valid for one version of OpenVINO on CPUs with the same vector extensions.
+
+    Attributes:
+        precision: Type in which convolutions were computed, "bf16" or "fp16".
+        openvino: Version of OpenVINO, with its build.
+        instruction_sets: `runtime.machine.low_precision_sets` of the CPU.
+        processor: Name of the CPU.
+        problem: Why it did not pass; None if it passed.
+        made_db: The lowest PSNR to float32 on generated frames, in dB; None if all are identical,
+            or the model could not be compiled.
+        real_db: The lowest PSNR to float32 on real frames, in dB; None as `made_db`.
+        loss_db: Mean PSNR of float32 to the true frames minus that of this precision, in dB.
+        required: Limit of each of the three figures, by its name.
+        cases: The figures of each case.
+    """
+
+    precision: str
+    openvino: str
+    instruction_sets: list[str]
+    processor: str
+    problem: str | None
+    made_db: float | None
+    real_db: float | None
+    loss_db: float | None
+    required: dict[str, float]
+    cases: list[dict[str, Any]]
+
+    def holds_for(self, openvino: str, instruction_sets: list[str]) -> bool:
+        """Whether it is about this version of OpenVINO and CPUs with these vector extensions."""
+        return (self.openvino, self.instruction_sets) == (openvino, instruction_sets)
+
+
+@dataclass(frozen=True)
 class EngineBuild:
     """The build of a TensorRT engine, and the TensorRT and GPU that it runs on.
 
@@ -133,6 +169,7 @@ class EngineManifest:
         gate: Result of the gate.
         engine: The build, if it is a TensorRT engine.
         calibration: The calibration, if it is int8.
+        proofs: Results in bfloat16 and float16 in OpenVINO.
     """
 
     model: ModelInfo
@@ -145,11 +182,15 @@ class EngineManifest:
     gate: GateReport
     engine: EngineBuild | None = None
     calibration: Calibration | None = None
+    proofs: tuple[PrecisionProof, ...] = ()
 
     def write(self, artefact: Path) -> Path:
         """Writes the manifest beside `artefact`, atomically; returns its path."""
         path = manifest_path(artefact)
-        text = json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2)
+        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if not self.proofs:
+            del values["proofs"]  # An earlier version reads a manifest without them.
+        text = json.dumps(values, indent=2)
         with written_beside(path) as temporary:
             temporary.write_text(text + "\n")
         return path
@@ -173,7 +214,14 @@ class EngineManifest:
             calibration = values["calibration"]
             if calibration is not None:
                 calibration = record_from(Calibration, {**calibration, **version}, str(path))
-            parts = {"model": model, "gate": gate, "engine": engine, "calibration": calibration}
+            proofs = tuple(
+                record_from(PrecisionProof, {**proof, **version}, str(path))
+                for proof in values.get("proofs", ())
+            )
+            parts = {
+                "model": model, "gate": gate, "engine": engine, "calibration": calibration,
+                "proofs": proofs,
+            }  # fmt: skip
             manifest = record_from(cls, {**values, **parts}, str(path))
         except FileNotFoundError as error:
             raise ModelError(

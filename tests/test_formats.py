@@ -64,7 +64,7 @@ def test_metadata_in_a_model_is_read_and_written_as_it_was(model):
     stored = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
     ours = {key: value for key, value in stored.items() if key.startswith(PROPERTY_PREFIX)}
     assert len(ours) == 15
-    assert read_onnx(model)[1].to_properties() == ours
+    assert read_onnx(model).info.to_properties() == ours
 
 
 @pytest.mark.parametrize("name", ["model.onnx.json", "model.engine.json"])

@@ -14,7 +14,7 @@ import runtime
 from commands import need_torch
 from export.gate.compare import compare
 from export.store import write_onnx
-from paths import ROOT
+from paths import ROOT, WALK
 from runtime import Interpolator
 from runtime.frames import to_planes
 from runtime.video.reading.tags import open_for_reading
@@ -26,7 +26,7 @@ PARITY_DB = 60
 """Of bytes. Another order of float32 sums turns single bytes by one level; all of them: 48 dB."""
 
 
-CLIP = ROOT / "tests" / "data" / "walk.mkv"
+CLIP = WALK
 BOTH_HANDS_MOVE = 14
 """Number of a frame of the clip after which both hands move fast."""
 

@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 from runtime.backends.demo import demo_model
 from runtime.cli.command import command_parser, run_command
 from runtime.errors import InterpolationError
-from runtime.machine import available_cpus, cpu_name, installed_versions
+from runtime.machine import available_cpus, cpu_name, installed_versions, low_precision_sets
 from runtime.manifest import EngineManifest
 
 ROOT = Path(__file__).resolve().parent.parent
-CLIP = ROOT / "tests" / "data" / "walk.mkv"
+CLIP = ROOT / "export" / "gate" / "frames" / "walk.mkv"
 SOURCE = "Clip: sample-videos (github.com/intel-iot-devkit/sample-videos) by Intel, CC BY 4.0."
 _COLUMNS = 80
 
@@ -110,16 +110,39 @@ def _facts(report: dict[str, Any], compared: Any) -> dict[str, str]:
     """What was measured, by name."""
     backend = report["backend"].split()[0]
     new, blended = (sum(v) / len(v) for v in (compared.new_psnr, compared.blended_psnr))
-    gate = EngineManifest.read(demo_model(backend)).gate
+    manifest = EngineManifest.read(demo_model(backend))
     speed = report["frames_new"] / report["seconds"]
     return {
         "speed": f"{speed:.1f} new frames/s, with reading, writing and loading the model",
         "with": f"{backend} {installed_versions().get(backend, '')}, {available_cpus()} cores of "
         f"{cpu_name() or 'an unknown CPU'}",
+        "in": _arithmetic(manifest, report["backend"], report["notes"]),
         "quality": f"{new:.1f} dB to the true frames (PSNR, mean of {len(compared.new_psnr)}); "
         f"blending {blended:.1f} dB",
-        "parity": f"{gate.psnr_db:.1f} dB to PyTorch (lowest of {len(gate.cases)} comparisons)",
+        "parity": f"{manifest.gate.psnr_db:.1f} dB to PyTorch in fp32, the lowest of "
+        f"{len(manifest.gate.cases)} cases",
     }
+
+
+def _arithmetic(manifest: EngineManifest, backend: str, notes: list[str]) -> str:
+    """The type that the model was computed in, and why.
+
+    Args:
+        manifest: Of the model.
+        backend: As `VideoReport.backend`.
+        notes: As `VideoReport.notes`.
+    """
+    name, _, precision = backend.partition(" cpu ")
+    if name != "openvino":
+        return "fp32, as OpenVINO is not installed"
+    sets = low_precision_sets()
+    for proof in reversed(manifest.proofs):
+        if proof.precision == precision and proof.instruction_sets == sets:
+            db = f"{proof.real_db:.1f} dB to fp32 on real frames"
+            return f"{precision}, proved for such CPUs: {db}"
+    if any("is computed in fp32" in note for note in notes):
+        return "fp32; the faster type of this CPU is not proved: ifrnet prove demo"
+    return "fp32, as this CPU computes in no faster type"
 
 
 def _commands() -> dict[str, str]:

@@ -29,7 +29,7 @@ from runtime.cli.command import command_parser, run_command  # noqa: E402
 from runtime.errors import InterpolationError  # noqa: E402
 from runtime.files import written_beside  # noqa: E402
 
-CLIP, FRAME = ROOT / "tests" / "data" / "walk.mkv", 14
+CLIP, FRAME = ROOT / "export" / "gate" / "frames" / "walk.mkv", 14
 """The demo's clip, and the frame after which both hands move fast."""
 
 ENGINE_MODES: dict[str, dict[str, Any]] = {

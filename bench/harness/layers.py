@@ -51,7 +51,7 @@ def profile_onnx(
     """
     onnxruntime = import_quietly("onnxruntime")
     # Profiling is an option of a new session; the other options are those of runtime.backends.ort.
-    content, _ = read_onnx(path)
+    content = read_onnx(path).content
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

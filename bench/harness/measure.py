@@ -267,9 +267,8 @@ def _profile(
         "timestep": timestep,
     }
     if isinstance(one.backend, OpenVinoBackend):
-        precision = run.options.precision or "fp32"
         return ov_profiling.profile_layers(
-            run.path, inputs, precision=precision, threads=threads, runs=calls
+            run.path, inputs, precision=one.backend.precision, threads=threads, runs=calls
         )
     return profile_onnx(run.path, inputs, threads=threads, runs=calls)
 

@@ -11,7 +11,7 @@ from bench.harness.measure import STREAM_FRAMES, MeasureOptions
 from bench.harness.opening import can_limit_time
 from bench.runs.artefact import Case, Size, case_of_dataset, is_engine
 from bench.runs.torch_forms import check_names
-from runtime.backends.base import InferencePrecision
+from runtime.backends.base import PrecisionChoice
 from runtime.frames import MINIMUM_SIDE
 
 SIZE: Size = (256, 448)
@@ -34,8 +34,7 @@ class LatencyRequest:
         device: "cpu", "cuda" or "cuda:N" for artefacts and PyTorch; None stands for the backend's
             default, and for the CPU with PyTorch.
         backends: Backends for ONNX files, each of which is a run; empty: the runtime's default.
-        inference_precisions: Precisions of convolutions in OpenVINO, each of which is a run; empty:
-            float32.
+        inference_precisions: Precisions of convolutions in OpenVINO, each of which is a run.
         threads: Number of CPU threads; None: all available CPUs.
         streams: Numbers of streams for engines and OpenVINO; each is a run.
         without_cuda_graph: Whether engines are also measured without a CUDA graph.
@@ -59,7 +58,7 @@ class LatencyRequest:
     factor: int | None = None
     device: str | None = None
     backends: tuple[Literal["onnxruntime", "openvino"], ...] = ()
-    inference_precisions: tuple[InferencePrecision, ...] = ()
+    inference_precisions: tuple[PrecisionChoice, ...] = ("auto",)
     threads: int | None = None
     streams: tuple[int, ...] = ()
     without_cuda_graph: bool = False

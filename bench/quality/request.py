@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.data.datasets import DataSet, find, select
 from bench.data.protocols import PROTOCOLS, Metric, Protocol
 from bench.environment import MeasurementError
-from runtime.backends.base import BackendName, InferencePrecision
+from runtime.backends.base import BackendName, PrecisionChoice
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ParityRequest:
         backend: Backend of the artefacts; None: the runtime's default.
         device: Device of the artefacts, "cpu", "cuda" or "cuda:N"; None: the backend's default.
         threads: CPU threads of each artefact and of PyTorch; None: their defaults.
-        inference_precision: Precision of convolutions in OpenVINO; None: float32.
+        inference_precision: Precision of convolutions in OpenVINO.
         reference_device: PyTorch's name of the device of the reference.
         force: Whether artefacts with other weights or another flow scale are accepted.
         random_weights: Whether the weights are random: reports then show the agreement with
@@ -47,7 +47,7 @@ class ParityRequest:
     backend: BackendName | None = None
     device: str | None = None
     threads: int | None = None
-    inference_precision: InferencePrecision | None = None
+    inference_precision: PrecisionChoice = "auto"
     reference_device: str = "cpu"
     force: bool = False
     random_weights: bool = False

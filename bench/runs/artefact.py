@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from bench.data.protocols import LATENCY_SETS, PROTOCOLS
 from bench.records import ArtefactRecord, Execution, RunDetails
 from runtime import Interpolator
-from runtime.backends.base import Backend, BackendName, HostBackend, InferencePrecision, OpenOptions
+from runtime.backends.base import Backend, BackendName, HostBackend, OpenOptions, PrecisionChoice
 from runtime.backends.ort.binding import BoundBackend
+from runtime.backends.ov.backend import OpenVinoBackend
 from runtime.backends.registry import open_backend
 from runtime.backends.trt.backend import TensorRTBackend
 from runtime.frames import to_planes
@@ -262,7 +263,7 @@ def artefact_runs(
     cuda_graphs: Sequence[bool] = (True,),
     io_bindings: Sequence[bool] = (True,),
     backends: Sequence[BackendName | None] = (None,),
-    precisions: Sequence[InferencePrecision | None] = (None,),
+    precisions: Sequence[PrecisionChoice] = ("auto",),
 ) -> list[ArtefactRun]:
     """The runs of artefacts: each file with each choice of options that applies to it.
 
@@ -277,7 +278,7 @@ def artefact_runs(
             runs without one in any case.
         io_bindings: Use of I/O binding to measure, for ONNX files on CUDA.
         backends: Backends to measure, for ONNX files; None stands for the runtime's default.
-        precisions: Precisions of convolutions in OpenVINO to measure; None stands for float32.
+        precisions: Precisions of convolutions in OpenVINO to measure.
 
     Raises:
         ModelError: If a file cannot be loaded.
@@ -295,8 +296,7 @@ def artefact_runs(
             title, model, limits = f"{shown} on {vfi.backend}", vfi.info, _limits(backend)
             engine = isinstance(backend, TensorRTBackend)
             bound = isinstance(backend, BoundBackend)
-        if precision == "fp32" and len(set(precisions)) > 1:
-            title += " fp32"  # The name of the backend tells the other precisions alone.
+            computed_in = backend.precision if isinstance(backend, OpenVinoBackend) else None
         on_gpu = engine or (device or "").startswith("cuda")
         several = engine or vfi.backend.startswith("openvino")
         choices = itertools.product(
@@ -309,8 +309,8 @@ def artefact_runs(
             execution: Execution = {}
             if count is not None and (engine or count != 1):
                 execution["streams"] = count
-            if precision is not None:
-                execution["inference_precision"] = precision
+            if computed_in is not None:
+                execution["inference_precision"] = computed_in
             if recorded is not None:
                 execution["cuda_graph"] = recorded
             if binding is not None:

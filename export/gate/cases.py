@@ -91,6 +91,23 @@ class GroundTruthCase:
         return f"{height}x{width}"
 
 
+def ground_truth_cases(
+    windows: Sequence[Sequence[NDArray[np.uint8]]], source: str, info: ModelInfo
+) -> list[GroundTruthCase]:
+    """A case for each window of real frames.
+
+    Args:
+        windows: Windows as those of `GroundTruthCase`.
+        source: Name of the clip that they are from.
+        info: Description of the model.
+    """
+    evenly = spread_steps(info.steps_per_call) * info.pairs_per_call
+    return [
+        GroundTruthCase(f"{source}, {number} of {len(windows)} held out", window, evenly)
+        for number, window in enumerate(windows, 1)
+    ]
+
+
 def gate_cases(sizes: Iterable[tuple[int, int]], info: ModelInfo) -> list[GateCase]:
     """Two cases for each size: motion of 2 pixels, and of a tenth of the longer side up to 128.
 

@@ -131,7 +131,7 @@ def gate(
             average more than `ALLOWED_LOSS_DB` below that of the reference; names the worst.
     """
     explanations = explanations or Explanations()
-    comparisons, worst_images = _compare_all(reference, candidates, cases)
+    comparisons, worst_images = compare_all(reference, candidates, cases)
     worst = min(comparisons, key=lambda one: one.psnr_db)
     loss, loser = _largest_loss(comparisons)
     problem = ""
@@ -161,12 +161,16 @@ def gate(
     )
 
 
-def _compare_all(
+def compare_all(
     reference: Reference,
     candidates: Mapping[str, Runner],
     cases: Iterable[GateCase | GroundTruthCase],
 ) -> tuple[list[GateComparison], ComparedImages]:
-    """All comparisons, and the images of the one with the lowest PSNR."""
+    """Compares every candidate with the reference on every case, without a verdict.
+
+    Returns:
+        The comparisons, and the images of the one with the lowest PSNR.
+    """
     comparisons: list[GateComparison] = []
     worst: tuple[float, ComparedImages] | None = None
     for case in cases:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.errors import GateError
-from runtime.backends.base import NO_CACHE, Backend
+from runtime.backends.base import NO_CACHE, Backend, InferencePrecision
 from runtime.backends.ort.backend import free_axes
 from runtime.backends.sizes import PreparedSizes
 from runtime.frames import to_planes
@@ -87,11 +87,19 @@ def _session(content: bytes, lengths: dict[str, int], optimised: bool) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def openvino_runner(model: ModelProto, info: ModelInfo) -> Runner:
-    """Runs an ONNX model in OpenVINO in float32, otherwise like `onnx_runner`.
+def openvino_runner(
+    model: ModelProto, info: ModelInfo, precision: InferencePrecision = "fp32"
+) -> Runner:
+    """Runs an ONNX model in OpenVINO, otherwise like `onnx_runner`.
+
+    Args:
+        model: The model.
+        info: Its description.
+        precision: Type in which convolutions are computed; one that this CPU supports.
 
     Raises:
-        BackendError: If OpenVINO is not installed.
+        BackendError: If OpenVINO is not installed; from the returned function, if it cannot compile
+            the model in this precision.
         GateError: From the returned function, if the bytes are not the rounded image.
     """
     from runtime.backends.ov.compilation import (
@@ -103,7 +111,7 @@ def openvino_runner(model: ModelProto, info: ModelInfo) -> Runner:
 
     model, tap = _tapped(model, info)
     openvino, content = import_openvino(), model.SerializeToString()
-    how = Compilation(precision="fp32", streams=1, threads=available_cpus(), cache=NO_CACHE)
+    how = Compilation(precision=precision, streams=1, threads=available_cpus(), cache=NO_CACHE)
     requests = PreparedSizes(
         lambda size: compiled_model(
             openvino, content, how, shapes=shapes_at(info, size)

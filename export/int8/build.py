@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.candidate import CheckedModel, candidate_runners, default_tuning, finalise
 from export.errors import ExportError, GateError
-from export.gate.cases import GateCase, GroundTruthCase, gate_cases, spread_steps
+from export.gate.cases import GateCase, GroundTruthCase, gate_cases, ground_truth_cases
 from export.gate.compare import ComparedImages, compare
 from export.gate.gate import Explanations, Requirements, gate
 from export.gate.runners import images_for, onnx_runner
@@ -150,14 +150,7 @@ class _LayerCosts:
 def _gate_cases(frames: CalibrationFrames, info: ModelInfo) -> list[GateCase | GroundTruthCase]:
     """Generated frames, some with large motion, and the real ones held out from calibration."""
     generated = gate_cases([info.size or frames.size], info)
-    evenly = spread_steps(info.steps_per_call) * info.pairs_per_call
-    real = [
-        GroundTruthCase(
-            f"{frames.source}, {number} of {len(frames.held_out)} held out", window, evenly
-        )
-        for number, window in enumerate(frames.held_out, 1)
-    ]
-    return [*generated, *real]
+    return [*generated, *ground_truth_cases(frames.held_out, frames.source, info)]
 
 
 def _feeds(frames: CalibrationFrames, info: ModelInfo) -> Iterator[dict[str, NDArray[Any]]]:

@@ -209,8 +209,7 @@ def read_artefact(path: Path) -> Artefact:
     if not path.is_file():
         raise ExportError(f"{path} does not exist: make one with python -m export.build_engine")
     if path.suffix.lower() == ".onnx":
-        _, info = read_onnx(path)
-        manifest = EngineManifest.read(path) if manifest_path(path).exists() else None
+        _, _, info, manifest = read_onnx(path)
     else:
         manifest = EngineManifest.read(path)
         info = manifest.model

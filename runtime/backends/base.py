@@ -24,6 +24,9 @@ BackendName = Literal["onnxruntime", "openvino", "tensorrt", "triton"]
 InferencePrecision = Literal["fp32", "bf16", "fp16"]
 """Type in which convolutions are computed, whatever the precision of the model."""
 
+PrecisionChoice = Literal["auto", InferencePrecision]
+"""As `InferencePrecision`; "auto" is the fastest that is proved to be accurate enough."""
+
 NO_CACHE = "none"
 """Value of `OpenOptions.cache` for no cache."""
 
@@ -46,11 +49,13 @@ class Backend(Protocol):
         info: Precision, size, time steps and I/O of the model.
         lookahead: Number of pairs to queue before the first is waited for; 0 if `submit` computes
             at once.
+        notes: What the user should know about how it was opened, as sentences.
     """
 
     name: str
     info: ModelInfo
     lookahead: int
+    notes: Sequence[str]
 
     def put(self, image: NDArray[Any]) -> Image:
         """Uploads an image to the device that computes.
@@ -128,6 +133,7 @@ class HostBackend(ABC):
     name: str
     info: ModelInfo
     lookahead = 0
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def run(
@@ -208,7 +214,7 @@ class OpenOptions:
         threads: Number of CPUs to use.
         streams: Number of inferences that run at the same time.
         cuda_graph: Replay recorded launches.
-        precision: Type in which convolutions are computed.
+        precision: Type in which convolutions are computed; "auto" becomes None.
         cache: Folder for compiled models; "none" for no cache.
         io_binding: Keep images on the device between calls of ONNX Runtime.
 
@@ -220,7 +226,7 @@ class OpenOptions:
     threads: int | None = None
     streams: int | None = None
     cuda_graph: bool | None = None
-    precision: InferencePrecision | None = None
+    precision: PrecisionChoice | None = None
     cache: str | None = None
     io_binding: bool | None = None
 
@@ -243,11 +249,13 @@ class OpenOptions:
                 raise BackendError(f"{name} is {value!r}: use True, False, or None for the default")
         if self.cache == "":
             raise BackendError(f"cache is '': give a folder, or {NO_CACHE!r} for no cache")
-        if self.precision not in (None, *get_args(InferencePrecision)):
+        if self.precision not in (None, *get_args(PrecisionChoice)):
             raise BackendError(
                 f"precision {self.precision!r} is unknown: use one of "
-                f"{', '.join(get_args(InferencePrecision))}"
+                f"{', '.join(get_args(PrecisionChoice))}"
             )
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", None)
 
     def cuda_device(self) -> int | None:
         """Index of the GPU; None for the CPU."""

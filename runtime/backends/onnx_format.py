@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from runtime.errors import ModelError
 from runtime.manifest import EngineManifest, manifest_path
@@ -42,27 +43,41 @@ _FIELDS_WITH_TENSORS: dict[str, dict[int, str]] = {
 }  # fmt: skip
 
 
-def read_onnx(path: Path) -> tuple[bytes, ModelInfo]:
-    """Reads an ONNX file of this package and its metadata.
+class OnnxFile(NamedTuple):
+    """An ONNX file of this package.
+
+    Attributes:
+        path: Its path.
+        content: Its content.
+        info: Its metadata.
+        manifest: The manifest beside it; None if there is none.
+    """
+
+    path: Path
+    content: bytes
+    info: ModelInfo
+    manifest: EngineManifest | None
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Reads an ONNX file of this package, its metadata and its manifest.
 
     A manifest beside the file must belong to it. A file with external data is refused: it could
     read any file on this machine.
 
-    Returns:
-        The content of the file, and its `ModelInfo`.
-
     Raises:
-        ModelError: If the file is damaged, has external data, or is not from this package.
+        ModelError: If the file or its manifest is damaged, or the file has external data or is not
+            from this package.
         OSError: If it cannot be read.
     """
-    if manifest_path(path).exists():
-        EngineManifest.read(path)
+    manifest = EngineManifest.read(path) if manifest_path(path).exists() else None
     content = read_self_contained(path)
     try:
         properties = _metadata(content)
     except ValueError as error:
         raise _unreadable(path, error) from error
-    return content, ModelInfo.from_properties(properties, source=str(path))
+    info = ModelInfo.from_properties(properties, source=str(path))
+    return OnnxFile(path, content, info, manifest)
 
 
 def read_self_contained(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
+from collections.abc import Sequence
 
 from runtime.backends.base import Backend
 from runtime.errors import BackendError
@@ -38,6 +39,12 @@ class OpenedBackend:
     def name(self) -> str:
         """Name of the backend and its device; in any process."""
         return self._backend.name
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know about how it was opened; in any process."""
+        # A backend that was written for an earlier version has none.
+        return getattr(self._backend, "notes", ())
 
     @property
     def backend(self) -> Backend:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from pathlib import Path
 from typing import get_args
 
 from runtime.backends.base import TRITON_SCHEME, Backend, BackendName, OpenOptions
 from runtime.backends.demo import DEMO, demo_model
-from runtime.errors import BackendError, ModelError
+from runtime.errors import BackendError, ModelError, kind_of
 from runtime.manifest import backend_in_manifest
 
 _MODULES: dict[str, str] = {
@@ -34,9 +35,10 @@ def open_backend(
         backend: Name of the backend; None for that of `default_backend`.
 
     Raises:
-        ModelError: If the file is missing or damaged, or its suffix is unknown.
+        ModelError: If the file is missing or damaged, is a folder, or its suffix is unknown.
         BackendError: If the backend is unknown, not installed or not available.
     """
+    _check_model(model)
     if backend is not None and backend not in get_args(BackendName):
         raise BackendError(
             f"backend {backend!r} is unknown: use one of {', '.join(get_args(BackendName))}"
@@ -56,6 +58,8 @@ def open_backend(
         path = demo_model(name, options.device)
     else:
         path = Path(model)
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder: give the model file in it")
         if not path.is_file():
             raise ModelError(
                 f"{path} does not exist: give a file of export.build_engine, or demo for the model "
@@ -64,6 +68,20 @@ def open_backend(
         name = backend or default_backend(path, options)
     opened = importlib.import_module(_MODULES[name]).open_model(path, options)
     return opened
+
+
+def _check_model(model: object) -> None:
+    """Checks that a value may be the path or the address of a model.
+
+    Raises:
+        ModelError: If it is not.
+    """
+    if not isinstance(model, str | os.PathLike) or not str(model):
+        found = "''" if model == "" else kind_of(model)
+        raise ModelError(
+            f"the model is {found}: give the path of a file of export.build_engine or "
+            "export.to_onnx, 'demo', or triton://HOST:PORT/NAME"
+        )
 
 
 def installed_backend(device: str | None = None, *, preferred: str | None = None) -> BackendName:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from runtime.backends.base import TRITON_SCHEME, InferencePrecision
+from runtime.backends.base import TRITON_SCHEME, PrecisionChoice
 from runtime.backends.demo import DEMO, demo_model
 from runtime.backends.registry import installed_backend
 
@@ -57,11 +57,22 @@ def add_cpu_arguments(group: argparse._ArgumentGroup, *, several_precisions: boo
     group.add_argument(
         "--threads", type=int, metavar="N", help="number of CPU threads (default: all)"
     )
+    add_precision_argument(group, several=several_precisions)
+
+
+def add_precision_argument(group: argparse._ArgumentGroup, *, several: bool = False) -> None:
+    """Adds --precision.
+
+    Args:
+        group: The group to add it to.
+        several: Whether it takes several values, each of which is a run.
+    """
     group.add_argument(
         "--precision",
-        nargs="+" if several_precisions else None,
-        choices=get_args(InferencePrecision),
+        nargs="+" if several else None,
+        choices=get_args(PrecisionChoice),
+        default=["auto"] if several else "auto",
         help="type in which OpenVINO computes convolutions"
-        + (", one or several, each of which is a run" if several_precisions else "")
-        + " (default fp32)",
+        + (", one or several, each of which is a run" if several else "")
+        + " (default auto: the fastest that the model's manifest proves for this CPU)",
     )

@@ -42,6 +42,7 @@ COMMANDS = {
     "build": Command(
         "export.build_engine", "build an artefact, which is written if it passes the gate"
     ),
+    "prove": Command("export.prove", "compare an artefact in bf16 and fp16 with fp32 on this CPU"),
     "triton": Command(
         "export.triton.__main__", "write artefacts into a model repository of Triton"
     ),

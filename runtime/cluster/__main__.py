@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from runtime.backends.base import BackendName
-from runtime.cli.arguments import parse_model_file
+from runtime.cli.arguments import add_precision_argument, parse_model_file
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
 from runtime.errors import VideoError
@@ -92,6 +92,7 @@ def _interpolate(args: argparse.Namespace) -> int:
         args.backend,
         "cuda" if share.gpus and args.model.suffix == ".onnx" else None,
         None if share.gpus else share.cpus,
+        args.precision,
         None if args.onnx is None else args.onnx.absolute(),
         args.build_options,
     )
@@ -223,6 +224,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     cluster.add_argument(
         "--backend", choices=get_args(BackendName), help="backend (default: as for one video)"
     )
+    add_precision_argument(cluster)
     add_reading_arguments(parser.add_argument_group("input"))
     writing = parser.add_argument_group("output")
     add_writing_arguments(writing)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.backends.base import BackendName
+from runtime.backends.base import BackendName, PrecisionChoice
 from runtime.errors import ModelError, VideoError
 from runtime.interpolator import Interpolator
 from runtime.machine import cache_folder
@@ -37,6 +37,8 @@ class ModelChoice:
             `Interpolator.open`.
         device: "cpu", "cuda" or "cuda:N"; None for the default of `Interpolator.open`.
         threads: Number of CPUs for each worker; None for all.
+        precision: Precision as for `Interpolator.open`; with "auto" workers on other CPUs may
+            compute in another one.
         onnx: ONNX file from which a worker builds an engine if that at `path` does not fit its GPU;
             None: such a worker fails.
         build: Further options of `export.build_engine` for this, as on a command line.
@@ -47,6 +49,7 @@ class ModelChoice:
     backend: BackendName | None = None
     device: str | None = None
     threads: int | None = None
+    precision: PrecisionChoice = "auto"
     onnx: Path | None = None
     build: str = ""
 
@@ -65,7 +68,12 @@ def open_on_worker(choice: ModelChoice) -> Interpolator:
         )
     if file_sha256(choice.path) != choice.sha256:
         raise ModelError(f"{choice.path} is another file on {where}: give all workers the same")
-    opened = {"backend": choice.backend, "device": choice.device, "threads": choice.threads}
+    opened = {
+        "backend": choice.backend,
+        "device": choice.device,
+        "threads": choice.threads,
+        "precision": choice.precision,
+    }
     try:
         return Interpolator.open(choice.path, **opened)  # type: ignore[arg-type]
     except ModelError:

@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from runtime.backends.base import BackendName, InferencePrecision
+from runtime.backends.base import BackendName, PrecisionChoice
 from runtime.backends.demo import DEMO
 from runtime.errors import VideoError, kind_of
 from runtime.interpolator import Interpolator
@@ -45,7 +45,7 @@ def interpolate_video(
     device: str | None = None,
     threads: int | None = None,
     streams: int | None = None,
-    precision: InferencePrecision | None = None,
+    precision: PrecisionChoice | None = "auto",
     progress: FrameProgress | None = None,
     on_note: Callable[[str], object] | None = None,
 ) -> VideoReport:
@@ -115,7 +115,7 @@ def interpolate_video(
             )
         )
         if on_note is not None:
-            for note in [*read.notes, *rendering.notes, *sink.notes]:
+            for note in [*vfi.notes, *read.notes, *rendering.notes, *sink.notes]:
                 on_note(note)
         rendering.run(read, sink, progress, frames_expected(mode, info))
         if not sink.written:
@@ -134,7 +134,13 @@ def interpolate_video(
         cuts=schedule.cuts,
         repeats=schedule.repeats,
         damaged=read.damaged,
-        notes=[*read.notes, *rendering.notes, *repair_notes(schedule), *sink.notes],
+        notes=[
+            *vfi.notes,
+            *read.notes,
+            *rendering.notes,
+            *repair_notes(schedule),
+            *sink.notes,
+        ],
     )
 
 
@@ -207,11 +213,11 @@ def _opened(
     """The model, opened with the options of `opening` until `stack` closes if it is not open.
 
     Raises:
-        VideoError: If it is open, and an option is not None.
+        VideoError: If it is open, and an option is not None or "auto".
     """
     if not isinstance(model, Interpolator):
         return stack.enter_context(Interpolator.open(model, **opening))
-    if given := [name for name, value in opening.items() if value is not None]:
+    if given := [name for name, value in opening.items() if value not in (None, "auto")]:
         raise VideoError(
             f"{', '.join(given)} was given with an open Interpolator: give it to Interpolator.open"
         )

@@ -460,7 +460,9 @@ def any_precision(monkeypatch):
     def in_float32(path, options, **kept):
         precision = None if options.precision is None else "fp32"
         opened = real(path, replace(options, precision=precision), **kept)
-        opened.name += "" if options.precision in (None, "fp32") else f" {options.precision}"
+        if options.precision is not None:
+            opened.precision = options.precision
+            opened.name = f"openvino cpu {options.precision}"
         return opened
 
     monkeypatch.setattr(latency_runs, "open_backend", in_float32)
@@ -502,12 +504,12 @@ def test_an_artefact_is_a_run_in_every_precision_and_compared_with_the_first(
 
 
 def test_one_precision_is_named_by_the_backend(any_precision, models, measured):
-    for precision, name in (("fp32", "openvino cpu"), ("bf16", "openvino cpu bf16")):
+    for precision in ("fp32", "bf16"):
         record, printed = measured(
             "--model", models / "frames.onnx", "--size", "50x70", "--backend", "openvino",
             "--precision", precision,
         )  # fmt: skip
-        assert [*record["cases"][0]["runs"]] == [f"frames.onnx on {name}"]
+        assert [*record["cases"][0]["runs"]] == [f"frames.onnx on openvino cpu {precision}"]
         assert record["cases"][0]["ratios"] == []
         assert "as fast as" not in printed
 
@@ -682,7 +684,7 @@ def test_the_profile_names_type_and_arithmetic_of_every_layer_in_openvino(
     assert all(ms >= 0 for _, ms in found)
     assert sum(ms for _, ms in found) > 0
     assert f"{len(found)} layers" in printed
-    run = record["cases"][0]["runs"]["m.onnx on openvino cpu"]
+    run = record["cases"][0]["runs"]["m.onnx on openvino cpu fp32"]
     # Of a pair, within what a busy machine makes of two measurements.
     assert 0.01 < sum(ms for _, ms in found) / run["milliseconds"]["p50"] < 100
 
@@ -709,7 +711,7 @@ def test_layers_of_several_backends_and_precisions_are_told_apart(
     assert asked == [(precision, ["img0", "img1", "timestep"]) for precision in ("fp32", "bf16")]
     record, _ = measured("--model", file, "--backend", "openvino", "onnxruntime", *options)
     assert record["layers_milliseconds"] == {
-        "frames.onnx on openvino cpu": [["Conv fp32", 1.0]],
+        "frames.onnx on openvino cpu fp32": [["Conv fp32", 1.0]],
         "frames.onnx on onnxruntime cpu": [["Conv a", 1.0]],
     }
 

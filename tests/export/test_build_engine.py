@@ -73,7 +73,8 @@ def test_an_artefact_for_openvino_is_compared_there_and_runs_there(models, tmp_p
     assert all(case["candidate"].startswith("OpenVINO") for case in manifest.gate.cases)
     assert manifest.gate.psnr_db > 80
     with Interpolator.open(tmp_path / "m.onnx", cache=tmp_path / "cache") as vfi:
-        assert vfi.backend == "openvino cpu"
+        assert vfi.backend.startswith("openvino cpu")
+        assert not vfi.notes  # The build proved the precisions of this CPU, whatever came out.
         assert vfi.interpolate(*frames).shape == (50, 70, 3)
 
 

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from commands import WITHOUT_NUMPY, run_module
+from openvino_types import claim_types
 from runtime.backends.ort.cuda_provider import ProviderProblem
-from runtime.doctor import backend_states, examine, recommendation
+from runtime.doctor import _report_lines, backend_states, examine, recommendation
 from runtime.machine import Gpu, GpuDriver
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -119,10 +120,10 @@ def test_openvino_and_what_it_lacks():
 @pytest.mark.parametrize(
     ("versions", "computes_in", "expected"),
     [
-        ({"openvino": "2026.4.1"}, ["FP32", "BF16"], "openvino, with precision bf16"),
-        ({"openvino": "2026.10"}, ["FP32", "BF16"], "openvino, with precision bf16"),
-        ({"openvino": "2025.0.0"}, ["FP32", "BF16"], "openvino, with precision bf16"),
-        ({"openvino": "2027.0"}, ["FP32", "FP16"], "openvino, with precision fp16"),
+        ({"openvino": "2026.4.1"}, ["FP32", "BF16"], "openvino, which computes in bf16 if"),
+        ({"openvino": "2026.10"}, ["FP32", "BF16"], "openvino, which computes in bf16 if"),
+        ({"openvino": "2025.0.0"}, ["FP32", "BF16"], "openvino, which computes in bf16 if"),
+        ({"openvino": "2027.0"}, ["FP32", "FP16"], "openvino, which computes in fp16 if"),
         ({"openvino": "1"}, ["FP32"], "openvino with fp32"),
         ({"onnxruntime": "1"}, [], "onnxruntime (OpenVINO may be faster"),
         ({}, [], "nothing yet"),
@@ -133,11 +134,34 @@ def test_what_is_recommended(versions, computes_in, expected):
     assert recommendation(found, computes_in).startswith(expected)
 
 
+def test_the_precision_of_the_shipped_model_is_reported(monkeypatch):
+    def lines():
+        report = examine()
+        return report["shipped_model"], list(_report_lines(report))
+
+    claim_types(monkeypatch, "FP32")
+    shipped, said = lines()
+    assert shipped == {"precision": "fp32", "note": None}
+    assert f"{'':17} the shipped model in fp32" in said
+    claim_types(monkeypatch, "FP32", "FP16")
+    shipped, said = lines()
+    assert shipped["precision"] == "fp32"
+    assert "prove it with python -m export.prove demo" in shipped["note"]
+    place = said.index(f"{'':17} the shipped model in fp32")
+    assert said[place - 2].startswith("openvino cpu")
+    assert said[place + 1].strip() == shipped["note"]
+
+
+def test_a_runtime_without_the_shipped_models_is_examined(monkeypatch, tmp_path):
+    monkeypatch.setattr("runtime.doctor.demo_model", lambda _: tmp_path / "no.onnx")
+    assert examine()["shipped_model"] is None
+
+
 def test_a_measurement_times_every_backend(models):
     done = run_module("runtime.doctor", "--measure", "--model", models / "frames.onnx", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert {"onnxruntime cpu", "openvino cpu"} <= {one["name"] for one in found["trial"]}
+    assert {"onnxruntime cpu", "openvino cpu fp32"} <= {one["name"] for one in found["trial"]}
     assert [one["milliseconds"] for one in found["trial"]] == sorted(
         one["milliseconds"] for one in found["trial"]
     )

@@ -71,6 +71,28 @@ def test_instruction_sets(monkeypatch, cpuinfo, found):
 
 
 @pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [
+        # Zen 4 and Zen 5, which has avx_vnni too, compute alike.
+        ("flags\t: avx avx2 avx512f avx512bw avx512_vnni avx512_bf16",
+         ["avx512_bf16", "avx512_vnni", "avx512f"]),
+        ("flags\t: avx avx2 avx512f avx512bw avx512_vnni avx512_bf16 avx_vnni",
+         ["avx512_bf16", "avx512_vnni", "avx512f"]),
+        ("flags\t: avx512f avx512_fp16 avx512_bf16 amx_tile amx_int8 amx_bf16 amx_fp16",
+         ["amx_bf16", "amx_fp16", "amx_int8", "avx512_bf16", "avx512_fp16", "avx512f"]),
+        ("flags\t: sse4_2 avx avx2 avx_vnni avx_ne_convert fma",
+         ["avx_ne_convert", "avx_vnni"]),
+        ("Features\t: fp asimd asimdhp bf16 i8mm sve sve2 sveaes",
+         ["asimdhp", "bf16", "i8mm", "sve", "sve2"]),
+        ("model name\t: Old CPU\nflags\t: avx avx2 fma", ["Old CPU"]),
+    ],
+)  # fmt: skip
+def test_the_extensions_that_decide_about_low_precision(monkeypatch, cpuinfo, found):
+    monkeypatch.setattr(machine.Path, "read_text", lambda _: cpuinfo)
+    assert machine.low_precision_sets() == found
+
+
+@pytest.mark.parametrize(
     ("release", "tree", "expected"),
     [
         (None, None, False),

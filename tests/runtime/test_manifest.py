@@ -1,10 +1,17 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from artefacts import INFO
 from runtime.errors import ModelError
-from runtime.manifest import EngineManifest, GateReport, file_sha256, manifest_path
+from runtime.manifest import (
+    EngineManifest,
+    GateReport,
+    PrecisionProof,
+    file_sha256,
+    manifest_path,
+)
 
 
 @pytest.fixture
@@ -29,6 +36,20 @@ def test_manifest_round_trips_and_leaves_nothing_else(artefact):
     path, manifest = artefact
     assert EngineManifest.read(path) == manifest
     assert sorted(p.name for p in path.parent.iterdir()) == ["model.onnx", "model.onnx.json"]
+
+
+def test_proofs_round_trip_and_are_left_out_where_there_are_none(artefact):
+    path, manifest = artefact
+    assert "proofs" not in json.loads(manifest_path(path).read_text())
+    proof = PrecisionProof(
+        "bf16", "2026.4.1", ["avx512_bf16"], "x", None, 49.0, None, 0.001, {"made_db": 48.0}, []
+    )
+    proved = replace(manifest, proofs=(proof, replace(proof, problem="it is 40.0 dB")))
+    proved.write(path)
+    assert EngineManifest.read(path) == proved
+    assert proof.holds_for("2026.4.1", ["avx512_bf16"])
+    assert not proof.holds_for("2026.4.2", ["avx512_bf16"])
+    assert not proof.holds_for("2026.4.1", ["avx512_bf16", "amx_bf16"])
 
 
 def test_manifest_of_another_file_is_refused(artefact):

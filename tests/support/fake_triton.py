@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import sys
 from types import SimpleNamespace
 
@@ -47,6 +48,7 @@ def python_backend_utils():
     return SimpleNamespace(
         get_input_tensor_by_name=lambda request, name: request[name],
         TritonError=str,
+        Logger=SimpleNamespace(log_warn=logging.getLogger("triton").warning),
         InferenceResponse=lambda outputs=(), error=None: SimpleNamespace(
             outputs=outputs, error=error
         ),

@@ -4,3 +4,5 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
+WALK = ROOT / "export" / "gate" / "frames" / "walk.mkv"
+"""The clip of the demo, which builds compare precisions on."""

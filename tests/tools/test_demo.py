@@ -2,6 +2,7 @@ import base64
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,6 +12,9 @@ import demo
 import demo_page
 import demo_video
 from paths import ROOT
+from runtime.backends.demo import demo_model
+from runtime.machine import low_precision_sets
+from runtime.manifest import EngineManifest
 from video_clips import frames_of, write
 
 FRAMES = 9
@@ -83,9 +87,26 @@ def test_what_is_printed_fits_a_screen(made):
     assert "made/index.html" in printed
     quality = re.search(r"quality +(\S+) dB to the true frames .*blending (\S+) dB", printed)
     assert float(quality[1]) > float(quality[2]) + 2
-    assert re.search(r"parity +\d+\.\d dB to PyTorch", printed)
+    assert re.search(r"parity +\d+\.\d dB to PyTorch in fp32", printed)
+    assert re.search(r"in +(bf16|fp16|fp32)[,;] ", printed)
     assert re.search(r"speed +\d+\.\d new frames/s", printed)
     assert "ifrnet video IN.mp4 OUT.mp4\n" in printed
+
+
+def test_it_says_which_type_was_used_and_why():
+    manifest = EngineManifest.read(demo_model("openvino"))
+    passed = [proof for proof in manifest.proofs if proof.precision == "bf16"]
+    assert passed  # The shipped model is proved for a CPU with bfloat16.
+    here = replace(passed[-1], instruction_sets=low_precision_sets(), real_db=74.93)
+    manifest = replace(manifest, proofs=(replace(here, real_db=1.0), here))
+    note = "demo_openvino.onnx is computed in fp32, as bf16 is not proved"
+    for backend, notes, text in (
+        ("openvino cpu bf16", [], "bf16, proved for such CPUs: 74.9 dB to fp32 on real frames"),
+        ("openvino cpu fp32", [note], "not proved: ifrnet prove demo"),
+        ("openvino cpu fp32", ["a track was dropped"], "fp32, as this CPU computes in no faster"),
+        ("onnxruntime cpu", [], "fp32, as OpenVINO is not installed"),
+    ):
+        assert text in demo._arithmetic(manifest, backend, notes)
 
 
 def test_new_frames_and_blends_are_compared_with_the_true_frames():

@@ -84,7 +84,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
     ort = _import_onnxruntime()
     if on_gpu:
         _check_cuda(ort, device, index)
-    content, info = read_onnx(path)
+    _, content, info, _ = read_onnx(path)
     provider = (PROVIDER, provider_options(index, info)) if on_gpu else _CPU_PROVIDER
     session_for = functools.partial(_session, ort, content, provider, options.threads)
     try:

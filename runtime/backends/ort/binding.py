@@ -69,6 +69,7 @@ class BoundBackend:
     """
 
     lookahead = 0
+    notes: Sequence[str] = ()
 
     def __init__(self, ort: Any, session: Any, info: ModelInfo, *, device: str) -> None:
         self.name = f"onnxruntime {device}"

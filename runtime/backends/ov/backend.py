@@ -1,6 +1,7 @@
 """The OpenVINO backend, on the CPU.
 
-Float32 is set explicitly, since OpenVINO chooses bfloat16 on CPUs that support it. OpenVINO's own
+The precision is always set, since OpenVINO by itself chooses bfloat16 on CPUs that support it, for
+the coordinates too. OpenVINO's own
 cache is not used: it loads a blob with damaged weights without an error (64 of 12.9 million bytes
 inverted gave another image), and it reads the ONNX file even if the blob exists.
 `runtime.backends.ov.cache` stores blobs with a checksum.
@@ -15,6 +16,7 @@ two models side by side were no faster without it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +26,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import HostBackend, OpenOptions, concatenated
-from runtime.backends.onnx_format import check_ports, read_onnx
+from runtime.backends.base import (
+    HostBackend,
+    InferencePrecision,
+    OpenOptions,
+    concatenated,
+)
+from runtime.backends.onnx_format import OnnxFile, check_ports, read_onnx
+from runtime.backends.ov.automatic import AutomaticPrecision, automatic_precision
 from runtime.backends.ov.compilation import (
     Compilation,
     compiled_model,
@@ -51,8 +59,9 @@ class OpenVinoBackend(HostBackend):
         compile_for: Compiles the model for a size (height, width) of its images; returns an
             openvino.CompiledModel.
         info: Metadata of the model.
-        name: Name of the backend, in messages and reports.
+        precision: Type in which convolutions are computed; part of the name of the backend.
         streams: Number of inferences that run at the same time.
+        notes: What the user should know about how it was opened, as sentences.
     """
 
     def __init__(
@@ -60,11 +69,14 @@ class OpenVinoBackend(HostBackend):
         compile_for: Callable[[tuple[int, int]], Any],
         info: ModelInfo,
         *,
-        name: str,
+        precision: InferencePrecision,
         streams: int,
+        notes: Sequence[str] = (),
     ) -> None:
-        self.name = name
+        self.name = name = f"openvino cpu {precision}"
         self.info = info
+        self.precision = precision
+        self.notes = notes
         # One request more than streams, so that no stream is ever without work.
         self.lookahead = 0 if streams == 1 else streams
         self._pools = PreparedSizes(lambda size: _RequestPool(compile_for(size), streams + 1, name))
@@ -232,33 +244,53 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
             "use device='cpu', or backend='onnxruntime'"
         )
     openvino = import_openvino()
-    content, info = read_onnx(path)
+    file = read_onnx(path)
+    info = file.info
+    chosen = _precision(openvino, file, options)
     how = Compilation(
-        precision=options.precision or "fp32",
+        precision=chosen.precision,
         streams=options.streams or 1,
         threads=options.threads or available_cpus(),
         cache=options.cache,
     )
-    if how.precision != "fp32" and info.tuned_for != "any":
-        # In this model OpenVINO replaces nodes of the coordinates, which removes their marks.
-        raise BackendError(
-            f"precision={how.precision!r} was asked for, {path.name} is tuned for ONNX Runtime: "
-            f"build a plain one with {build_command(info, 'openvino')}"
-        )
     how.check(openvino)
 
     def compile_for(size: tuple[int, int]) -> Any:
         with _loading(path):
-            return compiled_model(openvino, content, how, shapes=shapes_at(info, size))
+            return compiled_model(openvino, file.content, how, shapes=shapes_at(info, size))
 
-    name = "openvino cpu" if how.precision == "fp32" else f"openvino cpu {how.precision}"
+    opened = functools.partial(
+        OpenVinoBackend,
+        info=info,
+        precision=how.precision,
+        streams=how.streams,
+        notes=[chosen.note] if chosen.note else [],
+    )
     if info.size is None:
         with _loading(path):
-            check_ports(_ports(from_onnx(openvino, content)), info, path)
-        return OpenVinoBackend(compile_for, info, name=name, streams=how.streams)
+            check_ports(_ports(from_onnx(openvino, file.content)), info, path)
+        return opened(compile_for)
     compiled = compile_for(info.size)
     check_ports(_ports(compiled), info, path)
-    return OpenVinoBackend(lambda _: compiled, info, name=name, streams=how.streams)
+    return opened(lambda _: compiled)
+
+
+def _precision(openvino: Any, file: OnnxFile, options: OpenOptions) -> AutomaticPrecision:
+    """The precision that was asked for, or else the automatic one.
+
+    Raises:
+        BackendError: If the model cannot be computed in the one that was asked for.
+    """
+    asked = options.precision
+    if asked is None or asked == "auto":
+        return automatic_precision(openvino, file)
+    if asked != "fp32" and file.info.tuned_for != "any":
+        # In this model OpenVINO replaces nodes of the coordinates, which removes their marks.
+        raise BackendError(
+            f"precision={asked!r} was asked for, {file.path.name} is tuned for ONNX Runtime: "
+            f"build a plain one with {build_command(file.info, 'openvino')}"
+        )
+    return AutomaticPrecision(asked)
 
 
 @contextlib.contextmanager

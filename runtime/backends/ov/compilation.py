@@ -162,6 +162,13 @@ def capabilities(openvino: Any) -> tuple[str, list[str]]:
     )
 
 
+def native_precisions(openvino: Any) -> list[InferencePrecision]:
+    """The precisions below float32 that this CPU computes in natively, the fastest first."""
+    available = capabilities(openvino)[1]
+    order: tuple[InferencePrecision, ...] = ("bf16", "fp16")
+    return [name for name in order if _CAPABILITIES[name] in available]
+
+
 @functools.cache
 def _core(openvino: Any) -> Any:
     """The openvino.Core of the process, which owns the plugin and its threads."""

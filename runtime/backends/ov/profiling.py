@@ -45,10 +45,10 @@ def profile_layers(
         BackendError: If this OpenVINO cannot keep the coordinates in float32.
     """
     openvino = import_openvino()
-    content, info = read_onnx(path)
+    file = read_onnx(path)
     how = Compilation(precision, streams=1, threads=threads, cache=NO_CACHE, profile=True)
-    shapes = shapes_at(info, info.layout.size_of(inputs["img0"].shape))
-    request = compiled_model(openvino, content, how, shapes=shapes).create_infer_request()
+    shapes = shapes_at(file.info, file.info.layout.size_of(inputs["img0"].shape))
+    request = compiled_model(openvino, file.content, how, shapes=shapes).create_infer_request()
     request.infer(inputs)
     first = [layer.real_time for layer in request.profiling_info]
     for _ in range(runs):

@@ -83,6 +83,7 @@ class TritonBackend:
     ) -> None:
         self.name = name
         self.info = info
+        self.notes: Sequence[str] = ()
         self.lookahead = in_flight
         self._client = client
         self._address = address

@@ -34,6 +34,8 @@ class TritonPythonModel:
             Path(args["model_repository"]) / args["model_version"] / ARTEFACT,
             OpenOptions(threads=int(threads) if threads else None),
         )
+        for note in self._model.notes:
+            pb_utils.Logger.log_warn(note)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers the requests that Triton gathered, in one call if the model takes many pairs.

@@ -71,6 +71,7 @@ class TensorRTBackend:
     ) -> None:
         self.name = f"tensorrt {engine.version} cuda:{cuda.device}"
         self.info = info
+        self.notes: Sequence[str] = ()
         self.lookahead = streams + 1
         self.cuda = cuda
         self._engine: Engine | None = engine

@@ -4,6 +4,7 @@ import pytest
 
 from bench.quality import cluster
 from parity_runs import on_ucf
+from paths import WALK
 
 pytest.importorskip("ray")
 
@@ -31,6 +32,6 @@ def test_workers_give_the_same_table(models, ucf101, run, tmp_path, monkeypatch)
 def test_a_worker_that_fails_ends_the_run(models, ucf101, run, tmp_path):
     _, said = run(
         "--model", models / "frames.onnx", "--weights", "demo", "--dataset", "folder",
-        "--root", "tests/data/walk.mkv", "--workers", 1, code=1,
+        "--root", WALK, "--workers", 1, code=1,
     )  # fmt: skip
     assert "--workers spreads samples that lie apart" in said

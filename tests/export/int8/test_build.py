@@ -19,7 +19,7 @@ from export.int8.calibration import read_calibration_frames
 from export.int8.quantise import layer_names, measured_ranges, quantised
 from export.source import source_from_onnx
 from image_folders import image_folder
-from paths import DATA
+from paths import WALK
 from runtime import Interpolator
 from runtime.manifest import EngineManifest
 from runtime.telemetry import import_quietly
@@ -215,7 +215,7 @@ def test_it_is_gated_in_the_backend_that_will_run_it(source, clip, tmp_path):
     ("frames", "message"),
     [
         ([np.zeros((64, 96, 3), np.uint8)] * 12, "nothing moves in"),
-        (list(moving_frames(64, 96, 4.0)) * 2, "has 4 frames, int8 needs at least 6"),
+        (list(moving_frames(64, 96, 4.0)) * 2, "has 4 frames, 6 are needed at least"),
     ],
 )
 def test_clips_that_do_not_serve(tmp_path, source, frames, message):
@@ -225,7 +225,7 @@ def test_clips_that_do_not_serve(tmp_path, source, frames, message):
 
 @pytest.mark.usefixtures("_limit")
 def test_frames_of_another_size_serve_a_model_of_fixed_size(models):
-    checked = int8.checked_int8(source_from_onnx(models / "frames.onnx"), DATA / "walk.mkv")
+    checked = int8.checked_int8(source_from_onnx(models / "frames.onnx"), WALK)
     assert {case["size"] for case in checked.gate.cases} == {"50x70"}
     assert len(checked.gate.cases) == 2 + 4
     assert checked.gate.loss_db <= 0.1

@@ -10,11 +10,11 @@ from PIL import Image
 
 import video_clips
 from export.errors import ExportError
-from export.int8.calibration import cover, read_calibration_frames
-from export.int8.windows import DECODED_WHOLE, WINDOWS
+from export.gate.windows import DECODED_WHOLE, WINDOWS, cover
+from export.int8.calibration import read_calibration_frames
 from export.source import source_from_onnx
 from image_folders import image_folder
-from paths import DATA
+from paths import WALK
 from runtime.video.reading.demux import Demuxer
 from runtime.video.reading.images import ImageReader
 
@@ -169,12 +169,12 @@ def test_no_window_has_a_gap(tmp_path, info):
 
 @pytest.mark.parametrize("kind", ["video", "folder"])
 def test_frames_of_another_size_cover_the_models(kind, clip, fixed, walk):
-    frames = read_calibration_frames(DATA / "walk.mkv" if kind == "video" else clip, fixed)
+    frames = read_calibration_frames(WALK if kind == "video" else clip, fixed)
     first = frames.calibration[0][0]
     assert {frame.shape for window in frames.calibration for frame in window} == {(50, 70, 3)}
     assert {frame.shape for window in frames.held_out for frame in window} == {(50, 70, 3)}
     if kind == "video":
-        with av.open(str(DATA / "walk.mkv")) as container:
+        with av.open(str(WALK)) as container:
             original = next(container.decode(video=0)).to_image()
         size, left, top = (70, 52), 0, 1  # Of 640x480: the width fits, and two rows are over.
     else:
@@ -229,6 +229,6 @@ def test_a_clip_that_is_too_short_says_what_there_is_and_what_is_needed(
     with pytest.raises(ExportError) as error:
         read_calibration_frames(path, info)
     assert str(error.value) == (
-        f"{path} has {len(shades)} frames, int8 needs at least 6, in 2 runs of 3 without a scene "
+        f"{path} has {len(shades)} frames, 6 are needed at least, in 2 runs of 3 without a scene "
         f"cut, and {runs} of these were found: give a longer clip"
     )

@@ -459,6 +459,6 @@ def test_models_of_ours_are_accepted(models):
     paths = list(models.glob("*.onnx"))
     assert paths
     for path in paths:
-        content, info = onnx_format.read_onnx(path)
-        assert not has_external_data(content)
-        assert info.variant == "small"
+        file = onnx_format.read_onnx(path)
+        assert not has_external_data(file.content)
+        assert file.info.variant == "small"

@@ -53,7 +53,8 @@ def test_every_option_has_help_that_shows_its_default(parser):
         text = formatter._expand_help(action)
         if action.default not in (None, False, argparse.SUPPRESS, "", (), []):
             value = action.default
-            short = f"{value:g}" if isinstance(value, float) else str(value)
+            values = value if isinstance(value, list) else [value]
+            short = " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
             assert re.search(rf"\(default {re.escape(short)}(?!\w)", text), action
 
 

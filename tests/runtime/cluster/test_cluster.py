@@ -16,12 +16,13 @@ import av
 import pytest
 
 from commands import run_module
+from openvino_types import claim_types
 from runtime import Interpolator, VideoError, files, interpolate_video
 from runtime.cluster.__main__ import sources_in
 from runtime.cluster.pool import TRIES, ClusterError, Job, Pool, Share, connected
 from runtime.cluster.videos import interpolate_many
 from runtime.cluster.worker import ModelChoice, open_on_worker
-from runtime.errors import ModelError
+from runtime.errors import BackendError, ModelError
 from runtime.files import lock_file
 from runtime.manifest import file_sha256
 from runtime.video.options import VideoOptions
@@ -312,6 +313,17 @@ def test_a_model_that_is_not_there_is_said_once(cluster, model, clip, tmp_path):
     other = ModelChoice(model.path, "0" * 64)
     with pytest.raises(ClusterError, match="is another file on"):
         many([(clip, tmp_path / "out.mkv")], other)
+
+
+def test_workers_compute_in_the_precision_that_is_asked_for(models, monkeypatch):
+    path = models / "frames.onnx"
+    choice = ModelChoice(path, file_sha256(path), "openvino", threads=1, precision="fp32")
+    with open_on_worker(choice) as vfi:
+        assert vfi.backend == "openvino cpu fp32"
+        assert list(vfi.notes) == []
+    claim_types(monkeypatch, "FP32")
+    with pytest.raises(BackendError, match="precision='bf16' was asked for, this CPU has fp32"):
+        open_on_worker(replace(choice, precision="bf16"))
 
 
 def test_more_than_a_machine_has_is_refused(cluster, model, clip, tmp_path):

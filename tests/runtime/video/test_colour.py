@@ -11,7 +11,7 @@ from av.video.reformatter import ColorRange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paths import DATA
+from paths import DATA, WALK
 from runtime.errors import VideoError
 from runtime.video.colour import (
     ColourConverter,
@@ -446,9 +446,11 @@ def test_siting_of_decoded_frames(tmp_path, codec, pix_fmt, said, siting):
     assert siting_of(coded(tmp_path / "clip.mkv", codec, pix_fmt, **said)) == siting
 
 
-@pytest.mark.parametrize("name", ["walk.mkv", "bear-vp9-odd-dimensions.webm"])
-def test_a_still_clip_does_not_flicker(name):
-    with av.open(str(DATA / name)) as clip:
+@pytest.mark.parametrize(
+    "path", [WALK, DATA / "bear-vp9-odd-dimensions.webm"], ids=lambda path: path.stem
+)
+def test_a_still_clip_does_not_flicker(path):
+    with av.open(str(path)) as clip:
         frame = next(clip.decode(video=0))
     converter = ColourConverter()
     picture = converter.rgb_from_frame(frame, 8)

@@ -16,6 +16,8 @@ def test_without_a_model_it_takes_the_shipped_one_and_says_so(tmp_path):
 
 def test_a_model_that_is_given_needs_no_note(tmp_path):
     write(tmp_path / "in.mkv", 3)
-    done = run_module("runtime", "in.mkv", "out.mkv", "--model", "demo", cwd=tmp_path)
+    done = run_module(
+        "runtime", "in.mkv", "out.mkv", "--model", "demo", "--precision", "fp32", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "note:" not in done.stdout

@@ -10,7 +10,7 @@ from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paths import DATA, ROOT
+from paths import DATA, ROOT, WALK
 from runtime import VideoError
 from runtime.video.scenes import CUT_THRESHOLD, SceneDetector
 
@@ -268,7 +268,7 @@ def test_the_cut_of_a_real_clip_is_found_where_it_is():
     [
         Path("05_default_juggle.mp4"),
         Path("sample_with_increasing_timestamps_320w_240h_5s.mp4"),
-        DATA / "walk.mkv",
+        WALK,
         DATA / "bear-vp9-odd-dimensions.webm",
     ],
     ids=lambda path: path.stem,

@@ -13,6 +13,7 @@ import pytest
 from onnx import helper
 
 from export.gate.cases import moving_frames
+from openvino_types import claim_types
 from runtime import BackendError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions
 from runtime.backends.ov import backend as ov
@@ -55,7 +56,7 @@ def test_frames_are_those_of_onnx_runtime(models, frames, name, steps):
     with Interpolator.open(path, backend="onnxruntime") as vfi:
         expected = vfi.interpolate(*frames, timesteps=steps or (0.5,))
     with opened(path) as vfi:
-        assert vfi.backend == "openvino cpu"
+        assert vfi.backend == "openvino cpu fp32"
         made = vfi.interpolate(*frames, timesteps=steps or (0.5,))
     assert len(made) == len(expected)
     for one, other in zip(made, expected, strict=True):
@@ -157,7 +158,7 @@ def test_a_call_that_fails_is_one_sentence_and_the_next_works(models, frames):
     half = np.full((1, 1, 1, 1), 0.5, np.float32)
     wrong = np.zeros((1, 8, 8, 3), np.uint8)
     for _ in range(4):  # More often than there are requests.
-        with pytest.raises(BackendError, match=r"openvino cpu failed: [^\n]+$"):
+        with pytest.raises(BackendError, match=r"openvino cpu fp32 failed: [^\n]+$"):
             backend.run(wrong, wrong, half)
     assert backend.run(frames[0][None], frames[1][None], half).shape == (1, 50, 70, 3)
     backend.close()
@@ -288,7 +289,7 @@ def test_the_default_place_is_the_users_cache(models, tmp_path, monkeypatch):
         ({"cuda_graph": True}, "is for TensorRT engines"),
         ({"io_binding": True}, "is for ONNX Runtime"),
         ({"streams": 3, "threads": 2}, "each stream needs one: use fewer streams"),
-        ({"precision": "int4"}, "use one of fp32, bf16, fp16"),
+        ({"precision": "int4"}, "use one of auto, fp32, bf16, fp16"),
     ],
 )
 def test_what_it_does_not_have_is_refused(models, options, message):
@@ -303,13 +304,7 @@ def test_onnx_runtime_refuses_what_is_openvinos(models, option):
 
 
 def test_a_precision_that_the_processor_lacks_is_refused(models, monkeypatch):
-    openvino = import_quietly("openvino")
-    real = openvino.Core.get_property
-
-    def without(core, device, name):
-        return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else real(core, device, name)
-
-    monkeypatch.setattr(openvino.Core, "get_property", without)
+    claim_types(monkeypatch, "FP32")
     with pytest.raises(BackendError, match="this CPU has fp32 only: leave it out"):
         opened(models / "frames.onnx", precision="bf16")
 
@@ -438,19 +433,6 @@ def test_a_layer_of_the_coordinates_that_is_rounded_is_found(marked):
         assert rounded_layers(model, as_compiled(layers)) == []
         layers.append(compiled_layer(precision, "another", grid))
         assert rounded_layers(model, as_compiled(layers)) == [grid]
-
-
-@pytest.fixture
-def claims_bf16(monkeypatch):
-    """OpenVINO says that the CPU computes in bfloat16, and emulates it where that is not true."""
-    openvino = import_quietly("openvino")
-    real = openvino.Core.get_property
-
-    def with_bf16(core, device, name):
-        both = ["FP32", "BF16"]
-        return both if name == "OPTIMIZATION_CAPABILITIES" else real(core, device, name)
-
-    monkeypatch.setattr(openvino.Core, "get_property", with_bf16)
 
 
 @pytest.mark.usefixtures("claims_bf16")

@@ -7,7 +7,7 @@ import av
 import pytest
 from av.sidedata.sidedata import Type as SideDataType
 
-from paths import DATA, ROOT
+from paths import DATA, ROOT, WALK
 from runtime import VideoError
 from runtime.video.reading.info import DecodedFrame, frame_notes
 from runtime.video.reading.source import open_source
@@ -385,7 +385,7 @@ def test_the_pixel_aspect_ratio_is_a_fraction_or_not_known(tmp_path):
     ratio = read(path)[0].sample_aspect_ratio
     assert type(ratio) is Fraction
     assert ratio == Fraction(4, 3)
-    assert read(DATA / "walk.mkv")[0].sample_aspect_ratio is None
+    assert read(WALK)[0].sample_aspect_ratio is None
 
 
 def test_a_matrix_that_cannot_be_converted_is_named_when_the_source_is_opened(tmp_path):

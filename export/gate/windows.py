@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -10,11 +10,15 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from export.errors import ExportError
 from runtime.errors import VideoError
 from runtime.frames import check_frame
+from runtime.model_info import ModelInfo
+from runtime.video.colour import ColourConverter
+from runtime.video.planes import plane_views
 from runtime.video.reading.images import ImageReader, images_at
 from runtime.video.reading.info import DecodedFrame, SourceInfo
 from runtime.video.reading.source import Source, open_source
@@ -32,12 +36,100 @@ _TRIED = 30
 """Number of frames at one place among which a window is searched."""
 
 _LEAST = 2
-"""Number of windows that int8 needs: one for calibration and one for the gate."""
+"""Number of windows that a clip must have: int8 needs one for calibration and one for the gate."""
+
+_HELD_OUT = 4
+"""One of this many windows is held out from calibration, for the gate."""
 
 Window = tuple[NDArray[np.uint8], ...]
 """Consecutive uint8 frames (H, W, 3) of one scene: a pair, and between them the true frames."""
 
 _Convert = Callable[[VideoFrame], NDArray[np.uint8]]
+
+
+def check_clip(path: Path) -> None:
+    """Checks, before any work, that a clip can be opened; decodes its first frames.
+
+    Args:
+        path: A video, a folder of images, or a pattern such as %06d.png.
+
+    Raises:
+        VideoError: If it cannot be read.
+    """
+    with open_source(path):
+        pass
+
+
+def read_windows(path: Path, info: ModelInfo) -> list[Window]:
+    """Reads windows for a model, evenly spread over a clip; always the same ones.
+
+    Frames of another size than the model's are scaled and cropped by `cover`; if the size of the
+    model is free, they keep their own.
+
+    Args:
+        path: A video, a folder of images, or a pattern such as %06d.png.
+        info: Description of the model; between the frames of a pair, a window has as many frames as
+            the model interpolates in one call.
+
+    Raises:
+        ExportError: If there are fewer than two windows, or nothing moves.
+        FrameError: If the frames are too small.
+        VideoError: If the clip cannot be read.
+    """
+    converter = ColourConverter()
+
+    def convert(frame: VideoFrame) -> NDArray[np.uint8]:
+        image: NDArray[np.uint8] = converter.rgb_from_frame(frame, 8)
+        if info.size in (None, info.image_size((frame.height, frame.width))):
+            return image
+        return cover(image, info.size)
+
+    windows = spread_windows(path, info.steps_per_call + 2, convert)
+    if all(np.array_equal(window[0], window[-1]) for window in windows):
+        raise ExportError(
+            f"nothing moves in {path}: give a clip like those that the model will process"
+        )
+    return windows
+
+
+def split_windows(windows: Sequence[Window]) -> tuple[list[Window], list[Window]]:
+    """One of every four windows, which are held out for the gate, and the others."""
+    held_out = list(windows[1::_HELD_OUT])
+    return held_out, [window for n, window in enumerate(windows) if n % _HELD_OUT != 1]
+
+
+def cover(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scales an image, with its aspect ratio, to cover a size, and crops it around its centre.
+
+    Args:
+        image: uint8 (H, W, 3).
+        size: (height, width) in pixels.
+    """
+    factor = max(n / m for n, m in zip(size, image.shape[:2], strict=True))
+    rows, columns = (max(n, round(m * factor)) for n, m in zip(size, image.shape[:2], strict=True))
+    scaler = VideoReformatter()
+
+    def scaled(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # Bicubic, whose support grows as the image shrinks: AREA leaves more aliasing.
+        frame = scaler.reformat(
+            VideoFrame.from_ndarray(np.ascontiguousarray(plane), "gray"),
+            columns,
+            rows,
+            "gray",
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.BICUBIC,
+        )
+        made: NDArray[np.uint8] = plane_views(frame)[0]
+        return made.copy()
+
+    top, left = (rows - size[0]) // 2, (columns - size[1]) // 2
+    # Each channel by itself: swscale scales RGB by way of YUV.
+    planes = [
+        scaled(image[..., channel])[top : top + size[0], left : left + size[1]]
+        for channel in range(3)
+    ]
+    return np.stack(planes, -1)
 
 
 def spread_windows(path: Path, length: int, convert: _Convert) -> list[Window]:
@@ -110,7 +202,7 @@ def _in_all_frames(path: Path, length: int, convert: _Convert) -> list[Window]:
                 kept, stride = kept[::2], 2 * stride
     if len(kept) < _LEAST:
         raise ExportError(
-            f"{path} has {windows.frames} frames, int8 needs at least {_LEAST * length}, in "
+            f"{path} has {windows.frames} frames, {_LEAST * length} are needed at least, in "
             f"{_LEAST} runs of {length} without a scene cut, and {len(kept)} of these were found: "
             "give a longer clip"
         )

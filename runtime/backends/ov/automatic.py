@@ -1,0 +1,67 @@
+"""Chooses the precision of a model in OpenVINO by the proofs in its manifest."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from runtime.backends.base import InferencePrecision
+from runtime.backends.onnx_format import OnnxFile
+from runtime.backends.ov.compilation import native_precisions
+from runtime.build_command import build_command, prove_command
+from runtime.machine import low_precision_sets
+
+
+class AutomaticPrecision(NamedTuple):
+    """The precision that was chosen.
+
+    Attributes:
+        precision: Type in which convolutions are computed.
+        note: Why it is float32 although the CPU computes in a faster type, and how to change that,
+            as a sentence; None if there is nothing to say.
+    """
+
+    precision: InferencePrecision
+    note: str | None = None
+
+
+def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
+    """The fastest precision that the CPU computes in natively and the manifest of a model proves.
+
+    A proof counts if it was made with this version of OpenVINO on a CPU with the same vector
+    extensions, since both change the result: the same model at 1280x720 was up to 12 dB closer to
+    float32 in OpenVINO 2026.4 than in 2026.2.
+
+    Args:
+        openvino: The module.
+        file: The model.
+    """
+    native = native_precisions(openvino)
+    if not native:
+        return AutomaticPrecision("fp32")
+    build = build_command(file.info, "openvino")
+    if file.info.tuned_for != "any":
+        # In this model OpenVINO replaces nodes of the coordinates, which removes their marks.
+        return _float32(file, f"it is tuned for ONNX Runtime: build one with {build}")
+    if file.manifest is None:
+        return _float32(file, f"no manifest beside it proves {native[0]}: build one with {build}")
+    version, extensions = openvino.get_version(), low_precision_sets()
+    # Of several of one kind, the last counts.
+    proofs = {
+        proof.precision: proof
+        for proof in file.manifest.proofs
+        if proof.holds_for(version, extensions)
+    }
+    for precision in native:
+        if precision in proofs and proofs[precision].problem is None:
+            return AutomaticPrecision(precision)
+    if missing := [precision for precision in native if precision not in proofs]:
+        return _float32(
+            file,
+            f"{missing[0]} is not proved with OpenVINO {version.partition('-')[0]} on this CPU: "
+            f"prove it with {prove_command(file.path)}",
+        )
+    return AutomaticPrecision("fp32")
+
+
+def _float32(file: OnnxFile, why: str) -> AutomaticPrecision:
+    return AutomaticPrecision("fp32", f"{file.path.name} is computed in fp32, as {why}")

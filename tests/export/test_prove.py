@@ -1,0 +1,172 @@
+"""export.prove: the results in the manifest, what a second run replaces, what is refused."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from commands import run_module
+from export import prove
+from export.errors import GateError
+from export.gate import proofs
+from export.source import SourceGraph
+from moving_clips import write_clip
+from openvino_types import claim_types
+from runtime import Interpolator
+from runtime.manifest import EngineManifest, file_sha256, manifest_path
+
+
+@pytest.fixture
+def built(models, tmp_path, monkeypatch):
+    """An artefact for OpenVINO whose manifest has no proof, as from a CPU with float32 alone."""
+    from export.candidate import checked_from_onnx
+    from export.store import write_artefact
+
+    claim_types(monkeypatch, "FP32", "BF16")
+    path = tmp_path / "model.onnx"
+    checked = checked_from_onnx(models / "frames.onnx", backend="openvino")
+    write_artefact(checked, path, started=0.0)
+    return path
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        prove.main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+def test_the_result_is_added_and_used(built, capsys):
+    before = EngineManifest.read(built)
+    assert before.proofs == ()
+    content = built.read_bytes()
+    assert run(built) == 0
+    said = capsys.readouterr().out
+    assert f"{manifest_path(built)}: compared with fp32" in said
+    assert "  bf16 on this CPU: " in said
+    assert " dB to fp32 at least on generated frames" in said
+    after = EngineManifest.read(built)
+    assert [proof.precision for proof in after.proofs] == ["bf16"]
+    assert replace(after, proofs=()) == before
+    assert built.read_bytes() == content
+    assert sorted(path.name for path in built.parent.iterdir()) == ["model.onnx", "model.onnx.json"]
+    with Interpolator.open(built, backend="openvino", cache="none") as vfi:
+        assert vfi.backend == "openvino cpu bf16"
+
+
+def test_a_second_run_replaces_its_own_result_alone(built, monkeypatch, capsys):
+    assert run(built) == 0
+    manifest = EngineManifest.read(built)
+    other = replace(manifest.proofs[0], openvino="2025.0.0", problem="it is 40.0 dB from fp32")
+    replace(manifest, proofs=(other, *manifest.proofs)).write(built)
+    monkeypatch.setattr(proofs, "REQUIRED_MADE_DB", 200.0)
+    assert run(built) == 1
+    assert "  bf16 on this CPU: not used, as it is " in capsys.readouterr().out
+    kept, new = EngineManifest.read(built).proofs
+    assert kept == other
+    assert (new.precision, new.required["made_db"]) == ("bf16", 200.0)
+    assert new.problem is not None
+    with Interpolator.open(built, backend="openvino", cache="none") as vfi:
+        assert (vfi.backend, list(vfi.notes)) == ("openvino cpu fp32", [])
+
+
+def test_a_float32_that_is_wrong_proves_nothing(built, monkeypatch, capsys):
+    def wrong(self):
+        raise GateError("OpenVINO is 20.0 dB from the file")
+
+    monkeypatch.setattr(SourceGraph, "reference", property(wrong))
+    assert run(built) == 1
+    assert capsys.readouterr().err.endswith("error: OpenVINO is 20.0 dB from the file\n")
+    assert EngineManifest.read(built).proofs == ()
+
+
+def test_frames_of_ones_own(built, tmp_path):
+    clip = write_clip(tmp_path / "own.mkv", 12)
+    assert run(built, "--real-frames", clip) == 0
+    names = {case.get("frames", "") for case in EngineManifest.read(built).proofs[0].cases}
+    assert any(name.startswith("own.mkv, 1 of ") for name in names)
+
+
+def test_a_cpu_with_float32_alone_has_nothing_to_prove(built, monkeypatch, capsys):
+    claim_types(monkeypatch, "FP32")
+    assert run(built) == 0
+    assert capsys.readouterr().out == (
+        f"{built}: this CPU computes in fp32 only, there is nothing to prove\n"
+    )
+
+
+def test_the_shipped_model_is_demo(monkeypatch, capsys, built):
+    monkeypatch.setattr(prove, "demo_model", lambda _: built)
+    assert run("demo") == 0
+    assert len(EngineManifest.read(built).proofs) == 1
+
+
+def tuned(path):
+    manifest = EngineManifest.read(path)
+    replace(manifest, model=replace(manifest.model, tuned_for="cpu")).write(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "model.onnx does not exist: give a file of"),
+        (lambda path: manifest_path(path).unlink(), "model.onnx.json is missing: put it beside"),
+        (lambda path: path.write_bytes(b"x"), "its manifest was written for"),
+        (tuned, "is tuned for ONNX Runtime: build one for OpenVINO with python -m export.build_"),
+    ],
+)
+def test_what_cannot_be_proved_is_one_sentence(built, capsys, change, message):
+    change(built)
+    assert run(built) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_an_engine_is_refused(tmp_path, capsys):
+    (tmp_path / "model.engine").write_bytes(b"x")
+    assert run(tmp_path / "model.engine") == 1
+    assert "model.engine is not an ONNX file" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(built, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # Root may write everywhere.
+    assert run(built) == 1
+    assert "copy model.onnx and model.onnx.json to another folder" in capsys.readouterr().err
+
+
+def test_a_clip_that_cannot_be_read_is_said_before_any_work(built, tmp_path, capsys):
+    (tmp_path / "broken.mkv").write_bytes(b"not a video")
+    assert run(built, "--real-frames", tmp_path / "broken.mkv") == 1
+    assert "broken.mkv" in capsys.readouterr().err
+    assert EngineManifest.read(built).proofs == ()
+
+
+def test_a_build_for_openvino_proves_what_the_cpu_has(models, tmp_path):
+    """Whatever this CPU has, the runtime has nothing to say about a model that was built here."""
+    done = run_module(
+        "export.build_engine", "--onnx", models / "frames.onnx", "--backend", "openvino",
+        "--output", "m.onnx", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    manifest = EngineManifest.read(tmp_path / "m.onnx")
+    assert manifest.artefact_sha256 == file_sha256(tmp_path / "m.onnx")
+    assert manifest.machine["instruction_sets"] or not Path("/proc/cpuinfo").exists()
+    with Interpolator.open(tmp_path / "m.onnx", backend="openvino", cache="none") as vfi:
+        assert list(vfi.notes) == []
+        used = vfi.backend.removeprefix("openvino cpu ")
+    passed = [proof.precision for proof in manifest.proofs if proof.problem is None]
+    assert used == (passed or ["fp32"])[0]
+    written = json.loads(manifest_path(tmp_path / "m.onnx").read_text())
+    assert ("proofs" in written) == bool(manifest.proofs)
+    assert done.stdout.count(" on this CPU: ") == len(manifest.proofs)
+
+
+def test_frames_are_for_openvino(tmp_path):
+    done = run_module(
+        "export.build_engine", "--onnx", "m.onnx", "--backend", "onnxruntime", "--output", "o.onnx",
+        "--real-frames", "clip.mkv", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "--real-frames came with --backend onnxruntime: leave it out" in done.stderr
