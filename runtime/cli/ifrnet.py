@@ -50,6 +50,9 @@ COMMANDS = {
     "latency": Command("bench.latency", "measure the time of a pair, beside PyTorch"),
     "parity": Command("bench.parity", "compare artefacts with PyTorch and with true frames"),
     "report": Command("bench.report.__main__", "make tables and a page of measurements"),
+    "alternatives": Command(
+        "bench.alternatives.__main__", "measure other ways to double a frame rate beside this one"
+    ),
     "bench-video": Command("bench.video", "measure the video pipeline without a model"),
     "bench-cluster": Command("bench.cluster", "measure what a Ray cluster gains and costs"),
 }

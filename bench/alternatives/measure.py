@@ -1,0 +1,76 @@
+"""Measures methods in turns, and compares their frames with the true ones."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.alternatives.clips import HalvedClip
+from bench.alternatives.methods import Images, Method
+from bench.environment import MeasurementError
+from bench.harness.interleave import interleaved_order, ratio
+from bench.quality.metrics import psnr
+
+
+def measure(
+    methods: Sequence[Method], clip: HalvedClip, rounds: int, reference: str
+) -> list[dict[str, Any]]:
+    """Runs every method once for its frames, and then in `rounds` rounds for its time.
+
+    Args:
+        methods: The methods, with names that differ.
+        clip: The clip.
+        rounds: Number of rounds, in each of which every method makes all new frames once.
+        reference: Name of the method that the others are compared with.
+
+    Returns:
+        For each method "name", "how", "seconds" of each round, "frames_per_second" of the median,
+        "psnr" to the true frames and "ratio", how much faster than the reference it is.
+    """
+    quality = {one.name: _quality(one.name, one.run()[1], clip) for one in methods}
+    by_name = {one.name: one for one in methods}
+    seconds: dict[str, list[float]] = {name: [] for name in by_name}
+    for name in interleaved_order(list(by_name), rounds):
+        seconds[name].append(by_name[name].run()[0])
+    return [
+        {
+            "name": name,
+            "how": one.how,
+            "seconds": seconds[name],
+            "frames_per_second": len(clip.true) / statistics.median(seconds[name]),
+            "psnr": quality[name],
+            "ratio": ratio([[s] for s in seconds[reference]], [[s] for s in seconds[name]])
+            if name != reference
+            else None,
+        }
+        for name, one in by_name.items()
+    ]
+
+
+def table(measured: Sequence[dict[str, Any]], reference: str) -> list[str]:
+    """The figures as a Markdown table."""
+    lines = [
+        f"| method | new frames/s | {reference} = 1 | PSNR to the true frames, dB | lowest |",
+        "|---|---|---|---|---|",
+    ]
+    for one in measured:
+        faster = "1" if one["ratio"] is None else f"{one['ratio']['p50']:.2f}"
+        lines.append(
+            f"| {one['name']} | {one['frames_per_second']:.3g} | {faster} | "
+            f"{one['psnr']['mean']:.2f} | {one['psnr']['min']:.2f} |"
+        )
+    return lines
+
+
+def _quality(name: str, images: Images, clip: HalvedClip) -> dict[str, Any]:
+    if len(images) != len(clip.true):
+        raise MeasurementError(
+            f"{name} made {len(images)} frames, {len(clip.true)} were expected: report this"
+        )
+    each = [psnr(a / 255, b / 255) for a, b in zip(images, clip.true, strict=True)]
+    return {
+        "mean": float(np.mean(each)), "min": min(each), "each": [round(value, 3) for value in each],
+    }  # fmt: skip

@@ -1,0 +1,219 @@
+"""The methods that are compared: this runtime, PyTorch, blending, and FFmpeg's minterpolate."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from bench.alternatives.clips import HalvedClip
+from bench.environment import MeasurementError
+from bench.runs.artefact import Case
+from runtime import Interpolator
+from runtime.backends.base import BackendName, PrecisionChoice
+from runtime.video.colour import ColourConverter
+
+Images = list[NDArray[np.uint8]]
+
+
+class Method(Protocol):
+    """A way to make the frame in the middle of each pair of a clip.
+
+    Attributes:
+        name: Name for reports.
+        how: Versions and options, for the evidence.
+    """
+
+    name: str
+    how: dict[str, Any]
+
+    def run(self) -> tuple[float, Images]:
+        """Makes the new frames of the whole clip.
+
+        Returns:
+            Seconds from frames in memory to frames in memory, and the frames, uint8 RGB.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what it holds."""
+        ...
+
+
+class Runtime:
+    """An opened `Interpolator`, of an artefact or of PyTorch.
+
+    Args:
+        vfi: The interpolator, which `close` closes.
+        clip: The clip.
+        name: Name for reports.
+        how: Versions and options.
+    """
+
+    def __init__(self, vfi: Interpolator, clip: HalvedClip, name: str, how: dict[str, Any]) -> None:
+        self.name, self.how = name, how
+        self._vfi, self._clip = vfi, clip
+
+    def run(self) -> tuple[float, Images]:
+        """See `Method`."""
+        started = time.perf_counter()
+        frames: Images = list(self._vfi.stream(self._clip.given))
+        return time.perf_counter() - started, frames[1::2]
+
+    def close(self) -> None:
+        """See `Method`."""
+        self._vfi.close()
+
+
+class Blending:
+    """The mean of the two frames, which any interpolation has to beat.
+
+    Args:
+        clip: The clip.
+    """
+
+    def __init__(self, clip: HalvedClip) -> None:
+        self.name, self.how = "mean of the two frames", {"numpy": np.__version__}
+        self._clip = clip
+
+    def run(self) -> tuple[float, Images]:
+        """See `Method`."""
+        given = self._clip.given
+        started = time.perf_counter()
+        made = [
+            ((one.astype(np.uint16) + other + 1) // 2).astype(np.uint8)
+            for one, other in itertools.pairwise(given)
+        ]
+        return time.perf_counter() - started, made
+
+    def close(self) -> None:
+        """See `Method`."""
+
+
+class Minterpolate:
+    """FFmpeg's filter for motion-compensated interpolation, on the frames as they were decoded.
+
+    Args:
+        clip: The clip.
+        options: Options of the filter besides `fps`, as "mi_mode=mci:mc_mode=aobmc"; "" for its
+            defaults.
+    """
+
+    def __init__(self, clip: HalvedClip, options: str) -> None:
+        self.name = f"minterpolate {options or 'with its defaults'}"
+        self.how = {
+            "libavfilter": ".".join(map(str, av.library_versions["libavfilter"])),
+            "options": options,
+        }
+        self._clip, self._options = clip, options
+
+    def run(self) -> tuple[float, Images]:
+        """See `Method`.
+
+        Raises:
+            MeasurementError: If the filter leaves out a frame between two that it was given.
+        """
+        clip, step = self._clip, 1 / self._clip.rate
+        made: dict[Fraction, VideoFrame] = {}
+        started = time.perf_counter()
+        graph = self._graph()
+        # The filter looks ahead: without frames after the last one it leaves out the last pair.
+        last = clip.decoded[-1]
+        for number, frame in enumerate([*clip.decoded, last, last, None]):
+            if frame is not None:
+                frame.pts, frame.time_base = number, step
+            graph.push(frame)
+            with contextlib.suppress(BlockingIOError, EOFError):
+                while True:
+                    new = graph.pull()
+                    made[new.pts * new.time_base] = new
+        seconds = time.perf_counter() - started
+        converter = ColourConverter()
+        wanted = [(number + Fraction(1, 2)) * step for number in range(len(clip.true))]
+        if missing := [moment for moment in wanted if moment not in made]:
+            raise MeasurementError(
+                f"minterpolate left out {len(missing)} of {len(wanted)} frames: give other options"
+            )
+        return seconds, [converter.rgb_from_frame(made[moment], 8) for moment in wanted]
+
+    def close(self) -> None:
+        """See `Method`."""
+
+    def _graph(self) -> Any:
+        clip = self._clip
+        graph = av.filter.Graph()
+        first = clip.decoded[0]
+        source = graph.add_buffer(
+            width=first.width, height=first.height, format=first.format, time_base=1 / clip.rate
+        )
+        options = f"fps={2 * clip.rate}" + (f":{self._options}" if self._options else "")
+        try:
+            middle = graph.add("minterpolate", options)
+        except (ValueError, av.error.FFmpegError) as error:
+            raise MeasurementError(
+                f"minterpolate does not take {self._options!r} ({error}): see FFmpeg's filters"
+            ) from error
+        sink = graph.add("buffersink")
+        source.link_to(middle)
+        middle.link_to(sink)
+        graph.configure()
+        return graph
+
+
+def opened_models(
+    models: Sequence[str],
+    clip: HalvedClip,
+    *,
+    backends: Sequence[BackendName],
+    precisions: Sequence[PrecisionChoice],
+    threads: int,
+) -> list[Method]:
+    """Each model in each backend and precision; ONNX Runtime has one precision.
+
+    Raises:
+        ModelError: If a file cannot be opened.
+        BackendError: If a backend is not available.
+    """
+    made: dict[str, Method] = {}
+    for model in models:
+        for backend in backends:
+            asked: Sequence[PrecisionChoice] = ("auto",) if backend == "onnxruntime" else precisions
+            for precision in asked:
+                vfi = Interpolator.open(
+                    model, backend=backend, precision=precision, threads=threads, device="cpu"
+                )
+                name = f"{Path(model).name} on {vfi.backend}"
+                if name in made:
+                    vfi.close()
+                    continue
+                how = {"model": Path(model).name, "backend": vfi.backend, "notes": [*vfi.notes]}
+                made[name] = Runtime(vfi, clip, name, how)
+    return list(made.values())
+
+
+def opened_pytorch(
+    names: Sequence[str], weights: str, clip: HalvedClip, threads: int
+) -> list[Method]:
+    """Each formulation in PyTorch, as `bench.latency --compare` has it on a CPU.
+
+    Raises:
+        MeasurementError: If a name is unknown, or the checkpoint cannot be loaded.
+    """
+    if not names:
+        return []
+    from bench.runs.pytorch import pytorch_runs  # Needs PyTorch.
+
+    case = Case(None, clip.size, 2, None)
+    return [
+        Runtime(Interpolator(run.open(case)), clip, run.name, {"pytorch": run.form.how})
+        for run in pytorch_runs(names, weights, threads=threads)
+    ]
