@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,13 +131,24 @@ def instruction_sets() -> list[str]:
 def low_precision_sets() -> list[str]:
     """The vector extensions that decide how this CPU computes in bfloat16, float16 and int8.
 
-    Where there is AVX-512, libraries do not use the 256-bit extensions such as avx_vnni, which are
-    left out. The name of the CPU where the system does not list them.
+    The name of the CPU where the system does not list them.
     """
-    names = [name for name in instruction_sets() if _LOW_PRECISION.search(name)]
+    return low_precision_of(instruction_sets()) or [cpu_name()]
+
+
+def low_precision_of(extensions: Iterable[str]) -> list[str]:
+    """Those of some vector extensions that decide about bfloat16, float16 and int8.
+
+    Where there is AVX-512, libraries do not use the 256-bit extensions such as avx_vnni, which are
+    left out.
+
+    Args:
+        extensions: As from `instruction_sets`.
+    """
+    names = [name for name in extensions if _LOW_PRECISION.search(name)]
     if "avx512f" in names:
         names = [name for name in names if not name.startswith("avx_")]
-    return names or [cpu_name()]
+    return names
 
 
 def _cpuinfo(key: str) -> str:

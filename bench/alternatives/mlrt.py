@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -110,8 +111,9 @@ class Mlrt:
             MeasurementError: If the filter fails.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write("run\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # The answer says why.
+            self._process.stdin.write("run\n")
+            self._process.stdin.flush()
         seconds: float = self._answer()["seconds"]
         return seconds, list(np.load(self._output))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.data.protocols import LATENCY_SETS, PROTOCOLS
 from bench.records import ArtefactSummary, CaseRecord, ComparedArtefact, Environment, RunRecord
 from bench.report.evidence import Evidence, Latency, Parity
+from runtime.machine import low_precision_of
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,16 @@ def compared_runs(evidence: Evidence) -> list[ComparedRun]:
 
 
 def machine_name(environment: Environment) -> str:
-    """Processor and GPUs, as "AMD EPYC, 2 processors, NVIDIA H200"."""
+    """Processor and GPUs, as "AMD EPYC (avx512_vnni avx512f), 2 processors, NVIDIA H200".
+
+    The vector extensions are those that decide about bfloat16, float16 and int8. Evidence of
+    earlier versions has none.
+    """
+    extensions = " ".join(low_precision_of(environment.get("instruction_sets") or ()))
+    name = environment["processor"] + (f" ({extensions})" if extensions else "")
     count = environment["processors"]
-    name = f"{environment['processor']}, {count} {'processor' if count == 1 else 'processors'}"
-    return ", ".join([name, *(gpu["name"] for gpu in environment["gpu"]["gpus"])])
+    counted = f"{count} {'processor' if count == 1 else 'processors'}"
+    return ", ".join([name, counted, *(gpu["name"] for gpu in environment["gpu"]["gpus"])])
 
 
 def several_machines(evidence: Evidence) -> bool:

@@ -63,6 +63,7 @@ def test_the_tables_of_one_file_of_each_kind(tmp_path):
 
 
 H200 = ev.environment({"name": "NVIDIA H200", "compute_capability": "9.0"}, commit="0000000")
+BF16_CPU = ["avx", "avx2", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "fma"]
 DRIFT = "The second half is 9 % slower than the first: measure again on an idle machine."
 GPU_RUNS = {
     "small.engine on tensorrt": ev.a_run(0.001, file="small.engine", roofline=None),
@@ -129,6 +130,10 @@ TIME = "all samples in 82 s, PyTorch, one artefact and metrics"
          ["\n0.json, 1.json: AMD EPYC, 2 processors, 2 threads; python 3.11.7, torch 2.13.0+cpu; "
           "commit 7e5fad1ecb02.\n", "\n2.json: AMD EPYC, 2 processors, NVIDIA H200, 2 threads; ",
           "| AMD EPYC, 2 processors |", "| AMD EPYC, 2 processors, NVIDIA H200 |"], []),
+        # CPUs of one name that compute in other types are two machines.
+        ([latency(), latency(environment=ev.environment(instruction_sets=BF16_CPU))],
+         ["| AMD EPYC, 2 processors |",
+          "| AMD EPYC (avx512_bf16 avx512_vnni avx512f), 2 processors |"], []),
     ],
 )  # fmt: skip
 def test_what_tables_say(tmp_path, records, shown, missing):
