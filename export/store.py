@@ -108,8 +108,7 @@ def add_proofs(path: Path, proofs: Sequence[PrecisionProof]) -> None:
 
     def replaced(earlier: PrecisionProof) -> bool:
         return any(
-            earlier.precision == proof.precision
-            and earlier.holds_for(proof.openvino, proof.instruction_sets)
+            earlier.precision == proof.precision and earlier.holds_for == proof.holds_for
             for proof in proofs
         )
 

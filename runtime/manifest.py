@@ -64,11 +64,13 @@ class Calibration:
 class PrecisionProof:
     """The comparison of an artefact in bfloat16 or float16 in OpenVINO with itself in float32.
 
-    It is valid for one version of OpenVINO on CPUs with the same vector extensions.
+    It is valid for one version of OpenVINO, for models that are prepared in one way, and for CPUs
+    with the same vector extensions.
 
     Attributes:
         precision: Type in which convolutions were computed, "bf16" or "fp16".
         openvino: Version of OpenVINO, with its build.
+        preparation: `runtime.backends.ov.precision.PREPARATION`, how the model was prepared for it.
         instruction_sets: `runtime.machine.low_precision_sets` of the CPU.
         processor: Name of the CPU.
         problem: Why it did not pass; None if it passed.
@@ -82,6 +84,7 @@ class PrecisionProof:
 
     precision: str
     openvino: str
+    preparation: int
     instruction_sets: list[str]
     processor: str
     problem: str | None
@@ -91,9 +94,10 @@ class PrecisionProof:
     required: dict[str, float]
     cases: list[dict[str, Any]]
 
-    def holds_for(self, openvino: str, instruction_sets: list[str]) -> bool:
-        """Whether it is about this version of OpenVINO and CPUs with these vector extensions."""
-        return (self.openvino, self.instruction_sets) == (openvino, instruction_sets)
+    @property
+    def holds_for(self) -> tuple[str, int, list[str]]:
+        """What it is valid for: version of OpenVINO, preparation, vector extensions."""
+        return self.openvino, self.preparation, self.instruction_sets
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from export.gate.runners import openvino_runner
 from export.gate.windows import read_windows, split_windows
 from runtime.backends.base import InferencePrecision
 from runtime.backends.ov.compilation import import_openvino, native_precisions
+from runtime.backends.ov.precision import PREPARATION
 from runtime.errors import BackendError
 from runtime.machine import cpu_name, low_precision_sets
 from runtime.manifest import PrecisionProof
@@ -27,16 +28,17 @@ from runtime.model_info import ModelInfo, Precision
 REAL_FRAMES = Path(__file__).parent / "frames" / "walk.mkv"
 """The clip that is shipped: 640x480, a person who walks."""
 
-REQUIRED_MADE_DB = 48.0
-"""Minimum PSNR to float32 on generated frames in dB, whose motion is up to a tenth of the frame.
-Measured with the demo weights in bfloat16: 49 to 86, and 42 to 54 with bfloat16 coordinates."""
+REQUIRED_MADE_DB: dict[Precision, float] = {"fp32": 48.0, "fp16": 48.0, "int8": 45.0}
+"""Minimum PSNR to float32 on generated frames in dB, whose motion is up to a tenth of the frame, by
+the precision of the model. Measured with the demo weights in bfloat16: 49 to 86, and 42 to 54 with
+bfloat16 coordinates; in int8 models, where other values round to other levels, 47.9 to 56."""
 
 REQUIRED_REAL_DB: dict[Precision, float] = {"fp32": 60.0, "fp16": 60.0, "int8": 50.0}
 """Minimum PSNR to float32 on real frames in dB, by the precision of the model. Measured in
-bfloat16: 70 to 83; in int8 models, where other values round to other levels, 56 to 61."""
+bfloat16: 70 to 83; in int8 models 54 to 61."""
 
 ALLOWED_LOSS_DB = 0.02
-"""Maximum mean loss of PSNR to the true frames in dB. Measured: 0.007 or less."""
+"""Maximum mean loss of PSNR to the true frames in dB. Measured: 0.010 or less."""
 
 _SIZES = ((256, 448), (720, 1280))
 """(height, width) in pixels at which a model of free size is compared on generated frames: the
@@ -100,7 +102,7 @@ def _proof(
     cases: Sequence[GateCase | GroundTruthCase],
 ) -> PrecisionProof:
     required = {
-        "made_db": REQUIRED_MADE_DB,
+        "made_db": REQUIRED_MADE_DB[info.precision],
         "real_db": REQUIRED_REAL_DB[info.precision],
         "loss_db": ALLOWED_LOSS_DB,
     }
@@ -119,6 +121,7 @@ def _proof(
     return PrecisionProof(
         precision=precision,
         openvino=import_openvino().get_version(),
+        preparation=PREPARATION,
         instruction_sets=low_precision_sets(),
         processor=cpu_name(),
         problem=problem,

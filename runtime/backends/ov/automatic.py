@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from runtime.backends.base import InferencePrecision
 from runtime.backends.onnx_format import OnnxFile
 from runtime.backends.ov.compilation import native_precisions
+from runtime.backends.ov.precision import PREPARATION
 from runtime.build_command import build_command, prove_command
 from runtime.machine import low_precision_sets
 
@@ -27,9 +28,9 @@ class AutomaticPrecision(NamedTuple):
 def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
     """The fastest precision that the CPU computes in natively and the manifest of a model proves.
 
-    A proof counts if it was made with this version of OpenVINO on a CPU with the same vector
-    extensions, since both change the result: the same model at 1280x720 was up to 12 dB closer to
-    float32 in OpenVINO 2026.4 than in 2026.2.
+    A proof counts if it was made with this version of OpenVINO, for models that are prepared as
+    they are now, on a CPU with the same vector extensions, since all three change the result: the
+    same model at 1280x720 was up to 12 dB closer to float32 in OpenVINO 2026.4 than in 2026.2.
 
     Args:
         openvino: The module.
@@ -44,13 +45,10 @@ def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
         return _float32(file, f"it is tuned for ONNX Runtime: build one with {build}")
     if file.manifest is None:
         return _float32(file, f"no manifest beside it proves {native[0]}: build one with {build}")
-    version, extensions = openvino.get_version(), low_precision_sets()
+    version = openvino.get_version()
+    here = version, PREPARATION, low_precision_sets()
     # Of several of one kind, the last counts.
-    proofs = {
-        proof.precision: proof
-        for proof in file.manifest.proofs
-        if proof.holds_for(version, extensions)
-    }
+    proofs = {proof.precision: proof for proof in file.manifest.proofs if proof.holds_for == here}
     for precision in native:
         if precision in proofs and proofs[precision].problem is None:
             return AutomaticPrecision(precision)

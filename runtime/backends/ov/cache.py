@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runtime.backends.ov.precision import PREPARATION
 from runtime.files import read_with_digest, write_with_digest
 
 _MAGIC = b"ifrnet-openvino-2\n"
-"""First bytes of a file. The number is raised where blobs of an earlier version must not be used:
-those of version 1 may have bfloat16 coordinates."""
+"""First bytes of a file; the number is that of its format."""
 
 _LARGEST = 2 << 30
 """Limit of the size of the folder in bytes; the least recently used blobs are removed."""
@@ -51,6 +51,7 @@ class CacheEntry:
         depends_on = {
             "onnx": hashlib.sha256(content).hexdigest(),
             "openvino": openvino.get_version(),
+            "preparation": PREPARATION,
             "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
             "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
             "settings": dict(settings),

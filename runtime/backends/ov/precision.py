@@ -21,9 +21,13 @@ Some marks are lost all the same: before OpenVINO 2026.4 those of the sums and p
 the coordinates, and in int8 models those of all sums and products, which OpenVINO replaces while it
 looks for integer convolutions. The coordinates are made outputs there: OpenVINO computes everything
 between the last convolutions and an output in float32, transposed convolutions included, which is
-why the outputs are not added where the marks are enough. Subgraphs of constants, which hold
-quantised weights, are neither marked nor changed, since OpenVINO would not recognise the integer
-convolutions.
+why the outputs are not added where the marks are enough. In the last two decoders a convolution
+with the identity, behind the transposed one, ends the float32 part there. Measured with int8 models
+(448x256, 640x480, 1280x720; 2 threads, AVX-512 BF16): 6 to 8 % faster, 0.1 dB further from float32
+on generated frames and at most 0.005 dB lost to true frames. In all four decoders it is 8 to 9 %,
+but the flows of the first two are scaled up most: 0.7 dB further, and 0.017 dB lost. Subgraphs of
+constants, which hold quantised weights, are neither marked nor changed, since OpenVINO would not
+recognise the integer convolutions.
 """
 
 from __future__ import annotations
@@ -40,6 +44,13 @@ from runtime.errors import BackendError
 
 _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 _NEVER = frozenset({*_CONVOLUTIONS, "Constant", "Parameter", "Result"})
+
+PREPARATION = 1
+"""Number of the way in which models are prepared here. It is raised where the results change, since
+cached models and proofs of another number do not count."""
+
+_LAST_DECODERS = 2
+"""Number of the decoders, from the end, whose transposed convolutions are not float32."""
 
 COORDINATES_OUTPUT = "ifrnet.coordinates."
 """Beginning of a name of the outputs that are added; nobody reads them."""
@@ -67,6 +78,7 @@ def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[s
         rounded = rounded_layers(marked, compiled)
         if rounded:
             add_coordinates_to_outputs(marked)
+            add_convolutions(openvino, marked)
             compiled = core.compile_model(marked, "CPU", settings)
             rounded = rounded_layers(marked, compiled)
     except RuntimeError as error:
@@ -215,6 +227,31 @@ def add_coordinates_to_outputs(model: Any) -> None:
     ]
     for number, output in enumerate(model.add_outputs(grids)):
         output.get_tensor().add_names({f"{COORDINATES_OUTPUT}{number}"})
+
+
+def add_convolutions(openvino: Any, model: Any) -> None:
+    """Adds a convolution with the identity in the last two decoders, in place.
+
+    It is behind the transposed convolution and its bias, and changes no value: their results are
+    rounded to the type in which it computes.
+    """
+    transposed = [
+        node
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "ConvolutionBackpropData"
+    ]
+    for node in transposed[-_LAST_DECODERS:]:
+        result = node.output(0)
+        users = list(result.get_target_inputs())
+        if len(users) == 1 and _constant_of_sum(users[0].get_node()) is not None:
+            result = users[0].get_node().output(0)  # With the bias.
+            users = list(result.get_target_inputs())
+        channels = result.get_partial_shape()[1].get_length()
+        identity = np.eye(channels, dtype=np.float32)[:, :, None, None]
+        added = openvino.opset1.convolution(result, identity, [1, 1], [0, 0], [0, 0], [1, 1])
+        for one in users:
+            one.replace_source_output(added.output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def _is_bias(node: Any, dependent: set[str]) -> bool:

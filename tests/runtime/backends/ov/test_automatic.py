@@ -11,6 +11,7 @@ from runtime import Interpolator, interpolate_video
 from runtime.backends.demo import demo_model
 from runtime.backends.onnx_format import read_onnx
 from runtime.backends.ov.automatic import automatic_precision
+from runtime.backends.ov.precision import PREPARATION
 from runtime.build_command import prove_command
 from runtime.machine import low_precision_sets
 from runtime.manifest import EngineManifest, PrecisionProof, manifest_path
@@ -24,6 +25,7 @@ def proof(precision="bf16", **changes):
     made = PrecisionProof(
         precision=precision,
         openvino=VERSION,
+        preparation=PREPARATION,
         instruction_sets=low_precision_sets(),
         processor="a CPU",
         problem=None,
@@ -78,6 +80,7 @@ def test_what_is_asked_for_needs_no_proof_and_no_note(artefact, precision):
     "other",
     [
         {"openvino": "2025.0.0-1"},
+        {"preparation": PREPARATION - 1},
         {"instruction_sets": ["amx_bf16", "avx512_bf16"]},
         {"precision": "fp16"},
     ],

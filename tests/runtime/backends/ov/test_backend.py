@@ -202,6 +202,15 @@ def test_other_options_and_other_models_are_kept_apart(models, frames, tmp_path,
     assert compiled.count == len(list(tmp_path.iterdir())) == 4
 
 
+def test_a_model_that_is_prepared_in_another_way_is_compiled_again(
+    models, tmp_path, compiled, monkeypatch
+):
+    opened(models / "frames.onnx", cache=tmp_path).close()
+    monkeypatch.setattr(cache, "PREPARATION", cache.PREPARATION + 1)
+    opened(models / "frames.onnx", cache=tmp_path).close()
+    assert compiled.count == len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_model_of_free_size_is_compiled_for_each_size_once(models, frames, tmp_path, compiled):
     small = [frame[:40, :60] for frame in frames]
     with opened(models / "dynamic.onnx", cache=tmp_path) as vfi:

@@ -15,6 +15,7 @@ from runtime import Interpolator
 from runtime.backends.ov import backend as ov
 from runtime.backends.ov.compilation import Compilation, compiled_model, from_onnx
 from runtime.backends.ov.precision import (
+    add_convolutions,
     add_coordinates_to_outputs,
     is_marked,
     with_float32_marks,
@@ -79,23 +80,48 @@ def test_the_marked_graph_makes_the_same_frame_with_and_without_outputs(openvino
         assert np.abs(first.astype(int) - other).max() <= LEVELS
 
 
-def convolutions(compiled):
+def test_convolutions_with_the_identity_change_no_value(openvino, int8, marked):
+    *_, feed = int8
+    core, settings = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    add_coordinates_to_outputs(marked)
+    before = core.compile_model(marked, "CPU", settings)(feed)
+    add_convolutions(openvino, marked)
+    identities = [
+        node
+        for node in marked.get_ordered_ops()
+        if node.get_type_name() == "Convolution"
+        and (weights := node.input_value(1).get_node()).get_type_name() == "Constant"
+        and np.array_equal(weights.data[..., 0, 0], np.eye(len(weights.data)))
+    ]
+    (height, width) = int8[2][0].shape[:2]
+    padded = [-(-n // 16) * 16 for n in (height, width)]
+    assert [node.output(0).shape[2:] for node in identities] == [
+        [n // 2 for n in padded], padded
+    ]  # fmt: skip
+    after = core.compile_model(marked, "CPU", settings)(feed)
+    for one, other in zip(before.values(), after.values(), strict=True):
+        assert np.abs(one.astype(float) - other).max() <= LEVELS
+
+
+def convolutions(compiled, kind="Convolution"):
     """The number of convolutions of a compiled model by the type in which they run."""
     infos = (layer.get_rt_info() for layer in compiled.get_runtime_model().get_ordered_ops())
     return Counter(
-        info["runtimePrecision"].value for info in infos if info["layerType"].value == "Convolution"
+        info["runtimePrecision"].value for info in infos if info["layerType"].value == kind
     )
 
 
 def test_integer_convolutions_stay_integer_beside_bfloat16(openvino, bf16_cpu, int8):
     path, layers, *_ = int8
-    found = {
-        precision: convolutions(
-            compiled_model(openvino, path.read_bytes(), Compilation(precision, 1, 1, "none"))
-        )
+    compiled = {
+        precision: compiled_model(openvino, path.read_bytes(), Compilation(precision, 1, 1, "none"))
         for precision in ("fp32", "bf16")
     }
-    assert found == {"fp32": {"u8": layers, "f32": 8}, "bf16": {"u8": layers, "bf16": 8}}
+    assert convolutions(compiled["fp32"]) == {"u8": layers, "f32": 8}
+    assert convolutions(compiled["fp32"], "Deconvolution") == {"f32": 4}
+    # Two more with the identity, which end the float32 part behind two transposed ones.
+    assert convolutions(compiled["bf16"]) == {"u8": layers, "bf16": 8 + 2}
+    assert convolutions(compiled["bf16"], "Deconvolution") == {"f32": 2, "bf16": 2}
 
 
 def test_bfloat16_hardly_changes_the_frames_of_an_int8_model(bf16_cpu, int8):
