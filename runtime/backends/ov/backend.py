@@ -1,10 +1,9 @@
 """The OpenVINO backend, on the CPU.
 
 The precision is always set, since OpenVINO by itself chooses bfloat16 on CPUs that support it, for
-the coordinates too. OpenVINO's own
-cache is not used: it loads a blob with damaged weights without an error (64 of 12.9 million bytes
-inverted gave another image), and it reads the ONNX file even if the blob exists.
-`runtime.backends.ov.cache` stores blobs with a checksum.
+the coordinates too. OpenVINO's own cache is not used: it loads a blob with damaged weights without
+an error (64 of 12.9 million bytes inverted gave another image), and it reads the ONNX file even if
+the blob exists. `runtime.backends.ov.cache` stores blobs with a checksum.
 
 Measured with OpenVINO 2026.4 on a busy x86-64 CPU with AVX2 (small, 448x256, CPU time of a pair on
 one thread, interleaved rounds, the minimum of 7): 322 ms with the graph as exported, 327 ms with
@@ -26,12 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.base import (
-    HostBackend,
-    InferencePrecision,
-    OpenOptions,
-    concatenated,
-)
+from runtime.backends.base import HostBackend, InferencePrecision, OpenOptions, concatenated
 from runtime.backends.onnx_format import OnnxFile, check_ports, read_onnx
 from runtime.backends.ov.automatic import AutomaticPrecision, automatic_precision
 from runtime.backends.ov.compilation import (
