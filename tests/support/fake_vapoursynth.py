@@ -1,13 +1,15 @@
 """What bench.alternatives.mlrt_worker uses of VapourSynth, with ONNX Runtime in place of vs-mlrt.
 
-A test copies this file as vapoursynth.py into a folder of PYTHONPATH. Imports nothing of the
-project.
+A test copies this file as vapoursynth.py into a folder of PYTHONPATH.
 """
 
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime
+
+from runtime.telemetry import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 __version__ = "R0"
 RGBS, GRAYS = 3, 1
