@@ -52,6 +52,9 @@ cached models and proofs of another number do not count."""
 _LAST_DECODERS = 2
 """Number of the decoders, from the end, whose transposed convolutions are not float32."""
 
+IDENTITY = "/Identity"
+"""End of the name of a convolution that is added."""
+
 COORDINATES_OUTPUT = "ifrnet.coordinates."
 """Beginning of a name of the outputs that are added; nobody reads them."""
 
@@ -249,6 +252,7 @@ def add_convolutions(openvino: Any, model: Any) -> None:
         channels = result.get_partial_shape()[1].get_length()
         identity = np.eye(channels, dtype=np.float32)[:, :, None, None]
         added = openvino.opset1.convolution(result, identity, [1, 1], [0, 0], [0, 0], [1, 1])
+        added.set_friendly_name(f"{node.get_friendly_name()}{IDENTITY}")
         for one in users:
             one.replace_source_output(added.output(0))
     model.validate_nodes_and_infer_types()

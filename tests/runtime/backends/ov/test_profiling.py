@@ -9,6 +9,7 @@ import pytest
 from runtime.backends.base import OpenOptions
 from runtime.backends.ov import profiling
 from runtime.backends.ov.compilation import Compilation, import_openvino
+from runtime.backends.ov.precision import IDENTITY
 from runtime.backends.registry import open_backend
 
 INPUTS = {
@@ -62,7 +63,10 @@ def test_bfloat16_is_in_the_names_of_the_kernels(models, bf16_cpu):
             name.split(" ") for name, _ in profile(models / "frames.onnx", precision=precision)
         ]
         names[precision] = {name: kernel for kind, kernel, name in layers if kind == "Convolution"}
-    assert names["fp32"].keys() == names["bf16"].keys()
+    # With an OpenVINO that loses marks, two convolutions are added.
+    added = {name for name in names["bf16"] if name.endswith(IDENTITY)}
+    assert len(added) in (0, 2)
+    assert names["fp32"].keys() == names["bf16"].keys() - added
     assert all(kernel.endswith("_f32") for kernel in names["fp32"].values())
     assert sum(kernel.endswith("_bf16") for kernel in names["bf16"].values()) > 30
 
