@@ -16,7 +16,9 @@ from paths import ROOT
 
 pytestmark = pytest.mark.kit
 
-LEFT_OUT = {"av", "jinja2", "matplotlib", "msgspec", "torch", "triton_python_backend_utils"}
+LEFT_OUT = {
+    "av", "jinja2", "matplotlib", "msgspec", "torch", "triton_python_backend_utils", "vapoursynth",
+}  # fmt: skip
 """Packages that the kit has not, and modules need for what a GPU machine does not do with them."""
 
 USED = {
