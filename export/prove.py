@@ -44,7 +44,7 @@ def _prove(args: argparse.Namespace) -> int:
         print(f"{path}: this CPU computes in fp32 only, there is nothing to prove")
         return 0
     with Stages(2) as stages:
-        proofs = _added(path, precisions, args.real_frames, stages)
+        proofs = _added(path, manifest, precisions, args.real_frames, stages)
     print(f"{manifest_path(path)}: compared with fp32")
     print(*proof_lines(proofs), sep="\n")
     return 0 if any(proof.problem is None for proof in proofs) else 1
@@ -76,7 +76,11 @@ def _checked(path: Path) -> EngineManifest:
 
 
 def _added(
-    path: Path, precisions: Sequence[InferencePrecision], clip: Path | None, stages: Stages
+    path: Path,
+    manifest: EngineManifest,
+    precisions: Sequence[InferencePrecision],
+    clip: Path | None,
+    stages: Stages,
 ) -> tuple[PrecisionProof, ...]:
     """Compares an artefact in these precisions with float32, and adds the results to its manifest.
 
@@ -96,7 +100,6 @@ def _added(
     from export.source import source_from_model
     from export.store import add_proofs
 
-    manifest = EngineManifest.read(path)
     model, info = onnx.load(path), manifest.model
     stages.start("compare fp32")
     gate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -176,14 +176,14 @@ def opened_models(
     backends: Sequence[BackendName],
     precisions: Sequence[PrecisionChoice],
     threads: int,
-) -> list[Method]:
-    """Each model in each backend and precision; ONNX Runtime has one precision.
+) -> Iterator[Method]:
+    """Opens each model in each backend and precision; ONNX Runtime has one precision.
 
     Raises:
         ModelError: If a file cannot be opened.
         BackendError: If a backend is not available.
     """
-    made: dict[str, Method] = {}
+    names: set[str] = set()
     for model in models:
         for backend in backends:
             asked: Sequence[PrecisionChoice] = ("auto",) if backend == "onnxruntime" else precisions
@@ -192,28 +192,26 @@ def opened_models(
                     model, backend=backend, precision=precision, threads=threads, device="cpu"
                 )
                 name = f"{Path(model).name} on {vfi.backend}"
-                if name in made:
+                if name in names:
                     vfi.close()
                     continue
+                names.add(name)
                 how = {"model": Path(model).name, "backend": vfi.backend, "notes": [*vfi.notes]}
-                made[name] = Runtime(vfi, clip, name, how)
-    return list(made.values())
+                yield Runtime(vfi, clip, name, how)
 
 
 def opened_pytorch(
     names: Sequence[str], weights: str, clip: HalvedClip, threads: int
-) -> list[Method]:
-    """Each formulation in PyTorch, as `bench.latency --compare` has it on a CPU.
+) -> Iterator[Method]:
+    """Opens each formulation in PyTorch, as `bench.latency --compare` has it on a CPU.
 
     Raises:
         MeasurementError: If a name is unknown, or the checkpoint cannot be loaded.
     """
     if not names:
-        return []
+        return
     from bench.runs.pytorch import pytorch_runs  # Needs PyTorch.
 
     case = Case(None, clip.size, 2, None)
-    return [
-        Runtime(Interpolator(run.open(case)), clip, run.name, {"pytorch": run.form.how})
-        for run in pytorch_runs(names, weights, threads=threads)
-    ]
+    for run in pytorch_runs(names, weights, threads=threads):
+        yield Runtime(Interpolator(run.open(case)), clip, run.name, {"pytorch": run.form.how})

@@ -39,12 +39,11 @@ def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
     native = native_precisions(openvino)
     if not native:
         return AutomaticPrecision("fp32")
-    build = build_command(file.info, "openvino")
     if file.info.tuned_for != "any":
         # In this model OpenVINO replaces nodes of the coordinates, which removes their marks.
-        return _float32(file, f"it is tuned for ONNX Runtime: build one with {build}")
+        return _to_build(file, "it is tuned for ONNX Runtime")
     if file.manifest is None:
-        return _float32(file, f"no manifest beside it proves {native[0]}: build one with {build}")
+        return _to_build(file, f"no manifest beside it proves {native[0]}")
     version = openvino.get_version()
     here = version, PREPARATION, low_precision_sets()
     # Of several of one kind, the last counts.
@@ -59,6 +58,10 @@ def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
             f"prove it with {prove_command(file.path)}",
         )
     return AutomaticPrecision("fp32")
+
+
+def _to_build(file: OnnxFile, why: str) -> AutomaticPrecision:
+    return _float32(file, f"{why}: build one with {build_command(file.info, 'openvino')}")
 
 
 def _float32(file: OnnxFile, why: str) -> AutomaticPrecision:
