@@ -37,7 +37,7 @@ WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1 $(SHARED_EXPORTS)
 EXPORTS := .exports/made
 endif
 
-.PHONY: demo test builder-at-hand triton-at-hand test-builder test-triton test-newest test-lowest test-kit report models lint format clean
+.PHONY: demo test builder-at-hand triton-at-hand test-builder test-triton test-newest test-lowest test-kit docs report models lint format clean
 
 # In an environment without PyTorch, unless that of the tests is there.
 DEMO := $(or $(wildcard .venv/installed),.venv-demo/installed)
@@ -46,7 +46,7 @@ demo: $(DEMO)
 
 # The graphs that the first tests export serve the others, which run two at a time in one process
 # each, the longest first.
-test: lint
+test: lint docs
 	rm -rf .exports && mkdir .exports
 	$(SHARED_EXPORTS) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 	$(SHARED_EXPORTS) $(BIN)/python -m pytest -q --setup-only -m installed \
@@ -103,6 +103,11 @@ models: .venv/installed
 	for backend in onnxruntime openvino; do $(BIN)/python -m export.build_engine --weights demo \
 	  --backend $$backend --compact --output runtime/models/demo_$$backend.onnx || exit 1; done
 
+# The documentation as a site, in build/site; a broken link or reference is an error.
+docs: .venv/installed
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html: the documentation"
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -117,8 +122,8 @@ format: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@tools/pip_install.sh "PyTorch, ONNX Runtime, OpenVINO, Ray and what the tests need into .venv: \
-	about 0.6 GB to download with PyTorch for the CPU (see README), several GB with CUDA" \
-	  $(BIN)/python $(PIP_FLAGS) -c constraints.txt -e ".[cpu,export,video,bench,openvino,cluster,triton,dev]"
+	about 0.6 GB to download with PyTorch for the CPU (see CONTRIBUTING.md), several GB with CUDA" \
+	  $(BIN)/python $(PIP_FLAGS) -c constraints.txt -e ".[cpu,export,video,bench,openvino,cluster,triton,docs,dev]"
 	@touch $@
 
 .venv-demo/installed: pyproject.toml constraints.txt
@@ -128,4 +133,4 @@ format: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-demo .builder .triton .newest .lowest .exports .kit310 demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build/site .venv .venv-demo .builder .triton .newest .lowest .exports .kit310 demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -50,7 +50,7 @@ Once = Callable[[str, Callable[[], Made]], Made]
 
 
 LONGEST = (
-    "test_readme.py",
+    "docs/test_commands.py",
     "tools/test_gpu_check_fakes.py",
     "runtime/cluster/test_cluster.py",
     "export/test_to_onnx.py",

@@ -127,7 +127,7 @@ def test_an_earlier_name_is_accepted_and_hidden(capsys, module, old, new):
 
 
 def test_no_documented_command_uses_an_earlier_name():
-    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "tools").rglob("*.py")]
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "tools").rglob("*.py")]
     names = {f"ifrnet {name}": command.module for name, command in COMMANDS.items()}
     seen = 0
     for path in files:

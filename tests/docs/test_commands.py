@@ -1,0 +1,162 @@
+"""The commands and programs of README and of the documentation do what they say."""
+
+import ast
+import contextlib
+import functools
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import gpu_fakes
+from commands import run_module
+from doc_pages import LANGUAGES, blocks, module_of, pages
+from moving_clips import write_clip
+from paths import ROOT
+from video_clips import pictures
+
+SIZE = (96, 128)
+"""(height, width) of the frames, where a reader has 480x640."""
+
+INSTEAD = {
+    "256x448": "64x96",
+    "480x640": f"{SIZE[0]}x{SIZE[1]}",
+    "720x1280": "64x96",
+    "1080x1920": "96x128",
+    "2160x3840": "128x192",
+    "1:30": "0:00.1",
+    "2:00": "0:00.3",
+    "compare authors torch": "compare authors",
+}
+"""What a test has no time for, or no clip of that length, and what is run for it."""
+
+QUICKER = {"bench.latency": ["--samples", "3", "--seconds", "0.1", "--no-cold-start"]}
+"""By module: the arguments that are added."""
+
+COMMANDS = list(dict.fromkeys((block.not_run, c) for block in blocks() for c in block.commands))
+PROGRAMS = [block for block in blocks() if block.language == "python"]
+
+
+def prepare(folder):
+    """What a reader brings: clips, an archive, a data set."""
+    write_clip(folder / "in.mp4", 12, size=SIZE)
+    for name in ("in.mkv", "more.mp4", "archive/a.mp4"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_clip(folder / name, 3, size=SIZE)
+    sample = folder / "DIR" / "ucf101_interp_ours" / "1"
+    sample.mkdir(parents=True)
+    names = ("frame_00.png", "frame_01_gt.png", "frame_02.png")
+    for name, frame in zip(names, pictures(3, size=(256, 256), fmt="rgb24"), strict=True):
+        frame.save(str(sample / name))
+
+
+def quicker(command):
+    for text, other in INSTEAD.items():
+        command = command.replace(text, other)
+    return command
+
+
+def run(command, folder):
+    """Runs a command in this process; its exit status. Engines are those of a fake of TensorRT."""
+    called = module_of(command)
+    assert called, f"{command!r} is no command of this package: say why it is not run"
+    module, arguments = called
+    arguments += QUICKER.get(module, [])
+    if (ROOT / module.replace(".", "/")).is_dir():
+        module += ".__main__"
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [module, *arguments])
+        if ".engine" in command:
+            stack.enter_context(gpu_fakes.machine("10.3.0", patch))
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(module).main(arguments)
+    return ended.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the commands ran one after the other, on files that they themselves made."""
+    folder = tmp_path_factory.mktemp("docs")
+    prepare(folder)
+    commands = dict.fromkeys(quicker(command) for reason, command in COMMANDS if not reason)
+    for command in commands:
+        assert run(command, folder) == 0, command
+    return folder
+
+
+def outputs(command):
+    """Names of the files that a command is asked to write."""
+    words = command.split()
+    named = [words[n + 1] for n, word in enumerate(words[:-1]) if word in ("--output", "--json")]
+    if len(words) > 4 and words[:3] == ["python", "-m", "runtime"]:
+        named.append(words[4])
+    return [name for name in named if name != "-"]
+
+
+def test_every_command_runs_and_leaves_its_files(folder):
+    run = [command for reason, command in COMMANDS if not reason]
+    named = {name for command in run for name in outputs(command)}
+    # Several sizes, each with its size in the name of the engine.
+    several = {name for name in named if not (folder / name).exists()}
+    assert {"model.onnx", "plain.onnx", "out.mp4", "summary.json"} <= named
+    for name in several:
+        stem, _, suffix = name.rpartition(".")
+        assert list(folder.glob(f"{stem}_*.{suffix}")), name
+
+
+@functools.cache
+def usage(*words):
+    if words[0].endswith(".py"):
+        done = subprocess.run(
+            [sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+    return run_module(*words, "--help").stdout
+
+
+@pytest.mark.parametrize("command", [c for reason, c in COMMANDS if reason and module_of(c)])
+def test_a_command_that_is_not_run_has_options_that_exist(command):
+    module, arguments = module_of(command.partition(" | ")[0].partition(" && ")[0])
+    words = (module,) if module != "ifrnet_model.weights" else (module, arguments[0])
+    for option in (word.partition("=")[0] for word in arguments if word.startswith("--")):
+        assert re.search(rf"{option}\b", usage(*words)), option
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.page.stem)
+def test_a_program_runs(folder, block):
+    done = subprocess.run(
+        [sys.executable, "-c", quicker(block.body).replace("480, 640", ", ".join(map(str, SIZE)))],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_fragments_are_python():
+    for block in blocks():
+        if block.language in ("py", "python"):
+            ast.parse(block.body, block.page.name)
+
+
+def test_the_languages_of_blocks_are_known():
+    for block in blocks():
+        assert block.language in LANGUAGES, (block.page.name, block.body)
+
+
+def test_the_make_targets_exist():
+    targets = set(re.findall(r"^([\w-]+)(?: [\w-]+)*:", (ROOT / "Makefile").read_text(), re.M))
+    makes = [command.split()[1] for _, command in COMMANDS if command.startswith("make ")]
+    assert {"demo", "test"} <= set(makes) <= targets
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
+def test_the_inline_commands_are_real(page):
+    for module in re.findall(r"`python -m ([\w.]+)", page.read_text()):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
