@@ -105,7 +105,7 @@ def compare(true: list[Image], low: list[Image], high: list[Image]) -> Compariso
         high: The frames of `low` and the new ones between them, in turn.
     """
     pairs = list(itertools.pairwise(low))
-    blends = [_blend(*pair) for pair in pairs]
+    blends = [blend(*pair) for pair in pairs]
     shown = max(range(len(pairs)), key=lambda number: float(_motion(*pairs[number]).mean()))
     return Comparison(
         [psnr(high[2 * k + 1], true[2 * k + 1]) for k in range(len(pairs))],
@@ -122,6 +122,11 @@ def psnr(image: Image, other: Image) -> float:
     """PSNR of two images in dB, over all pixels and channels; infinite for equal ones."""
     error = float(np.mean(np.square(image.astype(np.float32) - other)))
     return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+def blend(image: Image, other: Image) -> Image:
+    """The mean of two frames, rounded to the nearest level."""
+    return ((image.astype(np.uint16) + other + 1) // 2).astype(np.uint8)
 
 
 def still(compared: Comparison) -> Image:
@@ -147,10 +152,6 @@ def save_png(image: Image, path: Path) -> None:
     frame = VideoFrame.from_ndarray(image, format="rgb24")
     packets = [*codec.encode(frame), *codec.encode(None)]
     path.write_bytes(b"".join(map(bytes, packets)))
-
-
-def _blend(image: Image, other: Image) -> Image:
-    return ((image.astype(np.uint16) + other + 1) // 2).astype(np.uint8)
 
 
 def _motion(image: Image, other: Image) -> NDArray[np.float64]:
