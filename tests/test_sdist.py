@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from distributions import build_sdist, build_wheel
+from distributions import build_sdist, build_wheel, check_with_twine
 from paths import ROOT
 
 ADDED = {"PKG-INFO", "setup.cfg"}
@@ -36,9 +36,14 @@ def copy(tmp_path_factory, tracked):
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory, copy):
+def sdist(copy):
+    return build_sdist(copy)
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory, sdist):
     folder = tmp_path_factory.mktemp("sdist")
-    with tarfile.open(build_sdist(copy)) as archive:
+    with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     (root,) = folder.iterdir()
     return root
@@ -52,6 +57,10 @@ def hashes(wheel):
             for name in file.namelist()
             if not name.endswith("/RECORD")
         }
+
+
+def test_a_package_index_accepts_it(sdist):
+    check_with_twine(sdist)
 
 
 def test_it_holds_every_file_of_the_repository(unpacked, tracked):

@@ -6,16 +6,28 @@ import zipfile
 
 import pytest
 
+import runtime
 from commands import run_module
-from distributions import NOT_IN_WHEEL, PACKAGES, build_wheel, copy_packages
+from distributions import NOT_IN_WHEEL, PACKAGES, build_wheel, check_with_twine, copy_packages
 from paths import ROOT
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel that is built from a copy, so that no build/ is left here."""
-    with zipfile.ZipFile(build_wheel(copy_packages(tmp_path_factory.mktemp("copy")))) as file:
+def wheel_path(tmp_path_factory):
+    """A wheel, built from a copy so that the checkout keeps no build/."""
+    return build_wheel(copy_packages(tmp_path_factory.mktemp("copy")))
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_path):
+    with zipfile.ZipFile(wheel_path) as file:
         yield file
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return email.message_from_bytes(wheel.read(name))
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +54,21 @@ def test_what_the_model_card_shows_and_links_is_in_the_wheel(wheel, contents):
     assert {f"ifrnet_model/weights/{target}" for target in targets} <= contents
 
 
-def test_links_of_the_description_are_absolute(wheel):
+def test_a_package_index_accepts_the_wheel(wheel_path):
+    check_with_twine(wheel_path)
+
+
+def test_the_metadata_names_the_paper_and_the_original_implementation(metadata):
+    assert metadata["Version"] == runtime.__version__
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata.get_all("Project-URL") == [
+        "Paper, https://arxiv.org/abs/2205.14620",
+        "Original implementation, https://github.com/ltkong218/IFRNet",
+    ]
+
+
+def test_links_of_the_description_are_absolute(metadata):
     """A package index shows it without the repository beside it."""
-    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-    metadata = email.message_from_bytes(wheel.read(name))
     assert metadata["Description-Content-Type"] == "text/markdown"
     links = re.findall(r"\]\(([^)]+)\)", metadata.get_payload())
     assert links

@@ -55,6 +55,16 @@ def _build(hook: str, sources: Path) -> Path:
     return made
 
 
+def check_with_twine(path: Path) -> None:
+    """Fails where `twine check --strict` finds an error or a warning in a distribution."""
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", str(path)],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "PASSED" in checked.stdout
+
+
 def project() -> dict[str, Any]:
     """The table [project] of pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
