@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ifrnet_model.model import IFRNet
     from ifrnet_model.probe import probe_time_steps
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "VARIANTS",

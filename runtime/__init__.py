@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runtime.interpolator import Interpolator
     from runtime.video import Plan, VideoOptions, VideoReport, interpolate_video, plan_video
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BackendError",
