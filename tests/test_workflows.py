@@ -54,7 +54,7 @@ def test_paths_and_make_targets_exist():
     assert len(paths) > 10
     assert [path for path in paths if not (ROOT / path).exists()] == []
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"lint", "test"} == set(re.findall(r"make (\w+) PYTHON", COMMANDS)) & targets
+    assert {"docs", "lint", "test"} == set(re.findall(r"make (\w+) PYTHON", COMMANDS)) & targets
     (extras,) = re.findall(r"-e '\.\[([\w,]+)\]'", COMMANDS)
     assert set(extras.split(",")) <= project()["optional-dependencies"].keys()
 
