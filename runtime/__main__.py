@@ -164,13 +164,13 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--start",
         type=parse_time,
         metavar="T",
-        help="first time, seconds or H:M:S (default: the beginning)",
+        help="where to begin, in seconds or H:M:S (default: the beginning)",
     )
     reading.add_argument(
         "--end",
         type=parse_time,
         metavar="T",
-        help="last time, seconds or H:M:S (default: the end)",
+        help="where to stop, in seconds or H:M:S (default: the end)",
     )
     reading.add_argument(
         "--picture-rate",
@@ -182,7 +182,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     writing = parser.add_argument_group("output")
     add_writing_arguments(writing)
     writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary as JSON")
-    writing.add_argument("--dry-run", action="store_true", help="print what would be done")
+    writing.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     running = parser.add_argument_group("inference")
     running.add_argument(
         "--backend",

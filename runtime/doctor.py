@@ -185,7 +185,7 @@ def _numpy_problem() -> str | None:
 
 
 def _waiting(state: BackendState, versions: dict[str, str]) -> BackendState:
-    """The state of a backend where NumPy is missing: one that is installed waits for NumPy."""
+    """The state of a backend where NumPy is missing: not ready, if the backend is installed."""
     package = state.name.split()[0]
     if not {package, f"{package}-gpu"} & versions.keys():
         return state
@@ -322,13 +322,13 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="time a pair in each backend on the CPU, in five seconds in all",
+        help="time a pair of frames in each backend on the CPU, about five seconds in all",
     )
     parser.add_argument(
         "--model",
         type=Path,
         metavar="MODEL",
-        help="artefact for --measure, an ONNX file (default demo, the shipped model)",
+        help="artefact to time with --measure, an ONNX file (default demo, the shipped model)",
     )
     parser.add_argument(
         "--json",

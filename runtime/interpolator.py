@@ -34,6 +34,9 @@ T = TypeVar("T")
 class Interpolator:
     """An opened model that makes frames between two given ones.
 
+        with Interpolator.open("demo") as vfi:
+            middle = vfi.interpolate(frame0, frame1)
+
     Several threads may share an instance: calls keep no state and may run at the same time. To give
     each thread CPUs of its own, open one instance with `threads` for each. Returned frames are new
     arrays that belong to the caller. A process that is forked later opens an instance of its own.
@@ -81,11 +84,11 @@ class Interpolator:
             model: An artefact of `export.build_engine`, an ONNX file of `export.to_onnx`, "demo"
                 for the model that is shipped (variant small, any size and time step), or
                 "triton://HOST:PORT/NAME" for a model of `export.triton` that a Triton server
-                serves; see `runtime.backends.triton.backend`.
-            backend: "onnxruntime", "openvino" or "tensorrt". By default engines run in TensorRT.
-                ONNX files run, on the CPU, in the backend that their manifest names; without a
-                manifest in OpenVINO if it is installed, else in ONNX Runtime. The property
-                `backend` gives the choice.
+                serves; with "?shared_memory=system" or "=cuda" at the end if that server is on
+                this machine.
+            backend: "onnxruntime", "openvino" or "tensorrt". By default engines run in TensorRT,
+                ONNX files on the CPU in the backend that their manifest names; without a manifest
+                in OpenVINO if it is installed, else in ONNX Runtime.
             device: "cpu" (default for ONNX files), "cuda" (default for TensorRT engines; ONNX files
                 need onnxruntime-gpu) or "cuda:N". There is no fallback to another device.
             threads: Number of CPUs to use; by default all that this process may use.
@@ -93,11 +96,11 @@ class Interpolator:
                 with working memory of its own; default 1, which gives one pair the shortest time.
                 On the CPU they share `threads`. Triton: number of pairs in flight, default 2.
             cuda_graph: TensorRT: replay recorded launches if the size is fixed; default True.
-            precision: OpenVINO: type in which convolutions are computed. "auto", the default, is
-                the fastest that the CPU computes in and the manifest of the model proves, which
-                `export.build_engine` and `export.prove` write; "fp32" where there is no such proof.
-                "bf16" and "fp16" need none; they are an error if the CPU does not support them.
-                Coordinates, flow, sampling, mean and blend are float32 in any case.
+            precision: OpenVINO: type in which convolutions are computed. "auto" takes the fastest
+                type that the CPU has and that the manifest of the model proves to be accurate
+                enough; without a proof, "fp32". `export.build_engine` and `export.prove` write
+                proofs. "bf16" and "fp16" need no proof; a type that the CPU does not have is an
+                error. Coordinates, flow, sampling, mean and blend are float32 in any case.
             cache: OpenVINO: folder for compiled models, which open faster the next time; "none"
                 for no cache. Default: `~/.cache/ifrnet-deploy/openvino`.
             io_binding: ONNX Runtime: keep images on the device between calls, so that a frame that
@@ -219,16 +222,20 @@ class Interpolator:
         frames belong to the caller; the memory of each is valid for as long as the object, or an
         array that was made from it, exists, also after `close`.
 
+            stream = torch.cuda.current_stream().cuda_stream
+            (middle,) = vfi.interpolate_on_device(frame0, frame1, stream=stream)
+            middle = torch.from_dlpack(middle)
+
         Args:
-            frame0: uint8 RGB (H, W, 3) on the GPU of this model, C-contiguous, with
+            frame0: uint8 RGB (H, W, 3) on the GPU of this model, at least 16x16, C-contiguous, with
                 `__cuda_array_interface__` or DLPack (PyTorch, CuPy, JAX, Numba).
-            frame1: The next frame.
+            frame1: The next frame, of the same size and type.
             timesteps: Positions between the two, each in (0, 1); by default the midpoint.
             stream: A cudaStream_t as a number, 0 for the default stream; with PyTorch
                 `torch.cuda.current_stream().cuda_stream`.
 
         Returns:
-            One frame for each time step: `torch.from_dlpack(frame)`, `cupy.asarray(frame)`.
+            One frame for each time step, for `torch.from_dlpack(frame)` or `cupy.asarray(frame)`.
 
         Raises:
             FrameError: If the frames do not fit each other or the model, a time step is not
@@ -302,12 +309,12 @@ class Interpolator:
     def interpolate_tagged(
         self, requests: Iterable[tuple[T, PairRequest | None]]
     ) -> Iterator[tuple[T, list[Frame]]]:
-        """Makes the frames of many pairs, lazily; the caller's tag comes back with each result.
+        """Makes the frames between each of many pairs, and returns the caller's tag with them.
 
-        Memory and look-ahead are those of `interpolate_each`.
+        Lazy, with the memory and look-ahead of `interpolate_each`.
 
         Args:
-            requests: Tags, which may be any object, each with a pair or None, in order.
+            requests: In order, tuples of a tag, which may be any object, and a pair or None.
 
         Yields:
             Each tag with the new frames of its pair; an empty list for None.
@@ -333,7 +340,7 @@ class Interpolator:
         return Live(self._runner, factor=factor, max_gap=max_gap)
 
     def steps_for_factor(self, factor: int) -> tuple[float, ...]:
-        """The time steps that multiply a frame rate by `factor`.
+        """The time steps that multiply a frame rate by `factor`: 1/factor, 2/factor and so on.
 
         Raises:
             FrameError: If the factor is below 1, or not 2^k with midpoint-only weights.
@@ -341,7 +348,7 @@ class Interpolator:
         return timesteps_for_factor(factor, self.info.time_steps)
 
     def check_takes(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
-        """Checks that frames of a size and type fit the model.
+        """Checks that frames of a size, in pixels, and a type fit the model.
 
         Raises:
             FrameError: If they do not.

@@ -18,7 +18,12 @@ Time = int | float | Fraction
 
 
 class TimedFrame(NamedTuple):
-    """A frame and the time at which it is shown, in the unit of the times that were pushed."""
+    """A frame and the time at which it is shown.
+
+    Attributes:
+        time: In the unit of the times that were pushed.
+        frame: (H, W, 3), of the size and type of the frames that were pushed.
+    """
 
     time: Time
     frame: Frame

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from runtime.backends.cuda.arrays import DeviceFrame, DeviceView
 
 BackendName = Literal["onnxruntime", "openvino", "tensorrt", "triton"]
+"""Name of a backend."""
+
 InferencePrecision = Literal["fp32", "bf16", "fp16"]
 """Type in which convolutions are computed, whatever the precision of the model."""
 
 PrecisionChoice = Literal["auto", InferencePrecision]
-"""As `InferencePrecision`; "auto" is the fastest that is proved to be accurate enough."""
+"""An `InferencePrecision`, or "auto" for the fastest that is proved to be accurate enough."""
 
 NO_CACHE = "none"
 """Value of `OpenOptions.cache` for no cache."""

@@ -17,8 +17,8 @@ VERSION = f"ifrnet-deploy {__version__}"
 """What --version prints."""
 
 _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino"}
-"""Package -> the extra that installs it, where a command may find it missing although the extra of
-the command is installed: the extras of commands leave the choice of the backend to the user."""
+"""Backend -> the extra that installs it. The extras of commands install no backend, as the user
+chooses it, so a backend may be missing although the extra of the command is installed."""
 
 
 def command_parser(prog: str, description: str, *examples: str) -> argparse.ArgumentParser:

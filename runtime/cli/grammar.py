@@ -25,7 +25,7 @@ METAVARS = {
     "DB": "decibels",
     "MIB": "mebibytes",
 }
-"""Placeholder of a value in --help -> what stands in its place."""
+"""Placeholder of a value in --help -> its meaning."""
 
 _PRECISION = {"--inference-precision": "--precision"}
 _RATE = {"--fps": "--rate"}
@@ -40,7 +40,8 @@ ALIASES: dict[str, dict[str, str]] = {
     "bench.latency": {**_PRECISION, "--no-cold": "--no-cold-start"},
     "bench.parity": {**_PRECISION, "--force": "--allow-mismatch"},
 }
-"""Module of a command -> earlier name of an option -> its name. They are accepted for one version.
+"""Module of a command -> earlier name of an option -> its name now. Earlier names are accepted for
+one version.
 
 `--version` is an option of every command; it stands for another one only before a number.
 """

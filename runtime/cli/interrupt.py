@@ -23,7 +23,7 @@ _received = False
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Makes a block that Ctrl-C was pressed in raise KeyboardInterrupt, whatever else it does.
+    """If Ctrl-C is pressed in the block, makes it raise KeyboardInterrupt in any case.
 
     A library may turn KeyboardInterrupt into another exception, or catch it and go on; then the
     block raises it at its end, or at the next `raise_if_interrupted`. A second Ctrl-C ends the
@@ -76,8 +76,8 @@ def exit_interrupted(prog: str) -> NoReturn:
     """Prints that the command `prog` was interrupted and exits with `EXIT_CODE`."""
     print(f"{prog}: interrupted", file=sys.stderr)
     if _received:
-        # The interpreter would wait for threads, and would end with the signal in place of the
-        # code if a library has run a piece of text as a program meanwhile.
+        # The interpreter would wait for threads. It would also end by the signal, not with the
+        # code, if a library has run Python source from a string meanwhile.
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

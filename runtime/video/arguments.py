@@ -60,12 +60,12 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate",
         type=parse_rate,
         metavar="R",
-        help="constant frames per second, as 60, 59.94 or 60000/1001, in place of a factor",
+        help="constant frame rate, as 60, 59.94 or 60000/1001, in place of --factor",
     )
     group.add_argument(
         "--keep-vfr",
         action=argparse.BooleanOptionalAction,
-        help="with --factor: a variable rate stays variable (default), or becomes constant",
+        help="with --factor: a variable rate stays variable (default), or is made constant",
     )
 
 
@@ -110,7 +110,9 @@ def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--lossless", action="store_true", help="encode without loss")
     group.add_argument(
-        "--audio", choices=("copy", "aac", "none"), help="what becomes of the sound (default copy)"
+        "--audio",
+        choices=("copy", "aac", "none"),
+        help="copy audio tracks, encode them as AAC, or leave them out (default copy)",
     )
 
 

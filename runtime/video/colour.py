@@ -9,8 +9,8 @@ visible as flicker. swscale converts both ways, with three choices that avoid it
 - 16-bit RGB is scaled so that white is 65535, which it is not in swscale (see `_stretched`).
 
 YUV above white, below black, or outside the RGB gamut is clipped.
-At an odd size swscale spreads the rounded-up chroma over the width, up to a pixel off at the far
-edge, and gathers it the same way. Interlaced frames are taken for progressive ones.
+At an odd size swscale stretches chroma, whose size is rounded up, over the frame, up to a pixel off
+at the far edge, both ways. Interlaced frames are taken for progressive ones.
 PQ and HLG are converted by their matrix alone, without tone mapping.
 """
 
@@ -57,7 +57,7 @@ second, found by a search, inverts Catmull and Rom's cubic within 2 % at half of
 and 3 % at all of it."""
 
 _GRAY = {8: "yuv420p", **{bits: f"yuv420p{bits}le" for bits in (9, 10, 12, 14, 16)}}
-"""Bits -> YUV format as which gray of limited range is converted."""
+"""Bits -> the YUV format in which gray of limited range is converted."""
 
 _PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 

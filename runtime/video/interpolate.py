@@ -56,12 +56,16 @@ def interpolate_video(
     output has a constant rate. At a scene cut the previous frame is held, not interpolated. Sound
     stays in step. Memory use does not depend on the length of the video.
 
+        report = interpolate_video("in.mp4", "out.mp4", factor=2)
+        print(report.frames_in, report.frames_out)
+
     Args:
         source: Any video that FFmpeg reads; a folder of PNG or JPEG images, or a pattern as
             %06d.png; "-" for Y4M on stdin.
         destination: .mp4, .mkv, .mov, .m4v or .webm, written as NAME.partial.EXT and then renamed;
             a folder or a pattern as %06d.png for PNG; "-" for Y4M on stdout.
-        model: A model file, "demo" for the shipped one, or an Interpolator, which stays open.
+        model: A model file, "demo" for the shipped one (the default), or an Interpolator, which
+            stays open.
         factor: New frame rate over old, 2 or more; 2^k with weights that know the midpoint only.
             Without `factor` and `rate` it is 2.
         rate: Frames a second of the output, in place of `factor`: a number, or text as "60",
@@ -155,10 +159,10 @@ def plan_video(
     """Returns what `interpolate_video` would do; decodes two frames and writes nothing.
 
     Args:
-        source: As for `interpolate_video`.
-        destination: As for `interpolate_video`.
-        factor: As for `interpolate_video`.
-        rate: As for `interpolate_video`.
+        source: A video, a folder of images, a pattern as %06d.png, or "-" for Y4M on stdin.
+        destination: The video, folder or pattern that would be written, or "-" for Y4M on stdout.
+        factor: New frame rate over old, 2 or more. Without `factor` and `rate` it is 2.
+        rate: Frames a second of the output, in place of `factor`: a number, or text as "59.94".
         options: How to read, cut and write.
 
     Raises:

@@ -28,13 +28,13 @@ class VideoOptions:
             "1:30.5"); None for the beginning. Stored as a Fraction.
         end: Where to stop, in the same form; None for the end.
         strict: Whether a damaged or truncated file is an error; otherwise damage is skipped.
-        cuts: Score of `SceneDetector`, above 0 and up to 100, from which a frame begins a new
-            scene; no frame is interpolated across a cut. None: cuts are not detected.
-        dedupe: Whether to detect frames that repeat the one before, and to interpolate over them.
-        picture_rate: Frames a second of a folder of images, in the forms of the argument `rate` of
-            `interpolate_video`. Stored as a Fraction.
-        codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg; None: the default for
-            source and suffix.
+        cuts: Lowest score of a scene cut, above 0 and up to 100 (percent of full scale), by default
+            6. No frame is interpolated across a cut. None: cuts are not detected.
+        dedupe: Whether to replace frames that repeat the one before by new frames.
+        picture_rate: Frames a second of a folder of images, by default 25; a number, or text as
+            "59.94" or "60000/1001". Stored as a Fraction.
+        codec: h264, hevc, vp9, av1, ffv1, prores, or the name of an encoder of FFmpeg. None: hevc
+            for HDR, vp9 for .webm, otherwise h264.
         keep_vfr: Whether a variable rate stays variable if a factor is given; otherwise the output
             has the constant rate of the nominal rate times the factor. Without effect if a rate is
             given, and for images and Y4M, which are constant.
@@ -90,7 +90,7 @@ class VideoOptions:
 
 
 def _is_number(value: object, kind: type) -> bool:
-    """Whether a value is None or a number of a kind; True and False are none."""
+    """Whether a value is None or a number of a kind; True and False are not numbers here."""
     return value is None or (isinstance(value, kind) and not isinstance(value, bool))
 
 
@@ -155,7 +155,8 @@ class Plan:
 
     Attributes:
         source: Properties of the input.
-        mode: How frames are multiplied: by a factor, or to a constant rate.
+        mode: How frames are multiplied: `Multiply` with a `factor`, or `ConstantRate` with a
+            `rate`.
         rate: Nominal frames a second of the output.
         frames: Number of output frames expected; None where the duration is not known.
         encoder: FFmpeg's name of the encoder; "PNG" or "Y4M" where no video file is written.

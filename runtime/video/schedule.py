@@ -137,7 +137,7 @@ class PrecomputedSchedule:
     """
 
     def __init__(self, shown: Sequence[Shown]) -> None:
-        """Takes the output frames, in order; they number the frames that will be pushed."""
+        """Takes the output frames, in order; they refer to frames by their number in `push`."""
         self.frames = 0
         self._waiting = deque(shown)
 

@@ -121,7 +121,7 @@ def device_view(array: object, *, stream: int, name: str) -> DeviceView:
 
 
 class DeviceFrame:
-    """A frame on the GPU, for any library that supports CAI or DLPack.
+    """A frame on the GPU, for any library with `__cuda_array_interface__` (CAI) or DLPack.
 
     The memory is valid for as long as this object, or an array that was made from it, exists: a
     DLPack consumer, an unconsumed capsule and the arrays of CAI consumers such as
@@ -166,12 +166,12 @@ class DeviceFrame:
                 collected.
             wait: Makes a stream wait for the content; None if the content is complete.
         """
-        self.pointer = pointer
-        self.shape = tuple(shape)
+        self.pointer: int = pointer
+        self.shape: tuple[int, ...] = tuple(shape)
         self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self.device = device
-        self.stream = stream
-        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+        self.device: int = device
+        self.stream: int = stream
+        self.nbytes: int = math.prod(self.shape) * self.dtype.itemsize
         self._wait = wait
         # Not at exit: an array of another library may still use the memory, and CUDA may be gone.
         weakref.finalize(self, release).atexit = False

@@ -119,7 +119,7 @@ class ImageReader:
             context.thread_type = "SLICE"
             self._contexts[name] = context
         packet: Packet[Any] = Packet(content)
-        packet.is_keyframe = True  # Otherwise the PNG decoder adds the image before to it.
+        packet.is_keyframe = True  # Otherwise the PNG decoder adds the previous image.
         # An empty packet would end the decoder for good.
         frames = self._contexts[name].decode(packet) if content else []
         if not frames:

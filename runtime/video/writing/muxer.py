@@ -26,9 +26,10 @@ from runtime.video.writing.encoding import Encoding
 from runtime.video.writing.tracks import AudioMode, TrackWriter, open_tracks
 
 _WRITTEN_SOON = {"cluster_time_limit": "1000", "flush_packets": "1"}
-"""By default Matroska holds back 5 seconds, also the header, which a kill would lose."""
+"""By default Matroska holds back 5 seconds and the header, which a killed process loses."""
 
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
+"""Tags that describe the source file itself and are not copied."""
 
 
 class Muxer:
@@ -37,7 +38,7 @@ class Muxer:
     Attributes:
         notes: Notes for the user; complete at the end.
         written: Number of frames encoded so far; 0 if packets are copied.
-        partial: After an error, the file that is left and plays; None if none is.
+        partial: After an error, the file that is left if it plays, else None.
         encoder: Encoder of the video track.
     """
 

@@ -15,6 +15,7 @@ from runtime.video.reading.info import SourceInfo, Track, reason
 from runtime.video.reading.tags import readable
 
 AudioMode = Literal["copy", "aac", "none"]
+"""What is done with audio tracks: copy their packets, encode as AAC, or leave them out."""
 
 _NANO = Fraction(1, 10**9)
 """Seconds. The tick of shifted stamps, before the container rounds them to its own."""
