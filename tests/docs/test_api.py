@@ -1,0 +1,21 @@
+"""The API page holds every public name, under the path from which it is imported."""
+
+import importlib
+import re
+
+import pytest
+
+import runtime
+from doc_pages import DOCS
+
+NAMES = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+
+
+def test_every_public_name_is_on_the_page():
+    assert {f"runtime.{name}" for name in runtime.__all__} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_imported_from_where_the_page_says(name):
+    module, _, attribute = name.rpartition(".")
+    assert hasattr(importlib.import_module(module), attribute)
