@@ -99,20 +99,20 @@ class ModelInfo:
     """The metadata of one artefact.
 
     Attributes:
-        variant: "small", "base" or "large".
-        weights_sha256: Hash of the checkpoint file of the weights.
+        variant: Size of the network: "small", "base" or "large".
+        weights_sha256: SHA-256 of the checkpoint file of the weights.
         precision: "fp32", "fp16" with float32 islands, or "int8" in the decoders' convolutions and
             float32 everywhere else.
         io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
         divisor: Height and width inside the network are multiples of it.
-        flow_scale: Relative size of the frame on which motion is estimated.
+        flow_scale: Size at which motion is estimated, relative to the frame.
         time_steps: "midpoint": the weights know t = 1/2 only; "arbitrary": any t in (0, 1).
         steps_per_call: Number of time steps of one pair in one call (T).
         pairs_per_call: Number of pairs in one call (N), each with a time step of its own; 1 if
             T > 1.
         height: Height of the frames in pixels; None if height and width are free.
         width: Width of the frames in pixels; None if height and width are free.
-        warp: "gridsample" or "gather".
+        warp: Operators of a warp: "gridsample", or "gather" for elementary ones only.
         tuned_for: "any": the graph as exported; "cpu": rewritten for ONNX Runtime's CPU kernels.
         tool_version: Version of ifrnet-deploy that wrote the file.
         max_pairs: Limit of N if N is free, for a server that batches the requests of several
@@ -154,14 +154,8 @@ class ModelInfo:
                 )
         if (self.height is None) != (self.width is None):
             raise ModelError("the model fixes only one of height and width: export it again")
-        numbers = (
-            self.divisor,
-            self.steps_per_call,
-            self.pairs_per_call,
-            self.height or 1,
-            self.width or 1,
-            self.max_pairs or 1,
-        )
+        numbers = [self.divisor, self.steps_per_call, self.pairs_per_call]
+        numbers += [n for n in (self.height, self.width, self.max_pairs) if n is not None]
         if min(numbers) < 1 or not self.flow_scale > 0:
             raise ModelError(
                 "the model's metadata has sizes or counts below 1, or flow_scale is not above 0: "

@@ -28,6 +28,8 @@ def test_properties_round_trip():
         ({"ifrnet.extra": "1"}, r"missing or unknown fields \(extra\)"),
         ({"ifrnet.height": None}, "only one of height and width"),
         ({"ifrnet.divisor": "0"}, "sizes or counts below 1"),
+        ({"ifrnet.width": "0"}, "sizes or counts below 1"),
+        ({"ifrnet.max_pairs": "0"}, "sizes or counts below 1"),
         ({"ifrnet.flow_scale": "nan"}, "sizes or counts below 1"),
     ],
 )
