@@ -18,11 +18,11 @@ class GateReport:
     """The result of comparing an artefact with the fp32 reference.
 
     Attributes:
-        psnr_db: The lowest PSNR of all cases, in dB; None if all cases are identical.
-        max_difference: The largest difference of a sample, in a range of 1.0.
+        psnr_db: The lowest PSNR of all cases, in dB; None if all are identical.
+        max_difference: The largest absolute difference; samples are in [0, 1].
         required_db: The lowest PSNR that is accepted, in dB.
         reference: Name of the reference.
-        cases: The figures of each case.
+        cases: The figures of each case, a pair of frames.
         loss_db: Mean PSNR of the reference to real frames minus that of the artefact, in dB; None
             if no real frames were compared.
         allowed_loss_db: The largest loss that is accepted, in dB; None as `loss_db`.
@@ -44,7 +44,7 @@ class Calibration:
     Attributes:
         source: Name of the video or the folder.
         frames: Number of its frames that were used.
-        frames_sha256: Hash of their pixels, (H, W, 3) RGB, in order.
+        frames_sha256: SHA-256 of their pixels, (H, W, 3) RGB, in order.
         method: Method by which ranges and scales were computed.
         quantised: Layers in int8.
         excluded: Convolutions that are never in int8.
@@ -70,16 +70,17 @@ class PrecisionProof:
     Attributes:
         precision: Type in which convolutions were computed, "bf16" or "fp16".
         openvino: Version of OpenVINO, with its build.
-        preparation: `runtime.backends.ov.precision.PREPARATION`, how the model was prepared for it.
-        instruction_sets: `runtime.machine.low_precision_sets` of the CPU.
+        preparation: Number of the way in which the runtime prepared the model for this type.
+        instruction_sets: Vector extensions of the CPU for low precision, or else its name.
         processor: Name of the CPU.
         problem: Why it did not pass; None if it passed.
         made_db: The lowest PSNR to float32 on generated frames, in dB; None if all are identical,
             or the model could not be compiled.
         real_db: The lowest PSNR to float32 on real frames, in dB; None as `made_db`.
-        loss_db: Mean PSNR of float32 to the true frames minus that of this precision, in dB.
+        loss_db: Mean PSNR of float32 to the true frames minus that of this precision, in dB;
+            None as `made_db`.
         required: Limit of each of the three figures, by its name.
-        cases: The figures of each case.
+        cases: The figures of each case, a pair of frames.
     """
 
     precision: str
@@ -108,12 +109,12 @@ class EngineBuild:
         tensorrt: Version of TensorRT.
         gpu: Name of the GPU.
         compute_capability: Compute capability of the GPU, for example "9.0".
-        driver: The newest CUDA version that the driver supports.
+        driver: The newest CUDA version that the driver supports; None if it is unknown.
         portable: Whether it runs in later releases of TensorRT, up to those of the next generation
             (8 -> 10, 10 -> 11).
-        flags: Options of the build: optimisation level, workspace, rewrites of the graph.
+        flags: Options of the build by name: optimisation level, workspace, rewrites of the graph.
         profile: "min", "opt" and "max" as [height, width]; None if the size is fixed.
-        key: Hash of `depends_on`.
+        key: SHA-256 of `depends_on` as JSON with sorted keys.
         depends_on: Everything that the engine depends on, by name.
         command: The command that builds it again.
         fallback: Why another engine than the requested one was built; None if it was not.
@@ -125,7 +126,7 @@ class EngineBuild:
         any_gpu: Whether a portable engine runs on any GPU from Ampere on; None if it is not
             portable, or was built before this was recorded.
         precision_constraints: How strictly a weakly typed build (TensorRT 8.6) of a float16 graph
-            follows the types of the graph; see `export.request.Constraints`. None for other builds.
+            follows the types of the graph; None for other builds.
         precision_constraints_reason: Why stricter constraints were not used; None for the
             strictest.
         convolutions: Number of convolutions of a float16 graph that run in float16 ("fp16"), in
@@ -163,17 +164,17 @@ class EngineManifest:
 
     Attributes:
         model: Metadata of the model.
-        backend: The backend in which it was compared, which runs it by default ("onnxruntime",
-            "openvino" or "tensorrt").
-        artefact_sha256: Hash of the artefact.
-        onnx_sha256: Hash of the ONNX file that it was built from.
-        versions: Package -> version, of the packages that built and checked it.
-        machine: The machine that built it.
+        backend: The backend that it was compared in and that runs it by default: "onnxruntime",
+            "openvino" or "tensorrt".
+        artefact_sha256: SHA-256 of the artefact.
+        onnx_sha256: SHA-256 of the file of export.to_onnx that it was built from.
+        versions: Version of each package that built and checked it, by name.
+        machine: The machine that built it: "platform", "processor", "instruction_sets", "gpus".
         build_seconds: Time of the build and the gate, in seconds.
         gate: Result of the gate.
-        engine: The build, if it is a TensorRT engine.
-        calibration: The calibration, if it is int8.
-        proofs: Results in bfloat16 and float16 in OpenVINO.
+        engine: The build of a TensorRT engine; None for other artefacts.
+        calibration: The calibration of an int8 artefact; None for others.
+        proofs: Results in bfloat16 and float16 in OpenVINO; not in the file if there are none.
     """
 
     model: ModelInfo
