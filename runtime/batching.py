@@ -112,7 +112,7 @@ class PairRunner:
         if info.io == "frames" and dtype != np.uint8:
             raise FrameError(
                 f"frames are {dtype}, this model takes uint8: convert them, or keep their depth "
-                f"with a model that {build_command(info, backend, io='float')} makes"
+                f"with a model of {build_command(info, backend, io='float')}"
             )
         if info.size in (None, info.image_size((height, width))):
             return

@@ -230,7 +230,7 @@ def _locked(path: Path, opened: Callable[[], int]) -> Lock | None:
         if lock.holds():
             return lock
         lock.release()
-    raise OSError(errno.EBUSY, "it is replaced all the time", str(path))
+    raise OSError(errno.EBUSY, "another program keeps replacing it, stop that program", str(path))
 
 
 def _created(path: Path, create: Callable[[], None]) -> Lock | None:

@@ -67,7 +67,7 @@ class Live:
             FrameError: If `factor` or `max_gap` is out of range.
         """
         if max_gap is True or not (max_gap is None or (isinstance(max_gap, Real) and max_gap > 0)):
-            raise FrameError(f"max_gap is {max_gap!r}: it is a time above 0, or None")
+            raise FrameError(f"max_gap is {max_gap!r}: give a time above 0, or None")
         self._runner = runner
         self._factor = checked_factor(factor)
         self._steps = timesteps_for_factor(self._factor, runner.info.time_steps)

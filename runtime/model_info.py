@@ -235,7 +235,7 @@ class ModelInfo:
         }
         if not parsed:
             raise ModelError(
-                f"{source} has no ifrnet-deploy metadata: make a model with "
+                f"{source} has no ifrnet-deploy metadata: export a model with "
                 "python -m export.to_onnx --weights demo --output model.onnx"
             )
         try:

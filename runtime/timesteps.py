@@ -48,12 +48,14 @@ def checked_timesteps(timesteps: Iterable[float] | None) -> list[float]:
         steps = [float(t) for t in timesteps]
     except (TypeError, ValueError) as error:
         raise FrameError(
-            f"timesteps is {timesteps!r}, not all of it numbers: give positions in (0, 1), as "
+            f"timesteps is {timesteps!r}, not only numbers: give positions in (0, 1), as "
             "(0.25, 0.5, 0.75)"
         ) from error
     for t in steps:
         if not 0.0 < t < 1.0:
-            raise FrameError(f"time step {t} is not inside (0, 1): 0 and 1 are the frames")
+            raise FrameError(
+                f"time step {t} is not inside (0, 1): give a position between the frames"
+            )
     return steps
 
 

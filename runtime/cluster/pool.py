@@ -255,7 +255,7 @@ class Pool:
         if entry is None:
             if result["version"] != __version__:
                 raise ClusterError(
-                    f"{result['host']} has ifrnet-deploy {result['version']}, this is "
+                    f"{result['host']} has ifrnet-deploy {result['version']}, this machine "
                     f"{__version__}: install the same on all machines"
                 )
             self.ready.append(result)

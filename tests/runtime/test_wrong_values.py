@@ -43,10 +43,10 @@ def pair(steps):
         (b"a", "timesteps is a bytes: give a sequence of numbers"),
         ({0.25, 0.5}, "timesteps is a set: give a sequence of numbers"),
         (object(), "timesteps is an object: give a sequence of numbers"),
-        (("a",), "timesteps is ('a',), not all of it numbers"),
-        ((0.5, None), "timesteps is (0.5, None), not all of it numbers"),
-        ((0.5, 1j), "not all of it numbers"),
-        (np.array(0.5), "timesteps is array(0.5), not all of it numbers"),
+        (("a",), "timesteps is ('a',), not only numbers"),
+        ((0.5, None), "timesteps is (0.5, None), not only numbers"),
+        ((0.5, 1j), "not only numbers"),
+        (np.array(0.5), "timesteps is array(0.5), not only numbers"),
         ((0.5, 1), "time step 1.0 is not inside (0, 1)"),
     ],
 )
@@ -145,7 +145,7 @@ def test_numpys_integers_are_factors(vfi):
 
 @pytest.mark.parametrize("max_gap", [True, False, "1", 1j])
 def test_what_is_no_gap(vfi, max_gap):
-    with pytest.raises(FrameError, match=f"max_gap is {max_gap!r}: it is a time above 0"):
+    with pytest.raises(FrameError, match=f"max_gap is {max_gap!r}: give a time above 0"):
         vfi.live(max_gap=max_gap)
 
 

@@ -117,7 +117,7 @@ def device_view(array: object, *, stream: int, name: str) -> DeviceView:
         raise FrameError(
             f"{name} cannot be exported ({error}): call detach() if it requires grad"
         ) from error
-    raise FrameError(f"{name} is a {type(array).__name__}, not on a GPU: give an array that is")
+    raise FrameError(f"{name} is a {type(array).__name__}, not on a GPU: give an array on a GPU")
 
 
 class DeviceFrame:
@@ -233,14 +233,14 @@ def _view_from_interface(interface: dict[str, Any], owner: object, name: str) ->
     if version not in (2, 3):
         raise FrameError(
             f"{name} has __cuda_array_interface__ version {version}, not 2 or 3: "
-            "use another release of the library that made it"
+            "use another release of the library that created it"
         )
     if interface.get("mask") is not None:
         raise FrameError(f"{name} has a mask: fill the gaps and give a plain array")
     if stream == 0:
         raise FrameError(
-            f"{name} names stream 0, which __cuda_array_interface__ forbids: "
-            "name 1 for the legacy default stream"
+            f"{name} has stream 0, which __cuda_array_interface__ forbids: "
+            "use 1 for the legacy default stream"
         )
     dtype = _supported_dtype(_TYPESTRS.get(interface["typestr"], interface["typestr"]), name)
     pointer, shape = interface["data"][0], tuple(interface["shape"])
@@ -268,8 +268,8 @@ def _view_from_capsule(capsule: Any, name: str) -> DeviceView:
     capsule_name, managed = _managed_tensor(capsule)
     if capsule_name == b"dltensor_versioned" and managed.major != 1:
         raise FrameError(
-            f"{name} comes as DLPack {managed.major}.{managed.minor}, not 1: "
-            "use another release of the library that made it"
+            f"{name} is exported as DLPack {managed.major}.{managed.minor}, not 1: "
+            "use another release of the library that created it"
         )
     tensor = managed.tensor
     code, lanes = tensor.code, f"x{tensor.lanes}" if tensor.lanes != 1 else ""

@@ -308,7 +308,7 @@ def _info_from(config: Any, address: Address) -> ModelInfo:
     }
     if actual != config_ports(info):
         raise ModelError(
-            f"{source} has {actual}, its parameters declare {config_ports(info)}: make its "
+            f"{source} has {actual}, its parameters declare {config_ports(info)}: write its "
             "repository again with python -m export.triton"
         )
     return info

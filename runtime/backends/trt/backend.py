@@ -312,7 +312,7 @@ class TensorRTBackend:
                 reported = engine.error_suffix()
                 self.close()
                 raise BackendError(
-                    f"{self.name} failed: {error}{reported}; the model is closed"
+                    f"{self.name} failed: {error}{reported}; the model was closed, open it again"
                 ) from error
 
     def _check_size(self, shape: tuple[int, ...]) -> None:

@@ -171,7 +171,10 @@ class Engine:
             self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise ModelError(f"TensorRT {self.version} cannot load the engine{self.error_suffix()}")
+            raise ModelError(
+                f"TensorRT {self.version} cannot load the engine{self.error_suffix()}: build it "
+                "again"
+            )
         self._check_interface(info)
         self.limits: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self.best: tuple[int, ...] | None = None
@@ -201,7 +204,10 @@ class Engine:
         """
         context = self._engine.create_execution_context()
         if context is None:
-            raise BackendError("TensorRT could not create an execution context")
+            raise BackendError(
+                f"TensorRT could not create an execution context{self.error_suffix()}: use fewer "
+                "streams, or free memory on the GPU"
+            )
         if self._has_profile and not context.set_optimization_profile_async(0, stream):
             raise BackendError(
                 "TensorRT uses the engine's only profile in another context already: build the "

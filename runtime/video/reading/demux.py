@@ -200,7 +200,7 @@ class Demuxer:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
-                self._damage("what is read of the file", error)
+                self._damage("a part of the data", error)
                 tries -= 1
                 if not tries:
                     return

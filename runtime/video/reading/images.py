@@ -123,7 +123,7 @@ class ImageReader:
         # An empty packet would end the decoder for good.
         frames = self._contexts[name].decode(packet) if content else []
         if not frames:
-            raise OSError("there is no image in it")
+            raise OSError("the file contains no image")
         return frames
 
 

@@ -125,7 +125,9 @@ def key_frames(
                     stamps.add(packet.pts)
         except (av.error.FFmpegError, OSError) as error:
             if strict:
-                raise VideoError(f"{path} cannot be read to its end ({reason(error)})") from error
+                raise VideoError(
+                    f"{path} cannot be read to its end ({reason(error)}): copy or download it again"
+                ) from error
         if container.format.name == "mpeg":
             stamps.clear()
         missing = _truncation(path, container, stream, tracks, dropped, came)
@@ -241,7 +243,7 @@ def _opened(path: Any) -> Any:
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{_name(path)} cannot be read as a video ({reason(error)}): "
-            "it is damaged, or in a format that FFmpeg does not know"
+            "give a whole file in a format that FFmpeg reads"
         ) from error
 
 
@@ -330,11 +332,14 @@ def _container_source(
 def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
     frames = demuxer.probe()
     if frames == 0 and part.whole:
-        raise VideoError(f"{name} has no frame that can be decoded: it is damaged or empty")
+        raise VideoError(
+            f"{name} has no frame that can be decoded, it is damaged or empty: give a whole file"
+        )
     if frames == 0:
         raise VideoError(
             f"{name} has no frame that can be decoded from "
-            f"{float((part.start or part.zero) - part.zero):g} s on: it ends before, or is damaged"
+            f"{float((part.start or part.zero) - part.zero):g} s on: start earlier, or give a "
+            "whole file"
         )
     if frames == 1 and part.whole:
         raise VideoError(f"{name} is a still image (one frame): give a video of two frames or more")

@@ -114,8 +114,8 @@ class Y4MSink:
             yield
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(
-                f"the Y4M stream could not be written ({reason(error)}): its reader has ended or "
-                "takes no more"
+                f"the Y4M stream could not be written ({reason(error)}): check whether "
+                "the program that reads it still runs"
             ) from error
 
 

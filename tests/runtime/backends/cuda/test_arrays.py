@@ -352,7 +352,7 @@ def test_strides_without_gaps_are_contiguous(shape, strides):
     [({"version": 1}, "has __cuda_array_interface__ version 1, not 2 or 3"),
      ({"version": 4}, "has __cuda_array_interface__ version 4, not 2 or 3"),
      ({"mask": object()}, "has a mask: fill"),
-     ({"stream": 0}, "names stream 0, which"),
+     ({"stream": 0}, "has stream 0, which"),
      ({"typestr": "<f8"}, "is <f8: frames on the GPU are uint8, uint16, float16, float32"),
      ({"typestr": ">u2"}, "is >u2: frames"),
      ({"shape": (0, 5, 3)}, r"has shape \(0, 5, 3\): every side"),
@@ -495,7 +495,7 @@ def test_vectors_are_no_elements_of_frames():
 def test_a_dlpack_of_another_major_version_is_refused():
     capsule = picture("uint8").__dlpack__(max_version=(1, 0))
     _managed_tensor(capsule)[1].major = 2
-    with pytest.raises(FrameError, match=r"frame0 comes as DLPack 2\.0, not 1: use another"):
+    with pytest.raises(FrameError, match=r"frame0 is exported as DLPack 2\.0, not 1: use another"):
         _view_from_capsule(capsule, "frame0")
 
 

@@ -41,7 +41,7 @@ def make_a_folder(file):
 SPOILT = {
     "a dangling link": (dangle, "No such file or directory"),
     "a folder": (make_a_folder, "Is a directory"),
-    "an empty file": (lambda file: file.write_bytes(b""), "there is no image in it"),
+    "an empty file": (lambda file: file.write_bytes(b""), "the file contains no image"),
     "no picture": (lambda file: file.write_bytes(b"text" * 50), ""),
     "a damaged picture": (lambda file: file.write_bytes(b"\x89PNG no more"), "Invalid data"),
     "half a picture": (
