@@ -112,7 +112,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="version of the model (default %(default)s)",
+        help="version of the model that is added (default %(default)s)",
     )
     serving = parser.add_argument_group("serving")
     serving.add_argument(
@@ -136,20 +136,20 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "tuned for CPUs and with --backend python, else cuda)",
     )
     serving.add_argument(
-        "--gpus", nargs="+", type=int, metavar="N", help="indices of GPUs (default: all)"
+        "--gpus", nargs="+", type=int, metavar="N", help="indices of the GPUs to use (default: all)"
     )
     serving.add_argument(
         "--instances",
         type=int,
         default=1,
         metavar="N",
-        help="number of instances on each GPU (default %(default)s)",
+        help="number of instances on each GPU, or on the CPU (default %(default)s)",
     )
     serving.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="number of CPU threads of an instance (default: the backend's)",
+        help="number of CPU threads of an instance, for ONNX files (default: the backend's)",
     )
     serving.add_argument(
         "--queue-delay",
@@ -163,7 +163,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--warm-up",
         type=parse_size,
         metavar="HxW",
-        help="size of the first request, for models of free size",
+        help="size of the request that the server sends itself before the model is ready, for "
+        "models of free size",
     )
     return parser
 

@@ -45,7 +45,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Serving:
-    """How an artefact is served; None stands for the default for that artefact.
+    """How an artefact is served; None is the default for that artefact.
 
     Attributes:
         backend: Triton's backend: "tensorrt" for engines, "onnxruntime" for ONNX files, or "python"
@@ -133,7 +133,7 @@ def write_served_model(
 def add_artefact(
     artefact: Artefact, repository: Path, name: str | None, version: int, serving: Serving
 ) -> Path:
-    """Does the work of `write_served_model` for an artefact that `read_artefact` read."""
+    """As `write_served_model`, for an artefact that `read_artefact` has read."""
     name = artefact.path.stem if name is None else name
     if not _NAME.fullmatch(name):
         raise ExportError(f"--name is {name!r}: use letters, digits, _, . and -")
@@ -156,8 +156,8 @@ def add_artefact(
         if not folder.exists():
             (stage / name).rename(folder)
         else:
-            # The version first: a configuration may name a version that is still missing, but a
-            # version should not wait for its configuration.
+            # The version first: a server that loads it at once can use the existing
+            # configuration, which was checked to fit.
             (stage / name / str(version)).rename(version_folder)
             newest = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
             if version == newest:
@@ -276,7 +276,7 @@ def _thread_parameters(serving: Serving) -> dict[str, str]:
 
 
 def _add_warm_up(config: Any, info: ModelInfo, size: tuple[int, int]) -> None:
-    """Adds a request before the model is ready; if the pairs are free, another with the maximum."""
+    """Adds a warm-up request of one pair and, if the number is free, one of the most pairs."""
     for pairs in (1,) if info.max_pairs is None else (1, info.max_pairs):
         warm_up = config.model_warmup.add(
             name=f"{size[0]}x{size[1]}, {pairs} at a time", batch_size=pairs

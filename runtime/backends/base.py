@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, get_args
 from runtime.errors import BackendError, kind_of
 from runtime.model_info import ModelInfo
 
-# The commands read the names below before NumPy is needed, and doctor where it is missing.
+# Commands use the names below before they need NumPy, and doctor runs where it is missing.
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ PrecisionChoice = Literal["auto", InferencePrecision]
 """An `InferencePrecision`, or "auto" for the fastest that is proved to be accurate enough."""
 
 NO_CACHE = "none"
-"""Value of `OpenOptions.cache` for no cache."""
+"""Value of `OpenOptions.cache` that turns the cache off."""
 
 TRITON_SCHEME = "triton://"
 """Prefix of the address of a model that a Triton server serves; any other model is a file."""
@@ -51,7 +51,7 @@ class Backend(Protocol):
         info: Precision, size, time steps and I/O of the model.
         lookahead: Number of pairs to queue before the first is waited for; 0 if `submit` computes
             at once.
-        notes: What the user should know about how it was opened, as sentences.
+        notes: Notes for the user on how it was opened, as sentences.
     """
 
     name: str
@@ -215,8 +215,8 @@ class OpenOptions:
         device: "cpu", "cuda" or "cuda:N".
         threads: Number of CPUs to use.
         streams: Number of inferences that run at the same time.
-        cuda_graph: Replay recorded launches.
-        precision: Type in which convolutions are computed; "auto" becomes None.
+        cuda_graph: Record the launches of an inference as a CUDA graph and replay it.
+        precision: Type in which convolutions are computed; "auto" is stored as None.
         cache: Folder for compiled models; "none" for no cache.
         io_binding: Keep images on the device between calls of ONNX Runtime.
 
@@ -245,7 +245,7 @@ class OpenOptions:
                 raise BackendError(f"{name} is {value!r}, {kind_of(value)}: give a whole number")
             if value < 1:
                 raise BackendError(f"{name} is {value}: use 1 or more, or None for {meaning}")
-            object.__setattr__(self, name, int(value))  # NumPy's integers are not for bindings.
+            object.__setattr__(self, name, int(value))  # Bindings refuse NumPy's integers.
         for name in ("cuda_graph", "io_binding"):
             if not isinstance(value := getattr(self, name), bool | None):
                 raise BackendError(f"{name} is {value!r}: use True, False, or None for the default")

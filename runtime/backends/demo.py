@@ -9,7 +9,7 @@ from runtime.errors import BackendError
 from runtime.files import SHIPPED_MODELS
 
 DEMO = "demo"
-"""Name that stands for a shipped model, as it does for the shipped weights."""
+"""Name that opens a shipped model; the shipped weights have the same name."""
 
 
 def demo_model(backend: BackendName, device: str | None = None) -> Path:

@@ -1,8 +1,8 @@
-"""The process that a backend belongs to, as a fork does not copy the threads of an engine.
+"""Refuses a backend in a process that was forked after the backend was opened.
 
-In a forked process (`os.fork`, multiprocessing with "fork", gunicorn with a preloaded application)
-an inference would wait for threads that do not exist. To free a model of OpenVINO would do so too,
-even when the interpreter ends.
+A fork (`os.fork`, multiprocessing with "fork", gunicorn with a preloaded application) does not copy
+the threads of a backend. An inference there would wait for threads that do not exist. Freeing an
+OpenVINO model would wait too, even at the end of the interpreter.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ class OpenedBackend:
 
     @property
     def info(self) -> ModelInfo:
-        """Precision, size, time steps and I/O of the model; in any process."""
+        """Precision, size, time steps and I/O of the model; available in any process."""
         return self._backend.info
 
     @property
     def name(self) -> str:
-        """Name of the backend and its device; in any process."""
+        """Name of the backend and its device; available in any process."""
         return self._backend.name
 
     @property
     def notes(self) -> Sequence[str]:
-        """What the user should know about how it was opened; in any process."""
+        """Notes for the user on how it was opened; available in any process."""
         # A backend that was written for an earlier version has none.
         return getattr(self._backend, "notes", ())
 
     @property
     def backend(self) -> Backend:
-        """The backend; the check takes less than 1 us.
+        """The backend, after checks that take less than 1 us.
 
         Raises:
             BackendError: If it is closed, or this process was forked from the one that opened it.
@@ -73,7 +73,7 @@ class OpenedBackend:
             self.leak()
 
     def leak(self) -> None:
-        """Takes a reference to the backend that is never given back, so that nothing frees it."""
+        """Adds a reference to the backend that is never removed, so that nothing frees it."""
         if not self._leaked:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._backend))
             self._leaked = True

@@ -1,11 +1,12 @@
 """Models of free size, prepared for each size of frames that they are used with.
 
-A graph whose height and width are free computes shapes at run time and allows the backend fewer
-optimisations. Measured with the demo weights on two threads of an AMD EPYC with AVX-512, against a
-model that was exported for the size, at 480x640 and 720x1280 (`bench/results/free_size/`): if the
-size stays free, a pair takes 4.5 % more time in OpenVINO at both, 4.2 and 7.2 % in ONNX Runtime;
-prepared it takes between 1.2 % less and 1.1 % more. Preparing takes 0.2 s in OpenVINO, reading the
-file included, and 0.05 s in ONNX Runtime.
+A graph whose height and width are free computes shapes at run time, and backends optimise it less.
+Measured with the demo weights on two threads of an AMD EPYC with AVX-512, at 480x640 and 720x1280,
+against a model that was exported for the size (`bench/results/free_size/`):
+
+- Not prepared, a pair takes 4.5 % more time in OpenVINO, 4.2 and 7.2 % more in ONNX Runtime.
+- Prepared, it takes between 1.2 % less and 1.1 % more.
+- Preparing takes 0.2 s in OpenVINO, with reading the file, and 0.05 s in ONNX Runtime.
 """
 
 from __future__ import annotations

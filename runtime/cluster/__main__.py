@@ -1,4 +1,4 @@
-"""Command line: interpolates many videos on a Ray cluster, long ones in segments.
+"""Command that interpolates many videos on a Ray cluster, long ones in segments.
 
 python -m runtime.cluster IN... --output DIR --model model.onnx --factor 2 --address local
 """
@@ -150,8 +150,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Interpolates videos on a Ray cluster; long ones are cut into segments. All machines see "
-        "the same paths.",
+        "Interpolates many videos on this machine or on a Ray cluster; long ones are divided into "
+        "segments. All machines must have the files under the same paths.",
         "%(prog)s in.mp4 --output made --model model.onnx --address local",
         "%(prog)s archive --output made --model model.engine --gpus-per-worker 1 "
         "--address ray://head:10001 --resume",
@@ -183,21 +183,24 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "here (default %(default)s)",
     )
     cluster.add_argument(
-        "--workers", type=int, metavar="N", help="number of workers (default: as many as fit)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of workers (default: as many as fit into the cluster)",
     )
     cluster.add_argument(
         "--cpus-per-worker",
         type=int,
         default=2,
         metavar="N",
-        help="CPUs and threads of a worker (default %(default)s)",
+        help="CPUs of a worker, on a CPU also its threads (default %(default)s)",
     )
     cluster.add_argument(
         "--gpus-per-worker",
         type=float,
         default=0.0,
         metavar="X",
-        help="GPUs of a worker, 1 or a fraction (default %(default)g)",
+        help="GPUs of a worker; with 0.5 two workers share one (default %(default)g)",
     )
     cluster.add_argument(
         "--segment-seconds",
@@ -207,22 +210,25 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         help="minimum duration of a segment in seconds (default %(default)s)",
     )
     cluster.add_argument(
-        "--resume", action="store_true", help="continue an earlier run: use its whole segments"
+        "--resume", action="store_true", help="continue an earlier run: keep its complete segments"
     )
     cluster.add_argument(
         "--onnx",
         type=Path,
         metavar="FILE",
-        help="ONNX file of which an engine is built where --model does not fit the GPU",
+        help="ONNX file from which a worker builds an engine if that of --model does not fit its "
+        "GPU",
     )
     cluster.add_argument(
         "--build-options",
         default="",
         metavar="TEXT",
-        help="options of export.build_engine for --onnx, in one argument",
+        help="further options of export.build_engine for --onnx, in one argument",
     )
     cluster.add_argument(
-        "--backend", choices=get_args(BackendName), help="backend (default: as for one video)"
+        "--backend",
+        choices=get_args(BackendName),
+        help="backend of the model (default: the same as for a single video)",
     )
     add_precision_argument(cluster)
     add_reading_arguments(parser.add_argument_group("input"))

@@ -20,7 +20,7 @@ from runtime.machine import available_cpus
 from runtime.telemetry import import_quietly
 
 TRIES = 3
-"""Number of workers that may die during one job; with the last the job has failed."""
+"""A job fails after this many workers have died while they ran it."""
 
 _WAIT = 60.0
 """Seconds without any worker after which a message is printed, and repeated."""
@@ -116,8 +116,8 @@ class Done(NamedTuple):
 class Pool:
     """Ray actors that each hold one worker object, and a queue of jobs for them.
 
-    When an actor dies, its job goes to the next free actor, up to `TRIES` times in all, and a new
-    actor is requested, which Ray starts on a machine with room.
+    When an actor dies, a new one is requested, which Ray starts on a machine with room, and the job
+    goes to the next free actor. A job is run `TRIES` times at most.
 
     Ray's own max_restarts and max_task_retries are not used: with them a job stays with its actor,
     and waits until the cluster has room for it again, even if other actors are free.
@@ -236,7 +236,7 @@ class Pool:
             self._running[call] = actor, entry
 
     def _ended(self, reference: Any) -> Done | None:
-        """Takes the result of a call; None if it was the start of a worker, or is tried again."""
+        """Takes the result of a call; None after a start of a worker, or if the job runs again."""
         import ray
 
         actor, entry = self._running.pop(reference)

@@ -2,8 +2,8 @@
 
     scan -> look (each span) -> render (each segment) -> join
 
-Workers run these steps; between look and render the driver plans the output, see
-`runtime.video.segments`.
+Workers run these steps of `runtime.video.segments`; "look" is `analyse` there. Between look and
+render this process plans the output of the whole video.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ def interpolate_many(
 
 
 class BatchOptions(NamedTuple):
-    """What is asked for, for all videos of one call.
+    """The options of one run, which apply to all its videos.
 
     Attributes:
         factor: New frame rate over old.
-        rate: Frames a second of the output; None: `factor` counts.
+        rate: Frames a second of the output; None to use `factor`.
         options: How to read, cut and write.
         seconds: Minimum duration of a segment.
         model: Hash of the model file.
@@ -125,7 +125,7 @@ class BatchOptions(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Text that is equal for equal frames and packets; it is stored with segments."""
+        """Text that is equal for options which give equal frames and packets; segments store it."""
         return repr((self.factor, self.rate, self.options, self.model))
 
 
@@ -135,7 +135,7 @@ class Video:
     Attributes:
         source: Absolute path of the input.
         destination: Absolute path of the output.
-        batch: What is asked for.
+        batch: The options of the run.
         error: Why it failed; None where it did not.
         frames_in: Number of source frames; 0 before they are planned.
         frames_out: Number of output frames; 0 before they are planned.
@@ -144,7 +144,7 @@ class Video:
         resumed: Number of segments that an earlier run had completed.
         segments: The planned segments; empty where the video is rendered in one piece.
         cuts: Times of the scene cuts, in seconds after the beginning.
-        seconds: Step -> seconds that it took so far, all workers together.
+        seconds: Step -> its seconds so far, summed over the workers.
         notes: Notes for the user.
         done: Whether no step is left, after success or failure.
         folder: The folder of its segments.
@@ -181,7 +181,7 @@ class Video:
         ]
 
     def waits_for(self, job: Job) -> bool:
-        """Whether the result of a job is still needed; not after a failure or a change of plan."""
+        """Whether a job is still needed: not after a failure or a change to one piece."""
         return not self.done and (job.method == "whole") == self._in_one_piece
 
     def after(self, done: Done, time_steps: TimeSteps) -> list[Job]:
@@ -338,7 +338,7 @@ class Video:
             temporary.write_text(json.dumps(record) + "\n")
 
     def _is_whole(self, segment: Segment) -> bool:
-        """Whether an earlier run completed this segment; counts it where it did."""
+        """Whether an earlier run completed this segment; if so, adds its frames to the counts."""
         file = self.folder.file(segment.number)
         try:
             record = json.loads(file.with_suffix(".json").read_text())
@@ -352,7 +352,7 @@ class Video:
         return True
 
     def _note(self, notes: Sequence[str]) -> None:
-        """Adds notes; those that several segments give are added once."""
+        """Adds the notes that the video does not have yet: several segments may give the same."""
         self.notes += [note for note in notes if note not in self.notes]
 
     def _take_report(self, report: VideoReport) -> None:

@@ -37,11 +37,11 @@ class ModelChoice:
             `Interpolator.open`.
         device: "cpu", "cuda" or "cuda:N"; None for the default of `Interpolator.open`.
         threads: Number of CPUs for each worker; None for all.
-        precision: Precision as for `Interpolator.open`; with "auto" workers on other CPUs may
-            compute in another one.
+        precision: As for `Interpolator.open`; with "auto", workers on different CPUs may compute in
+            different precisions.
         onnx: ONNX file from which a worker builds an engine if that at `path` does not fit its GPU;
-            None: such a worker fails.
-        build: Further options of `export.build_engine` for this, as on a command line.
+            None to fail.
+        build: Further options of `export.build_engine` for that build, as on a command line.
     """
 
     path: Path

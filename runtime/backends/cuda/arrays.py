@@ -2,8 +2,7 @@
 
 The protocols are `__cuda_array_interface__` (CAI, versions 2 and 3) and DLPack. Nothing here calls
 CUDA. Streams are cudaStream_t handles as numbers: 0 is the legacy default stream, 2 the default
-stream of the thread. Both protocols write 1 for the legacy default stream, which only this module
-converts.
+stream of the thread. Both protocols write the legacy default stream as 1; this module converts it.
 """
 
 from __future__ import annotations
@@ -264,7 +263,7 @@ def _capsule_from(exporter: Any, **options: int) -> Any:
 
 
 def _view_from_capsule(capsule: Any, name: str) -> DeviceView:
-    """Consumes a capsule; after an error the capsule is unused and frees its tensor itself."""
+    """Consumes a capsule; after an error it stays unconsumed and frees its tensor itself."""
     capsule_name, managed = _managed_tensor(capsule)
     if capsule_name == b"dltensor_versioned" and managed.major != 1:
         raise FrameError(

@@ -25,7 +25,7 @@ OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 
 
 class CudaError(BackendError):
-    """A call of CUDA failed; `name` is CUDA's name of the error, as cudaErrorMemoryAllocation."""
+    """A call of CUDA failed; `name` is CUDA's, such as cudaErrorMemoryAllocation."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -110,15 +110,15 @@ class Buffer:
 
 
 class BufferPool:
-    """Buffers that are used again by size, so that repeated work allocates nothing.
+    """A pool of buffers of each size, so that repeated work allocates nothing.
 
     The buffer that was returned first is taken first, since its queued work is most likely done.
     Not safe for threads.
 
     Args:
         cuda: The device.
-        pinned: Allocate page-locked host memory, which asynchronous copies need; else memory of
-            the device.
+        pinned: Whether to allocate page-locked host memory, which asynchronous copies need;
+            otherwise device memory.
     """
 
     def __init__(self, cuda: Cuda, *, pinned: bool) -> None:
@@ -152,7 +152,7 @@ class BufferPool:
         self.free_idle()
 
     def free_idle(self) -> bool:
-        """Waits for the uses of the idle buffers and frees these; False if there was none."""
+        """Frees the idle buffers after their queued work; returns False if there are none."""
         any_idle = any(self._idle.values())
         for buffers in self._idle.values():
             while buffers:
@@ -233,7 +233,7 @@ class Cuda:
             self.free("cudaSetDevice", before)
 
     def record(self, stream: StreamHandle, *, timed: bool = False) -> Event:
-        """Records an event after all work queued so far on any stream, also a foreign one."""
+        """Records an event after all work queued so far on a stream, also one of the caller."""
         event = Event(self, timed=timed)
         self.call("cudaEventRecord", event.handle, stream)
         return event

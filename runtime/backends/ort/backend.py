@@ -57,7 +57,7 @@ class OnnxRuntimeBackend(HostBackend):
             outputs = session.run(["imgt"], feed)
         except BackendError:
             raise
-        except Exception as error:  # ONNX Runtime's classes share no base but this one.
+        except Exception as error:  # ONNX Runtime's errors have no other base class.
             raise BackendError(f"{self.name} failed: {reason(error)}") from error
         result: NDArray[Any] = outputs[0]
         return result
@@ -89,13 +89,13 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
     session_for = functools.partial(_session, ort, content, provider, options.threads)
     try:
         session = session_for({})
-    except Exception as error:  # ONNX Runtime's classes share no base but this one.
+    except Exception as error:  # ONNX Runtime's errors have no other base class.
         if on_gpu and cuda_failure(error):
             raise _not_started(cuda_failure(error)) from error
         raise ModelError(
             f"{path} cannot be loaded by ONNX Runtime ({reason(error)}): export it again"
         ) from error
-    # A provider that does not load is dropped in any case, with a line in the log.
+    # ONNX Runtime drops a provider that does not load, and reports that in its log only.
     if on_gpu and session.get_providers()[0] != PROVIDER:
         raise _not_started(why_not_loaded(ort))
     check_ports(_ports(session), info, path)
@@ -112,7 +112,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
 def _session(
     ort: Any, content: bytes, provider: object, threads: int | None, lengths: Mapping[str, int]
 ) -> Any:
-    """An onnxruntime.InferenceSession in which free axes have lengths, by the names of the axes."""
+    """Makes an onnxruntime.InferenceSession; `lengths` fixes free axes, by their names."""
     settings = _session_options(ort, threads)
     for name, length in lengths.items():
         settings.add_free_dimension_override_by_name(name, length)
@@ -185,8 +185,8 @@ def _session_options(ort: Any, threads: int | None) -> Any:
     # The CPUs that this process may use: the share of a container, not the whole machine.
     options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 3
-    # The memory plan that is made in advance takes twice the memory of the one that is made during
-    # the run (1080p, small: 2645 and 1459 MB) and is no faster.
+    # A memory plan that is made in advance takes 2645 MB (1080p, small), one that is made during
+    # the run 1459 MB, and both are equally fast.
     options.enable_mem_pattern = False
     return options
 

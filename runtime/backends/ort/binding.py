@@ -153,5 +153,5 @@ class BoundBackend:
             raise BackendError("the model is closed: open it again")
         try:
             yield session
-        except Exception as error:  # ONNX Runtime's classes share no base but this one.
+        except Exception as error:  # ONNX Runtime's errors have no other base class.
             raise BackendError(f"{self.name} failed: {reason(error)}") from error

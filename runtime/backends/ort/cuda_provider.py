@@ -148,7 +148,7 @@ def why_not_loaded(ort: Any) -> str | None:
         return None
     try:
         ort.register_execution_provider_library(PROVIDER, str(library))
-    except Exception as error:  # ONNX Runtime's classes share no base but this one.
+    except Exception as error:  # ONNX Runtime's errors have no other base class.
         return cuda_failure(error) or str(error).strip().rpartition("with error: ")[2]
     ort.unregister_execution_provider_library(PROVIDER)
     return None

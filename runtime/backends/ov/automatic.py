@@ -18,7 +18,7 @@ class AutomaticPrecision(NamedTuple):
     Attributes:
         precision: Type in which convolutions are computed.
         note: Why it is float32 although the CPU computes in a faster type, and how to change that,
-            as a sentence; None if there is nothing to say.
+            as a sentence; None otherwise.
     """
 
     precision: InferencePrecision
@@ -46,7 +46,7 @@ def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
         return _to_build(file, f"no manifest beside it proves {native[0]}")
     version = openvino.get_version()
     here = version, PREPARATION, low_precision_sets()
-    # Of several of one kind, the last counts.
+    # The last proof of a precision counts.
     proofs = {proof.precision: proof for proof in file.manifest.proofs if proof.holds_for == here}
     for precision in native:
         if precision in proofs and proofs[precision].problem is None:

@@ -1,7 +1,7 @@
 """The OpenVINO backend, on the CPU.
 
-The precision is always set, since OpenVINO by itself chooses bfloat16 on CPUs that support it, for
-the coordinates too. OpenVINO's own cache is not used: it loads a blob with damaged weights without
+The precision is always set: by default OpenVINO computes in bfloat16 on CPUs that support it, also
+the coordinates. OpenVINO's own cache is not used: it loads a blob with damaged weights without
 an error (64 of 12.9 million bytes inverted gave another image), and it reads the ONNX file even if
 the blob exists. `runtime.backends.ov.cache` stores blobs with a checksum.
 
@@ -55,7 +55,7 @@ class OpenVinoBackend(HostBackend):
         info: Metadata of the model.
         precision: Type in which convolutions are computed; part of the name of the backend.
         streams: Number of inferences that run at the same time.
-        notes: What the user should know about how it was opened, as sentences.
+        notes: Notes for the user on how it was opened, as sentences.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""A cache of compiled models on disk, which OpenVINO opens faster.
+"""A cache of compiled models on disk: opening one is faster than compiling.
 
 A blob is a model that is compiled for a type of CPU. When OpenVINO loads one, it checks its version
 and the instruction set but not the content. Therefore a blob is stored with a checksum and written
-atomically; if anything is wrong with it, the model is compiled again.
+atomically, and a model whose blob is damaged or refused is compiled again.
 """
 
 from __future__ import annotations

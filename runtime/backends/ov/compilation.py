@@ -140,8 +140,8 @@ def import_openvino() -> Any:
 def from_onnx(openvino: Any, content: bytes) -> Any:
     """Reads an ONNX file as an openvino.Model.
 
-    `Core.read_model` is not used: it would read bytes that are also a valid file in OpenVINO's own
-    format as that format, which is not the model that was checked.
+    `Core.read_model` is not used: it also accepts OpenVINO's own format, so that bytes which are
+    valid in both formats would be read as another model than the one that was checked.
 
     Raises:
         RuntimeError: If OpenVINO cannot read the file.
@@ -149,7 +149,7 @@ def from_onnx(openvino: Any, content: bytes) -> Any:
     reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
     try:
         return reader.convert(reader.load(io.BytesIO(content)))
-    except Exception as error:  # The front end's classes share no base but this one.
+    except Exception as error:  # The front end's errors have no other base class.
         raise RuntimeError(str(error)) from error
 
 
@@ -191,7 +191,7 @@ def _check_capability(core: Any, precision: InferencePrecision) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error of OpenVINO after the lines that name places in its source."""
+    """The first line of an OpenVINO error that does not name a place in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reasons = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
     return (reasons or lines or [type(error).__name__])[0]

@@ -1,11 +1,11 @@
 """Keeps coordinates and results in float32 where OpenVINO computes in bfloat16 or float16.
 
-Casts of an ONNX file have no effect there: OpenVINO first makes one type of all floats, and then
+Casts in an ONNX file have no effect there: OpenVINO first converts all floats to one type, and then
 gives the lower precision to every node except those after the last convolution. The coordinates of
 the inner levels would be bfloat16. Simulated in PyTorch with the demo weights, PSNR to float32 on
-synthetic frames with 45 and 128 pixels of motion: 53.9 dB at 448x256, 46.6 at 1280x720 and 42.0 at
-1920x1088; with coordinates and results in float32 61.5, 64.3 and 63.5. With the last layers of the
-decoders in float32 too it is 0.2 dB more at most; they are not.
+synthetic frames with 45 and 128 pixels of motion is 53.9 dB at 448x256, 46.6 at 1280x720 and 42.0
+at 1920x1088. With coordinates and results in float32 it is 61.5, 64.3 and 63.5 dB. The last layers
+of the decoders stay in the lower precision: float32 would gain 0.2 dB at most.
 
 A node keeps its type if it has a mark, which OpenVINO's own passes set (for example for RoPE of
 language models). Two properties of the mark are not obvious:
@@ -19,15 +19,18 @@ language models). Two properties of the mark are not obvious:
 
 Some marks are lost all the same: before OpenVINO 2026.4 those of the sums and products that make
 the coordinates, and in int8 models those of all sums and products, which OpenVINO replaces while it
-looks for integer convolutions. The coordinates are made outputs there: OpenVINO computes everything
-between the last convolutions and an output in float32, transposed convolutions included, which is
-why the outputs are not added where the marks are enough. In the last two decoders a convolution
-with the identity, behind the transposed one, ends the float32 part there. Measured with int8 models
-(448x256, 640x480, 1280x720; 2 threads, AVX-512 BF16): 6 to 8 % faster, 0.1 dB further from float32
-on generated frames and at most 0.005 dB lost to true frames. In all four decoders it is 8 to 9 %,
-but the flows of the first two are scaled up most: 0.7 dB further, and 0.017 dB lost. Subgraphs of
-constants, which hold quantised weights, are neither marked nor changed, since OpenVINO would not
-recognise the integer convolutions.
+looks for integer convolutions. In such a model the coordinates become outputs, because OpenVINO
+computes everything between the last convolutions and an output in float32. This includes the
+transposed convolutions, which makes it slower; so outputs are added only where marks are lost.
+
+In the last two decoders a convolution with the identity after the transposed one ends that float32
+part. Measured with int8 models (448x256, 640x480, 1280x720; 2 threads, AVX-512 BF16): 6 to 8 %
+faster, 0.1 dB further from float32 on generated frames, and at most 0.005 dB lost to true frames.
+In all four decoders it would be 8 to 9 % faster, but the flows of the first two are scaled up most:
+0.7 dB further, and 0.017 dB lost.
+
+Subgraphs of constants, which hold quantised weights, are neither marked nor changed, since OpenVINO
+would not recognise the integer convolutions.
 """
 
 from __future__ import annotations
@@ -46,17 +49,17 @@ _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvo
 _NEVER = frozenset({*_CONVOLUTIONS, "Constant", "Parameter", "Result"})
 
 PREPARATION = 1
-"""Number of the way in which models are prepared here. It is raised where the results change, since
-cached models and proofs of another number do not count."""
+"""Version of the preparation in this module. Raise it when results change: cached models and proofs
+of another version do not count."""
 
 _LAST_DECODERS = 2
-"""Number of the decoders, from the end, whose transposed convolutions are not float32."""
+"""Number of decoders, counted from the end, whose transposed convolutions are not float32."""
 
 IDENTITY = "/Identity"
-"""End of the name of a convolution that is added."""
+"""Suffix of the name of an added convolution."""
 
 COORDINATES_OUTPUT = "ifrnet.coordinates."
-"""Beginning of a name of the outputs that are added; nobody reads them."""
+"""Prefix of the names of the added outputs, which are never read."""
 
 
 def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[str, str]) -> Any:
@@ -161,9 +164,9 @@ def float32_chain(model: Any) -> list[Any]:
 def rounded_layers(model: Any, compiled: Any) -> list[str]:
     """The nodes of coordinates and result that a compiled model computes in less than float32.
 
-    The marks alone are no proof: where those of the products and sums that make the coordinates are
-    lost, that costs 5 to 12 dB at 1280x720. The compiled model declares in which
-    precision each of its layers runs, and of which original nodes it is made.
+    The marks alone are no proof: if those of the products and sums that make the coordinates are
+    lost, that costs 5 to 12 dB at 1280x720. The compiled model declares for each of its layers the
+    precision and the original nodes.
 
     Args:
         model: An openvino.Model from `with_float32_marks`.

@@ -30,7 +30,7 @@ def profile_layers(
     """Times each layer of an ONNX file on the CPU, in a model that is compiled for it alone.
 
     Args:
-        path: The ONNX file. Its layers are those of the graph that OpenVINO has optimised.
+        path: The ONNX file. Layers are those of the graph after OpenVINO's optimisations.
         inputs: Input arrays of one call, by name.
         precision: Type in which convolutions are computed; one that this CPU and OpenVINO support.
         threads: Number of CPU threads.

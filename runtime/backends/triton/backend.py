@@ -88,7 +88,7 @@ class TritonBackend:
         self._client = client
         self._address = address
         self._memory = memory
-        self._lock = threading.Lock()  # The client is not safe for threads.
+        self._lock = threading.Lock()  # The client is not thread-safe.
         self._in_flight: set[Response] = set()
         # Referenced until `close`, as the server may still read and write their regions.
         self._failed: list[Response] = []

@@ -2,7 +2,7 @@
 
 It runs inside Triton, where ifrnet-deploy is installed. The model.py that `export.triton` writes
 into a repository imports it, so its name and its methods must not change. The artefact runs in the
-same backend as in any other program, in which it was compared with PyTorch.
+backend in which it was compared with PyTorch.
 """
 
 from __future__ import annotations

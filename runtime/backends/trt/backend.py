@@ -115,7 +115,7 @@ class TensorRTBackend:
 
     @property
     def cuda_graph_problem(self) -> str | None:
-        """Why inferences are launched without the CUDA graph that was asked for; None if none are.
+        """Why a slot launches inferences without the CUDA graph that was asked for, or None.
 
         A graph is recorded at the second inference of each slot.
         """

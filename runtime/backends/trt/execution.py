@@ -146,7 +146,8 @@ class ExecutionSlot:
         if self._graph is not None:
             self._graph.launch(self.stream)
         else:
-            self.run(addresses, {})  # The setup that TensorRT does first cannot be recorded.
+            # The first inference cannot be recorded, as TensorRT prepares the context in it.
+            self.run(addresses, {})
             self._warm = True
 
     def _record(self, addresses: TensorAddresses) -> None:
