@@ -1,4 +1,4 @@
-"""The program of `make demo`: interpolates a clip whose true frames are known, and shows it.
+"""The program of `make demo`: interpolates a clip whose true frames are known, and writes a page.
 
 Model and clip are shipped. It uses the public commands and needs no PyTorch.
 """
@@ -89,7 +89,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _interpolate(low: Path, high: Path) -> dict[str, Any]:
-    """Interpolates with the command of users; returns its summary."""
+    """Interpolates with `ifrnet video`; returns its summary."""
     arguments = [low.name, high.name, "--model", "demo", "--quality", "10"]
     print("$ ifrnet video", *arguments, flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +107,7 @@ def _interpolate(low: Path, high: Path) -> dict[str, Any]:
 
 
 def _facts(report: dict[str, Any], compared: Any) -> dict[str, str]:
-    """What was measured, by name."""
+    """The measured figures, by name."""
     backend = report["backend"].split()[0]
     new, blended = (sum(v) / len(v) for v in (compared.new_psnr, compared.blended_psnr))
     manifest = EngineManifest.read(demo_model(backend))
@@ -146,7 +146,7 @@ def _arithmetic(manifest: EngineManifest, backend: str, notes: list[str]) -> str
 
 
 def _commands() -> dict[str, str]:
-    """What to type next, by what it does."""
+    """Commands to try next: purpose -> command."""
     folder = Path(sys.executable).parent
     ifrnet = _shown(folder / "ifrnet")
     return {
@@ -159,7 +159,7 @@ def _commands() -> dict[str, str]:
 
 
 def _shown(path: Path) -> str:
-    """The path relative to the current folder, where it lies below it."""
+    """The path relative to the current folder, if it is below that."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 

@@ -1,4 +1,4 @@
-"""The page of `make demo`: the clips in step, a slider over stills, and the figures."""
+"""Writes the page of `make demo`: synchronised clips, a slider over stills, and figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_page(
         still: The still, a PNG file.
         clips: Name of the file in the folder of the page -> caption; the low rate, then the high.
         facts: Name -> figure.
-        commands: What a command does -> the command.
+        commands: Purpose -> command.
         source: Origin and licence of the clip.
     """
     height, width, _ = compared.new.shape
@@ -70,7 +70,7 @@ def _data_url(png: Path) -> str:
 
 
 def _origin(compared: Comparison) -> str:
-    """The fixed point of an enlargement after which the part fills the frame."""
+    """The point that stays in place when the enlarged part fills the frame, for CSS."""
     height, width, _ = compared.new.shape
     row, column = compared.corner
     free = 1 - 1 / PART
@@ -86,7 +86,7 @@ def _definitions(items: Mapping[str, str], *, code: bool = False) -> str:
 
 
 def _chart(new: Sequence[float], blended: Sequence[float]) -> str:
-    """A chart of PSNR by number of the new frame, as SVG."""
+    """A chart of the PSNR of each new frame, as SVG."""
     finite = [value for value in (*new, *blended) if value != float("inf")] or [0.0]
     bottom, top = int(min(finite)) // 2 * 2, int(max(finite)) // 2 * 2 + 2
     right, lowest = _CHART_WIDTH - _CHART_MARGIN / 2, _CHART_HEIGHT - _CHART_MARGIN / 2

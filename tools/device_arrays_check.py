@@ -31,7 +31,7 @@ DTYPES = ("uint8", "uint16", "float16", "float32")
 BUSY_CYCLES = 200_000_000
 """GPU cycles for which the writing stream is busy before it writes: about 0.1 s in 2026."""
 TRIES = 3
-"""Several, since the first use of a kernel loads it, which may wait for all streams."""
+"""A transfer is repeated, since the first use of a kernel loads it and may wait for all streams."""
 
 
 class Check(NamedTuple):
@@ -67,11 +67,11 @@ class CudaStreams:
         self.frames, self.released = 0, 0
 
     def frame(self, values: NDArray[Any]) -> DeviceFrame:
-        """Makes a frame that our stream writes after it was kept busy."""
+        """Makes a frame whose content our stream writes late: it is kept busy first."""
         source, memory = (p.take(values.nbytes) for p in (self._pinned, self._device))
         np.copyto(host_view(source, values.shape, values.dtype), values)
-        # The memory may hold the same values from before: a reader that does not wait must see
-        # others.
+        # The memory may hold the same values from before. Cleared, it shows whether a reader
+        # waited.
         self.cuda.call("cudaMemsetAsync", memory.pointer, 0, memory.size, self.stream.handle)
         self.stream.synchronize()
         self.keep_busy(self.ours)
@@ -98,7 +98,7 @@ class CudaStreams:
         )
 
     def tensor(self, values: NDArray[Any], stream: Any) -> Any:
-        """Makes a tensor that `stream` writes after it was kept busy."""
+        """Makes a tensor whose content `stream` writes late: it is kept busy first."""
         self._source = self.torch.from_numpy(values).cuda()  # Must outlive the copy.
         tensor = self.zeros(values)
         self.torch.cuda.synchronize()
@@ -152,7 +152,7 @@ def sample_image(dtype: str) -> NDArray[Any]:
 
 
 def frame_to_torch(machine: CudaStreams, values: NDArray[Any], stream: Any, take: Any) -> bool:
-    """Makes a frame that PyTorch reads on `stream`.
+    """Makes a frame and lets PyTorch read it on `stream`.
 
     Args:
         machine: The streams.
@@ -164,7 +164,7 @@ def frame_to_torch(machine: CudaStreams, values: NDArray[Any], stream: Any, take
         Whether the reader had to wait for the content.
 
     Raises:
-        MeasurementError: If PyTorch sees another array than ours.
+        MeasurementError: If PyTorch sees an array that differs from ours.
     """
     torch = machine.torch
     copy = machine.zeros(values)
@@ -183,7 +183,7 @@ def frame_to_torch(machine: CudaStreams, values: NDArray[Any], stream: Any, take
 
 
 def tensor_to_us(machine: CudaStreams, values: NDArray[Any], stream: Any, export: Any) -> bool:
-    """Makes a tensor of PyTorch that our stream reads.
+    """Makes a tensor of PyTorch and reads it on our stream.
 
     Args:
         machine: The streams.
@@ -195,7 +195,7 @@ def tensor_to_us(machine: CudaStreams, values: NDArray[Any], stream: Any, export
         Whether our stream had to wait for the content.
 
     Raises:
-        MeasurementError: If we see another array than PyTorch's.
+        MeasurementError: If we see an array that differs from PyTorch's.
     """
     tensor = machine.tensor(values, stream)
     with machine.torch.cuda.stream(stream):
@@ -336,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         "through DLPack and __cuda_array_interface__, on two CUDA streams; needs no TensorRT.",
         "python3 tools/device_arrays_check.py --json device_arrays.json",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the checks here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results of the checks")
     run_command(parser, _run, extra="export", argv=argv)
 
 

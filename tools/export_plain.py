@@ -1,4 +1,4 @@
-"""Exports the published formulation without changes, as the baseline of `bench.latency --plain`.
+"""Exports the published formulation unchanged, as the baseline of `bench.latency --plain`.
 
 python tools/export_plain.py --weights base.pth --size 720x1280 --output plain.onnx
 """
@@ -81,12 +81,20 @@ def main() -> None:
     """The command line."""
     parser = command_parser(
         "python tools/export_plain.py",
-        "Exports the published formulation without changes.",
+        "Exports the authors' formulation of the network unchanged, for bench.latency --plain.",
         "python tools/export_plain.py --weights demo --size 720x1280 --output plain.onnx",
     )
-    parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint, or demo")
-    parser.add_argument("--size", required=True, type=parse_size, metavar="HxW")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.onnx")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint, or demo")
+    parser.add_argument(
+        "--size",
+        required=True,
+        type=parse_size,
+        metavar="HxW",
+        help="size of the frames, multiples of 16",
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE.onnx", help="the ONNX file"
+    )
     run_command(parser, _export, extra="export")
 
 

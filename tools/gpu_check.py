@@ -1,7 +1,7 @@
 """Checks builds, parity, speed and tests on one GPU, and writes one JSON record.
 
 Run it with the Python that has TensorRT; PyTorch may be in another one. The record is written after
-each step, so that an interrupted run loses nothing and --resume does the rest. See docs/gpu.md.
+each step, so an interrupted run loses nothing and --resume continues it. See docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PACK = """set -eo pipefail; rm -f models-*.part
 tar -C "$0" --sort=name -c . | xz --lzma2=preset=6,dict=256MiB -c |
     split -b "$1" -d --additional-suffix=.part - models-
 sha256sum models-*.part >models.sha256"""
-"""The dictionary of xz spans many graphs, because each holds the same weights again."""
+"""The dictionary of xz spans many graphs, because all of them hold the same weights."""
 UNPACK = "sha256sum -c models.sha256 && cat models-*.part | xz -dc | tar -xC DIR"
 
 
@@ -91,7 +91,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def is_done(step: Step, entry: dict[str, Any], runner: StepRunner) -> bool:
-    """Whether an earlier run did a step, by its entry in the record, and its output exists."""
+    """Whether the record has a step as done, and the file that it makes exists."""
     exists = not step.makes or runner.path(step.makes).exists()
     return exists and entry.get("status") == "done"
 
@@ -212,18 +212,18 @@ def arguments() -> argparse.ArgumentParser:
     )
     flag = {"action": "store_true"}
     add = parser.add_argument
-    add("--plan", **flag, help="print the steps, with seconds and what each proves; run nothing")
-    add("--pack", type=Path, metavar="DIR", help="make the models for a machine without PyTorch")
-    add("--smoke", **flag, help="as --part smoke: check that TensorRT works")
+    add("--plan", **flag, help="print the steps, with seconds and what each proves, and exit")
+    add("--pack", type=Path, metavar="DIR", help="pack the models for a machine without PyTorch")
+    add("--smoke", **flag, help="check that TensorRT works; the same as --part smoke")
     add("--part", nargs="+", choices=tuple(PARTS), help="the parts to run (default: all)")
-    add("--step", nargs="+", metavar="PATTERN", help="run only the steps with such names")
-    add("--models", type=Path, metavar="DIR", help="an unpacked pack (default: exported here)")
-    add("--minutes", type=float, default=9.0, metavar="N", help="limit of the run (default 9)")
-    add("--resume", **flag, help="skip the steps that are done in --json")
-    add("--json", type=Path, metavar="FILE", help="the record")
+    add("--step", nargs="+", metavar="PATTERN", help="run only the steps whose names match")
+    add("--models", type=Path, metavar="DIR", help="an unpacked pack (default: export here)")
+    add("--minutes", type=float, default=9.0, metavar="N", help="time limit in minutes (default 9)")
+    add("--resume", **flag, help="skip the steps that are done in the record of --json")
+    add("--json", type=Path, metavar="FILE", help="file of the record")
     work = ROOT / "build" / "gpu"
-    add("--work", type=Path, default=work, metavar="DIR", help="engines, logs (build/gpu)")
-    add("--torch-python", default=sys.executable, metavar="PYTHON", help="a Python with PyTorch")
+    add("--work", type=Path, default=work, metavar="DIR", help="engines and logs (build/gpu)")
+    add("--torch-python", default=sys.executable, metavar="PYTHON", help="Python with PyTorch")
     add("--torch-path", default="", metavar="DIRS", help="PYTHONPATH of --torch-python")
     add("--commit", metavar="HASH", help="version of sources that are not a git checkout")
     add("--quick", **flag, help="tiny frames, to try the check itself; its figures do not count")

@@ -42,7 +42,7 @@ PROBES = {
     "tensorrt": (_TENSORRT, "ifrnet-deploy[tensorrt,cpu,build]"),
     "C": ("import filelock, pytest", "pytest and filelock"),
 }  # fmt: skip
-"""Part, or "tensorrt" -> code that its Python must run, and the packages that this needs."""
+"""Part, or "tensorrt" -> code that must run in its Python, and the packages that it needs."""
 
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
@@ -128,7 +128,7 @@ class StepRunner:
         return code, "\n".join(log.read_text(errors="replace").strip().splitlines()[-40:])
 
     def _python(self, part: str) -> tuple[str, dict[str, str]]:
-        """The Python of a part and its environment; --torch-python sees no packages of this one."""
+        """The Python of a part and its environment; packages of this one are hidden from others."""
         environment = dict(os.environ)
         python = self.torch_python if part in IN_TORCH_PYTHON else sys.executable
         if python != sys.executable:

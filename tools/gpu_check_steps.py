@@ -1,8 +1,8 @@
-"""The steps of tools/gpu_check.py: their commands, and the time that each is predicted to take.
+"""The steps of tools/gpu_check.py: their commands and predicted times.
 
-The times are those of an H200 with TensorRT 8.6, whose builds took 159 to 181 s at any size of the
-frames, without a timing cache. In commands, MODELS/ is the folder of checkpoints, graphs and pairs,
-WORK/ that of engines and results.
+The times are those of an H200 with TensorRT 8.6, where a build without a timing cache took 159 to
+181 s for frames of any size. In commands, MODELS/ is the folder of checkpoints, graphs and pairs,
+and WORK/ that of engines and results.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PARTS = {
     "D": "what three rewrites of the graph gain",
 }
 IN_TORCH_PYTHON = ("models", "ort", "torch")
-"""Parts that run in the Python with PyTorch; the others run in that with TensorRT. "models" makes
-the files that the others read."""
+"""Parts that run in the Python with PyTorch; the others run in the Python with TensorRT. "models"
+makes the files that the others read."""
 
 PROVES = {
     "arrays": "GPU arrays go to a real PyTorch and come from it without a copy",
@@ -67,8 +67,8 @@ TEST_ENGINES = {
     "fp16_portable": ("test_fp16", "--portable"),
 }
 """Name of an engine in tests/test_gpu.py -> its graph, and options of export.build_engine. Each is
-built in a step of its own, because a single run of the tests would take too long; the tests find
-them up to date."""
+built in its own step, because the tests would take too long if they built all; they find the
+engines up to date."""
 
 _BUILDS = "builds or inspector or portable or another_machine"
 _OTHERS = "timing_cache or nearest or leak"
@@ -76,8 +76,8 @@ TEST_RUNS = {
     "builds": (20, _BUILDS), "frames": (60, f"not ({_BUILDS} or {_OTHERS})"),
     "leaks": (60, "leak"), "cache": (400, "timing_cache"), "nearest": (180, "nearest"),
 }  # fmt: skip
-"""Name of a run -> predicted seconds, and option -k of pytest. Pytest writes its results at its
-end: a run that is interrupted loses only its own."""
+"""Name of a run -> predicted seconds, and option -k of pytest. As pytest writes results at its end,
+an interrupted run loses only its own."""
 
 CONSTRAINTS = ("obey-all", "obey-islands", "prefer-islands", "none")
 REWRITES = {
@@ -87,7 +87,7 @@ SHORT = "authors authors:autocast torch:fp16:channels_last"
 EAGER = f"{SHORT} torch:fp16 authors:tf32 authors:half authors:half:channels_last"
 COMPILED = "compile:fp16:channels_last authors:autocast:compile"
 COMPILED_MAX = "compile-max:fp16:channels_last"
-"""Values of --compare of bench.latency; max-autotune tries kernels for minutes."""
+"""SHORT to COMPILED_MAX are values of --compare of bench.latency. max-autotune takes minutes."""
 
 
 BUILD_SECONDS = 170.0
@@ -161,7 +161,7 @@ class Step:
 
 
 def planned(scale: Scale) -> list[Step]:
-    """All steps except those of "models"; in each part the most valuable first."""
+    """All steps except those of "models"; in each part the most important first."""
     small, middle, large = scale.sizes
     main = f"base_{middle}"
     steps: list[Step] = []

@@ -1,4 +1,4 @@
-"""The results of tools/gpu_check.py beside goals and predictions."""
+"""Compares the results of tools/gpu_check.py with goals and predictions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PREDICTED: dict[tuple[str, int], tuple[float, ...]] = {
     ("Orin", 10): (27, 20, 61, 44),
 }
 """GPU and major version of TensorRT (10: and later) -> predicted compute times in ms, in fp16 with
-a CUDA graph: base and small at 720p, base and small at 1080p, small at 448x256. A prediction counts
-as right within 30 %."""
+a CUDA graph: base and small at 720p, base and small at 1080p, small at 448x256. A measured time
+within 30 % is "as predicted"."""
 
 EQUAL_DB = 99.0
-"""Stands for the PSNR of equal images."""
+"""PSNR that is used for equal images, whose PSNR is infinite."""
 
 Steps = Mapping[str, Any]
 Row = dict[str, Any]

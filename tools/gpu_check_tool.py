@@ -1,4 +1,4 @@
-"""Steps of tools/gpu_check.py that no command of the project does; each runs in a process.
+"""The steps of tools/gpu_check.py for which the project has no command; each runs in a process.
 
 python tools/gpu_check_tool.py weights --variant base --output base.pth
 python tools/gpu_check_tool.py frames --weights small.pth base.pth --size 720x1280 --output p.npz
@@ -39,7 +39,7 @@ ENGINE_MODES: dict[str, dict[str, Any]] = {
 
 
 def weights(args: argparse.Namespace) -> None:
-    """Writes the demo weights of small; random weights of another variant, for speed and parity."""
+    """Writes the demo weights for small, and random weights for other variants."""
     import torch
 
     from bench.runs.authors import load_reference, random_network
@@ -124,17 +124,23 @@ def layers_by_type(path: Path) -> dict[str, int] | str:
 
 def main() -> None:
     """The command line."""
-    parser = command_parser("python tools/gpu_check_tool.py", "Parts of tools/gpu_check.py.")
+    parser = command_parser(
+        "python tools/gpu_check_tool.py", "Steps of tools/gpu_check.py: weights, frames and pair."
+    )
     commands = {command.__name__: command for command in (weights, frames, pair)}
     parser.add_argument("command", choices=tuple(commands))
     parser.add_argument("--variant", help="weights: small, base or large")
-    parser.add_argument("--weights", nargs="+", metavar="FILE", help="frames: checkpoints")
-    parser.add_argument("--size", type=parse_size, metavar="HxW", help="frames: their size")
-    parser.add_argument("--model", nargs="+", type=Path, metavar="FILE", help="pair: models")
-    parser.add_argument("--pair", type=Path, metavar="FILE.npz", help="pair: made by frames")
-    parser.add_argument("--device", metavar="NAME", help="pair: default is the backend's own")
-    parser.add_argument("--output", type=Path, metavar="FILE")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--weights", nargs="+", metavar="FILE", help="frames: checkpoints to compute a frame with"
+    )
+    parser.add_argument("--size", type=parse_size, metavar="HxW", help="frames: size of the frames")
+    parser.add_argument(
+        "--model", nargs="+", type=Path, metavar="FILE", help="pair: models to measure"
+    )
+    parser.add_argument("--pair", type=Path, metavar="FILE.npz", help="pair: the output of frames")
+    parser.add_argument("--device", metavar="NAME", help="pair: device (default: the backend's)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="weights, frames: the file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="pair: the results")
     run_command(parser, lambda args: commands[args.command](args), extra="export")
 
 

@@ -2,7 +2,7 @@
 
 python tools/gpu_kit.py TARGET [PIP OPTION ...]
 
-TARGET/bin/python is a Python 3.10 without packages, TARGET/site holds the wheels, for PYTHONPATH.
+TARGET/bin/python is a Python 3.10 without packages; TARGET/site has the wheels, for PYTHONPATH.
 The wheels are those of WHEELS in ../shared/gpu/stage.py, beside the checkout. If TARGET has them
 already, nothing is done. If they are not available, it exits with 3 and one line on stderr.
 """

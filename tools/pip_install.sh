@@ -1,7 +1,7 @@
 #!/bin/sh
 # pip_install.sh TEXT PYTHON [PIP OPTION...]
-# Says what is installed, TEXT, and installs it: on a terminal with pip's progress bars, elsewhere
-# with a line at the beginning and one at the end.
+# Prints TEXT, which describes the packages, and installs them: on a terminal with pip's progress
+# bars, elsewhere with one line at the beginning and one at the end.
 set -eu
 text=$(echo "$1" | tr -s '\t\n ' ' ')
 python=$2

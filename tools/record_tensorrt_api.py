@@ -1,18 +1,19 @@
-"""Records what TensorRT's and CUDA's Python bindings really offer, for the fakes of the tests.
+"""Records the API of TensorRT's and CUDA's Python bindings, for the fakes of the tests.
 
     python tools/record_tensorrt_api.py tensorrt tests/data/tensorrt_api.json
     python tools/record_tensorrt_api.py cuda tests/data/cuda_api.json
 
-It reads the docstrings of the bindings that this Python can import and adds their version to the
-file; what the file holds of that version is replaced. No GPU is needed, and importing is enough:
+It reads the docstrings of the bindings that this Python can import, and adds their version to the
+file; an earlier record of that version is replaced. The bindings need only be importable, without a
+GPU:
 
-- TensorRT 8.6.0: `pip install tensorrt==8.6.0` (CPython 3.8 to 3.10), which holds its libraries;
-  put the folder of the package on LD_LIBRARY_PATH.
+- TensorRT 8.6.0: `pip install tensorrt==8.6.0` (CPython 3.8 to 3.10), which contains the libraries;
+  add the folder of the package to LD_LIBRARY_PATH.
 - TensorRT 10 and 11: `pip install --no-deps tensorrt-cu12-bindings==10.3.0` (from 11 on
-  `tensorrt-cu13-bindings`) holds the bindings and no libraries. With them, from a local
-  installation, it is `import tensorrt`; without them any shared objects that are called
-  libnvinfer.so.10, libnvinfer_plugin.so.10 and libnvonnxparser.so.10 and define the entry points
-  (getInferLibVersion, createInferBuilder_INTERNAL and their like) will do.
+  `tensorrt-cu13-bindings`), which contains the bindings without the libraries. Use the libraries of
+  a local installation. Without one, any shared objects are enough that are named libnvinfer.so.10,
+  libnvinfer_plugin.so.10 and libnvonnxparser.so.10 and define the entry points, such as
+  getInferLibVersion and createInferBuilder_INTERNAL.
 - CUDA: `pip install cuda-bindings==12.9.10`.
 """
 
@@ -61,8 +62,8 @@ CONSTANTS = """
 """
 
 Surface = dict[str, dict[str, list[str]]]
-"""Owner, member -> what it is: "property", "settable", "value 3", or "(name, other=)" once for each
-set of parameter names; the return values of CUDA's functions stand behind "->"."""
+"""Owner -> member -> descriptions: "property", "settable", "value 3", or one "(name, other=)" for
+each set of parameter names. The return values of CUDA's functions follow after "->"."""
 
 
 def main() -> None:
@@ -71,8 +72,10 @@ def main() -> None:
         description="Records the API of the bindings that this Python can import.",
         epilog="example: python tools/record_tensorrt_api.py tensorrt tests/data/tensorrt_api.json",
     )
-    parser.add_argument("library", choices=("tensorrt", "cuda"), help="whose API is recorded")
-    parser.add_argument("record", type=Path, help="JSON file that is made or added to")
+    parser.add_argument(
+        "library", choices=("tensorrt", "cuda"), help="bindings whose API is recorded"
+    )
+    parser.add_argument("record", type=Path, help="JSON file to create or to extend")
     arguments = parser.parse_args()
     version, surface = tensorrt_surface() if arguments.library == "tensorrt" else cuda_surface()
     record: dict[str, Any] = {"versions": []}
@@ -143,7 +146,7 @@ def signatures(name: str, text: str) -> list[str]:
 
 
 def parameters(text: str) -> list[str]:
-    """The names in "a: int, b: tuple[int, int] = (0, 1)": a and b=, which has a default."""
+    """Names of parameters: a and b= for "a: int, b: tuple = (0, 1)", in which b has a default."""
     parts, depth = [""], 0
     for char in text:
         depth += (char in "([{<") - (char in ")]}>")
@@ -156,7 +159,7 @@ def parameters(text: str) -> list[str]:
 
 
 def cuda_signature(function: Any) -> str:
-    """As "(size) -> cudaError_t, devPtr"; Cython writes C types before the names."""
+    """A signature such as "(size) -> cudaError_t, devPtr"; C types before names are left out."""
     text: str = function.__doc__ or ""
     heading = text.partition("\n")[0]
     inside = heading[heading.index("(") + 1 : heading.rindex(")")]
@@ -172,19 +175,19 @@ def public(owner: Any) -> list[str]:
 
 
 def find(module: Any, dotted: str) -> Any:
-    """An attribute of an attribute; None where there is none."""
+    """The attribute with a dotted name, such as ILogger.Severity; None if it is missing."""
     for name in dotted.split("."):
         module = getattr(module, name, None)
     return module
 
 
 def has(module: Any, dotted: str) -> bool:
-    """Whether `find` finds it."""
+    """Whether a module has the attribute with a dotted name."""
     return find(module, dotted) is not None
 
 
 def add(record: dict[str, Any], version: str, surface: Surface) -> None:
-    """Puts a version into a record: owner -> member -> what it is -> versions in which it is so."""
+    """Adds a version to a record, owner -> member -> description -> versions that match it."""
     by_age = sorted({*record["versions"], version}, key=lambda v: [int(n) for n in v.split(".")])
     record["versions"] = by_age
     for owner in {*record, *surface} - {"versions"}:

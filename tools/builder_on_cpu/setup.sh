@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh TARGET PYTHON [PIP OPTION...]
 # TensorRT's Python API with a parser and a builder that need no GPU, in the folder TARGET, for
-# PYTHON; see README.md. TARGET/env.sh sets the environment. Does nothing where that is done
-# already; where it cannot be done, the reason is one line on stderr.
+# PYTHON; see README.md. TARGET/env.sh sets the environment. Does nothing if they are installed
+# already. If they cannot be installed, prints the reason in one line on stderr.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,7 +16,7 @@ fail() {
   exit 1
 }
 
-# Whatever changes what would be installed: this, the shim, the place, the Python.
+# Everything on which an installation depends: this script, the shim, the folder, the Python.
 state=$(cat "$here/setup.sh" "$here/shim.c" <(echo "$target"; "$python" -VV) | sha256sum)
 if [[ -f $target/env.sh && $(cat "$target/state" 2>/dev/null) == "$state" ]]; then
   exit 0

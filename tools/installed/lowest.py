@@ -1,4 +1,4 @@
-"""Prints, as a constraints file of pip, the lowest releases that the installed package admits."""
+"""Prints the lowest releases that the installed package admits, as constraints for pip."""
 
 from __future__ import annotations
 

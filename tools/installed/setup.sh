@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # setup.sh TARGET newest|lowest [PIP OPTION...]
 # Installs this checkout's wheel with its extras into the clean environment TARGET; see README.md.
-# Exits with 3 and one line on stderr where the Python that this needs is not at hand.
+# Exits with 3 and one line on stderr if the Python that this needs cannot be found.
 set -euo pipefail
 
 target=$1
@@ -10,7 +10,7 @@ shift 2
 root=$(cd "$(dirname "$0")/../.." && pwd)
 extras=${EXTRAS:-cpu,build,video,openvino,cluster,triton,bench}
 
-# A version manager puts commands on PATH that start no Python; its Pythons are looked at as well.
+# Commands of a version manager on PATH may start no Python, so its own Pythons are searched too.
 PATH=$PATH$(printf ':%s' "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin)
 
 python_at_hand() {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh TARGET PYTHON [PIP OPTION...]
 # A Triton Inference Server with its Python backend for PYTHON, in the folder TARGET; see README.md.
-# TARGET/env.sh sets the environment. Does nothing where that is done already; where it cannot be
-# done, the reason is one line on stderr.
+# TARGET/env.sh sets the environment. Does nothing if it is installed already. If it cannot be
+# installed, prints the reason in one line on stderr.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,14 +16,14 @@ fail() {
   exit 1
 }
 
-# Whatever changes what would be installed: this, the place, the Python.
+# Everything on which an installation depends: this script, the folder, the Python.
 state=$(cat "$here/setup.sh" <(echo "$target"; "$python" -VV) | sha256sum)
 if [[ -f $target/env.sh && $(cat "$target/state" 2>/dev/null) == "$state" ]]; then
   exit 0
 fi
 rm -rf "$target/site-packages" "$target/backends" "$target/env.sh" "$target/state"
 
-# Without what it depends on: the server needs none of it, and it would bring an old NumPy.
+# Without its dependencies: the server needs none of them, and they include an old NumPy.
 if ! said=$(timeout 180 "$python" -m pip install --quiet --disable-pip-version-check \
   --retries 1 --timeout 15 --no-deps --only-binary :all: --target "$target/site-packages" "$@" \
   nvidia-pytriton==0.7.0 2>&1); then
