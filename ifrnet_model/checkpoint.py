@@ -51,14 +51,14 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | Path, *, warp_lowering: WarpLowering = "gridsample") -> Checkpoint:
-    """Loads a checkpoint; the shape of the first weight tells the variant.
+    """Loads a checkpoint; the shape of its first weight determines the variant.
 
     Args:
-        path: A PyTorch or safetensors file of any float type, from the authors, mmagic or a
-            training: dictionaries around the tensors and prefixes of their names are removed, and
-            averaged weights preferred (`state_dict.find_network`). "demo" is the checkpoint that
-            is shipped with this package.
-        warp_lowering: How the network computes a warp; both ways are equal to 1e-4.
+        path: A PyTorch or safetensors file of any float type, from the authors, from mmagic or from
+            a training of your own. Dictionaries around the tensors and prefixes of their names are
+            removed, and averaged weights are preferred (`state_dict.find_network`). "demo" is the
+            checkpoint that is shipped with this package.
+        warp_lowering: How the network computes a warp; the results differ by less than 1e-4.
 
     Raises:
         CheckpointError: If the file cannot be read, is of another kind, could run code, is
@@ -100,7 +100,10 @@ def _find_variant(state: Mapping[str, Tensor], path: Path) -> IFRNetConfig:
     shapes = {(c.widths[0], 3, c.stem_kernel, c.stem_kernel): c for c in VARIANTS.values()}
     if shape not in shapes:
         known = ", ".join(f"{known} ({c.variant})" for known, c in shapes.items())
-        raise CheckpointError(f"{path}: {STEM} has shape {shape}, not one of {known}")
+        raise CheckpointError(
+            f"{path}: {STEM} has shape {shape}, not one of {known}: give a checkpoint of one of "
+            "these variants"
+        )
     return shapes[shape]
 
 
@@ -123,7 +126,10 @@ def _check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
     if misshapen:
         problems.append(f"{len(misshapen)} of another shape ({shortened(misshapen)})")
     if problems:
-        raise CheckpointError(f"{path} does not fit IFRNet: tensors {'; '.join(problems)}")
+        raise CheckpointError(
+            f"{path} does not fit IFRNet, tensors {'; '.join(problems)}: give a checkpoint of the "
+            "published IFRNet, small, base or large"
+        )
     if not_float := [name for name, tensor in state.items() if not tensor.is_floating_point()]:
         raise CheckpointError(
             f"{path} contains tensors that are not of a float type ({shortened(not_float)}): give "

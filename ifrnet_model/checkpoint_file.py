@@ -54,14 +54,14 @@ _DICT_NAMES = (
     "mmengine.config.config.ConfigDict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
-"""Dictionaries of options there."""
+"""Dictionaries of options in training checkpoints."""
 
 
 class _StandIn:
-    """Takes the place of an object beside the weights, and ignores what it is made from.
+    """Takes the place of an object beside the weights, and ignores its arguments.
 
-    `weights_only` refuses a file with any class that it does not know. Under the names above it is
-    given this class, so that nothing of those modules is imported or called.
+    `weights_only` refuses a file with any class that it does not know. It gets this class for the
+    names above, so that nothing of those modules is imported or called.
     """
 
     def __new__(cls, *_: object, **__: object) -> _StandIn:
@@ -110,7 +110,7 @@ class CheckpointFile:
 
     @property
     def names(self) -> str | None:
-        """What stands around the tensors, for people; None if nothing does."""
+        """The dictionaries and prefixes around the tensors, as text; None if there are none."""
         around = [f"wrapped in {key}" for key in self.wrappers]
         around += [f"prefix {prefix}" for prefix in self.prefixes]
         return ", ".join(around) or None
@@ -131,7 +131,7 @@ def read_checkpoint(path: str | Path) -> CheckpointFile:
     """Reads the tensors of a file; checks its hash if one is published for its name.
 
     Args:
-        path: A PyTorch or safetensors file, which its content tells, or "demo".
+        path: A PyTorch or safetensors file, recognised by its content, or "demo".
 
     Raises:
         CheckpointError: If the file cannot be read, is of another kind, contains more than

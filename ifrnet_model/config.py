@@ -25,7 +25,7 @@ class IFRNetConfig:
     Attributes:
         variant: Name of the variant.
         widths: Encoder channels of levels 1 to 4.
-        side_channels: Channels that a residual block treats twice.
+        side_channels: Channels of a residual block that pass two further convolutions.
         stem_kernel: Kernel size of the very first convolution.
     """
 

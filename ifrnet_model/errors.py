@@ -8,6 +8,6 @@ class CheckpointError(Exception):
 
 
 def shortened(names: list[str]) -> str:
-    """The names as a list for a message; of more than four the rest is a number."""
+    """The names as a list for a message; after four names, the number of the others."""
     shown = ", ".join(names[:_NAMES_SHOWN])
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"

@@ -1,4 +1,4 @@
-"""Recognises by its content what a file is that is given as a checkpoint. Without PyTorch."""
+"""Recognises the format of a checkpoint file by its content. Imports no PyTorch."""
 
 from __future__ import annotations
 
@@ -61,20 +61,20 @@ _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 
 _LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
-"""The number at the beginning of the files of PyTorch before 1.6, which are no zip archives."""
+"""The number at the beginning of the files of PyTorch before 1.6, which are not zip archives."""
 
 _LARGEST_HEADER = 100_000_000
-"""The most bytes that the header of a safetensors file may have."""
+"""Maximum size of the header of a safetensors file in bytes."""
 
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
 def find_format(path: Path, content: bytes) -> Format:
-    """The format of a checkpoint file, whatever its suffix is.
+    """The format of a checkpoint file. Its suffix is ignored.
 
     Args:
-        path: The file; its name is looked at only for the number of a part ("-00001-of-00002").
+        path: The file. Only the number of a part ("-00001-of-00002") is read from its name.
         content: All its bytes.
 
     Raises:
@@ -119,10 +119,10 @@ def _check_zip(path: Path, content: bytes) -> Format:
             names = [name for name in archive.namelist() if not name.endswith("/")]
     except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(
-            f"{path} is cut off or damaged, a zip archive (PyTorch's format) whose list of "
-            f"contents at the end cannot be read: {_AGAIN}"
+            f"{path} is an incomplete or damaged zip archive (PyTorch's format), the list of "
+            f"contents at its end cannot be read: {_AGAIN}"
         ) from error
-    # PyTorch puts everything into one folder, whose name is any.
+    # PyTorch puts everything into one folder with an arbitrary name.
     inside = {"/".join(PurePosixPath(name).parts[1:]) for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         raise CheckpointError(

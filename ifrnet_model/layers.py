@@ -28,7 +28,8 @@ def upsample(x: Tensor) -> Tensor:
 def resize(x: Tensor, height: int, width: int) -> Tensor:
     """Resizes (B, C, H, W) to `height` x `width`, bilinear, align_corners=False.
 
-    By size and not by factor: 48 rows times 1/0.75 are 63 when a float floors them.
+    The size is given instead of a factor, because 48 rows times 1/0.75 are 63 when a float is
+    rounded down.
     """
     if (height, width) == tuple(x.shape[-2:]):
         return x
@@ -38,9 +39,9 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
 def warp(image: Tensor, flow: Tensor, lowering: WarpLowering = "gridsample") -> Tensor:
     """Backward warp: output(p) = image(p + flow(p)), bilinear, border pixels repeated outside.
 
-    Coordinates are float32 whatever the image is: in float16 a coordinate near the right edge
-    of a 1080p frame is off by up to half a pixel. Sampling is float32 too, for GridSample
-    has one type for image and grid; the result returns to the image's type.
+    Coordinates are always float32: in float16 a coordinate near the right edge of a 1080p frame
+    is off by up to half a pixel. Sampling is float32 too, because GridSample requires one type for
+    image and grid. The result has the type of the image.
 
     Args:
         image: (B, C, H, W).
@@ -61,8 +62,8 @@ def warp(image: Tensor, flow: Tensor, lowering: WarpLowering = "gridsample") -> 
 def _pixel_coordinates(plane: Tensor) -> tuple[Tensor, Tensor]:
     """X as (1, 1, 1, W) and y as (1, 1, H, 1) of a (B, C, H, W) plane, float32, in pixels.
 
-    Two vectors and not two planes: those of one 4K frame would be 66 MB of constants.
-    arange and not linspace: the exporter fixes the length of a linspace when it traces.
+    Vectors, because the two planes of a 4K frame would be 66 MB of constants. arange, because the
+    exporter fixes the length of a linspace when it traces.
     """
     height, width = plane.shape[-2:]
     x = torch.arange(width, dtype=torch.float32, device=plane.device)
@@ -74,8 +75,8 @@ def _grid_sample(image: Tensor, flow: Tensor) -> Tensor:
     x, y = _pixel_coordinates(flow)
     # GridSample counts from -1 to 1 between the centres of the outermost pixels.
     to_grid_x, to_grid_y = 2 / x[..., -1:], 2 / y[..., -1:, :]
-    # Channel 0 moves by one vector and channel 1 by the other while x and y are still planes:
-    # whole rows at a time, and a single transpose at the end.
+    # The vectors are added before the transpose, while x and y are separate planes, so that whole
+    # rows are processed at a time and one transpose is enough.
     shift_x, shift_y = x * to_grid_x - 1, y * to_grid_y - 1
     shift_x = torch.cat((shift_x, torch.zeros_like(shift_x)), 1)
     shift_y = torch.cat((torch.zeros_like(shift_y), shift_y), 1)

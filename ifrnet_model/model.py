@@ -1,11 +1,11 @@
-"""IFRNet as the paper draws it (section 3, figure 2): one encoder, four decoders, one blend.
+"""IFRNet (section 3 and figure 2 of the paper): one encoder, four decoders, one blend.
 
 Parameter names are those of the authors' checkpoints. Inference only.
 
-The two frames of a pair lie next to each other on the batch axis, (2N, C, H, W), so that one
-encoder pass and one warp a level serve both; as (N, 2C, H, W) they are the decoder's input
-without moving a byte. Convolutions run in the type of the weights; the pair's mean, the flows,
-the warps and the blend are float32 always.
+The two frames of a pair are adjacent on the batch axis, (2N, C, H, W), so that one encoder pass and
+one warp per level process both. Reshaped to (N, 2C, H, W), without a copy, they are the input of a
+decoder. Convolutions run in the type of the weights; the mean of the pair, the flows, the warps and
+the blend are always float32.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Decoder(nn.Module):
 
 
 class IFRNet(nn.Module):
-    """The frame between two frames.
+    """Interpolates frames between two frames.
 
     Args:
         config: Sizes; one of `VARIANTS`.
-        warp_lowering: How the graph computes a warp; both are equal to 1e-4.
+        warp_lowering: How the graph computes a warp; the results differ by less than 1e-4.
     """
 
     def __init__(self, config: IFRNetConfig, *, warp_lowering: WarpLowering = "gridsample") -> None:
@@ -86,8 +86,8 @@ class IFRNet(nn.Module):
             img0: First frames, float32 (N, 3, H, W), RGB in [0, 1]; H and W multiples of
                 `divisor(flow_scale)`.
             img1: Second frames, like `img0`.
-            timestep: Where between them, float32 (T, 1, 1, 1) in (0, 1). T = N: one step for
-                each pair. N = 1: all steps of one pair, which is encoded once.
+            timestep: Time steps, float32 (T, 1, 1, 1) in (0, 1). T = N: one step for each pair.
+                N = 1: all steps of one pair, which is encoded once.
             flow_scale: Size of the frame on which motion is estimated, relative to the frame
                 (the authors' `scale_factor`).
 
@@ -103,9 +103,9 @@ class IFRNet(nn.Module):
         dtype = next(self.parameters()).dtype
 
         images = torch.cat((img0, img1), 1)  # (N, 6, H, W)
-        # The mean of the pair, over both frames, all channels and all pixels. Axis by axis: a
-        # runtime that adds a million float32 values one after the other is off in the fourth
-        # digit (ONNX Runtime's ReduceMean is).
+        # The mean of the pair, over both frames, all channels and all pixels. It is taken axis by
+        # axis, because a runtime that adds a million float32 values one after the other, such as
+        # ONNX Runtime's ReduceMean, is wrong in the fourth digit.
         mean = images.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
         centred = (images - mean).reshape(-1, 3, height, width)
         scale = Fraction(flow_scale).limit_denominator(256)
@@ -163,7 +163,7 @@ def _check_inputs(img0: Tensor, img1: Tensor, timestep: Tensor, multiple: int) -
     if img0.ndim != 4 or img0.shape[1] != 3 or img0.shape != img1.shape:
         raise ValueError(
             f"img0 is {tuple(img0.shape)} and img1 {tuple(img1.shape)}: "
-            "both must be (N, 3, H, W) and alike"
+            "both must be of the same shape (N, 3, H, W)"
         )
     if timestep.ndim != 4 or timestep.shape[1:] != (1, 1, 1):
         raise ValueError(f"timestep is {tuple(timestep.shape)}: it must be (T, 1, 1, 1)")

@@ -12,7 +12,7 @@ from torch import Tensor
 from ifrnet_model.errors import CheckpointError, shortened
 
 STEM = "encoder.pyramid1.0.0.weight"
-"""The first tensor of the network; what stands before it in a name is a prefix."""
+"""The first tensor of the network. Text before it in a name is a prefix."""
 
 _AROUND = (
     "state_dict", "params", "params_ema", "ema", "ema_state_dict", "model_state_dict", "net",
@@ -33,8 +33,8 @@ class StoredNetwork:
         tensors: The tensors by the authors' names.
         wrappers: Keys of the dictionaries around the tensors, outermost first.
         prefixes: Prefixes that were removed from every name, outermost first.
-        averaged: Whether they are the average over the training steps (EMA), by these names.
-        ordinary: Where the ordinary weights are that the file has too; None if it has none.
+        averaged: Whether they are the average over the training steps (EMA), judged by these names.
+        ordinary: Names around the ordinary weights, if the file has them too; else None.
     """
 
     tensors: dict[str, Tensor]
@@ -55,16 +55,16 @@ class StoredNetwork:
 
 
 def find_network(stored: object, path: Path) -> StoredNetwork:
-    """Finds the network in the content of a file; of averaged and ordinary weights the averaged.
+    """Finds the network in the content of a file, the averaged weights if there are any.
 
     Args:
-        stored: A dictionary of tensors by name, or dictionaries around one. Other entries beside
-            the dictionary with the tensors, or beside the prefix, are ignored.
+        stored: A dictionary of tensors by name, possibly inside other dictionaries. Entries that
+            are not part of the network are ignored.
         path: The file, for messages.
 
     Raises:
-        CheckpointError: If there is no network, more than one of the same kind, or an entry of it
-            is not a tensor.
+        CheckpointError: If there is no network or more than one of the same kind, or an entry of
+            the network is not a tensor.
     """
     if not isinstance(stored, Mapping):
         raise CheckpointError(
@@ -107,7 +107,7 @@ class _Level:
 
 
 def _levels(stored: Mapping[Any, Any], *, every_key: bool = False) -> Iterator[_Level]:
-    """The dictionary and those in it, each once although a pickle may contain itself."""
+    """The dictionary and those in it, each once, because a dictionary may contain itself."""
     seen = set()
     pending = [_Level(stored, (), averaged=False)]
     while pending:
@@ -133,7 +133,7 @@ def _is_average(key: str, beside: Mapping[Any, Any] | None = None) -> bool:
 
 
 def _networks(stored: Mapping[Any, Any]) -> Iterator[StoredNetwork]:
-    """All networks that have none but known names around them."""
+    """All networks whose wrappers and prefixes are known names."""
     for level in _levels(stored):
         found = [p for p in _prefixes(level.entries) if all(name in _AROUND for name in _parts(p))]
         for prefix in found:
@@ -149,7 +149,7 @@ def _networks(stored: Mapping[Any, Any]) -> Iterator[StoredNetwork]:
 
 
 def _prefixes(entries: Mapping[Any, Any]) -> list[str]:
-    """What stands before the name of the first tensor, "" or with a dot at its end."""
+    """The prefixes of the name of the first tensor: "", or with a dot at the end."""
     prefixes = [str(key)[: -len(STEM)] for key in entries if str(key).endswith(STEM)]
     return [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
 

@@ -147,8 +147,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     )
     command.description = (
         f"{command.description}\n\nProxies: https_proxy and http_proxy. IFRNET_WEIGHTS_MIRROR: "
-        "base URL of a server that has\nthe files under their names; the authors' checkpoints have "
-        "no other direct link."
+        "base URL of a server that has\nthe files under their names. The authors' checkpoints can "
+        "only be downloaded from such a server."
     )
     command.add_argument("name", metavar="NAME", help="a name shown by list, or demo")
     command.add_argument(
@@ -168,7 +168,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     command = add(
         "convert",
         _convert,
-        "Converts a checkpoint to safetensors, with the authors' names and its origin as metadata.",
+        "Converts a checkpoint to safetensors with the authors' parameter names, and with its "
+        "origin as metadata.",
         "convert IFRNet_S_GoPro.pth IFRNet_S_GoPro.safetensors --dtype float16",
     )
     command.add_argument("file", metavar="IN", help="checkpoint: .pth, .safetensors, or demo")

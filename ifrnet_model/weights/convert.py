@@ -1,4 +1,4 @@
-"""Converts any published checkpoint to safetensors with the authors' names and metadata."""
+"""Converts a checkpoint to safetensors with the authors' parameter names and metadata."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class Conversion(NamedTuple):
         sha256: Its SHA-256, 64 hexadecimal digits.
         metadata: Its metadata.
         largest_difference: Largest absolute difference of a weight from the source; 0 for float32.
-        names: What stood around the tensors in the source; None if nothing did.
-        note: A sentence if the source has averaged and ordinary weights; None if not.
+        names: Dictionaries and prefixes around the tensors in the source, as text; None if there
+            were none.
+        note: A sentence for the user if the source has averaged and ordinary weights; else None.
     """
 
     path: Path
@@ -91,7 +92,9 @@ def convert_checkpoint(
         reloaded = load_checkpoint(temporary)
         loaded = reloaded.network.state_dict()
         if any(not torch.equal(loaded[name], tensor.float()) for name, tensor in stored.items()):
-            raise CheckpointError(f"{target} is read back with other weights: check the disk")
+            raise CheckpointError(
+                f"{target} has other weights when it is read back: check the disk"
+            )
         temporary.replace(target)
     except SafetensorError as error:
         raise CheckpointError(
@@ -106,7 +109,7 @@ def convert_checkpoint(
 def _metadata(
     file: CheckpointFile, checkpoint: Checkpoint, time_steps: TimeSteps | None
 ) -> dict[str, str]:
-    """The metadata of the new file; a file that is converted again keeps its first source."""
+    """The metadata of the new file. If its source was converted too, the first source is stated."""
     if time_steps:
         origin = "user"
     elif stated_time_steps(file.metadata):
@@ -125,7 +128,7 @@ def _metadata(
 
 def _check_target(target: Path, *, force: bool) -> None:
     if target.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{target} is not a name of a safetensors file: use NAME.safetensors")
+        raise CheckpointError(f"{target} has no suffix .safetensors: use NAME.safetensors")
     if target.name.lower() == DEMO_WEIGHTS.name:
         raise CheckpointError(f"{target.name} is the name of the shipped file: use another name")
     if not target.parent.is_dir():

@@ -1,4 +1,4 @@
-"""Downloads a known checkpoint over HTTP: resumes, checks the file, renames it. Without PyTorch.
+"""Downloads a known checkpoint over HTTP: resumes, checks and renames it. Imports no PyTorch.
 
 Proxies are those of the environment (http_proxy, https_proxy, no_proxy).
 """
@@ -29,7 +29,7 @@ from ifrnet_model.weights.table import DEMO_WEIGHTS, KnownCheckpoint, checkpoint
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # Windows: two downloads of one file at the same time are not kept apart.
+except ImportError:  # Windows: two downloads of one file at the same time are not detected.
     HAS_FLOCK = False
 else:
     HAS_FLOCK = True
@@ -283,7 +283,7 @@ def _receive(partial: _PartialFile, progress: DownloadProgress) -> None:
     except HTTPError as error:
         with error:
             if error.code == 416 and _total_size(error.headers) == start:
-                return  # The file was complete; the last attempt ended before it could know.
+                return  # The file was complete already when the last attempt ended.
             raise _status_error(error, partial) from error
     except (OSError, http.client.HTTPException) as error:
         raise _connection_error(error, partial.url) from error
@@ -331,7 +331,7 @@ def _read(response: IO[bytes]) -> bytes:
 
 
 def _validator(headers: Message) -> str | None:
-    """What If-Range may hold: a strong ETag, or else Last-Modified."""
+    """The value for If-Range: a strong ETag, or else Last-Modified."""
     tag: str | None = headers.get("ETag")
     modified: str | None = headers.get("Last-Modified")
     return tag if tag and not tag.startswith("W/") else modified

@@ -178,4 +178,4 @@ def trial_lines(trial: TimeStepTrial) -> Iterator[str]:
             f"{step.true_db:.1f} dB to its true position{middle}; blend {step.blend_db:.1f} dB"
         )
     if not trial.follows_motion:
-        yield "note        at t = 0.5 it is no better than a blend: the weights may be untrained"
+        yield "note        at t = 0.5 the weights are no better than a blend: they may be untrained"

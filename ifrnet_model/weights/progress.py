@@ -17,7 +17,7 @@ class ByteProgress:
     """Shows the bytes of a download that were received; a context manager.
 
     Args:
-        name: What is downloaded.
+        name: Name of the download.
     """
 
     def __init__(self, name: str) -> None:

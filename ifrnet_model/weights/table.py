@@ -1,4 +1,4 @@
-"""The known checkpoints: origin, hashes, published results. The one place that knows them.
+"""The table of known checkpoints: origin, hashes, published results.
 
 Imports no PyTorch.
 """
@@ -50,7 +50,7 @@ class KnownCheckpoint:
         training_set: Name of the data set that it was trained on.
         time_steps: "midpoint" if it was trained for t = 1/2 only, else "arbitrary".
         licence: The licence of the repository that publishes it.
-        place: Where a person gets it, as a sentence.
+        place: Where to get it, as text for the user.
         megabytes: Size of the file in 10^6 bytes, rounded to a tenth; None if unknown.
         sha256: The SHA-256 of the file or its first digits, at least eight; None if unknown.
         url: Direct URL of the file; None if there is none.
@@ -209,8 +209,8 @@ class Identity(NamedTuple):
 
     Attributes:
         known: The entry in the table.
-        by: What was compared: the hash of the file, the hash of the source that a converted file
-            states, or the file name.
+        by: How it was recognised: by the hash of the file, by the hash of the source that a
+            converted file states, or by the file name.
     """
 
     known: KnownCheckpoint

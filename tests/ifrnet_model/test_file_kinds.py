@@ -113,8 +113,8 @@ OTHER_KINDS = {
     ),
     "cut zip": (
         pytorch()[:-30],
-        "is cut off or damaged, a zip archive (PyTorch's format) whose list of contents at the end "
-        f"cannot be read: {AGAIN}",
+        "is an incomplete or damaged zip archive (PyTorch's format), the list of contents at its "
+        f"end cannot be read: {AGAIN}",
     ),
     "pickle": (
         pickle.dumps({STEM: [1.0]}),
