@@ -23,40 +23,42 @@ def add_graph_arguments(
     """
     several = ", one TensorRT engine for each" if several_sizes else ""
     engine = "; for a TensorRT engine 256x448" if several_sizes else ""
+    float_default = "fp16 for TensorRT, else fp32" if several_sizes else "fp32"
+    except_engines = ", except for TensorRT" if several_sizes else ""
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
         "--size",
         type=parse_size,
         nargs="+" if several_sizes else None,
         metavar="HxW",
-        help=f"height and width of the frames{several} (default: any size{engine}; with --dynamic "
-        "only for tracing)",
+        help=f"height and width of the frames{several}; with --dynamic only used for tracing "
+        f"(default: any size{engine})",
     )
     sizes.add_argument(
         "--like",
         type=Path,
         metavar="PATH",
-        help="the size of the frames of a video or of a folder of images",
+        help="take the size from a video or a folder of images",
     )
     parser.add_argument(
         "--io",
         choices=get_args(IOKind),
-        help="images of the graph: frames (default), uint8 (N, H, W, 3), or float, float32 "
-        "(N, 3, H, W) in [0, 1]",
+        help="type of the images: frames is uint8 (N, H, W, 3), float is float32 (N, 3, H, W) in "
+        "[0, 1] (default frames)",
     )
     parser.add_argument(
         "--precision",
         choices=(*get_args(TracedPrecision), *(["int8"] if int8 else [])),
-        help="type of the graph: fp32, or fp16 with coordinates, mean and blend in float32"
-        + (", or int8 for CPUs, with --calibrate" if int8 else "")
-        + " (default: fp16 for TensorRT, else fp32)",
+        help="type of the convolutions; with fp16, coordinates, mean and blend stay float32"
+        + ("; int8 is for CPUs and needs --calibrate" if int8 else "")
+        + f" (default: {float_default})",
     )
     parser.add_argument(
         "--flow-scale",
         type=float,
         metavar="X",
-        help="relative size at which motion is estimated (default 1; 0.5 is much faster "
-        "above 1920x1080)",
+        help="size at which motion is estimated, relative to the frames (default 1; 0.5 is much "
+        "faster above 1920x1080)",
     )
     parser.add_argument(
         "--steps-per-call",
@@ -82,12 +84,13 @@ def add_graph_arguments(
         "--dynamic",
         action="store_const",
         const=True,
-        help="accept any height and width (default without --size, except for TensorRT)",
+        help=f"accept any height and width (default without --size{except_engines})",
     )
     parser.add_argument(
         "--warp",
         choices=get_args(Warp),
-        help="operators of a warp: gridsample (default), or gather, only elementary ones",
+        help="how a warp is exported: as the operator GridSample (default), or as gather, with "
+        "elementary operators only",
     )
     parser.add_argument(
         "--time",
@@ -114,7 +117,7 @@ def sizes_of(args: argparse.Namespace) -> tuple[Size, ...]:
 
 
 def graph_request(args: argparse.Namespace) -> GraphRequest:
-    """Reads the arguments that `add_graph_arguments` added, but for --size, --like and --time."""
+    """Reads the arguments of `add_graph_arguments`, except for --size, --like and --time."""
     return GraphRequest(
         io=args.io,
         precision=args.precision,

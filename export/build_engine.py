@@ -294,8 +294,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--real-frames",
         type=Path,
         metavar="PATH",
-        help="video or folder of images on which openvino's bf16 and fp16 are compared with fp32 "
-        "(default: that of --calibrate, else the clip that is shipped)",
+        help="for openvino: video or folder of images on which bf16 and fp16 are compared with "
+        "fp32 (default: that of --calibrate, else a shipped clip)",
     )
     _add_engine_arguments(parser.add_argument_group("options of --backend tensorrt"))
     return parser
@@ -324,7 +324,7 @@ def _parse_gpu(text: str) -> int:
 
 
 def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
-    """Adds the options of TensorRT; the value of an option that is not given is None."""
+    """Adds the options of TensorRT. Without a value on the command line they are None."""
     for name, meaning in (("min", "minimum"), ("opt", "optimum"), ("max", "maximum")):
         group.add_argument(
             f"--{name}",
@@ -345,8 +345,9 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         "--portable",
         action="store_const",
         const=True,
-        help="the engine also runs in later releases of TensorRT, up to the next generation, and "
-        "on any GPU from Ampere on (on a Jetson: on this GPU only); the slowdown is measured",
+        help="build an engine that also runs in later releases of TensorRT, up to the next "
+        "generation, and on any GPU from Ampere on (on a Jetson: on this GPU only), and measure "
+        "the slowdown",
     )
     group.add_argument(
         "--device",
@@ -358,26 +359,27 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         "--rewrite",
         nargs="+",
         metavar="NAME",
-        help="rewrites of the graph by name, see export.graph.for_tensorrt",
+        help="rewrites of the graph, of side, channels, deconvolution, grid, prelu, prelu_max and "
+        "round (default: none; docs/tensorrt.md describes them)",
     )
     group.add_argument(
         "--precision-constraints",
         choices=get_args(Constraints),
-        help="TensorRT 8.6: how strictly an fp16 build keeps the types of the graph (default: all "
-        "but none, in this order, until an engine passes)",
+        help="TensorRT 8.6: how strictly an fp16 build keeps the types of the graph (default: the "
+        "first three in this order, until an engine passes)",
     )
     group.add_argument(
         "--layers",
         type=Path,
         metavar="FILE",
-        help="write the layers as TensorRT's engine inspector shows them, also for an engine that "
-        "fails the gate",
+        help="write the JSON of TensorRT's engine inspector, which describes the layers, also for "
+        "an engine that fails the gate",
     )
     group.add_argument(
         "--timing-cache",
         type=Path,
         metavar="FILE",
-        help="timing cache (default: one per GPU, in ~/.cache)",
+        help="timing cache (default: one for each TensorRT and GPU, in ~/.cache/ifrnet-deploy)",
     )
     group.add_argument(
         "--rebuild", action="store_const", const=True, help="build even if the engine is up to date"

@@ -26,12 +26,12 @@ def proof_lines(proofs: Iterable[PrecisionProof]) -> Iterator[str]:
     """The results in bfloat16 and float16 as lines for the user, one for each."""
     for proof in proofs:
         if proof.problem is not None:
-            yield f"  {proof.precision} on this CPU: not used, as {proof.problem}"
+            yield f"  {proof.precision} on this CPU: not used, because {proof.problem}"
             continue
         yield (
-            f"  {proof.precision} on this CPU: {_decibels(proof.made_db)} to fp32 at least on "
-            f"generated frames, {_decibels(proof.real_db)} on real ones, loss to the true frames "
-            f"{proof.loss_db:.3f} dB"
+            f"  {proof.precision} on this CPU, lowest PSNR to fp32: {_decibels(proof.made_db)} on "
+            f"generated frames, {_decibels(proof.real_db)} on real frames; loss to the true "
+            f"frames: {proof.loss_db:.3f} dB"
         )
 
 
@@ -63,7 +63,7 @@ def _engine_lines(manifest: EngineManifest) -> Iterator[str]:
     if build.precision_constraints is not None:
         reason = build.precision_constraints_reason
         yield f"  precision constraints: {build.precision_constraints}" + (
-            f", because of {reason}" if reason else ""
+            f", because stricter ones failed ({reason})" if reason else ""
         )
     if build.convolutions is not None:
         yield "  convolutions: " + ", ".join(_convolutions(build.convolutions))
@@ -72,7 +72,10 @@ def _engine_lines(manifest: EngineManifest) -> Iterator[str]:
     if build.inspector_problem is not None:
         yield f"  types of layers were not checked: {build.inspector_problem}"
     if build.added_rewrites is not None:
-        yield f"  rewrite added because TensorRT cannot build the graph: {build.added_rewrites[0]}"
+        yield (
+            f"  rewrite {build.added_rewrites[0]} added, because TensorRT cannot build the graph "
+            "without it"
+        )
     if build.portable_slowdown is not None:
         yield f"  portable: {build.portable_slowdown:.2f}x the time of an engine for this GPU only"
     if build.fallback is not None:

@@ -54,7 +54,7 @@ def finalise(
 
     Args:
         model: The graph; with `tuned_for` "any" it is changed in place.
-        info: Its metadata, of which `tuned_for` is replaced.
+        info: Its metadata; the result has another `tuned_for`.
         tuned_for: "cpu" for ONNX Runtime's CPU kernels; "any" leaves the graph as it is.
         compact: Stores weights as float16 where no value changes.
 

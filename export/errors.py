@@ -1,4 +1,4 @@
-"""The errors of this package; each message is one sentence that says what to do."""
+"""The errors of this package. Each message is one sentence that says what to do."""
 
 from __future__ import annotations
 

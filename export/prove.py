@@ -119,9 +119,9 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Compares an artefact in bfloat16 and float16, as far as this CPU computes in them, with\n"
-        "float32 in OpenVINO, and adds the results to its manifest. OpenVINO then computes the\n"
-        "artefact in the fastest that passed, with this version on such CPUs.",
+        "Compares an artefact in bfloat16 and float16 with float32 in OpenVINO, and adds the\n"
+        "results to its manifest. A type that this CPU does not support is left out. On CPUs like\n"
+        "this one, this version of OpenVINO then uses the fastest type that passed.",
         "%(prog)s model.onnx",
         "%(prog)s demo",
     )
@@ -129,14 +129,13 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "model",
         type=Path,
         metavar="MODEL",
-        help="artefact of export.build_engine, an ONNX file, or demo, the shipped model",
+        help="ONNX artefact of export.build_engine, or demo for the shipped model",
     )
     parser.add_argument(
         "--real-frames",
         type=Path,
         metavar="PATH",
-        help="video or folder of images on which they are compared (default: the clip that is "
-        "shipped)",
+        help="video or folder of images for the comparison (default: a shipped clip)",
     )
     return parser
 

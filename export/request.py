@@ -24,10 +24,10 @@ _LARGE = 1920 * 1080
 Constraints = Literal["obey-all", "obey-islands", "prefer-islands", "none"]
 """How strictly a weakly typed build (TensorRT 8.6) keeps the types of the ONNX file.
 
-"obey-all": every layer has the type of the file, or the build fails. "obey-islands": only the
-float32 layers of a float16 graph have, the builder chooses the types of the others.
-"prefer-islands": as "obey-islands", but a preference, over which the build does not fail. "none":
-the builder chooses all types.
+"obey-all": every layer has the type of the file, or the build fails. "obey-islands": the float32
+layers of a float16 graph have the type of the file, or the build fails; the builder chooses the
+types of the others. "prefer-islands": as "obey-islands", but the build does not fail if the builder
+chooses another type. "none": the builder chooses all types.
 """
 
 TracedPrecision = Literal["fp32", "fp16"]
@@ -48,7 +48,7 @@ _NOT_REPEATED = ("sizes", "output", "backend", "layers", "rebuild")
 
 @dataclass(frozen=True, kw_only=True)
 class GraphRequest:
-    """The options of an exported graph; None stands for the default of `ExportOptions`.
+    """The options of an exported graph; None is the default of `ExportOptions`.
 
     Attributes:
         io: Type and layout of inputs and outputs.

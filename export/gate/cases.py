@@ -44,7 +44,7 @@ class GateCase:
 
 @dataclass(frozen=True, eq=False)
 class GroundTruthCase:
-    """A comparison on two real frames, of which the frames in between are known.
+    """A comparison on two real frames, between which the true frames are known.
 
     Attributes:
         name: Name of the frames, for messages.
@@ -72,14 +72,14 @@ class GroundTruthCase:
         """PSNR to the true frames that `actual` loses against `expected`, in dB.
 
         Args:
-            expected: What the reference computed, (B, 3, H', W') in [0, 1].
-            actual: What the candidate computed, of the same shape.
+            expected: Images of the reference, (B, 3, H', W') in [0, 1].
+            actual: Images of the candidate, of the same shape.
         """
         truth = np.concatenate([to_planes(frame, 1) for frame in self.window[1:-1]])
         height, width = truth.shape[-2:]
         top, left = ((n - m) // 2 for n, m in zip(actual.shape[-2:], (height, width), strict=True))
         part = np.s_[: len(truth), :, top : top + height, left : left + width]
-        # Limited, because an image equal to the truth would be infinitely better than any other.
+        # Limited, because the PSNR of an image equal to the truth is infinite.
         before, after = (
             min(compare(truth, planes[part])[0], 100.0) for planes in (expected, actual)
         )
@@ -162,7 +162,7 @@ def spread_steps(count: int) -> tuple[float, ...]:
 def moving_frames(
     height: int, width: int, motion: float, *, seed: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Generates two frames of a textured background and a textured box that move oppositely.
+    """Generates two frames of a textured background and a box, which move in opposite directions.
 
     Args:
         height: Height of the frames in pixels.

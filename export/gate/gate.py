@@ -74,7 +74,7 @@ class Explanations:
     """
 
     diagnose: Callable[[ComparedImages], str] = lambda _: ""
-    remedy: str = "report this with the versions of torch, onnx and what ran the model"
+    remedy: str = "report this with the versions of torch, onnx and the backend"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def gate(
         reference: Computes the correct results.
         candidates: The candidates by name.
         cases: The frames and time steps.
-        requirements: What the candidates must reach.
+        requirements: The PSNR that the candidates must reach.
         explanations: Parts of the message about a candidate that fails.
 
     Returns:

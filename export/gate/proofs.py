@@ -26,12 +26,12 @@ from runtime.manifest import PrecisionProof
 from runtime.model_info import ModelInfo, Precision
 
 REAL_FRAMES = Path(__file__).parent / "frames" / "walk.mkv"
-"""The clip that is shipped: 640x480, a person who walks."""
+"""The shipped clip: 640x480, a person who walks."""
 
 REQUIRED_MADE_DB: dict[Precision, float] = {"fp32": 48.0, "fp16": 48.0, "int8": 45.0}
 """Minimum PSNR to float32 on generated frames in dB, whose motion is up to a tenth of the frame, by
 the precision of the model. Measured with the demo weights in bfloat16: 49 to 86, and 42 to 54 with
-bfloat16 coordinates; in int8 models, where other values round to other levels, 47.9 to 56."""
+bfloat16 coordinates; 47.9 to 56 in int8 models, where a small error can round to another level."""
 
 REQUIRED_REAL_DB: dict[Precision, float] = {"fp32": 60.0, "fp16": 60.0, "int8": 50.0}
 """Minimum PSNR to float32 on real frames in dB, by the precision of the model. Measured in
@@ -48,7 +48,8 @@ error grows with the motion in pixels, and versions of OpenVINO differ at the la
 def provable_precisions(info: ModelInfo) -> list[InferencePrecision]:
     """The precisions below float32 that this CPU computes in, and in which a model can run.
 
-    None for a model that is tuned for ONNX Runtime, whose coordinates would not stay float32.
+    The list is empty for a model that is tuned for ONNX Runtime, because its coordinates would not
+    stay float32.
 
     Raises:
         BackendError: If OpenVINO is not installed.
@@ -134,7 +135,7 @@ def _proof(
 
 
 def _problem(comparisons: Sequence[GateComparison], required: dict[str, float]) -> str | None:
-    """What does not pass, as a part of a sentence; None if all does."""
+    """Why the comparisons do not pass, as part of a sentence; None if they pass."""
     for one in sorted(comparisons, key=lambda one: one.psnr_db):
         limit = required["made_db" if isinstance(one.case, GateCase) else "real_db"]
         if not one.psnr_db >= limit:

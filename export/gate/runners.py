@@ -1,4 +1,4 @@
-"""Runs what the gate compares: a graph in a backend on the CPU, or an opened artefact."""
+"""Runs the models that the gate compares: a graph in a backend on the CPU, or an artefact."""
 
 from __future__ import annotations
 
@@ -111,10 +111,12 @@ def openvino_runner(
 
     model, tap = _tapped(model, info)
     openvino, content = import_openvino(), model.SerializeToString()
-    how = Compilation(precision=precision, streams=1, threads=available_cpus(), cache=NO_CACHE)
+    compilation = Compilation(
+        precision=precision, streams=1, threads=available_cpus(), cache=NO_CACHE
+    )
     requests = PreparedSizes(
         lambda size: compiled_model(
-            openvino, content, how, shapes=shapes_at(info, size)
+            openvino, content, compilation, shapes=shapes_at(info, size)
         ).create_infer_request()
     )
 

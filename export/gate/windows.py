@@ -25,7 +25,7 @@ from runtime.video.reading.source import Source, open_source
 from runtime.video.scenes import SceneDetector
 
 WINDOWS = 16
-"""Maximum number of windows of a clip. More change the ranges and the PSNR less than
+"""Maximum number of windows of a clip. More windows change the ranges and the PSNR less than
 another choice of frames does."""
 
 DECODED_WHOLE = 600
@@ -120,8 +120,8 @@ def cover(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
             dst_color_range=ColorRange.JPEG,
             interpolation=Interpolation.BICUBIC,
         )
-        made: NDArray[np.uint8] = plane_views(frame)[0]
-        return made.copy()
+        view: NDArray[np.uint8] = plane_views(frame)[0]
+        return view.copy()
 
     top, left = (rows - size[0]) // 2, (columns - size[1]) // 2
     # Each channel by itself: swscale scales RGB by way of YUV.
@@ -161,7 +161,7 @@ def spread_windows(path: Path, length: int, convert: _Convert) -> list[Window]:
 
 
 def _in_video(path: Path, info: SourceInfo, length: int, convert: _Convert) -> list[Window]:
-    """A window of each place of a video that has one; none at all if seeking does not help."""
+    """One window for each place of a video that has one; none at all if seeking does not work."""
     assert info.duration is not None
     spacing = info.duration / WINDOWS
     windows: list[Window] = []
@@ -179,7 +179,7 @@ def _in_video(path: Path, info: SourceInfo, length: int, convert: _Convert) -> l
 
 
 def _in_folder(path: Path, info: SourceInfo, length: int, convert: _Convert) -> list[Window]:
-    """A window of each place of a folder of images that has one; reads no other images."""
+    """One window for each place of a folder of images that has one; reads no other images."""
     files, _ = images_at(path)
     windows: list[Window] = []
     for number in range(WINDOWS):
@@ -190,7 +190,7 @@ def _in_folder(path: Path, info: SourceInfo, length: int, convert: _Convert) -> 
 
 
 def _in_all_frames(path: Path, length: int, convert: _Convert) -> list[Window]:
-    """Up to `WINDOWS` windows of a clip of which all frames are decoded."""
+    """Up to `WINDOWS` windows of a clip; decodes all its frames."""
     kept: list[Window] = []
     stride = 1
     with open_source(path) as source:
@@ -202,16 +202,15 @@ def _in_all_frames(path: Path, length: int, convert: _Convert) -> list[Window]:
                 kept, stride = kept[::2], 2 * stride
     if len(kept) < _LEAST:
         raise ExportError(
-            f"{path} has {windows.frames} frames, {_LEAST * length} are needed at least, in "
-            f"{_LEAST} runs of {length} without a scene cut, and {len(kept)} of these were found: "
-            "give a longer clip"
+            f"{path} has {windows.frames} frames and only {len(kept)} of the {_LEAST} runs of "
+            f"{length} frames without a scene cut that are needed: give a longer clip"
         )
     indices = np.linspace(0, len(kept) - 1, min(len(kept), WINDOWS)).round().astype(int)
     return [kept[n] for n in indices]
 
 
 class _Windows:
-    """Iterates over the windows of frames of which no frame is left out; no two share a frame.
+    """Iterates over windows of consecutive frames; no frame is in two windows.
 
     Attributes:
         frames: Number of frames so far.

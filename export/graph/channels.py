@@ -1,4 +1,4 @@
-"""Pads channels to multiples of eight, which TensorRT's float16 kernels are made for."""
+"""Pads channels to multiples of eight, the group size of TensorRT's float16 kernels."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ _GROUP = 8  # TensorRT's float16 layouts store channels in groups of eight.
 def align_channels(model: ModelProto) -> None:
     """Pads the channels between convolutions to multiples of eight, in place, with zero weights.
 
-    A layer gets further outputs with zero weights if only convolutions consume them in the end,
-    past PReLU, residual, cast, warp or concatenation; those consume them with zero weights. No node
-    is added, existing ones become wider (small: 36, 54, 108, 162). Of a split layer each part is
-    padded, except flows: these move behind the decoder's feature, which begins at channel 0 and is
-    padded for both (c + 4 -> c + 8), which also pads the next decoder's 3c + 4 inputs. A Concat
-    begins with the multiples of eight. The plane of the time step is expanded to pad its Concat.
-    All convolutions but the first then have multiples of eight on both sides, for 4.9 % more
-    arithmetic in small, 1.1 % in base and 0.6 % in large. The first has the three channels of the
-    frames as input, which could only be widened by copying the frames.
+    A convolution gets additional output channels if all its consumers are convolutions, directly or
+    through PReLU, addition, cast, warp or concatenation. The weights that produce and that consume
+    these channels are zero. No node is added.
+
+    If the output is split, each part is padded. Flows are an exception: they are moved behind the
+    decoder's feature, and the feature is padded for both (c + 4 -> c + 8). This also pads the
+    3c + 4 inputs of the next decoder. In a Concat the inputs with a multiple of eight channels come
+    first. The plane of the time step is expanded to pad its Concat.
+
+    All convolutions except the first then have multiples of eight channels on both sides. This adds
+    4.9 % of arithmetic in small, 1.1 % in base and 0.6 % in large. The first convolution reads the
+    three channels of the frames, which could only be padded by copying the frames.
 
     Raises:
-        ExportError: If two tensors are added that are padded differently, as none of IFRNet are.
+        ExportError: If two tensors are added that are padded differently; IFRNet has none.
     """
     _ChannelAligner(model).run()
 
@@ -85,7 +88,10 @@ class _ChannelAligner:
             elif node.op_type == "Concat" and self.accepts_more(node):
                 self.concat(node)
             elif node.op_type == "Add" and layout != self.layouts.get(node.input[1]):
-                raise ExportError(f"{node.name} adds channels that cannot be aligned alike")
+                raise ExportError(
+                    f"{node.name} adds tensors that --rewrite channels pads differently: leave out "
+                    "that rewrite"
+                )
             elif layout and node.op_type == "Reshape":
                 count = self.channels(node.input[0])
                 frames = self.channel_argument(node) // count

@@ -34,7 +34,7 @@ def tuned_for_cpu(model: ModelProto) -> ModelProto:
 def prelu_as_relu(model: ModelProto) -> None:
     """PRelu(x, a) -> (1 - a) * Relu(x) + a * x, in place.
 
-    Equal but for the rounding of the sum. ONNX Runtime's PRelu runs on one core and in the plain
+    Equal except for the rounding of the sum. ONNX Runtime's PRelu runs on one core and in the plain
     layout; these run on all cores and in the blocked layout of the neighbouring convolutions.
     """
     slopes = {t.name: t for t in model.graph.initializer}
@@ -119,7 +119,7 @@ def sampling_in_bounds(model: ModelProto) -> None:
     A grid clipped to [-1, 1] between the outermost pixel centres needs no border, so padding may
     be zeros; times (n - 1) / n it measures between the outer edges instead (align_corners = 0).
     ONNX Runtime has a fast path for that combination, which finds the four neighbours and weights
-    of a pixel once, not once per channel. Equal but for the rounding of coordinates.
+    of a pixel once, not once per channel. Equal except for the rounding of coordinates.
     """
     inferred = onnx.shape_inference.infer_shapes(model)
     sizes = {

@@ -1,10 +1,10 @@
 """Rewrites of a graph for TensorRT.
 
 One is always applied: `without_shape_ranges`. The others may run faster and are chosen by name;
-none of them is applied by default. Each computes the same results with other operators, equal but
-for the rounding of sums. None was measured on a GPU yet; that will decide which of them a build
-applies. `round` is not for speed: a build tries it if TensorRT cannot build the graph, which may be
-for want of a kernel for Round.
+none of them is applied by default. Each computes the same results with other operators, except for
+the rounding of sums. None was measured on a GPU yet; measurements will decide which of them a
+build applies. `round` is not for speed: a build tries it if TensorRT cannot build the graph, since
+a kernel for Round may be missing.
 """
 
 from __future__ import annotations
@@ -220,8 +220,8 @@ def _replace_prelu(
 def round_as_floor(model: ModelProto) -> None:
     """Round(x) -> Floor(x + 0.5), in place.
 
-    Equal but for x halfway between an even integer and the next one, which Round rounds to the even
-    one and this to the greater one.
+    Equal except for x halfway between an even integer and the next one: Round takes the even one,
+    this the greater one.
     """
 
     def rewritten(node: NodeProto) -> list[NodeProto]:

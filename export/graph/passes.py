@@ -203,7 +203,7 @@ def with_free_batch(model: ModelProto) -> ModelProto:
     """A copy of a graph of one pair and one time step in which the number of pairs N is free.
 
     Only the first axis of a Reshape's shape contains the number of pairs (2N images, N rows): it
-    becomes -1. What is expanded or broadcast along that axis has length 1.
+    becomes -1. Tensors that are expanded or broadcast along that axis have length 1 there.
 
     Raises:
         ExportError: If a Reshape has a -1 in another axis already.

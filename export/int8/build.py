@@ -28,8 +28,8 @@ STAGES = ("read frames", "calibrate", "compare")
 """The stages of `checked_int8`."""
 
 _METHOD = (
-    "extremes of the activations on the pairs, of which every other one moved apart too; uint8 "
-    "for each tensor; weights int8 in [-64, 64] for each output channel"
+    "extremes of the activations on all pairs, and on every other pair with added motion; uint8 "
+    "with one scale per tensor; weights int8 in [-64, 64] with one scale per output channel"
 )
 _SKIPPED_PER_ATTEMPT = 2
 _MAXIMUM_SKIPPED = 0.25
@@ -136,8 +136,8 @@ class _LayerCosts:
         """Describes the layers of a failed comparison, as `Explanations.diagnose`."""
         if not self._costs:
             self._costs = sorted((self._alone(name, images), name) for name in self._layers)
-        shown = ", ".join(f"{name} ({db:.1f} dB alone)" for db, name in self._costs[:_LAYERS_SHOWN])
-        return f"the layers with the largest error are {shown}"
+        shown = ", ".join(f"{name} ({db:.1f} dB)" for db, name in self._costs[:_LAYERS_SHOWN])
+        return f"the layers with the largest error, each alone in int8, are {shown}"
 
     def _alone(self, layer: str, images: ComparedImages) -> float:
         """PSNR in dB with only this layer in int8, on the frames of the comparison."""

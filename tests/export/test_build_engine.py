@@ -10,6 +10,7 @@ from export import build_engine
 from export.candidate import checked_from_onnx
 from export.errors import ExportError, GateError
 from export.gate.gate import REQUIRED_DB
+from export.graph.for_tensorrt import REWRITES
 from export.store import write_artefact
 from paths import ROOT
 from runtime import Interpolator, ModelError
@@ -179,6 +180,13 @@ def test_a_flow_scale_is_recommended_before_the_work_begins(
     assert printed.err.endswith("stopped\n")
     assert printed.out.count("1081x1920 without --flow-scale") == noted
     assert len(printed.out.splitlines()) == noted
+
+
+def test_the_help_names_all_rewrites():
+    parser = build_engine.make_parser()
+    (rewrite,) = (action for action in parser._actions if action.dest == "rewrite")
+    names = rewrite.help.partition("of the graph, of ")[2].partition(" (default")[0]
+    assert names.replace(" and ", ", ").split(", ") == list(REWRITES)
 
 
 def test_debug_shows_the_traceback(tmp_path):

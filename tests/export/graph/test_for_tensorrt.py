@@ -315,5 +315,5 @@ def test_a_residual_that_cannot_be_aligned_is_refused():
     arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in weights.items()}
     arrays |= {"zeros4": np.zeros(4, np.float32), "zeros8": np.zeros(8, np.float32)}
     model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
-    with pytest.raises(ExportError, match="residual adds channels that cannot be aligned alike"):
+    with pytest.raises(ExportError, match="residual adds tensors that --rewrite channels pads"):
         rewritten_for_tensorrt(model, ["channels"])

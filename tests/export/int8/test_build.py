@@ -215,7 +215,7 @@ def test_it_is_gated_in_the_backend_that_will_run_it(source, clip, tmp_path):
     ("frames", "message"),
     [
         ([np.zeros((64, 96, 3), np.uint8)] * 12, "nothing moves in"),
-        (list(moving_frames(64, 96, 4.0)) * 2, "has 4 frames, 6 are needed at least"),
+        (list(moving_frames(64, 96, 4.0)) * 2, "has 4 frames and only 1 of the 2 runs of 3 frames"),
     ],
 )
 def test_clips_that_do_not_serve(tmp_path, source, frames, message):
@@ -272,8 +272,8 @@ def test_a_model_that_fails_the_gate_is_refused_with_the_layers(
     monkeypatch.setitem(gate_module.REQUIRED_DB, "int8", 100.0)  # More than any int8 reaches.
     with pytest.raises(
         GateError,
-        match=rf"100 dB are required for int8; the layers with the largest error are "
-        rf"{one_bad_layer} \(.*dB alone\), .*: nothing was written; calibrate with frames",
+        match=rf"100 dB are required for int8; the layers with the largest error, each alone in "
+        rf"int8, are {one_bad_layer} \(.* dB\), .*: nothing was written; calibrate with frames",
     ):
         int8.checked_int8(source, clip)
 

@@ -229,6 +229,6 @@ def test_a_clip_that_is_too_short_says_what_there_is_and_what_is_needed(
     with pytest.raises(ExportError) as error:
         read_calibration_frames(path, info)
     assert str(error.value) == (
-        f"{path} has {len(shades)} frames, 6 are needed at least, in 2 runs of 3 without a scene "
-        f"cut, and {runs} of these were found: give a longer clip"
+        f"{path} has {len(shades)} frames and only {runs} of the 2 runs of 3 frames without a "
+        "scene cut that are needed: give a longer clip"
     )
