@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench.records import Environment
+from bench.records.common import Environment
 from runtime.errors import InterpolationError
 from runtime.files import written_beside
 from runtime.machine import (

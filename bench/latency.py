@@ -23,7 +23,8 @@ from bench.harness.opening import all_failed
 from bench.harness.planning import plan_runs
 from bench.harness.request import COMPARE_LIMIT_S, SAMPLES, SECONDS, LatencyRequest
 from bench.harness.text import case_lines
-from bench.records import FORMAT_VERSION, LatencyMeasurement
+from bench.records.common import FORMAT_VERSION
+from bench.records.latency import LatencyMeasurement
 from bench.runs.artefact import Case, Run, artefact_runs, is_engine
 from bench.runs.plain_engine import PlainRun, plain_runs
 from bench.runs.pytorch import PyTorchRun, pytorch_runs

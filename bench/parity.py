@@ -23,7 +23,7 @@ from bench.quality.request import ParityRequest
 from bench.quality.setup import configuration_of, open_comparison
 from bench.quality.summary import NewFrame, failures, summarise, table, worst_frames
 from bench.quality.worst_frames import write_images
-from bench.records import Picture, Summary
+from bench.records.parity import Picture, Summary
 from runtime.backends.base import BackendName
 from runtime.cli.arguments import add_cpu_arguments, parse_device, parse_model_file
 from runtime.cli.command import command_parser, run_command

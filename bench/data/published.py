@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.records import PublishedRecord
+from bench.records.parity import PublishedRecord
 from ifrnet_model.weights.table import CHECKPOINTS, find_by_sha256
 
 

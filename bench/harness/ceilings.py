@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.environment import MeasurementError
-from bench.records import CeilingsRecord
+from bench.records.latency import CeilingsRecord
 from runtime.errors import first_line
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.records import ColdStart
+    from bench.records.latency import ColdStart
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ import statistics
 import torch
 
 from bench.harness.interleave import summary
-from bench.records import CeilingsRecord
+from bench.records.latency import CeilingsRecord
 from bench.runs.torch_gpu import TorchGpu
 
 _MATRIX = 8192

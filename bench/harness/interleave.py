@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.records import Milliseconds, RatioFigures
+from bench.records.latency import Milliseconds, RatioFigures
 
 Rounds = Sequence[Sequence[float]]
 """The samples of one run in seconds or milliseconds, one inner sequence for each round."""

@@ -27,7 +27,7 @@ from bench.harness.interleave import (
 )
 from bench.harness.layers import profile_onnx
 from bench.harness.opening import OpenedRun, open_runs
-from bench.records import (
+from bench.records.latency import (
     CaseRecord,
     FileRecord,
     RatioRecord,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bench.environment import MeasurementError
 from bench.harness.cold_start import measure_cold_start
-from bench.records import ColdStart, FailedRun
+from bench.records.latency import ColdStart, FailedRun
 from bench.runs.artefact import Case, FramePair, Run
 from bench.runs.pytorch import PyTorchRun, stop_compilers
 from runtime import Interpolator

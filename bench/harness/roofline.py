@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.harness.interleave import Clock, warm_up
-from bench.records import CeilingsRecord, RooflineRecord, WorkRecord
+from bench.records.latency import CeilingsRecord, RooflineRecord, WorkRecord
 from bench.runs.torch_backend import Forward, authors_loop, our_forward
 from ifrnet_model import VARIANTS, IFRNet
 from runtime.frames import padding

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 from bench.harness.layers import Layers, layer_lines
-from bench.records import CaseRecord, ImageAgreement, RunRecord
+from bench.records.latency import CaseRecord, ImageAgreement, RunRecord
 
 _INDENT = " " * 4
 

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from bench.environment import MeasurementError, environment_record
-from bench.records import FORMAT_VERSION, Configuration, ParityHeader, Summary
+from bench.records.common import FORMAT_VERSION
+from bench.records.parity import Configuration, ParityHeader, Summary
 from runtime.files import HAS_FLOCK, Lock, lock_file, written_beside
 
 Line = dict[str, Any]

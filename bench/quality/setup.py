@@ -13,7 +13,7 @@ from bench.data.protocols import Metric, Protocol
 from bench.environment import MeasurementError
 from bench.quality.evaluate import Artefact, Compared, Comparison
 from bench.quality.request import ParityRequest
-from bench.records import Configuration
+from bench.records.parity import Configuration
 from runtime import Interpolator
 from runtime.errors import first_line
 from runtime.manifest import file_sha256

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from bench.quality.metrics import mean_db
-from bench.records import ArtefactSummary, SampleSummary
+from bench.records.parity import ArtefactSummary, SampleSummary
 
 Line = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.quality.metrics import ImageArray, psnr
-from bench.records import Picture
+from bench.records.parity import Picture
 from runtime.files import written_beside
 
 ERROR_GAIN = 16

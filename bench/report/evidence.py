@@ -11,14 +11,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from bench.environment import MeasurementError
-from bench.records import (
-    Configuration,
-    Environment,
-    LatencyRecord,
-    ParityEnd,
-    ParityHeader,
-    Summary,
-)
+from bench.records.common import Environment
+from bench.records.latency import LatencyRecord
+from bench.records.parity import Configuration, ParityEnd, ParityHeader, Summary
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from bench.records import Decibel
+from bench.records.common import Decibel
 from bench.report.evidence import Evidence
 from bench.report.figures import (
     Style,

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.protocols import LATENCY_SETS, PROTOCOLS
-from bench.records import ArtefactSummary, CaseRecord, ComparedArtefact, Environment, RunRecord
+from bench.records.common import Environment
+from bench.records.latency import CaseRecord, RunRecord
+from bench.records.parity import ArtefactSummary, ComparedArtefact
 from bench.report.evidence import Evidence, Latency, Parity
 from runtime.machine import low_precision_of
 

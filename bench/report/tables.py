@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.records import Environment
+from bench.records.common import Environment
 from bench.report.evidence import Evidence, Latency, Parity
 from bench.report.runs import (
     ComparedRun,

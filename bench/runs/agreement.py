@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records import ImageAgreement
+from bench.records.latency import ImageAgreement
 
 
 def agreement(

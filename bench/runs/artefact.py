@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.protocols import LATENCY_SETS, PROTOCOLS
-from bench.records import ArtefactRecord, Execution, RunDetails
+from bench.records.latency import ArtefactRecord, Execution, RunDetails
 from runtime import Interpolator
 from runtime.backends.base import Backend, BackendName, HostBackend, OpenOptions, PrecisionChoice
 from runtime.backends.ort.binding import BoundBackend

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.environment import MeasurementError
-from bench.records import Execution, PlainRecord, RunDetails
+from bench.records.latency import Execution, PlainRecord, RunDetails
 from bench.runs.agreement import agreement
 from bench.runs.artefact import (
     UNKNOWN,

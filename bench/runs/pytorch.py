@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.records import RunDetails
+from bench.records.latency import RunDetails
 from bench.runs.agreement import agreement
 from bench.runs.artefact import (
     ArtefactRun,
