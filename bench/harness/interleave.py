@@ -275,32 +275,26 @@ def sample_warnings(rounds: Rounds, warmed_up: WarmUp) -> list[str]:
     warnings = []
     if not warmed_up.steady:
         warnings.append(
-            f"its time still changed by more than {_STEADY:.0%} after {warmed_up.runs} calls of "
-            "warm-up: look at the samples before you use a figure"
+            f"not steady: the time still changed by more than {100 * _STEADY:.0f} % after "
+            f"{warmed_up.runs} warm-up calls; check the samples"
         )
     if len(rounds) < _ROUNDS[0]:
-        warnings.append(
-            f"{len(rounds)} rounds, fewer than {_ROUNDS[0]}: the confidence intervals of ratios "
-            "are unreliable, raise --samples"
-        )
+        counted = f"{len(rounds)} round{'' if len(rounds) == 1 else 's'}"
+        warnings.append(f"{counted}: the confidence interval is unreliable below {_ROUNDS[0]}")
     seconds = flat(rounds)
     if len(rounds) >= _ROUNDS[0] and len(seconds) < _SAMPLES:
-        warnings.append(
-            f"{len(seconds)} samples, fewer than {_SAMPLES}: p90 and p99 are unreliable, raise "
-            "--samples"
-        )
+        warnings.append(f"{len(seconds)} samples: p90 and p99 are unreliable below {_SAMPLES}")
     quarter = max(1, len(seconds) // 4)
     first, last = (statistics.median(part) for part in (seconds[:quarter], seconds[-quarter:]))
     if abs(last - first) > _DRIFT * first:
         warnings.append(
-            f"the median of the first quarter of its samples is {first * 1e3:.4g} ms, that of the "
-            f"last {last * 1e3:.4g} ms: the machine changed its speed, measure again when it is "
-            "idle and cool"
+            f"drift: the median is {first * 1e3:.4g} ms in the first quarter of the samples and "
+            f"{last * 1e3:.4g} ms in the last; measure again on an idle, cool machine"
         )
     figures = summary(seconds)
     if (spread := figures["iqr"] / figures["p50"]) > _SPREAD:
         warnings.append(
-            f"its samples spread by {spread:.0%} of the median (IQR): something else was running, "
-            "measure again on an idle machine"
+            f"spread: the interquartile range is {100 * spread:.0f} % of the median; measure again "
+            "on an idle machine"
         )
     return warnings

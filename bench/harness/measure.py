@@ -21,15 +21,14 @@ from bench.harness.interleave import (
     parts_interleaved,
     ratio,
     sample_budget,
-    sample_warnings,
     summary,
     warm_up,
 )
 from bench.harness.layers import profile_onnx
 from bench.harness.opening import OpenedRun, open_runs
+from bench.harness.warnings import run_warnings
 from bench.records.latency import (
     CaseRecord,
-    FileRecord,
     RatioRecord,
     RooflineRecord,
     RunFigures,
@@ -119,18 +118,13 @@ def measure_case(
             layers = _profiles(opened, pair, options.threads) if options.profile else {}
         evidence = {name: one.run.evidence(case, one.backend) for name, one in opened.items()}
     runs = [one.run for one in opened.values()]
-    on_gpu = any(run.on_gpu for run in runs)
     records: dict[str, RunRecord] = {}
     for run in runs:
         name, work = run.name, _work(run, case)
         records[name] = {
             **_figures(run, case, measured[name], warmed_up[name]),
             **evidence[name],
-            "warnings": [
-                *sample_warnings(measured[name], warmed_up[name]),
-                *_comparison_warnings(run, case, on_gpu=on_gpu),
-                *_cuda_graph_warnings(evidence[name]["artefact"]),
-            ],
+            "warnings": [],
             "work": None if work is None else work.record(),
             "roofline": _roofline(run, work, measured[name], ceilings),
             "cold": cold_starts.get(name),
@@ -153,6 +147,8 @@ def measure_case(
             _ratios([run for run in runs if run.name in computed], case, computed, of_a_call=True)
         ),
     }
+    for measured_run in records.values():
+        measured_run["warnings"] = run_warnings(record, measured_run)
     return record, layers
 
 
@@ -287,30 +283,6 @@ def _figures(run: Run, case: Case, rounds: list[list[float]], warmed_up: WarmUp)
         "seconds": rounds,
         "warm_up": warmed_up._asdict(),
     }
-
-
-def _comparison_warnings(run: Run, case: Case, *, on_gpu: bool) -> list[str]:
-    """Warnings that matter when this run is compared with others of the case, one sentence each."""
-    warnings = []
-    scale = run.info(case).flow_scale
-    if case.flow_scale is not None and scale != case.flow_scale:
-        warnings.append(
-            f"its flow scale is {scale:g}, the protocol of {case.dataset} says "
-            f"{case.flow_scale:g}: the time of an artefact exported with "
-            f"--flow-scale {case.flow_scale:g} differs"
-        )
-    if on_gpu and not run.on_gpu:
-        warnings.append(
-            "it ran on the CPU beside runs on a GPU: give --device cuda to measure it there"
-        )
-    return warnings
-
-
-def _cuda_graph_warnings(file: FileRecord | None) -> Iterator[str]:
-    if file is not None and (problem := file.get("cuda_graph_problem")):
-        yield (
-            f"its CUDA graph could not be recorded ({problem}): it was measured with plain launches"
-        )
 
 
 def _ratios(

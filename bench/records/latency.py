@@ -33,7 +33,11 @@ class Execution(TypedDict, total=False):
     io_binding: bool
 
 
-class FileRecord(Execution):
+class _OfArtefacts(TypedDict, total=False):
+    flow_scale: float
+
+
+class FileRecord(Execution, _OfArtefacts):
     """The file that was run."""
 
     file: str
@@ -49,7 +53,6 @@ class ArtefactRecord(FileRecord):
     precision: str
     io: str
     tuned_for: str
-    flow_scale: float
     frames_per_call: int
 
 

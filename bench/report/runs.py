@@ -89,7 +89,7 @@ def compared_runs(evidence: Evidence) -> list[ComparedRun]:
 
 
 def machine_name(environment: Environment) -> str:
-    """Processor and GPUs, as "AMD EPYC (avx512_vnni avx512f), 2 processors, NVIDIA H200".
+    """CPU and GPUs, as "AMD EPYC (avx512_vnni avx512f), 2 CPUs, NVIDIA H200".
 
     The vector extensions are those that decide about bfloat16, float16 and int8. Evidence of
     earlier versions has none.
@@ -97,7 +97,7 @@ def machine_name(environment: Environment) -> str:
     extensions = " ".join(low_precision_of(environment.get("instruction_sets") or ()))
     name = environment["processor"] + (f" ({extensions})" if extensions else "")
     count = environment["processors"]
-    counted = f"{count} {'processor' if count == 1 else 'processors'}"
+    counted = f"{count} {'CPU' if count == 1 else 'CPUs'}"
     return ", ".join([name, counted, *(gpu["name"] for gpu in environment["gpu"]["gpus"])])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.harness.warnings import run_warnings
 from bench.records.common import Environment
 from bench.report.evidence import Evidence, Latency, Parity
 from bench.report.runs import (
@@ -119,7 +120,7 @@ def latency_table(evidence: Evidence) -> Table:
                 "factor": str(one.case["factor"]),
                 "machine": _machine_cell(one.latency, evidence),
                 "variant": run["variant"] or NONE,
-                "run": table.marked(one.name, run["warnings"]),
+                "run": table.marked(one.name, run_warnings(one.case, run)),
                 "median, ms": rounded(milliseconds["p50"]),
                 "p90, ms": rounded(milliseconds["p90"]),
                 "per new frame, ms": rounded(run["milliseconds_per_frame"]),

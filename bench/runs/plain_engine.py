@@ -229,6 +229,7 @@ class PlainRun:
             "file": path.name,
             "sha256": file_sha256(path),
             "bytes": path.stat().st_size,
+            "flow_scale": self.model.flow_scale,
             "fp16_flag": built.fp16_flag,
             "build_seconds": built.seconds,
             **execution_as_run(backend, self._execution),

@@ -107,6 +107,7 @@ class PyTorchRun:
             "name": self.formulation,
             "how": self.form.how,
             "weights": {"name": Path(self.weights).name, "sha256": self.checkpoint.sha256},
+            "flow_scale": self.info(case).flow_scale,
         }
         if self.gpu is None:
             return {"artefact": None, "pytorch": known, "agreement": None}

@@ -119,7 +119,7 @@ def test_headlines_and_the_first_sentence_say_what_was_found(full):
     text = " ".join(" ".join(Page(full.read_text()).text).split())
     for said in (
         "1 artefact of IFRNet (small) compared with float32 PyTorch, frame by frame, on UCF101.",
-        "Latency of 2 runs at 2 frame sizes. Measured on AMD EPYC, 2 processors.",
+        "Latency of 2 runs at 2 frame sizes. Measured on AMD EPYC, 2 CPUs.",
         "Least agreement with PyTorch 85.0 dB small.onnx on UCF101, sample 1311",
         "Largest loss of PSNR to ground truth 0.010 dB small.onnx on UCF101",
         f"Speed of artefacts 1.31x against {BASELINE}, medians of 2 comparisons",
@@ -198,9 +198,10 @@ def hostile_records(folder):
     """Every text that comes from a file is an attack."""
     name = f"{HOSTILE}.onnx"
     runs = {
-        f"{HOSTILE} on cpu": a_run(0.1, file=name, variant=HOSTILE, warnings=[HOSTILE]),
+        f"{HOSTILE} on cpu": a_run(0.1, file=name, variant=HOSTILE),
         f"{HOSTILE} eager": a_run(0.1, variant=HOSTILE),
     }
+    runs[f"{HOSTILE} on cpu"]["artefact"]["cuda_graph_problem"] = HOSTILE
     failed = {HOSTILE: {"kind": "pytorch", "compare": HOSTILE, "failed": HOSTILE}}
     cases = [
         a_case(runs, dataset=HOSTILE, size=size, failed=failed) for size in ("256x448", "720x1280")
