@@ -31,7 +31,8 @@ class DataSet:
     Attributes:
         samples: Samples in the official order; each is read when its `read` is called.
         count: Number of samples; None for a video whose container does not give it.
-        notes: Sentences that reports show, for example about missing samples.
+        notes: Sentences that reports show besides the number of samples (`bench.data.notes`), for
+            example about missing videos.
     """
 
     samples: Iterable[Sample]
@@ -64,8 +65,6 @@ def find(name: str, root: Path, *, factor: int = 2) -> DataSet:
     samples, notes = finder(root, protocol)
     if not samples:
         raise MeasurementError(f"{root} holds no sample of {protocol.title}: {_layout(protocol)}")
-    if protocol.samples is not None and len(samples) != protocol.samples:
-        notes = [*notes, f"{len(samples)} of the official {protocol.samples} samples are here"]
     return DataSet(samples, len(samples), notes)
 
 
@@ -97,19 +96,11 @@ def select(data_set: DataSet, *, every: int = 1, limit: int | None = None) -> Da
                     )
     if count is not None:
         count = min(-(-count // every), limit or count)
-    notes = list(data_set.notes)
-    if every > 1 or (limit is not None and (count is None or count != data_set.count)):
-        part = "the first samples" if every == 1 else f"one sample of {every}"
-        if count is not None:
-            part += f", {count} in all"
-        elif limit is not None:
-            part += f", {limit} at most"
-        notes.append(f"{part}, not the whole set")
-    return DataSet(samples, count, notes)
+    return DataSet(samples, count, data_set.notes)
 
 
 def _layout(protocol: Protocol) -> str:
-    return f"{protocol.title} lies as {protocol.layout} ({protocol.source})"
+    return f"the layout of {protocol.title} is {protocol.layout} ({protocol.source})"
 
 
 def _missing(path: Path, protocol: Protocol) -> MeasurementError:
@@ -231,11 +222,11 @@ def _windows_of_videos(
             short.append(video)
         samples += [sample_of_files(f"{video}/{w[0].stem}", w, protocol) for w in found]
     problems = (
-        (absent, "not here"),
-        (short, f"too short, with fewer than {protocol.factor + 1} frames"),
+        (absent, "missing"),
+        (short, f"too short (fewer than {protocol.factor + 1} frames)"),
     )
     return samples, [
-        f"{', '.join(named)} of the official {len(videos)} videos: {what}"
+        f"{len(named)} of the official {len(videos)} videos {what}: {', '.join(named)}"
         for named, what in problems
         if named
     ]
@@ -272,7 +263,7 @@ def _any_folder(root: Path, protocol: Protocol) -> DataSet:
         raise MeasurementError(
             f"{root} holds no folder with {protocol.factor + 1} images: {_layout(protocol)}"
         )
-    notes = [f"{short} folders with fewer than {protocol.factor + 1} images are left out"]
+    notes = [f"folders left out, with fewer than {protocol.factor + 1} images: {short}"]
     return DataSet(samples, len(samples), notes if short else [])
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from bench.data.notes import recorded_notes
 from bench.environment import MeasurementError, environment_record
 from bench.records.common import FORMAT_VERSION
 from bench.records.parity import Configuration, ParityHeader, Summary
@@ -118,8 +119,10 @@ class ParityRecord:
 
     def _resume(self, path: Path, configuration: Configuration) -> None:
         existing = read_lines(path)
-        expected = _as_json(configuration)
-        recorded = existing[0]["configuration"]
+        expected, recorded = (
+            {**one, "notes": recorded_notes(one.get("notes", []))}
+            for one in (_as_json(configuration), existing[0]["configuration"])
+        )
         if recorded != expected:
             keys = sorted(recorded.keys() | expected.keys())
             changed = [key for key in keys if recorded.get(key) != expected.get(key)]

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+from bench.data.notes import sample_notes
 from bench.quality.metrics import mean_db
-from bench.records.parity import ArtefactSummary, SampleSummary
+from bench.records.parity import ArtefactSummary, Configuration, SampleSummary
 
 Line = Mapping[str, Any]
 
@@ -163,7 +164,7 @@ def worst_frames(
     ]
 
 
-def table(configuration: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+def table(configuration: Configuration, summary: Mapping[str, Any]) -> list[str]:
     """Lines of the table that is printed at the end."""
     weights = configuration["weights"]
     seconds = summary["wall_seconds"]
@@ -201,7 +202,7 @@ def table(configuration: Mapping[str, Any], summary: Mapping[str, Any]) -> list[
             "" if published["ssim"] is None else f", {published['ssim_kind']} {published['ssim']}"
         )
         lines.append(f"  published: {published['psnr']} dB{ssim}{error} ({published['source']})")
-    lines += [f"  {sentence}" for sentence in configuration["notes"]]
+    lines += [f"  {sentence}" for sentence in sample_notes(configuration)]
     if damaged := summary["damaged"]:
         lines.append(f"  {len(damaged)} samples could not be read: {', '.join(damaged)}")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.data.notes import sample_notes
 from bench.harness.warnings import run_warnings
 from bench.records.common import Environment
 from bench.report.evidence import Evidence, Latency, Parity
@@ -54,14 +55,14 @@ def _parity_row(table: Table, one: ComparedRun, evidence: Evidence) -> dict[str,
     configuration, summary, result = one.parity.configuration, one.parity.summary, one.result
     random = configuration["weights"]["random"]
     title, official = configuration["title"], configuration["official_samples"]
-    notes = [f"{title}: {note}" for note in configuration["notes"]]
+    notes = [f"{title}: {note}" for note in sample_notes(configuration)]
     if damaged := summary["damaged"]:
-        notes.append(f"{title}: {len(damaged)} damaged, left out: {', '.join(damaged)}.")
+        notes.append(f"{title}: {len(damaged)} damaged, left out: {', '.join(damaged)}")
     of = "" if official in (None, summary["samples"]) else f" of {official}"
     if official == summary["samples"] and (seconds := summary.get("wall_seconds")):
         count = len(configuration["artefacts"])
         what = "one artefact" if count == 1 else f"{count} artefacts"
-        notes.append(f"{title}: all samples in {seconds:.0f} s, PyTorch, {what} and metrics")
+        notes.append(f"{title}: {official} samples in {seconds:.0f} s (PyTorch, {what}, metrics)")
     drop = None if random else result["drop"]
     row = {
         "data set": table.marked(title, notes),

@@ -80,7 +80,7 @@ def test_floats_and_bytes_are_each_compared_with_their_own_kind(
     assert found["float.onnx"]["against_reference"]["worst"]["psnr"] > 100
     assert db(found["frames.onnx"]["against_reference"]["worst"]["psnr"]) > 70
     assert abs(found["frames.onnx"]["drop"]) < 0.01
-    assert "3 of the official 379 samples are here" in printed
+    assert "  3 of the official 379 samples\n" in printed
 
 
 def _comparison(models, name, kinds, protocol=PROTOCOLS["ucf101"], weights="demo"):
@@ -156,7 +156,7 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
 def test_another_configuration_is_not_resumed(models, ucf101, run):
     before, _ = run(*on_ucf(models, ucf101))
     after, printed = run(*on_ucf(models, ucf101), "--limit", "2", "--resume", code=1)
-    assert "measured with other limit, notes, samples" in printed
+    assert "measured with other limit, samples" in printed
     assert after == before
 
 
@@ -331,7 +331,7 @@ GIVEN = ("--model", "m.onnx", "--weights", "demo")
         (GIVEN, "--dataset and --root are needed"),
         (
             ["--model", "m.onnx", "--weights", "demo", "--dataset", "ucf101", "--root", "nowhere"],
-            "nowhere does not exist: UCF101 lies as",
+            "nowhere does not exist: the layout of UCF101 is",
         ),
         (
             ["--model", "m.onnx", "--weights", "demo", "--dataset", "ucf101", "--root", ".",
@@ -475,12 +475,16 @@ def test_the_table_shows_what_was_published_and_what_is_missing():
         "title": "UCF101",
         "metrics": ["psnr", "ssim_3d"],
         "weights": {"name": "w.pth", "variant": "small"},
-        "notes": ["1 of the official 379 samples are here"],
+        "samples": 2,
+        "official_samples": 379,
+        "every": 1,
+        "limit": None,
+        "notes": ["forced: another flow scale"],
     }
     printed = "\n".join(table(configuration, summary))
     assert "UCF101, 1 samples in 12.3 s, weights w.pth (small)" in printed
     assert "published: 35.0 dB, ssim_2d 0.9 (somebody)" in printed
-    assert "1 of the official 379" in printed
+    assert "\n  2 of the official 379 samples\n  forced: another flow scale\n" in printed
     assert "identical (a)" in printed
     assert "-0.5000" in printed
     assert "1 samples could not be read: x" in printed

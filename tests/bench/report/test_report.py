@@ -82,7 +82,7 @@ GPU_CEILINGS = {
 FAILED = {"PyTorch": {"kind": "pytorch", "compare": "torch", "failed": "it had made no pair"}}
 PUBLISHED = {"source": "paper", "psnr": 35.29, "ssim": 0.9693, "ssim_kind": "ssim_3d", "ie": None}
 TWO = ev.an_artefact("a.onnx"), ev.an_artefact("b.onnx")
-TIME = "all samples in 82 s, PyTorch, one artefact and metrics"
+TIME = "2 samples in 82 s (PyTorch, one artefact, metrics)"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ TIME = "all samples in 82 s, PyTorch, one artefact and metrics"
          ["| small \\* |", "| - | - | - | 89.0 | 85.0 (1311) | - |", "\n\\* Random weights: "], []),
         ([parity(notes=["Forced."], summary={"damaged": ["0007"], "samples": 1})],
          ["| UCF101 \u00b9 \u00b2 | 1 of 2 |", "\u00b9 UCF101: Forced.",
-          "\u00b2 UCF101: 1 damaged, left out: 0007."], []),
+          "\u00b2 UCF101: 1 damaged, left out: 0007\n"], []),
         ([parity(summary={"wall_seconds": 81.6})], [TIME], []),
         ([parity(summary={"wall_seconds": None})], [], [TIME]),  # A resumed run.
         ([parity(summary={"wall_seconds": 81.6}, official_samples=379)], [], [TIME]),
