@@ -94,9 +94,10 @@ test-kit: .venv/installed
 	  -m "not builder and not triton" $(INSTALLED_TESTS) >.exports/log || { cat .exports/log; exit 1; }
 	touch $@
 
-# README's tables from the evidence that is committed; no number is typed.
+# The tables of README and documentation from the committed evidence; no number is typed.
 report: .venv/installed
-	$(BIN)/python -m bench.report bench/results --readme README.md --html report.html
+	$(BIN)/python -m bench.report bench/results bench/results/alternatives \
+	  --readme README.md docs/benchmarks.md docs/cpu.md --html report.html
 
 # The models that are shipped; after a change of the demo weights or of the exported graph.
 models: .venv/installed

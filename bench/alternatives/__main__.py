@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bench.environment import MeasurementError, check_writable, write_evidence
+from bench.records.alternatives import AlternativesMeasurement
+from bench.records.common import FORMAT_VERSION
+from bench.report.alternatives import clip_table
+from bench.report.text import markdown_table
 from runtime.cli.arguments import add_cpu_arguments
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.progress import Activity
@@ -31,7 +35,7 @@ _ROUNDS = 5
 def _measure(args: argparse.Namespace) -> None:
     # Imported here to keep --help fast and to report a missing package in one sentence.
     from bench.alternatives.clips import read_halved
-    from bench.alternatives.measure import measure, table
+    from bench.alternatives.measure import measure
 
     if args.json is not None:
         check_writable(args.json, "--json")
@@ -49,26 +53,21 @@ def _measure(args: argparse.Namespace) -> None:
         reference = methods[0].name
         with Activity(f"measuring {len(methods)} methods"):
             measured = measure(methods, clip, args.rounds, reference)
-    height, width = clip.size
-    print(
-        f"{clip.name}, {height}x{width}, {len(clip.true)} new frames, {threads} threads, medians "
-        f"of {args.rounds} rounds"
-    )
-    print(*table(measured, reference), sep="\n")
+    record: AlternativesMeasurement = {
+        "kind": "alternatives",
+        "format_version": FORMAT_VERSION,
+        "what": "every second frame of a clip made again by each method; seconds are those of "
+        "all new frames, from frames in memory to frames in memory; ratio is the time of the "
+        "reference over that of the method",
+        "clip": clip.name,
+        "size": [*clip.size],
+        "pairs": len(clip.true),
+        "threads": threads,
+        "reference": reference,
+        "methods": measured,
+    }
+    print(markdown_table(clip_table(record)), end="")
     if args.json is not None:
-        record = {
-            "kind": "alternatives",
-            "format_version": 1,
-            "what": "every second frame of a clip made again by each method; seconds are those of "
-            "all new frames, from frames in memory to frames in memory; ratio is the time of the "
-            "reference over that of the method",
-            "clip": clip.name,
-            "size": [height, width],
-            "pairs": len(clip.true),
-            "threads": threads,
-            "reference": reference,
-            "methods": measured,
-        }
         write_evidence(args.json, record)
 
 

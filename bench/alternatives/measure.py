@@ -1,10 +1,9 @@
-"""Measures methods in turns, and compares their frames with the true ones."""
+"""Measures methods in interleaved rounds, and compares their frames with the true ones."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,11 +12,12 @@ from bench.alternatives.methods import Images, Method
 from bench.environment import MeasurementError
 from bench.harness.interleave import interleaved_order, ratio
 from bench.quality.metrics import psnr
+from bench.records.alternatives import ClipPsnr, MethodRecord
 
 
 def measure(
     methods: Sequence[Method], clip: HalvedClip, rounds: int, reference: str
-) -> list[dict[str, Any]]:
+) -> list[MethodRecord]:
     """Runs every method once for its frames, and then in `rounds` rounds for its time.
 
     Args:
@@ -27,8 +27,7 @@ def measure(
         reference: Name of the method that the others are compared with.
 
     Returns:
-        For each method "name", "how", "seconds" of each round, "frames_per_second" of the median,
-        "psnr" to the true frames and "ratio", how much faster than the reference it is.
+        The evidence of each method, in their order.
     """
     quality = {one.name: _quality(one.name, one.run()[1], clip) for one in methods}
     by_name = {one.name: one for one in methods}
@@ -50,22 +49,7 @@ def measure(
     ]
 
 
-def table(measured: Sequence[dict[str, Any]], reference: str) -> list[str]:
-    """The figures as a Markdown table."""
-    lines = [
-        f"| method | new frames/s | {reference} = 1 | PSNR to the true frames, dB | lowest |",
-        "|---|---|---|---|---|",
-    ]
-    for one in measured:
-        faster = "1" if one["ratio"] is None else f"{one['ratio']['p50']:.2f}"
-        lines.append(
-            f"| {one['name']} | {one['frames_per_second']:.3g} | {faster} | "
-            f"{one['psnr']['mean']:.2f} | {one['psnr']['min']:.2f} |"
-        )
-    return lines
-
-
-def _quality(name: str, images: Images, clip: HalvedClip) -> dict[str, Any]:
+def _quality(name: str, images: Images, clip: HalvedClip) -> ClipPsnr:
     if len(images) != len(clip.true):
         raise MeasurementError(
             f"{name} made {len(images)} frames, {len(clip.true)} were expected: report this"

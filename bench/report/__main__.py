@@ -1,4 +1,4 @@
-"""Tables and a page of what bench.latency and bench.parity measured.
+"""Makes tables and a page from the evidence of bench.latency, bench.parity, bench.alternatives.
 
 python -m bench.report bench/results --html report.html
 """
@@ -29,12 +29,12 @@ def tables_as_markdown(tables: Mapping[str, Table]) -> str:
 
 
 def _report(args: argparse.Namespace) -> None:
-    # Both need a package of the extra, which run_command names where it is missing.
+    # Both need a package of the extra; run_command names it if it is missing.
     from bench.report.evidence import read_evidence
     from bench.report.tables import report_tables
 
     if args.check and args.readme is None:
-        raise MeasurementError("--check was given without --readme: say which README to check")
+        raise MeasurementError("--check needs --readme: name the Markdown files to check")
     evidence = read_evidence(args.evidence)
     for note in evidence.notes:
         print(note, file=sys.stderr)
@@ -50,22 +50,27 @@ def _report(args: argparse.Namespace) -> None:
         print(tables_as_markdown(tables), end="")
 
 
-def _renew(path: Path, tables: Mapping[str, Table], *, check: bool) -> None:
-    try:
-        text = path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise MeasurementError(f"{path} is not UTF-8 text: give a Markdown file") from error
-    renewed, changed = with_tables(text, tables, where=str(path))
-    if not changed:
-        print(f"{path}: up to date")
-    elif check:
-        raise MeasurementError(
-            f"{path} is out of date: {', '.join(changed)} differ from the evidence; "
-            "run this command without --check"
-        )
-    else:
-        _write(path, renewed)
-        print(f"{path}: {', '.join(changed)} renewed")
+def _renew(paths: Sequence[Path], tables: Mapping[str, Table], *, check: bool) -> None:
+    """Renews the tables of Markdown files, or only compares them; no file is written on an error.
+
+    Raises:
+        MeasurementError: If a file is not UTF-8, its markers do not fit `tables`, or with `check`
+            its tables differ from these.
+    """
+    texts = {}
+    for path in paths:
+        try:
+            text = path.read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise MeasurementError(f"{path} is not UTF-8 text: give a Markdown file") from error
+        texts[path] = with_tables(text, tables, where=str(path))
+    if check and (old := {path: names for path, (_, names) in texts.items() if names}):
+        named = "; ".join(f"{path} ({', '.join(names)})" for path, names in old.items())
+        raise MeasurementError(f"tables are out of date: {named}: run this without --check")
+    for path, (text, names) in texts.items():
+        if names:
+            _write(path, text)
+        print(f"{path}: {', '.join(names)} renewed" if names else f"{path}: up to date")
 
 
 def _write_page(path: Path, evidence: Evidence, tables: Mapping[str, Table]) -> None:
@@ -87,33 +92,43 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Makes tables and a page from evidence of bench.latency and bench.parity. "
-        "Prints the tables where no file is asked for.",
+        "Makes tables and a page from evidence. Without an output option it prints the tables.",
         "%(prog)s bench/results --html report.html",
-        "%(prog)s bench/results --readme README.md --check",
+        "%(prog)s latency.json ucf101.jsonl --markdown tables.md",
+        "%(prog)s bench/results --readme README.md docs/benchmarks.md --check",
     )
     parser.add_argument(
         "evidence",
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="evidence: files of bench.latency and bench.parity, or folders",
+        help="evidence files of bench.latency, bench.parity and bench.alternatives, or folders "
+        "with such files",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write one page with everything in it"
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
-    parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="renew the tables between its markers"
+        "--html", type=Path, metavar="FILE", help="write a page with tables, plots and images"
     )
     parser.add_argument(
-        "--check", action="store_true", help="change no README, fail if it is out of date"
+        "--markdown", type=Path, metavar="FILE", help="write the tables as Markdown"
+    )
+    parser.add_argument(
+        "--readme",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="replace the tables between <!-- report:NAME --> and <!-- /report --> in Markdown "
+        "files, each of which needs such markers",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="with --readme: write nothing, and fail if a table is out of date",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
-    """The command line."""
+    """Runs the command and exits."""
     run_command(make_parser(prog), _report, extra="bench", argv=argv)
 
 

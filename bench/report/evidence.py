@@ -1,4 +1,4 @@
-"""Reads evidence files: one that is named must be whole, one in a folder is left out if not."""
+"""Reads evidence files: a named one must be usable, one in a folder is left out if it is not."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
 from bench.environment import MeasurementError
+from bench.records.alternatives import AlternativesRecord
 from bench.records.common import Environment
 from bench.records.latency import LatencyRecord
 from bench.records.parity import Configuration, ParityEnd, ParityHeader, Summary
 
 T = TypeVar("T")
+
+
+class _Kind(TypedDict):
+    """What tells the JSON files of the commands apart."""
+
+    kind: Literal["latency", "alternatives"]
+
 
 _CEILINGS = (
     {"matmul_flops_per_second", "copy_bytes_per_second", "measured_with"},
@@ -26,7 +34,7 @@ _CEILINGS = (
 
 
 class EvidenceError(MeasurementError):
-    """A file that is no evidence, is damaged, or is of a run that was broken off."""
+    """A file that is not evidence, is damaged, or is of a run that did not finish."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,11 @@ class Latency:
     def environment(self) -> Environment:
         """Machine, versions and commit."""
         return self.record["environment"]
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads; None if all runs used a GPU."""
+        return self.record["threads"]
 
     @property
     def artefacts(self) -> dict[str, str]:
@@ -58,6 +71,28 @@ class Parity:
     configuration: Configuration
     environment: Environment
     summary: Summary
+    threads: None = None
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """A file of `bench.alternatives`."""
+
+    path: Path
+    record: AlternativesRecord
+
+    @property
+    def environment(self) -> Environment:
+        """Machine, versions and commit."""
+        return self.record["environment"]
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of every method."""
+        return self.record["threads"]
+
+
+EvidenceFile = Latency | Parity | Alternatives
 
 
 @dataclass(frozen=True)
@@ -66,26 +101,32 @@ class Evidence:
 
     latencies: list[Latency]
     parities: list[Parity]
+    alternatives: list[Alternatives]
     notes: list[str]
 
     @property
-    def files(self) -> list[Latency | Parity]:
-        """The parity files, then the latency files."""
+    def compared(self) -> list[Latency | Parity]:
+        """The parity files, then the latency files: their tables and plots show them together."""
         return [*self.parities, *self.latencies]
+
+    @property
+    def files(self) -> list[EvidenceFile]:
+        """The parity files, the latency files, then those of alternatives."""
+        return [*self.compared, *self.alternatives]
 
 
 def read_evidence(paths: Sequence[Path]) -> Evidence:
     """Reads files, and of folders every *.json and *.jsonl that is evidence, by name.
 
-    What is in a folder and cannot be used is left out with a note; a file that is named must be
-    usable. A file that is given twice is read once.
+    A file in a folder that cannot be used is left out with a note; a named file must be usable. A
+    file that is given twice is read once. Subfolders are not searched.
 
     Raises:
-        EvidenceError: If a named file is no evidence, is damaged, of another format version or
-            of a run that was broken off; or if nothing was found.
+        EvidenceError: If a named file is not evidence, is damaged, has another format version or
+            is of a run that did not finish; or if nothing was found.
         OSError: If a named file cannot be read.
     """
-    evidence = Evidence([], [], [])
+    evidence = Evidence([], [], [], [])
     seen: set[Path] = set()
     for given in paths:
         found = _files_of(given) if given.is_dir() else [given]
@@ -100,15 +141,18 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
                     raise
                 evidence.notes.append(f"left out: {error}")
                 continue
-            if isinstance(read, Latency):
-                evidence.latencies.append(read)
-            else:
-                evidence.parities.append(read)
-    if not (evidence.latencies or evidence.parities):
+            match read:
+                case Latency():
+                    evidence.latencies.append(read)
+                case Parity():
+                    evidence.parities.append(read)
+                case Alternatives():
+                    evidence.alternatives.append(read)
+    if not evidence.files:
         raise EvidenceError(
-            f"{', '.join(map(str, paths))}: no evidence of latency or parity was found"
-            f"{''.join(f'; {note}' for note in evidence.notes)}; "
-            "make some with python -m bench.latency --json or python -m bench.parity"
+            f"{', '.join(map(str, paths))}: no evidence was found"
+            f"{''.join(f'; {note}' for note in evidence.notes)}; write some with "
+            "python -m bench.latency --json or python -m bench.parity --output"
         )
     return evidence
 
@@ -117,19 +161,22 @@ def _files_of(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix in (".json", ".jsonl") and p.is_file())
 
 
-def _read(path: Path) -> Latency | Parity:
+def _read(path: Path) -> EvidenceFile:
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise EvidenceError(f"{path} is not UTF-8 text: give a file of the bench") from error
-    return _parity(path, text) if path.suffix == ".jsonl" else _latency(path, text)
+        raise EvidenceError(f"{path} is not UTF-8 text: give a file of bench") from error
+    if path.suffix == ".jsonl":
+        return _parity(path, text)
+    kind = _decoded(path, text, _Kind)["kind"]
+    return _latency(path, text) if kind == "latency" else _alternatives(path, text)
 
 
 def _latency(path: Path, text: str) -> Latency:
     record = _decoded(path, text, LatencyRecord)
     ceilings = record["ceilings"]
     if not any(keys <= ceilings.keys() for keys in _CEILINGS):
-        raise _unusable(path, f"it has ceilings of {', '.join(ceilings) or 'nothing'}")
+        raise _unusable(path, f"its ceilings have only {', '.join(ceilings) or 'no keys'}")
     for case in record["cases"]:
         if not re.fullmatch(r"\d+x\d+", case["size"]):
             raise _unusable(path, f"it has the size {case['size']!r}, not HEIGHTxWIDTH")
@@ -142,6 +189,16 @@ def _latency(path: Path, text: str) -> Latency:
     return Latency(path, record)
 
 
+def _alternatives(path: Path, text: str) -> Alternatives:
+    record = _decoded(path, text, AlternativesRecord)
+    rounds = {len(method["seconds"]) for method in record["methods"]}
+    if len(rounds) != 1 or 0 in rounds:
+        raise _unusable(path, "its methods have no samples, or different numbers of rounds")
+    if len(record["size"]) != 2:
+        raise _unusable(path, f"it has the size {record['size']}, not [height, width]")
+    return Alternatives(path, record)
+
+
 def _parity(path: Path, text: str) -> Parity:
     first, *lines = text.strip().split("\n")
     header = _decoded(path, first, ParityHeader, "line 1: ")
@@ -151,8 +208,8 @@ def _parity(path: Path, text: str) -> Parity:
         complete = False  # The run was stopped while it wrote a line.
     if not complete:
         raise EvidenceError(
-            f"{path} has no summary line, so its run was broken off: "
-            "finish it with the bench.parity command in its first line"
+            f"{path} has no summary line, as its run did not finish: "
+            "run the bench.parity command in its first line with --resume"
         )
     for number, line in enumerate(lines[:-1], 2):
         _decoded(path, line, dict[str, Any], f"line {number}: ")
@@ -161,7 +218,7 @@ def _parity(path: Path, text: str) -> Parity:
     for artefact in configuration["artefacts"]:
         if artefact["name"] not in summary["artefacts"]:
             problem = "which its first line names"
-            raise _unusable(path, f"its summary says nothing of {artefact['name']}, {problem}")
+            raise _unusable(path, f"its summary lacks {artefact['name']}, {problem}")
     return Parity(path, configuration, header["environment"], summary)
 
 
@@ -174,8 +231,7 @@ def _decoded(path: Path, text: str, expected: type[T], place: str = "") -> T:
 
 
 def _unusable(path: Path, problem: str) -> EvidenceError:
-    name = "bench.parity" if path.suffix == ".jsonl" else "bench.latency"
     return EvidenceError(
-        f"{path} is no whole file of this version's {name} ({problem}): measure again, or give "
-        "another file"
+        f"{path} is not a complete evidence file of this version ({problem}): measure again, or "
+        "give another file"
     )

@@ -104,6 +104,7 @@ def _sections(evidence: Evidence, tables: Mapping[str, Table]) -> list[_Section]
         ),
         _Section("speed", None, quality_plots(evidence, styles)),
         _Section("roofline", tables.get("roofline")),
+        *(_Section(name, tables[name]) for name in tables if name.startswith("alternatives-")),
     ]
 
 

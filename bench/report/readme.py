@@ -1,4 +1,4 @@
-"""Tables between the markers of a README."""
+"""Tables between markers in Markdown files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def with_tables(text: str, tables: Mapping[str, Table], *, where: str) -> tuple[
     """Puts tables between their markers, <!-- report:NAME --> and <!-- /report -->.
 
     Args:
-        text: Text of a README.
+        text: Markdown.
         tables: Tables by name.
         where: Name of the text in an error.
 
     Returns:
-        The text, and the names of the tables that differ from what stood there.
+        The new text, and the names of the tables that differ from those in `text`.
 
     Raises:
-        MeasurementError: If there is no marker, one has no counterpart, or one asks for a table
-            that is not in `tables`.
+        MeasurementError: If there is no marker, one has no counterpart, or one names a table that
+            is not in `tables`.
     """
     changed = []
 
@@ -36,8 +36,8 @@ def with_tables(text: str, tables: Mapping[str, Table], *, where: str) -> tuple[
         name = found["name"]
         if name not in tables:
             raise MeasurementError(
-                f"{where} asks for the table {name!r}, but the files given have "
-                f"{', '.join(tables)}: give evidence for it, or take the marker out"
+                f"{where} has a marker for the table {name!r}, but the evidence makes only "
+                f"{', '.join(tables)}: give evidence for it, or remove the marker"
             )
         made = f"\n\n{markdown_table(tables[name])}\n"
         if found["table"] != made:
@@ -47,6 +47,6 @@ def with_tables(text: str, tables: Mapping[str, Table], *, where: str) -> tuple[
     if len(_MARKER.findall(text)) != 2 * len(_BLOCK.findall(text)) or not _BLOCK.search(text):
         raise MeasurementError(
             f"{where} has no markers, or one without its counterpart: write "
-            "<!-- report:NAME --> and <!-- /report --> where a table is to stand"
+            "<!-- report:NAME --> and <!-- /report --> where a table belongs"
         )
     return _BLOCK.sub(renewed, text), changed

@@ -102,8 +102,8 @@ def machine_name(environment: Environment) -> str:
 
 
 def several_machines(evidence: Evidence) -> bool:
-    """Whether the files are of more than one machine, which a reader then has to be told."""
-    return len({machine_name(file.environment) for file in evidence.files}) > 1
+    """Whether the files of latency and parity come from more than one machine."""
+    return len({machine_name(file.environment) for file in evidence.compared}) > 1
 
 
 def dataset_titles(evidence: Evidence) -> dict[str, str]:

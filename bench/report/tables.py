@@ -1,13 +1,15 @@
-"""The tables of a report: parity, latency and roofline, with their notes and sources."""
+"""The tables of a report, with their notes and sources."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from bench.data.notes import sample_notes
 from bench.harness.warnings import run_warnings
 from bench.records.common import Environment
-from bench.report.evidence import Evidence, Latency, Parity
+from bench.report.alternatives import clip_tables, speed_summary
+from bench.report.evidence import Evidence, EvidenceFile, Latency, Parity
 from bench.report.runs import (
     ComparedRun,
     MeasuredRun,
@@ -25,12 +27,26 @@ _RANDOM_NOTE = (
     "PyTorch does."
 )
 _METRICS = {"ssim_3d": ("SSIM (3D)", 4), "ssim_2d": ("SSIM (2D)", 4), "ie": ("IE", 2)}
+_SHIPPED = "demo"
+"""Name of the shipped weights in evidence."""
+_SUMMARISED = (("fp32", ""), ("int8", "openvino"))
+"""Precision and backend of the rows of the summary."""
 _KEY_PACKAGES = ("python", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "openvino")
 
 
 def report_tables(evidence: Evidence) -> dict[str, Table]:
     """The tables that the evidence has data for, by name, in the order of a report."""
-    tables = (parity_table(evidence), latency_table(evidence), roofline_table(evidence))
+    clips = clip_tables(evidence.alternatives)
+    for file, table in zip(evidence.alternatives, clips, strict=True):
+        table.sources += _origins(evidence, [file])
+    tables = (
+        parity_table(evidence),
+        latency_table(evidence),
+        roofline_table(evidence),
+        *clips,
+        quality_summary(evidence),
+        speed_summary(evidence.alternatives),
+    )
     return {table.name: table for table in tables if table.rows}
 
 
@@ -49,6 +65,56 @@ def parity_table(evidence: Evidence) -> Table:
             row["artefact"] = ""
     table.sources = _origins(evidence, evidence.parities)
     return table
+
+
+def quality_summary(evidence: Evidence) -> Table:
+    """One row for each data set: the shipped weights in float32, and in int8 where measured.
+
+    Of several results of a data set the one with the most samples counts, then the one with the
+    lowest PSNR to PyTorch. All compare bytes: what a user gets.
+    """
+    table = Table("quality-summary", "Quality, in short")
+    candidates = [
+        one
+        for one in compared_runs(evidence)
+        if one.parity.configuration["weights"]["name"] == _SHIPPED
+        and not one.parity.configuration["weights"]["random"]
+        and one.artefact["io"] == "frames"
+    ]
+    for title in dict.fromkeys(one.parity.configuration["title"] for one in candidates):
+        for precision, backend in _SUMMARISED:
+            found = [
+                one
+                for one in candidates
+                if one.parity.configuration["title"] == title
+                and one.artefact["precision"] == precision
+                and one.artefact["backend"].startswith(backend)
+            ]
+            if found:
+                table.rows.append(_quality_row(min(found, key=_rank)))
+    return table
+
+
+def _rank(one: ComparedRun) -> tuple[int, float]:
+    worst = one.result["against_reference"]["worst"]
+    lowest = None if worst is None else worst["psnr"]
+    return -one.parity.summary["samples"], math.inf if lowest is None else lowest
+
+
+def _quality_row(one: ComparedRun) -> dict[str, str]:
+    configuration, summary, result = one.parity.configuration, one.parity.summary, one.result
+    official, factor = configuration["official_samples"], configuration["protocol"]["factor"]
+    of = "" if official in (None, summary["samples"]) else f" of {official}"
+    worst, drop = result["against_reference"]["worst"], result["drop"]
+    return {
+        "data set": configuration["title"] + ("" if factor == 2 else f", {factor}x"),
+        "samples": f"{summary['samples']}{of}",
+        "precision": one.artefact["precision"],
+        "PSNR of PyTorch to the true frames, dB": decibels(result["reference_psnr"], 2),
+        "PSNR of the artefact to the true frames, dB": decibels(result["psnr"], 2),
+        "difference, dB": NONE if drop is None else signed(-drop, 3),
+        "lowest PSNR of the artefact to PyTorch, dB": decibels(worst["psnr"] if worst else None, 1),
+    }
 
 
 def _parity_row(table: Table, one: ComparedRun, evidence: Evidence) -> dict[str, str]:
@@ -230,18 +296,17 @@ def _ceilings(file: Latency, evidence: Evidence) -> str:
     )
 
 
-def _origins(evidence: Evidence, files: Sequence[Latency | Parity]) -> list[str]:
+def _origins(evidence: Evidence, files: Sequence[EvidenceFile]) -> list[str]:
     """Each distinct environment once, with the files that come from it."""
     names = file_names(evidence)
     by_origin: dict[str, list[str]] = {}
     for file in files:
-        threads = file.record["threads"] if isinstance(file, Latency) else None
-        by_origin.setdefault(origin(file.environment, threads), []).append(names[file.path])
+        by_origin.setdefault(origin(file.environment, file.threads), []).append(names[file.path])
     return [f"{', '.join(found)}: {text}." for text, found in by_origin.items()]
 
 
 def origin(environment: Environment, threads: int | None) -> str:
-    """Machine, key versions and commit, as a table's reader needs them to judge a figure."""
+    """Machine, versions of the main packages, and commit, in one line."""
     parts = [machine_name(environment)]
     if threads is not None:
         parts[0] += f", {threads} {'thread' if threads == 1 else 'threads'}"

@@ -15,6 +15,7 @@ RANDOM = "*"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TEXT_COLUMNS = {
     "data set", "size", "variant", "precision", "I/O", "compared", "artefact", "run", "machine",
+    "method",
 }  # fmt: skip
 
 
@@ -23,11 +24,11 @@ class Table:
     """Rows by column title; every row has the same titles.
 
     Attributes:
-        name: What the markers of a README call it.
+        name: Its name in the markers of a Markdown file.
         title: Its heading.
-        rows: Cells, not escaped; the marks of notes stand at their ends.
+        rows: Cells, not escaped, with the marks of notes at their ends.
         notes: Sentence by mark.
-        sources: Sentences: what was measured, where, and which files say so.
+        sources: Sentences: what was measured, on which machine, and the names of the files.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """The titles of the columns in which anything stands."""
+        """The titles of the columns that are not empty in every row."""
         return [title for title in self.rows[0] if any(row[title] for row in self.rows)]
 
     def is_number(self, column: str) -> bool:
@@ -76,7 +77,7 @@ def rounded(value: float) -> str:
 
 
 def decibels(value: float | None, digits: int) -> str:
-    """A PSNR; None is that of identical pictures, which is infinite."""
+    """A PSNR; None is that of identical images, which is infinite."""
     return "identical" if value is None else f"{value:.{digits}f}"
 
 

@@ -1,4 +1,4 @@
-"""Made-up evidence, as bench.latency and bench.parity write it, for the tests of bench.report."""
+"""Made-up evidence, as the commands of bench write it, for the tests of bench.report."""
 
 import json
 
@@ -141,6 +141,28 @@ def parity(*results, artefacts=None, weights=(), summary=(), **changes):
             {"summary": end}]  # fmt: skip
 
 
+def a_method(name, *seconds, mean=37.4, lowest=31.8, reference=(3.0,)):
+    """A method of a clip with ten new frames; `reference` are the seconds of the reference."""
+    median = sorted(seconds)[len(seconds) // 2]
+    p50 = sorted(reference)[len(reference) // 2] / median
+    return {
+        "name": name, "how": {}, "seconds": list(seconds), "frames_per_second": 10 / median,
+        "psnr": {"mean": mean, "min": lowest, "each": [mean] * 10},
+        "ratio": {"p50": p50, "low": p50, "high": p50, "confidence": 0.95},
+    }  # fmt: skip
+
+
+def alternatives(*methods, **changes):
+    """Ten new frames of walk.mkv; the first method, PyTorch, is the reference."""
+    reference = {**a_method(BASELINE, 3.0), "ratio": None}
+    return {
+        "kind": "alternatives", "format_version": 1, "what": "a clip", "clip": "walk.mkv",
+        "size": [480, 640], "pairs": 10, "threads": 2, "reference": BASELINE,
+        "methods": [reference, *methods],
+        "environment": environment(instruction_sets=["avx2", "avx512_bf16"]), **changes,
+    }  # fmt: skip
+
+
 def a_picture(folder, number=0, *, sample="1311", artefact="small.onnx"):
     """A picture of a summary; its files, 32x24 gradients, are written below `folder`."""
     (folder / "p").mkdir(exist_ok=True)
@@ -152,7 +174,7 @@ def a_picture(folder, number=0, *, sample="1311", artefact="small.onnx"):
 
 
 def write(path, record):
-    """Writes a latency record (a dict) as JSON or a parity file (a list of lines)."""
+    """Writes a record (a dict) as JSON, or the lines of a parity file (a list)."""
     lines = [record] if isinstance(record, dict) else record
     path.write_text("\n".join(map(json.dumps, lines)))
     return path

@@ -131,6 +131,15 @@ def test_headlines_and_the_first_sentence_say_what_was_found(full):
         assert said in text
 
 
+def test_a_clip_has_a_section_and_its_evidence_an_entry(tmp_path):
+    found = Page(page_of(tmp_path, ev.alternatives(), latency()))
+    assert "Methods on walk.mkv, 640x480" in found.headings
+    text = " ".join(" ".join(found.text).split())
+    assert "0.json methods on walk.mkv measured 2026-11-22" in text
+    assert "1.json latency at 256x448 measured" in text
+    assert "Speed, in short" not in text
+
+
 def test_cases_of_one_size_are_told_apart_by_their_variant(tmp_path):
     records = [latency(a_case({BASELINE: a_run(0.1, variant=name)})) for name in ("base", "small")]
     evidence = evidence_of(tmp_path, *records, latency(a_case(size="64x80")))
@@ -267,7 +276,7 @@ def test_the_page_is_the_same_bytes_every_time_and_names_what_was_left_out(tmp_p
     for seed in "12":
         assert "left out: " in run_report(folder, "--html", tmp_path / seed, seed=seed)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
-    assert "old.json is no whole file of this version" in (tmp_path / "1").read_text()
+    assert "old.json is not a complete evidence file" in (tmp_path / "1").read_text()
 
 
 def test_pictures_are_embedded_as_they_are_and_equal_ones_once(full):

@@ -112,6 +112,21 @@ TIME = "2 samples in 82 s (PyTorch, one artefact, metrics)"
          ["| artefact |", "| a.onnx |", "| b.onnx |"], []),
         ([parity(ev.a_result(), ev.a_result(), artefacts=[TWO[0], {**TWO[1], "io": "float"}])],
          [], ["| artefact |", "| a.onnx |"]),
+        # The summary has the shipped weights alone, with frames in and out.
+        ([parity(weights={"name": "other"})], [], ["Quality, in short"]),
+        ([parity(artefacts=[ev.an_artefact(io="float")])], [], ["Quality, in short"]),
+        ([parity(weights={"random": True})], [], ["Quality, in short"]),
+        # Of one data set it has the largest run, and in it the artefact that agrees least.
+        ([parity(ev.a_result(worst=80.0), samples=1, summary={"samples": 1}),
+          parity(ev.a_result(worst=86.0), ev.a_result(worst=85.5), artefacts=TWO),
+          parity(ev.a_result(worst=50.0), artefacts=[ev.an_artefact(precision="int8")]),
+          parity(ev.a_result(worst=51.0), artefacts=[
+              ev.an_artefact(precision="int8", backend="openvino cpu fp32")])],
+         ["to PyTorch, dB |\n| --- | ---: | --- | ---: | ---: | ---: | ---: |\n"
+          "| UCF101 | 2 | fp32 | 35.11 | 35.10 | -0.010 | 85.5 |\n"
+          "| UCF101 | 2 | int8 | 35.11 | 35.10 | -0.010 | 51.0 |\n"], []),
+        ([parity(ev.IDENTICAL, title="clip.mp4", protocol={"factor": 8}, official_samples=9)],
+         ["| clip.mp4, 8x | 2 of 9 | fp32 | 35.11 | 35.10 | -0.010 | identical |"], []),
         # Data sets have the titles that parity knows.
         ([latency(ev.a_case(dataset="ucf101"), ev.a_case(dataset="vimeo90k")), parity()],
          ["| UCF101, 256x448 |", "| Vimeo90K, 256x448 |"], []),
@@ -199,13 +214,15 @@ UNUSABLE = {
     "empty.json": (latency(ev.a_case({"x": {**ev.a_run(0.1), "seconds": [[]]}})),
                    "its run 'x' at 256x448 has no samples"),
     "size.json": (latency(ev.a_case(size="large")), "the size 'large', not HEIGHTxWIDTH"),
-    "ceilings.json": (latency(ceilings={"gpu": "NVIDIA H100"}), "it has ceilings of gpu"),
+    "ceilings.json": (latency(ceilings={"gpu": "NVIDIA H100"}), "its ceilings have only gpu"),
+    "rounds.json": (ev.alternatives(ev.a_method("x", 1.0, 2.0)), "different numbers of rounds"),
+    "pixels.json": (ev.alternatives(size=[480]), "it has the size [480], not [height, width]"),
     "middle.jsonl": (re.sub(r"\n.*", "\n{", WHOLE, count=1), "(line 2: Input data was truncated)"),
-    "broken.jsonl": (parity()[:-1], "its run was broken off"),
-    "stopped.jsonl": (WHOLE[:-30], "its run was broken off"),
+    "broken.jsonl": (parity()[:-1], "its run did not finish"),
+    "stopped.jsonl": (WHOLE[:-30], "its run did not finish"),
     "type.jsonl": (parity(summary={"samples": "two"}),
                    "(line 4: Expected `int`, got `str` - at `$.summary.samples`)"),
-    "forgot.jsonl": (parity(summary={"artefacts": {}}), "its summary says nothing of small.onnx"),
+    "forgot.jsonl": (parity(summary={"artefacts": {}}), "its summary lacks small.onnx"),
 }  # fmt: skip
 """What cannot be used, and what the error has to say of it."""
 
@@ -249,7 +266,7 @@ def test_files_of_a_folder_are_sorted_and_none_is_read_twice(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("", "no evidence of latency or parity was found"), ("no.json", "No such")],
+    [("", "no evidence was found"), ("no.json", "No such")],
 )
 def test_nothing_to_read_is_an_error_of_one_sentence(tmp_path, capsys, name, problem):
     assert report(tmp_path / name) == 1
@@ -294,8 +311,30 @@ def test_a_readme_gets_its_tables_and_check_names_those_that_differ(measured, tm
     stale = path.read_bytes().replace(b"89.0", b"99.0")
     path.write_bytes(stale)
     assert report(measured, "--readme", path, "--check") == 1
-    assert f"{path} is out of date: parity differ" in capsys.readouterr().err
+    assert f"tables are out of date: {path} (parity): run this" in capsys.readouterr().err
     assert path.read_bytes() == stale
+
+
+def test_several_files_are_renewed_and_checked_together(measured, tmp_path, capsys):
+    text = "<!-- report:{} -->{}<!-- /report -->"
+    first, second, third = (tmp_path / f"{name}.md" for name in "abc")
+    for path, name in ((first, "parity"), (second, "latency"), (third, "roofline")):
+        path.write_text(text.format(name, ""))
+    assert report(measured, "--readme", first) == 0
+    capsys.readouterr()
+    assert report(measured, "--readme", first, second, third, "--check") == 1
+    assert f"out of date: {second} (latency); {third} (roofline): " in capsys.readouterr().err
+    assert second.read_text() == text.format("latency", "")
+    assert report(measured, "--readme", first, second, third) == 0
+    assert "a.md: up to date\n" in (said := capsys.readouterr().out)
+    assert "b.md: latency renewed\n" in said
+    assert report(measured, "--readme", first, second, third, "--check") == 0
+    # Every file must have markers, and none is written where one cannot be.
+    first.write_text(stale := first.read_text().replace("UCF101", "UCF"))
+    second.write_text("no markers")
+    assert report(measured, "--readme", first, second) == 1
+    assert f"{second} has no markers" in capsys.readouterr().err
+    assert first.read_text() == stale
 
 
 UNPAIRED = "has no markers, or one without its counterpart"
@@ -305,8 +344,8 @@ UNPAIRED = "has no markers, or one without its counterpart"
     ("text", "problem"),
     [
         ("# Title", UNPAIRED),
-        ("<!-- report:speed --><!-- /report -->", "the table 'speed', but the files given have"),
-        ("<!-- report:roofline --><!-- /report -->", "the table 'roofline', but the files given"),
+        ("<!-- report:speed --><!-- /report -->", "the table 'speed', but the evidence makes"),
+        ("<!-- report:roofline --><!-- /report -->", "the table 'roofline', but the evidence"),
         ("<!-- report:parity -->", UNPAIRED),
         ("<!-- report:parity --><!-- report:latency --><!-- /report -->", UNPAIRED),
         ("<!-- /report --><!-- report:parity -->", UNPAIRED),
@@ -322,7 +361,7 @@ def test_markers_that_do_not_fit_are_an_error(tmp_path, capsys, text, problem):
 
 def test_check_without_a_readme_is_an_error(measured, capsys):
     assert report(measured, "--check") == 1
-    assert "--check was given without --readme" in capsys.readouterr().err
+    assert "--check needs --readme" in capsys.readouterr().err
 
 
 EXTRA = ["jinja2", "matplotlib", "msgspec", "PIL"]

@@ -1,0 +1,50 @@
+"""The generated tables of the documentation are those of the committed evidence."""
+
+import re
+
+import pytest
+
+from bench.report.evidence import read_evidence
+from bench.report.readme import with_tables
+from bench.report.tables import report_tables
+from paths import ROOT
+
+RESULTS = ROOT / "bench" / "results"
+PAGES = {
+    "benchmarks.md": ["parity", "latency", "roofline"],
+    "cpu.md": ["alternatives-walk", "alternatives-juggle"],
+}
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    return read_evidence([RESULTS, RESULTS / "alternatives"])
+
+
+def test_all_evidence_of_the_two_folders_can_be_used(evidence):
+    assert evidence.notes == []
+    assert evidence.latencies
+    assert evidence.parities
+    assert evidence.alternatives
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_tables_of_a_page_are_those_of_the_evidence(evidence, name):
+    text = (ROOT / "docs" / name).read_text()
+    assert set(PAGES[name]) <= set(re.findall("<!-- report:(.*?) -->", text))
+    assert with_tables(text, report_tables(evidence), where=name) == (text, [])
+
+
+def test_the_summaries_are_short_and_without_notes(evidence):
+    tables = report_tables(evidence)
+    for name in ("quality-summary", "speed-summary"):
+        assert 2 <= len(tables[name].rows) <= 8
+        assert not tables[name].notes
+        assert not tables[name].sources
+    assert "this package, bfloat16" in [row["method"] for row in tables["speed-summary"].rows]
+
+
+def test_make_report_renews_these_pages():
+    target = re.search(r"^report:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
+    assert "bench/results bench/results/alternatives" in target
+    assert all(f"docs/{name}" in target for name in PAGES)
