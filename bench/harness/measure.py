@@ -169,7 +169,7 @@ def _measure_interleaved(
     }
     budget = sample_budget(options.samples, options.seconds)
     total = (1 + budget.rounds) * len(calls)
-    with Progress("turns", label=_label(case), total=total) as progress:
+    with Progress("measurements", label=_label(case), total=total) as progress:
         warmed_up = {}
         for name, call in calls.items():
             time.sleep(interleaving.pause_s)

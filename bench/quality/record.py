@@ -60,7 +60,7 @@ class ParityRecord:
         }
         if path.exists() and not (resume or overwrite):
             raise MeasurementError(
-                f"{path} exists: --resume goes on with it, --overwrite starts anew"
+                f"{path} exists: give --resume to continue it, or --overwrite to replace it"
             )
         resuming = path.exists() and resume
         self._claim(path)
@@ -127,8 +127,8 @@ class ParityRecord:
             keys = sorted(recorded.keys() | expected.keys())
             changed = [key for key in keys if recorded.get(key) != expected.get(key)]
             raise MeasurementError(
-                f"{path} was measured with other {', '.join(changed)}: give what it was begun "
-                "with, or another --output"
+                f"{path} was measured with other {', '.join(changed)}: give the same options, "
+                "or another --output"
             )
         self.lines = [line for line in existing[1:] if "sample" in line]
         # Without an incomplete last line, and without the summary.

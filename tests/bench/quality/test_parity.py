@@ -163,7 +163,7 @@ def test_another_configuration_is_not_resumed(models, ucf101, run):
 def test_a_file_that_is_there_is_neither_lost_nor_taken_for_another(models, ucf101, run, tmp_path):
     before, _ = run(*on_ucf(models, ucf101))
     after, printed = run(*on_ucf(models, ucf101), code=1)
-    assert "--resume goes on with it, --overwrite starts anew" in printed
+    assert "give --resume to continue it, or --overwrite to replace it" in printed
     assert after == before
     shorter, _ = run(*on_ucf(models, ucf101), "--limit", "1", "--overwrite")
     assert len(shorter) == 3
