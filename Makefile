@@ -107,7 +107,8 @@ models: .venv/installed
 # The documentation as a site, in build/site; a broken link or reference is an error.
 docs: .venv/installed
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "build/site/index.html: the documentation"
+	@echo "build/site/index.html: the documentation; the search works on a server only:" \
+	  "python3 -m http.server --directory build/site"
 
 lint: .venv/installed
 	$(BIN)/ruff check .
