@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _PROG = "python -m runtime"
 _DEMO_NOTE = (
-    "--model was not given: the new frames are of the shipped demo weights, which are smaller than "
-    "the published ones and reach less"
+    "--model was not given: the new frames are of the shipped demo weights, which do "
+    "not reach the quality of the published ones"
 )
 
 
