@@ -16,7 +16,7 @@ from export.candidate import CheckedModel
 from export.files import check_output
 from runtime import Interpolator
 from runtime.backends.base import PrecisionChoice
-from runtime.files import alone_in, written_beside
+from runtime.files import exclusive_access, written_beside
 from runtime.machine import cpu_name, gpu_driver, installed_versions, instruction_sets
 from runtime.manifest import EngineBuild, EngineManifest, PrecisionProof, file_sha256, manifest_path
 
@@ -87,7 +87,7 @@ def save_with_manifest(
                 proofs=checked.proofs,
             )
             # No other build may write its artefact or manifest until both are renamed.
-            stack.enter_context(alone_in(path.parent))
+            stack.enter_context(exclusive_access(path.parent))
             # The old manifest would not match the new artefact, so there is none in between.
             manifest_path(path).unlink(missing_ok=True)
         manifest.write(path)
@@ -108,11 +108,11 @@ def add_proofs(path: Path, proofs: Sequence[PrecisionProof]) -> None:
 
     def replaced(earlier: PrecisionProof) -> bool:
         return any(
-            earlier.precision == proof.precision and earlier.holds_for == proof.holds_for
+            earlier.precision == proof.precision and earlier.conditions == proof.conditions
             for proof in proofs
         )
 
-    with alone_in(path.parent):
+    with exclusive_access(path.parent):
         manifest = EngineManifest.read(path)
         kept = [proof for proof in manifest.proofs if not replaced(proof)]
         replace(manifest, proofs=(*kept, *proofs)).write(path)
@@ -127,5 +127,5 @@ def write_onnx(model: ModelProto, path: Path) -> None:
     check_output(path)
     with ExitStack() as stack, written_beside(path) as temporary:
         onnx.save(model, temporary)
-        stack.enter_context(alone_in(path.parent))
+        stack.enter_context(exclusive_access(path.parent))
         manifest_path(path).unlink(missing_ok=True)  # It does not describe the new file.

@@ -11,11 +11,11 @@
 
     interpolate_video("in.mp4", "out.mp4", model="demo", factor=2)
 
-"demo" is a small model that is shipped; `python -m export.build_engine` makes others.
+"demo" is a small model that is shipped; `python -m export.build_engine` builds others.
 
 Frames are NumPy arrays (H, W, 3), uint8, uint16 or float32, in RGB; in BGR, as OpenCV has them,
 with `Interpolator.open(..., channels="bgr")`. Every error is a subclass of `InterpolationError`
-with one sentence. Names are imported when they are first used, and with them NumPy; those of videos
+with one sentence. The first use of a name imports its module and NumPy. The names for videos
 (`interpolate_video`, `plan_video`, `VideoOptions`, `VideoReport`, `Plan`) need PyAV too.
 """
 
@@ -55,7 +55,7 @@ _MODULES = {
     "PairRequest": "batching",
     "VideoError": "errors",
 }
-"""Name -> the module that defines it; all others are of `runtime.video`."""
+"""Name -> the module that defines it; `runtime.video` defines all others."""
 
 
 def __getattr__(name: str) -> Any:
@@ -68,6 +68,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names; those of videos only with PyAV, as completion imports what it lists."""
+    """The public names; without PyAV not those for videos: completion imports every listed name."""
     names = __all__ if find_spec("av") else _MODULES
     return sorted({*globals(), *names} - {"Any", "TYPE_CHECKING", "find_spec", "importlib"})

@@ -16,7 +16,7 @@ from runtime.frames import Frame
 from runtime.interpolator import Interpolator
 
 SECONDS = 5.0
-"""Time limit of a trial, without opening the models; each backend makes one pair in any case."""
+"""Time limit of a trial, without opening the models; each backend runs at least one pair."""
 
 _FREE_SIZE = (256, 448)
 
@@ -46,7 +46,7 @@ def time_backends(
 
     Args:
         model: An ONNX file of `export.build_engine` or `export.to_onnx`, or "demo" for the shipped
-            models, of which each backend gets its own.
+            model of each backend.
         capabilities: OpenVINO's names of the types that the CPU computes in; with "BF16" or "FP16"
             OpenVINO is also timed in that precision.
         seconds: Time limit of all rounds together.

@@ -1,4 +1,4 @@
-"""Runs a model on pairs of frames, with as many pairs in one call as the model takes."""
+"""Runs a model on pairs of frames, with as many pairs in one call as the model accepts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ImagePair(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """One image to make: its two neighbours and its time step between them, in (0, 1)."""
+    """One image to compute: its two neighbours and its time step between them, in (0, 1)."""
 
     image0: Image
     image1: Image
@@ -64,7 +64,13 @@ class _Job(NamedTuple):
 
 
 class _Queued(NamedTuple):
-    """An entry in flight: a function per new frame that waits for it, and a frame of their type."""
+    """An entry in flight.
+
+    Attributes:
+        tag: The caller's tag.
+        waits: One function for each new frame, which waits for it and returns it.
+        like: A frame of the size and type of the new ones; None for an entry without new frames.
+    """
 
     tag: Any
     waits: list[Callable[[], NDArray[Any]]]
@@ -79,7 +85,7 @@ class PairRunner:
     """
 
     def __init__(self, opened: OpenedBackend, channels: Channels = "rgb") -> None:
-        """Takes an opened backend.
+        """Wraps an opened backend.
 
         Args:
             opened: The backend.
@@ -132,7 +138,7 @@ class PairRunner:
         self.check_takes(frame.shape[0], frame.shape[1], frame.dtype)
 
     def put(self, frame: Frame) -> Image:
-        """Sends a frame, which must fit the model, to its device, in the layout of its inputs."""
+        """Uploads a frame, which must fit the model, in the layout of the model's inputs."""
         bgr = self.channels == "bgr"
         if self.info.io == "frames":
             image = swapped_channels(frame) if bgr else np.ascontiguousarray(frame)
@@ -140,9 +146,9 @@ class PairRunner:
         return self._backend.put(to_planes(frame[..., ::-1] if bgr else frame, self.info.divisor))
 
     def frames_between(self, pair: ImagePair, like: Frame) -> list[Frame]:
-        """Makes the new frames of one pair, on the host, of the size and type of `like`.
+        """Computes the new frames of one pair, on the host, of the size and type of `like`.
 
-        A frame is waited for while the following ones are computed and downloaded.
+        The host waits for a frame while the device computes and downloads the following ones.
         """
         frames: list[Frame] = []
         in_flight: deque[Callable[[], NDArray[Any]]] = deque()
@@ -155,12 +161,11 @@ class PairRunner:
     def interpolate_tagged(
         self, requests: Iterable[tuple[Tag, PairRequest | None]]
     ) -> Iterator[tuple[Tag, list[Frame]]]:
-        """Makes the frames of many requests, lazily, in bounded memory.
+        """Computes the frames of many requests, lazily, in bounded memory.
 
         Args:
             requests: Tags, which may be any object, each with a request or None, in order. A
-                frame that is in two consecutive requests, as the same object, is sent to the
-                device once.
+                frame that is in two consecutive requests, as the same object, is uploaded once.
 
         Yields:
             The tag and the new frames of each entry, in order; an empty list for None. Up to
@@ -208,7 +213,7 @@ class PairRunner:
                 yield entry.tag, self._frames_of(entry)
 
     def images_between(self, pairs: Sequence[ImagePair]) -> Iterator[Image]:
-        """Makes the images of all pairs, pair by pair, in the order of their time steps."""
+        """Computes the images of all pairs, pair by pair, in the order of their time steps."""
         if self.info.time_steps == "arbitrary":
             return self._run(
                 _Job(image0, image1, t) for image0, image1, steps in pairs for t in steps
@@ -219,13 +224,13 @@ class PairRunner:
         )
 
     def _run(self, jobs: Iterable[_Job]) -> Iterator[Image]:
-        """Makes one image for each job, with as many jobs in one call as the model takes.
+        """Computes one image for each job, with as many jobs in one call as the model accepts.
 
         A call that is not full repeats its last job.
         """
         several_steps = self.info.steps_per_call > 1
         per_call = self.info.frames_per_call
-        # The time steps of one call are those of one pair; otherwise jobs mix as they come.
+        # With several time steps per call, all jobs of a call must be of one pair.
         for _, group in itertools.groupby(
             jobs, key=lambda job: (id(job.image0), id(job.image1)) if several_steps else None
         ):
@@ -239,7 +244,7 @@ class PairRunner:
                 yield from images[: len(batch)]
 
     def _by_recursion(self, pairs: Sequence[ImagePair], steps: Sequence[float]) -> Iterator[Image]:
-        """Makes images by recursion: for all pairs together, one level after the other."""
+        """Computes images by recursion: for all pairs together, one level after the other."""
         known: list[dict[float, Image]] = [{0.0: pair.image0, 1.0: pair.image1} for pair in pairs]
         for half, level in recursion_levels(steps):
             places = [(images, t) for images in known for t in level]
@@ -249,14 +254,14 @@ class PairRunner:
         return (images[t] for images in known for t in steps)
 
     def _sent(self, frame: Frame, known: Sequence[tuple[Frame, Image]]) -> tuple[Frame, Image]:
-        """The frame with its image on the device; not sent again if `known` has the same object."""
+        """The frame with its image on the device; uploaded unless `known` has the same object."""
         return next((pair for pair in known if pair[0] is frame), None) or (frame, self.put(frame))
 
     def _frames_of(self, entry: _Queued) -> list[Frame]:
         """Waits for the new frames of an entry."""
         if entry.like is None:
             return []
-        _ = self._backend  # Raises BackendError, in place of waiting for lost inferences.
+        _ = self._backend  # Raises BackendError, instead of waiting for lost inferences.
         return [self._frame_from(wait(), entry.like) for wait in entry.waits]
 
     def _frame_from(self, sample: NDArray[Any], like: Frame) -> Frame:
@@ -295,7 +300,7 @@ def _checked(
 def _group(
     requests: Iterator[tuple[Tag, PairRequest | None]], count: int
 ) -> Iterator[tuple[Tag, PairRequest | None]]:
-    """Takes entries until they hold as many pairs as one call takes; fewer at the end."""
+    """Takes entries until they hold as many pairs as one call accepts; fewer at the end."""
     for entry in itertools.islice(requests, _ENTRIES_PER_PAIR * count if count > 1 else 1):
         yield entry
         count -= entry[1] is not None

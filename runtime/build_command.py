@@ -1,4 +1,4 @@
-"""Commands that build a model like another one, or prove its precision, for messages."""
+"""Shell commands for messages: to build a similar model, or to prove its precision."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def build_command(
     size: tuple[int, int] | None = None,
     io: IOKind | None = None,
 ) -> str:
-    """The command that builds a model like another one, but for other frames.
+    """The command that builds a model with the options of another one, for other frames.
 
     Args:
         info: Metadata of the other model.
         backend: Its backend: "onnxruntime", "openvino" or "tensorrt", with or without a device
-            after a space. Of "triton" the command makes an engine.
-        size: (height, width) in pixels; None for the size of `info`. For a CPU the new model takes
-            any size if `info` has a fixed number of pairs.
+            after a space. For "triton" the command builds an engine.
+        size: (height, width) in pixels; None for the size of `info`. For a CPU the new model
+            accepts any size if `info` has a fixed number of pairs.
         io: "float" or "frames"; None for that of `info`.
 
     Returns:
-        A shell command; in parentheses after it, what has to be installed for it.
+        A shell command, followed in parentheses by a pip command if packages are missing.
     """
     name = backend.partition(" ")[0]
     on_cpu = name in ("onnxruntime", "openvino")
@@ -58,7 +58,7 @@ def prove_command(model: Path) -> str:
         model: The ONNX file, with a manifest.
 
     Returns:
-        A shell command; in parentheses after it, what has to be installed for it.
+        A shell command, followed in parentheses by a pip command if packages are missing.
     """
     shipped = model.parent.resolve() == SHIPPED_MODELS.resolve()
     command = f"python -m export.prove {'demo' if shipped else shlex.quote(str(model))}"
@@ -68,14 +68,14 @@ def prove_command(model: Path) -> str:
 
 
 def _weights(info: ModelInfo) -> str:
-    """The name of the shipped weights, or a placeholder, since a model does not know the file."""
+    """The value of --weights: demo, or a placeholder: metadata has no path of a checkpoint."""
     manifest = json.loads((SHIPPED_MODELS / "demo_openvino.onnx.json").read_text())
     demo = manifest["model"]["weights_sha256"]
     return "demo" if info.weights_sha256 == demo else "CHECKPOINT"
 
 
 def _options(info: ModelInfo, io: IOKind, *, default_precision: str) -> list[str]:
-    """The options of the graph that are not the defaults of the command."""
+    """The options of the graph that differ from the defaults of the command."""
     options = []
     if info.precision == "int8":
         options.append("--precision int8 --calibrate CLIP")

@@ -136,7 +136,7 @@ def _tensorrt_problem(versions: dict[str, str], driver: GpuDriver) -> str | None
 def _onnxruntime(
     versions: dict[str, str], driver: GpuDriver
 ) -> tuple[list[str], ProviderProblem | None]:
-    """The execution providers of ONNX Runtime, and why that for CUDA cannot run."""
+    """The execution providers of ONNX Runtime, and why its CUDA provider cannot run."""
     if not {"onnxruntime", "onnxruntime-gpu"} & versions.keys():
         return [], None
     try:
@@ -184,7 +184,7 @@ def _numpy_problem() -> str | None:
     return None
 
 
-def _waiting(state: BackendState, versions: dict[str, str]) -> BackendState:
+def _without_numpy(state: BackendState, versions: dict[str, str]) -> BackendState:
     """The state of a backend where NumPy is missing: not ready, if the backend is installed."""
     package = state.name.split()[0]
     if not {package, f"{package}-gpu"} & versions.keys():
@@ -193,12 +193,12 @@ def _waiting(state: BackendState, versions: dict[str, str]) -> BackendState:
 
 
 def examine() -> dict[str, Any]:
-    """Examines the machine; the result is what --json prints, without the trial."""
+    """Examines the machine; returns the object that --json writes, without the trial."""
     versions, driver = installed_versions(), gpu_driver()
     if numpy_problem := _numpy_problem():
         openvino_types: list[str] = []
         providers: list[str] = []
-        states = [_waiting(state, versions) for state in backend_states(versions, driver, [])]
+        states = [_without_numpy(state, versions) for state in backend_states(versions, driver, [])]
     else:
         providers, cuda_problem = _onnxruntime(versions, driver)
         problem = _tensorrt_problem(versions, driver)

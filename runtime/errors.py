@@ -46,14 +46,14 @@ def kind_of(value: object) -> str:
 
 
 def install_command(extras: str) -> str:
-    """The pip command that installs what extras of ifrnet-deploy need.
+    """The pip command that installs extras of ifrnet-deploy.
 
     Args:
         extras: One or several, for example "cpu,video".
 
     Returns:
-        A command that names the installed package, which pip need not find in an index; or the
-        folder of this copy, if it runs without being installed.
+        A command for the installed package ifrnet-deploy; if this copy is not installed, for its
+        folder.
     """
     try:
         importlib.metadata.version("ifrnet-deploy")

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, locked, behind a checksum, in the order of their names.
+"""Atomic writes, files with a checksum, locks, and the natural order of file names.
 
 The locks are those of flock(2): they exclude other processes and other threads of this process,
 and the system releases them when the process ends, also when it is killed. Without flock (Windows)
@@ -27,16 +27,16 @@ else:
 SHIPPED_MODELS = Path(__file__).resolve().parent / "models"
 """Folder of the models that are shipped with the package."""
 
-_TRIES = 100
+_LOCK_ATTEMPTS = 100
 
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Creates an empty temporary file beside `path`, and renames it to `path` on success.
 
-    It has the suffix of `path` and a random name, so that several writers of one `path`, even on
-    several machines, never share a temporary file; the last one to finish wins. After an error the
-    temporary file is removed and the file at `path`, if any, is unchanged.
+    The temporary file has the suffix of `path` and a random name, so that several writers of one
+    `path`, even on several machines, never share it; the last one to finish wins. After an error
+    it is removed, and the file at `path`, if any, is unchanged.
 
     Yields:
         The path of the temporary file.
@@ -90,7 +90,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def empty_folder(folder: Path, *, keep: str | None = None) -> None:
-    """Removes everything in a folder but the folder itself and the entry named `keep`.
+    """Removes everything in a folder except the entry named `keep`.
 
     Raises:
         OSError: If something cannot be removed.
@@ -117,7 +117,7 @@ class Lock:
         self.notes = notes
         self._descriptor = descriptor
 
-    def holds(self) -> bool:
+    def is_current(self) -> bool:
         """Whether `path` still is the file or folder that was locked, not removed or replaced."""
         if self._descriptor is None:
             return self.path.exists()
@@ -127,7 +127,7 @@ class Lock:
             return False
 
     def release(self) -> None:
-        """Releases the lock and leaves the file or folder; a second call does nothing."""
+        """Releases the lock without removing the file or folder; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -143,8 +143,9 @@ def lock_file(path: Path) -> Lock | None:
         OSError: If the file cannot be created or opened for writing, or is a symbolic link.
     """
     if not HAS_FLOCK:
-        return _created(path, lambda: path.touch(exist_ok=False))
-    return _locked(path, lambda: os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666))
+        return _lock_by_creating(path, lambda: path.touch(exist_ok=False))
+    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW
+    return _lock_by_flock(path, lambda: os.open(path, flags, 0o666))
 
 
 def lock_folder(path: Path) -> Lock | None:
@@ -157,17 +158,17 @@ def lock_folder(path: Path) -> Lock | None:
         OSError: If the folder cannot be created or opened, or is a symbolic link.
     """
     if not HAS_FLOCK:
-        return _created(path, lambda: path.mkdir(parents=True))
+        return _lock_by_creating(path, lambda: path.mkdir(parents=True))
 
-    def opened() -> int:
+    def open_folder() -> int:
         path.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
-    return _locked(path, opened)
+    return _lock_by_flock(path, open_folder)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether any process locks a file or a folder; False without flock. Creates nothing."""
+    """Whether any process has locked a file or a folder; False without flock. Creates nothing."""
     if not HAS_FLOCK:
         return False
     try:
@@ -186,10 +187,11 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Waits until no other caller is inside this block for the same folder.
+def exclusive_access(folder: Path) -> Iterator[None]:
+    """Runs the block while no other thread or process is in such a block for the same folder.
 
-    Without flock, or on a file system that does not support it, the block runs at once.
+    Waits for the others. Without flock, or on a file system that does not support it, the block
+    runs at once.
 
     Raises:
         OSError: If the folder cannot be opened.
@@ -206,10 +208,10 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(path: Path, opened: Callable[[], int]) -> Lock | None:
-    for _ in range(_TRIES):
+def _lock_by_flock(path: Path, open_it: Callable[[], int]) -> Lock | None:
+    for _ in range(_LOCK_ATTEMPTS):
         try:
-            descriptor = opened()
+            descriptor = open_it()
         except FileNotFoundError:
             if path.parent.is_dir():  # Another run has just renamed or removed it.
                 continue
@@ -227,13 +229,13 @@ def _locked(path: Path, opened: Callable[[], int]) -> Lock | None:
             )
         lock = Lock(path, descriptor, notes)
         # Another run may have renamed or removed the file between the two calls.
-        if lock.holds():
+        if lock.is_current():
             return lock
         lock.release()
     raise OSError(errno.EBUSY, "another program keeps replacing it, stop that program", str(path))
 
 
-def _created(path: Path, create: Callable[[], None]) -> Lock | None:
+def _lock_by_creating(path: Path, create: Callable[[], None]) -> Lock | None:
     try:
         create()
     except FileExistsError:

@@ -16,7 +16,7 @@ Channels = Literal["rgb", "bgr"]
 """Order of the channels of frames."""
 
 MINIMUM_SIDE = 16
-"""Pixels. In smaller frames the pixels of the coarsest pyramid level have no neighbours."""
+"""Smallest height and width of a frame in pixels: one pixel of the coarsest pyramid level."""
 
 _PEAK = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
@@ -66,7 +66,7 @@ def check_frame(frame: object, name: str) -> None:
 
 
 def _shape_remedy(frame: NDArray[Any]) -> str:
-    """How an array of another shape probably becomes a frame."""
+    """How to convert an array of another shape to a frame, judged by its shape."""
     if frame.ndim == 3 and frame.shape[2] == 4:
         return "leave the alpha channel out, frame[..., :3]"
     if frame.ndim == 3 and frame.shape[0] == 3:
@@ -106,7 +106,7 @@ def swapped_channels(frame: NDArray[Any]) -> NDArray[Any]:
 def padding(size: int, divisor: int) -> tuple[int, int]:
     """Pixels to add before and after `size` to reach a multiple of `divisor`.
 
-    The frame lies in the centre, as in the authors' code.
+    The frame is centred, as in the authors' code.
     """
     missing = -size % divisor
     return missing // 2, missing - missing // 2

@@ -1,4 +1,4 @@
-"""`Interpolator`: an opened model that makes frames between two given ones."""
+"""`Interpolator`: an opened model that computes frames between two given ones."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ T = TypeVar("T")
 
 
 class Interpolator:
-    """An opened model that makes frames between two given ones.
+    """An opened model that computes frames between two given ones.
 
         with Interpolator.open("demo") as vfi:
             middle = vfi.interpolate(frame0, frame1)
 
     Several threads may share an instance: calls keep no state and may run at the same time. To give
-    each thread CPUs of its own, open one instance with `threads` for each. Returned frames are new
-    arrays that belong to the caller. A process that is forked later opens an instance of its own.
+    each thread its own CPUs, open one instance with `threads` for each. Returned frames are new
+    arrays that belong to the caller. A process that is forked later must open its own instance.
 
     Create it with `Interpolator.open`; close it, or use it in a `with` statement.
     """
 
     def __init__(self, backend: Backend, *, channels: Channels = "rgb") -> None:
-        """Takes an opened backend; `Interpolator.open` opens one.
+        """Wraps an opened backend; `Interpolator.open` opens one.
 
         Args:
             backend: The backend, which `close` closes.
@@ -93,13 +93,13 @@ class Interpolator:
                 need onnxruntime-gpu) or "cuda:N". There is no fallback to another device.
             threads: Number of CPUs to use; by default all that this process may use.
             streams: TensorRT and OpenVINO: number of inferences that run at the same time, each
-                with working memory of its own; default 1, which gives one pair the shortest time.
-                On the CPU they share `threads`. Triton: number of pairs in flight, default 2.
+                with its own working memory; default 1, with which a single pair takes the shortest
+                time. On the CPU they share `threads`. Triton: number of pairs in flight, default 2.
             cuda_graph: TensorRT: replay recorded launches if the size is fixed; default True.
-            precision: OpenVINO: type in which convolutions are computed. "auto" takes the fastest
-                type that the CPU has and that the manifest of the model proves to be accurate
+            precision: OpenVINO: type in which convolutions are computed. "auto" chooses the fastest
+                type that the CPU supports and that the manifest of the model proves to be accurate
                 enough; without a proof, "fp32". `export.build_engine` and `export.prove` write
-                proofs. "bf16" and "fp16" need no proof; a type that the CPU does not have is an
+                proofs. "bf16" and "fp16" need no proof; a type that the CPU does not support is an
                 error. Coordinates, flow, sampling, mean and blend are float32 in any case.
             cache: OpenVINO: folder for compiled models, which open faster the next time; "none"
                 for no cache. Default: `~/.cache/ifrnet-deploy/openvino`.
@@ -166,9 +166,9 @@ class Interpolator:
             BackendError: If the model is closed.
         """
         _ = self._backend  # Raises BackendError.
-        made = copy.copy(self)
-        made._runner = PairRunner(self._opened, channels)
-        return made
+        other = copy.copy(self)
+        other._runner = PairRunner(self._opened, channels)
+        return other
 
     @overload
     def interpolate(self, frame0: Frame, frame1: Frame) -> Frame: ...
@@ -181,7 +181,7 @@ class Interpolator:
     def interpolate(
         self, frame0: Frame, frame1: Frame, *, timesteps: Sequence[float] | None = None
     ) -> Frame | list[Frame]:
-        """Makes the frame in the middle or, given `timesteps`, one frame for each of them.
+        """Computes the frame in the middle or, given `timesteps`, one frame for each of them.
 
         Args:
             frame0: (H, W, 3), RGB or in the order of `channels`: uint8, or uint16 and float32 in
@@ -189,7 +189,7 @@ class Interpolator:
                 written to.
             frame1: The next frame, of the same size and type.
             timesteps: Positions between the two, each in (0, 1). Weights that know the midpoint
-                only take k / 2^n, n up to 6, which they reach by recursion.
+                only accept k / 2^n, n up to 6, which are computed by recursion.
 
         Returns:
             A new frame of the size and type of `frame0`; with `timesteps` a list of them, in that
@@ -215,12 +215,12 @@ class Interpolator:
         timesteps: Sequence[float] = (MIDPOINT,),
         stream: int = 0,
     ) -> list[DeviceFrame]:
-        """Makes frames on the GPU from frames on the GPU, without copies to the host.
+        """Computes frames on the GPU from frames on the GPU, without copies to the host.
 
         The call does not wait for the GPU. Its work is ordered with `stream`: it starts after the
-        work that is queued there, and work that is queued there later sees the result. The returned
-        frames belong to the caller; the memory of each is valid for as long as the object, or an
-        array that was made from it, exists, also after `close`.
+        work that is queued on `stream`, and work that is queued on `stream` later sees the result.
+        The returned frames belong to the caller; the memory of each is valid for as long as the
+        object, or an array that shares its memory, exists, also after `close`.
 
             stream = torch.cuda.current_stream().cuda_stream
             (middle,) = vfi.interpolate_on_device(frame0, frame1, stream=stream)
@@ -263,9 +263,9 @@ class Interpolator:
     def stream(self, frames: Iterable[Frame], *, factor: int = 2) -> Iterator[Frame]:
         """Multiplies the frame rate of a stream, lazily, in bounded memory.
 
-        On the CPU two frames are held at a time. On a GPU, and with several `streams`, frames are
-        read and uploaded while earlier ones are computed: up to two pairs ahead, and one more for
-        each stream. If every frame must come out as soon as the next one is there, use `live`.
+        On the CPU two frames are in memory at a time. On a GPU, and with several `streams`, frames
+        are read and uploaded while earlier ones are computed: up to two pairs ahead, and one more
+        for each stream. To get every frame as soon as the next one is available, use `live`.
 
         Args:
             frames: The stream; all frames have one size and type.
@@ -284,11 +284,11 @@ class Interpolator:
         return self._stream(iter(frames), steps)
 
     def interpolate_each(self, pairs: Iterable[PairRequest | None]) -> Iterator[list[Frame]]:
-        """Makes the frames between each of many pairs, lazily, in bounded memory.
+        """Computes the frames between each of many pairs, lazily, in bounded memory.
 
-        A frame that is in two consecutive pairs, as the same object, is sent to the device once. On
-        a GPU pairs are read and uploaded while earlier ones are computed: up to two pairs ahead,
-        and one more for each stream.
+        A frame that is in two consecutive pairs, as the same object, is uploaded once. On a GPU
+        pairs are read and uploaded while earlier ones are computed: up to two pairs ahead, and one
+        more for each stream.
 
         Args:
             pairs: In order; None for an entry without new frames.
@@ -309,7 +309,7 @@ class Interpolator:
     def interpolate_tagged(
         self, requests: Iterable[tuple[T, PairRequest | None]]
     ) -> Iterator[tuple[T, list[Frame]]]:
-        """Makes the frames between each of many pairs, and returns the caller's tag with them.
+        """Computes the frames between each of many pairs, and yields the caller's tag with them.
 
         Lazy, with the memory and look-ahead of `interpolate_each`.
 
@@ -331,8 +331,8 @@ class Interpolator:
 
         Args:
             factor: New frame rate over old; 2^k with weights that know the midpoint only.
-            max_gap: The longest time between two frames for which new ones are made, in the unit
-                of the times that are pushed; None: no limit.
+            max_gap: The longest time between two frames that are interpolated, in the unit of the
+                times that are pushed; None: no limit.
 
         Raises:
             FrameError: If `factor` or `max_gap` is out of range.
@@ -358,7 +358,7 @@ class Interpolator:
     def close(self) -> None:
         """Frees the model; a second call does nothing.
 
-        In a process that was forked after the model was opened nothing is freed.
+        In a process that was forked after the model was opened, nothing is freed.
         """
         self._opened.close()
 

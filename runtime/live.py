@@ -36,19 +36,19 @@ class _Held(NamedTuple):
 
 
 class Live:
-    """Multiplies the frame rate of frames as they come; made by `Interpolator.live`.
+    """Multiplies the frame rate of a live stream; created by `Interpolator.live`.
 
         live = vfi.live(factor=2)
         for time, frame in live.push(time1, frame1):
             show(time, frame)
 
-    The delay is one frame: a frame comes out, followed by the new ones after it, when the next one
-    is pushed. `push` returns when these are computed, which slows a faster producer down. One frame
-    is held, and each frame is sent to the model's device once.
+    The delay is one frame: `push` returns the previous frame and the new ones after it, once they
+    are computed, which slows a faster producer down. The instance holds one frame, and each frame
+    is uploaded to the model's device once.
 
-    Real frames come out as the same object with the same time; do not write to a frame before it
-    has come out. The time of a new frame is a float if the time of a neighbour is one, otherwise an
-    exact Fraction.
+    Frames that were pushed are returned as the same object with the same time; do not write to a
+    frame before it is returned. The time of a new frame is a float if the time of a neighbour is
+    one, otherwise an exact Fraction.
 
     An instance is for one stream and one thread. Several may share an Interpolator, which must
     stay open.
@@ -60,8 +60,8 @@ class Live:
         Args:
             runner: Runs the model.
             factor: New frame rate over old; 2^k with weights that know the midpoint only.
-            max_gap: The longest time between two frames for which new ones are made, in the unit
-                of the times; None: no limit.
+            max_gap: The longest time between two frames that are interpolated, in the unit of the
+                times; None: no limit.
 
         Raises:
             FrameError: If `factor` or `max_gap` is out of range.
@@ -75,7 +75,7 @@ class Live:
         self._held: _Held | None = None
 
     def push(self, time: Time, frame: Frame) -> list[TimedFrame]:
-        """Takes the next frame and returns the frames to show before it.
+        """Adds the next frame and returns the frames to show before it.
 
         Args:
             time: The time at which `frame` is shown, finite.
@@ -106,10 +106,10 @@ class Live:
         return shown
 
     def reset(self) -> list[TimedFrame]:
-        """Returns the frame that is held, if any, and forgets it.
+        """Returns the last frame that was pushed, unless it was returned already.
 
-        No frame is made between it and the next one. Call it at the end of the stream, at a seek
-        and at a scene cut.
+        No frame is interpolated between it and the next one. Call this at the end of the stream, at
+        a seek and at a scene cut.
         """
         held, self._held = self._held, None
         return [] if held is None else [TimedFrame(held.time, held.frame)]

@@ -1,4 +1,4 @@
-"""This machine: CPU, GPUs, NVIDIA driver, and the versions of the packages that matter here."""
+"""This machine: CPU, GPUs, NVIDIA driver, and the versions of the packages that this one uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VECTORS = re.compile(r"avx|amx|sse4_2$|f16c$|fma$|asimd|sve|sme(\d|_|$)|i8mm$|b
 """Matches names of vector extensions, as /proc/cpuinfo has them."""
 
 _LOW_PRECISION = re.compile(r"bf16|fp16|asimdhp|vnni|ne_convert|i8mm|amx_int8|avx512f|sve2?$")
-"""Of these, those that decide how a CPU computes in bfloat16, float16 and int8."""
+"""Matches the vector extensions that decide how a CPU computes in bfloat16, float16 and int8."""
 
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 _DEVICE_TREE = Path("/proc/device-tree/compatible")
@@ -95,7 +95,7 @@ def loads_library(name: str) -> bool:
 
 
 def is_jetson() -> bool:
-    """Whether this is an NVIDIA Jetson; inside a container only the device tree shows it."""
+    """Whether this machine is an NVIDIA Jetson; in a container only the device tree shows it."""
     if _TEGRA_RELEASE.exists():
         return True
     try:
@@ -121,8 +121,8 @@ def cpu_name() -> str:
 def instruction_sets() -> list[str]:
     """The vector extensions of the CPU that decide how fast it computes, as Linux names them.
 
-    CPUs of one product name may differ in them, for example in avx512_bf16. Empty where the system
-    has no /proc/cpuinfo.
+    CPUs with the same product name may have different ones, for example avx512_bf16 or not. Empty
+    where the system has no /proc/cpuinfo.
     """
     flags = _cpuinfo("flags").split() + _cpuinfo("Features").split()  # x86, Arm
     return sorted({flag for flag in flags if _VECTORS.match(flag)})
@@ -131,19 +131,18 @@ def instruction_sets() -> list[str]:
 def low_precision_sets() -> list[str]:
     """The vector extensions that decide how this CPU computes in bfloat16, float16 and int8.
 
-    The name of the CPU where the system does not list them.
+    Where the system does not list them, the name of the CPU.
     """
     return low_precision_of(instruction_sets()) or [cpu_name()]
 
 
 def low_precision_of(extensions: Iterable[str]) -> list[str]:
-    """Those of some vector extensions that decide about bfloat16, float16 and int8.
+    """The vector extensions in a list that decide how a CPU computes in bfloat16, float16 and int8.
 
-    Where there is AVX-512, libraries do not use the 256-bit extensions such as avx_vnni, which are
-    left out.
+    With AVX-512, libraries do not use the 256-bit extensions such as avx_vnni, which are left out.
 
     Args:
-        extensions: As from `instruction_sets`.
+        extensions: Vector extensions as Linux names them; see `instruction_sets`.
     """
     names = [name for name in extensions if _LOW_PRECISION.search(name)]
     if "avx512f" in names:
@@ -186,7 +185,7 @@ def _granted_cpus(
         _, controllers, name = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # In a container the group is often named as the host sees it, and lies at the root.
+        # In a container the name is often the host's, while the group is mounted at the root.
         root = groups / controllers if controllers else groups
         below = root / name.lstrip("/")
         for folder in dict.fromkeys((below, *below.parents)):
@@ -195,7 +194,7 @@ def _granted_cpus(
 
 
 def _quota(folder: Path) -> Iterator[float]:
-    """CPUs that one control group (version 2 or 1) grants; nothing where it has no limit."""
+    """Yields the CPUs that a control group (version 2 or 1) grants; nothing if it has no limit."""
     with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = (folder / "cpu.max").read_text().split()
         yield int(quota) / int(period)
@@ -206,6 +205,6 @@ def _quota(folder: Path) -> Iterator[float]:
 
 
 def cache_folder() -> Path:
-    """The folder for files that are expensive to make; below $XDG_CACHE_HOME or ~/.cache."""
+    """The folder for files that are expensive to create; below $XDG_CACHE_HOME or ~/.cache."""
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder) / "ifrnet-deploy"

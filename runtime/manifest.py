@@ -64,13 +64,13 @@ class Calibration:
 class PrecisionProof:
     """The comparison of an artefact in bfloat16 or float16 in OpenVINO with itself in float32.
 
-    It is valid for one version of OpenVINO, for models that are prepared in one way, and for CPUs
-    with the same vector extensions.
+    It is valid for one version of OpenVINO, one version of the preparation in
+    `runtime.backends.ov.precision`, and CPUs with the same vector extensions.
 
     Attributes:
         precision: Type in which convolutions were computed, "bf16" or "fp16".
         openvino: Version of OpenVINO, with its build.
-        preparation: Number of the way in which the runtime prepared the model for this type.
+        preparation: Version of the preparation of the model for this type by the runtime.
         instruction_sets: Vector extensions of the CPU for low precision, or else its name.
         processor: Name of the CPU.
         problem: Why it did not pass; None if it passed.
@@ -96,8 +96,8 @@ class PrecisionProof:
     cases: list[dict[str, Any]]
 
     @property
-    def holds_for(self) -> tuple[str, int, list[str]]:
-        """What it is valid for: version of OpenVINO, preparation, vector extensions."""
+    def conditions(self) -> tuple[str, int, list[str]]:
+        """The version of OpenVINO, the preparation and the vector extensions it is valid for."""
         return self.openvino, self.preparation, self.instruction_sets
 
 

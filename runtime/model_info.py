@@ -1,4 +1,4 @@
-"""The metadata of a model: its types, its sizes, and its inputs and outputs.
+"""The metadata of a model: types, sizes, inputs and outputs.
 
 `ModelInfo` is stored in the ONNX file (`metadata_props`) and in the manifest beside an artefact, so
 that the runtime never guesses a size, a type or a capability.
@@ -78,7 +78,7 @@ class Port:
 
     Attributes:
         name: "img0", "img1", "timestep" or "imgt".
-        dtype: "uint8" or "float32"; any name of a type in a file of another origin.
+        dtype: "uint8" or "float32"; any name of a type in a file from elsewhere.
         shape: Length of each axis; None for a free axis.
         is_input: Whether it is an input.
     """
@@ -168,7 +168,7 @@ class ModelInfo:
 
     @property
     def frames_per_call(self) -> int:
-        """Number of frames that one call makes (B)."""
+        """Number of frames that one call computes (B)."""
         return max(self.steps_per_call, self.pairs_per_call)
 
     @property
@@ -249,10 +249,10 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str) -> ModelInfo:
-        """Makes a ModelInfo from its fields and `format_version`; `source` is for messages.
+        """Builds a ModelInfo from its fields and `format_version`; `source` is for messages.
 
         Raises:
-            ModelError: If a field is missing or unknown, or the format version is another.
+            ModelError: If a field is missing or unknown, or the format version differs.
         """
         return record_from(cls, values, source)
 
@@ -261,7 +261,7 @@ _Record = TypeVar("_Record")
 
 
 def record_from(cls: type[_Record], values: Mapping[str, Any], source: str) -> _Record:
-    """Makes a dataclass from a mapping of exactly its fields and `format_version`.
+    """Builds a dataclass from a mapping of exactly its fields and `format_version`.
 
     Args:
         cls: The dataclass. Fields with a default may be missing, as in older files.
@@ -269,7 +269,7 @@ def record_from(cls: type[_Record], values: Mapping[str, Any], source: str) -> _
         source: Name of the file, for messages.
 
     Raises:
-        ModelError: If a field is missing or unknown, or the format version is another.
+        ModelError: If a field is missing or unknown, or the format version differs.
     """
     if values.get("format_version") != FORMAT_VERSION:
         raise ModelError(

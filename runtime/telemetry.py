@@ -3,9 +3,9 @@
 ONNX Runtime 1.32 writes an identifier of the machine below ~/.cache/Microsoft as soon as it is
 imported and uploads events to Microsoft, unless ORT_DISABLE_TELEMETRY is 1 at that time. OpenVINO
 sends an event to Google Analytics as soon as it is imported and writes its identifier below
-~/intel, both through the package openvino_telemetry; where that is missing it uses a stub of its
-own. Ray sends a report every hour from each cluster that was started while RAY_USAGE_STATS_ENABLED
-was not 0.
+~/intel, both through the package openvino_telemetry; without that package it uses a stub and sends
+nothing. Ray sends a report every hour from each cluster that was started while
+RAY_USAGE_STATS_ENABLED was not 0.
 
 Nothing is changed for a user who has set one of these variables, or who has imported OpenVINO or
 openvino_telemetry before.
@@ -32,7 +32,7 @@ _OPENVINO_TELEMETRY = "openvino_telemetry"
 def import_quietly(name: str) -> Any:
     """Imports a module as `importlib.import_module` does, with its telemetry off.
 
-    Modules without telemetry are imported as they are.
+    A module without telemetry is imported unchanged.
 
     Args:
         name: Name of the module, for example "onnxruntime", "openvino" or "ray".

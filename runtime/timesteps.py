@@ -1,7 +1,7 @@
-"""Time steps between two frames, and the recursion that reaches them; no frames and no model.
+"""Time steps between two frames, and the levels of the recursion that computes them.
 
 Weights that know the midpoint only ("midpoint") reach k / 2^n by recursion: they interpolate
-between frames that they made before. Others ("arbitrary") make any time step in one call.
+between frames that they computed before. Others ("arbitrary") reach any time step in one call.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from runtime.model_info import TimeSteps
 
 MIDPOINT = 0.5
 MAXIMUM_DEPTH = 6
-"""Levels of recursion with midpoint-only weights: 64 times the frame rate."""
+"""Largest number of levels of recursion with midpoint-only weights: 64 times the frame rate."""
 
 
 class Level(NamedTuple):
-    """Time steps that one level of recursion makes, each halfway between two known ones.
+    """Time steps that one level of recursion computes, each halfway between two known ones.
 
     Attributes:
         half: Distance from each time step to the two known ones, 1/2^n.
@@ -90,9 +90,9 @@ def timesteps_for_factor(factor: int, known: TimeSteps) -> tuple[float, ...]:
 
 
 def recursion_levels(timesteps: Sequence[float]) -> list[Level]:
-    """The time steps that recursion has to make to reach `timesteps`, level by level.
+    """The time steps that recursion must compute for `timesteps`, level by level.
 
-    Each appears once, also if several of `timesteps` depend on it.
+    Each appears once, even if several of `timesteps` depend on it.
 
     Raises:
         FrameError: If a time step is not k / 2^n with n up to MAXIMUM_DEPTH.

@@ -80,7 +80,7 @@ class SegmentFolder:
         """Unlocks the folder and keeps its segments; an empty folder is removed."""
         if self._lock is None:
             return
-        if self._lock.holds():
+        if self._lock.is_current():
             with suppress(OSError):
                 self._lock.path.unlink()
         # NFS keeps a removed file in the folder until it is closed.

@@ -47,7 +47,7 @@ def test_proofs_round_trip_and_are_left_out_where_there_are_none(artefact):
     proved = replace(manifest, proofs=(proof, replace(proof, problem="it is 40.0 dB")))
     proved.write(path)
     assert EngineManifest.read(path) == proved
-    assert proof.holds_for == ("2026.4.1", 1, ["avx512_bf16"])
+    assert proof.conditions == ("2026.4.1", 1, ["avx512_bf16"])
 
 
 def test_manifest_of_another_file_is_refused(artefact):

@@ -47,7 +47,7 @@ def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
     version = openvino.get_version()
     here = version, PREPARATION, low_precision_sets()
     # The last proof of a precision counts.
-    proofs = {proof.precision: proof for proof in file.manifest.proofs if proof.holds_for == here}
+    proofs = {proof.precision: proof for proof in file.manifest.proofs if proof.conditions == here}
     for precision in native:
         if precision in proofs and proofs[precision].problem is None:
             return AutomaticPrecision(precision)

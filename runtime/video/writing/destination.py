@@ -127,7 +127,7 @@ def check_own(lock: Lock) -> None:
     Raises:
         VideoError: If it was removed or replaced.
     """
-    if not lock.holds():
+    if not lock.is_current():
         raise VideoError(
             f"{lock.path.name} was removed or replaced while this run was writing it: run again, "
             "and keep other programs away from it"

@@ -200,7 +200,7 @@ class FolderSink:
 
     def abort(self) -> None:
         """Ends after an error; keeps the images so far under the partial name."""
-        if self._lock.holds():
+        if self._lock.is_current():
             if self.written:
                 self.partial = self._partial_path
             else:

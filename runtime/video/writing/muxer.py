@@ -144,11 +144,13 @@ class Muxer:
                         self._finish()
                 with suppress(av.error.FFmpegError, OSError):
                     self._output.close()
-            playable = self.written > 0 and self._lock.holds() and _is_playable(self._partial_path)
+            playable = (
+                self.written > 0 and self._lock.is_current() and _is_playable(self._partial_path)
+            )
         finally:
             if playable:
                 self.partial = self._partial_path
-            elif self._lock.holds():
+            elif self._lock.is_current():
                 self._partial_path.unlink(missing_ok=True)
             self._lock.release()
 

@@ -230,7 +230,7 @@ def test_what_was_renamed_before_it_was_locked_is_not_held(tmp_path, monkeypatch
 
     monkeypatch.setattr(files, "flock", late)
     held = lock(place)
-    assert held.holds()
+    assert held.is_current()
     assert (tmp_path / "final").exists()
     assert is_locked(place)
     assert not is_locked(tmp_path / "final")
