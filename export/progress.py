@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from runtime.cli.interrupt import raise_if_interrupted
-from runtime.cli.progress import Shown, bar_on_terminal, duration, print_above
+from runtime.cli.progress import ProgressDisplay, bar_on_terminal, duration, print_above
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -34,7 +34,7 @@ class Stages:
         self._started = 0.0
         self._bar: tqdm[None] | None = None
         self._phases: Phases | None = None
-        self._shown: Shown | None = None
+        self._display: ProgressDisplay | None = None
 
     @classmethod
     def silent(cls) -> Stages:
@@ -88,7 +88,7 @@ class Stages:
     def __enter__(self) -> Stages:
         if not self._silent:
             self._bar = bar_on_terminal(total=self._total, bar_format=_FORMAT)
-            self._shown = Shown(self._bar, self._line)
+            self._display = ProgressDisplay(self._bar, self._line)
         return self
 
     def __exit__(
@@ -97,8 +97,8 @@ class Stages:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._shown is not None:
-            self._shown.close()
+        if self._display is not None:
+            self._display.close()
 
     def _line(self) -> str:
         name, phases = self._name, self._phases

@@ -1,4 +1,4 @@
-"""The interface that all backends have, and the options that a model is opened with."""
+"""The interface of all backends, and the options for opening a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BackendName = Literal["onnxruntime", "openvino", "tensorrt", "triton"]
 """Name of a backend."""
 
 InferencePrecision = Literal["fp32", "bf16", "fp16"]
-"""Type in which convolutions are computed, whatever the precision of the model."""
+"""Type in which convolutions are computed; independent of `ModelInfo.precision`."""
 
 PrecisionChoice = Literal["auto", InferencePrecision]
 """An `InferencePrecision`, or "auto" for the fastest that is proved to be accurate enough."""
@@ -33,10 +33,10 @@ NO_CACHE = "none"
 """Value of `OpenOptions.cache` that turns the cache off."""
 
 TRITON_SCHEME = "triton://"
-"""Prefix of the address of a model that a Triton server serves; any other model is a file."""
+"""Prefix of the address of a model on a Triton server; any other model is a file."""
 
 Image = Any
-"""A batch of one image where the backend computes: a host array, or an object of the backend."""
+"""A batch of one image on the device of the backend: a host array, or an object of the backend."""
 
 
 class Backend(Protocol):
@@ -49,8 +49,8 @@ class Backend(Protocol):
     Attributes:
         name: Backend and device, for example "onnxruntime cpu".
         info: Precision, size, time steps and I/O of the model.
-        lookahead: Number of pairs to queue before the first is waited for; 0 if `submit` computes
-            at once.
+        lookahead: Number of pairs to queue before the caller waits for the first; 0 if `submit`
+            computes at once.
         notes: Notes for the user on how it was opened, as sentences.
     """
 
@@ -113,7 +113,7 @@ class Backend(Protocol):
         ...
 
     def export_to_stream(self, image: Image, stream: int) -> DeviceFrame:
-        """Gives an image to the caller without a copy, and makes the caller's stream wait for it.
+        """Exports an image to the caller without a copy, and makes the caller's stream wait for it.
 
         Args:
             image: From `submit`.
@@ -184,7 +184,7 @@ class HostBackend(ABC):
 
 
 def host_memory_error(name: str) -> BackendError:
-    """The error of a backend that is asked for images on the GPU.
+    """The error of a backend without images on the GPU.
 
     Args:
         name: Name of the backend.
@@ -266,7 +266,7 @@ class OpenOptions:
         return int((self.device or "cuda").partition(":")[2] or 0)
 
     def refuse(self, name: str, why: str) -> None:
-        """Checks that an option, which the backend does not support, is not given.
+        """Raises an error if an option is set that the backend does not support.
 
         Args:
             name: Name of the option.
@@ -280,7 +280,7 @@ class OpenOptions:
 
 
 def __getattr__(name: str) -> Any:
-    """Gives `open_backend` to a model.py that an earlier version wrote into a Triton repository."""
+    """Finds `open_backend` for a model.py that an earlier version wrote for a Triton server."""
     if name == "open_backend":
         return importlib.import_module("runtime.backends.registry").open_backend
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -125,7 +125,7 @@ def check_ports(ports: Iterable[Port], info: ModelInfo, path: Path) -> None:
         raise ModelError(
             f"{path} has {dtypes}, its metadata declares {declared_dtypes}: export it again"
         )
-    # Runtimes leave axes of the output free that follow from those of the inputs.
+    # Only inputs: for output axes that depend on the inputs, runtimes report a free axis.
     for name in INPUTS:
         shape, expected = actual[name].shape, declared[name].shape
         fits = (e is None or e == s for e, s in zip(expected, shape, strict=False))

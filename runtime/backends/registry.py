@@ -18,7 +18,7 @@ _MODULES: dict[str, str] = {
     "openvino": "runtime.backends.ov.backend",
     "tensorrt": "runtime.backends.trt.backend",
 }
-"""Backend of a file -> its module, which is imported on demand, as each needs other packages."""
+"""Backend of a file -> its module, imported on demand, since each needs other packages."""
 
 _TRITON_MODULE = "runtime.backends.triton.backend"
 _SUFFIXES = (".onnx", ".engine", ".plan")
@@ -32,7 +32,7 @@ def open_backend(
     Args:
         model: Path of a file, "demo" for a model that is shipped, or a triton:// address.
         options: Options of the backend.
-        backend: Name of the backend; None for that of `default_backend`.
+        backend: Name of the backend; by default the result of `default_backend`.
 
     Raises:
         ModelError: If the file is missing or damaged, is a folder, or its suffix is unknown.
@@ -85,12 +85,12 @@ def _check_model(model: object) -> None:
 
 
 def installed_backend(device: str | None = None, *, preferred: str | None = None) -> BackendName:
-    """The backend that runs ONNX files on a device: on a GPU ONNX Runtime.
+    """The backend that runs ONNX files on a device: on a GPU always ONNX Runtime.
 
     Args:
         device: "cpu", "cuda" or "cuda:N"; None for the CPU.
-        preferred: "onnxruntime" or "openvino": the choice on a CPU if it is installed. By default,
-            and if it is not, OpenVINO if it is installed, else ONNX Runtime.
+        preferred: "onnxruntime" or "openvino", the choice on a CPU if it is installed. Without it,
+            or if it is not installed: OpenVINO if it is installed, else ONNX Runtime.
     """
     if (device or "cpu") != "cpu":
         return "onnxruntime"
@@ -103,7 +103,7 @@ def installed_backend(device: str | None = None, *, preferred: str | None = None
 def default_backend(path: Path, options: OpenOptions) -> BackendName:
     """The backend that runs a file by default.
 
-    Engines run in TensorRT. ONNX files run, on a GPU, in ONNX Runtime; on the CPU in the backend
+    Engines run in TensorRT. ONNX files run on a GPU in ONNX Runtime, and on the CPU in the backend
     that the manifest beside the file names, since the file was compared in that one. Without a
     manifest, or if that backend is not installed, they run in OpenVINO if it is installed, else in
     ONNX Runtime.

@@ -1,4 +1,4 @@
-"""Models of free size, prepared for each size of frames that they are used with.
+"""Prepares a model of free size for each size of frames that is used.
 
 A graph whose height and width are free computes shapes at run time, and backends optimise it less.
 Measured with the demo weights on two threads of an AMD EPYC with AVX-512, at 480x640 and 720x1280,
@@ -18,30 +18,32 @@ from typing import Generic, TypeVar
 
 from runtime.errors import BackendError
 
-SIZES_KEPT = 2
-"""Number of sizes that stay prepared; a prepared model of 1080p may hold a gigabyte."""
+MAX_PREPARED_SIZES = 2
+"""Number of sizes that stay prepared; a model that is prepared for 1080p may need a gigabyte."""
 
 T = TypeVar("T")
 
 
 class PreparedSizes(Generic[T]):
-    """Prepared models, one for each of the sizes that were used last. Threads may share it.
+    """A cache of prepared models for the sizes that were used last. Threads may share it.
 
     Args:
         prepare: Prepares the model for a size (height, width) in pixels.
-        kept: Number of sizes that stay prepared.
+        limit: Number of sizes that stay prepared.
     """
 
-    def __init__(self, prepare: Callable[[tuple[int, int]], T], *, kept: int = SIZES_KEPT) -> None:
+    def __init__(
+        self, prepare: Callable[[tuple[int, int]], T], *, limit: int = MAX_PREPARED_SIZES
+    ) -> None:
         self._prepare: Callable[[tuple[int, int]], T] | None = prepare
-        self._kept = kept
+        self._limit = limit
         self._prepared: OrderedDict[tuple[int, int], T] = OrderedDict()
         self._lock = threading.Lock()
 
     def at(self, size: tuple[int, int]) -> T:
         """The model for a size, prepared at its first use.
 
-        A model that is no longer kept stays usable for callers that hold it.
+        A model that left the cache stays usable for callers that have a reference to it.
 
         Raises:
             BackendError: If `close` was called, or `prepare` raises it.
@@ -50,17 +52,17 @@ class PreparedSizes(Generic[T]):
             if self._prepare is None:
                 raise BackendError("the model is closed: open it again")
             if size not in self._prepared:
-                # Before the new one is made, to hold no more memory than `kept` models need.
-                while len(self._prepared) >= self._kept:
+                # Before the new one is prepared, so that at most `limit` models are in memory.
+                while len(self._prepared) >= self._limit:
                     self._prepared.popitem(last=False)
                 self._prepared[size] = self._prepare(size)
             self._prepared.move_to_end(size)
             return self._prepared[size]
 
     def close(self) -> list[T]:
-        """Forgets the models and returns those that were kept; `at` raises from now on."""
+        """Empties the cache and returns its models; `at` raises from now on."""
         with self._lock:
             self._prepare = None
-            kept = list(self._prepared.values())
+            prepared = list(self._prepared.values())
             self._prepared.clear()
-            return kept
+            return prepared

@@ -1,1 +1,1 @@
-"""Shared by all commands: parsers, arguments, exit codes, errors as one sentence or a traceback."""
+"""What all commands share: parsers, arguments, progress, exit codes and the output of errors."""

@@ -13,7 +13,7 @@ from runtime.backends.registry import installed_backend
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Reads HEIGHTxWIDTH: 256x448 -> (256, 448)."""
+    """Parses HEIGHTxWIDTH in pixels: 256x448 -> (256, 448)."""
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(
@@ -24,26 +24,26 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_device(text: str) -> str:
-    """Checks that a device is cpu, cuda or cuda:N."""
+    """Returns the text if it is a device: cpu, cuda or cuda:N."""
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a device: write cpu, cuda or cuda:N")
     return text
 
 
 def gpu_index(device: str) -> int | None:
-    """The number of a GPU: 1 of cuda:1; None where the device has none."""
+    """The index of the GPU in a device: 1 for cuda:1, None for cpu and cuda."""
     _, _, index = device.partition(":")
     return int(index) if index else None
 
 
 def parse_model(text: str) -> str | Path:
-    """Reads a model: triton://HOST:PORT/NAME as a string, anything else as a path."""
+    """Parses a model: a triton:// address stays a string, anything else becomes a path."""
     # A path would lose the second slash.
     return text if text.startswith(TRITON_SCHEME) else Path(text)
 
 
 def parse_model_file(text: str) -> Path:
-    """Reads the path of a model; demo is the shipped one for the default backend on a CPU."""
+    """Parses the path of a model; demo is the shipped one for the default backend on a CPU."""
     return demo_model(installed_backend()) if text == DEMO else Path(text)
 
 
@@ -52,7 +52,7 @@ def add_cpu_arguments(group: argparse._ArgumentGroup, *, several_precisions: boo
 
     Args:
         group: The group to add them to.
-        several_precisions: Whether --precision takes several values, each of which is a run.
+        several_precisions: Whether --precision accepts several values, each of which is a run.
     """
     group.add_argument(
         "--threads", type=int, metavar="N", help="number of CPU threads (default: all)"
@@ -65,7 +65,7 @@ def add_precision_argument(group: argparse._ArgumentGroup, *, several: bool = Fa
 
     Args:
         group: The group to add it to.
-        several: Whether it takes several values, each of which is a run.
+        several: Whether it accepts several values, each of which is a run.
     """
     group.add_argument(
         "--precision",

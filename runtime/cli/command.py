@@ -1,4 +1,4 @@
-"""Parsers, exit codes, and errors as one sentence or a traceback."""
+"""Builds parsers and runs commands: exit codes, and errors as one sentence or a traceback."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from runtime.cli.streams import repair_streams
 from runtime.errors import InterpolationError, install_command
 
 VERSION = f"ifrnet-deploy {__version__}"
-"""What --version prints."""
+"""The output of --version."""
 
 _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino"}
-"""Backend -> the extra that installs it. The extras of commands install no backend, as the user
-chooses it, so a backend may be missing although the extra of the command is installed."""
+"""Package of a backend -> the extra that installs it.
+
+The extras of commands install no backend, since the user chooses it: a backend may be missing
+although the extra of the command is installed.
+"""
 
 
 def command_parser(prog: str, description: str, *examples: str) -> argparse.ArgumentParser:
     """A parser with examples at the end of its help, `--version` and `--debug`.
 
     Args:
-        prog: How the command is called, for example "ifrnet video".
-        description: What the command does.
+        prog: Name of the command in its help, for example "ifrnet video".
+        description: What the command does, as a sentence.
         examples: Command lines, in which %(prog)s stands for `prog`.
     """
     parser = argparse.ArgumentParser(
@@ -57,9 +60,9 @@ def run_command(
     broken do not change it.
 
     Args:
-        parser: Made by `command_parser`.
-        command: Does the work and returns the exit code; None is 0. It imports heavy and optional
-            packages itself.
+        parser: From `command_parser`.
+        command: Receives the parsed arguments and returns the exit code; None is 0. It imports
+            large and optional packages itself.
         extra: The extra of ifrnet-deploy that installs the packages which the command imports.
         expected: Exceptions to show as a sentence, besides InterpolationError and OSError.
         aliases: The entry of `ALIASES` for the command, if it has one.

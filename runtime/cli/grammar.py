@@ -1,4 +1,4 @@
-"""The words of the command lines, which all commands share."""
+"""Placeholders and earlier names of options, the same for all commands."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ ALIASES: dict[str, dict[str, str]] = {
     "bench.latency": {**_PRECISION, "--no-cold": "--no-cold-start"},
     "bench.parity": {**_PRECISION, "--force": "--allow-mismatch"},
 }
-"""Module of a command -> earlier name of an option -> its name now. Earlier names are accepted for
-one version.
+"""Module of a command -> earlier name of an option -> its current name.
 
-`--version` is an option of every command; it stands for another one only before a number.
+Earlier names are accepted for one version. `--version` is also an option of every command: it is
+an earlier name only before a number.
 """
 
 
 def with_current_names(argv: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
-    """Replaces earlier names of options in a command line; the values stay as they are.
+    """Replaces earlier names of options in a command line; values do not change.
 
     Args:
         argv: Arguments of the command.
-        aliases: Earlier name -> name, one entry of `ALIASES`.
+        aliases: Earlier name -> current name, one entry of `ALIASES`.
     """
     end = list(argv).index("--") if "--" in argv else len(argv)
     renamed = []

@@ -24,7 +24,7 @@ class Command(NamedTuple):
 
     Attributes:
         module: Its module, which has `main(argv, prog=...)` and `make_parser(prog)`.
-        summary: What it does, in one line.
+        summary: Description in one line, for the list of commands.
     """
 
     module: str

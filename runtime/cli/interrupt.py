@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 EXIT_CODE = 130
 """Exit code of a command after Ctrl-C."""
 
-_AGAIN_S = 0.05
+_RESEND_DELAY_S = 0.05
 """Seconds after which an interrupt that Python dropped is sent again."""
 
 _received = False
@@ -23,12 +23,12 @@ _received = False
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """If Ctrl-C is pressed in the block, makes it raise KeyboardInterrupt in any case.
+    """Makes the block raise KeyboardInterrupt after Ctrl-C, even if a library catches it.
 
-    A library may turn KeyboardInterrupt into another exception, or catch it and go on; then the
+    A library may turn KeyboardInterrupt into another exception, or catch it and continue; then the
     block raises it at its end, or at the next `raise_if_interrupted`. A second Ctrl-C ends the
-    process at once. Nothing is changed outside the main thread, and where Ctrl-C is ignored or
-    handled already, as in the background of a shell.
+    process at once. This does nothing outside the main thread, and where Ctrl-C is ignored or has
+    a handler already, as in the background of a shell.
 
     Raises:
         KeyboardInterrupt: If Ctrl-C was pressed.
@@ -47,9 +47,9 @@ def interruptible() -> Iterator[None]:
         elif threading.current_thread() is threading.main_thread():
             # Python drops what a destructor or a callback raises, and would drop it here too.
             signal.signal(signal.SIGINT, _on_sigint)
-            again = threading.Timer(_AGAIN_S, _interrupt_main)
-            again.daemon = True
-            again.start()
+            resend = threading.Timer(_RESEND_DELAY_S, _interrupt_main)
+            resend.daemon = True
+            resend.start()
 
     sys.unraisablehook = raise_again
     signal.signal(signal.SIGINT, _on_sigint)
@@ -76,7 +76,7 @@ def exit_interrupted(prog: str) -> NoReturn:
     """Prints that the command `prog` was interrupted and exits with `EXIT_CODE`."""
     print(f"{prog}: interrupted", file=sys.stderr)
     if _received:
-        # The interpreter would wait for threads. It would also end by the signal, not with the
+        # A normal exit would wait for threads. It would also end by the signal, not with the exit
         # code, if a library has run Python source from a string meanwhile.
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -86,7 +86,7 @@ def exit_interrupted(prog: str) -> NoReturn:
 
 
 def _interrupt_main() -> None:
-    if hasattr(signal, "pthread_kill"):  # Ends a system call that waits, too.
+    if hasattr(signal, "pthread_kill"):  # Unlike interrupt_main, it ends a waiting system call.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     else:
         _thread.interrupt_main()
@@ -95,6 +95,6 @@ def _interrupt_main() -> None:
 def _on_sigint(*_: Any) -> None:
     global _received
     _received = True
-    # The system's own handling ends the process even in native code.
+    # From now on the default action of the system, which ends the process even in native code.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt

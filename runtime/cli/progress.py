@@ -46,11 +46,11 @@ def bar_on_terminal(**options: Any) -> tqdm[None] | None:
     return tqdm(leave=False, **options)
 
 
-class Shown:
-    """Shows a job until it is closed: refreshes its bar, or else prints its line.
+class ProgressDisplay:
+    """Refreshes the bar of a job in a thread or, without a bar, prints its line, until `close`.
 
     Args:
-        bar: What `bar_on_terminal` returned; closed with this.
+        bar: From `bar_on_terminal`; `close` closes it.
         line: Returns the line; called in another thread.
     """
 
@@ -62,7 +62,7 @@ class Shown:
         self._thread.start()
 
     def close(self) -> None:
-        """Removes the bar; no line is printed after this."""
+        """Stops the thread and removes the bar."""
         self._closed.set()
         self._thread.join()
         if self._bar is not None:
@@ -71,7 +71,7 @@ class Shown:
     def _run(self) -> None:
         interval = LINE_INTERVAL_S if self._bar is None else _REFRESH_INTERVAL_S
         while not self._closed.wait(interval):
-            # A terminal or a reader that has gone must not end the job.
+            # A closed terminal or pipe must not end the job.
             with contextlib.suppress(OSError, ValueError):
                 if self._bar is not None:
                     self._bar.refresh()
@@ -83,11 +83,11 @@ class Progress:
     """Progress of a job in units that are counted; a context manager.
 
     Args:
-        unit: What is counted, in the plural: "frames".
-        label: What is worked on, for example the name of a file.
+        unit: Name of the units, in the plural: "frames".
+        label: Name of the job, for example of a file.
         total: Number of units; None if it is not known.
         done: Number of units that an earlier run has done.
-        clock: Returns seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -108,24 +108,24 @@ class Progress:
         # The rate counts from the first report: before it, models are loaded.
         self._first: tuple[float, int] | None = None
         self._bar: tqdm[None] | None = None
-        self._shown: Shown | None = None
+        self._display: ProgressDisplay | None = None
 
     def __enter__(self) -> Self:
         self._bar = bar_on_terminal(
             total=self._total, initial=self._done, unit=f" {self._unit}", desc=self._label or None
         )
-        self._shown = Shown(self._bar, self.line)
+        self._display = ProgressDisplay(self._bar, self.line)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._shown is not None:
-            self._shown.close()
+        if self._display is not None:
+            self._display.close()
 
     def update(self, done: int, total: int | None) -> None:
         """Sets the number of units done so far and the total, None if it is not known.
 
         Raises:
-            KeyboardInterrupt: If Ctrl-C was pressed and a library has caught the exception.
+            KeyboardInterrupt: If Ctrl-C was pressed and a library caught the exception.
         """
         raise_if_interrupted()
         self._done = done
@@ -162,10 +162,10 @@ class Progress:
 
 
 class Activity:
-    """Shows what is being done and since when, where nothing can be counted; a context manager.
+    """Shows a job that has no units to count, with its elapsed time; a context manager.
 
     Args:
-        text: What is being done: "opening 3 runs".
+        text: Description of the job: "opening 3 runs".
     """
 
     def __init__(self, text: str) -> None:
@@ -174,10 +174,10 @@ class Activity:
     def __enter__(self) -> None:
         self._started = time.monotonic()
         bar = bar_on_terminal(desc=self._text, bar_format=_ACTIVITY_FORMAT)
-        self._shown = Shown(bar, self._line)
+        self._display = ProgressDisplay(bar, self._line)
 
     def __exit__(self, *_: object) -> None:
-        self._shown.close()
+        self._display.close()
 
     def _line(self) -> str:
         return f"{self._text}: {duration(time.monotonic() - self._started)} so far"
@@ -187,9 +187,9 @@ def print_above(bar: tqdm[None] | None, text: str, file: TextIO | None = None) -
     """Prints a line at once, above the bar if there is one on the same terminal.
 
     Args:
-        bar: What `bar_on_terminal` returned.
+        bar: From `bar_on_terminal`.
         text: The line.
-        file: Where to; None for stdout.
+        file: The stream to print to; None for stdout.
     """
     if bar is None:
         print(text, file=file, flush=True)

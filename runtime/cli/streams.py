@@ -1,4 +1,4 @@
-"""Standard streams that are closed, missing or broken: they do not change what a command does."""
+"""Repairs standard streams that are closed, missing or broken, so that commands run as usual."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any, TextIO, cast
 def repair_streams() -> None:
     """Makes sys.stdin, sys.stdout and sys.stderr usable for the rest of the process.
 
-    A stream that is closed (`2>&-`) or missing (pythonw) becomes the null device. Text for a
-    reader that has gone (`| head -1`) is dropped; writing binary data, as of a video on stdout,
+    A stream that is closed (`2>&-`) or missing (pythonw) becomes the null device. Text for a pipe
+    whose reader has ended (`| head -1`) is dropped; writing binary data, as of a video on stdout,
     still raises BrokenPipeError.
     """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
-            # The lowest free descriptor is that of the stream. Otherwise an output file would take
-            # it, and would receive what native libraries print.
+            # `open` returns the lowest free descriptor, which is that of the stream. Otherwise an
+            # output file would get it, and native libraries would print into that file.
             null = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: PTH123, SIM115
             os.set_inheritable(null.fileno(), True)
             setattr(sys, name, null)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__"):  # Not one that a test or a program has set.
-            setattr(sys, name, cast(TextIO, _DropsUnread(stream)))
+            setattr(sys, name, cast(TextIO, _BrokenPipeGuard(stream)))
 
 
-class _DropsUnread:
-    """A text stream that goes to the null device once its reader has gone."""
+class _BrokenPipeGuard:
+    """A text stream that switches to the null device when its pipe is broken."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -43,7 +43,7 @@ class _DropsUnread:
             return len(text)
 
     def flush(self) -> None:
-        """Flushes the stream, or drops what it holds."""
+        """Flushes the stream, or drops its buffered text."""
         try:
             self._stream.flush()
         except OSError as error:

@@ -122,7 +122,7 @@ def device_view(array: object, *, stream: int, name: str) -> DeviceView:
 class DeviceFrame:
     """A frame on the GPU, for any library with `__cuda_array_interface__` (CAI) or DLPack.
 
-    The memory is valid for as long as this object, or an array that was made from it, exists: a
+    The memory is valid for as long as this object, or an array that shares its memory, exists: a
     DLPack consumer, an unconsumed capsule and the arrays of CAI consumers such as
     `torch.as_tensor` and `cupy.asarray` hold a reference to this object. When the last reference
     is dropped, `release` is called once, on the thread that drops it. It is not called at exit.
@@ -172,7 +172,8 @@ class DeviceFrame:
         self.stream: int = stream
         self.nbytes: int = math.prod(self.shape) * self.dtype.itemsize
         self._wait = wait
-        # Not at exit: an array of another library may still use the memory, and CUDA may be gone.
+        # Not at exit: an array of another library may still use the memory, and CUDA may have
+        # been unloaded.
         weakref.finalize(self, release).atexit = False
 
     @property
@@ -205,7 +206,7 @@ class DeviceFrame:
                 f"{tuple(dl_device)}: take it where it is and move it afterwards"
             )
         self._make_wait(stream)
-        # NumPy makes the capsule, since its destructor and deleter are C functions: they may be
+        # NumPy creates the capsule, since its destructor and deleter are C functions: they may be
         # called during an exception and after the end of the interpreter, ctypes callbacks may not.
         # NumPy describes the memory without reading it; only the device has to be corrected.
         interface = self.__cuda_array_interface__

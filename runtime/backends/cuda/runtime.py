@@ -112,7 +112,7 @@ class Buffer:
 class BufferPool:
     """A pool of buffers of each size, so that repeated work allocates nothing.
 
-    The buffer that was returned first is taken first, since its queued work is most likely done.
+    First in, first out: the queued work of the buffer that was returned first is most likely done.
     Not safe for threads.
 
     Args:
@@ -140,7 +140,7 @@ class BufferPool:
         return Buffer(int(self._cuda.call(self._allocate, size)), size)
 
     def give_back(self, buffer: Buffer) -> None:
-        """Returns a buffer to the pool; work that is queued for it may still run."""
+        """Returns a buffer to the pool; queued work may still use it."""
         if self._closed:
             self._free_buffer(buffer)
         else:
@@ -199,7 +199,7 @@ class Cuda:
         self.api = import_cuda()
         self.device = device
         with self.current():
-            self.call("cudaMemGetInfo")  # Makes the context; an error is raised here, not later.
+            self.call("cudaMemGetInfo")  # Creates the context, so that errors are raised here.
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Calls a function of the CUDA runtime.
@@ -233,7 +233,7 @@ class Cuda:
             self.free("cudaSetDevice", before)
 
     def record(self, stream: StreamHandle, *, timed: bool = False) -> Event:
-        """Records an event after all work queued so far on a stream, also one of the caller."""
+        """Records an event after all work queued so far on a stream, which may be the caller's."""
         event = Event(self, timed=timed)
         self.call("cudaEventRecord", event.handle, stream)
         return event

@@ -35,7 +35,7 @@ class OnnxRuntimeBackend(HostBackend):
     """ONNX Runtime without I/O binding. Threads may share it.
 
     Args:
-        session_for: Gives the onnxruntime.InferenceSession for a size (height, width) of images.
+        session_for: Returns the onnxruntime.InferenceSession for a size (height, width) of images.
         info: Metadata of the model.
         device: "cpu", "cuda" or "cuda:N".
     """
@@ -112,7 +112,7 @@ def open_model(path: Path, options: OpenOptions) -> OnnxRuntimeBackend | BoundBa
 def _session(
     ort: Any, content: bytes, provider: object, threads: int | None, lengths: Mapping[str, int]
 ) -> Any:
-    """Makes an onnxruntime.InferenceSession; `lengths` fixes free axes, by their names."""
+    """Creates an onnxruntime.InferenceSession; `lengths` fixes free axes, by their names."""
     settings = _session_options(ort, threads)
     for name, length in lengths.items():
         settings.add_free_dimension_override_by_name(name, length)
@@ -120,7 +120,7 @@ def _session(
         content,
         sess_options=settings,
         providers=[provider],
-        # Otherwise a session or a call that fails is repeated on the CPU.
+        # Otherwise ONNX Runtime repeats a session or a call that fails on the CPU.
         enable_fallback=0,
     )
     session.disable_fallback()  # Older releases (1.20) ignore the option for calls.
@@ -178,15 +178,16 @@ def _session_options(ort: Any, threads: int | None) -> Any:
     Measured with ONNX Runtime 1.32 on a busy x86-64 CPU with AVX2 (small, 448x256, CPU time of a
     pair on one thread, interleaved rounds, the minimum of 9): 467 ms with these options, 551 ms
     without the layout optimisation. No difference above the noise: denormals as zero, no arena, no
-    prepacked weights. A graph that was saved optimised opens in 29 ms of CPU time instead of 77,
-    but fits one type of CPU only. Spinning can only be judged on an idle machine, and is left on.
+    prepacked weights. A graph that was saved after optimisation opens in 29 ms of CPU time instead
+    of 77, but fits one type of CPU only. Spinning keeps its default, on: its effect can only be
+    measured on an idle machine.
     """
     options = ort.SessionOptions()
-    # The CPUs that this process may use: the share of a container, not the whole machine.
+    # Not ONNX Runtime's default, which counts the CPUs of the machine and not of the container.
     options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 3
-    # A memory plan that is made in advance takes 2645 MB (1080p, small), one that is made during
-    # the run 1459 MB, and both are equally fast.
+    # With memory patterns, which plan memory before a run, a model needs 2645 MB (1080p, small);
+    # without them 1459 MB. Both are equally fast.
     options.enable_mem_pattern = False
     return options
 

@@ -1,7 +1,7 @@
 """ONNX Runtime with I/O binding, which keeps images on the device that computes.
 
-An image that belongs to two pairs is uploaded once, and an image that recursion makes is the input
-of the next call without a download. ONNX Runtime's `run` takes and returns host arrays instead.
+An image that belongs to two pairs is uploaded once, and an image that recursion computes is the
+input of the next call without a download. ONNX Runtime's `run` accepts and returns host arrays.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class BoundBackend:
             if self.info.pairs_per_call > 1:
                 # ONNX Runtime copies whole values only, and a batch is one value: its images are
                 # concatenated on the host and uploaded with the call, in one copy. Concatenation
-                # on the device would take another model, or CUDA itself as with TensorRT.
+                # on the device would need another model, or calls of CUDA as with TensorRT.
                 return BoundImage(Batch(host=image))
             return BoundImage(Batch(device=self._to_device(image)))
 
@@ -101,7 +101,7 @@ class BoundBackend:
             # The session chooses the device of the time step.
             binding.bind_cpu_input("timestep", timestep)
             binding.bind_output("imgt", *self._device)
-            # Copies of inputs are only queued, and the streams of a session wait for no other.
+            # Copies of inputs are only queued, and the streams of a session do not wait for them.
             binding.synchronize_inputs()
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
@@ -125,7 +125,7 @@ class BoundBackend:
         raise host_memory_error(self.name)
 
     def close(self) -> None:
-        """Frees the model; images that were made stay valid."""
+        """Frees the model; images that it returned stay valid."""
         self._session = None
 
     def _to_device(self, array: NDArray[Any]) -> Any:
@@ -133,7 +133,7 @@ class BoundBackend:
         return self._ort.OrtValue.ortvalue_from_numpy(array, *self._device)
 
     def _batch_on_device(self, images: Sequence[BoundImage]) -> Any:
-        """The images as one OrtValue on the device; one image that is there is not copied."""
+        """The images as one OrtValue on the device; a single image on the device is not copied."""
         first = images[0]
         if len(images) > 1:
             return self._to_device(np.concatenate([image.on_host() for image in images]))

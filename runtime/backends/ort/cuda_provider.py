@@ -98,8 +98,8 @@ def _preload(ort: Any, folder: Path | None = None) -> list[str]:
     # It prints to standard output, which may carry the result of a program.
     with contextlib.redirect_stdout(output):
         ort.preload_dlls(directory=None if folder is None else str(folder))
-    # A library that is printed may have been found at the second try. cuDNN is not printed by
-    # versions that run without it, but convolutions need it.
+    # A library in the output may have loaded at a second attempt. Versions that run without cuDNN
+    # do not print it, but convolutions need it.
     printed = [Path(name).name for name in _NOT_LOADED.findall(output.getvalue())]
     cudnn = [_CUDNN[sys.platform]] if sys.platform in _CUDNN else []
     return [name for name in dict.fromkeys([*printed, *cudnn]) if not loads_library(name)]
@@ -133,7 +133,7 @@ def cuda_failure(error: Exception) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """One line of an error of ONNX Runtime: the failed call of CUDA, else the first line."""
+    """The failed call of CUDA in an error of ONNX Runtime, else the first line of its message."""
     return cuda_failure(error) or first_line(error)
 
 

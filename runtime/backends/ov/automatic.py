@@ -28,9 +28,10 @@ class AutomaticPrecision(NamedTuple):
 def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
     """The fastest precision that the CPU computes in natively and the manifest of a model proves.
 
-    A proof counts if it was made with this version of OpenVINO, for models that are prepared as
-    they are now, on a CPU with the same vector extensions, since all three change the result: the
-    same model at 1280x720 was up to 12 dB closer to float32 in OpenVINO 2026.4 than in 2026.2.
+    A proof counts if this version of OpenVINO, this version of the preparation
+    (`precision.PREPARATION`) and a CPU with the same vector extensions produced it, since all three
+    change the result: the same model at 1280x720 was up to 12 dB closer to float32 in OpenVINO
+    2026.4 than in 2026.2.
 
     Args:
         openvino: The module.
@@ -45,9 +46,11 @@ def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
     if file.manifest is None:
         return _to_build(file, f"no manifest beside it proves {native[0]}")
     version = openvino.get_version()
-    here = version, PREPARATION, low_precision_sets()
+    current = version, PREPARATION, low_precision_sets()
     # The last proof of a precision counts.
-    proofs = {proof.precision: proof for proof in file.manifest.proofs if proof.conditions == here}
+    proofs = {
+        proof.precision: proof for proof in file.manifest.proofs if proof.conditions == current
+    }
     for precision in native:
         if precision in proofs and proofs[precision].problem is None:
             return AutomaticPrecision(precision)

@@ -1,15 +1,15 @@
 """The OpenVINO backend, on the CPU.
 
-The precision is always set: by default OpenVINO computes in bfloat16 on CPUs that support it, also
+The precision is always set: by default OpenVINO computes in bfloat16 on CPUs that support it, even
 the coordinates. OpenVINO's own cache is not used: it loads a blob with damaged weights without
 an error (64 of 12.9 million bytes inverted gave another image), and it reads the ONNX file even if
 the blob exists. `runtime.backends.ov.cache` stores blobs with a checksum.
 
 Measured with OpenVINO 2026.4 on a busy x86-64 CPU with AVX2 (small, 448x256, CPU time of a pair on
 one thread, interleaved rounds, the minimum of 7): 322 ms with the graph as exported, 327 ms with
-the graph that is rewritten for ONNX Runtime, which is no difference. The graph as exported is
-built, since there OpenVINO fuses PReLU into the convolution. Thread pinning is left at its default:
-two models side by side were no faster without it.
+the graph that is rewritten for ONNX Runtime, which is within the noise. Artefacts for OpenVINO have
+the graph as exported, in which OpenVINO fuses PReLU into the convolution. Thread pinning keeps its
+default: two models at the same time were no faster without it.
 """
 
 from __future__ import annotations
@@ -104,14 +104,14 @@ class OpenVinoBackend(HostBackend):
 
 
 class _Inference:
-    """One inference; the first caller of `result` fetches the result, once."""
+    """One inference; the first call of `result` fetches the result, later calls return it."""
 
     def __init__(
         self, owner: _RequestPool, request: Any, inputs: Mapping[str, NDArray[Any]]
     ) -> None:
         self._owner = owner
         self._request = request
-        # A reference: OpenVINO reads the arrays themselves during the inference.
+        # Keeps the arrays alive: OpenVINO reads them without a copy during the inference.
         self._inputs: Mapping[str, NDArray[Any]] | None = inputs
         self._lock = threading.Lock()
         self._result: NDArray[Any] | None = None
@@ -143,7 +143,7 @@ class _Inference:
 
 
 class _PendingImage:
-    """An image that an inference makes: row `row` of its result."""
+    """An image of an inference that may still run: row `row` of its result."""
 
     def __init__(self, inference: _Inference, row: int) -> None:
         self._inference = inference
@@ -159,7 +159,7 @@ class _PendingImage:
 
 
 class _RequestPool:
-    """Inference requests that are used again; if all are in use, the oldest is waited for."""
+    """A fixed number of inference requests; if all are in use, `start` waits for the oldest."""
 
     def __init__(self, compiled: Any, count: int, name: str) -> None:
         self.name = name
@@ -220,7 +220,7 @@ class _RequestPool:
                     return self._idle.pop()
                 oldest = self._in_flight.popleft()
             with contextlib.suppress(BackendError):
-                oldest.result()  # Its error is raised again for the caller that waits for it.
+                oldest.result()  # Its own caller gets its error.
 
 
 def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
@@ -241,23 +241,23 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
     file = read_onnx(path)
     info = file.info
     chosen = _precision(openvino, file, options)
-    how = Compilation(
+    compilation = Compilation(
         precision=chosen.precision,
         streams=options.streams or 1,
         threads=options.threads or available_cpus(),
         cache=options.cache,
     )
-    how.check(openvino)
+    compilation.check(openvino)
 
     def compile_for(size: tuple[int, int]) -> Any:
         with _loading(path):
-            return compiled_model(openvino, file.content, how, shapes=shapes_at(info, size))
+            return compiled_model(openvino, file.content, compilation, shapes=shapes_at(info, size))
 
     opened = functools.partial(
         OpenVinoBackend,
         info=info,
-        precision=how.precision,
-        streams=how.streams,
+        precision=compilation.precision,
+        streams=compilation.streams,
         notes=[chosen.note] if chosen.note else [],
     )
     if info.size is None:
@@ -270,10 +270,10 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
 
 
 def _precision(openvino: Any, file: OnnxFile, options: OpenOptions) -> AutomaticPrecision:
-    """The precision that was asked for, or else the automatic one.
+    """The precision of the options, or else the automatic one.
 
     Raises:
-        BackendError: If the model cannot be computed in the one that was asked for.
+        BackendError: If the model cannot be computed in the precision of the options.
     """
     asked = options.precision
     if asked is None or asked == "auto":
@@ -289,7 +289,7 @@ def _precision(openvino: Any, file: OnnxFile, options: OpenOptions) -> Automatic
 
 @contextlib.contextmanager
 def _loading(path: Path) -> Iterator[None]:
-    """Turns errors of OpenVINO into ModelError."""
+    """Converts errors of OpenVINO in the block to ModelError."""
     try:
         yield
     except RuntimeError as error:
@@ -299,11 +299,11 @@ def _loading(path: Path) -> Iterator[None]:
 
 
 def _ports(model: Any) -> Iterator[Port]:
-    """The ports of an openvino.Model or CompiledModel that the ONNX file has too."""
+    """The ports of an openvino.Model or CompiledModel, without the added outputs."""
     inputs, outputs = model.inputs, model.outputs
     for number, port in enumerate((*inputs, *outputs)):
         shape = (n.get_length() if n.is_static else None for n in port.get_partial_shape())
-        # If OpenVINO removes a cast, the port has the name of its result too.
+        # If OpenVINO removes a cast at a port, the port also has the name of the cast's result.
         names = port.get_names()
         if any(name.startswith(COORDINATES_OUTPUT) for name in names):
             continue
@@ -313,6 +313,6 @@ def _ports(model: Any) -> Iterator[Port]:
 
 
 def _as_array(image: Any) -> NDArray[Any]:
-    """The image as a batch of one on the host; waits for an image that is being made."""
+    """The image as a batch of one on the host; waits if it is not complete."""
     array: NDArray[Any] = image.array() if isinstance(image, _PendingImage) else image
     return array

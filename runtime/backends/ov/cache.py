@@ -1,8 +1,8 @@
 """A cache of compiled models on disk: opening one is faster than compiling.
 
-A blob is a model that is compiled for a type of CPU. When OpenVINO loads one, it checks its version
-and the instruction set but not the content. Therefore a blob is stored with a checksum and written
-atomically, and a model whose blob is damaged or refused is compiled again.
+A blob is a model that is compiled for a type of CPU. When OpenVINO loads a blob, it checks the
+version and the instruction set but not the content. Therefore a blob is stored with a checksum and
+written atomically, and a model whose blob is damaged or refused is compiled again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from runtime.backends.ov.precision import PREPARATION
 from runtime.files import read_with_digest, write_with_digest
 
 _MAGIC = b"ifrnet-openvino-2\n"
-"""First bytes of a file; the number is that of its format."""
+"""First bytes of a file, with the version of its format."""
 
-_LARGEST = 2 << 30
+_MAX_BYTES = 2 << 30
 """Limit of the size of the folder in bytes; the least recently used blobs are removed."""
 
 
@@ -33,7 +33,7 @@ class CacheEntry:
         core: An openvino.Core.
         content: The ONNX file.
         settings: Properties for the compilation.
-        shapes: Shapes that inputs are fixed to, by name; None: as in the file.
+        shapes: Shapes to which inputs are fixed, by name; None: as in the file.
 
     Attributes:
         path: Path of the blob.
@@ -86,10 +86,10 @@ class CacheEntry:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_with_digest(self.path, _MAGIC, content)
-            self._make_room()
+            self._evict()
 
-    def _make_room(self) -> None:
-        """Removes the least recently used blobs over the limit, but not this one."""
+    def _evict(self) -> None:
+        """Removes the least recently used blobs above the limit, but not this one."""
         blobs = []
         for path in self.path.parent.glob("*.blob"):
             with contextlib.suppress(OSError):  # Another process may have removed it.
@@ -97,5 +97,5 @@ class CacheEntry:
         total = 0
         for _, size, path in sorted(blobs, reverse=True):
             total += size
-            if total > _LARGEST and path != self.path:
+            if total > _MAX_BYTES and path != self.path:
                 path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Reads and compiles ONNX files with OpenVINO, for one size of frames where the size is free."""
+"""Reads and compiles ONNX files with OpenVINO; a model of free size for one size of frames."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _CAPABILITIES: dict[InferencePrecision, str] = {"fp32": "FP32", "bf16": "BF16", 
 
 @dataclass(frozen=True)
 class Compilation:
-    """How OpenVINO compiles a model.
+    """Options of the compilation of a model.
 
     Attributes:
         precision: Type in which convolutions are computed.
         streams: Number of inferences that run at the same time.
         threads: Number of CPUs that they share.
         cache: Folder for compiled models; None for the default folder, "none" for no cache.
-        profile: Whether the time of each layer is counted, which slows the model a little.
+        profile: Whether OpenVINO measures the time of each layer, which slows the model a little.
     """
 
     precision: InferencePrecision
@@ -39,7 +39,7 @@ class Compilation:
     profile: bool = False
 
     def check(self, openvino: Any) -> None:
-        """Checks that OpenVINO supports this on this CPU.
+        """Checks that OpenVINO supports these options on this CPU.
 
         Raises:
             BackendError: If the CPU does not compute in the precision, or there are fewer threads
@@ -53,7 +53,7 @@ class Compilation:
         _check_capability(_core(openvino), self.precision)
 
     def settings(self) -> dict[str, str]:
-        """The properties for the compilation."""
+        """The options as properties of OpenVINO."""
         return {
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
             "PERFORMANCE_HINT": "LATENCY" if self.streams == 1 else "THROUGHPUT",
@@ -66,7 +66,7 @@ class Compilation:
 def compiled_model(
     openvino: Any,
     content: bytes,
-    how: Compilation,
+    options: Compilation,
     *,
     shapes: Mapping[str, list[int]] | None = None,
 ) -> Any:
@@ -75,8 +75,8 @@ def compiled_model(
     Args:
         openvino: The module.
         content: The ONNX file.
-        how: How it is compiled; `Compilation.check` passed.
-        shapes: Shapes that inputs are fixed to, by name; -1 for a free axis. None: as in the file.
+        options: How it is compiled; `Compilation.check` must have passed.
+        shapes: Shapes to which inputs are fixed, by name; -1 for a free axis. None: as in the file.
 
     Returns:
         An openvino.CompiledModel.
@@ -85,17 +85,17 @@ def compiled_model(
         BackendError: If this OpenVINO cannot keep the coordinates in float32.
         RuntimeError: If OpenVINO cannot read the file.
     """
-    core, settings = _core(openvino), how.settings()
-    folder = cache_folder() / "openvino" if how.cache is None else Path(how.cache)
+    core, settings = _core(openvino), options.settings()
+    folder = cache_folder() / "openvino" if options.cache is None else Path(options.cache)
     entry = None
-    if how.cache != NO_CACHE:
+    if options.cache != NO_CACHE:
         entry = CacheEntry(folder, openvino, core, content, settings, shapes)
         if (compiled := entry.read()) is not None:
             return compiled
     model = from_onnx(openvino, content)
     if shapes is not None:
         model.reshape({name: openvino.PartialShape(shape) for name, shape in shapes.items()})
-    if how.precision == "fp32":
+    if options.precision == "fp32":
         compiled = core.compile_model(model, "CPU", settings)
     else:
         from runtime.backends.ov.precision import compiled_with_float32
@@ -111,7 +111,7 @@ def shapes_at(info: ModelInfo, size: tuple[int, int]) -> dict[str, list[int]] | 
 
     Args:
         info: Metadata of the model.
-        size: (height, width) of the images that are given to the model.
+        size: (height, width) of the model's images in pixels.
 
     Returns:
         Name -> shape, -1 for a free axis; None if the size of the model is fixed.
@@ -140,8 +140,8 @@ def import_openvino() -> Any:
 def from_onnx(openvino: Any, content: bytes) -> Any:
     """Reads an ONNX file as an openvino.Model.
 
-    `Core.read_model` is not used: it also accepts OpenVINO's own format, so that bytes which are
-    valid in both formats would be read as another model than the one that was checked.
+    `Core.read_model` is not used: it also accepts OpenVINO's own format, and would read bytes that
+    are valid in both formats as another model than the one that was checked.
 
     Raises:
         RuntimeError: If OpenVINO cannot read the file.
@@ -176,7 +176,9 @@ def _core(openvino: Any) -> Any:
 
 
 def _check_capability(core: Any, precision: InferencePrecision) -> None:
-    """Checks that the CPU computes in a type; OpenVINO would use float32 or emulate the type.
+    """Checks that the CPU computes in a type natively.
+
+    For another type OpenVINO would use float32 or emulate it.
 
     Raises:
         BackendError: If it does not.
@@ -191,7 +193,7 @@ def _check_capability(core: Any, precision: InferencePrecision) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an OpenVINO error that does not name a place in OpenVINO's source."""
+    """The first line of an OpenVINO error that is not a location in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reasons = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
     return (reasons or lines or [type(error).__name__])[0]

@@ -1,8 +1,8 @@
 """Keeps coordinates and results in float32 where OpenVINO computes in bfloat16 or float16.
 
-Casts in an ONNX file have no effect there: OpenVINO first converts all floats to one type, and then
-gives the lower precision to every node except those after the last convolution. The coordinates of
-the inner levels would be bfloat16. Simulated in PyTorch with the demo weights, PSNR to float32 on
+Casts in an ONNX file have no effect: OpenVINO first converts all floats to one type, and then gives
+the lower precision to every node except those after the last convolution. The coordinates of the
+inner levels would be bfloat16. Simulated in PyTorch with the demo weights, PSNR to float32 on
 synthetic frames with 45 and 128 pixels of motion is 53.9 dB at 448x256, 46.6 at 1280x720 and 42.0
 at 1920x1088. With coordinates and results in float32 it is 61.5, 64.3 and 63.5 dB. The last layers
 of the decoders stay in the lower precision: float32 would gain 0.2 dB at most.
@@ -12,12 +12,12 @@ language models). Two properties of the mark are not obvious:
 
 - Python cannot set it on a node, but a file in OpenVINO's own format can contain it, in all
   versions under the name "precise".
-- It is lost when a pass replaces its node. Therefore nodes that are known to be replaced are
-  replaced here first: Interpolate by its older version, which the CPU plugin needs, two
+- It is lost when a pass replaces its node. Therefore this module first replaces the nodes that
+  OpenVINO would replace: Interpolate by its older version, which the CPU plugin needs, two
   consecutive sums with constants by one, consecutive means by one, a difference by a sum, a
-  division by a product. A test looks for the marks in the graph that the plugin made.
+  division by a product. A test checks the marks in the compiled graph of the plugin.
 
-Some marks are lost all the same: before OpenVINO 2026.4 those of the sums and products that make
+Some marks are lost all the same: before OpenVINO 2026.4 those of the sums and products that compute
 the coordinates, and in int8 models those of all sums and products, which OpenVINO replaces while it
 looks for integer convolutions. In such a model the coordinates become outputs, because OpenVINO
 computes everything between the last convolutions and an output in float32. This includes the
@@ -50,7 +50,7 @@ _NEVER = frozenset({*_CONVOLUTIONS, "Constant", "Parameter", "Result"})
 
 PREPARATION = 1
 """Version of the preparation in this module. Raise it when results change: cached models and proofs
-of another version do not count."""
+of another version are not used."""
 
 _LAST_DECODERS = 2
 """Number of decoders, counted from the end, whose transposed convolutions are not float32."""
@@ -75,7 +75,7 @@ def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[s
         An openvino.CompiledModel.
 
     Raises:
-        BackendError: If this OpenVINO cannot keep them in float32.
+        BackendError: If this OpenVINO cannot keep coordinates and results in float32.
     """
     version, hint = openvino.get_version(), settings["INFERENCE_PRECISION_HINT"]
     try:
@@ -101,7 +101,7 @@ def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[s
 
 
 def with_float32_marks(openvino: Any, core: Any, model: Any) -> Any:
-    """Makes a copy of an openvino.Model with marks on the nodes of `float32_chain`.
+    """Creates a copy of an openvino.Model with marks on the nodes of `float32_chain`.
 
     Args:
         openvino: The module.
@@ -120,7 +120,7 @@ def with_float32_marks(openvino: Any, core: Any, model: Any) -> Any:
         replace(openvino, model)
     chain = float32_chain(model)
     for number, node in enumerate(model.get_ordered_ops()):
-        # The frontend gives one name to several nodes that it makes itself.
+        # The frontend gives one name to several nodes that it adds.
         node.set_friendly_name(f"{number}:{node.get_friendly_name()}")
     names = {node.get_friendly_name() for node in chain}
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +130,7 @@ def with_float32_marks(openvino: Any, core: Any, model: Any) -> Any:
         for layer in tree.iterfind("layers/layer"):
             if layer.get("name") in names:
                 _mark(layer)
-        # Not mapped, as the folder is removed.
+        # Read, not memory-mapped, since the folder is removed.
         content = np.fromfile(weights, np.uint8)
         marked = core.read_model(ElementTree.tostring(tree.getroot()), openvino.Tensor(content))
     remaining = {node.get_friendly_name() for node in marked.get_ops() if is_marked(node)}
@@ -164,13 +164,13 @@ def float32_chain(model: Any) -> list[Any]:
 def rounded_layers(model: Any, compiled: Any) -> list[str]:
     """The nodes of coordinates and result that a compiled model computes in less than float32.
 
-    The marks alone are no proof: if those of the products and sums that make the coordinates are
-    lost, that costs 5 to 12 dB at 1280x720. The compiled model declares for each of its layers the
-    precision and the original nodes.
+    The marks alone are no proof: if those of the products and sums that compute the coordinates are
+    lost, the result loses 5 to 12 dB at 1280x720. The compiled model declares for each of its
+    layers the precision and the original nodes.
 
     Args:
         model: An openvino.Model from `with_float32_marks`.
-        compiled: The openvino.CompiledModel that was made of it.
+        compiled: The openvino.CompiledModel of `model`.
 
     Returns:
         Names of these nodes in `model`. A bias that is added to a convolution is not among them,
@@ -216,7 +216,7 @@ def _coordinates_and_result(ordered: list[Any]) -> set[str]:
             inputs = list(_parents(node))
         elif kind == "GridSample":
             exact.add(node.get_name())
-            # The coordinates only: the sampled image may be rounded, like a convolution's result.
+            # Only the coordinates: the sampled image may be rounded, like a convolution's result.
             inputs = [node.input_value(1).get_node()]
         else:
             inputs = []
@@ -238,8 +238,8 @@ def add_coordinates_to_outputs(model: Any) -> None:
 def add_convolutions(openvino: Any, model: Any) -> None:
     """Adds a convolution with the identity in the last two decoders, in place.
 
-    It is behind the transposed convolution and its bias, and changes no value: their results are
-    rounded to the type in which it computes.
+    It follows the transposed convolution and its bias. It changes no value except that it rounds
+    their result to the type in which it computes.
     """
     transposed = [
         node
@@ -326,7 +326,7 @@ def _replace_interpolations(openvino: Any, model: Any) -> None:
 
 
 def _merge_sums(openvino: Any, model: Any) -> None:
-    """Replaces x + a + b with constants a, b by x + (a + b), as OpenVINO does too."""
+    """Replaces x + a + b with constants a, b by x + (a + b), as OpenVINO would."""
     for node in float32_chain(model):
         inner, outer = _constant_of_sum(node), None
         if inner is None:
@@ -370,7 +370,7 @@ def _replace_differences_and_divisions(openvino: Any, model: Any) -> None:
 
 
 def _replace(openvino: Any, node: Any, new: Any) -> None:
-    """Puts a new node, under the same name, in the place of a node."""
+    """Replaces a node by a new one with the same name."""
     new.set_friendly_name(node.get_friendly_name())
     openvino.utils.replace_node(node, new)
 

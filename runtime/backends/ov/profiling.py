@@ -27,7 +27,7 @@ def profile_layers(
     threads: int,
     runs: int,
 ) -> list[tuple[str, float]]:
-    """Times each layer of an ONNX file on the CPU, in a model that is compiled for it alone.
+    """Times each layer of an ONNX file on the CPU, in a model that is compiled for this call.
 
     Args:
         path: The ONNX file. Layers are those of the graph after OpenVINO's optimisations.
@@ -46,9 +46,9 @@ def profile_layers(
     """
     openvino = import_openvino()
     file = read_onnx(path)
-    how = Compilation(precision, streams=1, threads=threads, cache=NO_CACHE, profile=True)
+    options = Compilation(precision, streams=1, threads=threads, cache=NO_CACHE, profile=True)
     shapes = shapes_at(file.info, file.info.layout.size_of(inputs["img0"].shape))
-    request = compiled_model(openvino, file.content, how, shapes=shapes).create_infer_request()
+    request = compiled_model(openvino, file.content, options, shapes=shapes).create_infer_request()
     request.infer(inputs)
     first = [layer.real_time for layer in request.profiling_info]
     for _ in range(runs):
@@ -65,8 +65,8 @@ def profile_layers(
 
 
 def _short(name: str) -> str:
-    """The name of a layer without what OpenVINO and `runtime.backends.ov.precision` add to names.
+    """The name of a layer in the ONNX file, which is the same in every precision.
 
-    It is then the same in every precision.
+    OpenVINO and `runtime.backends.ov.precision` add prefixes and suffixes.
     """
     return re.sub(r"/WithoutBiases|(?:^|(?<=_))\d+:", "", name)

@@ -1,4 +1,4 @@
-"""The address of a served model: triton://HOST[:PORT]/MODEL[/VERSION][?OPTIONS]."""
+"""The address of a model on a Triton server: triton://HOST[:PORT]/MODEL[/VERSION][?OPTIONS]."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Address:
         server: "host:port" of gRPC.
         model: Name of the model.
         version: Version of the model; "" for the server's choice, which is the newest.
-        memory: How frames reach the server: "none" to send them, "system" or "cuda" for shared
-            memory on the server's machine.
+        memory: How frames reach the server: "none" to send them in the request, "system" or "cuda"
+            for shared memory on the server's machine.
         timeout: Limit of the time of a request, in seconds.
     """
 

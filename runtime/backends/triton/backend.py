@@ -67,8 +67,8 @@ class TritonBackend:
         address: Address of the model.
         info: Metadata of the model.
         name: Name of the backend, in messages and reports.
-        memory: Shared memory for frames; None if they are sent.
-        in_flight: Number of pairs to queue before the first is waited for.
+        memory: Shared memory for frames; None if requests contain them.
+        in_flight: Number of pairs to queue before the caller waits for the first.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class TritonBackend:
         return self._client
 
     def _region_with(self, arrays: Sequence[NDArray[Any]]) -> Region | None:
-        """Shared memory with a copy of the arrays; None if frames are sent."""
+        """Shared memory with a copy of the arrays; None if requests contain the frames."""
         self._open_client()
         if self._memory is None:
             return None
@@ -196,7 +196,7 @@ class TritonBackend:
         return region
 
     def _array(self, image: TritonImage) -> NDArray[Any]:
-        """An image on the host: a new array (1, ...), or the array that was put."""
+        """An image on the host: a new array (1, ...), or the array that `put` received."""
         if isinstance(image, SentImage):
             return image.array
         result = image.response.wait(self._address.timeout)

@@ -75,11 +75,11 @@ class Response:
 
 @dataclass(frozen=True, eq=False)
 class SentImage:
-    """An image on the host, which is sent with each request or is in shared memory.
+    """An image on the host, which each request contains or refers to in shared memory.
 
     Attributes:
         array: A batch of one image.
-        region: Shared memory with a copy of the image; None if it is sent.
+        region: Shared memory with a copy of the image; None if requests contain it.
     """
 
     array: NDArray[Any]
@@ -93,7 +93,7 @@ class SentImage:
 
 @dataclass(frozen=True, eq=False)
 class ResponseImage:
-    """An image that a request makes.
+    """An image in the response to a request.
 
     Attributes:
         response: The response with the batch of images.

@@ -38,10 +38,10 @@ class TritonPythonModel:
             pb_utils.Logger.log_warn(note)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answers the requests that Triton gathered, in one call if the model takes many pairs.
+        """Answers a batch of requests, in one call if the number of pairs of the model is free.
 
         Returns:
-            One InferenceResponse for each request; after an error each holds its message.
+            One InferenceResponse for each request; after an error each contains its message.
         """
         # Through DLPack: Python backends built before NumPy 2 read arrays of NumPy 2 as empty.
         inputs: list[list[NDArray[Any]]] = [

@@ -1,7 +1,7 @@
 """Shared memory between this process and a Triton server on the same machine.
 
-A request refers to a frame in a region of shared memory by name, and does not send it. Regions are
-registered with the server once and used again.
+A request refers to a frame in a region of shared memory by the name of the region, and does not
+contain the frame. Regions are registered with the server once and used again.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from runtime.errors import BackendError
 
 _SEGMENTS = Path("/dev/shm")
-"""Folder in which Linux shows the segments of shared memory as files."""
+"""Folder in which Linux has the segments of shared memory as files."""
 
 
 def memory_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of tritonclient for shared memory; that for CUDA only if CUDA is in use."""
+    """The exceptions of tritonclient for shared memory; with CUDA's only if CUDA is in use."""
     from tritonclient.utils.shared_memory import SharedMemoryException
 
     cuda = sys.modules.get("tritonclient.utils.cuda_shared_memory")
@@ -35,7 +35,7 @@ def memory_errors() -> tuple[type[Exception], ...]:
 
 
 class Region:
-    """A region of shared memory in use, which is available again after its last reference.
+    """A region of shared memory in use; the last reference to it returns it to its pool.
 
     Attributes:
         name: Name of the region at the server.
@@ -82,7 +82,7 @@ class SharedMemory(ABC):
 
         Raises:
             InferenceServerException: If the server cannot map it.
-            BackendError: If /dev/shm has no room for it.
+            BackendError: If /dev/shm has not enough free memory.
             SharedMemoryException: If the memory cannot be created; see `memory_errors`.
         """
         nbytes = math.prod(shape) * dtype.itemsize
@@ -163,8 +163,8 @@ class SystemMemory(SharedMemory):
 def _reserve(segment: Path, nbytes: int) -> None:
     """Allocates the pages of a new segment of shared memory; does nothing except on Linux.
 
-    Otherwise they are allocated when they are written to, and a process that writes when no page is
-    left is killed by SIGBUS.
+    Otherwise Linux allocates a page when it is first written to, and kills a process with SIGBUS
+    if no page is left.
 
     Raises:
         BackendError: If there are not enough pages.
@@ -184,7 +184,7 @@ def _reserve(segment: Path, nbytes: int) -> None:
 
 
 class CudaMemory(SharedMemory):
-    """Shared memory of a GPU that the server uses too, where frames are uploaded once.
+    """Shared memory of a GPU that the server uses too; frames are uploaded once.
 
     Args:
         client: An InferenceServerClient of tritonclient.grpc.

@@ -1,7 +1,7 @@
 """The TensorRT backend.
 
 Images stay on the GPU from `put` to `download`: a frame that belongs to two pairs is uploaded once,
-and a frame that recursion makes is the input of the next call without a download. Uploads,
+and a frame that recursion computes is the input of the next call without a download. Uploads,
 inference and downloads have a stream each and are ordered by events alone, so that they overlap.
 
 If sizes are fixed, the launches of an execution slot are recorded once as a CUDA graph on buffers
@@ -60,7 +60,7 @@ class TensorRTBackend:
     Attributes:
         name: Backend, version and device, for example "tensorrt 10.3.0 cuda:0".
         info: Metadata of the model.
-        lookahead: Number of pairs to queue before the first is waited for.
+        lookahead: Number of pairs to queue before the caller waits for the first.
         cuda: The device.
         transfers: Uploads and downloads. Use it, `slots` and `submit_on` inside `guarded` only.
         slots: The execution slots, one for each stream; empty once the model is closed.
@@ -115,7 +115,7 @@ class TensorRTBackend:
 
     @property
     def cuda_graph_problem(self) -> str | None:
-        """Why a slot launches inferences without the CUDA graph that was asked for, or None.
+        """Why a slot launches inferences without a CUDA graph; None unless recording failed.
 
         A graph is recorded at the second inference of each slot.
         """
@@ -242,7 +242,7 @@ class TensorRTBackend:
             return DeviceImage(view.pointer, shape, view.dtype, ready, view.owner)
 
     def export_to_stream(self, image: DeviceImage, stream: int) -> DeviceFrame:
-        """Gives an image to the caller without a copy; see `Backend.export_to_stream`."""
+        """Exports an image to the caller without a copy; see `Backend.export_to_stream`."""
         cuda, ready, references = self.cuda, image.ready, [image]
         with self.guarded():
             cuda.call("cudaStreamWaitEvent", stream, image.ready.handle, 0)
@@ -258,7 +258,8 @@ class TensorRTBackend:
                 with cuda.current():
                     references[0].record_use(handle, cuda.record(handle))
             except CudaError:
-                cuda.api.cudaDeviceSynchronize()  # The caller's stream is destroyed.
+                # The caller has destroyed the stream, so there is nothing to record an event on.
+                cuda.api.cudaDeviceSynchronize()
             references.clear()
 
         return DeviceFrame(
@@ -329,7 +330,7 @@ class TensorRTBackend:
             )
 
     def _timestep_on_device(self, timestep: NDArray[np.float32]) -> DeviceImage:
-        """The time steps as a tensor on the device; the latest tensors are used again."""
+        """The time steps as a tensor on the device, from a cache of the latest ones."""
         key = tuple(timestep.ravel().tolist())
         if key not in self._timesteps:
             self._timesteps[key] = self.transfers.put(timestep)

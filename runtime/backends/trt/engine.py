@@ -17,7 +17,7 @@ _NEXT_GENERATION = {8: 10, 10: 11}
 NVIDIA documents 8 -> 10 and 10 -> 11; each removed interfaces, so 8 -> 11 is not supported."""
 
 _SHOWN_ERRORS = 3
-"""Number of TensorRT's errors in a message of ours; the first ones name the cause."""
+"""Number of TensorRT's errors in a message; the first ones name the cause."""
 
 _STORED_ERRORS = 100
 """Number of TensorRT's latest errors that the logger stores."""
@@ -27,7 +27,7 @@ def import_tensorrt() -> Any:
     """Imports the module `tensorrt`; call it only where there is a driver, or its classes crash.
 
     Raises:
-        BackendError: If it is not installed, or its libraries are missing.
+        BackendError: If it is not installed or does not load.
     """
     try:
         return importlib.import_module("tensorrt")
@@ -62,7 +62,7 @@ _log: tuple[Any, Any] | None = None
 
 
 def logger_for(trt: Any) -> Any:
-    """The logger for TensorRT, one for the process: TensorRT uses the first and warns of others.
+    """The logger of the process for TensorRT, which uses the first logger and warns of others.
 
     Its method `take_errors()` returns the errors that were reported since the last call.
     """
@@ -98,7 +98,7 @@ def checked_manifest(path: Path, version: str, gpu: Gpu) -> EngineManifest:
 
     Raises:
         ModelError: If the manifest is missing or belongs to another file, or the engine needs
-            another TensorRT or another GPU; the message holds the command that builds it again.
+            another TensorRT or another GPU; the message has the command that builds it again.
     """
     manifest = EngineManifest.read(path)
     build = manifest.engine
@@ -122,7 +122,7 @@ def _incompatibility(build: EngineBuild, version: str, gpu: Gpu) -> str | None:
                 f"was built with TensorRT {build.tensorrt} and is portable to later {releases}, "
                 f"here is {version}"
             )
-        # None: from before this was recorded, when every portable engine ran on any GPU.
+        # None: built before this was recorded, when every portable engine ran on any GPU.
         if build.any_gpu is not False:
             if _numbers(gpu.compute_capability) < (8, 0):
                 return f"is portable to GPUs from compute capability 8.0 on, here is {here}"
@@ -193,14 +193,14 @@ class Engine:
     def context(self, stream: int) -> Any:
         """Creates an execution context and selects the engine's profile, if it has one.
 
-        Before TensorRT 10 only the first context has a profile from the start.
+        Before TensorRT 10 only the first context has a selected profile when it is created.
 
         Args:
             stream: Handle of the stream on which the profile is selected.
 
         Raises:
-            BackendError: If there is no memory for the context, or the profile cannot be used by
-                one more context.
+            BackendError: If there is no memory for the context, or another context uses the profile
+                and the engine cannot share it.
         """
         context = self._engine.create_execution_context()
         if context is None:

@@ -24,7 +24,7 @@ from runtime.errors import BackendError
 
 
 class BufferLease:
-    """A buffer in use, which returns to its pool with the last reference to the lease."""
+    """A buffer in use; the last reference to the lease returns the buffer to its pool."""
 
     def __init__(self, pool: BufferPool, buffer: Buffer) -> None:
         self._pool = pool
@@ -86,7 +86,7 @@ class TensorAddresses:
 
 
 class ExecutionSlot:
-    """An execution context with a stream and a CUDA graph of its own.
+    """An execution context with its own stream and its own CUDA graph.
 
     Attributes:
         stream: The stream of the inferences.

@@ -99,7 +99,7 @@ def profile_layers(
 
     with backend.guarded():
         profiler = Profiler()
-        # A slot of its own, so that the backend's contexts stay without a profiler.
+        # A separate slot, so that the backend's contexts stay without a profiler.
         slot = ExecutionSlot(backend.cuda, backend.engine)
         try:
             slot.report_to(profiler)

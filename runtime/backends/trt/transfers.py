@@ -22,11 +22,11 @@ from runtime.backends.cuda.runtime import (
 from runtime.backends.trt.execution import BufferLease, DeviceImage
 
 _STAGING = 3
-"""Pinned upload buffers for each size: one to fill, one that is copied, and one to spare."""
+"""Pinned upload buffers for each size: one to fill, one that is copied, and one in reserve."""
 
 
 class Transfers:
-    """Uploads and downloads, each on a stream of its own. Not safe for threads.
+    """Uploads and downloads, each on its own stream. Not safe for threads.
 
     Attributes:
         streams: The streams of uploads and of downloads; empty before `open`.

@@ -22,7 +22,7 @@ class Made:
 
 def test_the_sizes_used_last_stay_prepared():
     made = Made()
-    prepared = PreparedSizes(made, kept=2)
+    prepared = PreparedSizes(made, limit=2)
     for side in (1, 2, 1, 3, 1, 2):
         assert prepared.at((side, side)) == [(side, side)]
     assert made.sizes == [(1, 1), (2, 2), (3, 3), (2, 2)]
@@ -41,7 +41,7 @@ def test_no_more_than_the_kept_exist_while_one_is_prepared():
         alive.add(model)
         return model
 
-    prepared = PreparedSizes(prepare, kept=2)
+    prepared = PreparedSizes(prepare, limit=2)
     for side in range(5):
         prepared.at((side, side))
     assert most == [0, 1, 1, 1, 1]
@@ -80,7 +80,7 @@ def test_threads_prepare_a_size_once():
 
 
 def test_closing_returns_what_was_kept_and_ends_it():
-    prepared = PreparedSizes(Made(), kept=2)
+    prepared = PreparedSizes(Made(), limit=2)
     for side in (1, 2, 3):
         prepared.at((side, side))
     assert prepared.close() == [[(2, 2)], [(3, 3)]]

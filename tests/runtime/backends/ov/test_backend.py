@@ -279,7 +279,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(models, frames, tmp_pat
 def test_the_folder_does_not_grow_for_ever(models, tmp_path, monkeypatch):
     opened(models / "frames.onnx", cache=tmp_path, threads=1).close()
     (first,) = tmp_path.iterdir()
-    monkeypatch.setattr(cache, "_LARGEST", first.stat().st_size + 1)
+    monkeypatch.setattr(cache, "_MAX_BYTES", first.stat().st_size + 1)
     opened(models / "frames.onnx", cache=tmp_path, threads=2).close()
     (left,) = tmp_path.iterdir()
     assert left != first
