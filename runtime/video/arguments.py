@@ -35,7 +35,7 @@ def parse_time(text: str) -> Fraction:
 
 
 def parse_cuts(text: str) -> float:
-    """Parses the score of a scene cut; 0 or none stand for no cuts, and give 0."""
+    """Parses the lowest score of a scene cut; none and 0, for no cuts, become 0."""
     if text == "none":
         return 0.0
     try:
@@ -117,7 +117,7 @@ def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def options_from(args: argparse.Namespace) -> VideoOptions:
-    """The `VideoOptions` of parsed arguments; a command need not have all of them."""
+    """The `VideoOptions` of parsed arguments; an option that a command lacks has its default."""
     from runtime.video.options import VideoOptions
 
     given: dict[str, Any] = {
@@ -133,7 +133,7 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
 
 
 def check_summary(path: Path | None) -> None:
-    """Checks that the summary can be written to `path`; None: there will be none.
+    """Checks that the summary can be written to `path`; None, for no summary, is valid.
 
     Raises:
         VideoError: If its folder does not exist.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 _COARSE_TICK = Fraction(1, 500)
-"""Seconds. Stamps with longer ticks are not taken for rounded stamps of a constant rate."""
+"""Seconds. Stamps with longer ticks are not treated as rounded stamps of a constant rate."""
 
 _JUMP = Fraction(1)
 """Seconds. A stamp that falls back by more begins a new clock (joined recordings); one that falls
@@ -39,10 +39,10 @@ def on_grid(time: Fraction, *, start: Fraction, rate: Fraction, tick: Fraction) 
 class Clock:
     """Converts the stamps of decoded frames, in order, to rising, exact times.
 
-    A frame without a stamp follows one nominal frame after the last time. A frame whose stamp does
-    not rise follows half a nominal frame after it, so that the frames behind it keep their own
-    stamps. If a stamp falls back by more than a second, that frame follows one nominal frame after
-    the last time, and the stamps behind it are counted from there.
+    A frame without a stamp follows one nominal frame after the previous time. A frame whose stamp
+    does not rise follows half a nominal frame after the previous time, so that later frames keep
+    their own stamps. If a stamp falls back by more than a second, its frame follows one nominal
+    frame after the previous time, and later stamps are counted from it.
 
     Attributes:
         origin: The stamp, in seconds, that is time 0; None until it is known.

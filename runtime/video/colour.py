@@ -1,16 +1,16 @@
 """Converts video frames to RGB and back, without bias.
 
-New frames go YUV -> RGB -> YUV and real frames do not, so that a bias of the round trip would be
-visible as flicker. swscale converts both ways, with three choices that avoid it:
+New frames are converted YUV -> RGB -> YUV and real frames are not, so that a bias of the round trip
+would be visible as flicker. swscale converts in both directions, with three choices that avoid it:
 
 - RGB is planar (gbrp, gbrp16le): faster than packed, and rgb48le with linear filters is wrong.
 - Chroma is widened and narrowed by filters that undo each other (see `_FILTERS`), with the same
-  siting both ways. swscale's own defaults blur it once more on every trip.
+  siting in both directions. swscale's own defaults blur it once more on every trip.
 - 16-bit RGB is scaled so that white is 65535, which it is not in swscale (see `_stretched`).
 
 YUV above white, below black, or outside the RGB gamut is clipped.
 At an odd size swscale stretches chroma, whose size is rounded up, over the frame, up to a pixel off
-at the far edge, both ways. Interlaced frames are taken for progressive ones.
+at the far edge, in both directions. Interlaced frames are treated as progressive.
 PQ and HLG are converted by their matrix alone, without tone mapping.
 """
 
@@ -30,7 +30,7 @@ from runtime.errors import VideoError
 from runtime.video.planes import bits_of, plane_views, without_alpha_plane
 
 Siting = Literal["left", "center", "topleft"]
-"""Where a chroma sample lies among its luma samples: names of FFmpeg's chroma_location.
+"""Position of a chroma sample among its luma samples: names of FFmpeg's chroma_location.
 
 "left" on the first column, between the rows (MPEG-2, H.264, HEVC); "center" between both (MPEG-1,
 JPEG); "topleft" on the first of both (BT.2020, UHD Blu-ray)."""
@@ -52,9 +52,9 @@ _FILTERS: dict[Siting, tuple[_Filter | None, _Filter]] = {
 Each downsampling inverts its upsampling. With chroma on every second pixel, (-3/2, -1/4) has the
 weights (-1, 2, 6, 2, -1) / 8, the dual of linear interpolation (Le Gall and Tabatabai 1988). With
 chroma between the pixels, (-63/22, -35/44) is the only cubic that inverts it. "left" is the first
-case across and the second down, with one filter for both in swscale, so that no pair is exact: the
-second, found by a search, inverts Catmull and Rom's cubic within 2 % at half of chroma's bandwidth
-and 3 % at all of it."""
+case across and the second down, with one filter for both in swscale, so that no pair is exact: its
+downsampling filter, found by a search, inverts Catmull and Rom's cubic within 2 % up to half of
+chroma's bandwidth and within 3 % over all of it."""
 
 _GRAY = {8: "yuv420p", **{bits: f"yuv420p{bits}le" for bits in (9, 10, 12, 14, 16)}}
 """Bits -> the YUV format in which gray of limited range is converted."""
@@ -110,7 +110,7 @@ def matrix_of(frame: VideoFrame) -> int:
 
 
 def range_of(frame: VideoFrame) -> ColorRange:
-    """The range of a YUV frame, or of the YUV made from an RGB frame; limited if not declared."""
+    """The range of a YUV frame, or of the YUV of an RGB frame; limited if it is not declared."""
     if _is_rgb(frame.format):
         return ColorRange.MPEG
     if frame.format.name.startswith("yuvj"):
@@ -123,10 +123,10 @@ def siting_of(frame: VideoFrame) -> Siting:
     """The chroma siting that the frame declares, or that players assume where it declares none.
 
     PyAV does not expose the field, but passes it to swscale with the frame's other properties. So
-    a small frame with these properties and a step in each plane of chroma is converted, and the
-    position of the step in the result shows the siting. swscale assumes "center" where none is
-    declared, which is right for full range (JPEG); with limited range it is "left" then. Only
-    MPEG-1 declares "center" with limited range.
+    this function converts a small frame with these properties and a step in each plane of chroma:
+    the position of the step in the result shows the siting. Where none is declared, swscale assumes
+    "center", which is right for full range (JPEG); for limited range this function then returns
+    "left", since only MPEG-1 declares "center" with limited range.
 
     Raises:
         VideoError: If swscale does not know the frame's matrix.
@@ -191,10 +191,10 @@ class _Scaler:
 
     def scaled(self, frame: VideoFrame) -> VideoFrame:
         self._graph.push(frame)
-        made = self._graph.pull()
-        if not isinstance(made, VideoFrame):
-            raise TypeError(f"the filter graph gave a {type(made).__name__}")
-        return made
+        result = self._graph.pull()
+        if not isinstance(result, VideoFrame):
+            raise TypeError(f"the filter graph gave a {type(result).__name__}")
+        return result
 
 
 def _is_rgb(form: VideoFormat) -> bool:
@@ -206,13 +206,13 @@ def _chroma_samples(form: VideoFormat) -> int:
     return form.chroma_width(64) * form.chroma_height(64)
 
 
-def _tagged(made: VideoFrame, like: VideoFrame) -> VideoFrame:
-    """Sets the colour tags of `like` on a frame; of an RGB `like`, those of YUV made from it."""
-    tagged = not _is_rgb(like.format)
-    made.colorspace = like.colorspace if tagged else matrix_of(like)
-    made.color_range = like.color_range if tagged else range_of(like)
-    made.color_primaries, made.color_trc = like.color_primaries, like.color_trc
-    return made
+def _tagged(frame: VideoFrame, like: VideoFrame) -> VideoFrame:
+    """Sets the colour tags of `like` on a frame; for an RGB `like` those of its YUV conversion."""
+    is_yuv = not _is_rgb(like.format)
+    frame.colorspace = like.colorspace if is_yuv else matrix_of(like)
+    frame.color_range = like.color_range if is_yuv else range_of(like)
+    frame.color_primaries, frame.color_trc = like.color_primaries, like.color_trc
+    return frame
 
 
 def _is_limited_gray(frame: VideoFrame) -> bool:
@@ -224,33 +224,34 @@ def _is_limited_gray(frame: VideoFrame) -> bool:
 def _with_chroma(frame: VideoFrame) -> VideoFrame:
     """Converts a gray frame to YUV with neutral chroma."""
     bits = bits_of(frame)
-    made = VideoFrame(frame.width, frame.height, _GRAY[bits])
-    luma, *chroma = plane_views(made)
+    yuv = VideoFrame(frame.width, frame.height, _GRAY[bits])
+    luma, *chroma = plane_views(yuv)
     luma[:] = plane_views(frame)[0]
     for plane in chroma:
         plane[:] = 1 << (bits - 1)
-    return _tagged(made, frame)
+    return _tagged(yuv, frame)
 
 
 def _rounded(frame: VideoFrame, pixel_format: str) -> VideoFrame:
     """Reduces planar YUV of 16 bits and full range to fewer bits, rounded to nearest."""
-    made = VideoFrame(frame.width, frame.height, pixel_format)
-    bits = bits_of(made)
+    result = VideoFrame(frame.width, frame.height, pixel_format)
+    bits = bits_of(result)
     half = 1 << (15 - bits)
-    for number, (plane, deep) in enumerate(zip(plane_views(made), plane_views(frame), strict=True)):
+    views = zip(plane_views(result), plane_views(frame), strict=True)
+    for number, (plane, deep) in enumerate(views):
         scaled = deep - (deep >> bits)  # 65535 -> 2^bits - 1, with fraction bits.
         if number == 0:
             plane[:] = (scaled + half) >> (16 - bits)
         else:  # The scaling lowers neutral chroma by another half step, so add a whole one.
             plane[:] = np.minimum((scaled >> (16 - bits)) + 1, (1 << bits) - 1)
-    return made
+    return result
 
 
 def _stretched(image: NDArray[Any], frame: VideoFrame) -> NDArray[Any]:
     """Scales swscale's 16-bit RGB in place, so that white is 65535; values above it are clipped.
 
     swscale scales limited range to 8 bits and shifts it by 8; full range and RGB it only shifts.
-    White is therefore 1/2^bits below 65536, with 8 or the source's bits; the way back expects 8.
+    White is therefore 1/2^bits below 65536, with 8 or the source's bits; back from RGB always 8.
     """
     full = _is_rgb(frame.format) or range_of(frame) == ColorRange.JPEG
     bits = bits_of(frame) if full else 8
@@ -377,20 +378,19 @@ class ColourConverter:
         return _tagged(known[1].scaled(frame), like)
 
     def _from_rgb(self, planar: VideoFrame, like: VideoFrame) -> VideoFrame:
-        """Converts planar RGB to the format of `like`, by a detour where swscale is biased."""
+        """Converts planar RGB to the format of `like`; in several steps where swscale is biased."""
         bits = bits_of(like)
         if _is_limited_gray(like):
-            made = VideoFrame(like.width, like.height, like.format.name)
-            plane_views(made)[0][:] = plane_views(self._scaled("frame", planar, _GRAY[bits], like))[
-                0
-            ]
-            return _tagged(made, like)
+            gray = VideoFrame(like.width, like.height, like.format.name)
+            yuv = self._scaled("frame", planar, _GRAY[bits], like)
+            plane_views(gray)[0][:] = plane_views(yuv)[0]
+            return _tagged(gray, like)
         name = like.format.name
-        apart = _PLANAR.get(name, name)
-        if apart in _DEEPER and range_of(like) == ColorRange.JPEG:
-            made = _rounded(self._scaled("frame", planar, _DEEPER[apart], like), apart)
-            made = made if apart == name else self._scaled("packed", made, name, like)
-            return _tagged(made, like)
+        plain = _PLANAR.get(name, name)
+        if plain in _DEEPER and range_of(like) == ColorRange.JPEG:
+            result = _rounded(self._scaled("frame", planar, _DEEPER[plain], like), plain)
+            result = result if plain == name else self._scaled("packed", result, name, like)
+            return _tagged(result, like)
         return self._scaled("frame", planar, name, like)
 
     def _siting_like(self, like: VideoFrame) -> Siting:

@@ -1,4 +1,4 @@
-"""Interpolates a video: decodes, runs the model and encodes, each in a thread of its own.
+"""Interpolates a video: decodes, runs the model and encodes, each in its own thread.
 
 Real frames pass from decoder to encoder unchanged; only new frames go through RGB. Sound, subtitles
 and chapters are carried over.
@@ -25,7 +25,7 @@ from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import Source, open_source
 from runtime.video.render import FrameProgress, Rendering
 from runtime.video.schedule import OnlineSchedule
-from runtime.video.timeline import ConstantRate, Mode, Multiply, expected
+from runtime.video.timeline import ConstantRate, Mode, Multiply, output_frame_count
 from runtime.video.writing.alpha import alpha_notes
 from runtime.video.writing.destination import check_destination, container_of, is_folder
 from runtime.video.writing.encoding import encoding_for
@@ -69,8 +69,8 @@ def interpolate_video(
         factor: New frame rate over old, 2 or more; 2^k with weights that know the midpoint only.
             Without `factor` and `rate` it is 2.
         rate: Frames a second of the output, in place of `factor`: a number, or text as "60",
-            "59.94" or "60000/1001". In decimals, a rounded NTSC rate is meant exactly: 59.94 is
-            60000/1001.
+            "59.94" or "60000/1001". A rounded NTSC rate in decimals stands for the exact one: 59.94
+            is 60000/1001.
         options: How to read, cut and write.
         backend: Argument of `Interpolator.open`, for a model file.
         device: Argument of `Interpolator.open`, for a model file.
@@ -156,7 +156,7 @@ def plan_video(
     rate: Number | None = None,
     options: VideoOptions | None = None,
 ) -> Plan:
-    """Returns what `interpolate_video` would do; decodes two frames and writes nothing.
+    """Plans `interpolate_video` without running it; decodes two frames and writes nothing.
 
     Args:
         source: A video, a folder of images, a pattern as %06d.png, or "-" for Y4M on stdin.
@@ -214,10 +214,10 @@ def _checked_options(
 def _opened(
     model: str | Path | Interpolator, opening: dict[str, Any], stack: ExitStack
 ) -> Interpolator:
-    """The model, opened with the options of `opening` until `stack` closes if it is not open.
+    """Opens a model with the options of `opening` until `stack` closes; an open one is returned.
 
     Raises:
-        VideoError: If it is open, and an option is not None or "auto".
+        VideoError: If the model is open, and an option is not None or "auto".
     """
     if not isinstance(model, Interpolator):
         return stack.enter_context(Interpolator.open(model, **opening))
@@ -229,10 +229,11 @@ def _opened(
 
 
 def _factor_and_rate(factor: int | None, rate: Number | None) -> tuple[int, Fraction | None]:
-    """The factor, 2 by default, and the exact rate, which counts if it is not None.
+    """The factor, 2 by default, and the exact rate, which replaces the factor if it is not None.
 
     Raises:
-        VideoError: If both are given, or one is not what it should be.
+        VideoError: If both are given, or the rate is invalid.
+        FrameError: If the factor is invalid.
     """
     if rate is None:
         return checked_factor(2 if factor is None else factor), None
@@ -256,7 +257,7 @@ def _open_source(source: str | Path, options: VideoOptions) -> AbstractContextMa
 
 
 def repair_notes(schedule: OnlineSchedule) -> list[str]:
-    """Notes on stamps that were missing or did not rise; none where all are in order."""
+    """A note if stamps were missing or did not rise; an empty list otherwise."""
     if not schedule.repaired:
         return []
     return [
@@ -278,7 +279,7 @@ def mode_for(
         info: Properties of the source.
         destination: Where the output is written; images and Y4M have a constant rate.
         factor: New frame rate over old, 2 or more.
-        rate: Frames a second of the output; None: `factor` counts.
+        rate: Frames a second of the output; None to use `factor`.
         options: Only `keep_vfr` is used.
 
     Raises:
@@ -304,4 +305,4 @@ def frames_expected(mode: Mode, info: SourceInfo) -> int | None:
     duration = info.duration
     if duration is None and info.frames:
         duration = info.frames / info.rate
-    return None if not duration else expected(mode, duration=duration, rate=info.rate)
+    return None if not duration else output_frame_count(mode, duration=duration, rate=info.rate)

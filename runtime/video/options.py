@@ -83,7 +83,7 @@ class VideoOptions:
         return EncodeOptions(self.codec, self.quality, self.preset, self.lossless)
 
     def detector(self) -> SceneDetector | None:
-        """A detector for the cuts and repeats that are asked for; None where neither is."""
+        """A detector for cuts and repeats; None if the options turn both off."""
         if self.cuts is None and not self.dedupe:
             return None
         return SceneDetector(threshold=self.cuts, dedupe=self.dedupe)
@@ -125,7 +125,7 @@ class VideoReport:
     Attributes:
         frames_in: Number of frames decoded.
         frames_out: Number of frames written.
-        frames_new: Number of those that the model made.
+        frames_new: Number of written frames that the model computed.
         rate: Nominal frames a second of the output.
         seconds: Duration of the call.
         idle: Share of that time, in [0, 1], in which the model waited for frames.
@@ -151,7 +151,7 @@ class VideoReport:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `interpolate_video` would do, as `plan_video` returns it.
+    """The output of `interpolate_video` as planned by `plan_video`.
 
     Attributes:
         source: Properties of the input.

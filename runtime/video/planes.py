@@ -28,20 +28,20 @@ def bits_of(frame: VideoFrame) -> int:
 
 
 def without_alpha_plane(frame: VideoFrame) -> VideoFrame:
-    """Copies planar RGB without its alpha plane; returns frames of other formats themselves.
+    """Copies planar RGB without its alpha plane; returns a frame of another format unchanged.
 
-    swscale must not do this: with more than 8 bits it loses the second half of the last row.
+    swscale is not used: with more than 8 bits it loses the second half of the last row.
     """
     name = frame.format.name
     if not name.startswith("gbrap") or name.startswith("gbrap32"):  # There is no gbrp32.
         return frame
-    made = VideoFrame(frame.width, frame.height, name.replace("gbrap", "gbrp"))
-    for target, plane in zip(made.planes, frame.planes, strict=False):
+    result = VideoFrame(frame.width, frame.height, name.replace("gbrap", "gbrp"))
+    for target, plane in zip(result.planes, frame.planes, strict=False):
         width = min(target.line_size, plane.line_size)  # They differ in their padding.
         _bytes_of(target)[:, :width] = _bytes_of(plane)[:, :width]
-    made.color_range, made.colorspace = frame.color_range, frame.colorspace
-    made.color_primaries, made.color_trc = frame.color_primaries, frame.color_trc
-    return made
+    result.color_range, result.colorspace = frame.color_range, frame.colorspace
+    result.color_primaries, result.color_trc = frame.color_primaries, frame.color_trc
+    return result
 
 
 def _bytes_of(plane: Any) -> NDArray[np.uint8]:

@@ -30,7 +30,8 @@ def prefetch(
 
     Args:
         items: A generator or another iterable.
-        ahead: Limit of the items that wait for the consumer, 1 or more; one more is being made.
+        ahead: Limit of the items that wait for the consumer, 1 or more; the thread computes one
+            more.
         name: Name of the thread.
         weight: Returns how much an item counts against `ahead`; 0 for an item that never waits. A
             result above `ahead` counts as `ahead`. By default each item counts 1.
@@ -39,14 +40,14 @@ def prefetch(
 
 
 class Prefetcher(Iterator[T]):
-    """Context manager and iterator over the items that a thread makes; created by `prefetch`.
+    """Context manager and iterator over items that a thread computes; created by `prefetch`.
 
-    It is for one consumer. The items come in order; an exception of the iterator is raised after
-    the items before it, with its own traceback.
+    It is for one consumer. Items keep their order; an exception of the iterator is raised after the
+    items before it, with its own traceback.
 
     Attributes:
         waited: Seconds that the consumer has waited for items, the first one included.
-        blocked: Seconds that the thread has waited for room.
+        blocked: Seconds that the thread has waited because `ahead` items were waiting.
     """
 
     def __init__(
@@ -61,14 +62,14 @@ class Prefetcher(Iterator[T]):
         self._weight = weight
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         # Two SimpleQueues instead of one queue.Queue: they hold no lock in Python code, which
-        # Ctrl-C could leave locked. Each entry of `_room` is a token for room in `_made`.
-        self._made: queue.SimpleQueue[tuple[T, int] | _End] = queue.SimpleQueue()
-        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # Ctrl-C could leave locked. Each entry of `_permits` permits one more entry in `_ready`.
+        self._ready: queue.SimpleQueue[tuple[T, int] | _End] = queue.SimpleQueue()
+        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(ahead):
-            self._room.put(None)
+            self._permits.put(None)
         self._stopping = False
         self._ended = False
-        self._error_of_closing: BaseException | None = None
+        self._closing_error: BaseException | None = None
 
     def __enter__(self) -> Prefetcher[T]:
         self._thread.start()
@@ -81,11 +82,11 @@ class Prefetcher(Iterator[T]):
         traceback: TracebackType | None,
     ) -> None:
         self._stopping = True
-        self._room.put(None)
+        self._permits.put(None)
         # The thread is a daemon: a second Ctrl-C here lets the process end without it.
         self._thread.join()
-        self._made = queue.SimpleQueue()  # Frees the items that were not consumed.
-        failed, self._error_of_closing = self._error_of_closing, None
+        self._ready = queue.SimpleQueue()  # Frees the items that were not consumed.
+        failed, self._closing_error = self._closing_error, None
         if error is None and failed is not None:
             raise failed
 
@@ -97,43 +98,43 @@ class Prefetcher(Iterator[T]):
             raise ValueError(f"{self._thread.name} is closed: use it inside its with block")
         if self._ended:
             raise StopIteration
-        made, seconds = _taken(self._made)
+        entry, seconds = _timed_get(self._ready)
         self.waited += seconds
-        if isinstance(made, _End):
+        if isinstance(entry, _End):
             self._ended = True
-            if made.error is None:
+            if entry.error is None:
                 raise StopIteration
             try:
-                raise made.error
+                raise entry.error
             finally:
-                del made  # Otherwise the traceback would refer to its own exception.
-        item, weight = made
+                del entry  # Otherwise the traceback would refer to its own exception.
+        item, weight = entry
         for _ in range(weight):
-            self._room.put(None)
+            self._permits.put(None)
         return item
 
     def _run(self) -> None:
         try:
-            self._pass_on()
+            self._produce()
         except BaseException as error:
-            self._made.put(_End(error))
+            self._ready.put(_End(error))
         else:
-            self._made.put(_End(None))
+            self._ready.put(_End(None))
         if isinstance(self._items, Generator):
             try:
                 self._items.close()
             except BaseException as error:
-                self._error_of_closing = error
+                self._closing_error = error
 
-    def _pass_on(self) -> None:
+    def _produce(self) -> None:
         for item in self._items:
             weight = 1 if self._weight is None else min(self._weight(item), self._ahead)
             for _ in range(weight):
-                self.blocked += _taken(self._room)[1]
+                self.blocked += _timed_get(self._permits)[1]
                 if self._stopping:
                     return
-            self._made.put((item, weight))
-            del item  # The consumer alone holds it while the next one is being made.
+            self._ready.put((item, weight))
+            del item  # Otherwise this thread would keep it in memory while it computes the next.
             if self._stopping:
                 return
 
@@ -145,8 +146,8 @@ class _End:
         self.error = error
 
 
-def _taken(entries: queue.SimpleQueue[T]) -> tuple[T, float]:
-    """Takes the next entry; returns it with the seconds waited for it."""
+def _timed_get(entries: queue.SimpleQueue[T]) -> tuple[T, float]:
+    """Removes the next entry; returns it with the seconds waited for it."""
     try:
         return entries.get_nowait(), 0.0
     except queue.Empty:

@@ -13,7 +13,7 @@ Number = int | float | Decimal | Fraction | str
 
 _NTSC = Fraction(1000, 1001)
 _LARGEST = 2**31 - 1
-"""Limit of the numerator and the denominator of a rate, as FFmpeg counts in 32 bits."""
+"""Limit of the numerator and the denominator of a rate, which FFmpeg stores in 32 bits."""
 
 _FINEST = 1_000_000
 """Largest denominator of a rate that was given in decimals: 30.303030303030305 is 1000/33."""
@@ -23,10 +23,10 @@ def as_rate(value: Number, name: str = "rate") -> Fraction:
     """Converts a frame rate to an exact fraction.
 
     Args:
-        value: Frames a second: a number, or text as "60", "59.94" or "60000/1001". In decimals, a
-            rate that is within 0.01 of an NTSC rate is that rate: 59.94 is 60000/1001. Fractions
-            are taken as they are.
-        name: What the rate is called in messages.
+        value: Frames a second: a number, or text as "60", "59.94" or "60000/1001". A rate in
+            decimals within 0.01 of an NTSC rate becomes the NTSC rate: 59.94 is 60000/1001.
+            Fractions are not changed.
+        name: Name of the rate in messages.
 
     Raises:
         VideoError: If it is not a rate, not above 0, or its fraction exceeds 32 bits.
@@ -56,7 +56,7 @@ def as_seconds(value: Number, name: str = "time") -> Fraction:
 
     Args:
         value: Seconds as a number or as text, or a clock time as "1:30.5" or "0:01:30.5".
-        name: What the time is called in messages.
+        name: Name of the time in messages.
 
     Raises:
         VideoError: If it is not a time.

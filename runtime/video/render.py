@@ -1,4 +1,4 @@
-"""Decodes, interpolates and encodes frames in three threads, as a schedule says."""
+"""Decodes, interpolates and encodes the frames that a schedule chooses, in three threads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FrameProgress = Callable[[int, int | None], None]
 """Called with the number of frames written, and the number expected or None."""
 
 
-class _Seen(NamedTuple):
+class _PreparedFrame(NamedTuple):
     """A decoded frame without alpha, its facts for the schedule, and its RGB image (H, W, 3)."""
 
     frame: VideoFrame
@@ -39,21 +39,21 @@ class _Seen(NamedTuple):
     image: NDArray[Any]
 
 
-class _Known(NamedTuple):
-    """A real frame and its RGB image, held while the schedule may refer to it."""
+class _SourceFrame(NamedTuple):
+    """A real frame and its RGB image, in memory while the schedule may refer to it."""
 
     frame: VideoFrame
     image: NDArray[Any]
 
 
-class _Request(NamedTuple):
+class _OutputRequest(NamedTuple):
     """The next entry for the encoder: new frames, a real frame, or a packet of another track.
 
     Attributes:
-        times: When the frames are shown, in seconds on the source's clock.
+        times: When the frames are shown, in seconds on the source's clock; empty for a packet.
         like: The real frame, or the one before the new frames; None for a packet.
-        between: The new frames to make; None for a real frame and for a packet.
-        packet: The packet.
+        between: Request for the new frames; None for a real frame and for a packet.
+        packet: The packet of another track; None for frames.
     """
 
     times: list[Fraction]
@@ -63,10 +63,10 @@ class _Request(NamedTuple):
 
 
 class Rendering:
-    """Moves frames from a source through the model to a sink, as a schedule says.
+    """Renders the frames that a schedule chooses: from a source, through the model, to a sink.
 
     Attributes:
-        frames_new: Number of frames that the model made so far.
+        frames_new: Number of frames that the model computed so far.
         idle: Share of the time, in [0, 1], in which the model waited for frames; 0 before the end.
         notes: Notes for the user.
     """
@@ -81,15 +81,15 @@ class Rendering:
         """Checks that the frames fit the model.
 
         Args:
-            vfi: Makes the new frames.
+            vfi: The model that computes the new frames.
             info: Properties of the source.
             schedule: Chooses the frames to show; it cannot be used again.
-            detector: Finds cuts and repeats for the schedule; None: neither is looked for.
+            detector: Detects cuts and repeats for the schedule; None: neither is detected.
 
         Raises:
             FrameError: If the frames do not fit the model.
         """
-        self.vfi = vfi.with_channels("rgb")  # As `ColourConverter` makes them.
+        self.vfi = vfi.with_channels("rgb")  # The order of `ColourConverter`.
         self.info = info
         self.frames_new = 0
         self.idle = 0.0
@@ -122,9 +122,10 @@ class Rendering:
             BackendError: If the inference fails.
         """
         started = time.perf_counter()
-        with prefetch(self._seen(items), ahead=_AHEAD, name="decode", weight=_weight) as seen:
-            made = self._made(seen)
-            with prefetch(made, ahead=_AHEAD, name="interpolate", weight=_weight) as shown:
+        prepared = self._prepared(items)
+        with prefetch(prepared, ahead=_AHEAD, name="decode", weight=_weight) as decoded:
+            output = self._interpolated(decoded)
+            with prefetch(output, ahead=_AHEAD, name="interpolate", weight=_weight) as shown:
                 for item in shown:
                     if isinstance(item, Packet):
                         sink.write_packet(item)
@@ -135,28 +136,31 @@ class Rendering:
                     sink.write(frame, moment)
                     if progress is not None:
                         progress(sink.written, total)
-            self.idle = seen.waited / (time.perf_counter() - started)
+            self.idle = decoded.waited / (time.perf_counter() - started)
 
-    def _seen(self, items: Iterable[DecodedFrame | Packet[Any]]) -> Iterator[_Seen | Packet[Any]]:
+    def _prepared(
+        self, items: Iterable[DecodedFrame | Packet[Any]]
+    ) -> Iterator[_PreparedFrame | Packet[Any]]:
         """Decodes, detects cuts and converts to RGB; runs in the first thread."""
         for item in items:
             if isinstance(item, DecodedFrame):
-                shown = opaque(item.frame, self._converter)
-                image = self._converter.rgb_from_frame(shown, self._depth)
-                yield _Seen(shown, frame_facts(item, self._detector), image)
+                frame = opaque(item.frame, self._converter)
+                image = self._converter.rgb_from_frame(frame, self._depth)
+                yield _PreparedFrame(frame, frame_facts(item, self._detector), image)
             else:
                 yield item
 
-    def _made(
-        self, seen: Prefetcher[_Seen | Packet[Any]]
+    def _interpolated(
+        self, prepared: Prefetcher[_PreparedFrame | Packet[Any]]
     ) -> Iterator[tuple[Fraction, VideoFrame, NDArray[Any] | None] | Packet[Any]]:
         """Runs the model; runs in the second thread.
 
         Yields:
-            Packets, and output frames as time, frame and image. With an image, the frame is the
-            real one before the new frame, whose format the new frame gets.
+            Packets, and output frames as time, frame and image. For a new frame, image is its RGB
+            image, and frame is the real frame before it, whose format it gets; for a real frame
+            image is None.
         """
-        requests = ((request, request.between) for request in self._requests(seen))
+        requests = ((request, request.between) for request in self._requests(prepared))
         for request, images in self.vfi.interpolate_tagged(requests):
             if request.packet is not None:
                 yield request.packet
@@ -169,20 +173,22 @@ class Rendering:
                 self.frames_new += 1
                 yield moment, request.like, image
 
-    def _requests(self, seen: Prefetcher[_Seen | Packet[Any]]) -> Iterator[_Request]:
-        """Requests for all output, in order; holds real frames while the schedule may need them."""
-        known: dict[int, _Known] = {}
+    def _requests(
+        self, prepared: Prefetcher[_PreparedFrame | Packet[Any]]
+    ) -> Iterator[_OutputRequest]:
+        """Requests for all output, in order; keeps real frames while the schedule may need them."""
+        frames: dict[int, _SourceFrame] = {}
         number = 0
-        for item in seen:
+        for item in prepared:
             if isinstance(item, Packet):
-                yield _Request([], None, None, item)
+                yield _OutputRequest([], None, None, item)
                 continue
-            known[number] = _Known(item.frame, item.image)
+            frames[number] = _SourceFrame(item.frame, item.image)
             number += 1
-            yield from _asked(self._schedule.push(item.facts), known)
-            for old in [n for n in known if n < self._schedule.oldest]:
-                del known[old]
-        yield from _asked(self._schedule.finish(), known)
+            yield from _grouped_requests(self._schedule.push(item.facts), frames)
+            for old in [n for n in frames if n < self._schedule.oldest]:
+                del frames[old]
+        yield from _grouped_requests(self._schedule.finish(), frames)
 
     def _image_depth(self) -> int:
         """Bits of the model's RGB images: 16 where source and model have more than 8, else 8."""
@@ -209,9 +215,11 @@ def frame_facts(decoded: DecodedFrame, detector: SceneDetector | None) -> FrameF
     )
 
 
-def _asked(shown: list[Shown], known: dict[int, _Known]) -> Iterator[_Request]:
+def _grouped_requests(
+    shown: list[Shown], frames: dict[int, _SourceFrame]
+) -> Iterator[_OutputRequest]:
     """Requests for output frames; consecutive new frames of one pair become one request."""
-    request: _Request | None = None
+    request: _OutputRequest | None = None
     pair: tuple[int, int] | None = None
     steps: list[float] = []
     for one in shown:
@@ -221,19 +229,19 @@ def _asked(shown: list[Shown], known: dict[int, _Known]) -> Iterator[_Request]:
             continue
         if request is not None:
             yield request
-        first = known[one.first]
+        first = frames[one.first]
         if one.second is None:
-            pair, request = None, _Request([one.time], first.frame, None)
+            pair, request = None, _OutputRequest([one.time], first.frame, None)
         else:
             pair, steps = (one.first, one.second), [float(one.t)]
-            between = PairRequest(first.image, known[one.second].image, steps)
-            request = _Request([one.time], first.frame, between)
+            between = PairRequest(first.image, frames[one.second].image, steps)
+            request = _OutputRequest([one.time], first.frame, between)
     if request is not None:
         yield request
 
 
 def _weight(item: object) -> int:
-    """What an item counts in a `Prefetcher`; packets are small and never wait."""
+    """The weight of an item in a `Prefetcher`: 0 for packets, which are small, 1 for frames."""
     return 0 if isinstance(item, Packet) else 1
 
 

@@ -1,6 +1,6 @@
-"""Detects scene cuts, and frames that repeat the one before.
+"""Detects scene cuts, and frames that repeat the previous one.
 
-The detector gets each frame once, in order, does not look ahead, and does not change frames.
+The detector receives each frame once, in order, does not look ahead, and does not change frames.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from runtime.errors import VideoError
 from runtime.video.planes import bits_of, plane_views
 
 CUT_THRESHOLD = 6.0
-"""Percent of full scale. On eight real clips the score within a shot is at most 3.9, at two to
-eight times the speed at most 5.1; between frames of different clips it is 8.2 or more."""
+"""Percent of full scale. On eight real clips the score within a shot is at most 3.9, or 5.1 with
+the clips played at two to eight times the speed; between frames of different clips it is 8.2 or
+more."""
 
 REPEAT_BLOCK = 8.0
 """Largest mean absolute difference of an 8x8 block in a repeat, in levels of 255.
@@ -51,7 +52,7 @@ class SceneFlags(NamedTuple):
 
     Attributes:
         cut: Whether a new scene begins with this frame: no frame is interpolated between the two.
-        repeat: Whether it is equal to the one before, up to coding noise.
+        repeat: Whether it is equal to the previous one, up to coding noise.
         score: 0 to 100, percent of full scale, the unit of FFmpeg's scdet; a score at or above the
             threshold is a cut. Below the threshold it may be an upper bound.
     """
@@ -110,7 +111,7 @@ class SceneDetector:
         self._scaler = VideoReformatter()
         self._luma: NDArray[np.int16] | None = None
         self._mafds = 0.0, 0.0
-        self._kept: list[NDArray[Any]] = []
+        self._reference: list[NDArray[Any]] = []
 
     def flags(self, frame: VideoFrame) -> SceneFlags:
         """Compares the next frame with the ones before.
@@ -121,7 +122,7 @@ class SceneDetector:
         changed = kind != self._kind
         first = self._kind is None
         if changed:
-            self._kind, self._luma, self._mafds, self._kept = kind, None, (0.0, 0.0), []
+            self._kind, self._luma, self._mafds, self._reference = kind, None, (0.0, 0.0), []
         repeat = self._dedupe and self._repeats(frame)
         if self._threshold is None:
             return SceneFlags(False, repeat, 0.0)
@@ -158,11 +159,12 @@ class SceneDetector:
 
     def _repeats(self, frame: VideoFrame) -> bool:
         planes, peak = planes_of(frame)
-        if self._kept and all(
-            _alike(kept, plane, peak) for kept, plane in zip(self._kept, planes, strict=True)
+        if self._reference and all(
+            _alike(before, plane, peak)
+            for before, plane in zip(self._reference, planes, strict=True)
         ):
             return True
-        self._kept = planes
+        self._reference = planes
         return False
 
 

@@ -2,7 +2,7 @@
 
 No images are needed. A run on one machine chooses while it decodes (`OnlineSchedule`). A cluster
 collects the facts of all frames, chooses once for the whole video, and gives each segment its part
-(`PrecomputedSchedule`), so that both give the same output.
+(`PrecomputedSchedule`), so that the output is the same.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from runtime.video.timeline import Mode, Shown, Timeline
 
 
 class FrameFacts(NamedTuple):
-    """What a schedule needs to know of a decoded frame.
+    """The facts of a decoded frame that a schedule needs.
 
     Attributes:
         pts: Stamp, in ticks; None where the file has none.
         time_base: The tick, in seconds.
         duration: In seconds; None where the file does not declare it.
         cut: Whether a new scene begins with the frame.
-        repeat: Whether the frame repeats the one before.
+        repeat: Whether the frame repeats the previous one.
     """
 
     pts: int | None
@@ -38,7 +38,7 @@ class FrameFacts(NamedTuple):
 
 
 class Schedule(Protocol):
-    """Takes the facts of frames in order and returns the output frames.
+    """Receives the facts of frames in order and returns the output frames.
 
     Frames are numbered from 0 in the order of `push`. Times of output frames are in seconds on the
     source's clock, 0 at its origin.
@@ -49,18 +49,18 @@ class Schedule(Protocol):
         """The lowest frame number that later output frames may refer to."""
 
     def push(self, facts: FrameFacts) -> list[Shown]:
-        """Takes the next frame; returns the output frames that are certain now, often none."""
+        """Adds the next frame; returns the output frames that are certain now, often none."""
 
     def finish(self) -> list[Shown]:
-        """Ends the frames; returns the remaining output frames."""
+        """Ends the input; returns the remaining output frames."""
 
 
 class OnlineSchedule:
-    """A schedule that chooses output frames as the frames come.
+    """A schedule that chooses output frames while frames are pushed.
 
     Attributes:
         frames: Number of frames pushed so far.
-        repeats: Number of those that repeat the one before.
+        repeats: Number of those that repeat the previous one.
         cuts: Times of the scene cuts, in seconds after the source's origin.
     """
 
@@ -106,7 +106,7 @@ class OnlineSchedule:
         return self._clock.repaired
 
     def push(self, facts: FrameFacts) -> list[Shown]:
-        """Takes the next frame; returns the output frames that are certain now, often none."""
+        """Adds the next frame; returns the output frames that are certain now, often none."""
         moment = self._clock.feed(facts.pts)
         self._gap, self._previous = (moment - self._previous if self.frames else None), moment
         self._duration = facts.duration
@@ -114,47 +114,53 @@ class OnlineSchedule:
         self.repeats += facts.repeat
         if facts.cut:
             self.cuts.append(moment)
-        return self._placed(self._timeline.push(moment, cut=facts.cut, repeat=facts.repeat))
+        shown = self._timeline.push(moment, cut=facts.cut, repeat=facts.repeat)
+        return self._on_source_clock(shown)
 
     def finish(self) -> list[Shown]:
-        """Ends the frames; returns the remaining output frames."""
+        """Ends the input; returns the remaining output frames."""
         gap, duration = self._gap, self._duration
         if gap is None or (duration is not None and abs(duration - gap) > self._info.time_base):
             gap = duration or 1 / self._info.rate
-        return self._placed(self._timeline.finish(gap))
+        return self._on_source_clock(self._timeline.finish(gap))
 
-    def _placed(self, shown: list[Shown]) -> list[Shown]:
+    def _on_source_clock(self, shown: list[Shown]) -> list[Shown]:
         """Converts times from the output's clock to the source's."""
         origin = self._timeline.origin or Fraction(0)
         return [one._replace(time=origin + one.time) for one in shown]
 
 
 class PrecomputedSchedule:
-    """A schedule of output frames that were chosen before.
+    """A schedule of output frames that were chosen in advance.
 
     Attributes:
         frames: Number of frames pushed so far.
     """
 
     def __init__(self, shown: Sequence[Shown]) -> None:
-        """Takes the output frames, in order; they refer to frames by their number in `push`."""
+        """Starts before the first frame.
+
+        Args:
+            shown: The output frames, in order; they refer to frames by their number in `push`.
+        """
         self.frames = 0
-        self._waiting = deque(shown)
+        self._remaining = deque(shown)
 
     @property
     def oldest(self) -> int:
         """The lowest frame number that later output frames refer to."""
-        return self._waiting[0].first if self._waiting else self.frames
+        return self._remaining[0].first if self._remaining else self.frames
 
     def push(self, facts: FrameFacts) -> list[Shown]:
-        """Takes the next frame; returns the output frames that need no later one."""
+        """Adds the next frame; returns the output frames that need no later one."""
         del facts
         self.frames += 1
         shown = []
-        while self._waiting and max(self._waiting[0].first, self._waiting[0].second or 0) < (
-            self.frames
-        ):
-            shown.append(self._waiting.popleft())
+        while self._remaining:
+            following = self._remaining[0]
+            if max(following.first, following.second or 0) >= self.frames:
+                break
+            shown.append(self._remaining.popleft())
         return shown
 
     def finish(self) -> list[Shown]:
@@ -163,8 +169,8 @@ class PrecomputedSchedule:
         Raises:
             ValueError: If a frame that an output frame refers to was not pushed.
         """
-        if self._waiting:
+        if self._remaining:
             raise ValueError(
-                f"{self.frames} frames came, frame {self._waiting[0].first} is to be shown"
+                f"{self.frames} frames came, frame {self._remaining[0].first} is to be shown"
             )
         return []

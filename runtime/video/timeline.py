@@ -18,7 +18,7 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import NamedTuple
 
-_FINE = 60_000
+_MIN_TICKS = 60_000
 """Smallest number of ticks a second of an output; any time is then exact to 17 us."""
 
 
@@ -28,7 +28,7 @@ _HALF = Fraction(1, 2)
 def output_time_base(rate: Fraction, factor: int = 1) -> Fraction:
     """The tick of an output, in seconds; a frame at `rate` x `factor` is a whole number of it."""
     frames = rate.numerator * factor
-    return Fraction(1, frames * ceil(Fraction(_FINE, frames)))
+    return Fraction(1, frames * ceil(Fraction(_MIN_TICKS, frames)))
 
 
 def times_between(time0: Fraction, time1: Fraction, factor: int) -> list[Fraction]:
@@ -78,9 +78,9 @@ class ConstantRate:
 
     Attributes:
         rate: Frames a second.
-        snap: Share of an output frame's duration, in [0, 1/2]: a real frame this near is shown
-            in place of a new one. 1/16 is 1 ms at 60 frames a second, the rounding of a clock
-            that counts milliseconds.
+        snap: Largest distance, as a share of an output frame's duration in [0, 1/2], at which a
+            real frame is shown in place of a new one. 1/16 is 1 ms at 60 frames a second, the
+            rounding of a clock that counts milliseconds.
     """
 
     rate: Fraction
@@ -96,8 +96,8 @@ class ConstantRate:
 Mode = Multiply | ConstantRate
 
 
-def expected(mode: Mode, *, duration: Fraction, rate: Fraction) -> int:
-    """Number of output frames; an estimate for `Multiply` and a source of variable rate.
+def output_frame_count(mode: Mode, *, duration: Fraction, rate: Fraction) -> int:
+    """Number of output frames; an estimate for `Multiply` with a source of variable rate.
 
     Args:
         mode: How frames are multiplied.
@@ -119,14 +119,14 @@ class Timeline:
       cut, is a still scene: its frames are shown unchanged, and motion begins at the last.
     - `Multiply` keeps the duration of the input; `ConstantRate` keeps it to half an output frame
       (but shows at least one frame).
-    - `start` and `end` select a part: only output frames in [start, end) are shown. Frames before
-      `start` are to be pushed too, as the last of them is needed for the first new frame. With
+    - `start` and `end` select a part: only output frames in [start, end) are shown. Push the frames
+      before `start` too, since the last of them is needed for the first new frame. With
       `ConstantRate` the first output frame is at `start`; with `Multiply` it is the first one
       that is not before `start`. Its input time is `origin`.
 
     Delay: after a push, the output is certain up to `most_repeats` frames before the pushed one,
-    or up to the pushed one where there are no repeats. `ConstantRate` returns it half an output
-    frame later, as only then it is certain that the frame belongs to the output.
+    or up to the pushed one where there are no repeats. `ConstantRate` returns an output frame half
+    an output frame later, since only then it is certain that the frame belongs to the output.
 
     Attributes:
         origin: The input time at which the output's clock is 0; None before the first output frame.
@@ -186,8 +186,8 @@ class Timeline:
         self._count = 0
         self._before: Fraction | None = None  # the time of the frame before the last
         self._still = False
-        self._run: list[_Real] = []  # the last frame that is no repeat, and its repeats
-        self._waiting: deque[Shown] = deque()
+        self._run: list[_InputFrame] = []  # the last frame that is no repeat, and its repeats
+        self._pending: deque[Shown] = deque()
         self._shown_until = Fraction(0)
 
     @property
@@ -196,15 +196,15 @@ class Timeline:
         if self.done or not self._run:
             return self._count
         number = self._run[0].number
-        return min(number, self._waiting[0].first) if self._waiting else number
+        return min(number, self._pending[0].first) if self._pending else number
 
     def push(self, time: Fraction, *, cut: bool = False, repeat: bool = False) -> list[Shown]:
-        """Takes the next frame.
+        """Adds the next frame.
 
         Args:
-            time: Seconds from any origin; later than that of the frame before.
+            time: Seconds from any origin; later than that of the previous frame.
             cut: Whether a new scene begins with this frame.
-            repeat: Whether it repeats the frame before; ignored at a cut and for the first frame.
+            repeat: Whether it repeats the previous frame; ignored at a cut and for the first frame.
 
         Returns:
             The output frames that are certain now, in order; often none, or several.
@@ -217,31 +217,31 @@ class Timeline:
                 f"the frame at {self._run[-1].time} s is followed by one at {time} s: "
                 "times must rise, see Clock"
             )
-        frame = _Real(self._count, Fraction(time))
+        frame = _InputFrame(self._count, Fraction(time))
         self._count += 1
         if not self._run:
             self._fill([frame.time], frame, frame)
             self._run = [frame]
-            return self._known(frame.time)
+            return self._certain_frames(frame.time)
         self._before = self._run[-1].time
         if repeat and not cut:
             self._run.append(frame)
             if self._still or len(self._run) > self._most_repeats + 1:
-                self._stand()
+                self._show_unchanged()
                 self._still = True
         else:
             if cut:
-                self._stand()
+                self._show_unchanged()
             times = [*(repeated.time for repeated in self._run[1:]), frame.time]
             self._fill(times, self._run[0], frame, moves=not cut)
             self._run, self._still = [frame], False
-        return self._known(frame.time)
+        return self._certain_frames(frame.time)
 
     def finish(self, duration: Fraction | None = None) -> list[Shown]:
         """Ends the input.
 
         Args:
-            duration: Duration of the last frame, in seconds; by default that of the one before.
+            duration: Duration of the last frame, in seconds; by default that of the previous one.
                 A single frame without a duration is shown once.
 
         Returns:
@@ -254,15 +254,15 @@ class Timeline:
             raise ValueError(f"the last frame lasts {duration} s: expected more than 0")
         if not self._run:
             return []
-        self._stand()
+        self._show_unchanged()
         last = self._run[-1]
         if duration is None:
             duration = Fraction(0) if self._before is None else last.time - self._before
         over = last.time + duration
         self._to = over if self._to is None else min(over, self._to)
-        self._fill([over], last, _Real(last.number, over))
-        shown = self._known(self._to)
-        self._waiting.clear()
+        self._fill([over], last, _InputFrame(last.number, over))
+        shown = self._certain_frames(self._to)
+        self._pending.clear()
         self.done = True
         if self.origin is not None:
             self.end = (
@@ -270,22 +270,27 @@ class Timeline:
             )
         return shown
 
-    def _stand(self) -> None:
+    def _show_unchanged(self) -> None:
         """Shows the frames of the run unchanged, each from its time to that of the next."""
         for frame, following in itertools.pairwise(self._run):
             self._fill([following.time], frame, following)
         self._run = self._run[-1:]
 
     def _fill(
-        self, times: Sequence[Fraction], first: _Real, second: _Real, *, moves: bool = False
+        self,
+        times: Sequence[Fraction],
+        first: _InputFrame,
+        second: _InputFrame,
+        *,
+        moves: bool = False,
     ) -> None:
         """Chooses the output frames after `first` up to `second`.
 
         Args:
             times: Times of the real frames after `first` up to `second`; those between them are
                 repeats of `first`.
-            first: A real frame, for whose time the output frame was chosen before.
-            second: The real frame at the end; for its time the output frame is chosen too.
+            first: A real frame; the output frame at its time was chosen before.
+            second: The real frame at the end; the output frame at its time is chosen too.
             moves: Whether there are new frames between the two; otherwise `first` is held.
         """
         if self.done:
@@ -300,11 +305,12 @@ class Timeline:
                 return
             if self.origin is None:
                 self.origin = slot
-            self._waiting.append(self._at(slot, slot - self.origin, first, second, moves))
+            self._pending.append(self._frame_at(slot, slot - self.origin, first, second, moves))
 
-    def _at(
-        self, slot: Fraction, time: Fraction, first: _Real, second: _Real, moves: bool
+    def _frame_at(
+        self, slot: Fraction, time: Fraction, first: _InputFrame, second: _InputFrame, moves: bool
     ) -> Shown:
+        """Chooses the output frame at an output time `slot` on the input's clock."""
         if slot == second.time:
             return Shown(time, second.number)
         after, before = slot - first.time, second.time - slot
@@ -319,19 +325,22 @@ class Timeline:
             return Shown(time, first.number if t == 0 else second.number)
         return Shown(time, first.number, second.number, t)
 
-    def _known(self, until: Fraction) -> list[Shown]:
-        """Takes the frames that are certain if the input lasts until `until`; always the first."""
-        known: list[Shown] = []
-        if self.origin is not None and self._waiting:
+    def _certain_frames(self, until: Fraction) -> list[Shown]:
+        """Removes and returns the output frames that are certain if the input lasts until `until`.
+
+        The first output frame is always certain.
+        """
+        certain: list[Shown] = []
+        if self.origin is not None and self._pending:
             limit = max(until - self.origin - self._margin, Fraction(0))
-            while self._waiting and self._waiting[0].time <= limit:
-                known.append(self._waiting.popleft())
-        if known:
-            self._shown_until = known[-1].time
-        return known
+            while self._pending and self._pending[0].time <= limit:
+                certain.append(self._pending.popleft())
+        if certain:
+            self._shown_until = certain[-1].time
+        return certain
 
 
-class _Real(NamedTuple):
+class _InputFrame(NamedTuple):
     """A frame of the input, with its time in seconds."""
 
     number: int

@@ -20,7 +20,7 @@ def open_span(
 
     Args:
         path: A video file.
-        info: What is known of it.
+        info: Properties of the video, from `scan`.
         options: How it is read.
         begins: Stamp of the key frame, in ticks; None for the beginning of the file.
 
@@ -32,7 +32,7 @@ def open_span(
 
 
 def frames_from(source: Source, begins: int | None) -> Iterator[DecodedFrame]:
-    """The frames from a stamp, in ticks, on; without the one before it that a source gives too."""
+    """Yields the frames from a stamp on, in ticks, without the earlier one that a source yields."""
     for item in source:
         if isinstance(item, DecodedFrame) and (
             begins is None or (item.pts is not None and item.pts >= begins)

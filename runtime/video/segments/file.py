@@ -41,12 +41,12 @@ class PacketIndex(NamedTuple):
 class SegmentSink:
     """Encodes frames and writes the packets to a segment file.
 
-    The index holds the stamps exactly; a container would round them.
+    The index stores the stamps exactly; a container would round them.
 
     Attributes:
         notes: Notes for the user.
         written: Number of frames written so far.
-        partial: Always None, as nothing is left after an error.
+        partial: Always None: the caller removes the file after an error.
         sha256: Hash of the file, hexadecimal; "" before `finish`.
     """
 
@@ -97,7 +97,7 @@ class SegmentSink:
         """Ignores a packet of another track; `join` adds these."""
 
     def finish(self) -> None:
-        """Writes the packets that the encoder still holds and the index, and closes the file.
+        """Writes the remaining packets of the encoder and the index, and closes the file.
 
         Raises:
             VideoError: If the encoder fails.
@@ -170,7 +170,7 @@ class SegmentFile:
         """Checks that the packets fit into the track of an encoder.
 
         Raises:
-            VideoError: If another encoder, or one with other settings, made them.
+            VideoError: If they are from another encoder, or from one with other settings.
         """
         if (self._encoder, self._tick) != (encoder.identity, encoder.tick):
             raise VideoError(

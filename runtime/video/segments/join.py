@@ -1,4 +1,4 @@
-"""Joins segments to one video by copying their packets."""
+"""Joins segments into one video by copying their packets."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ Stamped = tuple[SegmentFile, PacketIndex, int]
 def decoding_stamps(stamps: Sequence[int]) -> list[int]:
     """Decoding stamps that rise and are never later than the presentation stamps.
 
-    They replace those of the encoders. Each of these starts before its first frame, by its own
-    delay, so that the stamps of a segment would overlap those of the one before. Here the n-th
-    packet is decoded when the frame `n - delay` in the order of presentation is shown.
+    They replace the stamps of the encoders: each encoder starts before its first frame, by its own
+    delay, so that the stamps of a segment would overlap those of the previous one. Here the n-th
+    packet is decoded when frame `n - delay` in the order of presentation is shown.
 
     Args:
         stamps: Presentation stamps, all different, in decoding order, in ticks.

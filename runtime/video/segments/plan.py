@@ -1,4 +1,4 @@
-"""Divides a video into segments, and plans the frames that each shows for the whole at once."""
+"""Divides a video into segments; plans the output frames of the whole video at once."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from runtime.video.segments.errors import SeamError
 from runtime.video.timeline import Mode, Shown
 
 _OVERLAP = 4
-"""Frames that are analysed beyond the end of a span. Whether there is a scene cut depends on the
-three frames before it, which the next span does not have for its own first frames."""
+"""Number of frames that are analysed beyond the end of a span.
+
+The detection of a scene cut needs the three frames before it, which the next span does not have for
+its own first frames.
+"""
 
 
 class Scan(NamedTuple):
-    """What is known of a video before its frames are decoded.
+    """Properties of a video that are read without decoding it.
 
     Attributes:
         info: Properties of the source, without the streams and chapters of the open file.
@@ -84,6 +87,8 @@ class Segment:
     @property
     def key(self) -> str:
         """Hash that is equal for segments with the same output frames."""
+        # Segments on disk store it, and `repr` has the names of `Shown` and of its fields: if these
+        # are renamed, --resume does not recognise the segments of earlier versions.
         return hashlib.sha256(repr((self.stamps, self.shown)).encode()).hexdigest()
 
 
@@ -95,7 +100,7 @@ class RenderPlan(NamedTuple):
         frames_in: Number of frames of the source.
         frames_out: Number of frames of the output.
         cuts: Times of the scene cuts, in seconds after the beginning.
-        repeats: Number of source frames that repeat the one before.
+        repeats: Number of source frames that repeat the previous one.
     """
 
     segments: list[Segment]
@@ -106,7 +111,9 @@ class RenderPlan(NamedTuple):
 
 
 def scan(path: Path, options: VideoOptions, seconds: Fraction) -> Scan:
-    """Reads the properties of a video and the stamps of its key frames; decodes two frames.
+    """Reads the properties of a video and chooses the key frames at which spans begin.
+
+    Decodes two frames and reads the stamps of the whole file.
 
     Args:
         path: A video file.
@@ -133,7 +140,7 @@ def seams(stamps: Sequence[int], tick: Fraction, seconds: Fraction) -> list[int]
         seconds: Minimum duration of a span.
 
     Returns:
-        The stamps that were chosen, without that of the first span.
+        The chosen stamps, without that of the first span.
     """
     chosen: list[int] = []
     last = stamps[0] if stamps else 0
@@ -210,14 +217,16 @@ def plan(
         raise SeamError("it has frames without a time stamp, or with one that does not rise")
     stamps = [fact.pts for fact in facts if fact.pts is not None]
     digests: dict[int, str] = {}
-    for span in reversed(analysed):  # Of two hashes, that of the span which decodes more before it.
+    # Two spans may have a hash of one frame. That of the earlier span counts, since it decodes more
+    # frames before it.
+    for span in reversed(analysed):
         digests |= span.digests
     segments = _divided(stamps, shown, [s for s in scanned.seams if s in digests], digests)
     return RenderPlan(segments, schedule.frames, len(shown), schedule.cuts, schedule.repeats)
 
 
 def _joined_facts(analysed: Sequence[SpanFacts]) -> list[FrameFacts]:
-    """The facts of all frames; those of the first frames of a span come from the span before it."""
+    """The facts of all frames; for the first frames of a span those that the previous span has."""
     if any(span.damaged for span in analysed):
         raise SeamError("it has damage")
     facts = list(analysed[0].facts)
@@ -242,12 +251,12 @@ def _divided(
     """Divides output frames; each belongs to the segment of the source frame at or before it."""
     place = {stamp: number for number, stamp in enumerate(stamps)}
     edges = [0, *(place[stamp] for stamp in edges_at if stamp in place and place[stamp] > 0)]
-    waiting = deque(shown)
+    remaining = deque(shown)
     segments: list[Segment] = []
     for begin, end in zip(edges, [*edges[1:], len(stamps)], strict=True):
         own: list[Shown] = []
-        while waiting and waiting[0].first < end:
-            own.append(waiting.popleft())
+        while remaining and remaining[0].first < end:
+            own.append(remaining.popleft())
         if not own:
             continue
         last = max(max(one.first, one.second or 0) for one in own)
@@ -257,13 +266,13 @@ def _divided(
                 tuple(stamps[begin : last + 1]),
                 begin == 0,
                 digests.get(stamps[begin]) if begin else None,
-                tuple(_moved(one, begin) for one in own),
+                tuple(_renumbered(one, begin) for one in own),
             )
         )
     return segments
 
 
-def _moved(one: Shown, begin: int) -> Shown:
-    """An output frame that counts source frames from `begin` on."""
+def _renumbered(one: Shown, begin: int) -> Shown:
+    """The output frame with source frames numbered from `begin` on."""
     second = None if one.second is None else one.second - begin
     return one._replace(first=one.first - begin, second=second)

@@ -29,7 +29,7 @@ class Rendered(NamedTuple):
     Attributes:
         sha256: Hash of the file, hexadecimal.
         frames: Number of frames in it.
-        frames_new: Number of those that the model made.
+        frames_new: Number of those that the model computed.
         notes: Notes for the user.
     """
 
@@ -53,7 +53,7 @@ def render(
     """Interpolates and encodes one segment; the file is written atomically.
 
     Args:
-        vfi: Makes the new frames.
+        vfi: The model that computes the new frames.
         path: The source.
         scanned: The result of `scan` for the source.
         segment: The segment to render.

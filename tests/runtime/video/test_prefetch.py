@@ -172,7 +172,7 @@ def test_leaving_early_closes_the_generator_in_its_thread(leave, busy):
         if leave != "nothing taken":
             next(taken)
         else:
-            eventually(lambda: not taken._room.qsize())
+            eventually(lambda: not taken._permits.qsize())
         if leave == "error":
             raise BrokenError
     assert closed == ["mine"]
@@ -181,7 +181,7 @@ def test_leaving_early_closes_the_generator_in_its_thread(leave, busy):
 
 def test_waiting_for_room_for_a_heavy_item_ends_too():
     with prefetch([1, 5, 5], ahead=5, name="t", weight=lambda item: item) as taken:
-        eventually(lambda: not taken._room.qsize())
+        eventually(lambda: not taken._permits.qsize())
 
 
 def test_an_error_in_closing_reaches_the_caller_but_hides_no_other():

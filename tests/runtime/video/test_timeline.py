@@ -12,7 +12,7 @@ from runtime.video.timeline import (
     Multiply,
     Shown,
     Timeline,
-    expected,
+    output_frame_count,
     output_time_base,
     times_between,
 )
@@ -109,7 +109,9 @@ def test_five_minutes_of_film_do_not_drift():
                 assert frame[1:] == (slots // 5 * 2, None, 0)
                 real += 1
             slots += 1
-    assert slots == expected(ConstantRate(NTSC_60), duration=count / NTSC_FILM, rate=NTSC_FILM)
+    assert slots == output_frame_count(
+        ConstantRate(NTSC_60), duration=count / NTSC_FILM, rate=NTSC_FILM
+    )
     assert slots == -(-count * 5 // 2)
     assert real == -(-count // 2)
 
@@ -414,7 +416,9 @@ def test_every_real_frame_is_shown_once_at_its_own_time(film, factor):
 @given(films(), MODES)
 def test_as_many_frames_as_expected(film, mode):
     rate = len(film.times) / film.length
-    assert len(play_film(mode, film).shown) == expected(mode, duration=film.length, rate=rate)
+    assert len(play_film(mode, film).shown) == output_frame_count(
+        mode, duration=film.length, rate=rate
+    )
 
 
 @FILMS
