@@ -1,4 +1,4 @@
-"""Decodes the video in one pass over the packets of a file; passes on those of other tracks."""
+"""Reads a file in one pass: decodes the video, and yields the packets of other tracks."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
 from runtime.video.reading.info import DecodedFrame, reason
-from runtime.video.reading.truncation import Tally
+from runtime.video.reading.truncation import PacketCounts
 
 _AUDIO_LATE = Fraction(10)
-"""Seconds after the end of the part in which packets of other tracks may still come."""
+"""Seconds after the end of the part in which packets of other tracks are still expected."""
 
-_READ_TRIES = 10
+_READ_ATTEMPTS = 10
 
 
 class Part:
     """The part of a source to read.
 
     Attributes:
-        start: Where it starts, in seconds: after the beginning of the source or, after
-            `starts_at`, as a stamp. None for the beginning.
+        start: Where it starts, in seconds from the beginning of the source; a stamp in seconds
+            after `convert_to_stamps`. None for the beginning.
         end: Where it ends, like `start`; None for the end.
-        zero: The stamp, in seconds, at which the source begins.
+        zero: The stamp, in seconds, at which the source begins; 0 before `convert_to_stamps`.
     """
 
     def __init__(self, start: Fraction | None, end: Fraction | None) -> None:
@@ -41,14 +41,14 @@ class Part:
         """Whether the part is the whole source."""
         return self.start is None and self.end is None
 
-    def starts_at(self, beginning: Fraction) -> None:
-        """Sets the stamp, in seconds, at which the source begins; makes start and end stamps."""
+    def convert_to_stamps(self, beginning: Fraction) -> None:
+        """Converts start and end to stamps, given the stamp, in seconds, of the source's start."""
         self.zero = beginning
         self.start = None if self.start is None else beginning + self.start
         self.end = None if self.end is None else beginning + self.end
 
     def duration(self, of_all: Fraction | None) -> Fraction | None:
-        """Duration of the part in seconds, from that of the whole source; None if unknown."""
+        """Duration of the part in seconds, given that of the whole source; None if unknown."""
         over = None if of_all is None else self.zero + of_all
         ends = [moment for moment in (over, self.end) if moment is not None]
         return min(ends) - (self.start or self.zero) if ends else None
@@ -59,7 +59,7 @@ class Demuxer:
 
     Attributes:
         damaged: Number of packets so far that could not be read or decoded.
-        came: Counts of the packets so far, by stream.
+        counts: Counts of the packets so far, by stream.
         first: The first frame; None before it is decoded.
         probed: Items that `probe` read and `items` will return first.
     """
@@ -75,7 +75,7 @@ class Demuxer:
         tracks: int = 0,
         describe: Callable[[int], str] = "packet {} of the video".format,
     ) -> None:
-        """Reads nothing yet.
+        """Sets the source; reads nothing.
 
         Args:
             name: Name of the source, for errors.
@@ -88,7 +88,7 @@ class Demuxer:
             describe: Returns a description of the packet with a number, for errors.
         """
         self.damaged = 0
-        self.came = Tally()
+        self.counts = PacketCounts()
         self.first: VideoFrame | None = None
         self.probed: list[DecodedFrame | Packet[Any]] = []
         self._name = name
@@ -99,49 +99,49 @@ class Demuxer:
         self._strict = strict
         self._tracks = tracks
         self._describe = describe
-        self._landing = False
-        self._made = self._within()
+        self._after_seek = False
+        self._iterator = self._items_in_part()
 
     def probe(self) -> int:
         """Reads up to the second frame or to the end; returns the number of frames, 0 to 2."""
         while (frames := sum(isinstance(item, DecodedFrame) for item in self.probed)) < 2:
-            item = next(self._made, None)
+            item = next(self._iterator, None)
             if item is None:
                 break
             self.probed.append(item)
         return frames
 
-    def again(self) -> None:
-        """Starts again after a seek.
+    def restart(self) -> None:
+        """Starts again after a seek of the container.
 
-        Errors before the first frame do not count as damage: a seek may land between two key
-        frames, where packets cannot be decoded without those before them.
+        Errors before the first frame do not count as damage: after a seek to a position between two
+        key frames, packets cannot be decoded without those before them.
         """
         self.probed.clear()
         self.damaged, self.first = 0, None
-        self._landing = True
-        self.came = Tally()
-        self._made = self._within()
+        self._after_seek = True
+        self.counts = PacketCounts()
+        self._iterator = self._items_in_part()
 
     def items(self, *, decoded: bool = True) -> Iterator[DecodedFrame | Packet[Any]]:
         """Yields all items, those of `probe` included; call it once.
 
         Args:
-            decoded: Whether to decode; otherwise no frames come after those of `probe`.
+            decoded: Whether to decode; otherwise there are no frames after those of `probe`.
         """
         if not decoded:
-            self._decode = _nothing
+            self._decode = _decode_nothing
         probed, self.probed = self.probed, []
-        yield from itertools.chain(probed, self._made)
+        yield from itertools.chain(probed, self._iterator)
 
-    def _within(self) -> Iterator[DecodedFrame | Packet[Any]]:
+    def _items_in_part(self) -> Iterator[DecodedFrame | Packet[Any]]:
         """Yields the items in the part, and the last frame before its start."""
         start, end = self._part.start, self._part.end
         before: DecodedFrame | None = None
         begun = start is None
         over = False
         done: set[int] = set()
-        for item in self._all():
+        for item in self._all_items():
             if isinstance(item, DecodedFrame):
                 moment = None if item.pts is None else item.pts * item.time_base
                 if over:
@@ -161,8 +161,8 @@ class Demuxer:
                 if over and end is not None and late is not None and late > end + _AUDIO_LATE:
                     return
             else:
-                if (kept := _cut(item, start, end)) is not None:
-                    yield kept
+                if (clipped := _clipped(item, start, end)) is not None:
+                    yield clipped
                 elif _is_over(item, end):
                     done.add(track_of(item))
             if over and len(done) >= self._tracks:
@@ -170,13 +170,13 @@ class Demuxer:
         if before is not None and not over:
             yield before
 
-    def _all(self) -> Iterator[DecodedFrame | Packet[Any]]:
-        """Yields frames, packets of other tracks, and packets of the video to mark the position."""
+    def _all_items(self) -> Iterator[DecodedFrame | Packet[Any]]:
+        """Yields frames, packets of other tracks, and packets of the video for their position."""
         number = 0
         for packet in self._read():
             if packet.has_sidedata("encryption_info"):
                 raise VideoError(f"{self._name} is encrypted: give a file without copy protection")
-            self.came.add(packet, track_of(packet))
+            self.counts.add(packet, track_of(packet))
             if track_of(packet) != self._video:
                 if packet.size:
                     yield packet
@@ -193,16 +193,16 @@ class Demuxer:
                 yield packet
 
     def _read(self) -> Iterator[Packet[Any]]:
-        """Yields packets; after an error reads on, as later packets may be intact."""
-        tries = _READ_TRIES
+        """Yields packets; continues after an error, since later packets may be intact."""
+        attempts = _READ_ATTEMPTS
         packets = self._packets()
         while True:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
                 self._damage("a part of the data", error)
-                tries -= 1
-                if not tries:
+                attempts -= 1
+                if not attempts:
                     return
                 packets = self._packets()
                 continue
@@ -211,7 +211,7 @@ class Demuxer:
             yield packet
 
     def _damage(self, what: str, error: Exception) -> None:
-        if self._landing:
+        if self._after_seek:
             return
         self.damaged += 1
         if self._strict:
@@ -222,7 +222,7 @@ class Demuxer:
 
     def _checked(self, frame: VideoFrame) -> DecodedFrame:
         first = self.first = frame if self.first is None else self.first
-        self._landing = False
+        self._after_seek = False
         if (frame.width, frame.height) != (first.width, first.height):
             raise VideoError(
                 f"the frame size changes from {first.width}x{first.height} to "
@@ -231,8 +231,8 @@ class Demuxer:
         return DecodedFrame(frame, frame.pts, Fraction(frame.time_base or 1))
 
 
-def _nothing(packet: Packet[Any]) -> list[VideoFrame]:
-    """Decodes nothing."""
+def _decode_nothing(packet: Packet[Any]) -> list[VideoFrame]:
+    """Returns no frames: the decoder for `Demuxer.items` without decoding."""
     del packet
     return []
 
@@ -240,8 +240,8 @@ def _nothing(packet: Packet[Any]) -> list[VideoFrame]:
 def track_of(packet: Packet[Any]) -> int:
     """Index of the stream that a packet belongs to; 0 for a packet without a stream.
 
-    `Packet.stream_index` is that of the data and therefore 0 in each packet that flushes a
-    decoder; `Packet.stream` is right in these packets too.
+    `Packet.stream_index` is a field of FFmpeg's packet, which is empty and therefore 0 in a packet
+    that flushes a decoder; `Packet.stream` is right in these packets too.
     """
     stream: Any = packet.stream
     return 0 if stream is None else int(stream.index)
@@ -260,8 +260,10 @@ def _is_over(packet: Packet[Any], end: Fraction | None) -> bool:
     )
 
 
-def _cut(packet: Packet[Any], start: Fraction | None, end: Fraction | None) -> Packet[Any] | None:
-    """Returns the packet if it lies in the part, else None; a subtitle is cut at the start."""
+def _clipped(
+    packet: Packet[Any], start: Fraction | None, end: Fraction | None
+) -> Packet[Any] | None:
+    """Returns the packet if it begins in the part, else None; a subtitle is cut at the start."""
     moment = moment_of(packet)
     if moment is None:
         return packet

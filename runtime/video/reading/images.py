@@ -62,14 +62,14 @@ class ImageReader:
     """Reads and decodes images one by one; distinguishes PNG and JPEG by their first bytes.
 
     An image that cannot be read or decoded is left out. The others keep their times, so that the
-    gap is interpolated like that of a dropped frame.
+    gap is interpolated like that of a frame which a camera dropped.
 
     Attributes:
         failed: Names of the images so far that could not be read or decoded.
     """
 
     def __init__(self, files: list[Path], rate: Fraction) -> None:
-        """Opens no file yet.
+        """Sets the images to read; opens no file.
 
         Args:
             files: The images, in order.
@@ -115,7 +115,7 @@ class ImageReader:
         if name not in self._contexts:
             context = CodecContext.create(name, "r")
             assert isinstance(context, VideoCodecContext)
-            # With frame threads an image would come out several packets late.
+            # With frame threads the decoder would return an image several packets late.
             context.thread_type = "SLICE"
             self._contexts[name] = context
         packet: Packet[Any] = Packet(content)

@@ -13,7 +13,7 @@ from runtime.video.colour import Siting, range_of, siting_of
 
 
 class DecodedFrame(NamedTuple):
-    """A decoded frame with the stamp that FFmpeg gives, which may be missing or not rise.
+    """A decoded frame with its stamp from FFmpeg, which may be missing, or lower than the last.
 
     Attributes:
         frame: The frame in the format of the source.
@@ -66,7 +66,7 @@ class HDR10:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """Properties of a source, known once its first frames are decoded.
+    """Properties of a source, read when its first frames are decoded.
 
     Attributes:
         name: Name for messages.
@@ -76,8 +76,8 @@ class SourceInfo:
         bits: Number of bits of a sample of the first plane.
         rate: Nominal frames a second.
         time_base: The tick of video stamps, in seconds.
-        origin: The stamp, in seconds, that is the output's 0: where the part starts or, without a
-            start, the smallest first stamp of all tracks, so that they stay in step.
+        origin: The stamp, in seconds, that is time 0 of the output: the start of the part or,
+            without a start, the smallest first stamp of all tracks, so that they stay in step.
         duration: Duration of the part to read, in seconds; None where it is not known.
         frames: Number of frames that the container declares; None where it does not, and for a
             part.
@@ -180,9 +180,9 @@ def _side_data(frame: VideoFrame) -> dict[str, bytes]:
     Iterating over PyAV's container yields entries up to version 18 and types from version 19 on.
     Access by type works in all versions.
     """
-    held: Any = frame.side_data
-    types = [getattr(entry, "type", entry) for entry in held]
-    return {kind.name: bytes(held[kind]) for kind in types}
+    container: Any = frame.side_data
+    types = [getattr(entry, "type", entry) for entry in container]
+    return {kind.name: bytes(container[kind]) for kind in types}
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
@@ -191,10 +191,10 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
 
 
 def _hdr10(frame: VideoFrame) -> HDR10 | None:
-    """Reads AVMasteringDisplayMetadata (libavutil) and AVContentLightMetadata."""
-    held = _side_data(frame)
+    """Parses AVMasteringDisplayMetadata and AVContentLightMetadata of libavutil."""
+    data = _side_data(frame)
     mastering, light = (
-        held.get(kind) for kind in ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
+        data.get(kind) for kind in ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
     )
     if mastering is None and light is None:
         return None

@@ -1,4 +1,4 @@
-"""Seeks to the start of a part, and refuses one that cannot be found."""
+"""Seeks to the start of a part, and checks that the start can be found."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from runtime.errors import VideoError
 from runtime.video.reading.demux import Demuxer, Part
 from runtime.video.reading.info import DecodedFrame
 
-_EARLIER = (Fraction(0), Fraction(5), Fraction(30))
+_SEEK_MARGINS = (Fraction(0), Fraction(5), Fraction(30))
 """Distances before the start, in seconds, at which a seek is tried, until it finds a frame at or
 before the start; enough for the usual distances between key frames in MPEG-TS."""
 
-_NOT_SOUGHT = ("yuv4mpegpipe", "mpeg")
+_WITHOUT_SEEK = ("yuv4mpegpipe", "mpeg")
 """Formats that are always read from the beginning: Y4M may come from a pipe, and in MPEG-PS, where
 few frames have stamps, FFmpeg gives the others different stamps after a seek."""
 
 
-def refuse_late(name: str, part: Part, duration: Fraction | None) -> None:
+def check_start(name: str, part: Part, duration: Fraction | None) -> None:
     """Checks that a part starts before the end of the source.
 
     Args:
@@ -38,8 +38,8 @@ def refuse_late(name: str, part: Part, duration: Fraction | None) -> None:
         )
 
 
-def refuse_without_stamps(demuxer: Demuxer, name: str, part: Part) -> None:
-    """Checks that frames have stamps if a part is to be read; those of raw streams have none.
+def check_stamps(demuxer: Demuxer, name: str, part: Part) -> None:
+    """Checks that frames have stamps, unless the whole source is read; raw streams have none.
 
     Raises:
         VideoError: If they have none.
@@ -55,27 +55,27 @@ def refuse_without_stamps(demuxer: Demuxer, name: str, part: Part) -> None:
 def seek_to_start(container: Any, stream: Any, demuxer: Demuxer, part: Part) -> bool:
     """Seeks to a frame at or before the start of a part.
 
-    In containers without an index of key frames, as MPEG-TS, FFmpeg seeks by decoding stamps, and
-    lands between two key frames. The decoder then returns nothing before the second one, which may
-    lie after the start.
+    In containers without an index of key frames, as MPEG-TS, FFmpeg seeks by decoding stamps, to a
+    position between two key frames. The decoder then returns nothing before the second one, which
+    may be after the start.
 
     Returns:
-        False if no seek found such a frame. The container must be opened again then, as no seek
-        leads back to its first packet: in MPEG-TS several packets are decoded before the first
-        frame is shown, and a seek to that time lands on the last of them.
+        False if no seek found such a frame. Then the container must be opened again, since no seek
+        returns to its first packet: in MPEG-TS several packets are decoded before the first frame
+        is shown, and a seek to the time of that frame goes to the last of them.
     """
     start = part.start
-    if start is None or container.format.name in _NOT_SOUGHT:
+    if start is None or container.format.name in _WITHOUT_SEEK:
         return True
-    for earlier in _EARLIER:
-        target = start - earlier
+    for margin in _SEEK_MARGINS:
+        target = start - margin
         if target < part.zero:
             return False
         try:
             container.seek(int(target / Fraction(stream.time_base)), stream=stream)
         except av.error.FFmpegError:
             continue
-        demuxer.again()
+        demuxer.restart()
         demuxer.probe()
         first = next((item for item in demuxer.probed if isinstance(item, DecodedFrame)), None)
         if first is not None and first.pts is not None and first.pts * first.time_base <= start:

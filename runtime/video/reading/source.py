@@ -28,15 +28,15 @@ from runtime.video.reading.info import (
     frame_properties,
     reason,
 )
-from runtime.video.reading.seeking import refuse_late, refuse_without_stamps, seek_to_start
+from runtime.video.reading.seeking import check_stamps, check_start, seek_to_start
 from runtime.video.reading.tags import open_for_reading, readable
-from runtime.video.reading.truncation import Tally, truncation
+from runtime.video.reading.truncation import PacketCounts, truncation
 
 PICTURE_RATE = Fraction(25)
 """Default frames a second of a folder of images; FFmpeg's default too."""
 
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-_NAMED = 5
+_MAX_NAMES = 5
 """Limit of the file names in a note."""
 
 _TIMELESS = ("attachment", "cover picture")
@@ -61,7 +61,7 @@ def open_source(
             decoded is skipped and named in the notes; the others keep their times.
         video_stream: Index of the video track; by default FFmpeg's choice.
         strict: Whether a damaged or truncated file is an error; by default damaged packets are
-            skipped and counted, and the notes say what is missing.
+            skipped and counted, and the notes describe what is missing.
         start: Seconds after the beginning. The last frame before it is yielded too.
         end: Seconds after the beginning. The first frame at or after it is the last one yielded.
         picture_rate: Frames a second of a folder of images.
@@ -86,7 +86,7 @@ def open_source(
         if not path.is_file():
             raise VideoError(f"{path} does not exist: give a video file")
     for seek in (True, False):
-        with _opened(path) as container:
+        with _open_container(path) as container:
             source = _container_source(
                 container, path, video_stream, Part(start, end), strict, seek=seek
             )
@@ -107,20 +107,20 @@ def key_frames(
             possible.
 
     Returns:
-        The stamps, rising, in ticks of the video track, and a note if the file is truncated. For
-        MPEG-PS there are no stamps, as it is always decoded from the beginning.
+        The stamps in ticks of the video track, in ascending order, and a note if the file is
+        truncated. For MPEG-PS the list is empty, since it is always decoded from the beginning.
 
     Raises:
         VideoError: If there is no video to read, the track does not exist, or the file is damaged
             or truncated and `strict`.
     """
-    stamps, came = set(), Tally()
-    with _opened(path) as container:
+    stamps, read = set(), PacketCounts()
+    with _open_container(path) as container:
         stream = _video_stream(container, str(path), video_stream)
         tracks, dropped = _tracks(container, stream)
         try:
             for packet in container.demux([stream, *(track.stream for track in tracks)]):
-                came.add(packet, packet.stream.index)
+                read.add(packet, packet.stream.index)
                 if packet.stream is stream and packet.is_keyframe and packet.pts is not None:
                     stamps.add(packet.pts)
         except (av.error.FFmpegError, OSError) as error:
@@ -130,7 +130,7 @@ def key_frames(
                 ) from error
         if container.format.name == "mpeg":
             stamps.clear()
-        missing = _truncation(path, container, stream, tracks, dropped, came)
+        missing = _truncation(path, container, stream, tracks, dropped, read)
     if missing and strict:
         raise _truncated(str(path), missing)
     return sorted(stamps), missing
@@ -157,13 +157,13 @@ class Source:
         strict: bool = False,
         failed: Sequence[str] = (),
     ) -> None:
-        """Takes over an opened source.
+        """Wraps an opened source.
 
         Args:
             info: Properties of the source.
             notes: Notes for the user so far.
             demuxer: Yields the items.
-            missing: Called at the end; returns what is missing of a truncated file, or None.
+            missing: Called at the end; returns a sentence about a truncated file, else None.
             strict: Whether a truncated file is an error.
             failed: Names of images that could not be read or decoded; complete at the end.
         """
@@ -181,14 +181,14 @@ class Source:
 
     @property
     def decoded_from(self) -> Fraction | None:
-        """Stamp, in seconds, of the first decoded frame, which may lie before the part."""
+        """Stamp, in seconds, of the first decoded frame, which may be before the part."""
         first = self._demuxer.first
         if first is None or first.pts is None:
             return None
         return first.pts * Fraction(first.time_base or 1)
 
     def track_packets(self) -> Iterator[Packet[Any]]:
-        """Yields the packets of `info.tracks` without decoding frames; instead of the iteration."""
+        """Yields only the packets of `info.tracks`, without decoding; replaces the iteration."""
         for item in self._demuxer.items(decoded=False):
             if isinstance(item, Packet):
                 yield item
@@ -206,8 +206,8 @@ class Source:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _truncated(name: str, missing: str) -> VideoError:
@@ -220,23 +220,23 @@ def _truncation(
     stream: Any,
     tracks: list[Track],
     dropped: list[Track],
-    came: Tally,
+    read: PacketCounts,
 ) -> str | None:
-    """What is missing of a truncated file; None for a complete one, and for a pipe."""
+    """A sentence about a truncated file; None for a complete one, and for a pipe."""
     if not isinstance(path, Path):
         return None
     complete = all(track.kind in _TIMELESS for track in dropped)
-    return truncation(path, container, stream, [t.stream for t in tracks], came, complete)
+    return truncation(path, container, stream, [t.stream for t in tracks], read, complete)
 
 
 def _name(path: Any) -> str:
     return str(path) if isinstance(path, Path) else "the Y4M stream"
 
 
-def _opened(path: Any) -> Any:
+def _open_container(path: Any) -> Any:
     try:
         if isinstance(path, Path):
-            # "file:" keeps a name with a colon from being taken for a protocol.
+            # Without "file:" FFmpeg would read a name with a colon as a protocol.
             return open_for_reading(f"file:{path}")
         stream = sys.stdin.buffer if path == "-" else path
         return open_for_reading(stream, format="yuv4mpegpipe")
@@ -250,7 +250,7 @@ def _opened(path: Any) -> Any:
 def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Source:
     files, notes = images_at(path)
     reader = ImageReader(files, rate)
-    refuse_late(str(path), part, len(files) / rate)
+    check_start(str(path), part, len(files) / rate)
     demuxer = Demuxer(
         str(path), reader.packets, reader.decode, 0, part, strict, describe=reader.describe
     )
@@ -281,15 +281,15 @@ def _container_source(
     """The source of an opened file; None if it must be opened again and read without `seek`."""
     name = _name(path)
     stream = _video_stream(container, name, number)
-    # Frame threads lose up to one good frame a thread where damage lies near the end.
+    # With damage near the end, frame threads lose up to one intact frame for each thread.
     stream.thread_type = "SLICE"
     tracks, dropped = _tracks(container, stream)
     streams = [stream, *(track.stream for track in tracks)]
     beginning = _beginning(streams)
-    part.starts_at(beginning)
+    part.convert_to_stamps(beginning)
     duration = _duration(container, stream)
     # The duration of MPEG-PS is an estimate, which may be too short by a second.
-    refuse_late(name, part, None if container.format.name == "mpeg" else duration)
+    check_start(name, part, None if container.format.name == "mpeg" else duration)
     demuxer = Demuxer(
         name,
         lambda: container.demux(streams),
@@ -302,7 +302,7 @@ def _container_source(
     if seek and not seek_to_start(container, stream, demuxer, part):
         return None
     _probe(demuxer, name, part)
-    refuse_without_stamps(demuxer, name, part)
+    check_stamps(demuxer, name, part)
     assert demuxer.first is not None
     info = SourceInfo(
         name=name,
@@ -323,7 +323,7 @@ def _container_source(
     notes = [f"not carried over: {', '.join(map(str, dropped))}"] if dropped else []
 
     def missing() -> str | None:
-        return _truncation(path, container, stream, tracks, dropped, demuxer.came)
+        return _truncation(path, container, stream, tracks, dropped, demuxer.counts)
 
     notes += frame_notes(demuxer.first)
     return Source(info, notes, demuxer, missing if part.whole else lambda: None, strict)
@@ -378,7 +378,7 @@ def _tracks(container: Any, video: Any) -> tuple[list[Track], list[Track]]:
         if stream.type in ("audio", "subtitle") and context is not None:
             kept.append(track)
         elif not (chapters and stream.type == "data" and codec == "bin_data"):
-            dropped.append(track)  # Except for the text track that holds the chapters of an MP4.
+            dropped.append(track)  # Not the text track with the chapters of an MP4.
     return kept, dropped
 
 

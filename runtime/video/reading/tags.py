@@ -13,7 +13,7 @@ _OPTIONS: dict[str, Any] = (
 
 
 def open_for_reading(file: Any, **options: Any) -> Any:
-    """Opens a container with `av.open`, in any encoding of its tags.
+    """Opens a container with `av.open`; tags may have any encoding.
 
     Args:
         file: A path, a URL or a binary file object.
@@ -28,8 +28,8 @@ def open_for_reading(file: Any, **options: Any) -> Any:
 
 def readable(tags: dict[str, str]) -> dict[str, str]:
     """The tags, with a replacement character for each byte that is not valid UTF-8."""
-    return {_replaced(name): _replaced(value) for name, value in tags.items()}
+    return {_valid_text(name): _valid_text(value) for name, value in tags.items()}
 
 
-def _replaced(text: str) -> str:
+def _valid_text(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

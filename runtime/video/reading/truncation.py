@@ -1,9 +1,9 @@
-"""Detects truncated files, as incomplete downloads and copies.
+"""Detects truncated files, such as incomplete downloads and copies.
 
 A duration alone proves nothing: the last frame may be shown for seconds, which packets do not
 declare. Missing bytes are proved by the lengths in bytes that MP4, MOV, Matroska, WebM, AVI, FLV
 and ASF declare; durations then show how much is missing. MPEG-TS, raw streams, GIF and Y4M declare
-neither: FFmpeg estimates their duration from the bytes that are there.
+neither: FFmpeg estimates their duration from the bytes that are left.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import av
 from av.packet import Packet
 
 _ROUNDING = Fraction(5, 1000)
-"""Seconds by which the end of the last frame may differ from the declared one, as containers round
-stamps and durations separately to milliseconds."""
+"""Seconds by which the end of the last frame may differ from the declared one, since containers
+round stamps and durations separately to milliseconds."""
 
 _CODEC_DELAY = Fraction(1, 10)
 """Seconds by which the end of all tracks may differ: muxers count the priming samples of an audio
@@ -31,7 +31,7 @@ _ASF_HEAD = 1 << 16
 """Bytes at the beginning of a file in which the File Properties Object is searched."""
 
 
-class Tally:
+class PacketCounts:
     """Counts the packets of each stream, and finds where the last one ends.
 
     Attributes:
@@ -55,7 +55,12 @@ class Tally:
 
 
 def truncation(
-    path: Path, container: Any, video: Any, tracks: Iterable[Any], came: Tally, complete: bool
+    path: Path,
+    container: Any,
+    video: Any,
+    tracks: Iterable[Any],
+    read: PacketCounts,
+    complete: bool,
 ) -> str | None:
     """Detects whether a file that was read to its end is truncated.
 
@@ -64,7 +69,7 @@ def truncation(
         container: The file, opened by PyAV.
         video: The stream whose frames were read.
         tracks: The other streams that were read.
-        came: Counts of the packets of these streams.
+        read: Counts of the packets of the video and these streams.
         complete: Whether the file has no other streams with a duration.
 
     Returns:
@@ -72,17 +77,17 @@ def truncation(
         missing.
     """
     format_name = container.format.name
-    if "mp4" in format_name and (missing := _missing_packets(path, video, tracks, came)):
+    if "mp4" in format_name and (missing := _missing_packets(path, video, tracks, read)):
         return missing
-    if not _is_cut(path, format_name):
+    if not _is_too_short(path, format_name):
         return None
-    frames = came.packets.get(video.index, 0)
-    declared, end = _declared_end(format_name, video), came.ends.get(video.index, Fraction(0))
+    frames = read.packets.get(video.index, 0)
+    declared, end = _declared_end(format_name, video), read.ends.get(video.index, Fraction(0))
     if declared is not None and end < declared - _ROUNDING:
         return _sentence(f"{float(declared):.3f} s of video", end, frames)
     if complete and container.duration:
         over = Fraction(container.duration, av.time_base)
-        end = max(came.ends.values(), default=Fraction(0))
+        end = max(read.ends.values(), default=Fraction(0))
         return _sentence(f"{float(over):.3f} s", end, frames) if end < over - _CODEC_DELAY else None
     return None if declared is not None else "the file ends inside of its data: it is truncated"
 
@@ -93,23 +98,25 @@ def _sentence(declared: str, end: Fraction, frames: int) -> str:
     )
 
 
-def _missing_packets(path: Path, video: Any, tracks: Iterable[Any], came: Tally) -> str | None:
-    """Compares the packets with the index of an MP4 or MOV file.
+def _missing_packets(
+    path: Path, video: Any, tracks: Iterable[Any], read: PacketCounts
+) -> str | None:
+    """Compares the packets with the index of an MP4 or MOV file; returns a sentence if some miss.
 
-    The index has the samples that edit lists leave and, of fragmented files, those of the fragments
-    that were read. Fewer packets than entries alone do not prove truncation, as FFmpeg's parsers
-    join some.
+    The index has the samples that remain after edit lists; in a fragmented file, those of the
+    fragments that were read. Fewer packets than entries alone do not prove truncation, since
+    FFmpeg's parsers join some.
     """
     size = path.stat().st_size
     for stream in (video, *tracks):
-        index, packets = stream.index_entries, came.packets.get(stream.index, 0)
+        index, packets = stream.index_entries, read.packets.get(stream.index, 0)
         if packets >= len(index) or all(entry.pos + entry.size <= size for entry in index):
             continue
         if stream is not video:
             what = f"{len(index)} packets of {stream.type} track {stream.index}"
             return f"the file declares {what}, {packets} came: it is truncated"
         tick = Fraction(video.time_base)
-        over, end = (video.duration or 0) * tick, came.ends.get(video.index, Fraction(0))
+        over, end = (video.duration or 0) * tick, read.ends.get(video.index, Fraction(0))
         return (
             f"the file declares {len(index)} frames ({float(over):.3f} s), {packets} came "
             f"({float(end):.3f} s): it is truncated"
@@ -133,7 +140,7 @@ def _declared_end(format_name: str, video: Any) -> Fraction | None:
         return None
 
 
-def _is_cut(path: Path, format_name: str) -> bool:
+def _is_too_short(path: Path, format_name: str) -> bool:
     """Whether the file is shorter than it declares; False where it declares no length."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -147,7 +154,7 @@ def _is_cut(path: Path, format_name: str) -> bool:
 
 
 def _size_of_mp4(file: BinaryIO) -> int:
-    """Position of the end of the last box, in bytes; a box up to the end of the file counts 8."""
+    """Position of the end of the last box with a size, in bytes."""
     over = 0
     while len(head := file.read(8)) == 8:
         size = int.from_bytes(head[:4], "big")
@@ -180,7 +187,7 @@ def _size_of_matroska(file: BinaryIO) -> int:
 
 
 def _vint(file: BinaryIO, keep_marker: bool = False) -> int | None:
-    """A number of variable length (RFC 8794, section 4); None where it is unknown or missing."""
+    """Reads a number of variable length (RFC 8794, section 4); None if it is unknown or missing."""
     first = file.read(1)
     if not first or not first[0]:
         return None

@@ -1,4 +1,4 @@
-"""Removes alpha channels, which are not carried over, from frames, formats and tags."""
+"""Removes alpha channels, which outputs do not have, from frames, formats and tags."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def without_alpha(pixel_format: str) -> str:
         return _PACKED[pixel_format]
     for beginning, plain in _WITHOUT:
         if pixel_format.startswith(beginning):
-            with suppress(ValueError):  # Not all that have alpha exist without it.
+            with suppress(ValueError):  # Not every format has a counterpart without alpha.
                 return VideoFormat(plain + pixel_format[len(beginning) :]).name
     return "gbrp16le" if VideoFormat(pixel_format).is_rgb else "yuv444p16le"
 
 
 def opaque(frame: VideoFrame, converter: ColourConverter) -> VideoFrame:
-    """Removes the alpha channel of a frame; returns a frame without one itself.
+    """Removes the alpha channel of a frame; returns a frame without alpha unchanged.
 
     Colour samples are not changed: not multiplied by alpha, and not blended.
     """

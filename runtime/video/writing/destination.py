@@ -44,10 +44,10 @@ def partial_path(path: str | Path) -> Path:
 
 
 def check_destination(path: str | Path, source: str | Path) -> None:
-    """Checks that an output can be written without harm to the source; changes nothing.
+    """Checks that an output can be written without damage to the source; changes nothing.
 
     Raises:
-        VideoError: If the path is not possible for a video, is or contains the source, or another
+        VideoError: If the path is not possible for an output, is or contains the source, or another
             run is writing it.
     """
     path = Path(path)
@@ -87,7 +87,7 @@ def check_folder(path: Path) -> None:
     folder = folder_of(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise VideoError(f"{folder} is not empty: give a folder that is new or empty")
-    if folder.resolve() == Path.cwd():  # It is renamed at the end.
+    if folder.resolve() == Path.cwd():  # The output folder is replaced by a rename at the end.
         raise VideoError(f"{folder} is the working folder: give a folder for the images alone")
 
 
@@ -95,7 +95,7 @@ def check_free(path: Path) -> None:
     """Checks that no other run is writing a file or a folder; creates nothing.
 
     Raises:
-        VideoError: If another run holds its lock.
+        VideoError: If another run has locked it.
     """
     if is_locked(path):
         raise _busy(path)

@@ -50,7 +50,7 @@ class Encoder:
             encoding: Encoder, options and pixel format.
 
         Raises:
-            VideoError: If the container does not take the codec, or the codec does not open.
+            VideoError: If the container does not accept the codec, or the codec does not open.
         """
         self.tick = tick
         self.notes: list[str] = []
@@ -59,7 +59,7 @@ class Encoder:
         self._encoding = encoding
         self._converter, self._opaque = ColourConverter(), ColourConverter()
         self._started = False
-        self.stream = self._added(output)
+        self.stream = self._add_stream(output)
         self._set_up(output.format.name)
         self.stream.metadata.update(without_alpha_tag(kept_metadata(like.video_metadata)))
         self._rotate()
@@ -90,7 +90,7 @@ class Encoder:
         return packets
 
     def flush(self) -> list[Packet[Any]]:
-        """Returns the packets that the codec still holds; none if it never got a frame.
+        """Returns the remaining packets of the codec; none if it never received a frame.
 
         Raises:
             FFmpegError: If the codec fails.
@@ -111,7 +111,7 @@ class Encoder:
             return frame
         return self._converter.reformatted(frame, self._encoding.pixel_format, frame)
 
-    def _added(self, output: Any) -> Any:
+    def _add_stream(self, output: Any) -> Any:
         encoding = self._encoding
         try:
             return output.add_stream(encoding.encoder, rate=self._rate, options=encoding.options)
@@ -132,7 +132,7 @@ class Encoder:
         if like.sample_aspect_ratio not in (None, 1):
             context.sample_aspect_ratio = like.sample_aspect_ratio
             if kind in ("matroska", "webm") and re.search("vp[89]|av1", encoding.encoder):
-                # PyAV cannot set it in the container, and these streams do not hold it.
+                # PyAV cannot set it in the container, and these streams do not store it.
                 self.notes.append(
                     f"the pixel aspect ratio, {like.sample_aspect_ratio}, is not carried over by "
                     f"{encoding.encoder} in {kind}: choose .mp4 or .mov"
@@ -140,7 +140,7 @@ class Encoder:
         if encoding.encoder == "libx265" and kind in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # Apple's players accept no other.
         try:
-            with _priority_kept():
+            with _scheduling_restored():
                 context.open()
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(
@@ -164,9 +164,9 @@ class Encoder:
 def open_encoder(
     path: Path, *, like: SourceInfo, rate: Fraction, encode: EncodeOptions = DEFAULT
 ) -> Iterator[Encoder]:
-    """The encoder that `open_sink` opens for `path`, set up in the same way, and no file.
+    """Opens the encoder that `open_sink` opens for `path`, with the same settings, but no file.
 
-    For parts of a video that are encoded apart and joined later.
+    For parts of a video that are encoded separately and joined later.
 
     Raises:
         VideoError: If there is no such encoder, or it does not open.
@@ -196,10 +196,10 @@ def writing_errors(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _priority_kept() -> Iterator[None]:
-    """Restores the scheduling policy of this thread; SVT-AV1, run as root, makes it real-time.
+def _scheduling_restored() -> Iterator[None]:
+    """Restores the scheduling policy of this thread, which SVT-AV1 sets to real-time as root.
 
-    Threads that are started from a real-time thread would let no other process run.
+    Threads that a real-time thread starts are real-time too, and let no other process run.
     """
     if not hasattr(os, "sched_getscheduler"):  # Only Linux has it.
         yield

@@ -39,8 +39,8 @@ class EncodeOptions:
         codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg. By default libx264,
             libx265 for PQ and HLG (players expect HDR in HEVC), libvpx-vp9 for .webm.
         quality: On the encoder's own scale: crf, cq, qp or global_quality.
-        preset: The encoder's own: a name as "slow", or a number (cpu-used) of VP9 and AV1; the
-            profile of ProRes.
+        preset: A preset of the encoder: a name as "slow", or a number (cpu-used) for VP9 and AV1;
+            for ProRes a profile.
         lossless: Whether to encode without loss.
     """
 
@@ -55,13 +55,13 @@ DEFAULT = EncodeOptions()
 
 @dataclass(frozen=True)
 class _Kind:
-    """The options of an encoder, or of all encoders of one make.
+    """The options of an encoder, or of all hardware encoders of one vendor.
 
     Attributes:
-        quality: Name of the option for a constant quality; None if it has none.
+        quality: Name of the option for a constant quality; None if there is none.
         default: Default value of that option.
-        preset: Name of the option that trades speed for size; None if it has none.
-        lossless: Options for lossless encoding; None if it cannot.
+        preset: Name of the option that trades speed for size; None if there is none.
+        lossless: Options for lossless encoding; None if it is not supported.
         always: Options that are always set.
         even: Whether formats with halved chroma need an even size.
     """
@@ -89,7 +89,7 @@ _KINDS = {
     "_amf": _Kind("qp_i", "19", "quality", always={"rc": "cqp"}),
     "_videotoolbox": _Kind("global_quality", "65"),
 }
-"""Name of an encoder, or suffix of the names of one make of hardware encoders -> its options."""
+"""Name of an encoder, or suffix of the names of one vendor's hardware encoders -> its options."""
 
 _QP2LAMBDA = 118
 """FF_QP2LAMBDA, FFmpeg's factor between qscale and global_quality."""
@@ -116,9 +116,9 @@ def encoding_for(like: SourceInfo, suffix: str, encode: EncodeOptions = DEFAULT)
     """Chooses encoder, options and pixel format.
 
     Args:
-        like: Properties of the source; depth, subsampling, colour and HDR metadata are kept.
+        like: Properties of the source; depth, subsampling, colour and HDR metadata are preserved.
         suffix: Suffix of the file to write, as ".mp4".
-        encode: The options that are asked for.
+        encode: The options of the caller.
 
     Raises:
         VideoError: If this FFmpeg has no such encoder, or the encoder does not support the options.
@@ -178,8 +178,9 @@ def tag(context: Any, like: SourceInfo, pixel_format: str) -> None:
 
 def available() -> list[str]:
     """The encoders in `_KINDS` that this FFmpeg has; the hardware of some may still be missing."""
-    makes = [name + make for make in _KINDS if make[0] == "_" for name in ("h264", "hevc", "av1")]
-    return [name for name in [*_KINDS, *makes] if name[0] != "_" and _is_encoder(name)]
+    vendors = [key for key in _KINDS if key[0] == "_"]
+    hardware = [name + vendor for vendor in vendors for name in ("h264", "hevc", "av1")]
+    return [name for name in [*_KINDS, *hardware] if name[0] != "_" and _is_encoder(name)]
 
 
 def _default(like: SourceInfo, suffix: str) -> str:
@@ -255,7 +256,7 @@ def _hdr_pairs(hdr: HDR10 | None, mastering: str, light: str) -> dict[str, str]:
     if hdr is None:
         return pairs
     if hdr.primaries is not None and hdr.luminance is not None:
-        # In the units of the bitstream, 1/50000 and 1/10000 cd/m2; SVT-AV1 takes plain numbers.
+        # In the units of the bitstream, 1/50000 and 1/10000 cd/m2; SVT-AV1 expects plain numbers.
         plain = light == "content-light"
         xy = [_unit(value, 1 if plain else 50_000) for value in hdr.primaries]
         dark, bright = (_unit(value, 1 if plain else 10_000) for value in hdr.luminance)
@@ -271,17 +272,17 @@ def _unit(value: Fraction, unit: int) -> str:
 
 
 def _pixel_format(name: str, kind: _Kind, like: SourceInfo, lossless: bool) -> str:
-    """The pixel format nearest to the source's that the encoder takes."""
+    """The pixel format nearest to the source's among those that the encoder accepts."""
     codec = av.Codec(name, "w")
     offered = [f for f in codec.video_formats or [] if f.components]
     if not offered:
         return without_alpha(like.pixel_format)
     names = [f.name for f in offered if not has_alpha(f.name)]
-    names = names or [f.name for f in offered]  # With alpha all frames are opaque.
+    names = names or [f.name for f in offered]  # In a format with alpha all frames are opaque.
     wanted = _wanted(like, lossless, names)
     if kind.even and _is_odd(like, wanted):
         names = [n for n in names if not _is_odd(like, n)] or names
-        wanted = _whole(wanted)
+        wanted = _without_subsampling(wanted)
     if wanted in names:
         return wanted
     if wanted.startswith("yuvj") and wanted.replace("yuvj", "yuv") in names:
@@ -294,7 +295,7 @@ def _pixel_format(name: str, kind: _Kind, like: SourceInfo, lossless: bool) -> s
 def _wanted(like: SourceInfo, lossless: bool, offered: list[str]) -> str:
     """The source's format without alpha; for RGB, YUV with halved chroma unless lossless.
 
-    Players do not show other formats.
+    Many players show no other YUV format.
     """
     form = VideoFormat(like.pixel_format)
     if not (form.is_rgb or form.has_palette):
@@ -320,15 +321,15 @@ def _is_odd(like: SourceInfo, name: str) -> bool:
     )
 
 
-def _whole(name: str) -> str:
-    """The name of the format without chroma subsampling."""
+def _without_subsampling(name: str) -> str:
+    """The name of the format with chroma of full size."""
     for halved in ("420", "422"):
         name = name.replace(halved, "444")
     return name
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two formats hold the same samples; plane layout and range may differ."""
+    """Whether two formats store the same samples; plane layout and range may differ."""
     return _plain(one) == _plain(other)
 
 

@@ -76,7 +76,7 @@ class Y4MSink:
             self._output.start_encoding()
 
     def write(self, frame: VideoFrame, time: Fraction) -> None:
-        """Writes a frame; ignores its time, which Y4M cannot hold.
+        """Writes a frame; ignores its time, which Y4M cannot store.
 
         Raises:
             VideoError: If it cannot be written.
@@ -90,7 +90,7 @@ class Y4MSink:
         self.written += 1
 
     def write_packet(self, packet: Packet[Any]) -> None:
-        """Ignores a packet of another track, which Y4M cannot hold."""
+        """Ignores a packet of another track, which Y4M cannot store."""
 
     def close(self) -> None:
         """Writes the remaining frames and flushes the file object.
@@ -104,7 +104,7 @@ class Y4MSink:
             self._file.flush()
 
     def abort(self) -> None:
-        """Ends after an error; data that is in the pipe cannot be taken back."""
+        """Closes the output after an error; data in the pipe cannot be removed."""
         with suppress(av.error.FFmpegError, OSError, ValueError):
             self._output.close()
 
@@ -147,7 +147,7 @@ class FolderSink:
         context.width, context.height = like.width, like.height
         context.pix_fmt = "rgb24" if self._depth == 8 else "rgb48be"
         context.time_base = Fraction(1, 25)
-        context.thread_type = "SLICE"  # With frame threads an image would come out late.
+        context.thread_type = "SLICE"  # Frame threads would return an image several frames late.
         self._context = context
         with self._errors():
             self._lock = claimed_folder(self._partial_path)
@@ -183,7 +183,7 @@ class FolderSink:
         self.written += 1
 
     def write_packet(self, packet: Packet[Any]) -> None:
-        """Ignores a packet of another track, which a folder of images cannot hold."""
+        """Ignores a packet of another track, which a folder of images cannot store."""
 
     def close(self) -> None:
         """Renames the folder to its final name.
@@ -199,7 +199,7 @@ class FolderSink:
         self._lock.release()
 
     def abort(self) -> None:
-        """Ends after an error; keeps the images so far under the partial name."""
+        """Closes the output after an error; the images so far stay under the partial name."""
         if self._lock.is_current():
             if self.written:
                 self.partial = self._partial_path

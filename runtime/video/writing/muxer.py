@@ -25,10 +25,11 @@ from runtime.video.writing.encoder import Encoder, writing_errors
 from runtime.video.writing.encoding import Encoding
 from runtime.video.writing.tracks import AudioMode, TrackWriter, open_tracks
 
-_WRITTEN_SOON = {"cluster_time_limit": "1000", "flush_packets": "1"}
-"""By default Matroska holds back 5 seconds and the header, which a killed process loses."""
+_EARLY_WRITES = {"cluster_time_limit": "1000", "flush_packets": "1"}
+"""Options of Matroska. By default it buffers 5 seconds and the header, which a killed process
+loses."""
 
-_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
+_FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Tags that describe the source file itself and are not copied."""
 
 
@@ -38,7 +39,7 @@ class Muxer:
     Attributes:
         notes: Notes for the user; complete at the end.
         written: Number of frames encoded so far; 0 if packets are copied.
-        partial: After an error, the file that is left if it plays, else None.
+        partial: After an error, the partial file if it is playable, else None.
         encoder: Encoder of the video track.
     """
 
@@ -54,7 +55,7 @@ class Muxer:
         origin: Fraction,
         strict: bool,
     ) -> None:
-        """Writes the header, so that impossible settings fail before the first frame is made.
+        """Writes the header, so that impossible settings fail before the first frame.
 
         Args:
             path: The final path.
@@ -63,7 +64,7 @@ class Muxer:
             tick: The unit of the stamps of the video track, in seconds.
             encoding: Encoder, options and pixel format of the video track.
             audio: "copy", "aac" or "none".
-            origin: The stamp in the source, in seconds, that is the file's 0.
+            origin: The stamp in the source, in seconds, that is time 0 of the file.
             strict: Whether damaged audio that has to be decoded is an error.
 
         Raises:
@@ -135,7 +136,7 @@ class Muxer:
         self._lock.release()
 
     def abort(self) -> None:
-        """Ends after an error; keeps the file under its partial name if it plays."""
+        """Closes the file after an error; it stays under its partial name if it is playable."""
         playable = False
         try:
             if self._output is not None:
@@ -168,22 +169,22 @@ class Muxer:
     def _describe(self, like: SourceInfo, origin: Fraction) -> None:
         metadata = without_alpha_tag(like.metadata)
         self._output.metadata.update(
-            {k: v for k, v in metadata.items() if k.lower() not in _OF_THE_FILE}
+            {k: v for k, v in metadata.items() if k.lower() not in _FILE_TAGS}
         )
         if chapters := _shifted(like.chapters, origin, like.end):
             self._output.set_chapters(chapters)
 
 
 def _opened(path: Path, kind: str) -> Any:
-    # "file:" keeps a name with a colon from being taken for a protocol.
-    options = _WRITTEN_SOON if kind in ("matroska", "webm") else {}
+    # Without "file:" FFmpeg would read a name with a colon as a protocol.
+    options = _EARLY_WRITES if kind in ("matroska", "webm") else {}
     return av.open(f"file:{path}", "w", format=kind, container_options=options)
 
 
 def _shifted(
     chapters: list[dict[str, Any]], origin: Fraction, end: Fraction | None
 ) -> list[dict[str, Any]]:
-    """The chapters that lie in the output, on its clock."""
+    """The chapters that overlap the output, clipped to it, on its clock."""
     tick = Fraction(1, 1000)
     kept = []
     for chapter in chapters:

@@ -1,10 +1,10 @@
 """Opens outputs: a video file, a folder of PNG files, or Y4M on stdout.
 
 A file is written as NAME.partial.EXT (a folder as NAME.partial) and renamed when it is complete, so
-that the final path never has a broken one. One run at a time may write it. After an error or Ctrl-C
-the partial file is finished and kept, and plays up to there. If it cannot be finished (an MP4 on a
-full disk, since the index comes last) it is removed. After a kill the partial file stays: Matroska
-and WebM play, MP4 and MOV do not.
+that the final path never has an incomplete one. One run at a time may write it. After an error or
+Ctrl-C the partial file is finished, and contains the frames until then. If it cannot be finished
+(an MP4 on a full disk, whose index is written last), it is removed. After a kill the partial file
+stays: players can open Matroska and WebM, but not MP4 and MOV.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Sink(Protocol):
     Attributes:
         notes: Notes for the user; complete at the end.
         written: Number of frames written so far.
-        partial: After an error, the path of what is left: a file that plays up to there, a folder
-            with the images so far, or None.
+        partial: After an error, the path of the incomplete output: a playable file, or a folder
+            with the images so far; None if there is none.
     """
 
     notes: list[str]
@@ -62,10 +62,10 @@ class Sink(Protocol):
 
 class _OwnedSink(Sink, Protocol):
     def close(self) -> None:
-        """Ends after success."""
+        """Finishes the output after success."""
 
     def abort(self) -> None:
-        """Ends after an error."""
+        """Closes the output after an error."""
 
 
 @contextmanager
@@ -87,10 +87,10 @@ def open_sink(
             "-" for Y4M on stdout, or a binary file object for Y4M.
         like: Properties of the source.
         rate: Nominal frames a second.
-        time_base: The tick, in seconds, to which times are rounded; by default one of which a frame
-            at `rate` has a whole number. Matroska and WebM always round to milliseconds.
-        origin: The stamp in the source, in seconds, that is the output's 0; by default the
-            source's.
+        time_base: The tick, in seconds, to which times are rounded; by default one that divides the
+            duration of a frame at `rate`. Matroska and WebM always round to milliseconds.
+        origin: The stamp in the source, in seconds, that is time 0 of the output; by default
+            `like.origin`.
         encode: How the frames of a video file are encoded.
         audio: "copy" for copied packets, "aac" to encode, "none" for no audio.
         strict: Whether damaged audio is an error with "aac"; by default it is counted and becomes
@@ -131,10 +131,10 @@ def open_sink(
 
 
 def _refuse_choice(kind: str, encode: EncodeOptions) -> None:
-    """Checks that no options of an encoder are given; images are always lossless.
+    """Checks that no options of an encoder are set; images are always lossless.
 
     Raises:
-        VideoError: If some are.
+        VideoError: If one is set.
     """
     given = [name for name in ("codec", "quality", "preset") if getattr(encode, name) is not None]
     if given:

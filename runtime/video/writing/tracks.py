@@ -15,14 +15,14 @@ from runtime.video.reading.info import SourceInfo, Track, reason
 from runtime.video.reading.tags import readable
 
 AudioMode = Literal["copy", "aac", "none"]
-"""What is done with audio tracks: copy their packets, encode as AAC, or leave them out."""
+"""Treatment of audio tracks: copy their packets, encode them as AAC, or leave them out."""
 
 _NANO = Fraction(1, 10**9)
 """Seconds. The tick of shifted stamps, before the container rounds them to its own."""
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
-"""Number of channels -> layout, as many files do not declare theirs; others become stereo."""
+"""Number of channels -> layout, since many files do not declare it; others become stereo."""
 
 _AAC_BITS_A_CHANNEL = 96_000
 _STALE = ("duration", "encoder", "bps", "number_of_frames", "number_of_bytes", "_statistics")
@@ -36,7 +36,7 @@ class TrackWriter(Protocol):
         """Writes the next packet, which has the stamps of the source."""
 
     def finish(self) -> None:
-        """Ends the track: no packet follows."""
+        """Ends the track after its last packet."""
 
 
 def open_tracks(
@@ -53,15 +53,15 @@ def open_tracks(
         output: The container, open for writing.
         like: Properties of the source.
         audio: "copy", "aac" or "none", for audio tracks.
-        origin: The stamp in the source, in seconds, that is the output's 0.
-        notes: List to which notes for the user are added, now and when the writers finish.
+        origin: The stamp in the source, in seconds, that is time 0 of the output.
+        notes: List to which notes for the user are added, by this call and by `finish`.
         strict: Whether damaged audio is an error with "aac".
 
     Returns:
         Index of the stream in the source -> writer.
 
     Raises:
-        VideoError: If the container does not take the codec of an audio track.
+        VideoError: If the container does not accept the codec of an audio track.
     """
     writers: dict[int, TrackWriter] = {}
     for track in like.tracks:
@@ -84,7 +84,7 @@ def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
         audio: "copy", "aac" or "none", for audio tracks.
 
     Raises:
-        VideoError: If the container does not take the codec of an audio track.
+        VideoError: If the container does not accept the codec of an audio track.
     """
     if track.kind == "audio" and audio == "none":
         return "not carried over"
@@ -93,7 +93,7 @@ def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
             if "aac" in trial.supported_codecs:
                 return "made AAC"
         raise VideoError(f"{format_name} does not take aac: choose .mkv, or --audio copy or none")
-    if takes(format_name, track):
+    if accepts(format_name, track):
         return "copied"
     if track.kind == "audio":
         raise VideoError(
@@ -103,11 +103,11 @@ def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
     return f"not carried over, as {format_name} does not take it"
 
 
-def takes(format_name: str, track: Track) -> bool:
-    """Whether a container takes a copied track.
+def accepts(format_name: str, track: Track) -> bool:
+    """Whether a container accepts a copied track.
 
-    This is tried, as FFmpeg's tables are not complete: MOV lists Opus, but refuses it when the
-    header is written.
+    This function writes a header to find out, since FFmpeg's tables are not complete: MOV lists
+    Opus, but refuses it when the header is written.
     """
     try:
         with av.open(io.BytesIO(), "w", format=format_name) as trial:
@@ -168,7 +168,7 @@ class _Copy:
 
 
 class _Aac:
-    """Decodes audio and encodes it as AAC; the first sample is at the output's 0.
+    """Decodes audio and encodes it as AAC; the first sample is at time 0 of the output.
 
     FFmpeg's aresample fills gaps, also at the start, with silence, and removes samples before the
     start, so that sound and video stay in step.
@@ -212,7 +212,7 @@ class _Aac:
         self._number += 1
 
     def finish(self) -> None:
-        """Encodes the samples that decoder and filters still hold.
+        """Encodes the remaining samples of decoder and filters.
 
         Raises:
             VideoError: If they cannot be decoded and `strict`.
@@ -237,7 +237,7 @@ class _Aac:
             return
         for frame in frames:
             if self._graph is None:
-                self._graph = self._made(frame)
+                self._graph = self._create_graph(frame)
             if frame.pts is not None:
                 tick = Fraction(frame.time_base)
                 frame.pts = round((frame.pts * tick - self._origin) * frame.sample_rate)
@@ -254,7 +254,7 @@ class _Aac:
                 "or go without --strict to skip it"
             ) from error
 
-    def _made(self, frame: Any) -> Any:
+    def _create_graph(self, frame: Any) -> Any:
         graph = av.filter.Graph()
         rate = self._stream.codec_context.sample_rate
         source = graph.add_abuffer(
