@@ -38,7 +38,7 @@ _VIDEOS = (
     ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts",
     ".webm", ".wmv",
 )  # fmt: skip
-"""Suffixes of the files that are taken from a folder."""
+"""Suffixes of the files in a folder that are inputs."""
 
 
 def sources_in(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:

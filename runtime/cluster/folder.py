@@ -1,4 +1,4 @@
-"""The folder that holds the segments of one video until they are joined."""
+"""The folder for the segments of one video until they are joined."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SegmentFolder:
     """
 
     def __init__(self, destination: Path) -> None:
-        """Creates nothing; `claim` does.
+        """Sets the path; `claim` creates the folder.
 
         Args:
             destination: The video file to which the segments will be joined.
@@ -32,10 +32,10 @@ class SegmentFolder:
         return self.path / f"{number:05}.segment"
 
     def check_free(self) -> None:
-        """Checks that no other run holds the folder; creates nothing.
+        """Checks that no other run has locked the folder; creates nothing.
 
         Raises:
-            VideoError: If another run holds it.
+            VideoError: If another run has locked it.
         """
         if is_locked(self.path / _LOCK):
             raise self._busy()
@@ -50,7 +50,7 @@ class SegmentFolder:
             Notes for the user.
 
         Raises:
-            VideoError: If another run holds it.
+            VideoError: If another run has locked it.
             OSError: If the folder cannot be created.
         """
         self.path.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ class SegmentFolder:
         return self._lock.notes
 
     def clear(self) -> None:
-        """Removes all files in the folder but the lock.
+        """Removes all files in the folder except the lock.
 
         Raises:
             OSError: If a file cannot be removed.
@@ -70,7 +70,7 @@ class SegmentFolder:
         empty_folder(self.path, keep=_LOCK)
 
     def remove(self) -> None:
-        """Removes the folder with its content, if this run holds it."""
+        """Removes the folder with its content, if this run has locked it."""
         if self._lock is not None:
             with suppress(OSError):
                 self.clear()

@@ -22,7 +22,7 @@ from runtime.telemetry import import_quietly
 TRIES = 3
 """A job fails after this many workers have died while they ran it."""
 
-_WAIT = 60.0
+_MESSAGE_INTERVAL_S = 60.0
 """Seconds without any worker after which a message is printed, and repeated."""
 
 
@@ -31,7 +31,7 @@ class ClusterError(InterpolationError):
 
 
 class Share(NamedTuple):
-    """The resources of a machine that one worker takes.
+    """The resources of a machine that one worker uses.
 
     Attributes:
         cpus: Number of CPUs, which is also its number of threads.
@@ -44,7 +44,7 @@ class Share(NamedTuple):
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Joins a Ray cluster, or starts one on this machine, for as long as the block lasts.
+    """Joins a Ray cluster, or starts one on this machine, for the duration of the block.
 
     Args:
         address: "local" to start a cluster, "auto" for one that runs on this machine,
@@ -72,10 +72,10 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Checks that a server listens at the address, as Ray itself would try for minutes.
+    """Checks that a server listens at the address, since Ray itself would try for minutes.
 
     Raises:
-        OSError: If none does.
+        OSError: If no server listens.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
@@ -88,7 +88,7 @@ class Job(NamedTuple):
     Attributes:
         method: Name of the method.
         arguments: Its arguments, by name; they are pickled.
-        about: Any object by which the caller recognises the result; it stays in this process.
+        about: Any object by which the caller identifies the result; it is not sent to the worker.
     """
 
     method: str
@@ -104,7 +104,7 @@ class Done(NamedTuple):
         result: The return value of the method; None after an error.
         error: The exception of the method, or a ClusterError because its workers died; None where
             the job succeeded.
-        seconds: Time that the method took; 0 after an error.
+        seconds: Duration of the call; 0 after an error.
     """
 
     job: Job
@@ -114,13 +114,13 @@ class Done(NamedTuple):
 
 
 class Pool:
-    """Ray actors that each hold one worker object, and a queue of jobs for them.
+    """Ray actors with one worker object each, and a queue of jobs for them.
 
-    When an actor dies, a new one is requested, which Ray starts on a machine with room, and the job
-    goes to the next free actor. A job is run `TRIES` times at most.
+    When an actor dies, a new one is requested, which Ray starts on a machine with free resources,
+    and the job goes to the next idle actor. A job runs `TRIES` times at most.
 
     Ray's own max_restarts and max_task_retries are not used: with them a job stays with its actor,
-    and waits until the cluster has room for it again, even if other actors are free.
+    and waits until the cluster has free resources for that actor, even if others are idle.
 
     Attributes:
         size: Number of workers that were requested.
@@ -143,22 +143,22 @@ class Pool:
             make: Class of the worker objects, importable on every machine. It has a method `ready`
                 that returns a dict, which is added to the attribute `ready`.
             arguments: Arguments of its constructor.
-            share: The resources that each worker takes.
+            share: The resources that each worker uses.
             workers: Number of workers; None: as many as fit into the cluster now.
 
         Raises:
-            ClusterError: If no machine has room for a worker.
+            ClusterError: If no machine has the resources for a worker.
         """
         import ray
 
-        fits = _fitting(share)
-        if fits < 1:
+        capacity = _capacity(share)
+        if capacity < 1:
             gpus = f" and {share.gpus:g} GPUs" if share.gpus else ""
             raise ClusterError(
                 f"no machine of the cluster has {share.cpus} CPUs{gpus}: ask for less with "
                 "--cpus-per-worker or --gpus-per-worker"
             )
-        self.size = fits if workers is None else workers
+        self.size = capacity if workers is None else workers
         self.retries = 0
         self.ready: list[Any] = []
         self._actor: Any = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(_Host)
@@ -179,7 +179,7 @@ class Pool:
         self._waiting = deque(entry for entry in self._waiting if wanted(entry.job))
 
     def results(self) -> Iterator[Done]:
-        """Yields jobs as they end, until none is left; jobs may be added meanwhile.
+        """Yields jobs as they end, until the queue is empty; jobs may be added meanwhile.
 
         Raises:
             ClusterError: If a worker cannot start, or has another version of this package.
@@ -189,7 +189,7 @@ class Pool:
         since = time.monotonic()
         while self._waiting or any(entry is not None for _, entry in self._running.values()):
             self._assign()
-            ended, _ = ray.wait(list(self._running), num_returns=1, timeout=_WAIT)
+            ended, _ = ray.wait(list(self._running), num_returns=1, timeout=_MESSAGE_INTERVAL_S)
             if not ended:
                 if not self._idle and all(entry is None for _, entry in self._running.values()):
                     waited = time.monotonic() - since
@@ -199,15 +199,15 @@ class Pool:
                     )
                 continue
             since = time.monotonic()
-            done = self._ended(ended[0])
+            done = self._collect(ended[0])
             if done is not None:
                 yield done
 
     def close(self) -> None:
         """Ends the workers, also those that run a job.
 
-        Ray ends an actor without a job when its last handle is gone. `ray.kill` would abort this
-        process where the actor's machine has just left the cluster (Ray 2.40 to 2.48).
+        Idle actors end when their last handle is dropped. They are not killed, since `ray.kill`
+        aborts this process if the actor's machine has just left the cluster (Ray 2.40 to 2.48).
         """
         import ray
 
@@ -229,14 +229,14 @@ class Pool:
         self._running[actor.ready.remote()] = actor, None
 
     def _assign(self) -> None:
-        """Starts jobs on the workers that are free."""
+        """Starts jobs on the idle workers."""
         while self._waiting and self._idle:
             entry, actor = self._waiting.popleft(), self._idle.pop()
             call = actor.call.remote(entry.job.method, entry.job.arguments)
             self._running[call] = actor, entry
 
-    def _ended(self, reference: Any) -> Done | None:
-        """Takes the result of a call; None after a start of a worker, or if the job runs again."""
+    def _collect(self, reference: Any) -> Done | None:
+        """Gets the result of a call; None after the start of a worker, or if the job is retried."""
         import ray
 
         actor, entry = self._running.pop(reference)
@@ -250,7 +250,7 @@ class Pool:
             return Done(entry.job, None, cause, 0.0)
         except ray.exceptions.RayError as error:
             self._start()
-            return self._lost(entry, error)
+            return self._handle_death(entry, error)
         self._idle.append(actor)
         if entry is None:
             if result["version"] != __version__:
@@ -262,8 +262,8 @@ class Pool:
             return None
         return Done(entry.job, result[0], None, result[1])
 
-    def _lost(self, entry: _Entry | None, error: Exception) -> Done | None:
-        """Handles the death of a worker: queues its job again, or gives it up at the limit."""
+    def _handle_death(self, entry: _Entry | None, error: Exception) -> Done | None:
+        """Queues the job of a worker that died again; at the limit returns it as failed."""
         if entry is None:
             self._lost_at_start += 1
             if self._lost_at_start >= TRIES * self.size:
@@ -312,8 +312,8 @@ class _Host:
         return result, time.perf_counter() - started
 
 
-def _fitting(share: Share) -> int:
-    """Number of workers for which the machines of the cluster have room."""
+def _capacity(share: Share) -> int:
+    """Number of workers for which the machines of the cluster have the resources."""
     import ray
 
     count = 0

@@ -17,12 +17,12 @@ class VideoResult:
         error: Why it failed; None where it succeeded.
         frames_in: Number of frames decoded.
         frames_out: Number of frames written.
-        frames_new: Number of written frames that the model made.
+        frames_new: Number of written frames that the model computed.
         segments: Number of segments; 1 for a video that was rendered in one piece.
         resumed: Number of segments that an earlier run had completed.
         cuts: Times of the scene cuts, in seconds after the beginning.
-        worker_seconds: Step -> its seconds, summed over the workers. "look" is the analysis;
-            "whole" renders a video in one piece.
+        worker_seconds: Step -> its seconds, summed over the workers: "scan", "look" (the analysis),
+            "render" and "join", or "whole" for a video that was rendered in one piece.
         notes: Notes for the user.
     """
 

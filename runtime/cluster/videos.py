@@ -1,4 +1,4 @@
-"""Interpolates videos on a cluster: the steps of each video, and its state between them.
+"""Interpolates videos on a cluster: the steps of each video, and its state between steps.
 
     scan -> look (each span) -> render (each segment) -> join
 
@@ -33,8 +33,8 @@ from runtime.video.timeline import Mode
 from runtime.video.writing.destination import check_destination
 
 SEGMENT_SECONDS = Fraction(10)
-"""Minimum duration of a segment. Each costs a start of the encoder and a key frame, which is little
-against some hundred frames; a longer one would lose more work when a worker dies."""
+"""Minimum duration of a segment. Each segment needs a start of the encoder and a key frame, which
+is little for some hundred frames; with longer segments more work is lost when a worker dies."""
 
 
 BatchProgress = Callable[[int, int], None]
@@ -57,7 +57,7 @@ def interpolate_many(
     """Interpolates videos on the Ray cluster that this process has joined with `connected`.
 
     Each result equals that of `interpolate_video`, frame for frame, for any number of workers.
-    Segments are kept in the folder DESTINATION.segments until they are joined. If one video fails,
+    Segments stay in the folder DESTINATION.segments until they are joined. If one video fails,
     the others continue, and the report has its error.
 
     Args:
@@ -67,7 +67,7 @@ def interpolate_many(
         factor: New frame rate over old, 2 or more.
         rate: Frames a second of the output, in place of `factor`.
         options: How to read, cut and write; without `start` and `end`.
-        share: The resources that each worker takes.
+        share: The resources that each worker uses.
         workers: Number of workers; None: as many as fit into the cluster.
         segment_seconds: Minimum duration of a segment.
         resume: Keep complete results and segments of an earlier run with the same arguments.
@@ -139,14 +139,14 @@ class Video:
         error: Why it failed; None where it did not.
         frames_in: Number of source frames; 0 before they are planned.
         frames_out: Number of output frames; 0 before they are planned.
-        frames_new: Number of frames that the model made so far.
+        frames_new: Number of frames that the model computed so far.
         frames_rendered: Number of output frames rendered so far.
         resumed: Number of segments that an earlier run had completed.
         segments: The planned segments; empty where the video is rendered in one piece.
         cuts: Times of the scene cuts, in seconds after the beginning.
         seconds: Step -> its seconds so far, summed over the workers.
         notes: Notes for the user.
-        done: Whether no step is left, after success or failure.
+        done: Whether all steps have ended, by success or failure.
         folder: The folder of its segments.
     """
 
@@ -180,12 +180,12 @@ class Video:
             )
         ]
 
-    def waits_for(self, job: Job) -> bool:
-        """Whether a job is still needed: not after a failure or a change to one piece."""
+    def needs(self, job: Job) -> bool:
+        """Whether the result of a job is used: not after a failure or a change to one piece."""
         return not self.done and (job.method == "whole") == self._in_one_piece
 
     def after(self, done: Done, time_steps: TimeSteps) -> list[Job]:
-        """Takes the result of a job and returns the jobs that follow.
+        """Processes the result of a job and returns the jobs that follow.
 
         Args:
             done: The job that ended.
@@ -208,7 +208,7 @@ class Video:
             self._left.discard(number)
             return [] if self._left else self._join_jobs()
         if step == "whole":
-            self._take_report(done.result)
+            self._copy_report(done.result)
         else:
             self._note(done.result)
         self.folder.remove()
@@ -292,7 +292,7 @@ class Video:
         self.segments = render_plan.segments
         self.frames_in, self.frames_out = render_plan.frames_in, render_plan.frames_out
         self.cuts = render_plan.cuts
-        self._left = {segment.number for segment in self.segments if not self._is_whole(segment)}
+        self._left = {segment.number for segment in self.segments if not self._is_done(segment)}
         self.resumed = len(self.segments) - len(self._left)
         if not self._left:
             return self._join_jobs()
@@ -329,7 +329,7 @@ class Video:
         return f"{segment.key} {self.batch.key} {stat.st_size} {stat.st_mtime_ns}"
 
     def _record(self, segment: Segment, rendered: Rendered) -> None:
-        """Counts a rendered segment, and writes the JSON file by which `resume` recognises it."""
+        """Counts a rendered segment, and writes the JSON file by which `resume` identifies it."""
         self.frames_new += rendered.frames_new
         self.frames_rendered += rendered.frames
         self._note(rendered.notes)
@@ -337,7 +337,7 @@ class Video:
         with written_beside(self.folder.file(segment.number).with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(record) + "\n")
 
-    def _is_whole(self, segment: Segment) -> bool:
+    def _is_done(self, segment: Segment) -> bool:
         """Whether an earlier run completed this segment; if so, adds its frames to the counts."""
         file = self.folder.file(segment.number)
         try:
@@ -352,10 +352,10 @@ class Video:
         return True
 
     def _note(self, notes: Sequence[str]) -> None:
-        """Adds the notes that the video does not have yet: several segments may give the same."""
+        """Adds the notes that are new; several segments may have the same note."""
         self.notes += [note for note in notes if note not in self.notes]
 
-    def _take_report(self, report: VideoReport) -> None:
+    def _copy_report(self, report: VideoReport) -> None:
         self.frames_in, self.frames_out = report.frames_in, report.frames_out
         self.frames_new, self.cuts = report.frames_new, report.cuts
         self.frames_rendered = report.frames_out
@@ -376,22 +376,22 @@ class _Run:
             for job in video.first():
                 self._pool.add(job)
         for done in self._pool.results():
-            self._take(done)
+            self._process(done)
             if self._progress is not None:
                 self._progress(
                     sum(video.frames_rendered for video in self.videos),
                     sum(video.frames_out for video in self.videos),
                 )
 
-    def _take(self, done: Done) -> None:
+    def _process(self, done: Done) -> None:
         video: Video = done.job.about[0]
-        if not video.waits_for(done.job):
+        if not video.needs(done.job):
             return
         try:
             following = video.after(done, self._pool.ready[0]["time_steps"])
         except (InterpolationError, OSError) as error:
             self._pool.forget(lambda job: job.about[0] is not video)
             following = video.after_error(error)
-        # Jobs of a video that has begun precede those of others, so that results appear one by one.
+        # Jobs of a started video go first, so that videos are completed one after the other.
         for job in reversed(following):
             self._pool.add(job, first=True)

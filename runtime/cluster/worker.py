@@ -1,6 +1,6 @@
 """The worker on a machine of a cluster: opens the model once and runs the steps of videos.
 
-Images never cross the network: workers read sources and write compressed segments at paths that all
+Ray transports no images: workers read sources and write compressed segments at paths that all
 machines share.
 """
 
@@ -55,7 +55,7 @@ class ModelChoice:
 
 
 def open_on_worker(choice: ModelChoice) -> Interpolator:
-    """Opens the model on this machine; if an engine does not fit its GPU, builds one from ONNX.
+    """Opens the model on this machine; if the engine does not fit the GPU, builds one from ONNX.
 
     Raises:
         ModelError: If the file is missing, its hash differs, or it does not fit this machine.
@@ -101,13 +101,13 @@ def _built_here(onnx: Path, options: str) -> Path:
         sys.executable, "-m", "export.build_engine", "--onnx", str(onnx), "--backend", "tensorrt",
         "--output", str(engine), *shlex.split(options),
     ]  # fmt: skip
-    with FileLock(f"{engine}.lock"):  # One build on a machine, however many workers it has.
+    with FileLock(f"{engine}.lock"):  # One build at a time for all workers on a machine.
         built = subprocess.run(command, capture_output=True, text=True, check=False)
     if built.returncode:
-        said = (built.stderr or built.stdout).strip().splitlines()
+        output = (built.stderr or built.stdout).strip().splitlines()
         raise ModelError(
             f"no engine could be built on {socket.gethostname()} "
-            f"({said[-1] if said else built.returncode}): run {shlex.join(command)} there"
+            f"({output[-1] if output else built.returncode}): run {shlex.join(command)} there"
         )
     return engine
 
@@ -122,7 +122,7 @@ class VideoWorker:
         self._vfi = open_on_worker(choice)
 
     def ready(self) -> dict[str, Any]:
-        """The backend of this worker, and the time steps that its model takes."""
+        """The backend of this worker, and the time steps that its weights were trained for."""
         return {"backend": self._vfi.backend, "time_steps": self._vfi.info.time_steps}
 
     def scan(self, **arguments: Any) -> Scan:
