@@ -200,8 +200,8 @@ class PairRunner:
                 waits = [self._backend.download(image) for image in itertools.islice(images, count)]
                 queued.append(_Queued(tag, waits, None if request is None else request.frame0))
             in_flight = sum(bool(entry.waits) for entry in queued)
-            # Entries that need no waiting are yielded at once. One that does is waited for when
-            # enough calls are in flight, or when too many entries are queued behind it.
+            # Entries without new frames are yielded at once. Others are yielded when enough calls
+            # are in flight, or when too many entries follow in the queue.
             while queued and (
                 ended
                 or not queued[0].waits

@@ -144,7 +144,7 @@ class Interpolator:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What the user should know about how the model was opened, as sentences.
+        """Notes for the user on how the model was opened, as sentences.
 
         For example why OpenVINO computes in float32 where the CPU could compute in bfloat16.
         """

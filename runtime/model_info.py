@@ -108,8 +108,7 @@ class ModelInfo:
         flow_scale: Size at which motion is estimated, relative to the frame.
         time_steps: "midpoint": the weights know t = 1/2 only; "arbitrary": any t in (0, 1).
         steps_per_call: Number of time steps of one pair in one call (T).
-        pairs_per_call: Number of pairs in one call (N), each with a time step of its own; 1 if
-            T > 1.
+        pairs_per_call: Number of pairs in one call (N), each with its own time step; 1 if T > 1.
         height: Height of the frames in pixels; None if height and width are free.
         width: Width of the frames in pixels; None if height and width are free.
         warp: Operators of a warp: "gridsample", or "gather" for elementary ones only.

@@ -1,1 +1,1 @@
-"""What runs a model. A backend is imported when it is opened, and never replaced by another."""
+"""The backends that run models. Each is imported when it is opened; none falls back to another."""

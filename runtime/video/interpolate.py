@@ -103,7 +103,7 @@ def interpolate_video(
     with ExitStack() as stack:
         vfi = _opened(model, opening, stack)
         if rate is None:
-            vfi.steps_for_factor(factor)  # Raises FrameError if the weights cannot make it.
+            vfi.steps_for_factor(factor)  # Raises FrameError if the weights do not support it.
         read = stack.enter_context(_open_source(source, options))
         info, mode = read.info, mode_for(read.info, destination, factor, rate, options)
         schedule = OnlineSchedule(info, mode, vfi.info.time_steps, start=options.part.start)

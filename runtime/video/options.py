@@ -30,7 +30,7 @@ class VideoOptions:
         strict: Whether a damaged or truncated file is an error; otherwise damage is skipped.
         cuts: Lowest score of a scene cut, above 0 and up to 100 (percent of full scale), by default
             6. No frame is interpolated across a cut. None: cuts are not detected.
-        dedupe: Whether to replace frames that repeat the one before by new frames.
+        dedupe: Whether to replace frames that repeat the previous one by new frames.
         picture_rate: Frames a second of a folder of images, by default 25; a number, or text as
             "59.94" or "60000/1001". Stored as a Fraction.
         codec: h264, hevc, vp9, av1, ffv1, prores, or the name of an encoder of FFmpeg. None: hevc
@@ -131,7 +131,7 @@ class VideoReport:
         idle: Share of that time, in [0, 1], in which the model waited for frames.
         backend: Name of the backend and its device, for example "onnxruntime cpu".
         cuts: Times of the scene cuts, in seconds after the beginning.
-        repeats: Number of frames that repeat the one before.
+        repeats: Number of frames that repeat the previous one.
         damaged: Number of packets that could not be decoded.
         notes: Notes for the user: what was dropped, skipped or changed.
     """

@@ -48,7 +48,7 @@ _PLANAR = re.compile(r"(yuvj?4\d\dp|gray)(9|10|12|14|16)?(le)?")
 
 
 class SceneFlags(NamedTuple):
-    """How a frame differs from the one before it.
+    """How a frame differs from the previous one.
 
     Attributes:
         cut: Whether a new scene begins with this frame: no frame is interpolated between the two.

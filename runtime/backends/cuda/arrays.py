@@ -39,8 +39,8 @@ class DeviceView:
         shape: Number of elements along each axis, 1 or more.
         dtype: uint8, uint16, float16 or float32.
         device: Index of the GPU; None if the exporter does not declare it.
-        stream: The stream that writes the content; None if the content is ordered with the stream
-            that `device_view` was given.
+        stream: The stream that writes the content; None if the content is ordered with the argument
+            `stream` of `device_view`.
         owner: The object that keeps the memory alive.
     """
 
@@ -370,7 +370,7 @@ _USED = {name: b"used_" + name for name in _LAYOUTS}
 
 
 def _capsule_function(name: str, result: type) -> Any:
-    # A prototype of its own: types that are set on ctypes.pythonapi are shared by the process.
+    # A separate prototype: types that are set on ctypes.pythonapi are shared by the process.
     prototype = ctypes.PYFUNCTYPE(result, ctypes.py_object, ctypes.c_char_p)
     return prototype((name, ctypes.pythonapi))
 

@@ -1,6 +1,6 @@
 """The CUDA runtime on one device, through cuda-python: memory, streams, events and graphs.
 
-No function waits for the GPU unless its docstring says so. Events order the work: a buffer holds
+No function waits for the GPU unless its docstring states it. Events order the work: a buffer has
 the event of its last use on each stream (`Buffer.uses`), and the next user waits for these.
 """
 

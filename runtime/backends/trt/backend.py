@@ -54,7 +54,7 @@ class TensorRTBackend:
         engine: The engine.
         info: Metadata of the model.
         cuda: The device on which the engine was deserialised.
-        streams: Number of inferences that may run at the same time, each in a slot of its own.
+        streams: Number of inferences that may run at the same time, each in its own slot.
         cuda_graph: Record the launches if shapes are fixed.
 
     Attributes:
@@ -297,7 +297,7 @@ class TensorRTBackend:
         """Makes the model's GPU the current device; an error in the block closes the model.
 
         Args:
-            locked: Make other threads wait meanwhile.
+            locked: Whether other threads wait until the block ends.
 
         Raises:
             BackendError: If the model is closed, or the block raises one.
