@@ -26,7 +26,7 @@ onnxruntime = import_quietly("onnxruntime")
 
 
 class CheckedModel(NamedTuple):
-    """A model that passed the gate, with what its manifest records.
+    """A model that passed the gate, with the facts for its manifest.
 
     Attributes:
         model: The graph.
@@ -55,7 +55,7 @@ def finalise(
     Args:
         model: The graph; with `tuned_for` "any" it is changed in place.
         info: Its metadata; the result has another `tuned_for`.
-        tuned_for: "cpu" for ONNX Runtime's CPU kernels; "any" leaves the graph as it is.
+        tuned_for: "cpu" for ONNX Runtime's CPU kernels; "any" for no change of the graph.
         compact: Stores weights as float16 where no value changes.
 
     Raises:
@@ -124,7 +124,7 @@ def proved(checked: CheckedModel, clip: Path | None) -> CheckedModel:
 
     Args:
         checked: The model, which passed the gate in float32.
-        clip: A video or a folder of images; None for the clip that is shipped.
+        clip: A video or a folder of images; None for the shipped clip.
 
     Returns:
         The model with the results, also of a precision that does not pass.
@@ -147,7 +147,7 @@ def proved(checked: CheckedModel, clip: Path | None) -> CheckedModel:
 def default_tuning(precision: Precision, backend: OnnxBackend = "onnxruntime") -> TunedFor:
     """The kind of device that a graph is rewritten for by default.
 
-    "any" for float16, which is for GPUs, and for OpenVINO: both are faster with the graph as it is
+    "any" for float16, which is for GPUs, and for OpenVINO: both are faster with the graph as
     exported. "cpu" for the others.
     """
     return "cpu" if precision != "fp16" and backend == "onnxruntime" else "any"

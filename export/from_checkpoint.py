@@ -135,7 +135,7 @@ def _traced(
     model.producer_name, model.producer_version = "ifrnet-deploy", __version__
     plain, info = finalise(model, _describe(checkpoint, options, time_steps), "any")
     onnx_sha256 = hashlib.sha256(plain.SerializeToString()).hexdigest()
-    # The reference is fp32 with GridSample, whatever the options are.
+    # The reference is fp32 with GridSample, independent of the options.
     network.warp_lowering = "gridsample"
     module = wrap(network, replace(options, precision="fp32", warp="gridsample"))
     reference = Reference(_pytorch_runner(module, info), f"PyTorch {torch.__version__} fp32")
@@ -144,7 +144,7 @@ def _traced(
 
 
 def _probe_time_steps(network: IFRNet, stages: Stages) -> TimeSteps:
-    """Finds the time steps by a trial, and notes its results, because a trial is no proof."""
+    """Finds the time steps by a trial, and shows its results, because a trial is no proof."""
     trial = try_time_steps(network)
     results = "; ".join(
         f"at t = {step.t:g} {step.true_db:.1f} dB to its true position, {step.middle_db:.1f} dB to "
@@ -237,7 +237,7 @@ def _pytorch_runner(module: FloatIO | FrameIO, info: ModelInfo) -> Runner:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the exporter's output, which does not concern the user."""
+    """Silences the exporter's output, which has nothing for the user."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

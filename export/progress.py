@@ -23,7 +23,7 @@ class Stages:
 
     Args:
         total: Number of stages.
-        disable: True: nothing is shown, and notes are dropped.
+        disable: Whether to show nothing and drop notes.
     """
 
     def __init__(self, total: int, *, disable: bool = False) -> None:
@@ -45,7 +45,7 @@ class Stages:
         """Ends the current stage and starts the stage `name`.
 
         Raises:
-            KeyboardInterrupt: If Ctrl-C was pressed and a library has caught the exception.
+            KeyboardInterrupt: If Ctrl-C was pressed and a library caught the exception.
         """
         raise_if_interrupted()
         self.finish()
@@ -62,13 +62,13 @@ class Stages:
         self._name = None
 
     def refresh(self) -> None:
-        """Updates the elapsed time."""
+        """Updates the elapsed time on the bar."""
         if self._bar is not None:
             self._bar.refresh()
 
     @contextmanager
     def phases(self) -> Iterator[Phases]:
-        """The phases of a TensorRT build, in a second line of the terminal."""
+        """Shows the phases of a TensorRT build in a second line of the terminal."""
         bar = None
         if self._bar is not None:
             bar = bar_on_terminal(bar_format=_FORMAT, position=1)
@@ -112,10 +112,10 @@ class Stages:
 
 
 class Phases:
-    """Shows the innermost phase of a TensorRT build; a `export.trt.versions.BuildMonitor`.
+    """Shows the innermost phase of a TensorRT build; an `export.trt.versions.BuildMonitor`.
 
     Attributes:
-        cancelled: Whether the build shall stop; set by the caller.
+        cancelled: Whether the build must stop; set by the caller.
         seen: Names of all phases so far.
     """
 

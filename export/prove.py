@@ -36,7 +36,7 @@ def _prove(args: argparse.Namespace) -> int:
     from export.progress import Stages
 
     path = demo_model("openvino") if str(args.model) == DEMO else args.model
-    manifest = _checked(path)
+    manifest = _checked_manifest(path)
     if args.real_frames is not None:
         check_clip(args.real_frames)
     precisions = provable_precisions(manifest.model)
@@ -44,14 +44,14 @@ def _prove(args: argparse.Namespace) -> int:
         print(f"{path}: this CPU computes in fp32 only, there is nothing to prove")
         return 0
     with Stages(2) as stages:
-        proofs = _added(path, manifest, precisions, args.real_frames, stages)
+        proofs = _add_proofs(path, manifest, precisions, args.real_frames, stages)
     print(f"{manifest_path(path)}: compared with fp32")
     print(*proof_lines(proofs), sep="\n")
     return 0 if any(proof.problem is None for proof in proofs) else 1
 
 
-def _checked(path: Path) -> EngineManifest:
-    """The manifest of an artefact, if it can be proved.
+def _checked_manifest(path: Path) -> EngineManifest:
+    """Reads the manifest of an artefact, and checks that the artefact can be proved.
 
     Raises:
         ModelError: If the manifest is missing, damaged, or of another file.
@@ -75,7 +75,7 @@ def _checked(path: Path) -> EngineManifest:
     return manifest
 
 
-def _added(
+def _add_proofs(
     path: Path,
     manifest: EngineManifest,
     precisions: Sequence[InferencePrecision],

@@ -19,7 +19,7 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 _LARGE = 1920 * 1080
-"""Pixels. Above it a lower flow scale was measured to pay (bench/results/flow_scale)."""
+"""Pixels. Above it measurements show a gain by a lower flow scale (bench/results/flow_scale)."""
 
 Constraints = Literal["obey-all", "obey-islands", "prefer-islands", "none"]
 """How strictly a weakly typed build (TensorRT 8.6) keeps the types of the ONNX file.
@@ -31,7 +31,7 @@ chooses another type. "none": the builder chooses all types.
 """
 
 TracedPrecision = Literal["fp32", "fp16"]
-"""Precisions that PyTorch exports; int8 is made from a float32 graph."""
+"""Precisions that PyTorch exports; int8 is quantised from a float32 graph."""
 
 OnnxBackend = Literal["onnxruntime", "openvino"]
 """Backends whose artefacts are ONNX files, tuned for CPUs."""
@@ -42,8 +42,8 @@ _ENGINE_OPTIONS = (
 )  # fmt: skip
 """Fields of `BuildRequest` that apply to TensorRT only."""
 
-_NOT_REPEATED = ("sizes", "output", "backend", "layers", "rebuild")
-"""Fields of `BuildRequest` that `BuildRequest.command` omits or writes itself."""
+_NOT_COPIED = ("sizes", "output", "backend", "layers", "rebuild")
+"""Fields of `BuildRequest` that `BuildRequest.command` omits or writes for one artefact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,8 @@ class BuildRequest:
         compact: Whether weights are stored as float16 where no value changes.
         calibrate: A video or a folder of images, for int8 only.
         real_frames: A video or a folder of images on which OpenVINO's bfloat16 and float16 are
-            compared with float32; None for those of `calibrate`, or else the clip that is shipped.
-        output: The artefact to write; of several sizes, each is added to its file name.
+            compared with float32; None for those of `calibrate`, or else the shipped clip.
+        output: The artefact to write; with several sizes, each file name has its size.
     """
 
     weights: str | None = None
@@ -190,14 +190,14 @@ class BuildRequest:
         free = self.backend != "tensorrt" and self.onnx is None
         options = self.graph.options(size, free=free)
         if self.calibrate is not None:
-            del options["precision"]  # int8 is made from a float32 graph.
+            del options["precision"]  # int8 is quantised from a float32 graph.
         return options
 
     def command(self, size: Size | None, output: Path) -> str:
         """The shell command that builds the artefact of this size again."""
         words = ["python", "-m", "export.build_engine"]
         for name, value in self._given().items():
-            if name not in _NOT_REPEATED:
+            if name not in _NOT_COPIED:
                 words += [_option(name), *_values(name, value)]
         if size is not None:
             words += ["--size", *_values("size", size)]

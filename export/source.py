@@ -19,7 +19,7 @@ from runtime.model_info import ModelInfo
 
 
 class SourceGraph(NamedTuple):
-    """A graph that is not tuned for a device yet, and the reference for all that is built from it.
+    """A graph that is not tuned for a device yet, and the reference of the artefacts built from it.
 
     Attributes:
         model: The graph with its metadata.
@@ -41,8 +41,8 @@ def source_from_onnx(path: Path) -> SourceGraph:
     compared with PyTorch when it was exported.
 
     Raises:
-        ExportError: If the file cannot be read, keeps tensors in other files, is not plain ONNX,
-            or is tuned or int8 already.
+        ExportError: If the file cannot be read, has tensors in other files, is not plain ONNX, or
+            is tuned or int8 already.
         ModelError: If the file has no metadata of ifrnet-deploy.
     """
     try:

@@ -31,13 +31,13 @@ def write_artefact(checked: CheckedModel, path: Path, *, started: float) -> Engi
 
     Raises:
         ExportError: If the folder is missing.
-        ModelError: If the runtime cannot open the artefact; `path` is unchanged then.
+        ModelError: If the runtime cannot open the artefact; then `path` is unchanged.
     """
     check_output(path)
 
     def save(temporary: Path) -> None:
         onnx.save(checked.model, temporary)
-        # OpenVINO chooses by the manifest, which is not written yet.
+        # With "auto" OpenVINO would read the manifest, which is not written yet.
         precision: PrecisionChoice = "fp32" if checked.backend == "openvino" else "auto"
         Interpolator.open(temporary, backend=checked.backend, precision=precision).close()
 
@@ -56,8 +56,8 @@ def save_with_manifest(
 
     Args:
         path: The artefact; its manifest is written beside it.
-        save: Writes the artefact to the path that it is given. If it raises, `path` and its
-            manifest are unchanged.
+        save: Writes the artefact to the path in its argument. If it raises, `path` and its manifest
+            are unchanged.
         checked: The description of the artefact and the report of the gate, for the manifest.
         started: `time.perf_counter()` at the start of the build.
         engine: How a TensorRT engine was built; None for other artefacts.
@@ -114,8 +114,8 @@ def add_proofs(path: Path, proofs: Sequence[PrecisionProof]) -> None:
 
     with exclusive_access(path.parent):
         manifest = EngineManifest.read(path)
-        kept = [proof for proof in manifest.proofs if not replaced(proof)]
-        replace(manifest, proofs=(*kept, *proofs)).write(path)
+        others = [proof for proof in manifest.proofs if not replaced(proof)]
+        replace(manifest, proofs=(*others, *proofs)).write(path)
 
 
 def write_onnx(model: ModelProto, path: Path) -> None:

@@ -120,7 +120,7 @@ class FloatIO(nn.Module):
 
 
 class FrameIO(nn.Module):
-    """Takes and returns uint8 frames (N, H, W, 3) of any size; converts and pads in the graph.
+    """The network for uint8 frames (N, H, W, 3) of any size; converts and pads in the graph.
 
     The casts are the first and the last operation, because TensorRT supports uint8 only for inputs
     and outputs.
@@ -162,7 +162,7 @@ def _any(pad: tuple[int | torch.SymInt, ...]) -> bool:
 
 
 def wrap(network: IFRNet, options: ExportOptions) -> FloatIO | FrameIO:
-    """The module to export, in inference mode; with "fp16" it holds a float16 copy of `network`."""
+    """The module to export, in inference mode; with "fp16" it has a float16 copy of `network`."""
     if options.precision == "fp16":
         network = copy.deepcopy(network).half()
     io = FrameIO if options.io == "frames" else FloatIO

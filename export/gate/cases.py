@@ -1,4 +1,4 @@
-"""The frames that artefacts are compared on: generated ones that move, and real ones."""
+"""The frames on which artefacts are compared: generated ones with motion, and real ones."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def moving_frames(
     Args:
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
-        motion: Motion of the background between the frames in pixels; the box moves as far.
+        motion: Motion of the background between the frames in pixels; that of the box is equal.
         seed: Seed of the textures.
 
     Returns:

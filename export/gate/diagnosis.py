@@ -32,13 +32,13 @@ def _set_attribute(node: NodeProto, name: str, value: object) -> None:
 
 
 def nearest_sampling(model: ModelProto) -> None:
-    """Makes every GridSample take the nearest pixel, in place."""
+    """Sets every GridSample to nearest-neighbour sampling, in place."""
     for node in _samplers(model):
         _set_attribute(node, "mode", "nearest")
 
 
 def shifted_grid(model: ModelProto) -> None:
-    """Makes every GridSample measure between the edges of pixels, not their centres, in place."""
+    """Aligns the grid of every GridSample to the edges of pixels, not their centres, in place."""
     for node in _samplers(model):
         _set_attribute(node, "align_corners", 0)
 

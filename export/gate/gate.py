@@ -1,4 +1,4 @@
-"""The gate: compares an artefact with its float32 reference on moving frames, or refuses it.
+"""The gate: compares an artefact with its float32 reference on moving frames, and may refuse it.
 
 `export.gate.compare` compares the images before they are rounded. For graphs with frame I/O,
 `export.gate.runners.onnx_runner` also checks that the bytes are exactly those images rounded.
@@ -69,7 +69,7 @@ class Explanations:
     """Parts of the message about an artefact that fails.
 
     Attributes:
-        diagnose: Describes the worst images in a sentence without a full stop; "" if it cannot.
+        diagnose: Describes the worst images in a sentence without a full stop, or returns "".
         remedy: What to do.
     """
 

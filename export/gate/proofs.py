@@ -69,7 +69,7 @@ def prove(
         model: The ONNX model.
         info: Its description.
         precisions: From `provable_precisions`.
-        clip: A video or a folder of images, from which the real frames are taken.
+        clip: A video or a folder of images with the real frames.
 
     Returns:
         One result for each precision, also for those that do not pass.

@@ -31,8 +31,8 @@ def images_for(
 ) -> tuple[NDArray[np.uint8] | NDArray[np.float32], NDArray[np.uint8] | NDArray[np.float32]]:
     """Two uint8 frames (H, W, 3) as the inputs img0 and img1 of a model.
 
-    For a model of several pairs, each further pair is the one before in reverse order and shifted,
-    so that confused pairs are detected.
+    For a model of several pairs, each further pair is the previous one in reverse order and
+    shifted, so that exchanged pairs are detected.
 
     Args:
         info: Description of the model.
@@ -52,8 +52,8 @@ def images_for(
 def onnx_runner(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> Runner:
     """Runs an ONNX model in ONNX Runtime on the CPU, prepared for each size as the runtime does.
 
-    With frame I/O the image is taken before it is rounded, and the bytes must be exactly that image
-    rounded to nearest.
+    With frame I/O it returns the image before it is rounded, and checks that the bytes are exactly
+    that image rounded to nearest.
 
     Args:
         model: The model.
@@ -161,7 +161,7 @@ def rounded_to_bytes(run: Runner) -> Runner:
 
 
 def _tapped(model: ModelProto, info: ModelInfo) -> tuple[ModelProto, str | None]:
-    """With frame I/O, a copy with the image before it is rounded as an output, and its name."""
+    """Adds the image before it is rounded as an output, with frame I/O; returns it and its name."""
     if info.io == "float":
         return model, None
     copied = ModelProto()

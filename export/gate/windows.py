@@ -30,12 +30,12 @@ another choice of frames does."""
 
 DECODED_WHOLE = 600
 """Number of frames up to which all frames of a clip are decoded. With the usual 250 frames from one
-key frame to the next, seeks to `WINDOWS` places would decode more."""
+key frame to the next, seeks to `WINDOWS` positions would decode more."""
 
-_TRIED = 30
-"""Number of frames at one place among which a window is searched."""
+_SEARCHED = 30
+"""Number of frames at one position among which a window is searched."""
 
-_LEAST = 2
+_MINIMUM = 2
 """Number of windows that a clip must have: int8 needs one for calibration and one for the gate."""
 
 _HELD_OUT = 4
@@ -93,7 +93,7 @@ def read_windows(path: Path, info: ModelInfo) -> list[Window]:
 
 
 def split_windows(windows: Sequence[Window]) -> tuple[list[Window], list[Window]]:
-    """One of every four windows, which are held out for the gate, and the others."""
+    """Splits windows: one of every four, held out for the gate, and the others."""
     held_out = list(windows[1::_HELD_OUT])
     return held_out, [window for n, window in enumerate(windows) if n % _HELD_OUT != 1]
 
@@ -124,7 +124,7 @@ def cover(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
         return view.copy()
 
     top, left = (rows - size[0]) // 2, (columns - size[1]) // 2
-    # Each channel by itself: swscale scales RGB by way of YUV.
+    # Each channel alone: swscale converts RGB to YUV for scaling.
     planes = [
         scaled(image[..., channel])[top : top + size[0], left : left + size[1]]
         for channel in range(3)
@@ -153,15 +153,15 @@ def spread_windows(path: Path, length: int, convert: _Convert) -> list[Window]:
         info = source.info
     check_frame(np.empty((info.height, info.width, 3), np.uint8), f"a frame of {path}")
     if info.duration is not None and (info.frames or info.duration * info.rate) > DECODED_WHOLE:
-        at_places = _in_video if path.is_file() else _in_folder
-        windows = at_places(path, info, length, convert)
+        read_positions = _in_video if path.is_file() else _in_folder
+        windows = read_positions(path, info, length, convert)
         if len(windows) >= WINDOWS // 2:
             return windows
     return _in_all_frames(path, length, convert)
 
 
 def _in_video(path: Path, info: SourceInfo, length: int, convert: _Convert) -> list[Window]:
-    """One window for each place of a video that has one; none at all if seeking does not work."""
+    """One window for each position of a video that has one; none if seeking does not work."""
     assert info.duration is not None
     spacing = info.duration / WINDOWS
     windows: list[Window] = []
@@ -170,43 +170,43 @@ def _in_video(path: Path, info: SourceInfo, length: int, convert: _Convert) -> l
             with open_source(path, start=(number + Fraction(1, 2)) * spacing) as source:
                 start, decoded_from = source.info.origin, source.decoded_from
                 if decoded_from is None or decoded_from < start - spacing:
-                    return []  # The frames of the place before this one were decoded again.
+                    return []  # The frames of the previous position were decoded again.
                 frames = _between(_frames(source), start, start + spacing)
                 windows += _first_window(frames, info, length, convert)
-        except VideoError:  # The video ends before this place, or is damaged here.
+        except VideoError:  # The video ends before this position, or is damaged there.
             continue
     return windows
 
 
 def _in_folder(path: Path, info: SourceInfo, length: int, convert: _Convert) -> list[Window]:
-    """One window for each place of a folder of images that has one; reads no other images."""
+    """One window for each position of a folder of images that has one; reads no other images."""
     files, _ = images_at(path)
     windows: list[Window] = []
     for number in range(WINDOWS):
         first = (2 * number + 1) * len(files) // (2 * WINDOWS)
-        images = ImageReader(files[first : first + _TRIED], info.rate)
+        images = ImageReader(files[first : first + _SEARCHED], info.rate)
         windows += _first_window(_images(images), info, length, convert)
     return windows
 
 
 def _in_all_frames(path: Path, length: int, convert: _Convert) -> list[Window]:
     """Up to `WINDOWS` windows of a clip; decodes all its frames."""
-    kept: list[Window] = []
+    selected: list[Window] = []
     stride = 1
     with open_source(path) as source:
         windows = _Windows(_frames(source), length)
         for number, window in enumerate(windows):
             if number % stride == 0:
-                kept.append(tuple(convert(frame) for frame in window))
-            if len(kept) == 2 * WINDOWS:  # Drops every other one, also from here on.
-                kept, stride = kept[::2], 2 * stride
-    if len(kept) < _LEAST:
+                selected.append(tuple(convert(frame) for frame in window))
+            if len(selected) == 2 * WINDOWS:  # Drops every other one, and those that follow.
+                selected, stride = selected[::2], 2 * stride
+    if len(selected) < _MINIMUM:
         raise ExportError(
-            f"{path} has {windows.frames} frames and only {len(kept)} of the {_LEAST} runs of "
-            f"{length} frames without a scene cut that are needed: give a longer clip"
+            f"{path} has {windows.frames} frames and only {len(selected)} of the {_MINIMUM} runs "
+            f"of {length} frames without a scene cut that are needed: give a longer clip"
         )
-    indices = np.linspace(0, len(kept) - 1, min(len(kept), WINDOWS)).round().astype(int)
-    return [kept[n] for n in indices]
+    indices = np.linspace(0, len(selected) - 1, min(len(selected), WINDOWS)).round().astype(int)
+    return [selected[n] for n in indices]
 
 
 class _Windows:
@@ -217,7 +217,12 @@ class _Windows:
     """
 
     def __init__(self, frames: Iterable[VideoFrame | None], length: int) -> None:
-        """Takes over frames, in order, with None in place of those that cannot be decoded."""
+        """Sets the source.
+
+        Args:
+            frames: Frames in order, with None in place of those that cannot be decoded.
+            length: Number of frames of a window.
+        """
         self.frames = 0
         self._source = frames
         self._length = length
@@ -242,7 +247,7 @@ def _first_window(
     frames: Iterable[VideoFrame | None], info: SourceInfo, length: int, convert: _Convert
 ) -> Iterator[Window]:
     """The first window among the first frames, if there is one of the clip's frame size."""
-    for window in islice(_Windows(islice(frames, _TRIED), length), 1):
+    for window in islice(_Windows(islice(frames, _SEARCHED), length), 1):
         if all((frame.width, frame.height) == (info.width, info.height) for frame in window):
             yield tuple(convert(frame) for frame in window)
 

@@ -62,7 +62,7 @@ def deconvolution_as_convolution(model: ModelProto) -> None:
     Rows 2i and 2i + 1 of the output depend on two rows of the input each: i - 1 and i, or i and
     i + 1. One 2x2 convolution over the padded input computes the four kinds of output pixel as four
     groups of channels, (h + 1) x (w + 1) each; the first or the last row and column of a
-    group belong to no output and are cut off. The number of operations stays the same.
+    group are in no output and are cut off. The number of operations stays the same.
     """
     weights = {t.name: t for t in model.graph.initializer}
     if any(is_deconvolution(node, weights) for node in model.graph.node):
@@ -117,7 +117,7 @@ def sampling_in_bounds(model: ModelProto) -> None:
     """GridSample with repeated borders -> the same on a grid that never leaves the image, in place.
 
     A grid clipped to [-1, 1] between the outermost pixel centres needs no border, so padding may
-    be zeros; times (n - 1) / n it measures between the outer edges instead (align_corners = 0).
+    be zeros; multiplied by (n - 1) / n, it refers to the outer edges instead (align_corners = 0).
     ONNX Runtime has a fast path for that combination, which finds the four neighbours and weights
     of a pixel once, not once per channel. Equal except for the rounding of coordinates.
     """

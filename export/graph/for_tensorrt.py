@@ -58,7 +58,7 @@ def without_shape_ranges(model: ModelProto) -> None:
     """Shape(x, start, end) -> Slice(Shape(x), start, end), in place.
 
     The parser of TensorRT 8.6 ignores the attributes, which ONNX has had since opset 15: in a graph
-    of free size it put the whole shape where the height was meant, and failed at the next node.
+    of free size it returns the whole shape instead of the height, and fails at the next node.
     """
 
     def rewritten(node: NodeProto) -> list[NodeProto]:
@@ -84,7 +84,7 @@ def separate_side_channels(model: ModelProto) -> None:
     The output of a layer can be written into the buffer of the Concat that consumes it; channels
     cut from a wider tensor must be copied there. In exchange the input is read twice. Every channel
     is the same sum as before. Flows stay with the feature that they are decoded with: four channels
-    are too few for a layer of their own.
+    are too few for a separate layer.
     """
     view = GraphView(model)
     replaced: dict[str, list[NodeProto]] = {}
@@ -118,8 +118,8 @@ def _copy(node: NodeProto, inputs: Sequence[str], output: str) -> NodeProto:
 def deconvolution_as_convolution(model: ModelProto) -> None:
     """ConvTranspose(4, stride 2, padding 1) -> 3x3 Conv to 4x the channels, DepthToSpace, in place.
 
-    Each output pixel depends on 2x2 pixels of the input, which are four of the 3x3 around the one
-    that it belongs to; the other weights are 0, so the arithmetic grows to 9/4. Its four output
+    An input pixel becomes 2x2 output pixels. Each of them depends on four of the 3x3 pixels around
+    that input pixel; the other weights are 0, so the arithmetic grows to 9/4. The four output
     pixels are four runs of all channels ("DCR"): with channels innermost, whole pixels are copied.
     """
     weights = {t.name: t for t in model.graph.initializer}
@@ -150,7 +150,8 @@ def deconvolution_as_convolution(model: ModelProto) -> None:
 def grid_in_two_steps(model: ModelProto) -> None:
     """Flow * scale + columns + rows -> flow * scale + plane, in place, if sizes are fixed.
 
-    Bit-equal: each channel adds 0 in one of the two. The plane is a constant of 8 bytes a pixel.
+    Bit-equal: each channel adds 0 in one of the two sums. The plane is a constant of 8 bytes for
+    each pixel.
     """
     view = GraphView(model)
     removed = set()
@@ -173,7 +174,7 @@ _Steps = list[tuple[str, list[str], str]]  # Operator, inputs, output.
 
 
 def prelu_as_maximum_and_minimum(model: ModelProto) -> None:
-    """PRelu(x, a) -> Max(x, 0) + a * Min(x, 0), in place. Bit-equal: one of the two is 0."""
+    """PRelu(x, a) -> Max(x, 0) + a * Min(x, 0), in place. Bit-equal: one of the two terms is 0."""
 
     def steps(x: str, a: str, y: str, slope: NDArray[Any]) -> _Steps:
         zero = f"zero_{slope.dtype}"
@@ -187,7 +188,7 @@ def prelu_as_maximum_and_minimum(model: ModelProto) -> None:
 
 
 def prelu_as_maximum(model: ModelProto) -> None:
-    """PRelu(x, a) -> Max(x, a * x), in place, in layers without a slope above 1; others stay.
+    """PRelu(x, a) -> Max(x, a * x), in place, in layers without a slope above 1.
 
     Bit-equal for finite x: a * x is at most x where x is positive, at least x where it is negative.
     """
@@ -220,8 +221,8 @@ def _replace_prelu(
 def round_as_floor(model: ModelProto) -> None:
     """Round(x) -> Floor(x + 0.5), in place.
 
-    Equal except for x halfway between an even integer and the next one: Round takes the even one,
-    this the greater one.
+    Equal except for x halfway between an even integer and the next one: Round returns the even one,
+    Floor(x + 0.5) the greater one.
     """
 
     def rewritten(node: NodeProto) -> list[NodeProto]:
@@ -247,4 +248,4 @@ REWRITES: dict[str, Callable[[ModelProto], None]] = {
     "prelu_max": prelu_as_maximum,
     "round": round_as_floor,
 }
-"""By name, in the order of application: a rewrite keeps the patterns that later ones look for."""
+"""Name -> rewrite, in the order of application: each keeps the patterns that later ones match."""

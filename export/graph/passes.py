@@ -13,7 +13,7 @@ from runtime.backends.onnx_format import has_external_data
 
 OPSET = 17
 """The last opset that TensorRT 8.6 reads, and the last before GridSample's mode was renamed: newer
-files say "linear", which TensorRT's parser before 11.2 takes for nearest (TensorRT issue 4646)."""
+files have "linear", which TensorRT's parser before 11.2 reads as nearest (TensorRT issue 4646)."""
 
 ALLOWED_OPERATORS = frozenset({
     "Add", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "DequantizeLinear",
@@ -26,7 +26,7 @@ ALLOWED_OPERATORS = frozenset({
 """Operators of the default domain that a graph may use; no ScatterND, plugin or function."""
 
 _SMALLEST_HALVED = 1024
-"""Least number of values of a constant that `halve_constants` stores as float16."""
+"""Minimum number of values of a constant that `halve_constants` stores as float16."""
 
 
 def lower_opset(model: ModelProto) -> None:
@@ -164,8 +164,8 @@ def in_float32(model: ModelProto) -> ModelProto:
 def halve_constants(model: ModelProto) -> None:
     """Stores large float32 constants as float16 and a Cast where no value changes, in place.
 
-    Weights that were published in float16 take half of the file; backends compute the casts once,
-    when they load it.
+    The file of weights that were published in float16 is half as large; backends compute the casts
+    once, when they load it.
     """
     casts: list[NodeProto] = []
     for tensor in model.graph.initializer:

@@ -1,4 +1,4 @@
-"""Helpers of all rewrites of a graph: find, add and replace nodes and constants."""
+"""Helpers for rewrites of a graph: find, add and replace nodes and constants."""
 
 from __future__ import annotations
 

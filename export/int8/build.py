@@ -148,7 +148,7 @@ class _LayerCosts:
 
 
 def _gate_cases(frames: CalibrationFrames, info: ModelInfo) -> list[GateCase | GroundTruthCase]:
-    """Generated frames, some with large motion, and the real ones held out from calibration."""
+    """Cases with generated frames, some with large motion, and with the held-out real frames."""
     generated = gate_cases([info.size or frames.size], info)
     return [*generated, *ground_truth_cases(frames.held_out, frames.source, info)]
 
@@ -156,7 +156,8 @@ def _gate_cases(frames: CalibrationFrames, info: ModelInfo) -> list[GateCase | G
 def _feeds(frames: CalibrationFrames, info: ModelInfo) -> Iterator[dict[str, NDArray[Any]]]:
     """Inputs of the model: each pair, and every other one again with the gate's large motion.
 
-    Otherwise a clip with little motion would give ranges too small for larger flows.
+    Without added motion, the ranges of a clip with little motion would be too small for larger
+    flows.
     """
     small, large = gate_cases([frames.size], info)
 

@@ -49,7 +49,7 @@ class CalibrationFrames:
 
 
 def read_calibration_frames(path: Path, info: ModelInfo) -> CalibrationFrames:
-    """Reads the windows of a clip and holds some of them out; see `export.gate.windows`.
+    """Reads windows of a clip for calibration, and others for the gate; see `export.gate.windows`.
 
     Args:
         path: A video, a folder of images, or a pattern such as %06d.png.

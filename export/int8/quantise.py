@@ -1,7 +1,7 @@
 """Quantises the decoders' convolutions of a float32 graph to int8, as Q/DQ nodes of plain ONNX.
 
-Each of them has QuantizeLinear and DequantizeLinear at its input and its output, and weights and
-bias as integers, which ONNX Runtime and OpenVINO fuse into one integer kernel. Activations are
+Each convolution has QuantizeLinear and DequantizeLinear at its input and its output, and weights
+and bias as integers, which ONNX Runtime and OpenVINO fuse into one integer kernel. Activations are
 uint8 with one scale per tensor, weights int8 with one scale per output channel.
 
 Measured with the small demo weights at 448x256, as CPU time of one thread relative to the float32
@@ -29,7 +29,7 @@ from runtime.telemetry import import_quietly
 onnxruntime = import_quietly("onnxruntime")
 
 Ranges = Mapping[str, tuple[float, float]]
-"""Name of a tensor -> its minimum and maximum; 0 lies between them."""
+"""Name of a tensor -> its minimum and maximum, a range that contains 0."""
 
 _LARGEST_WEIGHT = 64
 """CPUs without VNNI add two products of a uint8 and an int8 in 16 bits, which overflow from
@@ -44,8 +44,8 @@ _SUFFIX = "/Conv"
 def layer_names(model: ModelProto) -> tuple[list[str], list[str]]:
     """The layers of the convolutions to quantise, and of those that stay float32.
 
-    Float32 stay the encoder, which is 7 % of the arithmetic and loses more dB in int8 than all
-    decoders together (measured one by one, mostly in its first two levels), and the transposed
+    These stay float32: the encoder, which is 7 % of the arithmetic and loses more dB in int8 than
+    all decoders together (measured one by one, mostly in its first two levels), and the transposed
     convolutions at the end of the decoders, which output flows, mask and residual. Warps, mean,
     blend and output are no convolutions and stay float32 too.
 
@@ -83,7 +83,7 @@ def measured_ranges(
         feeds: Inputs of the graph by name, one dictionary for each inference.
 
     Returns:
-        (minimum, maximum) over all inferences by name of the tensor; 0 lies between them.
+        Name of a tensor -> (minimum, maximum) over all inferences, a range that contains 0.
     """
     layers = set(layer_names(model)[0])
     tensors: dict[str, None] = {}

@@ -57,8 +57,8 @@ class Serving:
         threads: CPU threads of an instance.
         queue_delay_us: Maximum time in microseconds that a request waits to be batched, if the
             number of pairs is free.
-        warm_up: (height, width) in pixels of the request that the server sends itself before the
-            model is ready; needed if sizes are free.
+        warm_up: (height, width) in pixels of the request with which the server warms the model up
+            before it is ready; needed if sizes are free.
         versions_served: Number of versions that are served, the newest ones.
 
     Raises:
@@ -116,14 +116,14 @@ def write_served_model(
         repository: The folder for `tritonserver --model-repository`.
         name: Name of the served model; by default the file name without suffix.
         version: Version of the model, 1 or more. All versions have the same inputs and output.
-        serving: How it is served; by default as suits the artefact.
+        serving: How it is served; by default with the defaults for that artefact.
 
     Returns:
         The folder of the model.
 
     Raises:
         ExportError: If the artefact is missing, the version exists already, another version has
-            other inputs or another output, or Triton cannot serve the artefact that way.
+            other inputs or another output, or Triton cannot serve the artefact with `serving`.
         ModelError: If the artefact is damaged, has no metadata of ifrnet-deploy, or is an engine
             without its manifest.
     """
@@ -133,7 +133,7 @@ def write_served_model(
 def add_artefact(
     artefact: Artefact, repository: Path, name: str | None, version: int, serving: Serving
 ) -> Path:
-    """As `write_served_model`, for an artefact that `read_artefact` has read."""
+    """Adds an artefact of `read_artefact` to a repository; see `write_served_model`."""
     name = artefact.path.stem if name is None else name
     if not _NAME.fullmatch(name):
         raise ExportError(f"--name is {name!r}: use letters, digits, _, . and -")
@@ -217,7 +217,7 @@ def read_artefact(path: Path) -> Artefact:
 
 
 def _with_defaults(artefact: Artefact, serving: Serving) -> Serving:
-    """`serving` with backend and device chosen.
+    """Fills in the defaults for backend and device.
 
     Raises:
         ExportError: If Triton cannot serve the artefact with these options.
@@ -276,7 +276,7 @@ def _thread_parameters(serving: Serving) -> dict[str, str]:
 
 
 def _add_warm_up(config: Any, info: ModelInfo, size: tuple[int, int]) -> None:
-    """Adds a warm-up request of one pair and, if the number is free, one of the most pairs."""
+    """Adds a warm-up request of one pair and, if the number is free, one of the maximum."""
     for pairs in (1,) if info.max_pairs is None else (1, info.max_pairs):
         warm_up = config.model_warmup.add(
             name=f"{size[0]}x{size[1]}, {pairs} at a time", batch_size=pairs
@@ -346,7 +346,7 @@ _SHARED_PARAMETERS = ("ifrnet.io", "ifrnet.divisor", "ifrnet.time_steps", "ifrne
 
 @contextmanager
 def _staged(repository: Path) -> Iterator[Path]:
-    """A temporary folder beside the repository, because a server may be watching the repository."""
+    """A temporary folder beside the repository, since a server may watch the repository itself."""
     parent = repository.resolve().parent
     with tempfile.TemporaryDirectory(
         prefix=f".{repository.name}.{os.getpid()}.", suffix=".partial", dir=parent

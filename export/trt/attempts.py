@@ -2,7 +2,7 @@
 
 The attempts differ in how strictly a weakly typed build (TensorRT 8.6) keeps the types of the graph
 (`export.request.Constraints`) and in the operators of the graph. The manifest records the options
-that were used, and why each attempt before failed.
+that were used, and why each earlier attempt failed.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from runtime.manifest import GateReport
 
 STAGES = ("build engine", "gate")
 _INFERENCES = 50
-"""Inferences whose median is compared to find the slowdown of a portable engine."""
+"""Number of inferences whose median time gives the slowdown of a portable engine."""
 
 _OUT_OF_MEMORY = re.compile("out ?of ?memory", re.IGNORECASE)
 
 Fallback = tuple[str, Callable[[], SourceGraph]]
-"""A safer graph of the same network: its name, and a function that makes it."""
+"""A safer graph of the same network: its name, and a function that returns it."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class EngineRequest:
         options: How the engine is built.
         rewrites: Names of `export.graph.for_tensorrt.REWRITES` to apply to the graph.
         command: The command that builds the engine again, for the manifest.
-        layers: The file that the layers are written to, as the engine inspector shows them; None
-            writes none.
+        layers: The file for the layers as the engine inspector shows them; None to write none.
 
     Raises:
         ExportError: If the name of a rewrite is unknown.
@@ -107,7 +106,7 @@ class AcceptedEngine(NamedTuple):
         constraints: How strictly a weakly typed build kept the types of the graph.
         reason: Why stricter constraints failed; None if none did.
         added_rewrites: Rewrites that were not requested, but without which the build fails.
-        fallback: Which fallback the engine is, and why; None for the requested engine.
+        fallback: Name of the fallback, and why it was built; None for the requested engine.
     """
 
     plan: bytes

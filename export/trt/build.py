@@ -52,7 +52,7 @@ class BuildOptions:
         portable: Whether the engine also runs in later releases of TensorRT and, except on a
             Jetson, on any GPU from Ampere on.
         device: Index of the GPU.
-        timing_cache: A file that makes further builds faster; None uses none.
+        timing_cache: A file that makes further builds faster; None for no cache.
         max_pairs: Maximum number of pairs in a call, if the graph leaves that number free; the
             engine is fastest for that many.
         constraints: How strictly a weakly typed build (TensorRT 8.6) keeps the types of the graph;
@@ -175,7 +175,7 @@ def _build(
 
 
 def _builder(trt: Any, log: Any) -> Any:
-    """A builder.
+    """Creates a builder.
 
     Raises:
         ExportError: If TensorRT cannot create one.
@@ -220,7 +220,7 @@ def tensor_types(model: ModelProto) -> dict[str, int]:
 def _config(
     trt: Any, builder: Any, network: Any, options: BuildOptions, typing: Mapping[str, Any]
 ) -> Any:
-    """The configuration of a build, created by Polygraphy.
+    """Creates the configuration of a build with Polygraphy.
 
     Args:
         trt: The module `tensorrt`.
@@ -241,7 +241,7 @@ def _config(
         workspace = {trt.MemoryPoolType.WORKSPACE: options.workspace_mib << 20}
     if options.any_gpu:
         level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    # Polygraphy would print what it does, and its errors besides raising them.
+    # Polygraphy would print its actions, and each error that it raises.
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
         create = CreateConfig(
             profiles=_profiles(network, options),

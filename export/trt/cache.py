@@ -26,8 +26,8 @@ def read_timing_cache(path: Path) -> tuple[bytes, str | None]:
     """Reads a timing cache and checks its checksum: TensorRT aborts the process over a damaged one.
 
     Returns:
-        The content, empty if the file is missing or unusable, and in the second case a note for
-        the user.
+        The content, empty if the file is missing or unusable, and a note for the user if it is
+        unusable.
     """
     try:
         payload = read_with_digest(path, _MAGIC)

@@ -51,8 +51,9 @@ def write_engine(
         source: The graph, and its reference.
         path: The engine to write; its manifest is written beside it.
         request: The engine to build.
-        force: Builds it even if it is up to date.
-        fallbacks: Built instead, in this order, if an engine cannot be built or fails the gate.
+        force: Builds the engine even if it is up to date.
+        fallbacks: Graphs to build instead, in this order, if an engine cannot be built or fails
+            the gate.
         stages: Shows the progress, and notes for the user.
 
     Returns:

@@ -83,5 +83,5 @@ class _StronglyTyped:
 
 
 def generation(trt: Any) -> _StronglyTyped:
-    """Called by `export.trt.versions.generation_of`."""
+    """The implementation for this TensorRT, for `export.trt.versions.generation_of`."""
     return _StronglyTyped(trt)

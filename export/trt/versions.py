@@ -1,4 +1,4 @@
-"""One interface to the generations of TensorRT, each implemented in a module of its own."""
+"""One interface to the generations of TensorRT, each of which has its own module."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BuildMonitor(Protocol):
     """Receives the progress of a build; phases nest.
 
     Attributes:
-        cancelled: Whether the build shall stop.
+        cancelled: Whether the build must stop.
     """
 
     cancelled: bool
@@ -47,7 +47,7 @@ class BuildMonitor(Protocol):
 
 
 class Generation(Protocol):
-    """How one generation of TensorRT is driven.
+    """Calls of the builder that differ between generations of TensorRT.
 
     Attributes:
         can_be_cancelled: Whether a running build can be stopped.
@@ -56,7 +56,7 @@ class Generation(Protocol):
     can_be_cancelled: bool
 
     def create_network(self, builder: Any) -> Any:
-        """An empty network, strongly typed if this generation can do that."""
+        """Creates an empty network, strongly typed if this generation supports that."""
         ...
 
     def constraints(self, *, half: bool) -> tuple[Constraints | None, ...]:
@@ -73,7 +73,7 @@ class Generation(Protocol):
         types: Mapping[str, int],
         constraints: Constraints | None,
     ) -> dict[str, Any]:
-        """Makes the built engine compute in the types of the ONNX file.
+        """Prepares the network so that the built engine computes in the types of the ONNX file.
 
         Args:
             network: The parsed network; the types of its layers are set if TensorRT needs that.

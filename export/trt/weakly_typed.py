@@ -2,9 +2,9 @@
 
 Otherwise, with the FP16 flag, the builder may compute any layer in float16, coordinates included.
 `layer_types` derives the types from the ONNX file; the engine inspector shows whether the engine
-has them. Builders have refused constraints on layers that they want to fuse (TensorRT issues 2407,
-2838, 3224), and a constraint can keep a whole fused block in float32 (issue 4540): hence the
-degrees of `export.request.Constraints`.
+has them. Builders have refused constraints on layers that they would fuse (TensorRT issues 2407,
+2838, 3224), and a constraint can keep a whole fused block in float32 (issue 4540). Therefore
+`export.request.Constraints` has several degrees.
 """
 
 from __future__ import annotations
@@ -171,5 +171,5 @@ def _layer(layer: Any, trt: Any) -> Layer:
 
 
 def generation(trt: Any) -> _WeaklyTyped:
-    """Called by `export.trt.versions.generation_of`."""
+    """The implementation for this TensorRT, for `export.trt.versions.generation_of`."""
     return _WeaklyTyped(trt)
