@@ -55,7 +55,7 @@ def load_checkpoint(path: str | Path, *, warp_lowering: WarpLowering = "gridsamp
 
     Args:
         path: A PyTorch or safetensors file of any float type, from the authors, from mmagic or from
-            a training of your own. Dictionaries around the tensors and prefixes of their names are
+            your own training. Dictionaries around the tensors and prefixes of their names are
             removed, and averaged weights are preferred (`state_dict.find_network`). "demo" is the
             checkpoint that is shipped with this package.
         warp_lowering: How the network computes a warp; the results differ by less than 1e-4.

@@ -58,10 +58,10 @@ _DICT_NAMES = (
 
 
 class _StandIn:
-    """Takes the place of an object beside the weights, and ignores its arguments.
+    """Replaces an object beside the weights, and ignores its arguments.
 
-    `weights_only` refuses a file with any class that it does not know. It gets this class for the
-    names above, so that nothing of those modules is imported or called.
+    `weights_only` refuses a file with any class that is not registered. For the names above this
+    class is registered, so that nothing of those modules is imported or called.
     """
 
     def __new__(cls, *_: object, **__: object) -> _StandIn:
@@ -94,8 +94,8 @@ class CheckpointFile:
         metadata: The metadata of a .safetensors file, otherwise empty.
         averaged: Whether the tensors are the average over the training steps (EMA), by the names
             around them.
-        ordinary: The names around the ordinary weights, which the file has beside the average and
-            which were not taken; None if it has none.
+        ordinary: The names around the ordinary weights, which the file also has and which were not
+            loaded; None if it has none.
     """
 
     path: Path

@@ -25,8 +25,8 @@ class IFRNetConfig:
     Attributes:
         variant: Name of the variant.
         widths: Encoder channels of levels 1 to 4.
-        side_channels: Channels of a residual block that pass two further convolutions.
-        stem_kernel: Kernel size of the very first convolution.
+        side_channels: Number of channels of a residual block that pass two further convolutions.
+        stem_kernel: Kernel size of the first convolution.
     """
 
     variant: str

@@ -1,4 +1,4 @@
-"""The error of this package."""
+"""The exception of this package, and lists of names for messages."""
 
 _NAMES_SHOWN = 4
 

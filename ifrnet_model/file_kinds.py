@@ -113,7 +113,7 @@ def _check_whole(path: Path) -> None:
 
 
 def _check_zip(path: Path, content: bytes) -> Format:
-    """Tells PyTorch's zip archives from others by the names in them."""
+    """Distinguishes PyTorch's zip archives from others by the names in them."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
@@ -171,7 +171,7 @@ def _header_size(content: bytes) -> int:
 
 
 def _check_safetensors(path: Path, content: bytes) -> Format:
-    """Compares the size with the header's; other damage is left to the safetensors package."""
+    """Compares the size with the header's; the safetensors package detects other damage."""
     end = 8 + _header_size(content)
     if len(content) >= end:
         try:

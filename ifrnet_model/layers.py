@@ -73,7 +73,7 @@ def _pixel_coordinates(plane: Tensor) -> tuple[Tensor, Tensor]:
 
 def _grid_sample(image: Tensor, flow: Tensor) -> Tensor:
     x, y = _pixel_coordinates(flow)
-    # GridSample counts from -1 to 1 between the centres of the outermost pixels.
+    # The coordinates of GridSample are -1 and 1 at the centres of the outermost pixels.
     to_grid_x, to_grid_y = 2 / x[..., -1:], 2 / y[..., -1:, :]
     # The vectors are added before the transpose, while x and y are separate planes, so that whole
     # rows are processed at a time and one transpose is enough.
@@ -95,7 +95,7 @@ def _gather_sample(image: Tensor, flow: Tensor) -> Tensor:
     pixels = image.flatten(2)
 
     def corner(row: Tensor, column: Tensor) -> Tensor:
-        # In integers: float32 counts the pixels of a frame exactly only up to 16.7 million.
+        # In integers: float32 represents the index of a pixel exactly only up to 16.7 million.
         index = (row.long() * width + column.long()).flatten(2)
         taken = pixels.gather(2, index.expand(-1, channels, -1))
         return taken.view(batch, channels, height, width)
@@ -110,7 +110,7 @@ def _gather_sample(image: Tensor, flow: Tensor) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """Residual block whose last channels pass two convolutions of their own (figure 3c).
+    """Residual block whose last channels pass two further convolutions (figure 3c).
 
     The authors write those channels in place; split and concatenate is the same arithmetic
     and exports without a ScatterND.

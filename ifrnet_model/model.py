@@ -103,9 +103,9 @@ class IFRNet(nn.Module):
         dtype = next(self.parameters()).dtype
 
         images = torch.cat((img0, img1), 1)  # (N, 6, H, W)
-        # The mean of the pair, over both frames, all channels and all pixels. It is taken axis by
-        # axis, because a runtime that adds a million float32 values one after the other, such as
-        # ONNX Runtime's ReduceMean, is wrong in the fourth digit.
+        # The mean of the pair, over both frames, all channels and all pixels. It is computed axis
+        # by axis: with a million float32 values added one after the other, as in ONNX Runtime's
+        # ReduceMean, the fourth digit is wrong.
         mean = images.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
         centred = (images - mean).reshape(-1, 3, height, width)
         scale = Fraction(flow_scale).limit_denominator(256)
@@ -130,7 +130,7 @@ class IFRNet(nn.Module):
             flow, mask, colour = (resize(x, height, width) for x in (flow, mask, colour))
             flow = flow / float(scale)
         # The authors warp the centred frames and add the mean to the blend. The weights of a
-        # warp and of the blend add up to one, so warping the frames themselves is the same.
+        # warp and of the blend add up to one, so warping the frames themselves is equivalent.
         warped = self._warp_both(images.reshape(-1, 3, height, width), flow)
         warped0, warped1 = torch.split(warped, [3, 3], 1)
         imgt: Tensor = warped1 + mask * (warped0 - warped1) + colour

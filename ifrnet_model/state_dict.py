@@ -14,7 +14,7 @@ from ifrnet_model.errors import CheckpointError, shortened
 STEM = "encoder.pyramid1.0.0.weight"
 """The first tensor of the network. Text before it in a name is a prefix."""
 
-_AROUND = (
+_WRAPPER_NAMES = (
     "state_dict", "params", "params_ema", "ema", "ema_state_dict", "model_state_dict", "net",
     "network", "weights", "model", "module", "generator", "ema_model", "net_g", "_orig_mod",
     "generator_ema", "state_dict_ema", "model_ema", "online_model",
@@ -107,7 +107,7 @@ class _Level:
 
 
 def _levels(stored: Mapping[Any, Any], *, every_key: bool = False) -> Iterator[_Level]:
-    """The dictionary and those in it, each once, because a dictionary may contain itself."""
+    """Yields the dictionary and those inside it, each once: a dictionary may contain itself."""
     seen = set()
     pending = [_Level(stored, (), averaged=False)]
     while pending:
@@ -116,7 +116,7 @@ def _levels(stored: Mapping[Any, Any], *, every_key: bool = False) -> Iterator[_
             continue
         seen.add(id(level.entries))
         yield level
-        for key in level.entries if every_key else _AROUND:
+        for key in level.entries if every_key else _WRAPPER_NAMES:
             inner = level.entries.get(key)
             if isinstance(inner, Mapping):
                 averaged = level.averaged or _is_average(key, level.entries)
@@ -135,7 +135,9 @@ def _is_average(key: str, beside: Mapping[Any, Any] | None = None) -> bool:
 def _networks(stored: Mapping[Any, Any]) -> Iterator[StoredNetwork]:
     """All networks whose wrappers and prefixes are known names."""
     for level in _levels(stored):
-        found = [p for p in _prefixes(level.entries) if all(name in _AROUND for name in _parts(p))]
+        found = [
+            p for p in _prefixes(level.entries) if all(name in _WRAPPER_NAMES for name in _parts(p))
+        ]
         for prefix in found:
             inner = tuple(p for p in found if p != prefix and p.startswith(prefix))
             tensors = {

@@ -81,7 +81,7 @@ def _download(args: argparse.Namespace) -> None:
     else:
         whole = len(done.known.sha256) == len(done.sha256)
         check = "as published" if whole else f"the published {len(done.known.sha256)} digits match"
-    print(f"{done.path}{' exists already and is valid' if done.was_there else ''}")
+    print(f"{done.path}{' exists already and is valid' if done.existed else ''}")
     print(f"  sha256 {done.sha256} ({check})")
     print(f"  {done.known.variant}, time steps: {done.known.time_steps}, {done.known.licence}")
 

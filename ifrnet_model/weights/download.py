@@ -61,13 +61,13 @@ class Download(NamedTuple):
         path: The file.
         known: Its entry in the table of known checkpoints.
         sha256: The SHA-256 of the file, 64 hexadecimal digits.
-        was_there: Whether the file existed and was valid, so that nothing was downloaded.
+        existed: Whether the file existed and was valid, so that nothing was downloaded.
     """
 
     path: Path
     known: KnownCheckpoint
     sha256: str
-    was_there: bool
+    existed: bool
 
 
 def download_checkpoint(
@@ -80,9 +80,9 @@ def download_checkpoint(
     note: Callable[[str], object] = lambda _: None,
     pauses: Sequence[float] = _PAUSES,
 ) -> Download:
-    """Downloads a known checkpoint into a folder, unless a valid file is there already.
+    """Downloads a known checkpoint into a folder, unless the folder has a valid file already.
 
-    Until the file is complete and checked it is called `NAME.partial`. A later call resumes it if
+    Until the file is complete and checked, its name is `NAME.partial`. A later call resumes it if
     the server still has the same file.
 
     Args:
@@ -109,7 +109,7 @@ def download_checkpoint(
                 f"{target} exists already and {problem}: move it away, or replace it with "
                 "--overwrite"
             )
-        return Download(target, known, sha256, was_there=True)
+        return Download(target, known, sha256, existed=True)
     shipped = known.name == DEMO_WEIGHTS.name
     url = "" if shipped else _url(known, os.environ.get(MIRROR) if mirror is None else mirror)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def download_checkpoint(
             )
         partial.path.replace(target)
         partial.clear()
-    return Download(target, known, sha256, was_there=False)
+    return Download(target, known, sha256, existed=False)
 
 
 def _url(known: KnownCheckpoint, mirror: str | None) -> str:
@@ -174,7 +174,7 @@ class _TransferError(Exception):
 class _PartialFile:
     """The bytes received so far, and the server's version of the file that they belong to.
 
-    `NAME.partial.json` beside the file holds the URL and the validator (RFC 9110: a strong ETag,
+    `NAME.partial.json` beside the file contains the URL and the validator (RFC 9110: a strong ETag,
     or else Last-Modified), without which resuming could mix two versions.
     """
 
@@ -204,7 +204,7 @@ class _PartialFile:
             self._record.write_text(json.dumps({"url": self.url, "validator": validator}))
 
     def clear(self) -> None:
-        """Deletes the bytes; the empty file stays until the end of `locked`, which locks it."""
+        """Deletes the bytes; the locked, empty file stays until `locked` removes it at its end."""
         self._record.unlink(missing_ok=True)
         if self.path.exists():
             os.truncate(self.path, 0)
@@ -265,7 +265,7 @@ def _receive_with_retries(
 
 
 def _receive(partial: _PartialFile, progress: DownloadProgress) -> None:
-    """Receives the rest of the file, or all of it if the server has another version by now.
+    """Receives the rest of the file, or all of it if the server has another version meanwhile.
 
     Raises:
         _TransferError: If a retry may help; the bytes received so far are kept.
@@ -309,7 +309,7 @@ def _receive(partial: _PartialFile, progress: DownloadProgress) -> None:
 
 
 def _begin(response: Any, partial: _PartialFile, start: int) -> tuple[int, int | None]:
-    """The offset of the body in the file, 0 if the file starts anew, and the size of the file."""
+    """The offset of the body in the file, 0 if the file is restarted, and the size of the file."""
     headers: Message = response.headers
     if response.status == 206:
         content_range = re.match(r"bytes (\d+)-", headers.get("Content-Range", ""))

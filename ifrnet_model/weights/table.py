@@ -44,7 +44,7 @@ class KnownCheckpoint:
     """A published checkpoint.
 
     Attributes:
-        name: Name of the file; `download` takes it with or without the suffix.
+        name: Name of the file; `download` accepts it with or without the suffix.
         publisher: Who publishes it.
         variant: A name of `ifrnet_model.VARIANTS`.
         training_set: Name of the data set that it was trained on.
@@ -205,12 +205,12 @@ CHECKPOINTS: tuple[KnownCheckpoint, ...] = (
 
 
 class Identity(NamedTuple):
-    """The known checkpoint that a file is.
+    """The entry in the table of known checkpoints that a file corresponds to.
 
     Attributes:
-        known: The entry in the table.
-        by: How it was recognised: by the hash of the file, by the hash of the source that a
-            converted file states, or by the file name.
+        known: The entry.
+        by: The criterion that matched: the hash of the file, the hash of the source that a
+            converted file states, or the file name.
     """
 
     known: KnownCheckpoint
@@ -234,7 +234,7 @@ def identify(
     """Looks a checkpoint file up in the table; None if it is not a known one.
 
     Args:
-        file_name: Counts only if `variant` is that of the known checkpoint of this name.
+        file_name: Name of the file; it only matches if `variant` is that of the entry.
         sha256: The SHA-256 of the file.
         variant: The variant of the network in the file.
         metadata: The metadata of a .safetensors file; `convert` records the hash of its source.

@@ -149,7 +149,7 @@ def test_a_file_comes_whole_and_nothing_else_is_left(server, fetch, tmp_path):
     assert done.path == tmp_path / NAME
     assert done.path.read_bytes() == CONTENT
     assert done.sha256 == hashlib.sha256(CONTENT).hexdigest()
-    assert not done.was_there
+    assert not done.existed
     assert names(tmp_path) == [NAME]
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert len(server.asked) == 1
@@ -419,9 +419,9 @@ def test_a_mirror_is_a_base_url(fetch, mirror):
 def test_what_is_there_and_right_is_not_loaded_again(server, fetch, tmp_path):
     fetch()
     server.asked.clear()
-    assert fetch().was_there
+    assert fetch().existed
     assert server.asked == []
-    assert not fetch(force=True).was_there
+    assert not fetch(force=True).existed
 
 
 def test_another_file_of_that_name_is_kept(server, fetch, tmp_path):
@@ -440,7 +440,7 @@ def test_another_file_of_that_name_is_kept(server, fetch, tmp_path):
 def test_without_a_hash_size_and_kind_of_file_must_do(server, fetch, known, tmp_path):
     known(sha256=None, megabytes=round(len(CONTENT) / 1e6, 1))
     assert fetch().path.read_bytes() == CONTENT
-    assert fetch().was_there
+    assert fetch().existed
     server.replies = [answer(CONTENT[:CUT])]
     with pytest.raises(CheckpointError, match=r"has 0\.2 MB, not 0\.3 MB as published"):
         fetch(force=True)
