@@ -24,7 +24,7 @@ from runtime.cluster.worker import ModelChoice, VideoWorker
 from runtime.manifest import EngineManifest, file_sha256, manifest_path
 from runtime.model_info import PROPERTY_PREFIX
 from runtime.video.options import VideoOptions
-from video_parts import shown_in
+from video_parts import times_and_hashes
 
 FORMATS = DATA / "formats"
 WRITTEN_AT = 1_700_000_000
@@ -120,7 +120,7 @@ def test_segments_of_an_interrupted_run_are_kept_and_joined(model, tmp_path):
     assert steps == ["scan", "look", "look", "look", "join"]
     assert video.result().resumed == 3
     expected = json.loads((FORMATS / "shown.json").read_text())
-    assert shown_in(made) == [(Fraction(time), digest) for time, digest in expected]
+    assert times_and_hashes(made) == [(Fraction(time), digest) for time, digest in expected]
 
 
 def test_a_parity_record_is_gone_on_with(tmp_path):

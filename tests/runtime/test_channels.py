@@ -11,7 +11,7 @@ from export.gate.cases import moving_frames
 from moving_clips import write_clip
 from runtime import FrameError, Interpolator, PairRequest, VideoOptions, interpolate_video
 from runtime.frames import swapped_channels
-from video_parts import shown_in
+from video_parts import times_and_hashes
 
 STEPS = (0.25, 0.5, 0.5)
 
@@ -122,7 +122,7 @@ def test_videos_do_not_depend_on_the_order(models, tmp_path):
         with Interpolator.open(models / "frames.onnx", channels=channels) as vfi:
             out = tmp_path / f"{channels}.mkv"
             interpolate_video(source, out, model=vfi, options=VideoOptions(codec="ffv1"))
-    rgb, bgr = (shown_in(tmp_path / f"{channels}.mkv") for channels in ("rgb", "bgr"))
+    rgb, bgr = (times_and_hashes(tmp_path / f"{channels}.mkv") for channels in ("rgb", "bgr"))
     assert len(rgb) == 6
     assert rgb == bgr
 

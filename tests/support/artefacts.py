@@ -1,4 +1,4 @@
-"""Looks into artefacts and changes them."""
+"""Helpers that inspect and change artefacts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INFO = ModelInfo(
     tuned_for="any",
     tool_version="0.1.0",
 )
-"""Of a model of fixed size that makes three time steps in one call."""
+"""A model of one size, 720x1280, that computes three time steps in one call."""
 
 
 def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
@@ -37,14 +37,14 @@ def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
 
 
 def assert_same(made: Sequence[Any], expected: Sequence[Any]) -> None:
-    """Two sequences of frames are equal."""
+    """Fails unless two sequences of frames are equal."""
     assert len(made) == len(expected)
     for one, other in zip(made, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def change_build(path: Path, **values: object) -> None:
-    """Changes what the manifest of an engine says about its build."""
+    """Changes values of the `engine` section of an engine's manifest."""
     file = manifest_path(path)
     manifest = json.loads(file.read_text())
     manifest["engine"].update(values)

@@ -1,4 +1,4 @@
-"""A model that needs no file: frames between two by arithmetic."""
+"""A backend without a model: it blends two images."""
 
 from dataclasses import replace
 
@@ -16,16 +16,18 @@ INFO = ModelInfo(
 
 
 class Blend(HostBackend):
-    """The mean of two images, weighted by time: wrong neighbours or times give other images.
+    """The mean of two images, weighted by the time step.
+
+    A result with wrong neighbours or a wrong time step differs from the expected one.
 
     Args:
-        keep: Keep the images that are put, in `given`.
-        info: What differs from INFO.
+        keep: Whether `put` stores its images in `given`.
+        info: Fields that differ from INFO.
 
     Attributes:
         calls: The number of pairs of each call.
-        given: The images that were put, where they are kept.
-        broken: Whether calls fail.
+        given: The images that `put` received, if `keep` is set.
+        broken: Whether `run` fails.
     """
 
     name = "blend"

@@ -11,7 +11,7 @@ import pytest
 
 
 def run_module(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`python -m ...` as a user runs it."""
+    """Runs `python -m ...` and captures its output; the exit status is not checked."""
     return subprocess.run(
         [sys.executable, "-m", *map(str, arguments)],
         capture_output=True,
@@ -23,7 +23,7 @@ def run_module(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
 
 
 def need_torch() -> None:
-    """Skips where PyTorch is left out on purpose (tools/installed); elsewhere it must be there."""
+    """Skips where PyTorch is left out on purpose (IFRNET_WITHOUT_TORCH, see tools/installed)."""
     if "IFRNET_WITHOUT_TORCH" in os.environ:
         pytest.skip("needs PyTorch, which is left out here")
 
@@ -42,7 +42,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def run_without(packages, module, *arguments, cwd=None):
-    """`python -m module ...` in a process in which these packages are not installed."""
+    """Runs `python -m module ...` in a process in which these packages cannot be imported."""
     return subprocess.run(
         [sys.executable, "-c", WITHOUT, ",".join(packages), module, *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, check=False, timeout=300,

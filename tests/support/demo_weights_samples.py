@@ -1,4 +1,4 @@
-"""What the tests of tools/demo_weights share: frames whose brightness tells their number."""
+"""Samples for the tests of tools/demo_weights: the brightness of a frame tells its number."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ def store_of(*clips: Tensor, cuts: tuple[frozenset[int], ...] = ()) -> FrameStor
 
 @functools.cache
 def counting_store() -> FrameStore:
-    """Two clips of 20 frames, whose brightness is 10 times their number, and a smooth photograph.
+    """A store of two clips of 20 frames and a smooth photograph.
 
-    The clips, 48x64 and 70x66, have noise; in the first a scene begins with frame `CUT`.
+    The brightness of a frame is 10 times its number, plus noise. The clips are 48x64 and 70x66; in
+    the first a new scene begins with frame `CUT`.
     """
     generator = torch.Generator().manual_seed(0)
     clips = []
@@ -54,7 +55,7 @@ def counting_store() -> FrameStore:
 
 
 def batch_maker(store: FrameStore, *, seed: int = 5, batch: int = 3) -> BatchMaker:
-    """Makes samples of 32x32 from all of `counting_store`."""
+    """A maker of 32x32 samples from everything in `counting_store`."""
     return BatchMaker(
         Triplets(store, [0, 1], 32),
         SyntheticMotion(store, [0, 1], [2], size=32, motion=8.0),
@@ -64,6 +65,6 @@ def batch_maker(store: FrameStore, *, seed: int = 5, batch: int = 3) -> BatchMak
 
 
 def trainer_of(store: FrameStore, settings: Settings = SETTINGS) -> Trainer:
-    """A new training from the demo weights."""
+    """A trainer that starts from the demo weights."""
     maker = batch_maker(store, seed=settings.seed, batch=settings.batch)
     return Trainer(load_checkpoint("demo").network, maker, settings, device=CPU)

@@ -13,18 +13,18 @@ from paths import ROOT
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # A dependency of pytest there.
+    import tomli as tomllib  # pytest depends on it before Python 3.11.
 
 PACKAGES = ("ifrnet_model", "export", "runtime", "bench")
 NOT_IN_WHEEL = ("__pycache__", "results")
-"""Folders inside the packages that a wheel leaves out: bench/results holds evidence."""
+"""Folders inside the packages that are not in a wheel: bench/results holds measurements."""
 
 FOR_A_BUILD = ("pyproject.toml", "LICENSE", "docs/package.md")
 """What setuptools reads besides the packages."""
 
 
 def copy_packages(target: Path) -> Path:
-    """Copies what a wheel is built from into a new folder, and returns that."""
+    """Copies the files that a wheel is built from into a folder; returns that folder."""
     for name in PACKAGES:
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns(*NOT_IN_WHEEL))
     for name in FOR_A_BUILD:
@@ -34,17 +34,17 @@ def copy_packages(target: Path) -> Path:
 
 
 def build_wheel(sources: Path) -> Path:
-    """Builds a wheel; its path."""
+    """Builds a wheel and returns its path."""
     return _build("build_wheel", sources)
 
 
 def build_sdist(sources: Path) -> Path:
-    """Builds a source distribution; its path."""
+    """Builds a source distribution and returns its path."""
     return _build("build_sdist", sources)
 
 
 def _build(hook: str, sources: Path) -> Path:
-    """Calls a hook of setuptools' build backend in a folder; the one file that it makes."""
+    """Calls a hook of setuptools' build backend in a folder; returns the one file it makes."""
     program = f"import setuptools.build_meta as backend; backend.{hook}('dist')"
     built = subprocess.run(
         [sys.executable, "-c", program],
@@ -56,7 +56,7 @@ def _build(hook: str, sources: Path) -> Path:
 
 
 def check_with_twine(path: Path) -> None:
-    """Fails where `twine check --strict` finds an error or a warning in a distribution."""
+    """Fails if `twine check --strict` finds an error or a warning in a distribution."""
     checked = subprocess.run(
         [sys.executable, "-m", "twine", "check", "--strict", str(path)],
         capture_output=True, text=True, check=False, timeout=120,

@@ -1,4 +1,4 @@
-"""README and the pages of the documentation: their code blocks, commands and headings."""
+"""Code blocks, commands and headings of README and of the pages of the documentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paths import ROOT
 DOCS = ROOT / "docs"
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^>]+) -->\n\Z")
 LANGUAGES = {"sh", "python", "py", "text", "json", "xml", "ini", "cpp"}
-"""Of code blocks. `py` is a fragment of a program, and is parsed only."""
+"""Languages that a code block may have. `py` marks a fragment, which is parsed but not run."""
 
 _BLOCK = re.compile(r"^ *```(?P<language>\w*)\n(?P<body>.*?)^ *```", re.MULTILINE | re.DOTALL)
 
@@ -31,7 +31,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """One a line, without comments, if it is a block of commands."""
+        """The commands of a block of language `sh`, one for each line, without comments."""
         if self.language != "sh":
             return []
         lines = self.body.replace("\\\n", " ").splitlines()
@@ -41,7 +41,7 @@ class Block:
 
 @functools.cache
 def pages() -> tuple[Path, ...]:
-    """README, the pages in the order of the site, and the page on PyPI."""
+    """README, the pages in the order of the site, and package.md, which PyPI shows."""
 
     def files(entry):
         if isinstance(entry, str):
@@ -71,7 +71,10 @@ def blocks() -> tuple[Block, ...]:
 
 
 def module_of(command: str) -> tuple[str, list[str]] | None:
-    """The Python module or file of ours that a command calls, and its arguments; None if none."""
+    """The module or file of this project that a command runs, and its arguments.
+
+    None if the command runs neither `python` nor a subcommand of `ifrnet`.
+    """
     from runtime.cli.ifrnet import COMMANDS
 
     first, *rest = shlex.split(command)
@@ -83,7 +86,7 @@ def module_of(command: str) -> tuple[str, list[str]] | None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and MkDocs make them of plain headings."""
+    """The anchors that GitHub and MkDocs give to the headings of a page."""
     text = _BLOCK.sub("", page.read_text())
     found = set()
     for heading in re.findall(r"^#+ +(.+)$", text, re.MULTILINE):

@@ -77,7 +77,7 @@ cudaMemoryType = _enum("cudaMemoryType", "Unregistered", "Host", "Device", "Mana
 
 
 class _Handle:
-    """As the real ones: int() gives the handle. Equality is identity, as in cuda-bindings 12.8."""
+    """A handle: int() gives its number. Equality is identity, as in cuda-bindings 12.8."""
 
     def __init__(self, init_value: int = 0) -> None:
         self._value = init_value
@@ -117,11 +117,11 @@ class cudaPointerAttributes:
 
 
 class _Failed(Exception):  # noqa: N818
-    """A CUDA error on its way out of a function of the fake."""
+    """A CUDA error, which `_api` turns into an error code."""
 
 
 class _Memory:
-    """An allocation. Its bytes stay mapped when it is freed, full of garbage."""
+    """An allocation. After it is freed its bytes stay mapped and contain garbage."""
 
     def __init__(self, size: int, kind: str, device: int, owner: str) -> None:
         self.size, self.kind, self.device, self.owner, self.live = size, kind, device, owner, True
@@ -133,7 +133,7 @@ class _Memory:
 
 
 class _Node:
-    """What an operation does: of a queue, or of a graph."""
+    """The work of an operation in a queue or in a graph."""
 
     def __init__(
         self, name: str, run: Callable[[], None], reads: Iterable[Range], writes: Iterable[Range]
@@ -142,15 +142,15 @@ class _Node:
 
 
 class _Op:
-    """An enqueued node, or a marker (a record, a wait) without one."""
+    """An entry of a queue: a node, or a marker (a record, a wait) without a node."""
 
     def __init__(self, node: _Node | None, stream: _Stream, deps: list[_Op]) -> None:
         self.node, self.stream, self.deps = node, stream, deps
-        self.clock: dict[int, int] = {}  # How much of each stream came before this; itself too.
+        self.clock: dict[int, int] = {}  # Vector clock: entries of each stream up to this one.
         self.seq = 0
         self.done = False
         self.at_ms = 0.0
-        self.pinned: list[tuple[Range, int]] = []  # Host bytes it will read, and their checksum.
+        self.pinned: list[tuple[Range, int]] = []  # Pinned bytes that it will read, with checksums.
 
 
 class _Stream:
@@ -184,11 +184,13 @@ class _Exec:
 
 
 def _api(*, outputs: int = 0, in_capture: bool = True) -> Callable[..., Any]:
-    """A function of the CUDA runtime: (error, *outputs), outputs None on error.
+    """Makes a function of the CUDA runtime: it returns (error, *outputs).
+
+    On an error the outputs are None.
 
     Args:
-        outputs: Number of values beside the error.
-        in_capture: Whether it is allowed while a stream is capturing.
+        outputs: Number of outputs.
+        in_capture: Whether the function may be called while a stream is capturing.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -217,8 +219,8 @@ class FakeCuda:
     """Stands in for the module `cuda.bindings.runtime`; names without `cuda` are for tests.
 
     Args:
-        seed: Of the scheduler; seeds 0 to 3 are the four modes, and so on.
-        mode: One of MODES instead.
+        seed: Seed of the scheduler. It also chooses the mode: MODES[seed % 4].
+        mode: One of MODES, in place of the seed's.
         devices: Number of devices.
         memory: Bytes of device memory.
     """
@@ -249,14 +251,14 @@ class FakeCuda:
         self._thread = threading.local()
         self._lock = threading.RLock()
         self._handles = iter(range(0x1000, sys.maxsize, 0x10))
-        self._memory: list[_Memory] = []  # By address; what is freed stays.
+        self._memory: list[_Memory] = []  # Sorted by address; freed ones stay.
         self._streams: dict[int, _Stream] = {}
-        self._defaults: dict[tuple[int, int], _Stream] = {}  # By device and thread; 0 for legacy.
-        self._queues: list[_Stream] = []  # Destroyed streams still finish.
+        self._defaults: dict[tuple[int, int], _Stream] = {}  # (device, thread); thread 0: legacy.
+        self._queues: list[_Stream] = []  # Also destroyed streams, which still finish.
         self._events: dict[int, _Event] = {}
         self._graphs: dict[int, list[_Node]] = {}
         self._execs: dict[int, _Exec] = {}
-        self._accesses: list[_Op] = []  # Those that the host does not know to be complete.
+        self._accesses: list[_Op] = []  # Those not known to the host as complete.
         self._host_clock: dict[int, int] = {}
         self._faults: dict[str, tuple[int, str, bool]] = {}
         self._last_error = cudaError_t.cudaSuccess
@@ -268,11 +270,14 @@ class FakeCuda:
     def fail_next(
         self, function: str, error_name: str, *, after: int = 0, sticky: bool = False
     ) -> None:
-        """The next call of `function`, after `after` good ones, fails; sticky loses the device."""
+        """Makes a later call of `function` fail, after `after` calls that succeed.
+
+        A sticky error loses the device.
+        """
         self._faults[function] = (after, error_name, sticky)
 
     def lose_device(self) -> None:
-        """From now on all fails with cudaErrorLaunchFailure; what was held counts as gone."""
+        """Makes every later call fail with cudaErrorLaunchFailure; all resources count as freed."""
         self._lost = True
         for stream in self._queues:
             for op in stream.queue:
@@ -285,7 +290,7 @@ class FakeCuda:
         self._streams.clear()
 
     def left(self) -> list[str]:
-        """What was made and not freed."""
+        """Descriptions of the resources that are not freed."""
         gc.collect()
         names = [f"{m.owner} {m.size} bytes" for m in self._memory if m.live]
         for kind, held in (
@@ -298,14 +303,14 @@ class FakeCuda:
         return names
 
     def assert_nothing_left(self) -> None:
-        """Nothing is held and nothing was violated."""
+        """Fails if there was a violation, or if a resource is not freed."""
         assert not self.violations, self.violations
         left = self.left()
         assert not left, f"not freed: {left}"
 
     @property
     def current_device(self) -> int:
-        """Of the calling thread."""
+        """The current device of the calling thread."""
         return getattr(self._thread, "device", 0)
 
     def violation(self, message: str) -> None:
@@ -346,13 +351,13 @@ class FakeCuda:
         return not self._lost and self._stream(stream).capture is not None
 
     def invalidate_capture(self, stream: int) -> None:
-        """As something that is forbidden in a capture does."""
+        """Invalidates a capture, as a forbidden call does."""
         capture = self._stream(stream).capture
         assert capture is not None
         capture.invalid = True
 
     def allocate(self, size: int, owner: str) -> int | None:
-        """Device memory of a library; None where there is too little."""
+        """Allocates device memory for a library; None if there is too little."""
         with self._lock:
             try:
                 self._raise_faults("allocate", True)
@@ -361,7 +366,7 @@ class FakeCuda:
                 return None
 
     def free(self, address: int) -> None:
-        """Frees what `allocate` gave, after all work on the device."""
+        """Frees memory of `allocate` after all work on the device has finished."""
         with self._lock:
             if not self._lost:
                 self._free(address, "device")
@@ -437,7 +442,7 @@ class FakeCuda:
     def cudaMemcpyAsync(
         self, dst: Any, src: Any, count: int, kind: cudaMemcpyKind, stream: Any
     ) -> None:
-        kind = cudaMemcpyKind(kind.value)  # An int has no value: cuda-bindings 12.8 raises too.
+        kind = cudaMemcpyKind(kind.value)  # Raises for an int, as cuda-bindings 12.8 does.
         target, source = (_integer(dst), count), (_integer(src), count)
         if not count:
             return
@@ -524,7 +529,7 @@ class FakeCuda:
 
     @_api(outputs=1)
     def cudaEventElapsedTime(self, start: Any, end: Any) -> tuple[float]:
-        """A millisecond for every operation that ran between the two."""
+        """One millisecond for each operation that ran between the two events."""
         records = [self._record_of(event) for event in (start, end)]
         if None in records or not all(self._event(event).timing for event in (start, end)):
             raise _Failed("cudaErrorInvalidResourceHandle")
@@ -616,7 +621,7 @@ class FakeCuda:
             raise _Failed("cudaErrorStreamCaptureUnsupported")
 
     def _captures(self) -> Iterator[_Capture]:
-        """Those under way that forbid anything."""
+        """Active captures whose mode forbids calls."""
         for stream in self._streams.values():
             if stream.capture and stream.capture.mode != 2:
                 yield stream.capture
@@ -683,7 +688,7 @@ class FakeCuda:
         if not memory.live:
             self.violation(f"double free of {address:#x}")
         if kind == "device":
-            self._run_all()  # As cudaFree does in effect.
+            self._run_all()  # cudaFree waits for the device.
         for op in self._accesses:
             assert op.node
             if any(_overlap((address, memory.size), r) for r in op.node.reads + op.node.writes):
@@ -692,7 +697,7 @@ class FakeCuda:
         memory.bytes.fill(0xDD)
 
     def _check_range(self, part: Range, name: str) -> _Memory:
-        """The allocation that holds `part`; violations for anything else."""
+        """The allocation that contains `part`; a violation if none does."""
         address, size = part
         memory = self._memory_at(address)
         if not memory:
@@ -715,7 +720,10 @@ class FakeCuda:
     def _push(
         self, stream: _Stream, node: _Node | None, *, after: Iterable[_Op] = ()
     ) -> _Op | None:
-        """Enqueues a node, or a marker, behind the stream's last and `after`; None if captured."""
+        """Enqueues a node, or a marker, after the stream's last entry and `after`.
+
+        Returns None while the stream is capturing: the node becomes part of the graph.
+        """
         if node:
             for part in node.reads + node.writes:
                 self._check_range(part, node.name)
@@ -739,7 +747,7 @@ class FakeCuda:
         return op
 
     def _implicit(self, stream: _Stream) -> list[_Op | None]:
-        """The legacy default stream and the blocking streams wait for each other."""
+        """Operations to wait for: legacy default and blocking streams wait for each other."""
         if not stream.blocking:
             return []
         blocking = [s for s in self._queues if s.blocking and s.device == stream.device]
@@ -764,7 +772,7 @@ class FakeCuda:
                 )
 
     def _watch_pinned(self, op: _Op, node: _Node) -> None:
-        """Pinned bytes that are read must not change by themselves; those written are undefined."""
+        """Stores checksums of pinned bytes to be read; fills those to be written with garbage."""
         pending = [o.node for o in self._accesses if not o.done and o.node]
         for part in node.reads:
             if self._check_range(part, node.name).kind == "host" and not any(
@@ -789,7 +797,7 @@ class FakeCuda:
             self._wait_on_host(stream.tail)
 
     def _poll(self, op: _Op | None) -> None:
-        """Not ready the first time; then a step nearer with every call."""
+        """Reports "not ready" until `op` is done; each call runs one operation."""
         if op and not op.done:
             self._step(op)
             raise _Failed("cudaErrorNotReady")
@@ -812,7 +820,7 @@ class FakeCuda:
             self._step(target)
 
     def _step(self, target: _Op | None) -> None:
-        """Runs one of the operations that may run, as the mode prefers."""
+        """Runs one operation that is ready. The mode decides which are preferred."""
         heads = [stream.queue[0] for stream in self._queues if stream.queue]
         ready = [op for op in heads if all(dep.done for dep in op.deps)]
         if target and self.mode in ("late", "others"):
@@ -841,7 +849,7 @@ def install(monkeypatch: Any, cuda: FakeCuda) -> None:
     top, bindings = types.ModuleType("cuda"), types.ModuleType("cuda.bindings")
     bindings.__version__ = "12.9.10"
     for module in (top, bindings):
-        module.__path__ = []  # A package.
+        module.__path__ = []  # Marks it as a package.
         module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None, is_package=True)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     top.bindings, bindings.runtime = bindings, cuda
@@ -850,7 +858,7 @@ def install(monkeypatch: Any, cuda: FakeCuda) -> None:
 
 
 def _integer(handle: Any) -> int:
-    """A handle or an address; None is 0, as in the real bindings."""
+    """The integer of a handle or an address; None is 0, as in the real bindings."""
     return 0 if handle is None else handle.__index__()
 
 
@@ -868,7 +876,7 @@ def _checksum(part: Range) -> int:
 
 
 def _ancestors(op: _Op) -> set[_Op]:
-    """The operation itself and all that must run before it."""
+    """An operation and all those that must run before it."""
     found, stack = {op}, [op]
     while stack:
         for dep in stack.pop().deps:

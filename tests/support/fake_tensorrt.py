@@ -1,11 +1,11 @@
-"""Fakes of three generations of TensorRT whose engines compute, through ONNX Runtime.
+"""Fakes of three generations of TensorRT. Their engines compute with ONNX Runtime.
 
-What exists in which version, and the values of enumerations, come from the record of the real
-bindings (data/tensorrt_api.json): a fake of 8.6 has no IProgressMonitor, one of 11 no
-BuilderFlag.FP16. An engine works on a `FakeCuda`, asynchronously, and takes its memory there.
+The names of each version and the values of enumerations come from the record of the real bindings
+(data/tensorrt_api.json): a fake of 8.6 has no IProgressMonitor, one of 11 no BuilderFlag.FP16. An
+engine runs asynchronously on a `FakeCuda` and allocates its memory there.
 
-Where a weakly typed build (8.6) with the FP16 flag is free to choose, the fake chooses float16: a
-layer that was not told float32 loses digits, and the gate sees it.
+Where a weakly typed build (8.6) with the FP16 flag may choose a type, the fake chooses float16: a
+layer that is not set to float32 loses digits, and the gate notices.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ _READABLE = {
     },
     10: {"FLOAT": "Float", "HALF": "Half"},
 }
-"""Types of the engine inspector, by the generation that begins with this major version."""
+"""The engine inspector's names of types, by the first major version that uses them."""
 
 
 class _Enum:
-    """As pybind11 makes them: int() and equality with its own kind, but no arithmetic."""
+    """An enumeration as pybind11 makes it: int() and equality, but no arithmetic."""
 
     __members__: dict[str, Any]
 
@@ -120,7 +120,7 @@ class _Enum:
 
 
 class _Bound:
-    """A class of the bindings: attributes that it does not have cannot be set."""
+    """A class of the bindings: setting an unknown attribute raises AttributeError."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = isinstance(getattr(type(self), name, None), property)
@@ -231,7 +231,7 @@ class ITensor(_Bound):
 
 
 class ILayer(_Bound):
-    """Precision and output types are kept, and matter in weakly typed builds."""
+    """A layer. Weakly typed builds obey its precision and output types."""
 
     name, metadata = _settable("name"), _settable("metadata", "")
 
@@ -287,7 +287,7 @@ class INetworkDefinition(_Bound):
         self._outputs: list[ITensor] = []
         self._model: ModelProto | None = None
         self._constants: dict[str, str] = {}  # Output of a constant layer -> initializer.
-        self._broadcasts: dict[str, tuple[str, int]] = {}  # Output -> reader's output, input.
+        self._broadcasts: dict[str, tuple[str, int]] = {}  # Output -> reading node's output, input.
 
     num_layers = property(lambda self: len(self._layers))
     num_inputs = property(lambda self: len(self._inputs))
@@ -473,7 +473,7 @@ class Builder(_Bound):
 
 
 def _build_problem(network: INetworkDefinition, config: IBuilderConfig) -> str | None:
-    """What the real builder refuses, in its words."""
+    """The message with which the real builder refuses a network; None if it accepts it."""
     names = config._flag_names()
     dynamic = [t.name for t in network._inputs if -1 in tuple(t.shape)]
     weak = [name for name in names if name in _WEAK_ONLY]
@@ -505,7 +505,7 @@ def _build_problem(network: INetworkDefinition, config: IBuilderConfig) -> str |
 
 
 def _show_progress(config: IBuilderConfig, network: INetworkDefinition) -> bool:
-    """The phases of a real build, shortened; False once the monitor says so."""
+    """Reports the phases of a build to the monitor; False if the monitor cancels the build."""
     monitor, go_on = vars(config).get("_progress_monitor"), True
     if monitor is None:
         return True
@@ -527,7 +527,10 @@ def _is_float(dtype: Any) -> bool:
 
 
 def _float16_by_choice(network: INetworkDefinition, config: IBuilderConfig) -> dict[str, Any]:
-    """Float32 tensors, and inputs (reader's output, index), that a weak build may round."""
+    """The float32 values that a weakly typed build may round to float16.
+
+    `tensors` are names; `reads` are single inputs, as (output of the reading node, input index).
+    """
     flags = config._flag_names()
     chosen: dict[str, Any] = {"tensors": [], "reads": []}
     if network._strong or "FP16" not in flags:
@@ -544,7 +547,7 @@ def _float16_by_choice(network: INetworkDefinition, config: IBuilderConfig) -> d
             readers = [other for other in network._layers if tensor in other._inputs]
             if tensor._dtype.name != "FLOAT" or kind == "CAST" or is_float32(layer, index):
                 continue
-            if kind == "CONSTANT":  # Takes the type of its readers.
+            if kind == "CONSTANT":  # A constant takes the type of its readers.
                 if not all(is_float32(reader, 0) for reader in readers):
                     chosen["tensors"].append(network._constants[name])
             elif name in network._broadcasts:
@@ -555,7 +558,7 @@ def _float16_by_choice(network: INetworkDefinition, config: IBuilderConfig) -> d
 
 
 def _plan(trt: Any, network: INetworkDefinition, config: IBuilderConfig) -> bytes:
-    """Magic, checksum, header as JSON, the ONNX file."""
+    """The bytes of an engine: magic, checksum, a header in JSON and the ONNX file."""
     assert network._model
 
     def described(tensors: Iterable[ITensor | None]) -> list[Any]:
@@ -670,17 +673,20 @@ class OnnxParser(_Bound):
 
 
 def has_range(node: onnx.NodeProto) -> bool:
-    """Whether a Shape returns a part of the shape."""
+    """Whether a Shape node returns only a part of the shape."""
     return node.op_type == "Shape" and any(a.name == "end" or a.i for a in node.attribute)
 
 
 def _fill_network(network: INetworkDefinition, model: ModelProto) -> None:
-    """Layers as the real parser makes them: one for a node, several for a Split, and helpers."""
+    """Adds the layers that the real parser makes.
+
+    That is one for each node, several for a Split, and extra ones for constants and broadcasts.
+    """
     trt, graph = network._trt, model.graph
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     values = (*inferred.value_info, *inferred.input, *inferred.output)
     initializers = {t.name: t for t in graph.initializer}
-    # A file may give the types of initializers too; they become layers where they are read.
+    # Initializers become layers where they are read, even if the file lists their types.
     tensors = {v.name: _tensor(trt, v) for v in values if v.name not in initializers}
     constants: dict[str, ITensor] = {}
     names: set[str] = set()
@@ -695,7 +701,7 @@ def _fill_network(network: INetworkDefinition, model: ModelProto) -> None:
         return layer
 
     def helper_layer(name: str, kind: str, source: ITensor | None, like: Any) -> ITensor:
-        """8.6 numbers what it adds; later versions have names for it."""
+        """Adds a layer that has no node. TensorRT 8.6 numbers it, later versions name it."""
         unnamed = f"(Unnamed Layer* {len(network._layers)}) [{kind.title()}]"
         later = f"{name}_{len(network._layers)}_output"
         made = f"{unnamed}_output" if trt._major == 8 else later
@@ -728,7 +734,7 @@ def _fill_network(network: INetworkDefinition, model: ModelProto) -> None:
                 like = (tensor._dtype, Dims((*(1,) * missing, *tensor._shape)))
                 read[index] = helper_layer("ONNXTRT_Broadcast", "SHUFFLE", tensor, like)
                 network._broadcasts[read[index].name] = (node.output[0], index)
-        for name in node.output:  # A Split becomes a slice for each output.
+        for name in node.output:  # A Split becomes one slice layer for each output.
             kind = _LAYER_OF.get(node.op_type, "IDENTITY")
             layer = add(node.name or name, kind, list(read.values()), tensors[name])
             layer._metadata = f"[ONNX Layer: {node.name}]"
@@ -860,7 +866,7 @@ class ICudaEngine(_Bound):
         return made
 
     def _all_shapes(self, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Of every input and output, once the inputs are known; found by running."""
+        """The shape of every input and output for these input shapes, found by an inference."""
         key = tuple(sorted(given.items()))
         declared = {name: tuple(tensor._shape) for name, tensor in self._tensors.items()}
         if not any(-1 in shape for shape in declared.values()):
@@ -887,7 +893,7 @@ class IExecutionContext(_Bound):
         self._engine, self._scratch = engine, scratch
         self._given = {name: tuple(engine.get_tensor_shape(name)) for name in engine._inputs}
         self._addresses: dict[str, int] = {}
-        # Before 10 the first context alone has a profile from the start.
+        # Before TensorRT 10 only the first context starts with a profile.
         taken = engine._header["profiles"] and self._trt._major < 10 and engine._contexts
         self._profile = -1 if taken else 0
         engine._contexts.add(self)
@@ -966,7 +972,7 @@ class IExecutionContext(_Bound):
             cuda.invalidate_capture(stream_handle)
             return True
         if told or (unprepared and cuda.is_capturing(stream_handle)):
-            # The first run with new shapes allocates.
+            # The first run with new shapes allocates memory, which a capture forbids.
             cuda.invalidate_capture(stream_handle)
             return self._refuse("enqueueV3: Error Code 1: operation not permitted in a capture")
         shapes, addresses = engine._all_shapes(self._given), dict(self._addresses)
@@ -981,7 +987,7 @@ class IExecutionContext(_Bound):
         ]
         queued: bool = cuda.enqueue(
             stream_handle,
-            functools.partial(_infer, engine._session, ports),  # Keeps neither engine nor context.
+            functools.partial(_infer, engine._session, ports),  # Without engine and context.
             reads=[scratch, *(port.part for port in ports if port.is_input)],
             writes=[scratch, *(port.part for port in ports if not port.is_input)],
             name="TensorRT",
@@ -1034,13 +1040,13 @@ class EngineInspector(_Bound):
             layers = [layer["Name"] for layer in header["layers"]]
         text = json.dumps({"Layers": layers, "Bindings": list(self._engine._io)})
         if self._trt._major == 8:
-            # As the real one does (issue 2779), and as no JSON may.
+            # TensorRT 8 writes this control character, which is invalid in JSON (issue 2779).
             text = text.replace('"LayerType"', '"TacticName": "\x01", "LayerType"')
         return self._trt.damage_inspection(text) if self._trt.damage_inspection else text
 
 
 def _rounded(model: ModelProto, *, tensors: list[str], reads: list[Any]) -> ModelProto:
-    """A copy in which these tensors, and these inputs, lose what float16 cannot hold."""
+    """A copy of a model in which these tensors and inputs are rounded to float16."""
     copied = ModelProto()
     copied.CopyFrom(model)
     nodes = list(copied.graph.node)
@@ -1063,7 +1069,7 @@ def _rounded(model: ModelProto, *, tensors: list[str], reads: list[Any]) -> Mode
 
 
 def _in_order(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Every node behind those that it reads."""
+    """The nodes in topological order."""
     makers = {name: node for node in nodes for name in node.output}
     ordered: dict[str, onnx.NodeProto] = {}
 
@@ -1089,7 +1095,7 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 class _Port(NamedTuple):
-    """An input or output of one inference, and where it lies."""
+    """An input or output of one inference, and its memory."""
 
     name: str
     is_input: bool
@@ -1130,18 +1136,18 @@ class FakeTensorRT(types.ModuleType):
     """The module `tensorrt` of one version.
 
     Attributes:
-        cuda: Where its engines run.
-        unsupported_operators: What its parser does not know.
-        sabotage: Changes a model when its engine is deserialised.
-        fail_build: If set, builds fail with this message, or with the one that it gives for a
-            network and a configuration.
+        cuda: The simulator on which the engines run.
+        unsupported_operators: Operators that the parser refuses.
+        sabotage: If set, changes the model of an engine when the engine is deserialised.
+        fail_build: If set, builds fail with this message, or with the message that it returns for
+            a network and a configuration.
         fail_capture: If set, no inference can be recorded as a CUDA graph: "at once", with an
             error of TensorRT, or "late", when the capture ends.
         has_lean_runtime: Whether version-compatible plans can be built.
-        held_in_float32: If set, names of the layers of a network and a configuration whose float16
-            tensors are float32 in the engine.
+        held_in_float32: If set, returns the names of the layers whose float16 tensors become
+            float32 in the engine, for a network and a configuration.
         damage_inspection: If set, changes the text of the engine inspector.
-        builds: Network and configuration of each build.
+        builds: (network, configuration) of each build.
     """
 
     def __init__(self, version: str, cuda: FakeCuda) -> None:
@@ -1175,7 +1181,7 @@ class FakeTensorRT(types.ModuleType):
         return getattr(self, name)(*arguments)
 
     def _real(self, cls: type) -> type:
-        """A copy with those members alone that the real class has."""
+        """A copy of a class with only those members that the real class has."""
         has = api(self.__version__)[cls.__name__]
         names = {n: m for n, m in vars(cls).items() if n.startswith("_") or n in has}
         for name in ("__dict__", "__weakref__"):
@@ -1194,7 +1200,7 @@ class FakeTensorRT(types.ModuleType):
 
 @functools.cache
 def api(version: str) -> dict[str, dict[str, list[str]]]:
-    """The record of one version: owner -> member -> what it is."""
+    """The record of one version: owner -> member -> kinds of the member."""
     found: dict[str, dict[str, list[str]]] = {}
     for owner, members in RECORD.items():
         if owner == "versions":
@@ -1207,7 +1213,7 @@ def api(version: str) -> dict[str, dict[str, list[str]]]:
 
 
 def _values(members: dict[str, list[str]]) -> dict[str, int]:
-    """Those members that are recorded as a value."""
+    """The numbers of those members that are recorded as a value."""
     values = {name: kinds[0].split() for name, kinds in members.items()}
     return {name: int(words[1]) for name, words in values.items() if words[0] == "value"}
 

@@ -1,6 +1,6 @@
-"""What a PyTorch with CUDA does with memory and streams, over FakeCuda; the rest is the real one.
+"""A fake of PyTorch with CUDA: its memory and streams are those of FakeCuda.
 
-Tensors on the GPU are real tensors over FakeCuda's memory, which lies on the host, so shapes,
+Tensors on the GPU are real tensors over the memory of FakeCuda, which is host memory, so shapes,
 strides and types are PyTorch's own. Copies and the two protocols follow PyTorch 2.13: DLPack makes
 streams wait, `__cuda_array_interface__` neither names a stream nor waits for one.
 """
@@ -47,7 +47,7 @@ class FakeTorch:
 
     def __init__(self, api: FakeCuda) -> None:
         self.api = api
-        self.allocated: list[int] = []  # As PyTorch does, memory is not given back before the end.
+        self.allocated: list[int] = []  # Freed at the end only, as in PyTorch.
         weakref.finalize(self, _free, api, self.allocated)
         default = self._current = Stream(api, 0)
         self.cuda = SimpleNamespace(
@@ -82,7 +82,7 @@ class FakeTorch:
         return Tensor(self, torch.from_numpy(values))
 
     def from_dlpack(self, frame: Any) -> Tensor:
-        stream = self.current or 1  # As DLPack writes the legacy default stream.
+        stream = self.current or 1  # DLPack's number for the legacy default stream.
         view = _view_from_capsule(frame.__dlpack__(max_version=(1, 0), stream=stream), "frame")
         return self.over(view.pointer, view.shape, getattr(torch, view.dtype.name), view)
 
@@ -101,7 +101,7 @@ class FakeTorch:
 
 
 class Tensor:
-    """A tensor; on the GPU where it has an owner of its memory."""
+    """A tensor. It is on the GPU if its memory has an owner."""
 
     def __init__(self, fake: FakeTorch, real: torch.Tensor, owner: object = None) -> None:
         self.fake, self.real, self.owner = fake, real, owner
@@ -113,7 +113,7 @@ class Tensor:
         _, pointer = api.cudaMalloc(size)
         made = self.fake.over(pointer, real.shape, real.dtype, self.fake)
         self.fake.allocated.append(pointer)
-        # Memory that is not pinned: the host waits.
+        # The source is not pinned, so the host waits for the copy.
         api.enqueue(
             self.fake.current, lambda: made.real.copy_(real), writes=[(pointer, size)], name="up"
         )
@@ -178,7 +178,7 @@ class Tensor:
     def __dlpack__(self, *, stream: int, max_version: tuple[int, int]) -> Any:
         if stream != 1 and stream <= 2:
             raise BufferError(f"unsupported stream: {stream}")
-        capsule = self.real.__dlpack__(max_version=max_version)  # Refuses what requires grad.
+        capsule = self.real.__dlpack__(max_version=max_version)  # Raises if it requires grad.
         consumer = Stream(self.fake.api, 0 if stream == 1 else stream)
         consumer.wait_stream(Stream(self.fake.api, self.fake.current))
         _managed_tensor(capsule)[1].tensor.device_type = 2

@@ -1,4 +1,4 @@
-"""Triton without a server: the parts of its client that tests need, and its Python backend."""
+"""Fakes of the parts of Triton's client and of its Python backend that the tests need."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Registry:
-    """The part of the client that shared memory is registered with."""
+    """The part of the client that registers shared memory."""
 
     def __init__(self):
         self.known = {}
@@ -23,7 +23,7 @@ class Registry:
 
 
 class Client(Registry):
-    """A server that answers when the test says so."""
+    """A client whose server answers when the test calls the callback of a request."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ class Client(Registry):
 
 
 def python_backend_utils():
-    """The module that Triton gives its Python backend; a request is a dict of arrays by name."""
+    """A fake of `triton_python_backend_utils`; a request is a dict of arrays by name."""
     return SimpleNamespace(
         get_input_tensor_by_name=lambda request, name: request[name],
         TritonError=str,
@@ -57,7 +57,7 @@ def python_backend_utils():
 
 
 def serve(folder, frame0, frame1, monkeypatch, **parameters):
-    """Loads 1/model.py of a model as Triton does; what its class answers to one request."""
+    """Loads 1/model.py of a model as Triton does and returns its answer to one request."""
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", python_backend_utils())
     monkeypatch.delitem(sys.modules, "runtime.backends.triton.server", raising=False)
     spec = importlib.util.spec_from_file_location("served_model", folder / "1" / "model.py")

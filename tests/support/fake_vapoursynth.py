@@ -1,4 +1,4 @@
-"""What bench.alternatives.mlrt_worker uses of VapourSynth, with ONNX Runtime in place of vs-mlrt.
+"""A fake of VapourSynth for bench.alternatives.mlrt_worker; ONNX Runtime replaces vs-mlrt.
 
 A test copies this file as vapoursynth.py into a folder of PYTHONPATH.
 """
@@ -23,7 +23,7 @@ class Frame(list):
 
 
 class Clip:
-    """Frames that are made when they are asked for."""
+    """A clip whose frames are computed when they are read."""
 
     def __init__(self, length, frame_of):
         self._length, self.frame_of = length, frame_of

@@ -1,4 +1,4 @@
-"""A machine with one GPU that is not there: fakes of CUDA and TensorRT, and a driver's answer."""
+"""Simulates a machine with one GPU: fakes of CUDA, of TensorRT and of the driver."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ GPU = Gpu("NVIDIA GeForce RTX 4090", "8.9")
 
 @contextlib.contextmanager
 def machine(version: str, monkeypatch: pytest.MonkeyPatch, **cuda_options: Any) -> Iterator[Any]:
-    """Installs the fakes; afterwards nothing may be left on the GPU and no rule be broken."""
+    """Installs the fakes. Fails at the end on a violation or on GPU memory that is not freed."""
     cuda = fake_cuda.FakeCuda(**cuda_options)
     trt = fake_tensorrt.fake_tensorrt(version, cuda)
     fake_cuda.install(monkeypatch, cuda)
     fake_tensorrt.install(monkeypatch, trt)
-    for module in ("config", "util"):  # Polygraphy would keep the TensorRT that it sees first.
-        # Not by a dotted string: there `config` is another module, that of the whole package.
+    for module in ("config", "util"):  # Polygraphy keeps the first TensorRT it sees.
+        # Not patched by a dotted string: in that, `config` is a module of `polygraphy` itself.
         loaded = importlib.import_module(f"polygraphy.backend.trt.{module}")
         monkeypatch.setattr(loaded, "trt", trt)
-    trt.__spec__ = ModuleSpec("tensorrt", None)  # PyTorch asks for it when it exports.
+    trt.__spec__ = ModuleSpec("tensorrt", None)  # PyTorch reads it during an export.
     driver = GpuDriver([GPU], "13.0")
     for module in ("runtime.backends.trt.engine", "export.trt.engine"):
         monkeypatch.setattr(f"{module}.gpu_driver", lambda: driver)
-    # The median time of a portable engine; the clock of the fake is as steady as it is arbitrary.
+    # Few inferences are enough for a portable engine's median time: the fake's clock is steady.
     monkeypatch.setattr("export.trt.attempts._INFERENCES", 3)
     trt.cuda = cuda
     yield trt

@@ -1,4 +1,4 @@
-"""The graphs that tests/test_gpu.py builds from, and the libcudart that Polygraphy needs."""
+"""The graphs from which tests/test_gpu.py builds engines, and the libcudart for Polygraphy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 SIZE = (130, 190)
-"""Of the frames; padded in the graph, to 144x192."""
+"""Height and width of the frames. The graph pads them to 144x192."""
 
 
 GRAPHS: dict[str, dict[str, Any]] = {
@@ -24,15 +24,15 @@ GRAPHS: dict[str, dict[str, Any]] = {
     "dynamic": {"precision": "fp16", "dynamic": True},
     "tiny": {"precision": "fp16", "height": 32, "width": 32},
 }
-"""Small, from the demo weights, of SIZE unless said otherwise."""
+"""Export options by name. The weights are "demo"; the size is SIZE where none is given."""
 
 
 def load_libcudart(wrapper: Callable[[], Any]) -> Any:
     """Polygraphy's wrapper of libcudart.
 
     Polygraphy looks on LD_LIBRARY_PATH, in /usr/local/cuda, and in NVIDIA's packages for CUDA 12.
-    Where it finds none, cuda-pathfinder, which comes with cuda-bindings, also knows the packages
-    for CUDA 13, CUDA_HOME and what the loader knows.
+    If it finds none there, this function asks cuda-pathfinder, a dependency of cuda-bindings, which
+    also searches the packages for CUDA 13, CUDA_HOME and the paths of the dynamic loader.
 
     Raises:
         OSError: If no libcudart is found.

@@ -4,7 +4,7 @@ from PIL import Image
 
 
 def image_folder(folder, frames):
-    """Makes a folder that has each frame, uint8 (H, W, 3), as NUMBER.png; returns it."""
+    """Writes frames, uint8 (H, W, 3), to a new folder as 0.png, 1.png ...; returns the folder."""
     folder.mkdir()
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"{number}.png")

@@ -1,4 +1,4 @@
-"""Clips of a scene that moves by a known way, and what a decoder makes of a clip."""
+"""Writes clips of a scene with known motion, and decodes clips."""
 
 from fractions import Fraction
 
@@ -25,7 +25,10 @@ def write_clip(
     codec=None,
     options=None,
 ):
-    """A clip of a moving scene; `stamps` in frames of `rate` where they are not 0, 1, 2 ..."""
+    """Writes a clip of a scene that moves 4 pixels a frame; returns its path.
+
+    `stamps` are the times of the frames, in units of 1 / `rate`; 0, 1, 2 ... if left out.
+    """
     height, width = size
     ground, _ = moving_frames(height, width + 4 * count, 2.0)
     codec = codec or ("libvpx-vp9" if path.suffix == ".webm" else "libx264")

@@ -1,4 +1,4 @@
-"""OpenVINO that says which types the CPU computes in."""
+"""Changes the types in which the CPU can compute according to OpenVINO."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from runtime.telemetry import import_quietly
 
 
 def claim_types(monkeypatch: pytest.MonkeyPatch, *types: str) -> None:
-    """OpenVINO says that the CPU computes in these types, and emulates what it does not have."""
+    """Makes OpenVINO report these types as OPTIMIZATION_CAPABILITIES of the CPU.
+
+    OpenVINO emulates those that the CPU does not have.
+    """
     openvino = import_quietly("openvino")
     real = openvino.Core.get_property
 

@@ -1,4 +1,4 @@
-"""A small data set in the layout of UCF101, and `bench.parity` on it in this process."""
+"""A small data set in the layout of UCF101, and the arguments of `bench.parity` for it."""
 
 from PIL import Image
 
@@ -7,17 +7,17 @@ from export.gate.cases import moving_frames
 SIZE = (50, 70)
 
 
-def picture(frame, path):
+def save_image(frame, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(frame).save(path)
 
 
-def three(motion, size=SIZE):
-    """A first, a true middle and a last frame."""
+def triplet(motion, size=SIZE):
+    """A first frame, the true middle frame and a last frame, uint8 (H, W, 3)."""
     frame0, frame1 = moving_frames(*size, motion)
     return frame0, moving_frames(*size, motion / 2)[1], frame1
 
 
-def on_ucf(models, root, *names, weights="demo"):
+def ucf101_arguments(models, root, *names, weights="demo"):
     paths = [models / f"{name}.onnx" for name in names or ("frames",)]
     return ("--model", *paths, "--weights", weights, "--dataset", "ucf101", "--root", root)

@@ -1,4 +1,4 @@
-"""Made-up evidence, as the commands of bench write it, for the tests of bench.report."""
+"""Invented evidence in the formats of the commands of bench, for the tests of bench.report."""
 
 import json
 
@@ -9,7 +9,7 @@ from bench.report.evidence import read_evidence
 ARTEFACT = "small.onnx on onnxruntime cpu"
 BASELINE = "PyTorch eager (authors)"
 SHA = "a" * 64
-"""SHA-256 of every artefact; those of one hash are one artefact."""
+"""SHA-256 of every artefact: bench.report treats artefacts of one hash as one artefact."""
 
 
 def environment(*gpus, **changes):
@@ -23,9 +23,9 @@ def environment(*gpus, **changes):
 
 
 def a_run(*seconds, file=None, sha256=SHA, **changes):
-    """A run of an artefact, or of PyTorch without a file; every round has the samples given.
+    """A run of an artefact, or of PyTorch if there is no `file`; each round takes `seconds`.
 
-    There are enough rounds and samples for no warning.
+    Rounds and samples are enough that bench.report warns of neither.
     """
     rounds = max(10, -(-30 // len(seconds)))
     ms = sorted(1e3 * second for second in seconds)
@@ -51,7 +51,7 @@ def a_run(*seconds, file=None, sha256=SHA, **changes):
 
 
 def a_case(runs=None, *, size="256x448", **changes):
-    """A case with a ratio of every run of PyTorch to every artefact."""
+    """A case with the ratio of each run of PyTorch to each run of an artefact."""
     if runs is None:
         runs = {
             ARTEFACT: a_run(0.1, 0.106, 0.109, file="small.onnx"),
@@ -153,7 +153,7 @@ def a_method(name, *seconds, mean=37.4, lowest=31.8, reference=(3.0,)):
 
 
 def alternatives(*methods, **changes):
-    """Ten new frames of walk.mkv; the first method, PyTorch, is the reference."""
+    """A record of bench.alternatives: ten new frames of walk.mkv; PyTorch is the reference."""
     reference = {**a_method(BASELINE, 3.0), "ratio": None}
     return {
         "kind": "alternatives", "format_version": 1, "what": "a clip", "clip": "walk.mkv",
@@ -164,7 +164,7 @@ def alternatives(*methods, **changes):
 
 
 def a_picture(folder, number=0, *, sample="1311", artefact="small.onnx"):
-    """A picture of a summary; its files, 32x24 gradients, are written below `folder`."""
+    """An entry of a summary's `pictures`; writes its files, gradients of 32x24, below `folder`."""
     (folder / "p").mkdir(exist_ok=True)
     paths = {kind: f"p/{number}_{kind}.png" for kind in ("reference", "made", "error")}
     for gain, path in enumerate(paths.values(), 1):
@@ -181,7 +181,7 @@ def write(path, record):
 
 
 def write_all(folder, *records):
-    """Writes records to files that are named 0.json, 1.jsonl and so on; gives their paths."""
+    """Writes records to files named 0.json, 1.jsonl and so on; returns their paths."""
     return [
         write(folder / f"{number}.{'json' if isinstance(record, dict) else 'jsonl'}", record)
         for number, record in enumerate(records)

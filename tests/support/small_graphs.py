@@ -1,4 +1,4 @@
-"""Graphs of a node or two, and what ONNX Runtime makes of them."""
+"""Small ONNX graphs, and their results in ONNX Runtime."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Small clips for the tests of source and sink."""
+"""Writes small clips for the tests of reading and writing videos, and decodes clips."""
 
 import contextlib
 from fractions import Fraction
@@ -12,7 +12,7 @@ SUBTITLES = ((0, 200, "one"), (300, 400, "two"))
 
 
 def pictures(count, *, size=(48, 64), fmt="yuv420p", seed=0):
-    """Frames of soft noise that differ."""
+    """Frames of coarse noise, each different from the others."""
     height, width = size
     rng = np.random.default_rng(seed)
     ground = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2 + count, 3), dtype=np.uint8)
@@ -49,7 +49,10 @@ def write(
     container_options=None,
     format=None,  # noqa: A002
 ):
-    """A clip with what is asked for; `stamps` of the frames in 1/1000 s."""
+    """Writes a clip with the given tracks and tags; returns its path.
+
+    `stamps` are the times of the frames in milliseconds; without them the frames follow `rate`.
+    """
     default = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
     with av.open(str(path), "w", format=format, container_options=container_options or {}) as out:
         videos = []
@@ -158,7 +161,7 @@ def times_of(path):
 
 
 def planes(frame):
-    """All samples, for every format (`to_ndarray` knows some)."""
+    """All samples of a frame. Works for every format; PyAV's `to_ndarray` does not."""
     wide = 2 if frame.format.components[0].bits > 8 else 1
     return np.concatenate(
         [
@@ -177,7 +180,7 @@ def arrays_of(path):
 
 
 def packets_of(path, index):
-    """(pts in seconds, bytes) of a track's packets."""
+    """(time in seconds, bytes) of each packet of a track."""
     with av.open(str(path)) as clip:
         return [
             (p.pts * Fraction(p.time_base), bytes(p))
@@ -187,7 +190,7 @@ def packets_of(path, index):
 
 
 def samples_of(path):
-    """(first time, samples) of the first audio track."""
+    """(time of the first sample in seconds, samples) of the first audio track."""
     with av.open(str(path)) as clip:
         frames = []
         with contextlib.suppress(av.error.EOFError):

@@ -1,4 +1,4 @@
-"""A video in parts, one step after the other, and what is shown in a video."""
+"""Interpolates a video in segments in one process, and compares the frames of videos."""
 
 import hashlib
 from fractions import Fraction
@@ -13,8 +13,8 @@ from runtime.video.segments.render import render
 KEYS = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
 
 
-def shown_in(path):
-    """Time and content of every frame."""
+def times_and_hashes(path):
+    """(time in seconds, SHA-256 of the samples) of each frame."""
     with av.open(str(path)) as clip:
         return [
             (f.pts * Fraction(f.time_base), hashlib.sha256(f.to_ndarray().tobytes()).hexdigest())
@@ -22,8 +22,13 @@ def shown_in(path):
         ]
 
 
-def in_parts(source, destination, vfi, options, *, factor=2, rate=None, seconds="0.4"):
-    """What the cluster does, one step after the other; gives the number of segments."""
+def interpolate_in_segments(
+    source, destination, vfi, options, *, factor=2, rate=None, seconds="0.4"
+):
+    """Interpolates `source` as runtime.cluster does, but one segment after the other.
+
+    Returns the plan with its segments.
+    """
     scanned = scan(source, options, Fraction(seconds))
     analysed = [analyse(source, scanned, options, *span) for span in spans(scanned, options)]
     mode = mode_for(scanned.info, destination, factor, rate, options)

@@ -4,7 +4,7 @@ import pytest
 
 from bench import parity
 from bench.quality.record import read_lines
-from parity_runs import picture, three
+from parity_runs import save_image, triplet
 
 
 @pytest.fixture(scope="module")
@@ -12,8 +12,8 @@ def ucf101(tmp_path_factory):
     root = tmp_path_factory.mktemp("ucf101")
     for number, motion in enumerate((2, 4, 6), 1):
         names = ("frame_00.png", "frame_01_gt.png", "frame_02.png")
-        for name, frame in zip(names, three(motion), strict=True):
-            picture(frame, root / "ucf101_interp_ours" / str(number) / name)
+        for name, frame in zip(names, triplet(motion), strict=True):
+            save_image(frame, root / "ucf101_interp_ours" / str(number) / name)
     return root
 
 

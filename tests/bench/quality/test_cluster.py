@@ -3,7 +3,7 @@
 import pytest
 
 from bench.quality import cluster
-from parity_runs import on_ucf
+from parity_runs import ucf101_arguments
 from paths import WALK
 
 pytest.importorskip("ray")
@@ -19,7 +19,7 @@ def table_of(printed):
 
 def test_workers_give_the_same_table(models, ucf101, run, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "_SAMPLES", 1)
-    asked = on_ucf(models, ucf101, "float", "frames")
+    asked = ucf101_arguments(models, ucf101, "float", "frames")
     one, said = run(*asked, "--threads", 1, output=tmp_path / "one.jsonl")
     many, said_by_many = run(
         *asked, "--workers", 2, "--cpus-per-worker", 1, output=tmp_path / "many.jsonl"

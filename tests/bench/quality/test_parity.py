@@ -26,7 +26,7 @@ from bench.runs.authors import load_reference
 from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
 from commands import run_module
 from export.store import write_onnx
-from parity_runs import SIZE, on_ucf, picture, three
+from parity_runs import SIZE, save_image, triplet, ucf101_arguments
 from paths import DATA
 from runtime import Interpolator
 from runtime.files import HAS_FLOCK
@@ -54,7 +54,7 @@ def middle_of(network, frame0, frame1, top=7, left=5):
 def test_floats_and_bytes_are_each_compared_with_their_own_kind(
     models, ucf101, demo_network, run, tmp_path
 ):
-    lines, printed = run(*on_ucf(models, ucf101, "float", "frames"))
+    lines, printed = run(*ucf101_arguments(models, ucf101, "float", "frames"))
     header, *samples, last = lines
     assert header["configuration"]["dataset"] == "ucf101"
     assert header["configuration"]["samples"] == 3
@@ -64,7 +64,7 @@ def test_floats_and_bytes_are_each_compared_with_their_own_kind(
     assert kinds == {"float.onnx": "floats", "frames.onnx": "bytes"}
     assert [line["sample"] for line in samples] == ["1", "2", "3"]
 
-    frame0, truth, frame1 = three(4)
+    frame0, truth, frame1 = triplet(4)
     by_hand = middle_of(demo_network, frame0, frame1)
     (floats,) = samples[1]["reference"]["floats"]["psnr"]
     (rounded,) = samples[1]["reference"]["bytes"]["psnr"]
@@ -101,7 +101,7 @@ def _comparison(models, name, kinds, protocol=PROTOCOLS["ucf101"], weights="demo
 
 @pytest.mark.parametrize("kind", ["bytes", "floats"])
 def test_bytes_of_the_reference_are_its_floats_rounded_however_they_are_made(models, kind):
-    frame0, truth, frame1 = three(4)
+    frame0, truth, frame1 = triplet(4)
     frames = Frames(frame0, frame1, [truth])
     model = {"bytes": "frames", "floats": "float"}[kind]
     alone = interpolate_sample(_comparison(models, model, [kind]), "1", frames)
@@ -111,7 +111,7 @@ def test_bytes_of_the_reference_are_its_floats_rounded_however_they_are_made(mod
 
 def test_recursion_rounds_on_its_way_as_the_artefact_does(midpoint_model, midpoint_checkpoint):
     protocol = PROTOCOLS["gopro"]
-    frame0, truth, frame1 = three(8)
+    frame0, truth, frame1 = triplet(8)
     frames = Frames(frame0, frame1, [truth] * 7)
     kinds = ["bytes", "floats"]
     comparison = _comparison(
@@ -128,7 +128,7 @@ def test_recursion_rounds_on_its_way_as_the_artefact_does(midpoint_model, midpoi
 
 
 def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_path, monkeypatch):
-    whole, _ = run(*on_ucf(models, ucf101))
+    whole, _ = run(*ucf101_arguments(models, ucf101))
     path = tmp_path / "parity.jsonl"
     texts = path.read_text().splitlines(keepends=True)
     path.write_text("".join(texts[:3]) + texts[3][:40])  # Killed while it wrote the last sample.
@@ -140,7 +140,7 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
         "interpolate_sample",
         lambda comparison, name, frames: measured.append(name) or real(comparison, name, frames),
     )
-    resumed, _ = run(*on_ucf(models, ucf101), "--resume")
+    resumed, _ = run(*ucf101_arguments(models, ucf101), "--resume")
     assert measured == ["3"]
     assert resumed[-1]["summary"]["wall_seconds"] is None  # Nobody knows that of the whole.
     for before, after in zip(whole[1:], resumed[1:], strict=True):
@@ -148,24 +148,24 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
             found = one.get("summary", one)
             found.pop("wall_seconds" if "summary" in one else "seconds")
         assert before == after
-    again, _ = run(*on_ucf(models, ucf101), "--resume")
+    again, _ = run(*ucf101_arguments(models, ucf101), "--resume")
     assert measured == ["3"]
     assert len(again) == len(resumed)
 
 
 def test_another_configuration_is_not_resumed(models, ucf101, run):
-    before, _ = run(*on_ucf(models, ucf101))
-    after, printed = run(*on_ucf(models, ucf101), "--limit", "2", "--resume", code=1)
+    before, _ = run(*ucf101_arguments(models, ucf101))
+    after, printed = run(*ucf101_arguments(models, ucf101), "--limit", "2", "--resume", code=1)
     assert "measured with other limit, samples" in printed
     assert after == before
 
 
 def test_a_file_that_is_there_is_neither_lost_nor_taken_for_another(models, ucf101, run, tmp_path):
-    before, _ = run(*on_ucf(models, ucf101))
-    after, printed = run(*on_ucf(models, ucf101), code=1)
+    before, _ = run(*ucf101_arguments(models, ucf101))
+    after, printed = run(*ucf101_arguments(models, ucf101), code=1)
     assert "give --resume to continue it, or --overwrite to replace it" in printed
     assert after == before
-    shorter, _ = run(*on_ucf(models, ucf101), "--limit", "1", "--overwrite")
+    shorter, _ = run(*ucf101_arguments(models, ucf101), "--limit", "1", "--overwrite")
     assert len(shorter) == 3
     for text in (
         "not JSON\n",
@@ -185,7 +185,7 @@ def test_a_damaged_image_is_named_counted_and_fails_the_gate(models, ucf101, run
     root = tmp_path / "copy"
     shutil.copytree(ucf101, root)
     (root / "ucf101_interp_ours" / "2" / "frame_02.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
-    lines, printed = run(*on_ucf(models, root), "--max-drop", "1", code=1)
+    lines, printed = run(*ucf101_arguments(models, root), "--max-drop", "1", code=1)
     assert [line["sample"] for line in lines[1:4]] == ["1", "2", "3"]
     assert "frame_02.png cannot be read" in lines[2]["damaged"]
     assert lines[-1]["summary"]["damaged"] == ["2"]
@@ -200,7 +200,7 @@ def test_the_gate_names_what_loses_and_where(ucf101, export, run, tmp_path):
     # Mask and colour of every pixel are off, by what only a comparison shows.
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.02, bias.name))
     write_onnx(model, tmp_path / "worse.onnx")
-    arguments = on_ucf(tmp_path, ucf101, "worse")
+    arguments = ucf101_arguments(tmp_path, ucf101, "worse")
     lines, printed = run(*arguments, "--max-drop", "0.01", code=1)
     assert "FAILED: worse.onnx loses" in printed
     worst = lines[-1]["summary"]["artefacts"]["worse.onnx"]["worst_drop"]
@@ -210,8 +210,8 @@ def test_the_gate_names_what_loses_and_where(ucf101, export, run, tmp_path):
 
 def test_a_flow_scale_other_than_the_protocols_is_refused(models, export, run, tmp_path):
     root = tmp_path / "snu"
-    for name, frame in zip(("000001", "000002", "000003"), three(4, (70, 90)), strict=True):
-        picture(frame, root / "test" / "GOPRO_test" / "seq" / f"{name}.png")
+    for name, frame in zip(("000001", "000002", "000003"), triplet(4, (70, 90)), strict=True):
+        save_image(frame, root / "test" / "GOPRO_test" / "seq" / f"{name}.png")
     paths = " ".join(f"data/SNU-FILM/test/GOPRO_test/seq/00000{k}.png" for k in (1, 2, 3))
     (root / "test-hard.txt").write_text(f"{paths}\n")
     arguments = ("--weights", "demo", "--dataset", "snufilm-hard", "--root", root)
@@ -226,10 +226,10 @@ def test_a_flow_scale_other_than_the_protocols_is_refused(models, export, run, t
 
 
 def test_middlebury_is_measured_on_its_canvas(models, run, tmp_path):
-    frame0, truth, frame1 = three(4, (380, 420))
+    frame0, truth, frame1 = triplet(4, (380, 420))
     for name, frame in (("frame10", frame0), ("frame11", frame1)):
-        picture(frame, tmp_path / "other-data" / "Venus" / f"{name}.png")
-    picture(truth, tmp_path / "other-gt-interp" / "Venus" / "frame10i11.png")
+        save_image(frame, tmp_path / "other-data" / "Venus" / f"{name}.png")
+    save_image(truth, tmp_path / "other-gt-interp" / "Venus" / "frame10i11.png")
     lines, _ = run(
         "--model", models / "dynamic.onnx", "--weights", "demo", "--dataset", "middlebury",
         "--root", tmp_path, "--authors-weights",
@@ -260,7 +260,11 @@ def test_a_clip_is_its_own_truth(models, run, tmp_path):
 
 def test_the_worst_frames_are_written_with_their_errors(models, ucf101, run, tmp_path):
     lines, _ = run(
-        *on_ucf(models, ucf101, "float", "frames"), "--pictures", tmp_path / "worst", "--worst", "2"
+        *ucf101_arguments(models, ucf101, "float", "frames"),
+        "--pictures",
+        tmp_path / "worst",
+        "--worst",
+        "2",
     )
     summary = lines[-1]["summary"]
     assert len(summary["pictures"]) == 4
@@ -304,7 +308,7 @@ def test_a_prediction_that_is_no_picture_is_an_error(models, value):
     comparison = _comparison(models, "float", ["floats"])
     artefact = comparison.artefacts[0]
     broken = artefact._replace(vfi=_Broken(artefact.vfi, value))
-    frame0, truth, frame1 = three(4)
+    frame0, truth, frame1 = triplet(4)
     with pytest.raises(MeasurementError, match=r"what float\.onnx made of sample 7 holds"):
         interpolate_sample(
             comparison._replace(artefacts=[broken]), "7", Frames(frame0, frame1, [truth])
@@ -312,8 +316,8 @@ def test_a_prediction_that_is_no_picture_is_an_error(models, value):
 
 
 def test_frames_that_the_artefact_cannot_take_are_an_error(models, run, tmp_path):
-    for name, frame in zip(("1", "2", "3"), three(4, (40, 40)), strict=True):
-        picture(frame, tmp_path / "frames" / "seq" / f"{name}.png")
+    for name, frame in zip(("1", "2", "3"), triplet(4, (40, 40)), strict=True):
+        save_image(frame, tmp_path / "frames" / "seq" / f"{name}.png")
     _, printed = run(
         "--model", models / "frames.onnx", "--weights", "demo", "--dataset", "folder",
         "--root", tmp_path / "frames", code=1,
@@ -353,15 +357,15 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(
 ):
     monkeypatch.setattr(evaluate, "interpolate_sample", lambda *_: pytest.fail("measured"))
     nowhere = tmp_path / "nowhere"
-    _, printed = run(*on_ucf(models, ucf101), output=nowhere / "p.jsonl", code=1)
+    _, printed = run(*ucf101_arguments(models, ucf101), output=nowhere / "p.jsonl", code=1)
     assert f"the folder {nowhere} does not exist, make it first" in printed
     (tmp_path / "file").touch()
-    _, printed = run(*on_ucf(models, ucf101), "--pictures", tmp_path / "file", code=1)
+    _, printed = run(*ucf101_arguments(models, ucf101), "--pictures", tmp_path / "file", code=1)
     assert "file" in printed
 
 
 def test_a_device_that_pytorch_has_not_is_said(models, ucf101, run):
-    _, printed = run(*on_ucf(models, ucf101), "--reference-device", "cuda:99", code=1)
+    _, printed = run(*ucf101_arguments(models, ucf101), "--reference-device", "cuda:99", code=1)
     assert "PyTorch cannot compute on 'cuda:99' here (" in printed
     assert "give another --reference-device" in printed
 
@@ -376,7 +380,7 @@ def test_models_of_one_name_or_two_kinds_are_refused(models, midpoint_model, ucf
 
 
 def test_the_command_as_a_user_runs_it(models, ucf101, tmp_path):
-    done = run_module("bench.parity", *on_ucf(models, ucf101), "--limit", "1")
+    done = run_module("bench.parity", *ucf101_arguments(models, ucf101), "--limit", "1")
     assert done.returncode == 0, done.stderr
     assert "frames.onnx" in done.stdout
     listed = run_module("bench.parity", "--list")
@@ -385,7 +389,7 @@ def test_the_command_as_a_user_runs_it(models, ucf101, tmp_path):
 
 
 def test_other_weights_are_refused_or_forced_and_noted(models, midpoint_checkpoint, ucf101, run):
-    arguments = (*on_ucf(models, ucf101, weights=midpoint_checkpoint), "--limit", "1")
+    arguments = (*ucf101_arguments(models, ucf101, weights=midpoint_checkpoint), "--limit", "1")
     lines, printed = run(*arguments, code=1)
     assert lines == []
     assert "give what fits, or --allow-mismatch" in printed

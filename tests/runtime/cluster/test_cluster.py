@@ -27,7 +27,7 @@ from runtime.files import lock_file
 from runtime.manifest import file_sha256
 from runtime.video.options import VideoOptions
 from video_clips import write
-from video_parts import KEYS, shown_in
+from video_parts import KEYS, times_and_hashes
 
 ray = pytest.importorskip("ray")
 
@@ -70,7 +70,7 @@ def one_run(clip, model, tmp_path_factory):
     made = tmp_path_factory.mktemp("one") / "out.mkv"
     with Interpolator.open(model.path, backend="onnxruntime", threads=1) as vfi:
         interpolate_video(clip, made, model=vfi, options=WHOLE)
-    return shown_in(made)
+    return times_and_hashes(made)
 
 
 def many(sources, model, **how):
@@ -84,7 +84,7 @@ def test_the_result_is_that_of_one_machine(cluster, model, clip, one_run, tmp_pa
     out = tmp_path / "out.mkv"
     seen = []
     report = many([(clip, out)], model, workers=workers, progress=lambda *at: seen.append(at))
-    assert shown_in(out) == one_run
+    assert times_and_hashes(out) == one_run
     assert [p.name for p in tmp_path.iterdir()] == ["out.mkv"]
     (video,) = report.videos
     assert video.error is None
@@ -126,7 +126,7 @@ def test_a_worker_that_is_killed_costs_no_frame(cluster, model, clip, one_run, t
     out = tmp_path / "out.mkv"
     report = many([(clip, out)], model, progress=kill)
     assert killed
-    assert shown_in(out) == one_run
+    assert times_and_hashes(out) == one_run
     assert report.failures == []
 
 
@@ -171,7 +171,7 @@ def test_bad_files_among_good_ones(cluster, model, clip, one_run, tmp_path):
     assert (
         "frames are 64x80 (height x width), this model takes 50x70 only" in report.videos[2].error
     )
-    assert all(shown_in(out / path.name) == one_run for path in good)
+    assert all(times_and_hashes(out / path.name) == one_run for path in good)
     # What was looked at of the bad one is not left behind.
     assert sorted(p.name for p in out.iterdir()) == ["good0.mkv", "good1.mkv"]
 
@@ -199,7 +199,7 @@ def test_resume_goes_on_from_whole_segments(cluster, model, clip, one_run, tmp_p
     report = many([(clip, out)], model, resume=True)
     assert report.videos[0].resumed == left
     assert report.videos[0].frames_new == 54
-    assert shown_in(out) == one_run
+    assert times_and_hashes(out) == one_run
     assert not folder.exists()
 
     before = out.stat().st_mtime_ns
@@ -244,7 +244,7 @@ def test_a_second_run_to_the_same_folder_is_refused(cluster, model, clip, one_ru
     assert f"{clip.name}.segments is being written by another run: wait" in refused[0].stderr
     assert "Traceback" not in refused[0].stderr
     assert report.failures == []
-    assert shown_in(out) == one_run
+    assert times_and_hashes(out) == one_run
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
 
 
@@ -287,7 +287,7 @@ def test_a_video_that_cannot_be_cut_is_rendered_in_one_piece(cluster, model, tmp
     (video,) = many([(source, out)], model).videos
     assert video.notes[0] == "rendered in one piece, as it has damage"
     assert (video.error, video.segments) == (None, 1)
-    assert shown_in(out) == shown_in(one)
+    assert times_and_hashes(out) == times_and_hashes(one)
 
 
 def test_a_truncated_video_is_named_and_refused_when_strict(cluster, model, tmp_path):
@@ -353,7 +353,7 @@ def test_a_node_that_is_removed_costs_no_frame(cluster, model, clip, one_run, tm
     out = tmp_path / "out.mkv"
     report = many([(clip, out)], model, progress=remove)
     assert removed
-    assert shown_in(out) == one_run
+    assert times_and_hashes(out) == one_run
     assert report.failures == []
 
 
@@ -370,7 +370,7 @@ def test_the_command(model, clip, one_run, tmp_path):
         "--json", str(tmp_path / "said.json"),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert shown_in(tmp_path / "made" / "below" / "clip.mkv") == one_run
+    assert times_and_hashes(tmp_path / "made" / "below" / "clip.mkv") == one_run
     assert "55 -> 110 frames in 6 segments" in run.stdout
     assert "1 of 1 videos, 110 frames in" in run.stdout
     said = json.loads((tmp_path / "said.json").read_text())

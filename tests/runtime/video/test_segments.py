@@ -22,7 +22,7 @@ from runtime.video.segments.join import decoding_stamps, join
 from runtime.video.segments.plan import analyse, plan, scan, seams, spans
 from runtime.video.segments.render import render
 from video_clips import RATE, packets_of, pictures, write
-from video_parts import KEYS, in_parts, shown_in
+from video_parts import KEYS, interpolate_in_segments, times_and_hashes
 
 WHOLE = VideoOptions(codec="ffv1", cuts=None)
 
@@ -37,9 +37,9 @@ def assert_equal_to_one_run(source, tmp_path, vfi, options, *, suffix=".mkv", le
     report = interpolate_video(
         source, one, model=vfi, factor=how.get("factor"), rate=how.get("rate"), options=options
     )
-    planned = in_parts(source, cut, vfi, options, **how)
+    planned = interpolate_in_segments(source, cut, vfi, options, **how)
     assert len(planned.segments) >= least
-    assert shown_in(cut) == shown_in(one)
+    assert times_and_hashes(cut) == times_and_hashes(one)
     assert (planned.frames_in, planned.frames_out) == (report.frames_in, report.frames_out)
     assert (planned.cuts, planned.repeats) == (report.cuts, report.repeats)
     return planned, one, cut
@@ -168,8 +168,8 @@ def test_encoders_that_reorder_are_joined(tmp_path, vfi, suffix, options, capfd)
     source = write(tmp_path / "in.mp4", 45, options=KEYS)
     one, cut = tmp_path / f"one{suffix}", tmp_path / f"cut{suffix}"
     interpolate_video(source, one, model=vfi, factor=2, options=options)
-    in_parts(source, cut, vfi, options)
-    assert [t for t, _ in shown_in(cut)] == [t for t, _ in shown_in(one)]
+    interpolate_in_segments(source, cut, vfi, options)
+    assert [t for t, _ in times_and_hashes(cut)] == [t for t, _ in times_and_hashes(one)]
     with av.open(str(cut)) as clip:
         stamps = [(p.dts, p.pts) for p in clip.demux(video=0) if p.size]
     assert all(dts is None or dts <= pts for dts, pts in stamps)
@@ -228,7 +228,7 @@ def test_a_key_frame_that_needs_what_is_before_it_is_seen(tmp_path, vfi, at):
 def test_only_whole_segments_of_the_same_encoder_are_joined(tmp_path, vfi):
     source = write(tmp_path / "in.mkv", 45, options=KEYS)
     destination = tmp_path / "out.mkv"
-    in_parts(source, destination, vfi, WHOLE)
+    interpolate_in_segments(source, destination, vfi, WHOLE)
     files = sorted(tmp_path.glob("*.segment"))
     mode = mode_for(scan(source, WHOLE, Fraction(1)).info, destination, 2, None, WHOLE)
     destination.unlink()

@@ -22,7 +22,7 @@ from runtime.video.writing.alpha import has_alpha, opaque, without_alpha
 from runtime.video.writing.encoding import EncodeOptions, encoding_for
 from runtime.video.writing.sink import open_sink
 from video_clips import frames_of
-from video_parts import in_parts
+from video_parts import interpolate_in_segments
 
 SIZE = 48, 64
 NOTE = "the alpha channel is not carried over"
@@ -146,7 +146,7 @@ def test_segments_drop_it_too(tmp_path, vfi, how):
     source, out = write_vp9(tmp_path / "in.webm", 30), tmp_path / "out.webm"
     options = VideoOptions(cuts=None)
     if how == "cut":
-        decided = in_parts(source, out, vfi, options)
+        decided = interpolate_in_segments(source, out, vfi, options)
         assert len(decided.segments) > 1
         files = sorted(tmp_path.glob("*.segment"))
         found = scan(source, options, Fraction(1))
