@@ -1,4 +1,4 @@
-"""Fixtures that several files share: networks, exported models, frames. Built once a session."""
+"""Fixtures that several files share: networks, exported models, engines and frames."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 with contextlib.suppress(ImportError):
     from hypothesis import settings
 
-    # No deadline: machines differ. The same examples in every CI run: a red one can be looked into.
+    # No deadline: machines differ. CI always runs the same examples, so that a failure recurs.
     settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
     settings.load_profile("ours")
 
-# A shell has what it runs in the background ignore Ctrl-C, and so would all that is started here.
+# A shell makes its background jobs ignore SIGINT, and processes that tests start inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -64,7 +64,7 @@ LONGEST = (
     "bench/quality/test_parity.py",
     "tools/test_gpu_check_process.py",
 )
-"""Files that take longest; they run first, so that no worker is left with one at the end."""
+"""The slowest files. They run first, so that none is still running when the others are done."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is compiled here neither comes from the user's cache nor fills it."""
+    """Gives the tests their own cache of compiled models instead of the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -83,7 +83,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _only_new_garbage() -> Iterator[None]:
-    """Collections during a test skip older objects: walking through PyTorch's takes 0.5 s."""
+    """Makes garbage collections in a test skip older objects: PyTorch's alone take 0.5 s."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -99,7 +99,7 @@ def demo_network() -> IFRNet:
 
 @pytest.fixture(scope="session")
 def midpoint_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo weights made blind to the time step, as the Vimeo90K weights are."""
+    """The demo weights, changed to ignore the time step, as the Vimeo90K weights do."""
     need_torch()
     import torch
 
@@ -116,13 +116,14 @@ def midpoint_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Any]:
-    """Makes what is named once for all workers of this run: tracing a network takes seconds.
+    """`once(name, make)` calls `make` once for all workers of this run and stores the result.
 
-    IFRNET_TEST_EXPORTS names a folder that several runs share, also with those without PyTorch.
+    An export takes seconds. IFRNET_TEST_EXPORTS names a folder that several runs share, also runs
+    without PyTorch.
     """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # That of the run; above it lie those of earlier runs.
+        folder = folder.parent  # The folder that the workers of this run share.
     folder = Path(os.environ.get("IFRNET_TEST_EXPORTS", folder))
 
     def once(name: str, make: Callable[[], Any]) -> Any:
@@ -130,18 +131,18 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Any]:
         with FileLock(f"{kept}.lock"):
             if not kept.exists():
                 kept.write_bytes(pickle.dumps(make()))
-        return pickle.loads(kept.read_bytes())  # Our own, of a moment ago.
+        return pickle.loads(kept.read_bytes())  # Written by this project's tests.
 
     return once
 
 
 @pytest.fixture(scope="session")
 def export(once: Once[CheckedModel]) -> Export:
-    """Exports demo weights (or `weights`) with ExportOptions by keyword, each set once."""
+    """`export(weights="demo", **ExportOptions)`; each combination is exported once."""
 
     def export(weights: str | Path = "demo", **options: object) -> CheckedModel:
         return once(
-            f"{named(weights)} {sorted(options.items())}", lambda: _exported(weights, options)
+            f"{weights_key(weights)} {sorted(options.items())}", lambda: _exported(weights, options)
         )
 
     return export
@@ -155,15 +156,15 @@ def _exported(weights: str | Path, options: dict[str, object]) -> CheckedModel:
     return checked_from_checkpoint(weights, ExportOptions(**options))  # type: ignore[arg-type]
 
 
-def named(weights: str | Path) -> str:
-    """The same for the same weights in every worker."""
+def weights_key(weights: str | Path) -> str:
+    """A key for weights that is the same in every worker: the SHA-256 of a file, or a name."""
     path = Path(weights)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(weights)
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, export: Export) -> Iterator[Path]:
-    """A folder with small models: frames, float, three, dynamic."""
+    """A folder with small models: frames.onnx, float.onnx, three.onnx and dynamic.onnx."""
     folder = tmp_path_factory.mktemp("models")
     for name, options in {
         "frames": {"height": 50, "width": 70},
@@ -197,7 +198,7 @@ GRAPHS: dict[str, dict[str, object]] = {
 
 @pytest.fixture(scope="session")
 def sources(midpoint_checkpoint: Path, export: Export) -> dict[str, SourceGraph]:
-    """What engines are built from."""
+    """The graphs from which engines are built, by name: those of GRAPHS, and "midpoint"."""
 
     def source(weights: str | Path, **options: object) -> SourceGraph:
         checked = export(weights, **{"height": 50, "width": 70, **options})
@@ -211,7 +212,7 @@ def sources(midpoint_checkpoint: Path, export: Export) -> dict[str, SourceGraph]
 def trt(
     request: pytest.FixtureRequest, sources: object, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
-    """A machine with a GPU, for each generation of TensorRT; see gpu_fakes."""
+    """The fake `tensorrt` of each generation, on a simulated machine with a GPU."""
     del sources
     with gpu_fakes.machine(request.param, monkeypatch) as module:
         yield module
@@ -219,7 +220,7 @@ def trt(
 
 @pytest.fixture
 def trt8(sources: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A machine with a GPU and TensorRT 8.6."""
+    """The fake TensorRT 8.6, on a simulated machine with a GPU."""
     del sources
     with gpu_fakes.machine("8.6.0", monkeypatch) as module:
         yield module
@@ -227,7 +228,7 @@ def trt8(sources: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def trt10(sources: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A machine with a GPU and TensorRT 10.3."""
+    """The fake TensorRT 10.3, on a simulated machine with a GPU."""
     del sources
     with gpu_fakes.machine("10.3.0", monkeypatch) as module:
         yield module
@@ -235,7 +236,7 @@ def trt10(sources: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def built_engines() -> dict[object, tuple[bytes, bytes]]:
-    """Engines and manifests that tests have built, each once a session."""
+    """(engine, manifest) by TensorRT version, graph and options: each is built once a session."""
     return {}
 
 
@@ -245,7 +246,7 @@ def engine(
     sources: dict[str, SourceGraph],
     built_engines: dict[object, tuple[bytes, bytes]],
 ) -> Callable[..., Path]:
-    """Builds an engine from one of the graphs with the TensorRT of the test."""
+    """Builds an engine from one of `sources` with the fake TensorRT of the test."""
 
     def build(graph: str = "frames", **options: object) -> Path:
         path = tmp_path / f"{graph}.engine"

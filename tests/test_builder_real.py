@@ -1,6 +1,6 @@
-"""The builder of TensorRT 11 for real, on a CPU: `make test-builder`; see tools/builder_on_cpu.
+"""The real parser and builder of TensorRT 11, on a CPU: `make test-builder`.
 
-It parses and builds what the fakes only pretend to. Nothing runs the engines.
+tools/builder_on_cpu explains how they work without a GPU. The engines are built but not run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SIZE = {"height": 64, "width": 96}
 FREE_SIZES = BuildOptions(profile=Profile(min=(32, 64), opt=(64, 96), max=(128, 160)))
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    # The slow ones first: they are exported side by side.
+    # The slowest first: two are exported at a time.
     "small, dynamic": ("small", {"dynamic": True}),
     "base, dynamic, float, fp16": ("base", {"dynamic": True, "io": "float", "precision": "fp16"}),
     "small": ("small", {"height": 50, "width": 70}),
@@ -59,7 +59,7 @@ WITH_GRID_SAMPLE = [name for name, (_, options) in CASES.items() if "warp" not i
 
 
 def free_axes(case: str) -> BuildOptions:
-    """What the graph of a case needs to be told of the axes that it leaves free."""
+    """The build options for the free axes of the graph of a case."""
     if case in DYNAMIC:
         return FREE_SIZES
     return BuildOptions(max_pairs=CASES[case][1].get("max_batch"))
@@ -67,7 +67,7 @@ def free_axes(case: str) -> BuildOptions:
 
 def exported(variant: str, options: dict[str, Any]) -> bytes:
     """The plain graph of a network with random weights."""
-    torch.set_num_threads(1)  # There are two of these at a time, perhaps on two cores.
+    torch.set_num_threads(1)  # Two processes export at a time.
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / f"{variant}.pth"
         torch.save(random_network(variant).state_dict(), weights)
@@ -77,8 +77,8 @@ def exported(variant: str, options: dict[str, Any]) -> bytes:
 
 @pytest.fixture(scope="session")
 def plain() -> Iterator[Callable[[str], ModelProto]]:
-    """A plain graph by the name of its case."""
-    # Exports take longer than all else; PyTorch cannot do two of them in one process.
+    """Returns the plain graph of a case."""
+    # Exports take longest; PyTorch cannot run two of them in one process.
     pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     made: dict[str, Future[bytes]] = {n: pool.submit(exported, *case) for n, case in CASES.items()}
     yield lambda name: onnx.load_model_from_string(made[name].result())
@@ -86,10 +86,10 @@ def plain() -> Iterator[Callable[[str], ModelProto]]:
 
 
 class Device:
-    """In the place of `Cuda`: the builder used here wants no device.
+    """Replaces `Cuda`: this builder needs no device.
 
     Attributes:
-        users: How many threads work with it now.
+        users: Number of threads that are using a device now.
     """
 
     users = 0
@@ -108,29 +108,29 @@ class Device:
 
 @pytest.fixture
 def trt(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """TensorRT 11. Never make a Runtime of it: there is no GPU."""
+    """TensorRT 11. Do not create a `Runtime`: there is no GPU."""
     monkeypatch.setattr(trt_build, "Cuda", Device)
     monkeypatch.setattr(Device, "users", 0)
     trt = importlib.import_module("tensorrt")
-    # Polygraphy asks for it, TensorRT-RTX answers with another function; none of ours is one.
+    # Polygraphy reads this. In TensorRT-RTX it is another function; here no tensor is one.
     monkeypatch.setattr(trt.ITensor, "is_shape_tensor", False)
     return trt
 
 
 class Parsed(NamedTuple):
-    """A parsed network and what must outlive it."""
+    """A parsed network, the parser's errors, and the objects that must outlive the network."""
 
     network: Any
     errors: list[str]
     owners: tuple[Any, ...]
 
     def layers(self, *kinds: str) -> list[Any]:
-        """Layers of these types, by the names of `LayerType`; all without any."""
+        """Layers of these types (names of `LayerType`), or all layers if none is given."""
         every = [self.network.get_layer(k) for k in range(self.network.num_layers)]
         return [layer for layer in every if not kinds or layer.type.name in kinds]
 
     def types(self, *kinds: str) -> set[str]:
-        """What such layers take first and return."""
+        """Types of the first input and the first output of layers of these types."""
         layers = self.layers(*kinds)
         assert layers
         return {t.dtype.name for layer in layers for t in (layer.get_input(0), layer.get_output(0))}
@@ -146,7 +146,7 @@ def parsed(trt: Any, model: ModelProto) -> Parsed:
 
 
 class Recorder(Phases):
-    """Phases that keep what they were told; `at_step` is called with the number of steps so far."""
+    """Phases that record every report; `at_step` is called with the number of steps so far."""
 
     at_step: Callable[[Phases, int], None] | None = None
     told: list[tuple[str, str, Any]]
@@ -180,13 +180,13 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
     return Recorder
 
 
-def test_it_is_the_strongly_typed_generation(trt):
+def test_tensorrt_11_is_the_strongly_typed_generation(trt):
     assert trt.__version__.startswith("11.")
     generation = generation_of(trt)
     assert type(generation).__module__ == "export.trt.strongly_typed"
     assert generation.can_be_cancelled
     log = logger_for(trt)
-    # Do not ask it for its flags: TensorRT-RTX has another function in that place.
+    # Do not read its flags: in TensorRT-RTX that is another function.
     assert generation.create_network(trt.Builder(log)).num_layers == 0
     assert log.take_errors() == []
 
@@ -194,12 +194,12 @@ def test_it_is_the_strongly_typed_generation(trt):
 @pytest.mark.parametrize("case", CASES)
 def test_every_kind_of_graph_builds(trt, plain, case):
     built = engine_from_onnx(trt, plain(case), free_axes(case))
-    assert len(built.plan) > 1_000_000  # The weights at least.
+    assert len(built.plan) > 1_000_000  # The weights alone take more.
     assert built.notes == []
 
 
 @pytest.mark.parametrize("case", DYNAMIC)
-def test_a_free_graph_builds_with_its_size_fixed(trt, plain, case):
+def test_a_graph_of_free_size_builds_with_a_fixed_size(trt, plain, case):
     io = CASES[case][1].get("io", "frames")
     fixed = passes.with_size(plain(case), 64, 80, axes=LAYOUTS[io].size_axes)
     assert engine_from_onnx(trt, fixed, BuildOptions()).plan
@@ -221,7 +221,7 @@ def test_all_rewrites_together_build(trt, plain, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_borders_have_the_types_and_names_that_the_runtime_expects(trt, plain, case):
+def test_inputs_and_outputs_have_the_types_and_names_that_the_runtime_expects(trt, plain, case):
     network = parsed(trt, plain(case)).network
     inputs = [network.get_input(k) for k in range(network.num_inputs)]
     (output,) = (network.get_output(k) for k in range(network.num_outputs))
@@ -248,14 +248,14 @@ def test_warps_are_bilinear_with_borders_repeated_in_float32(trt, plain, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_convolutions_compute_in_the_precision_that_was_exported(trt, plain, case):
+def test_convolutions_have_the_precision_of_the_export(trt, plain, case):
     kind = "HALF" if "fp16" in case else "FLOAT"
     network = parsed(trt, plain(case))
     for layers in ("CONVOLUTION", "DECONVOLUTION", "PARAMETRIC_RELU"):
         assert network.types(layers) == {kind}, layers
 
 
-def test_the_configuration_says_what_was_asked(trt, plain):
+def test_build_options_reach_the_builder_configuration(trt, plain):
     log = logger_for(trt)
     builder = trt.Builder(log)
     network = builder.create_network(0)
@@ -270,20 +270,20 @@ def test_the_configuration_says_what_was_asked(trt, plain):
 
 
 @pytest.mark.parametrize("level", [0, 5])
-def test_optimisation_levels_and_workspace_are_taken(trt, plain, level):
+def test_optimisation_levels_and_workspace_sizes_build(trt, plain, level):
     options = BuildOptions(optimization_level=level, workspace_mib=256)
     assert engine_from_onnx(trt, plain("small"), options).plan
 
 
 @pytest.mark.parametrize("case", ["small", "small, dynamic"])
-def test_progress_moves_and_every_phase_ends(trt, plain, recorder, case):
+def test_progress_increases_and_every_phase_ends(trt, plain, recorder, case):
     engine_from_onnx(trt, plain(case), free_axes(case))
     steps: dict[str, int] = {}
-    now: dict[str, int] = {}  # Of the phases that are open.
+    now: dict[str, int] = {}  # Last step of each open phase.
     for kind, name, value in recorder.told:
         if kind == "phase":
             parent, steps[name] = value
-            assert name not in now  # `Phases` knows them by name.
+            assert name not in now  # `Phases` identifies phases by name.
             assert parent is None or parent in now
             now[name] = -1
         elif kind == "step":
@@ -310,7 +310,7 @@ def test_ctrl_c_stops_the_build_and_waits_for_its_end(trt, plain, recorder):
     def press_ctrl_c(phases: Phases, steps: int) -> None:
         if steps == 5:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            time.sleep(0.5)  # A step that takes its time, during which nothing may be freed.
+            time.sleep(0.5)  # A slow step, during which nothing may be freed.
 
     recorder.at_step = staticmethod(press_ctrl_c)
     model, started = plain("small"), time.perf_counter()
@@ -318,7 +318,7 @@ def test_ctrl_c_stops_the_build_and_waits_for_its_end(trt, plain, recorder):
         engine_from_onnx(trt, model, BuildOptions())
     building = Device.users
     assert time.perf_counter() - started < 5
-    time.sleep(0.7)  # Were it still building, it would now tell of more steps.
+    time.sleep(0.7)  # A build that is still running would report more steps.
     assert building == 0
     assert sum(kind == "step" for kind, *_ in recorder.told) == 5
     assert all("TensorRT" not in thread.name for thread in threading.enumerate())
@@ -332,7 +332,7 @@ def test_an_engine_builds_after_a_cancelled_one(trt, plain, recorder):
     assert engine_from_onnx(trt, plain("small"), BuildOptions()).plan
 
 
-def test_the_timing_cache_goes_through_our_file(trt, plain, tmp_path):
+def test_the_timing_cache_is_stored_in_a_file_and_replaced_if_damaged(trt, plain, tmp_path):
     options = BuildOptions(timing_cache=tmp_path / "caches" / "timing.cache")
     build: Callable[[], SerialisedEngine] = partial(engine_from_onnx, trt, plain("small"), options)
     file = options.timing_cache
@@ -351,7 +351,7 @@ def test_the_timing_cache_goes_through_our_file(trt, plain, tmp_path):
     assert cache.read_timing_cache(file) == (contents[0], None)
 
 
-def test_an_operator_that_tensorrt_lacks_is_named(trt, plain):
+def test_an_unsupported_operator_is_named(trt, plain):
     model = plain("small")
     layer = next(node for node in model.graph.node if node.op_type == "PRelu")
     assert layer.name
@@ -362,7 +362,7 @@ def test_an_operator_that_tensorrt_lacks_is_named(trt, plain):
         engine_from_onnx(trt, model, BuildOptions())
 
 
-def test_what_the_builder_refuses_is_said_in_its_words(trt, plain):
+def test_an_error_of_the_builder_is_in_the_message(trt, plain):
     # TensorRT-RTX has no lean runtime to put into a portable plan.
     with pytest.raises(ExportError, match=r"could not build the engine .*libnvinfer_lean"):
         engine_from_onnx(trt, plain("small"), BuildOptions(portable=True))

@@ -16,7 +16,7 @@ def citation():
     return yaml.safe_load((ROOT / "CITATION.cff").read_text())
 
 
-def test_it_is_a_citation_file_of_software(citation):
+def test_citation_describes_the_software(citation):
     assert citation["cff-version"] == "1.2.0"
     assert citation["type"] == "software"
     assert citation["title"] == project()["name"]
@@ -25,7 +25,7 @@ def test_it_is_a_citation_file_of_software(citation):
     assert citation["message"]
 
 
-def test_its_version_and_date_are_those_of_the_newest_release(citation):
+def test_citation_has_version_and_date_of_the_newest_release(citation):
     headings = re.findall(r"^## \[(.*)\](.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == ("Unreleased", "")
     version, date = headings[1]
@@ -34,7 +34,7 @@ def test_its_version_and_date_are_those_of_the_newest_release(citation):
     assert (citation["version"], f" - {citation['date-released']}") == (version, date)
 
 
-def test_it_cites_the_paper(citation):
+def test_citation_references_the_paper(citation):
     (paper,) = citation["references"]
     assert paper["title"].startswith("IFRNet: Intermediate Feature Refine Network")
     assert (paper["year"], paper["start"], paper["end"]) == (2022, 1969, 1978)

@@ -1,4 +1,4 @@
-"""What can be said of the Dockerfiles without Docker: their files, extras and command exist."""
+"""Checks of the Dockerfiles that need no Docker: their files, extras and command exist."""
 
 import json
 import re
@@ -25,22 +25,22 @@ def arguments_of(name, instructions):
 
 
 def copied(instructions):
-    """Paths of the checkout that COPY takes."""
+    """Paths of the checkout that COPY instructions copy."""
     calls = [shlex.split(arguments) for arguments in arguments_of("COPY", instructions)]
     return [source for call in calls if "--from" not in call[0] for source in call[:-1]]
 
 
-def test_there_is_one_for_cpus_and_one_for_tensorrt():
+def test_there_is_a_dockerfile_for_cpus_and_one_for_tensorrt():
     assert [path.name for path in FILES] == ["Dockerfile.cpu", "Dockerfile.tensorrt"]
 
 
-def test_what_is_copied_is_what_a_wheel_is_built_from(instructions):
+def test_the_copied_files_are_those_that_a_wheel_is_built_from(instructions):
     assert sorted(copied(instructions)) == sorted((*PACKAGES, *FOR_A_BUILD))
     for source in copied(instructions):
         assert (ROOT / source).exists(), source
 
 
-def test_the_build_context_holds_nothing_else(instructions):
+def test_the_build_context_has_only_the_copied_files(instructions):
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     assert patterns[0] == "*"
@@ -53,7 +53,7 @@ def test_the_extras_exist(instructions):
     assert set(extras.split(",")) <= project()["optional-dependencies"].keys()
 
 
-def test_the_command_is_the_console_command_and_its_user_is_not_root(instructions):
+def test_the_entry_point_is_the_console_command_and_the_user_is_not_root(instructions):
     (entry,) = arguments_of("ENTRYPOINT", instructions)
     assert json.loads(entry) == list(project()["scripts"])
     assert arguments_of("USER", instructions) == ["10001"]
@@ -62,7 +62,7 @@ def test_the_command_is_the_console_command_and_its_user_is_not_root(instruction
 
 
 def test_base_images_name_a_version(instructions):
-    """Or an earlier stage of the same file."""
+    """A base image may also be an earlier stage of the same file."""
     stages = set()
     for arguments in arguments_of("FROM", instructions):
         image, *stage = arguments.split(" AS ")

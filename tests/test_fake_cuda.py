@@ -1,4 +1,4 @@
-"""The simulator finds what it was made to find, and lets correct code pass."""
+"""The simulator of CUDA finds races and misuse of memory, and lets correct code pass."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ def ok(result: tuple[Any, ...]) -> Any:
 
 
 def host(address: int, size: int = SIZE) -> NDArray[np.uint8]:
-    """Pinned memory as the host sees it."""
+    """An array over pinned memory."""
     return np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
 
 
 class Pipeline:
-    """upload, increment, download on three streams, ordered by events; `skip` leaves one out."""
+    """Upload, increment and download on three streams, ordered by events.
+
+    `skip` leaves out the waits for one event, or the wait of the host ("host").
+    """
 
     def __init__(self, cuda: FakeCuda, *, skip: str = "") -> None:
         self.cuda, self.skip = cuda, skip
@@ -108,7 +111,7 @@ def test_a_missing_event_wait_is_a_race(skip: str, seed: int) -> None:
     assert cuda.violations
 
 
-def test_a_missing_event_wait_gives_wrong_bytes_where_nobody_checks(
+def test_a_missing_event_wait_gives_wrong_bytes_if_races_are_not_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(FakeCuda, "_check_races", lambda *_: None)
@@ -163,11 +166,11 @@ def test_the_default_stream_waits_for_blocking_streams_only() -> None:
         cuda.cudaMemsetAsync(device, 4, SIZE, free)
 
 
-def test_events_mean_the_record_at_the_time_of_the_wait() -> None:
+def test_a_wait_is_for_the_record_at_the_time_of_the_wait() -> None:
     cuda = FakeCuda()
     first, second = (ok(cuda.cudaStreamCreateWithFlags(1)) for _ in range(2))
     event, device = ok(cuda.cudaEventCreateWithFlags(0)), ok(cuda.cudaMalloc(2 * SIZE))
-    ok(cuda.cudaStreamWaitEvent(second, event, 0))  # Never recorded: nothing.
+    ok(cuda.cudaStreamWaitEvent(second, event, 0))  # Not recorded yet: no wait.
     ok(cuda.cudaMemsetAsync(device, 1, SIZE, first))
     ok(cuda.cudaEventRecord(event, first))
     ok(cuda.cudaStreamWaitEvent(second, event, 0))
@@ -178,7 +181,7 @@ def test_events_mean_the_record_at_the_time_of_the_wait() -> None:
         cuda.cudaMemsetAsync(device + SIZE, 4, SIZE, second)
 
 
-def test_use_after_free_double_free_and_strays_are_found() -> None:
+def test_use_after_free_double_free_and_bad_addresses_are_found() -> None:
     cuda = FakeCuda()
     device, pinned = ok(cuda.cudaMalloc(SIZE)), ok(cuda.cudaMallocHost(SIZE))
     pageable = np.zeros(SIZE, np.uint8)
@@ -201,7 +204,7 @@ def test_use_after_free_double_free_and_strays_are_found() -> None:
     assert len(cuda.violations) == 7
 
 
-def test_pinned_memory_is_not_freed_under_a_copy() -> None:
+def test_freeing_pinned_memory_during_a_copy_is_found() -> None:
     pipeline = Pipeline(FakeCuda(mode="late"))
     pipeline.enqueue(1)
     with pytest.raises(AssertionError, match="freed while copy HostToDevice may still use it"):
@@ -240,7 +243,7 @@ def test_a_graph_repeats_what_was_captured(seed: int) -> None:
 
 
 @pytest.mark.parametrize("call", ["cudaMalloc", "cudaStreamSynchronize", "cudaDeviceSynchronize"])
-def test_what_a_capture_forbids_invalidates_it(call: str) -> None:
+def test_a_forbidden_call_invalidates_the_capture(call: str) -> None:
     cuda = FakeCuda()
     stream = ok(cuda.cudaStreamCreateWithFlags(1))
     ok(cuda.cudaStreamBeginCapture(stream, cuda.cudaStreamCaptureMode(0)))
@@ -250,7 +253,7 @@ def test_what_a_capture_forbids_invalidates_it(call: str) -> None:
     assert (error.name, graph) == ("cudaErrorStreamCaptureInvalidated", None)
 
 
-def test_a_capture_does_not_wait_for_what_is_outside() -> None:
+def test_a_capture_cannot_wait_for_an_event_from_outside() -> None:
     cuda = FakeCuda()
     stream, event = ok(cuda.cudaStreamCreateWithFlags(1)), ok(cuda.cudaEventCreateWithFlags(0))
     ok(cuda.cudaEventRecord(event, stream))
@@ -274,7 +277,7 @@ def test_failures_are_injected_and_a_lost_device_stays_lost() -> None:
     cuda.assert_nothing_left()
 
 
-def test_polling_comes_to_an_end_and_events_are_timed() -> None:
+def test_polling_ends_and_events_are_timed() -> None:
     cuda = FakeCuda()
     stream, device = ok(cuda.cudaStreamCreateWithFlags(1)), ok(cuda.cudaMalloc(SIZE))
     events = [ok(cuda.cudaEventCreateWithFlags(0)) for _ in range(2)]
@@ -287,7 +290,7 @@ def test_polling_comes_to_an_end_and_events_are_timed() -> None:
     assert ok(cuda.cudaEventElapsedTime(*events)) == 1.0
 
 
-def test_it_is_imported_as_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fake_is_imported_as_cuda_bindings_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = FakeCuda()
     install(monkeypatch, cuda)
     assert importlib.import_module("cuda.bindings.runtime") is cuda

@@ -1,4 +1,4 @@
-"""The fakes have nothing that the real TensorRT and CUDA bindings of that version lack."""
+"""The fakes have only names and parameters that the real bindings of that version have."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONTROLS = {
     "cuda", "unsupported_operators", "sabotage", "fail_build", "fail_capture", "has_lean_runtime",
     "held_in_float32", "damage_inspection", "builds",
 }  # fmt: skip
-"""What tests set on a fake TensorRT."""
+"""Attributes through which tests control a fake TensorRT."""
 
 
 def public(owner: Any) -> list[str]:
@@ -37,13 +37,17 @@ def public(owner: Any) -> list[str]:
 
 
 def parameters(function: Any) -> list[str]:
-    """As they are recorded: a=, if a has a default."""
+    """Names of parameters as in the records: "a=" if `a` has a default."""
     found = list(inspect.signature(function).parameters.values())[1:]
     return [p.name + "=" * (p.default is not p.empty) for p in found]
 
 
 def agrees(function: Any, overloads: list[str]) -> bool:
-    """Ours may leave out what has a default, at the end, and join an overload without any."""
+    """Whether a function of a fake fits a recorded overload.
+
+    It may leave out the last parameters if they have defaults. If one overload has no parameters,
+    all parameters of the fake may have defaults.
+    """
     ours = parameters(function)
     if "()" in overloads and ours:
         ours = [p.removesuffix("=") for p in ours]
@@ -92,7 +96,7 @@ def test_tensorrt_enumerations_are_the_real_ones(version: str) -> None:
 
 
 def test_every_member_of_the_fakes_is_real_in_some_version() -> None:
-    # What a version lacks is taken out of its fake: a name that is misspelt would vanish so.
+    # A fake drops the names that its version lacks, and would silently drop a misspelt one.
     for cls in fake_tensorrt._CLASSES:
         assert set(public(cls)) <= set(fake_tensorrt.RECORD[cls.__name__]), cls
 
@@ -117,7 +121,7 @@ def test_generations_differ_as_the_real_ones_do() -> None:
 
 
 def built(trt: Any, *flags: str, float32: tuple[str, ...] = ()) -> Any:
-    """A plan of SCALED; the layers `float32` are told to compute and to return that."""
+    """A plan of SCALED. Layers named in `float32` have that precision and output type."""
     network_flags = trt.NetworkDefinitionCreationFlag.__members__.get("EXPLICIT_BATCH")
     builder = trt.Builder(trt.Logger())
     network = builder.create_network(1 << int(network_flags) if network_flags else 0)
@@ -133,7 +137,7 @@ def built(trt: Any, *flags: str, float32: tuple[str, ...] = ()) -> Any:
 
 
 @pytest.mark.parametrize("version", ["8.6.0", "10.3.0", "11.4.0.106"])
-def test_tensorrt_objects_behave_as_was_seen_of_the_real_ones(version: str) -> None:
+def test_tensorrt_objects_behave_like_the_real_ones(version: str) -> None:
     trt = fake_tensorrt.fake_tensorrt(version, FakeCuda())
     plan, flag = built(trt), trt.BuilderFlag.TF32
 
@@ -158,7 +162,7 @@ def test_tensorrt_objects_behave_as_was_seen_of_the_real_ones(version: str) -> N
     assert trt.Runtime(trt.Logger()).deserialize_cuda_engine(bytes(plan)[:-1]) is None
 
 
-def test_a_weak_build_rounds_what_it_was_not_told() -> None:
+def test_a_weakly_typed_build_rounds_layers_that_are_not_set_to_float32() -> None:
     trt = fake_tensorrt.fake_tensorrt("8.6.0", FakeCuda())
     x, k = np.array([[1 / 3, 2049]], np.float32), np.array([0.1, 0.3], np.float32)
     half, helper = k.astype(np.float16).astype(np.float32), "(Unnamed Layer* 1) [Shuffle]"

@@ -1,4 +1,4 @@
-"""Files of earlier versions open as they did and give the same bytes; see data/SOURCES.md."""
+"""Files of earlier versions still open and give the same results; see data/SOURCES.md."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from video_parts import times_and_hashes
 
 FORMATS = DATA / "formats"
 WRITTEN_AT = 1_700_000_000
-"""Modification time of clip.mkv when the segments were rendered, in seconds; their keys hold it."""
+"""Modification time of clip.mkv in seconds, when the segments were rendered; part of their keys."""
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +47,19 @@ def frames():
 
 
 def assert_within_a_level(made, expected):
-    """Another release of ONNX Runtime may sum in another order, which turns single bytes."""
+    """Compares frames; another ONNX Runtime may sum in another order, which changes bytes by 1."""
     assert made.dtype == expected.dtype
     assert np.abs(made.astype(int) - expected).max() <= 1
 
 
-def test_a_model_makes_the_frame_that_it_made(model, frames):
+def test_a_model_still_computes_the_same_frame(model, frames):
     frame0, frame1, middle = frames
     with Interpolator.open(model, threads=1) as vfi:
         assert vfi.backend == "onnxruntime cpu"
         assert_within_a_level(vfi.interpolate(frame0, frame1), middle)
 
 
-def test_metadata_in_a_model_is_read_and_written_as_it_was(model):
+def test_metadata_of_a_model_is_read_and_written_unchanged(model):
     onnx = pytest.importorskip("onnx")
     stored = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
     ours = {key: value for key, value in stored.items() if key.startswith(PROPERTY_PREFIX)}
@@ -68,7 +68,7 @@ def test_metadata_in_a_model_is_read_and_written_as_it_was(model):
 
 
 @pytest.mark.parametrize("name", ["model.onnx.json", "model.engine.json"])
-def test_a_manifest_is_written_again_to_the_same_bytes(tmp_path, name):
+def test_a_manifest_that_is_read_and_written_has_the_same_bytes(tmp_path, name):
     artefact = tmp_path / name.removesuffix(".json")
     artefact.write_bytes(b"an artefact")
     text = (FORMATS / name).read_text()
@@ -89,10 +89,8 @@ def test_a_model_repository_gets_the_same_configuration(model, tmp_path):
     assert made == expected
 
 
-def test_a_model_that_an_earlier_version_put_into_a_repository_is_served(
-    model, frames, tmp_path, monkeypatch
-):
-    """1/model.py was copied there and imports what it needs from the installed runtime."""
+def test_a_repository_of_an_earlier_version_is_served(model, frames, tmp_path, monkeypatch):
+    """The repository has an old 1/model.py, which imports the current `runtime`."""
     frame0, frame1, middle = frames
     version = tmp_path / "1"
     version.mkdir()
@@ -102,7 +100,7 @@ def test_a_model_that_an_earlier_version_put_into_a_repository_is_served(
     assert_within_a_level(serve(tmp_path, frame0, frame1, monkeypatch), middle)
 
 
-def test_segments_of_an_interrupted_run_are_kept_and_joined(model, tmp_path):
+def test_segments_of_an_interrupted_run_are_reused_and_joined(model, tmp_path):
     clip = Path(shutil.copy(FORMATS / "clip.mkv", tmp_path))
     os.utime(clip, (WRITTEN_AT, WRITTEN_AT))
     made = tmp_path / "out.mkv"
@@ -123,7 +121,7 @@ def test_segments_of_an_interrupted_run_are_kept_and_joined(model, tmp_path):
     assert times_and_hashes(made) == [(Fraction(time), digest) for time, digest in expected]
 
 
-def test_a_parity_record_is_gone_on_with(tmp_path):
+def test_a_parity_record_is_resumed(tmp_path):
     path = Path(shutil.copy(FORMATS / "parity.jsonl", tmp_path))
     first, *_, last = map(json.loads, path.read_text().splitlines())
     with ParityRecord(path, first["configuration"], resume=True, overwrite=False) as record:

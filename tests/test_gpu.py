@@ -1,9 +1,9 @@
-"""What only a GPU with TensorRT can tell. Every test is marked `gpu`.
+"""Tests of engines, frames on the GPU and leaks that need a GPU with TensorRT; marked `gpu`.
 
-They run in a Python that has TensorRT and neither PyTorch nor hypothesis. The graphs come from the
-folder that IFRNET_GPU_MODELS names (tools/gpu_check.py makes it) or are exported here, where
-PyTorch is. IFRNET_GPU_ENGINES names a folder in which engines and the timing cache stay for the
-next run. Without a GPU they skip, saying why; with FAIL_WITHOUT_GPU=1 they fail instead.
+They need TensorRT, but neither PyTorch nor hypothesis. The graphs come from the folder that
+IFRNET_GPU_MODELS names (tools/gpu_check.py creates it); without it they are exported, which needs
+PyTorch. IFRNET_GPU_ENGINES names a folder that keeps engines and timing cache for the next run.
+Without a GPU the tests skip and give the reason; with FAIL_WITHOUT_GPU=1 they fail instead.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ THREE = (0.25, 0.5, 0.75)
 OPENINGS = int(os.environ.get("IFRNET_GPU_OPENINGS", "1000"))
 INFERENCES = int(os.environ.get("IFRNET_GPU_INFERENCES", "10000"))
 GPU_GROWTH = 16 << 20
-"""Bytes. The driver hands out memory in pieces of 2 MiB; one context of the tiny engine that was
-forgotten at each opening would be hundreds of these."""
+"""Allowed growth in bytes. The driver allocates pieces of 2 MiB; a leak of one context of the tiny
+engine at each opening would be hundreds of these."""
 RSS_GROWTH = 64 << 20
-"""Bytes. The allocator's fragments; of 1000 openings, 64 KiB each. A plan that was forgotten at
-each would be gigabytes."""
+"""Allowed growth in bytes: fragments of the allocator, 64 KiB for each of 1000 openings. A leak of
+one plan at each opening would be gigabytes."""
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Skips, or fails where a machine promised a GPU."""
+    """Skips the test; fails it with FAIL_WITHOUT_GPU=1."""
     if os.environ.get("FAIL_WITHOUT_GPU") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -70,7 +70,7 @@ def unavailable(reason: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def target() -> Target:
-    """The GPU and the TensorRT that everything here needs; the one place that decides."""
+    """The GPU and TensorRT; without them the tests skip."""
     try:
         found = target_at(0)
         import_cuda()
@@ -83,7 +83,7 @@ def target() -> Target:
 def graph(
     target: Target, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Callable[[str], Path]:
-    """An ONNX file of GRAPHS by name."""
+    """Returns the ONNX file of a graph of GRAPHS."""
     given = os.environ.get("IFRNET_GPU_MODELS")
     made = tmp_path_factory.mktemp("graphs")
 
@@ -106,12 +106,12 @@ def graph(
 
 @pytest.fixture(scope="session")
 def timing_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all builds of this session, so that it is built on as well as begun."""
+    """The timing cache of this session: the first build creates it, the others extend it."""
     return _folder(tmp_path_factory) / "timing.cache"
 
 
 def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For what is built."""
+    """The folder for engines and timing cache."""
     if kept := os.environ.get("IFRNET_GPU_ENGINES"):
         Path(kept).mkdir(parents=True, exist_ok=True)
         return Path(kept)
@@ -125,12 +125,12 @@ def built(
     timing_cache: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Path]:
-    """An engine by the name of its graph; each is built, and passes its gate, once."""
+    """Returns the engine of a graph; each is built, and passes its gate, once."""
     folder, ready = _folder(tmp_path_factory), set()
 
     def build(name: str, **options: Any) -> Path:
         path = folder / f"{'_'.join([name, *options])}.engine"
-        if path not in ready:  # One of an earlier run is built again unless it is up to date.
+        if path not in ready:  # An engine of an earlier run is reused if it is up to date.
             profile = PROFILE if name == "dynamic" else None
             wanted = BuildOptions(profile=profile, timing_cache=timing_cache, **options)
             request = EngineRequest(wanted, command="build it again")
@@ -143,7 +143,7 @@ def built(
 
 @pytest.fixture
 def clip() -> list[np.ndarray[Any, Any]]:
-    """Twelve frames, no two alike."""
+    """Twelve different frames."""
     return [moving_frames(*SIZE, 6.0, seed=k)[k % 2] for k in range(12)]
 
 
@@ -155,7 +155,7 @@ def assert_same(made: Any, expected: Any) -> None:
 
 
 def call_inputs(info: Any, size: tuple[int, int] = SIZE) -> dict[str, np.ndarray[Any, Any]]:
-    """Inputs of one whole call of a model."""
+    """Arrays for all inputs of one call of a model."""
     if info.io == "float":
         assert info.size is not None
         size = info.size
@@ -166,7 +166,7 @@ def call_inputs(info: Any, size: tuple[int, int] = SIZE) -> dict[str, np.ndarray
 
 
 def call(backend: Backend, inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """One call through our runtime."""
+    """The result of one call through the runtime of this project."""
     pairs = [
         (backend.put(img0[None]), backend.put(img1[None]))
         for img0, img1 in zip(inputs["img0"], inputs["img1"], strict=True)
@@ -193,7 +193,7 @@ def test_every_kind_of_engine_builds_and_passes_its_gate(target, built, name, re
 
 
 def test_the_inspector_proves_the_float32_islands(target, built, graph, record_property):
-    """The builder of 8.6 is told the type of every layer; the others cannot change any."""
+    """Builds of 8.6 set the type of every layer; later builders cannot change any type."""
     types = tensor_types(onnx.load(graph("fp16")))
     with open_backend(built("fp16"), OpenOptions()) as backend:
         seen, missed = missed_types(parse_layers(backend.engine.layers()), types)
@@ -268,7 +268,7 @@ def test_an_engine_of_another_machine_is_refused(built, tmp_path, values, messag
     assert "build it here with build it again" in str(error.value)
 
 
-# What comes out
+# Results
 
 
 def psnr(expected: np.ndarray[Any, Any], made: np.ndarray[Any, Any]) -> float:
@@ -278,7 +278,7 @@ def psnr(expected: np.ndarray[Any, Any], made: np.ndarray[Any, Any]) -> float:
 
 @pytest.fixture(scope="session")
 def polygraphy(target: Target) -> Callable[..., np.ndarray[Any, Any]]:
-    """Polygraphy's own runtime: one inference of an engine."""
+    """Runs one inference of an engine with Polygraphy's own runtime."""
     try:
         trt = importlib.import_module("polygraphy.backend.trt")
         cuda = importlib.import_module("polygraphy.cuda")
@@ -287,7 +287,7 @@ def polygraphy(target: Target) -> Callable[..., np.ndarray[Any, Any]]:
     try:
         load_libcudart(cuda.wrapper)
     except OSError as error:
-        # Only Polygraphy needs it: a machine with a GPU need not have one.
+        # Only Polygraphy needs libcudart; a machine with a GPU may lack it.
         pytest.skip(
             f"Polygraphy finds no libcudart ({error}): install nvidia-cuda-runtime-cu12 or name "
             "the folder that holds it in LD_LIBRARY_PATH"
@@ -310,8 +310,8 @@ def test_our_runtime_equals_polygraphys_bit_for_bit(built, polygraphy, name):
     expected = polygraphy(path, inputs)
     for options in ({}, {"cuda_graph": False}, {"streams": 2}):
         with open_backend(path, OpenOptions(**options)) as backend:
-            # The first call runs as it is, the second is recorded, the third is replayed; with
-            # two streams the first two are those of one context each.
+            # The first call runs directly, the second records a CUDA graph, the third replays it.
+            # With two streams each of the first two calls uses another context.
             for _ in range(6):
                 np.testing.assert_array_equal(call(backend, inputs), expected)
 
@@ -355,7 +355,7 @@ def test_a_dynamic_engine_takes_every_size_of_its_profile(built, graph):
 
 
 class OnDevice:
-    """A frame in memory of its own on the GPU, as another library would hold it."""
+    """A frame in its own GPU memory, like an array of another library."""
 
     def __init__(self, cuda: Cuda, frame: np.ndarray[Any, Any], stream: Stream) -> None:
         self._memory, self._pinned = BufferPool(cuda, pinned=False), BufferPool(cuda, pinned=True)
@@ -372,14 +372,14 @@ class OnDevice:
         }
 
     def free(self) -> None:
-        """Once all work with it is done."""
+        """Frees the memory; call it when all work with the frame is done."""
         for pool, buffer in ((self._memory, self._there), (self._pinned, self._source)):
             pool.give_back(buffer)
             pool.close()
 
 
 def downloaded(cuda: Cuda, frame: Any, stream: Stream) -> np.ndarray[Any, Any]:
-    """What a device frame holds once all work of `stream` is done."""
+    """The content of a device frame after all work of `stream`."""
     pool = BufferPool(cuda, pinned=True)
     buffer = pool.take(frame.nbytes)
     cuda.copy(stream, buffer.pointer, frame.pointer, frame.nbytes, "DeviceToHost")
@@ -400,10 +400,10 @@ def test_frames_on_the_gpu_give_what_frames_on_the_host_give(target, built, clip
         for _ in range(3):
             made = vfi.interpolate_on_device(*given, timesteps=THREE, stream=int(own.handle))
             assert_same((downloaded(cuda, frame, own) for frame in made), expected)
-        # Uploaded on one stream, used on another: the interface names the first.
+        # Uploaded on one stream, used on another: the array interface names the first.
         made = vfi.interpolate_on_device(*given, timesteps=THREE, stream=int(other.handle))
         assert_same((downloaded(cuda, frame, other) for frame in made), expected)
-    # They outlive the model.
+    # The frames outlive the model.
     assert_same((downloaded(cuda, frame, other) for frame in made), expected)
     del made
     for frame in given:
@@ -452,7 +452,7 @@ class _DLPackOnly:
 
 
 def memory_used(cuda: Cuda) -> tuple[int, int]:
-    """Bytes in use: of the GPU by everybody, of the host by this process."""
+    """Bytes in use: of the GPU by all processes, of the host by this process."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

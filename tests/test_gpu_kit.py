@@ -93,7 +93,7 @@ def kit():
 
 @pytest.fixture(scope="module")
 def imported(kit):
-    """Modules of the project, and the package that each lacks."""
+    """Modules of the project -> the package that the module lacks, or ""."""
     done = kit("-c", IMPORTS)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -106,12 +106,12 @@ def test_every_module_that_a_gpu_machine_uses_imports(imported):
     assert {name: imported[name] for name in used + tools} == dict.fromkeys(used + tools, "")
 
 
-def test_the_others_lack_nothing_but_what_the_kit_leaves_out(imported):
+def test_other_modules_lack_only_packages_that_the_kit_leaves_out(imported):
     assert set(imported.values()) - {""} <= LEFT_OUT
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
-def test_a_command_answers(kit, command):
+def test_a_command_prints_its_help(kit, command):
     done = kit(*command, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: ")
@@ -128,7 +128,7 @@ def test_pytorch_is_missing_in_one_sentence(kit):
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory, export):
-    """The graphs that tests/test_gpu.py builds from, exported by the Python that has PyTorch."""
+    """The graphs of tests/test_gpu.py, exported by the Python that has PyTorch."""
     folder = tmp_path_factory.mktemp("graphs")
     for name, options in GRAPHS.items():
         made = export(**{"height": SIZE[0], "width": SIZE[1], **options})
@@ -143,7 +143,7 @@ def test_without_a_gpu_the_tests_of_the_gpu_collect_and_skip(kit):
 
 
 def test_the_tests_of_the_gpu_pass_over_the_fakes(kit, graphs, tmp_path):
-    """All but Polygraphy's runtime, which needs the real libraries."""
+    """Runs all but the tests of Polygraphy's runtime, which needs the real libraries."""
     report = tmp_path / "report.xml"
     done = kit(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_gpu.py",
@@ -159,10 +159,10 @@ def test_the_tests_of_the_gpu_pass_over_the_fakes(kit, graphs, tmp_path):
 
 
 def test_the_check_of_a_gpu_runs_over_the_fakes(kit, tmp_path):
-    """The smoke part and the main engines, of tiny frames; PyTorch is in the other Python."""
+    """Runs the smoke part and the main engines with tiny frames; the other Python has PyTorch."""
     models, path = tmp_path / "work" / "models", tmp_path / "record.json"
     models.mkdir(parents=True)
-    for name in gpu_check_steps.MATRIX:  # Read only where the tiny engine cannot be built.
+    for name in gpu_check_steps.MATRIX:  # Read only if the tiny engine fails to build.
         (models / f"{name}.onnx").touch()
     done = kit(
         "tools/gpu_check.py", "--quick", "--part", "smoke", "A", "--minutes", "60",

@@ -1,7 +1,7 @@
 """ONNX Runtime's CUDA provider on a real GPU, compared with the CPU; marked `gpu`.
 
-Needs onnxruntime-gpu, and PyTorch to export the models. Without the former it skips. Without a GPU
-it skips, saying why, and fails with FAIL_WITHOUT_GPU=1.
+The tests need onnxruntime-gpu, and PyTorch to export the models. Without onnxruntime-gpu or a GPU
+they skip; with FAIL_WITHOUT_GPU=1 they fail if there is no GPU.
 """
 
 import os
@@ -43,7 +43,7 @@ def test_a_gpu_makes_the_frames_of_the_cpu(models, name, io_binding):
             io_binding=io_binding if device == "cuda" else None,
         ) as vfi:  # fmt: skip
             made[device] = vfi.interpolate(*frames, timesteps=[0.25, 0.5])
-    if name == "dynamic":  # uint8: a value at the border of two may be rounded to the other.
+    if name == "dynamic":  # uint8: a value between two levels may be rounded to either.
         assert np.abs(np.stack(made["cuda"]).astype(int) - np.stack(made["cpu"])).max() <= 1
         return
     decibels, _ = compare(np.stack(made["cpu"]), np.stack(made["cuda"]))
@@ -57,5 +57,5 @@ def test_a_stream_on_a_gpu_is_that_of_the_cpu(midpoint_model, factor):
     for device in ("cpu", "cuda"):
         with Interpolator.open(midpoint_model, backend="onnxruntime", device=device) as vfi:
             made[device] = np.stack(list(vfi.stream(iter(clip), factor=factor))).astype(int)
-    # What recursion makes goes into the next call rounded, so that a difference may grow by one.
+    # Recursion feeds rounded frames into the next call, so that a difference may grow by one.
     assert np.abs(made["cuda"] - made["cpu"]).max() <= factor // 2

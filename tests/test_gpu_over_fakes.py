@@ -1,4 +1,4 @@
-"""What tests/test_gpu.py itself does on a machine with a GPU, over the fakes."""
+"""Behaviour of tests/test_gpu.py itself on a machine with a GPU, over the fakes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ctypes.CDLL = WithoutLibcudart
 """
 
 
-def test_a_missing_libcudart_skips_also_where_a_gpu_was_promised(tmp_path):
+def test_a_missing_libcudart_skips_even_with_fail_without_gpu(tmp_path):
     (tmp_path / "without_libcudart.py").write_text(WITHOUT_LIBCUDART)
     search = os.pathsep.join(map(str, (ROOT / "tests/fake_machine", ROOT, tmp_path)))
     plugins = ("-p", "without_libcudart", "-p", "no:cacheprovider")
@@ -49,7 +49,7 @@ def test_a_missing_libcudart_skips_also_where_a_gpu_was_promised(tmp_path):
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Where only cuda.pathfinder finds a libcudart: a library, or an error instead."""
+    """Simulates a machine on which only cuda.pathfinder finds libcudart, or raises `error`."""
     library = tmp_path / "libcudart.so.13"
     library.touch()
 
@@ -83,7 +83,7 @@ def test_polygraphy_is_given_the_libcudart_that_cuda_bindings_finds(machine):
     assert os.environ.get("LD_LIBRARY_PATH") == before
 
 
-def test_a_libcudart_that_nobody_finds_is_polygraphys_error(machine):
+def test_without_any_libcudart_polygraphys_error_is_raised(machine):
     machine(RuntimeError("there is none"))
     with pytest.raises(OSError, match=r"libcudart\.so.*: cannot open shared object file"):
         load_libcudart(polygraphy.cuda.wrapper)

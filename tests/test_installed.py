@@ -1,4 +1,4 @@
-"""What a user's pip installs, used as a user uses it: `make test-newest`, `make test-lowest`."""
+"""The installed wheel, used as a user does: `make test-newest`, `make test-lowest`."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ BOTH_HANDS_MOVE = 14
 
 
 def command(*arguments, cwd):
-    """`python -m ...` in a folder without the checkout; its standard output."""
+    """Runs `python -m ...` in a folder without the checkout; returns its standard output."""
     done = subprocess.run(
         [sys.executable, "-m", *map(str, arguments)],
         cwd=cwd, capture_output=True, text=True, check=False, timeout=300,
@@ -41,9 +41,9 @@ def command(*arguments, cwd):
     return done.stdout
 
 
-def test_the_graphs_are_those_of_the_pytorch_that_is_installed_here():
+def test_graphs_are_exported_with_the_installed_pytorch():
     need_torch()
-    assert "IFRNET_TEST_EXPORTS" not in os.environ  # Graphs that another PyTorch exported.
+    assert "IFRNET_TEST_EXPORTS" not in os.environ  # That folder has graphs of another PyTorch.
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def middle_of_pytorch(frame0, frame1):
 
 @pytest.fixture(scope="module")
 def reference(once, frames):
-    """PyTorch's frame between them. Bytes, as NumPy 1 does not read pickles of NumPy 2."""
+    """PyTorch's middle frame. Stored as bytes, as NumPy 1 does not read pickles of NumPy 2."""
     made = once("the demo's frame", lambda: middle_of_pytorch(*frames).tobytes())
     return np.frombuffer(made, np.uint8).reshape(frames[0].shape)
 
@@ -90,7 +90,7 @@ def built(request, tmp_path_factory, plain):
     return folder / "model.onnx"
 
 
-def test_the_packages_are_those_of_the_wheel():
+def test_the_packages_are_imported_from_the_wheel():
     for package in (export, runtime):
         assert Path(package.__file__).is_relative_to(sys.prefix), package
         assert not Path(package.__file__).is_relative_to(ROOT / package.__name__)
@@ -98,7 +98,7 @@ def test_the_packages_are_those_of_the_wheel():
 
 def test_doctor_finds_every_backend(tmp_path):
     lines = command("runtime.doctor", cwd=tmp_path).splitlines()
-    ready = {line.split("ready")[0].strip() for line in lines}  # Or "... not", where it is not.
+    ready = {line.split("ready")[0].strip() for line in lines}  # Other backends have "... not".
     assert {"onnxruntime cpu", "openvino cpu", "video files"} <= ready
 
 
@@ -110,19 +110,19 @@ def test_the_console_command_is_installed(tmp_path):
     assert (done.returncode, done.stdout) == (0, command("runtime.doctor", cwd=tmp_path))
 
 
-def test_a_build_from_onnx_makes_the_frame_of_pytorch(built, frames, reference):
+def test_a_build_from_onnx_computes_the_frame_of_pytorch(built, frames, reference):
     with Interpolator.open(built) as vfi:
         middle = vfi.interpolate(*frames)
     decibels, _ = compare(reference / np.float32(255), middle / np.float32(255))
     assert decibels > PARITY_DB
 
 
-def test_a_video_is_made(built, tmp_path):
+def test_a_video_is_interpolated(built, tmp_path):
     command("runtime", CLIP, "out.mp4", "--model", built, "--end", "0.2", cwd=tmp_path)
     assert len(frames_of(tmp_path / "out.mp4")) == 2 * 6  # The clip has 30 frames a second.
 
 
-def test_a_build_from_the_checkpoint(tmp_path):
+def test_a_build_from_a_checkpoint_succeeds(tmp_path):
     need_torch()
     command(
         "export.build_engine", "--weights", "demo", "--backend", "onnxruntime",

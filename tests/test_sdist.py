@@ -1,4 +1,4 @@
-"""The source distribution holds every file of the repository, and makes the same wheel."""
+"""The source distribution has every file of the repository and builds the same wheel."""
 
 import hashlib
 import shutil
@@ -17,7 +17,7 @@ ADDED = {"PKG-INFO", "setup.cfg"}
 
 @pytest.fixture(scope="module")
 def tracked():
-    """The files that git knows, except those deleted in the working tree."""
+    """The files that git tracks, except those deleted in the working tree."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("the file list is compared with git's, and this is not a git checkout")
     listed = subprocess.run(
@@ -59,24 +59,24 @@ def hashes(wheel):
         }
 
 
-def test_a_package_index_accepts_it(sdist):
+def test_a_package_index_accepts_the_sdist(sdist):
     check_with_twine(sdist)
 
 
-def test_it_holds_every_file_of_the_repository(unpacked, tracked):
+def test_the_sdist_has_every_file_of_the_repository(unpacked, tracked):
     files = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob("*") if p.is_file()}
     assert tracked - files == set()
     more = {name for name in files - tracked if not name.startswith("ifrnet_deploy.egg-info/")}
     assert more == ADDED
 
 
-def test_commands_in_it_can_be_executed(unpacked, tracked):
+def test_scripts_in_the_sdist_are_executable(unpacked, tracked):
     scripts = {name for name in tracked if (ROOT / name).stat().st_mode & 0o100}
     assert "tools/installed/setup.sh" in scripts
     assert {name for name in scripts if not (unpacked / name).stat().st_mode & 0o100} == set()
 
 
-def test_its_wheel_is_that_of_the_checkout(unpacked, copy):
+def test_the_wheel_of_the_sdist_equals_that_of_the_checkout(unpacked, copy):
     files = hashes(build_wheel(unpacked))
     assert files == hashes(build_wheel(copy))
     assert {name for name in files if name.startswith("bench/results/")} == set()

@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A tritonserver of its own process group."""
+    """A tritonserver process, in its own process group."""
 
     def __init__(self, repository: Path, log: Path, *options: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
@@ -89,7 +89,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def artefacts(tmp_path_factory: pytest.TempPathFactory, export: Any) -> Path:
-    """small (frames), planes (float), several (free pairs), three (steps), openvino."""
+    """Artefacts: small (frames), planes (float), several (free pairs), three (steps), OpenVINO."""
     folder = tmp_path_factory.mktemp("artefacts")
     for name, options in {
         "small": SIZE,
@@ -120,7 +120,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Iterato
 
 @pytest.fixture
 def local(artefacts: Path) -> Callable[[str], Interpolator]:
-    """The same artefact in this process, as the server opens it."""
+    """Opens an artefact in this process with the options that the server uses."""
     return lambda name: Interpolator.open(artefacts / f"{name}.onnx", threads=1)
 
 
@@ -130,7 +130,7 @@ def frames_of(name: str, seed: int = 0) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("name", ["small", "planes", "several", "three", "pair", "any", "ov"])
-def test_served_equals_in_process_bit_for_bit(
+def test_a_served_model_equals_the_model_in_process_bit_for_bit(
     server: Server, local: Callable[[str], Interpolator], name: str, memory: str
 ) -> None:
     frames = frames_of(name)
@@ -142,11 +142,11 @@ def test_served_equals_in_process_bit_for_bit(
         assert there.backend.startswith("triton 2.")
     for one, other in zip(made, expected, strict=True):
         np.testing.assert_array_equal(one, other)
-        assert one.flags.writeable  # It belongs to the caller.
+        assert one.flags.writeable  # The caller owns the array.
 
 
 @pytest.mark.parametrize("memory", MEMORY)
-def test_a_stream_is_the_same_and_leaves_no_shared_memory(
+def test_a_stream_equals_that_in_process_and_frees_its_shared_memory(
     server: Server, local: Callable[[str], Interpolator], memory: str
 ) -> None:
     clip = [frames_of("small", seed=k)[k % 2] for k in range(6)]
@@ -156,13 +156,13 @@ def test_a_stream_is_the_same_and_leaves_no_shared_memory(
         made = list(there.stream(clip, factor=4))
         slots = list(Path("/dev/shm").glob(f"ifrnet-{os.getpid()}-*"))
         assert bool(slots) == bool(memory)
-        assert len(slots) < 3 * 6  # They are used again.
+        assert len(slots) < 3 * 6  # Fewer than frames: slots are reused.
     for one, other in zip(made, expected, strict=True):
         np.testing.assert_array_equal(one, other)
     assert not list(Path("/dev/shm").glob(f"ifrnet-{os.getpid()}-*"))
 
 
-def test_requests_of_several_clients_are_computed_together(
+def test_requests_of_several_clients_are_batched(
     server: Server, local: Callable[[str], Interpolator]
 ) -> None:
     import tritonclient.grpc as grpc
@@ -189,13 +189,13 @@ def test_requests_of_several_clients_are_computed_together(
         np.testing.assert_array_equal(one, other)
     ends = time.monotonic() + 30
     while executions()[0] < before[0] + 4 and time.monotonic() < ends:
-        time.sleep(0.1)  # The server counts after it has answered.
+        time.sleep(0.1)  # The server updates its statistics after it has answered.
     made_count, executed = (b - a for a, b in zip(before, executions(), strict=True))
     assert made_count == 4
     assert executed < 4
 
 
-def test_one_client_for_several_threads(
+def test_several_threads_share_one_client(
     server: Server, local: Callable[[str], Interpolator]
 ) -> None:
     pairs = [frames_of("small", seed=k) for k in range(4)]
@@ -210,7 +210,7 @@ def test_one_client_for_several_threads(
         np.testing.assert_array_equal(one, other)
 
 
-def test_recursion_goes_through_the_server(
+def test_recursion_through_the_server_equals_recursion_in_process(
     tmp_path: Path, midpoint_model: Path, frames: Any
 ) -> None:
     write_served_model(
@@ -229,7 +229,9 @@ def test_recursion_goes_through_the_server(
         server.stop()
 
 
-def test_a_video_from_the_command_line(server: Server, artefacts: Path, tmp_path: Path) -> None:
+def test_a_served_model_writes_the_same_video(
+    server: Server, artefacts: Path, tmp_path: Path
+) -> None:
     pictures = tmp_path / "in"
     pictures.mkdir()
     for number, frame in enumerate((*frames_of("small"), frames_of("small")[0])):
@@ -247,7 +249,7 @@ def test_a_video_from_the_command_line(server: Server, artefacts: Path, tmp_path
     assert done["served"] == done["local"]
 
 
-def test_what_is_wrong_is_said_in_a_sentence(server: Server) -> None:
+def test_errors_name_the_model_the_version_or_the_server(server: Server) -> None:
     with pytest.raises(BackendError, match=r"does not serve nothing, it has any, ov, pair"):
         Interpolator.open(server.url("nothing"))
     with pytest.raises(BackendError, match=r"does not serve small version 7"):
@@ -264,7 +266,7 @@ def test_what_is_wrong_is_said_in_a_sentence(server: Server) -> None:
 
 
 @pytest.mark.parametrize("memory", MEMORY)
-def test_a_server_that_dies_is_an_error_and_not_a_wait(
+def test_a_server_that_dies_raises_an_error_instead_of_blocking(
     tmp_path: Path, artefacts: Path, memory: str
 ) -> None:
     write_served_model(
@@ -282,7 +284,7 @@ def test_a_server_that_dies_is_an_error_and_not_a_wait(
     assert not list(Path("/dev/shm").glob(f"ifrnet-{os.getpid()}-*"))
 
 
-def test_a_failing_model_says_why(tmp_path: Path, artefacts: Path) -> None:
+def test_the_error_of_a_failing_model_is_in_the_message(tmp_path: Path, artefacts: Path) -> None:
     write_served_model(
         artefacts / "any.onnx", tmp_path / "repository", serving=Serving(backend="python")
     )
@@ -290,14 +292,14 @@ def test_a_failing_model_says_why(tmp_path: Path, artefacts: Path) -> None:
     try:
         with Interpolator.open(server.url("any")) as there:
             there.interpolate(*frames_of("any"))
-            # Past the checks on this side.
+            # Bypasses the client's checks.
             one, other = (
                 there._backend.put(np.zeros((1, side, side, 3), np.uint8)) for side in (32, 64)
             )
             (image,) = there._backend.submit([(one, other)], np.full((1, 1, 1, 1), 0.5, np.float32))
             with pytest.raises(BackendError, match=r"refused a request to any \(.*failed"):
                 there._backend.download(image)()
-            there.interpolate(*frames_of("any"))  # The model is still there.
+            there.interpolate(*frames_of("any"))  # The model still works.
     finally:
         server.stop()
 
@@ -328,10 +330,10 @@ def test_a_new_version_takes_over_without_a_restart(tmp_path: Path, artefacts: P
 
 
 @pytest.mark.parametrize("name", ["small", "several", "three", "any"])
-def test_a_repository_for_onnx_runtime_is_read_up_to_the_backend(
+def test_a_repository_for_onnx_runtime_lacks_only_the_backend(
     tmp_path: Path, artefacts: Path, name: str
 ) -> None:
-    """The server here has no such backend: it must be the only thing that it misses."""
+    """This server has no ONNX Runtime backend: that must be its only complaint."""
     serving = Serving(warm_up=(64, 80) if name == "any" else None)
     write_served_model(artefacts / f"{name}.onnx", tmp_path / "repository", serving=serving)
     server = Server(
@@ -348,7 +350,7 @@ def test_a_repository_for_onnx_runtime_is_read_up_to_the_backend(
     assert "unable to find backend library for backend 'onnxruntime'" in said
 
 
-def test_a_model_of_somebody_else_is_refused(tmp_path: Path, artefacts: Path) -> None:
+def test_a_model_of_another_project_is_refused(tmp_path: Path, artefacts: Path) -> None:
     folder = write_served_model(
         artefacts / "small.onnx", tmp_path / "repository", serving=Serving(backend="python")
     )

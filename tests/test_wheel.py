@@ -1,4 +1,4 @@
-"""The wheel holds every module of the packages, and the files that they read."""
+"""The wheel has every module of the packages and the files that they read."""
 
 import email
 import re
@@ -47,7 +47,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(contents):
     assert contents == expected
 
 
-def test_what_the_model_card_shows_and_links_is_in_the_wheel(wheel, contents):
+def test_files_that_the_model_card_shows_or_links_are_in_the_wheel(wheel, contents):
     card = "ifrnet_model/weights/MODEL_CARD.md"
     targets = re.findall(r"\]\((?!https?:)([^)]+)\)", wheel.read(card).decode())
     assert "fast_motion.jpg" in targets
@@ -68,7 +68,7 @@ def test_the_metadata_names_the_paper_and_the_original_implementation(metadata):
 
 
 def test_links_of_the_description_are_absolute(metadata):
-    """A package index shows it without the repository beside it."""
+    """A package index shows the description without the files of the repository."""
     assert metadata["Description-Content-Type"] == "text/markdown"
     links = re.findall(r"\]\(([^)]+)\)", metadata.get_payload())
     assert links

@@ -1,4 +1,4 @@
-"""The workflows of GitHub Actions fit the project: versions, paths, targets, pinned actions."""
+"""Versions, paths, targets and actions in the workflows of GitHub Actions are right."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ STEPS = [
 COMMANDS = "\n".join(step["run"] for step in STEPS if "run" in step)
 
 
-def test_these_are_the_workflows():
+def test_the_workflows_are_ci_and_release():
     assert list(WORKFLOWS) == ["ci", "release"]
 
 
@@ -37,7 +37,7 @@ def test_the_tested_versions_are_those_of_the_classifiers(job):
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
-def test_a_workflow_may_only_read(workflow):
+def test_a_workflow_has_only_read_permission_by_default(workflow):
     assert workflow["permissions"] == {"contents": "read"}
     writing = [name for name, job in workflow["jobs"].items() if "permissions" in job]
     assert writing in ([], ["release"])
@@ -59,8 +59,8 @@ def test_paths_and_make_targets_exist():
     assert set(extras.split(",")) <= project()["optional-dependencies"].keys()
 
 
-def compare(tag, folder):
-    """Runs the first step of a release, which compares the tag, in a folder."""
+def run_tag_comparison(tag, folder):
+    """Runs the first step of a release in a folder: it compares the tag with the version."""
     (script,) = (step["run"] for step in STEPS if step.get("name", "").startswith("Compare"))
     return subprocess.run(
         ["bash", "-e", "-c", script],
@@ -69,22 +69,22 @@ def compare(tag, folder):
     )  # fmt: skip
 
 
-def test_a_release_needs_the_tag_of_the_version_and_a_heading(tmp_path):
+def test_a_release_needs_a_tag_equal_to_the_version_and_a_changelog_heading(tmp_path):
     (tmp_path / "runtime").mkdir()
     shutil.copy(ROOT / "runtime" / "__init__.py", tmp_path / "runtime")
     version = runtime.__version__
     (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\n")
-    wrong = compare("v99.0", tmp_path)
+    wrong = run_tag_comparison("v99.0", tmp_path)
     assert wrong.returncode == 1
     assert f"the tag is v99.0 and runtime.__version__ is {version}" in wrong.stdout
-    without = compare(f"v{version}", tmp_path)
+    without = run_tag_comparison(f"v{version}", tmp_path)
     assert without.returncode == 1
     assert f"CHANGELOG.md has no heading [{version}]" in without.stdout
     (tmp_path / "CHANGELOG.md").write_text(f"## [Unreleased]\n\n## [{version}] - 2026-01-01\n")
-    assert compare(f"v{version}", tmp_path).returncode == 0
+    assert run_tag_comparison(f"v{version}", tmp_path).returncode == 0
 
 
-def test_the_notes_of_a_release_are_its_section_of_the_changelog(tmp_path):
+def test_release_notes_are_the_section_of_the_changelog(tmp_path):
     (tmp_path / "CHANGELOG.md").write_text(
         "## [Unreleased]\n- later\n\n## [1.2.0] - 2026-01-01\n### Added\n- this\n\n"
         "## [1.1.0] - 2025-01-01\n- old\n"

@@ -1,4 +1,4 @@
-"""The API page holds every public name, under the path from which it is imported."""
+"""The API page lists every public name with the path from which it is imported."""
 
 import importlib
 import re
@@ -16,6 +16,6 @@ def test_every_public_name_is_on_the_page():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_imported_from_where_the_page_says(name):
+def test_a_name_can_be_imported_from_its_path_on_the_page(name):
     module, _, attribute = name.rpartition(".")
     assert hasattr(importlib.import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""The commands and programs of README and of the documentation do what they say."""
+"""Runs the commands and programs of README and of the documentation."""
 
 import ast
 import contextlib
@@ -18,9 +18,9 @@ from paths import ROOT
 from video_clips import pictures
 
 SIZE = (96, 128)
-"""(height, width) of the frames, where a reader has 480x640."""
+"""(height, width) of the frames, in place of the 480x640 of the pages."""
 
-INSTEAD = {
+REPLACEMENTS = {
     "256x448": "64x96",
     "480x640": f"{SIZE[0]}x{SIZE[1]}",
     "720x1280": "64x96",
@@ -30,17 +30,17 @@ INSTEAD = {
     "2:00": "0:00.3",
     "compare authors torch": "compare authors",
 }
-"""What a test has no time for, or no clip of that length, and what is run for it."""
+"""Texts of the commands -> replacements that take less time or fit the short clips."""
 
-QUICKER = {"bench.latency": ["--samples", "3", "--seconds", "0.1", "--no-cold-start"]}
-"""By module: the arguments that are added."""
+EXTRA_ARGUMENTS = {"bench.latency": ["--samples", "3", "--seconds", "0.1", "--no-cold-start"]}
+"""Module -> arguments that are added to its commands."""
 
 COMMANDS = list(dict.fromkeys((block.not_run, c) for block in blocks() for c in block.commands))
 PROGRAMS = [block for block in blocks() if block.language == "python"]
 
 
-def prepare(folder):
-    """What a reader brings: clips, an archive, a data set."""
+def write_input_files(folder):
+    """Writes the files that the pages expect: clips, an archive, a data set."""
     write_clip(folder / "in.mp4", 12, size=SIZE)
     for name in ("in.mkv", "more.mp4", "archive/a.mp4"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -52,18 +52,18 @@ def prepare(folder):
         frame.save(str(sample / name))
 
 
-def quicker(command):
-    for text, other in INSTEAD.items():
+def shortened(command):
+    for text, other in REPLACEMENTS.items():
         command = command.replace(text, other)
     return command
 
 
 def run(command, folder):
-    """Runs a command in this process; its exit status. Engines are those of a fake of TensorRT."""
+    """Runs a command in this process; returns its exit status. Engines use a fake of TensorRT."""
     called = module_of(command)
     assert called, f"{command!r} is no command of this package: say why it is not run"
     module, arguments = called
-    arguments += QUICKER.get(module, [])
+    arguments += EXTRA_ARGUMENTS.get(module, [])
     if (ROOT / module.replace(".", "/")).is_dir():
         module += ".__main__"
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
@@ -78,17 +78,17 @@ def run(command, folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the commands ran one after the other, on files that they themselves made."""
+    """A folder in which all commands have run, in the order of the pages."""
     folder = tmp_path_factory.mktemp("docs")
-    prepare(folder)
-    commands = dict.fromkeys(quicker(command) for reason, command in COMMANDS if not reason)
+    write_input_files(folder)
+    commands = dict.fromkeys(shortened(command) for reason, command in COMMANDS if not reason)
     for command in commands:
         assert run(command, folder) == 0, command
     return folder
 
 
 def outputs(command):
-    """Names of the files that a command is asked to write."""
+    """Names of the files that a command must write."""
     words = command.split()
     named = [words[n + 1] for n, word in enumerate(words[:-1]) if word in ("--output", "--json")]
     if len(words) > 4 and words[:3] == ["python", "-m", "runtime"]:
@@ -96,10 +96,10 @@ def outputs(command):
     return [name for name in named if name != "-"]
 
 
-def test_every_command_runs_and_leaves_its_files(folder):
+def test_every_command_runs_and_writes_its_files(folder):
     run = [command for reason, command in COMMANDS if not reason]
     named = {name for command in run for name in outputs(command)}
-    # Several sizes, each with its size in the name of the engine.
+    # A command with several sizes adds each size to the name of its file.
     several = {name for name in named if not (folder / name).exists()}
     assert {"model.onnx", "plain.onnx", "out.mp4", "summary.json"} <= named
     for name in several:
@@ -108,7 +108,7 @@ def test_every_command_runs_and_leaves_its_files(folder):
 
 
 @functools.cache
-def usage(*words):
+def help_of(*words):
     if words[0].endswith(".py"):
         done = subprocess.run(
             [sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -122,13 +122,17 @@ def test_a_command_that_is_not_run_has_options_that_exist(command):
     module, arguments = module_of(command.partition(" | ")[0].partition(" && ")[0])
     words = (module,) if module != "ifrnet_model.weights" else (module, arguments[0])
     for option in (word.partition("=")[0] for word in arguments if word.startswith("--")):
-        assert re.search(rf"{option}\b", usage(*words)), option
+        assert re.search(rf"{option}\b", help_of(*words)), option
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.page.stem)
 def test_a_program_runs(folder, block):
     done = subprocess.run(
-        [sys.executable, "-c", quicker(block.body).replace("480, 640", ", ".join(map(str, SIZE)))],
+        [
+            sys.executable,
+            "-c",
+            shortened(block.body).replace("480, 640", ", ".join(map(str, SIZE))),
+        ],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -138,13 +142,13 @@ def test_a_program_runs(folder, block):
     assert done.returncode == 0, done.stderr
 
 
-def test_fragments_are_python():
+def test_fragments_can_be_parsed():
     for block in blocks():
         if block.language in ("py", "python"):
             ast.parse(block.body, block.page.name)
 
 
-def test_the_languages_of_blocks_are_known():
+def test_code_blocks_have_a_known_language():
     for block in blocks():
         assert block.language in LANGUAGES, (block.page.name, block.body)
 
@@ -156,7 +160,7 @@ def test_the_make_targets_exist():
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
-def test_the_inline_commands_are_real(page):
+def test_modules_in_inline_commands_exist(page):
     for module in re.findall(r"`python -m ([\w.]+)", page.read_text()):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module

@@ -1,4 +1,4 @@
-"""The schemas and the page of the ONNX contract describe the files that are written."""
+"""The schemas and the page of the ONNX contract match the files that the code writes and reads."""
 
 import copy
 import json
@@ -40,7 +40,7 @@ SCHEMAS = {
     for name in ("manifest", "metadata")
 }
 RECORDS = {PROVED: [(), ("model",), ("gate",), ("proofs", 0)], ENGINE: [("engine",)]}
-"""Manifest -> the places of records in it."""
+"""Manifest -> paths of the records in it, each a tuple of keys."""
 
 PLACES = [(file, place) for file, places in RECORDS.items() for place in places]
 FIXED = {"height": 64, "width": 80}
@@ -56,7 +56,7 @@ GRAPHS = {
     "`--io float`": {**FREE, "io": "float"},
     "none": FREE,
 }
-"""Options on the page -> options of an export."""
+"""Options as the page names them -> options of an export."""
 
 
 def problems(schema, values):
@@ -64,7 +64,7 @@ def problems(schema, values):
 
 
 def rows(heading):
-    """Cells of the last table below a heading."""
+    """Rows of the last table below a heading, each a list of cells."""
     section = PAGE.partition(f"# {heading}\n")[2].partition("\n#")[0]
     table = re.findall(r"(?:^\|.*\|\n)+", section, re.MULTILINE)[-1].splitlines()
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in table[2:]]
@@ -84,8 +84,8 @@ def at(values, place):
     return values
 
 
-def manifest_reads(values, folder):
-    """Whether the runtime takes this manifest."""
+def manifest_is_readable(values, folder):
+    """Whether the runtime can read this manifest."""
     artefact = folder / "model.onnx"
     artefact.write_bytes(b"an artefact")
     if "artefact_sha256" in values:
@@ -98,7 +98,7 @@ def manifest_reads(values, folder):
     return True
 
 
-def properties_read(properties):
+def properties_are_readable(properties):
     try:
         ModelInfo.from_properties(properties, source="model.onnx")
     except ModelError:
@@ -106,7 +106,7 @@ def properties_read(properties):
     return True
 
 
-def test_the_schemas_and_the_tables_are_those_of_the_dataclasses():
+def test_schemas_and_tables_are_up_to_date():
     assert set(re.findall(r"<!-- contract:(\w+) -->", PAGE)) == set(contract.tables())
     for path, text in contract.files().items():
         assert path.read_text() == text, f"{path} is not up to date: run python tools/contract.py"
@@ -124,11 +124,11 @@ def test_the_schemas_are_valid_and_describe_every_field(schema):
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_of_this_and_of_earlier_versions(path):
+def test_manifests_of_this_and_of_earlier_versions_fit_the_schema(path):
     assert problems("manifest", json.loads(path.read_text())) == []
 
 
-def test_a_manifest_that_is_written_now(models, tmp_path):
+def test_a_new_manifest_fits_the_schema(models, tmp_path):
     path = tmp_path / "model.onnx"
     write_artefact(checked_from_onnx(models / "frames.onnx"), path, started=0.0)
     values = json.loads(manifest_path(path).read_text())
@@ -137,19 +137,19 @@ def test_a_manifest_that_is_written_now(models, tmp_path):
     assert problems("metadata", properties_of(onnx.load(path))) == []
 
 
-def test_the_hash_of_a_graph_that_was_not_written_is_that_of_its_file(export, models):
+def test_the_hash_of_a_graph_in_memory_is_that_of_its_file(export, models):
     checked = export(height=50, width=70)
     assert checked.onnx_sha256 == file_sha256(models / "frames.onnx")
 
 
-def test_the_manifest_of_a_float16_engine(trt8, engine):
+def test_the_manifest_of_a_float16_engine_fits_the_schema(trt8, engine):
     values = json.loads(manifest_path(engine("fp16")).read_text())
     assert problems("manifest", values) == []
     assert values["engine"]["precision_constraints"] == "obey-all"
     assert values["engine"]["convolutions"].keys() == {"fp16", "other", "unseen"}
 
 
-def test_the_manifest_of_an_int8_model():
+def test_the_manifest_of_an_int8_model_fits_the_schema():
     values = json.loads(PROVED.read_text())
     calibration = Calibration("clip", 8, "ab" * 32, "extremes", ["decoder1"], [], [])
     values["calibration"] = dict(vars(calibration))
@@ -159,28 +159,28 @@ def test_the_manifest_of_an_int8_model():
 
 
 @pytest.mark.parametrize(("file", "place"), PLACES, ids=str)
-def test_a_manifest_with_another_key_is_refused_as_by_the_runtime(file, place, tmp_path):
+def test_schema_and_runtime_agree_on_missing_and_unknown_keys(file, place, tmp_path):
     whole = json.loads(file.read_text())
-    assert manifest_reads(whole, tmp_path)
+    assert manifest_is_readable(whole, tmp_path)
     optional = set()
     for key in at(whole, place):
         values = copy.deepcopy(whole)
         del at(values, place)[key]
-        readable = manifest_reads(values, tmp_path)
+        readable = manifest_is_readable(values, tmp_path)
         assert readable == (not problems("manifest", values)), key
         optional |= {key} if readable else set()
-    # Those that were added within the version.
+    # Keys that were added within this version of the format.
     assert optional < {"max_pairs", "proofs", "loss_db", "allowed_loss_db", "any_gpu"} | {
         "precision_constraints", "precision_constraints_reason", "convolutions",
         "inspector_problem", "added_rewrites",
     }  # fmt: skip
     at(whole, place)["unknown"] = None
     assert problems("manifest", whole)
-    assert not manifest_reads(whole, tmp_path)
+    assert not manifest_is_readable(whole, tmp_path)
 
 
 @pytest.mark.parametrize(("file", "place"), PLACES, ids=str)
-def test_a_manifest_with_a_value_of_another_type_is_refused(file, place):
+def test_the_schema_refuses_a_value_of_another_type(file, place):
     whole = json.loads(file.read_text())
     for key in at(whole, place):
         values = copy.deepcopy(whole)
@@ -188,7 +188,7 @@ def test_a_manifest_with_a_value_of_another_type_is_refused(file, place):
         assert len(problems("manifest", values)) == 1, key
 
 
-def test_the_metadata_of_files(export):
+def test_the_metadata_of_models_fits_the_schema(export):
     shipped = [onnx.load(path) for path in sorted(SHIPPED.glob("*.onnx"))]
     earlier = onnx.load_from_string(lzma.decompress((FORMATS / "model.onnx.xz").read_bytes()))
     exported = [export(**options).model for options in (*GRAPHS.values(), {**PADDED, "batch": 2})]
@@ -199,7 +199,7 @@ def test_the_metadata_of_files(export):
     assert problems("metadata", {**properties_of(pairs), "of another tool": "x"}) == []
 
 
-def test_metadata_is_refused_as_by_the_runtime():
+def test_schema_and_runtime_agree_on_wrong_metadata():
     properties = INFO.to_properties()
     properties["ifrnet.steps_per_call"] = "1"
     assert problems("metadata", properties) == []
@@ -207,16 +207,16 @@ def test_metadata_is_refused_as_by_the_runtime():
         changed = [{**properties, key: value} for value in ("", "0", "-1", "1.5x", "2")]
         changed.append({name: value for name, value in properties.items() if name != key})
         if key.endswith(("variant", "sha256", "version")) and "format" not in key:
-            changed = changed[-1:]  # The runtime takes any text.
+            changed = changed[-1:]  # The runtime accepts any text here.
         for values in changed:
-            assert properties_read(values) == (not problems("metadata", values)), values
+            assert properties_are_readable(values) == (not problems("metadata", values)), values
         assert problems("metadata", {**properties, key: 1})
     unknown = {**properties, "ifrnet.unknown": "1"}
     assert problems("metadata", unknown)
-    assert not properties_read(unknown)
+    assert not properties_are_readable(unknown)
 
 
-def test_the_operators_of_the_page(export):
+def test_the_page_lists_the_operators_of_each_graph(export):
     table = {row[0]: row[1:] for row in rows("Operators")}
     assert table.keys() == GRAPHS.keys()
     smallest = PAGE.partition("has 149 nodes of ")[2].partition(".")[0]
@@ -228,7 +228,7 @@ def test_the_operators_of_the_page(export):
         assert len(model.graph.node) == int(nodes), name
 
 
-def test_operators_of_the_graph_for_cpus():
+def test_the_page_names_the_operators_of_graphs_for_cpus():
     plain, tuned = (
         operators(onnx.load(SHIPPED / f"demo_{name}.onnx")) for name in ("openvino", "onnxruntime")
     )
@@ -239,7 +239,7 @@ def test_operators_of_the_graph_for_cpus():
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_domain_names_types_and_shapes(export, name):
+def test_a_graph_has_the_domain_names_types_and_shapes_of_the_page(export, name):
     checked = export(**GRAPHS[name])
     model, options = checked.model, GRAPHS[name]
     assert "opset 17 of the domain `ai.onnx`" in PAGE
@@ -271,7 +271,7 @@ def test_domain_names_types_and_shapes(export, name):
     ]
 
 
-def test_the_padding_of_the_page():
+def test_the_padding_table_of_the_page_is_right():
     for side, multiple, missing, before, after in (
         map(int, row) for row in rows("Padding for float files")
     ):
@@ -285,7 +285,7 @@ def test_the_padding_of_the_page():
 
 
 def test_a_graph_for_frames_pads_scales_and_rounds_as_the_page_says(models):
-    """The float graph has the size to which 50x70 is padded."""
+    """Compares the graph for 50x70 frames with the float graph of the padded size."""
     pair = moving_frames(50, 70, 4.0)
     steps = np.full((1, 1, 1, 1), 0.5, np.float32)
     results = {}
@@ -304,7 +304,7 @@ def test_a_graph_for_frames_pads_scales_and_rounds_as_the_page_says(models):
     assert (results["frames"][0] != expected).mean() < 1e-3
 
 
-def test_limits_of_the_page():
+def test_the_limits_on_the_page_are_those_of_the_code():
     assert f"{MINIMUM_SIDE}x{MINIMUM_SIDE} pixels" in PAGE
     assert f"T, N and M are at most {MAXIMUM_STEPS}" in PAGE
     assert (
@@ -314,7 +314,7 @@ def test_limits_of_the_page():
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_the_keys_of_cases_are_in_the_page(path):
+def test_the_page_lists_the_keys_of_cases(path):
     values = json.loads(path.read_text())
     listed = {row[0].strip("`") for row in rows("gate")}
     proofs = [case for proof in values.get("proofs", ()) for case in proof["cases"]]

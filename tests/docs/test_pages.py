@@ -1,4 +1,4 @@
-"""README is short, links lead somewhere, and what pages name exists."""
+"""README is short, links have targets, and files that pages name exist."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ README = ROOT / "README.md"
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
 
 
-def texts():
+def markdown_files():
     """Every Markdown file of the repository."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -32,12 +32,14 @@ def test_readme_has_two_short_generated_tables():
     assert len(tables) == 2
     for table in tables:
         lines = table.strip().splitlines()
-        assert all(line.startswith("|") for line in lines)  # No footnotes.
+        assert all(line.startswith("|") for line in lines)  # No footnotes below the table.
         assert len(lines) <= 2 + 8
 
 
-@pytest.mark.parametrize("page", texts(), ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(page):
+@pytest.mark.parametrize(
+    "page", markdown_files(), ids=lambda page: page.relative_to(ROOT).as_posix()
+)
+def test_link_targets_exist(page):
     for link in LINK.findall(page.read_text()):
         name, _, anchor = link.partition("#")
         target = (page.parent / name).resolve() if name else page
@@ -50,7 +52,7 @@ def test_every_page_is_in_the_navigation():
     assert {page for page in pages() if page.parent != ROOT} == set(DOCS.rglob("*.md"))
 
 
-def test_the_files_that_the_architecture_names_exist():
+def test_files_named_in_architecture_exist():
     text = (DOCS / "architecture.md").read_text()
     files = {
         path.relative_to(ROOT).as_posix()

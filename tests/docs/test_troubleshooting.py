@@ -1,8 +1,8 @@
 """docs/troubleshooting/ explains every error message that a user can meet, and no other.
 
-A message is compared as text in which each variable part is `<>`. The tables of the pages whose
-first column is "Message" quote it in backticks: the whole of it, or what it says before its remedy,
-which begins after a colon. The names of the placeholders are free: `<path> is a folder`.
+A message is compared as text in which each variable part is `<>`. Tables of the pages whose first
+column is "Message" quote it in backticks: either complete, or without its remedy, which follows a
+colon. Placeholders may have any name: `<path> is a folder`.
 """
 
 import ast
@@ -15,13 +15,13 @@ PACKAGES = ("runtime", "export", "ifrnet_model", "bench")
 PAGES = ROOT / "docs" / "troubleshooting"
 
 LEFT_OUT = {"SeamError"}
-"""Our exceptions whose message is a note in a report of a success."""
+"""Exceptions of this project whose messages are not errors, but notes in a report."""
 
 OTHERS = {"runtime": {"ArgumentTypeError", "OSError"}, "ifrnet_model": {"ValueError"}}
-"""Exceptions of Python with messages for users, by package. The rest is for programmers."""
+"""Built-in exceptions that carry messages for users, by package; others are for programmers."""
 
 WITH_A_REASON = {"_unusable", "refuse"}
-"""Functions that raise an error, and are given a part of its message."""
+"""Functions that raise an error and take a part of its message as an argument."""
 
 WRITERS = {
     "bench/harness/opening.py": {"all_failed", "open_runs"},
@@ -43,19 +43,19 @@ WRITERS = {
     "runtime/machine.py": {"gpu_driver"},
     "runtime/video/reading/truncation.py": {"_missing_packets", "_sentence", "truncation"},
 }
-"""Functions and tables that write messages, or parts of them, apart from the exceptions."""
+"""Module -> functions and tables with texts of messages that are raised elsewhere."""
 
 REMEDY = re.compile(r"(give|install|open|pip|run|unpack|update|use|check)\b")
-"""How a text of `WRITERS` begins that is only a remedy; the pages give it in their own words."""
+"""Matches texts of `WRITERS` that are only a remedy. The pages may word remedies differently."""
 
 
 def normal(text):
-    """The text with <> for each placeholder; two without text between them are one."""
+    """A text with <> for each placeholder; adjacent placeholders become one."""
     return re.sub(r"(<>)+", "<>", re.sub(r"<[^<>]*>", "<>", " ".join(text.split())))
 
 
 def words(text):
-    """The number of words in the constant part."""
+    """Number of words outside the placeholders."""
     return sum(bool(re.search("[A-Za-z]", word)) for word in normal(text).split())
 
 
@@ -73,7 +73,7 @@ def name_of(node):
 
 
 def constants(tree):
-    """The texts that a module gives a name."""
+    """Constants of a module whose value is a text: name -> text."""
     named = {name_of(n.targets[0]): n.value for n in tree.body if isinstance(n, ast.Assign)}
     values = {name: getattr(value, "value", None) for name, value in named.items()}
     return {name: value for name, value in values.items() if isinstance(value, str)}
@@ -81,12 +81,12 @@ def constants(tree):
 
 @cache
 def named():
-    """The named texts of all modules, with which placeholders are filled in."""
+    """Text constants of all modules; they replace placeholders of that name in messages."""
     return {name: text for tree in trees().values() for name, text in constants(tree).items()}
 
 
 def messages(node, own):
-    """What an expression can be as a message; none if it is not a text."""
+    """The messages to which an expression can evaluate; none if it is not a text."""
     if isinstance(node, ast.IfExp):
         return messages(node.body, own) + messages(node.orelse, own)
     if isinstance(node, ast.Constant):
@@ -100,7 +100,7 @@ def messages(node, own):
 
 
 def written(node, own):
-    """The messages in a function or a table: every text of four words that is no docstring."""
+    """The messages in a function or a table: texts of four words or more, without docstrings."""
     left_out = {id(part) for text in ast.walk(node) if isinstance(text, ast.JoinedStr)
                 for part in text.values}  # fmt: skip
     left_out |= {id(part.value) for part in ast.walk(node) if isinstance(part, ast.Expr)}
@@ -113,7 +113,7 @@ def written(node, own):
 
 @cache
 def errors_of(package):
-    """Names of what raises an error with a message for users."""
+    """Names of exceptions and functions whose calls carry a message for users."""
     classes = {
         node.name
         for tree in trees().values()
@@ -125,7 +125,7 @@ def errors_of(package):
 
 @cache
 def collected():
-    """Where each message is in the source, and the calls whose message cannot be read there."""
+    """Message -> its place in the source; and the calls whose message is not a literal text."""
     found, unread = {}, []
     for path, tree in trees().items():
         own, writers = constants(tree), WRITERS.get(path, set())
@@ -149,7 +149,7 @@ def collected():
 
 @cache
 def quoted():
-    """The messages that the pages quote, and the page of each."""
+    """Message quoted in a table -> name of the page."""
     found = {}
     for page in sorted(PAGES.glob("*.md")):
         for table in re.findall(r"^\| Message .*\n\|.*\n((?:\|.*\n)+)", page.read_text(), re.M):
@@ -161,7 +161,7 @@ def quoted():
 
 
 def quotes_of(message):
-    """What a page may quote of a message: all of it, or what comes before a colon."""
+    """The quotes of a message that are accepted: complete, or up to a colon."""
     ends = (colon.start() for colon in re.finditer(": ", message))
     return {message, *(message[:end] for end in ends if words(message[:end]) >= 2)}
 
@@ -181,8 +181,8 @@ def test_the_pages_quote_no_other_message():
     assert not unknown, "in docs/troubleshooting, not in the source:\n" + "\n".join(unknown)
 
 
-def test_every_message_can_be_read():
-    """A message that is built elsewhere is passed on, or its writer is one of `WRITERS`."""
+def test_messages_that_are_not_literals_have_a_known_writer():
+    """A message that is not a literal is passed on from another error or is one of `WRITERS`."""
     for path, argument in collected()[1]:
         text, writer = ast.unparse(argument), name_of(getattr(argument, "func", None))
         passed_on = re.match(r"str\(\w+\)$|'; '\.join\(|reasons\[0\]$", text)
@@ -190,11 +190,11 @@ def test_every_message_can_be_read():
 
 
 def test_the_messages_are_found():
-    """The rules above see each form of a message."""
+    """`collected` finds messages of each form."""
     found = collected()[0]
     assert len(found) > 450
     assert "<> has no video track: give a file with a video" in found  # An f-string.
-    assert "<> cannot be lossless with quality <>: leave quality out" in found  # Of two.
+    assert "<> cannot be lossless with quality <>: leave quality out" in found  # One of two texts.
     assert "is compressed with gzip" in found  # In a table.
     assert "is for CPU backends: leave it out with a TensorRT engine" in found  # A reason.
     assert "IFRNET_WEIGHTS_MIRROR is <>: give a base URL, such as https://host/folder/" in found

@@ -1,17 +1,17 @@
-"""A GPU, its driver, CUDA and TensorRT that are not there, for every Python with this on its path.
+"""Gives every Python process fakes of a GPU, its driver, CUDA and TensorRT.
 
 Python imports a module of this name when it starts. With this folder on PYTHONPATH the programs of
-the project run as on a machine with a GPU, over the fakes of tests/support, in whatever processes
-they start:
+the project, and all processes that they start, run as on a machine with a GPU, over the fakes of
+tests/support:
 
     PYTHONPATH=tests/fake_machine python tools/gpu_check.py --smoke --json smoke.json
 
-IFRNET_FAKE_TENSORRT is the version of TensorRT (default 8.6.0; none: it is not installed),
-IFRNET_FAKE_GPU the name of the GPU. Nothing is imported before a program imports tensorrt or cuda.
-A program that breaks a rule of CUDA, or leaves memory of the GPU allocated, ends with 70.
+IFRNET_FAKE_TENSORRT is the version of TensorRT (default 8.6.0; "none": not installed),
+IFRNET_FAKE_GPU the name of the GPU. The fakes are imported when a program imports tensorrt or cuda.
+A program that breaks a rule of CUDA, or does not free GPU memory, ends with exit status 70.
 """
 
-# ruff: noqa: ARG002, ARG004, N802 (signatures and names are those of others)
+# ruff: noqa: ARG002, ARG004, N802 (signatures and names are those of the real libraries)
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUPPORT = Path(__file__).resolve().parents[1] / "support"
 GPU = os.environ.get("IFRNET_FAKE_GPU", "NVIDIA H100 80GB HBM3")
 VERSION = os.environ.get("IFRNET_FAKE_TENSORRT", "8.6.0")
 CAPABILITY = {75: 9, 76: 0}
-"""COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+"""Values of the attributes COMPUTE_CAPABILITY_MAJOR (75) and _MINOR (76)."""
 
 
 class Driver:
@@ -51,7 +51,7 @@ class Driver:
 
 
 class WithDriver(ctypes.CDLL):
-    """As ctypes.CDLL, with libcuda and without libcudart: a real one would find no GPU."""
+    """A ctypes.CDLL with a fake libcuda and without libcudart: a real one would find no GPU."""
 
     def __new__(cls, name: Any, *args: Any, **options: Any) -> Any:
         if "libcudart" in str(name):
@@ -60,21 +60,21 @@ class WithDriver(ctypes.CDLL):
 
 
 class Fakes:
-    """Finds the fakes, which it makes at the first import of one of them."""
+    """An import finder that creates the fakes at the first import of tensorrt or cuda."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name not in ("tensorrt", "cuda") or (name, VERSION) == ("tensorrt", "none"):
             return None
         sys.meta_path.remove(self)
         install()
-        self.module = sys.modules.pop(name)  # Importing it puts it there.
+        self.module = sys.modules.pop(name)  # The import system puts it back.
         return importlib.machinery.ModuleSpec(name, self)
 
     def create_module(self, spec: Any) -> Any:
         return self.module
 
     def exec_module(self, module: Any) -> None:
-        """It was executed when it was made."""
+        """Does nothing: the module exists already."""
 
 
 class _Patch:
@@ -83,7 +83,7 @@ class _Patch:
 
 
 def install() -> None:
-    """Puts the fakes where imports find them; what is wrong at the end is told."""
+    """Puts the fakes into sys.modules; violations and leaks are reported at exit."""
     sys.path.append(str(SUPPORT))
     import fake_cuda
     import fake_tensorrt
@@ -92,7 +92,7 @@ def install() -> None:
     trt = fake_tensorrt.fake_tensorrt(VERSION, cuda)
     fake_cuda.install(_Patch(), cuda)
     fake_tensorrt.install(_Patch(), trt)
-    trt.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # PyTorch asks for it.
+    trt.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # PyTorch reads it.
     atexit.register(_check, cuda)
 
 
