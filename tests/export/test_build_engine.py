@@ -25,7 +25,7 @@ def build(*arguments, cwd):
     return run_module("export.build_engine", *arguments, cwd=cwd)
 
 
-def test_from_checkpoint_to_artefact_and_manifest_in_one_command(tmp_path, frames, export):
+def test_one_command_builds_artefact_and_manifest_from_a_checkpoint(tmp_path, frames, export):
     done = build(
         "--weights", "demo", "--size", "50x70", "--backend", "onnxruntime",
         "--output", "model.onnx", cwd=tmp_path,
@@ -34,7 +34,7 @@ def test_from_checkpoint_to_artefact_and_manifest_in_one_command(tmp_path, frame
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
     manifest = EngineManifest.read(tmp_path / "model.onnx")
     assert manifest.artefact_sha256 == file_sha256(tmp_path / "model.onnx")
-    # Of the graph before it was tuned, which another process makes to the same byte.
+    # The hash is of the graph before tuning; exports are identical in every process.
     plain = export(height=50, width=70).model.SerializeToString()
     assert manifest.onnx_sha256 == hashlib.sha256(plain).hexdigest()
     assert manifest.model.tuned_for == "cpu"
@@ -50,7 +50,7 @@ def test_from_checkpoint_to_artefact_and_manifest_in_one_command(tmp_path, frame
 
 
 @pytest.mark.parametrize("model", ["frames.onnx", "dynamic.onnx"])
-def test_from_an_onnx_file_without_torch(models, tmp_path, model):
+def test_a_build_from_an_onnx_file_needs_no_torch(models, tmp_path, model):
     done = build_without_torch(
         "--onnx", models / model, "--backend", "onnxruntime", "--output", "m.onnx", cwd=tmp_path
     )
@@ -62,7 +62,7 @@ def test_from_an_onnx_file_without_torch(models, tmp_path, model):
     Interpolator.open(tmp_path / "m.onnx").close()
 
 
-def test_an_artefact_for_openvino_is_compared_there_and_runs_there(models, tmp_path, frames):
+def test_an_artefact_for_openvino_is_compared_and_runs_in_openvino(models, tmp_path, frames):
     done = build_without_torch(
         "--onnx", models / "frames.onnx", "--backend", "openvino", "--output", "m.onnx",
         cwd=tmp_path,
@@ -75,11 +75,11 @@ def test_an_artefact_for_openvino_is_compared_there_and_runs_there(models, tmp_p
     assert manifest.gate.psnr_db > 80
     with Interpolator.open(tmp_path / "m.onnx", cache=tmp_path / "cache") as vfi:
         assert vfi.backend.startswith("openvino cpu")
-        assert not vfi.notes  # The build proved the precisions of this CPU, whatever came out.
+        assert not vfi.notes  # The build compared all precisions of this CPU.
         assert vfi.interpolate(*frames).shape == (50, 70, 3)
 
 
-def test_from_a_checkpoint_without_torch_says_what_to_install(tmp_path):
+def test_a_build_from_a_checkpoint_without_torch_says_what_to_install(tmp_path):
     done = build_without_torch(
         "--weights", "demo", "--backend", "onnxruntime", "--output", "m.onnx", cwd=tmp_path
     )
@@ -88,7 +88,7 @@ def test_from_a_checkpoint_without_torch_says_what_to_install(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_tensorrt_is_the_default_and_says_what_is_missing(tmp_path):
+def test_tensorrt_is_the_default_and_the_error_names_an_alternative(tmp_path):
     done = build("--weights", "demo", "--output", "model.engine", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith("with python -m export.build_engine --backend openvino\n")
@@ -105,7 +105,7 @@ def test_tensorrt_is_the_default_and_says_what_is_missing(tmp_path):
         (["--weights", "no.pth"], "no.pth does not exist: give a checkpoint file, or demo"),
     ],
 )
-def test_errors_are_one_sentence_and_leave_nothing(tmp_path, arguments, message):
+def test_errors_are_one_sentence_and_leave_no_files(tmp_path, arguments, message):
     arguments = arguments if "--output" in arguments else [*arguments, "--output", "out.onnx"]
     done = build(*arguments, "--backend", "onnxruntime", cwd=tmp_path)
     assert done.returncode == 1
@@ -209,19 +209,19 @@ def test_the_source_is_checked_before_anything_is_built(models, tmp_path):
         checked_from_onnx(tmp_path / "noise.onnx")
 
 
-def test_a_tuned_file_is_no_source(models, tmp_path):
+def test_a_tuned_file_is_refused_as_source(models, tmp_path):
     write_artefact(checked_from_onnx(models / "frames.onnx"), tmp_path / "m.onnx", started=0.0)
     with pytest.raises(ExportError, match=r"tuned for cpu already: give the file"):
         checked_from_onnx(tmp_path / "m.onnx", tuned_for="any")
 
 
-def test_a_file_that_fails_the_gate_is_not_kept(monkeypatch, models):
+def test_a_model_that_fails_the_gate_is_refused(monkeypatch, models):
     monkeypatch.setitem(REQUIRED_DB, "fp32", 1000.0)
     with pytest.raises(GateError, match="1000 dB are required"):
         checked_from_onnx(models / "frames.onnx")
 
 
-def test_what_the_runtime_does_not_open_is_not_kept(models, tmp_path):
+def test_a_file_that_the_runtime_cannot_open_does_not_replace_the_old_one(models, tmp_path):
     checked = checked_from_onnx(models / "frames.onnx")
     kept = tmp_path / "model.onnx"
     write_artefact(checked, kept, started=0.0)

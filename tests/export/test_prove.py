@@ -1,4 +1,4 @@
-"""export.prove: the results in the manifest, what a second run replaces, what is refused."""
+"""export.prove: results in the manifest, repeated runs, and refused arguments."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from runtime.manifest import EngineManifest, file_sha256, manifest_path
 
 @pytest.fixture
 def built(models, tmp_path, monkeypatch):
-    """An artefact for OpenVINO whose manifest has no proof, as from a CPU with float32 alone."""
+    """An artefact for OpenVINO whose manifest has no proofs, as if built on a CPU without bf16."""
     from export.candidate import checked_from_onnx
     from export.store import write_artefact
 
@@ -37,7 +37,7 @@ def run(*arguments):
     return ended.value.code
 
 
-def test_the_result_is_added_and_used(built, capsys):
+def test_the_proof_is_added_to_the_manifest_and_used(built, capsys):
     before = EngineManifest.read(built)
     assert before.proofs == ()
     content = built.read_bytes()
@@ -55,7 +55,7 @@ def test_the_result_is_added_and_used(built, capsys):
         assert vfi.backend == "openvino cpu bf16"
 
 
-def test_a_second_run_replaces_its_own_result_alone(built, monkeypatch, capsys):
+def test_a_second_run_replaces_only_its_own_result(built, monkeypatch, capsys):
     assert run(built) == 0
     manifest = EngineManifest.read(built)
     other = replace(manifest.proofs[0], openvino="2025.0.0", problem="it is 40.0 dB from fp32")
@@ -71,7 +71,7 @@ def test_a_second_run_replaces_its_own_result_alone(built, monkeypatch, capsys):
         assert (vfi.backend, list(vfi.notes)) == ("openvino cpu fp32", [])
 
 
-def test_a_float32_that_is_wrong_proves_nothing(built, monkeypatch, capsys):
+def test_without_a_correct_float32_reference_nothing_is_proved(built, monkeypatch, capsys):
     def wrong(self):
         raise GateError("OpenVINO is 20.0 dB from the file")
 
@@ -81,14 +81,14 @@ def test_a_float32_that_is_wrong_proves_nothing(built, monkeypatch, capsys):
     assert EngineManifest.read(built).proofs == ()
 
 
-def test_frames_of_ones_own(built, tmp_path):
+def test_proofs_can_use_a_given_clip(built, tmp_path):
     clip = write_clip(tmp_path / "own.mkv", 12)
     assert run(built, "--real-frames", clip) == 0
     names = {case.get("frames", "") for case in EngineManifest.read(built).proofs[0].cases}
     assert any(name.startswith("own.mkv, 1 of ") for name in names)
 
 
-def test_a_cpu_with_float32_alone_has_nothing_to_prove(built, monkeypatch, capsys):
+def test_a_cpu_that_computes_only_in_float32_has_nothing_to_prove(built, monkeypatch, capsys):
     claim_types(monkeypatch, "FP32")
     assert run(built) == 0
     assert capsys.readouterr().out == (
@@ -96,7 +96,7 @@ def test_a_cpu_with_float32_alone_has_nothing_to_prove(built, monkeypatch, capsy
     )
 
 
-def test_the_shipped_model_is_demo(monkeypatch, capsys, built):
+def test_demo_names_the_shipped_model(monkeypatch, capsys, built):
     monkeypatch.setattr(prove, "demo_model", lambda _: built)
     assert run("demo") == 0
     assert len(EngineManifest.read(built).proofs) == 1
@@ -116,7 +116,7 @@ def tuned(path):
         (tuned, "is tuned for ONNX Runtime: build one for OpenVINO with python -m export.build_"),
     ],
 )
-def test_what_cannot_be_proved_is_one_sentence(built, capsys, change, message):
+def test_errors_of_the_command_are_one_sentence(built, capsys, change, message):
     change(built)
     assert run(built) == 1
     said = capsys.readouterr().err
@@ -130,21 +130,21 @@ def test_an_engine_is_refused(tmp_path, capsys):
     assert "model.engine is not an ONNX file" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_said_first(built, monkeypatch, capsys):
-    monkeypatch.setattr(os, "access", lambda *_: False)  # Root may write everywhere.
+def test_a_folder_that_cannot_be_written_is_an_error(built, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # Patched, as root may write everywhere.
     assert run(built) == 1
     assert "copy model.onnx and model.onnx.json to another folder" in capsys.readouterr().err
 
 
-def test_a_clip_that_cannot_be_read_is_said_before_any_work(built, tmp_path, capsys):
+def test_a_clip_that_cannot_be_read_is_an_error(built, tmp_path, capsys):
     (tmp_path / "broken.mkv").write_bytes(b"not a video")
     assert run(built, "--real-frames", tmp_path / "broken.mkv") == 1
     assert "broken.mkv" in capsys.readouterr().err
     assert EngineManifest.read(built).proofs == ()
 
 
-def test_a_build_for_openvino_proves_what_the_cpu_has(models, tmp_path):
-    """Whatever this CPU has, the runtime has nothing to say about a model that was built here."""
+def test_a_build_for_openvino_proves_the_precisions_of_the_cpu(models, tmp_path):
+    """The runtime has no notes about a model that was built on this CPU."""
     done = run_module(
         "export.build_engine", "--onnx", models / "frames.onnx", "--backend", "openvino",
         "--output", "m.onnx", cwd=tmp_path,
@@ -163,7 +163,7 @@ def test_a_build_for_openvino_proves_what_the_cpu_has(models, tmp_path):
     assert done.stdout.count(" on this CPU") == len(manifest.proofs)
 
 
-def test_frames_are_for_openvino(tmp_path):
+def test_real_frames_are_refused_for_other_backends(tmp_path):
     done = run_module(
         "export.build_engine", "--onnx", "m.onnx", "--backend", "onnxruntime", "--output", "o.onnx",
         "--real-frames", "clip.mkv", cwd=tmp_path,

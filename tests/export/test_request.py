@@ -17,7 +17,7 @@ def from_file(**changes):
     return BuildRequest(onnx=Path("m.onnx"), output=OUTPUT, **changes)
 
 
-def test_the_command_repeats_what_was_given_in_the_order_of_the_options():
+def test_the_command_has_the_given_options_in_the_order_of_the_help():
     request = BuildRequest(
         weights="demo", graph=GraphRequest(precision="fp16", max_batch=4, warp="gather"),
         time="midpoint", output=OUTPUT, portable=True, device=0, rewrite=("round", "split"),
@@ -52,11 +52,11 @@ def test_a_request_that_contradicts_itself_is_refused(changes, message):
         from_file(**changes)
 
 
-def test_a_size_fixes_what_the_file_leaves_free_for_an_engine():
+def test_engines_of_several_sizes_can_be_built_from_a_file():
     assert from_file(sizes=((32, 48), (64, 80))).sizes == ((32, 48), (64, 80))
 
 
-def test_int8_is_made_from_a_float32_graph():
+def test_int8_is_built_from_a_float32_graph():
     request = BuildRequest(
         weights="demo", backend="onnxruntime", graph=GraphRequest(precision="int8", io="float"),
         calibrate=Path("clip.mp4"), output=OUTPUT,
@@ -76,7 +76,7 @@ def test_int8_is_made_from_a_float32_graph():
         ({"backend": "tensorrt"}, False),
     ],
 )
-def test_without_a_size_it_is_free_where_that_is_possible(changes, free):
+def test_without_a_size_option_the_size_is_free_if_possible(changes, free):
     clip = Path("clip.mp4") if "graph" in changes and changes["graph"].precision else None
     request = BuildRequest(weights="demo", calibrate=clip, output=OUTPUT, **changes)
     assert request.graph_options(None).get("dynamic", False) == free
@@ -110,7 +110,7 @@ def test_a_flow_scale_is_recommended_for_large_fixed_sizes_without_one(sizes, gr
         assert "\n" not in note
 
 
-def test_the_recommendation_says_what_was_measured():
+def test_the_recommendation_of_a_flow_scale_gives_the_measured_figures():
     folder = ROOT / "bench" / "results" / "flow_scale"
     at_4k, _ = json.loads((folder / "latency_cpu_small.json").read_text())["cases"]
     assert at_4k["size"] == "2160x3840"

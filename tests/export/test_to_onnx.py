@@ -1,4 +1,4 @@
-"""Checked files against PyTorch: sizes, time steps, precisions, and the command."""
+"""Exports compared with PyTorch: sizes, time steps, precisions, and the command."""
 
 import signal
 import subprocess
@@ -43,7 +43,9 @@ def in_pytorch(network, options, *inputs):
 
 
 @pytest.mark.parametrize("size", [(48, 64), (64, 80), (144, 208)])
-def test_dynamic_float_at_sizes_not_traced(export, demo_network, size):
+def test_dynamic_float_models_equal_pytorch_at_sizes_that_were_not_traced(
+    export, demo_network, size
+):
     options = ExportOptions(64, 96, io="float", dynamic=True)
     model = export(height=64, width=96, io="float", dynamic=True).model
     frames = [to_planes(f, 16) for f in moving_frames(*size, 6.0)]
@@ -52,14 +54,16 @@ def test_dynamic_float_at_sizes_not_traced(export, demo_network, size):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 31), (50, 70), (64, 80), (131, 93), (150, 200)])
-def test_dynamic_frames_at_sizes_not_traced(export, demo_network, size):
+def test_dynamic_frames_models_equal_pytorch_at_sizes_that_were_not_traced(
+    export, demo_network, size
+):
     options = ExportOptions(64, 80, dynamic=True)
     model = export(height=64, width=80, dynamic=True).model
     frames = [f[None] for f in moving_frames(*size, 3.0)]
     expected = in_pytorch(demo_network, options, *frames, steps(0.5)).transpose(0, 2, 3, 1) * 255
     found = run_onnx(model, *frames, steps(0.5))
     assert found.shape == (1, *size, 3)
-    # Half a level of rounding, and what float32 adds.
+    # Half a level of rounding, and errors of float32.
     assert np.abs(found - expected).max() < 0.5 + 0.03
 
 
@@ -107,7 +111,7 @@ def test_flow_scale_reaches_the_graph(export, demo_network):
 
 
 @pytest.mark.parametrize("io", ["float", "frames"])
-def test_float16_passes_its_gate_and_says_so(export, io):
+def test_float16_passes_its_gate_and_is_in_the_metadata(export, io):
     exported = export(height=64, width=80, io=io, precision="fp16")
     assert exported.info.precision == "fp16"
     names = {case["candidate"] for case in exported.gate.cases}
@@ -117,7 +121,7 @@ def test_float16_passes_its_gate_and_says_so(export, io):
     assert size < 0.6 * export(height=64, width=80, io="float").model.ByteSize()
 
 
-def test_weights_blind_to_time_are_found_out(midpoint_checkpoint, export):
+def test_weights_that_ignore_the_time_step_are_recognised(midpoint_checkpoint, export):
     assert export(midpoint_checkpoint, height=50, width=70).info.time_steps == "midpoint"
     assert export(height=50, width=70).info.time_steps == "arbitrary"
 
@@ -139,7 +143,7 @@ def test_a_failed_gate_writes_nothing(monkeypatch):
         ({"precision": "int8"}, "use fp32, fp16"),
     ],
 )
-def test_options_that_cannot_be(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ExportError, match=message):
         _ = ExportOptions(**options).divisor
 
@@ -156,7 +160,7 @@ def test_the_command_writes_a_file_and_prints_the_comparison(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_the_size_may_be_that_of_a_video_or_of_images(tmp_path):
+def test_the_size_can_be_taken_from_images(tmp_path):
     picture = VideoFrame.from_ndarray(np.zeros((34, 52, 3), np.uint8), format="rgb24")
     (tmp_path / "like").mkdir()
     for number in (1, 2):
@@ -179,7 +183,7 @@ def test_the_size_may_be_that_of_a_video_or_of_images(tmp_path):
         (["--weights", "demo", "--size", "32x48", "--output", "no/where.onnx"], "create it first"),
     ],
 )
-def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path, arguments, message):
+def test_errors_of_the_command_are_one_sentence(tmp_path, arguments, message):
     arguments = arguments if "--output" in arguments else [*arguments, "--output", "model.onnx"]
     done = run_module("export.to_onnx", *arguments, cwd=tmp_path)
     assert done.returncode == 1
@@ -189,12 +193,12 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path, arguments, mes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_large_frames_keep_their_mean(export):
-    """ONNX Runtime adds one value after the other: a mean in one step costs 30 dB here."""
+def test_the_mean_of_large_frames_is_exact(export):
+    """A mean over the frame in one step would lose 30 dB: ONNX Runtime sums value by value."""
     assert export(height=352, width=592, io="float").gate.psnr_db > 115
 
 
-def test_ctrl_c_while_pytorch_traces(tmp_path):
+def test_ctrl_c_stops_an_export(tmp_path):
     arguments = ["-m", "export.to_onnx", "--weights", "demo", "--output", str(tmp_path / "m.onnx")]
     with subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True) as run:
         time.sleep(3)  # It imports or traces: the whole export takes more than twice as long.

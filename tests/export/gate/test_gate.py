@@ -30,8 +30,8 @@ def pytorch(run):
     return Reference(run, "PyTorch")
 
 
-def run_of(network):
-    """The network itself as a `Runner`."""
+def runner_of(network):
+    """A `Runner` that runs the network in PyTorch."""
 
     def run(frame0, frame1, timestep):
         def planes(frame):
@@ -45,11 +45,11 @@ def run_of(network):
     return run
 
 
-def test_moving_frames_move_as_far_as_asked():
+def test_moving_frames_move_by_the_given_distance():
     frame0, frame1 = moving_frames(120, 200, 20.0)
     assert frame0.shape == (120, 200, 3)
     assert frame0.dtype == np.uint8
-    # The ground of the first corner lies 18 columns and 8 rows further in the other frame.
+    # Between the frames the background moves by 18 columns and 8 rows.
     np.testing.assert_array_equal(frame0[10:30, 20:40], frame1[2:22, 2:22])
     assert not np.array_equal(frame0, frame1)
 
@@ -59,7 +59,7 @@ def test_moving_frames_of_the_smallest_size():
     assert frame0.shape == frame1.shape == (16, 16, 3)
 
 
-def test_cases_reach_tens_of_pixels_and_leave_the_middle():
+def test_cases_have_large_motion_and_time_steps_off_the_middle():
     small, large = gate_cases([(256, 448)], described())
     assert small.timesteps == (0.5,)
     assert large.motion == pytest.approx(44.8)
@@ -69,13 +69,13 @@ def test_cases_reach_tens_of_pixels_and_leave_the_middle():
     assert large.timesteps == (0.25, 0.5, 0.75)
 
 
-def test_cases_of_a_free_number_of_pairs_have_one_and_as_many_as_fit():
+def test_cases_of_a_free_number_of_pairs_have_one_pair_and_the_maximum():
     small, large = gate_cases([(64, 80)], described(max_pairs=3))
     assert small.timesteps == (0.5,)
     assert large.timesteps == (0.125, 0.25, 0.375)
 
 
-def test_compare_by_hand():
+def test_compare_gives_figures_computed_by_hand():
     zero, tenth = np.zeros((1, 2, 2, 2), np.float32), np.full((1, 2, 2, 2), 0.1, np.float32)
     psnr, largest = compare(zero, tenth)
     assert psnr == pytest.approx(20.0, abs=1e-4)
@@ -109,21 +109,21 @@ def shifted(image, flow, lowering="gridsample"):
 
 @pytest.mark.parametrize("fault", [nearest, half_coordinates, shifted])
 def test_the_gate_refuses_a_faulty_warp(monkeypatch, demo_network, fault):
-    reference = run_of(demo_network)
-    # 256x448, for float16 coordinates cost more the larger the frame is.
+    reference = runner_of(demo_network)
+    # 256x448: errors of float16 coordinates grow with the size of the frame.
     only = gate_cases([(256, 448)], described())[1:]
 
     def broken(*inputs):
         with monkeypatch.context() as patch:
             patch.setattr("ifrnet_model.model.warp", fault)
-            return run_of(demo_network)(*inputs)
+            return runner_of(demo_network)(*inputs)
 
     with pytest.raises(GateError, match=r"dB from PyTorch .* 80 dB are required for fp32"):
         gate(pytorch(reference), {"it": broken}, only, Requirements("fp32"))
 
 
 def test_the_gate_refuses_swapped_channels_even_for_fp16(demo_network):
-    reference = run_of(demo_network)
+    reference = runner_of(demo_network)
 
     def swapped(*inputs):
         return reference(*inputs)[:, ::-1]
@@ -133,7 +133,7 @@ def test_the_gate_refuses_swapped_channels_even_for_fp16(demo_network):
 
 
 def test_the_gate_refuses_frames_in_the_wrong_order_off_the_middle(demo_network):
-    reference = run_of(demo_network)
+    reference = runner_of(demo_network)
 
     def reversed_time(frame0, frame1, timestep):
         return reference(frame0, frame1, 1 - timestep)
@@ -143,7 +143,7 @@ def test_the_gate_refuses_frames_in_the_wrong_order_off_the_middle(demo_network)
 
 
 def test_the_gate_refuses_not_a_number(demo_network):
-    reference = run_of(demo_network)
+    reference = runner_of(demo_network)
     with pytest.raises(GateError, match="-inf dB"):
         gate(
             pytorch(reference),
@@ -153,8 +153,8 @@ def test_the_gate_refuses_not_a_number(demo_network):
         )
 
 
-def test_the_report_holds_every_case(demo_network):
-    reference = run_of(demo_network)
+def test_the_report_has_every_case(demo_network):
+    reference = runner_of(demo_network)
     report = gate(
         pytorch(reference),
         {"same": reference, "near": lambda *inputs: reference(*inputs) + np.float32(1e-5)},
@@ -168,7 +168,7 @@ def test_the_report_holds_every_case(demo_network):
     assert report.max_difference == pytest.approx(1e-5, rel=0.1)
 
 
-def test_bytes_that_are_not_the_rounded_picture_are_refused(export):
+def test_bytes_that_are_not_the_rounded_frame_are_refused(export):
     exported = export(height=50, width=70)
     model = type(exported.model)()
     model.CopyFrom(exported.model)
@@ -181,7 +181,7 @@ def test_bytes_that_are_not_the_rounded_picture_are_refused(export):
 
 
 def onnx_run_with_tap(model, info, rounding):
-    """Gives the gate a graph whose Round was replaced, with a Round beside it to be found."""
+    """A runner of a graph with a replaced Round; an unused Round is added for the gate to find."""
     from onnx import helper
 
     model.graph.node.append(helper.make_node("Round", [rounding.input[0]], ["unused"]))

@@ -36,7 +36,7 @@ def test_a_model_is_compared_on_generated_and_on_real_frames(checked):
     assert {case["size"] for case in proof.cases} == {"50x70"}
     assert proof.made_db == min(case["psnr_db"] for case in made)
     assert proof.real_db == min(case["psnr_db"] for case in real)
-    assert 48 <= proof.made_db < 100  # Not float32, which would be identical or above.
+    assert 48 <= proof.made_db < 100  # 100 dB or more would mean float32.
     assert 60 <= proof.real_db < 100
     assert proof.loss_db == pytest.approx(sum(case["loss_db"] for case in real) / 4, abs=1e-3)
     assert proof.required == {"made_db": 48.0, "real_db": 60.0, "loss_db": 0.02}
@@ -54,14 +54,14 @@ def test_a_model_is_compared_on_generated_and_on_real_frames(checked):
         ("ALLOWED_LOSS_DB", -1.0, r"^it is -?\d\.\d{3} dB further from the true frames, -1 dB are"),
     ],
 )
-def test_each_limit_can_refuse(checked, monkeypatch, name, value, problem):
+def test_each_limit_can_refuse_a_precision(checked, monkeypatch, name, value, problem):
     monkeypatch.setattr(proofs, name, value)
     (proof,) = prove(checked.model, checked.info, ["bf16"])
     assert re.search(problem, proof.problem), proof.problem
     assert len(proof.cases) == 6
 
 
-def test_a_model_that_openvino_cannot_compile_is_a_result(checked, monkeypatch):
+def test_a_model_that_openvino_rounds_wrongly_gives_a_proof_with_a_problem(checked, monkeypatch):
     monkeypatch.setattr(ov_precision, "rounded_layers", lambda *_: ["Mul_3"])
     (proof,) = prove(checked.model, checked.info, ["bf16"])
     assert "1 of the layers of the coordinates in bf16" in proof.problem
@@ -79,7 +79,7 @@ def test_a_model_of_free_size_is_compared_at_720p_too(checked):
     ]
 
 
-def test_what_can_be_proved(checked, monkeypatch):
+def test_precisions_that_can_be_proved_depend_on_the_model_and_the_cpu(checked, monkeypatch):
     assert provable_precisions(checked.info) == ["bf16"]
     assert provable_precisions(replace(checked.info, tuned_for="cpu")) == []
     claim_types(monkeypatch, "FP32")

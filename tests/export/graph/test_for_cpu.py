@@ -86,7 +86,7 @@ def test_sampling_with_other_borders_is_left_alone():
 
 
 @pytest.mark.parametrize("options", [{}, {"dynamic": True}, {"io": "float"}])
-def test_tuning_leaves_the_plain_graph_and_the_picture(export, options):
+def test_tuning_changes_neither_the_plain_graph_nor_the_result(export, options):
     height, width = (64, 80) if options else (50, 70)
     plain = export(height=height, width=width, **options).model
     before = plain.SerializeToString()

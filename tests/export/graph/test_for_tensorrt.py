@@ -23,7 +23,7 @@ CASES = {
     "base, fp16, float": ("base", {"precision": "fp16", "io": "float"}),
     "base, fp16, 3 steps": ("base", {"precision": "fp16", "timesteps": 3}),
     "large, fp16": ("large", {"precision": "fp16"}),
-    # Exports of the demo weights, which other tests use too.
+    # Exports of the demo weights, which other tests use as well.
     "demo, dynamic": ("demo", {"height": 64, "width": 80, "dynamic": True}),
     "demo, 3 steps": ("demo", {"height": 50, "width": 70, "timesteps": 3}),
     "demo, free pairs": ("demo", {"height": 50, "width": 70, "max_batch": 3}),
@@ -34,15 +34,15 @@ ALONE = [[name] for name in REWRITES]
 TOGETHER = [list(REWRITES), [name for name in REWRITES if name != "prelu"]]
 
 FLOAT32 = 1e-5
-"""Sums of up to two thousand products in another order, through forty layers; seen: 3e-6."""
+"""Tolerance for sums of up to 2000 products in another order in 40 layers; measured: 3e-6."""
 
 FLOAT16 = 5e-3
-"""The same rounded to float16, 1e-3 of every feature; seen: 1.2e-3."""
+"""The same tolerance with rounding to float16, 1e-3 of each feature; measured: 1.2e-3."""
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory, export):
-    """Makes a plain graph by the name of its case; all weights but "demo" are random."""
+    """Returns the plain graph of a case; all weights but "demo" are random."""
     folder = tmp_path_factory.mktemp("random")
 
     @functools.cache
@@ -62,7 +62,7 @@ def inputs_of(model):
     made = {}
     for value in model.graph.input:
         kind = value.type.tensor_type
-        free = iter((40, 56))  # not the traced size, where sizes are free
+        free = iter((40, 56))  # not the traced size, if the size is free
         shape = [dim.dim_value or next(free) for dim in kind.shape.dim]
         if value.name == "timestep":
             made[value.name] = np.linspace(0.3, 0.7, shape[0], dtype="f").reshape(shape)
@@ -74,21 +74,21 @@ def inputs_of(model):
 
 
 @pytest.fixture(scope="session")
-def pictures(plain):
+def expected_results(plain):
     made = {}
 
-    def pictures(case):
+    def expected_results(case):
         if case not in made:
             model = plain(case)
             made[case] = run(model, **inputs_of(model))
         return made[case]
 
-    return pictures
+    return expected_results
 
 
 @pytest.mark.parametrize("names", [*ALONE, *TOGETHER], ids="+".join)
 @pytest.mark.parametrize("case", CASES)
-def test_the_picture_stays(plain, pictures, case, names):
+def test_rewrites_keep_the_result(plain, expected_results, case, names):
     model = plain(case)
     before = model.SerializeToString()
     rewritten = rewritten_for_tensorrt(model, names)
@@ -96,7 +96,7 @@ def test_the_picture_stays(plain, pictures, case, names):
     passes.check(rewritten)
     again = rewritten_for_tensorrt(rewritten, names)
     assert again.SerializeToString() == rewritten.SerializeToString()
-    difference = np.abs(run(rewritten, **inputs_of(model)).astype(float) - pictures(case))
+    difference = np.abs(run(rewritten, **inputs_of(model)).astype(float) - expected_results(case))
     half = CASES[case][1].get("precision") == "fp16"
     if model.graph.output[0].type.tensor_type.elem_type == TensorProto.UINT8:
         assert difference.max() <= 1
@@ -109,7 +109,7 @@ def test_the_picture_stays(plain, pictures, case, names):
     ("case", "before", "percent"),
     [("small, float", 17, 4.9), ("base, fp16, float", 28, 1.1), ("large, fp16", 28, 0.6)],
 )
-def test_aligned_channels(plain, case, before, percent):
+def test_channels_are_aligned_to_groups_of_eight(plain, case, before, percent):
     model = plain(case)
     aligned = rewritten_for_tensorrt(model, ["channels"])
     assert operators(aligned) == operators(model)
@@ -117,10 +117,10 @@ def test_aligned_channels(plain, case, before, percent):
     assert sum(in_groups(kernel) for kernel in kernels.values()) == before
     changed = kernels_of(aligned)
     assert len(changed) == len(kernels) == 36
-    # Three colours go into the first.
+    # The first convolution reads three colours.
     assert [n for n, k in changed.items() if not in_groups(k)] == ["encoder.pyramid1.0.0/Conv"]
     assert 100 * (work(changed) / work(kernels) - 1) == pytest.approx(percent, abs=0.05)
-    # Whole groups begin what the decoders' convolutions read.
+    # Inputs of the decoders' convolutions begin with complete groups of 8 channels.
     shapes = shapes_of(aligned)
     for node in aligned.graph.node:
         if node.op_type == "Concat" and "decoder" in node.name:
@@ -148,7 +148,7 @@ def in_groups(kernel):
 
 
 def work(kernels):
-    """Multiplications for each pixel of the frame; both frames pass the encoder."""
+    """Multiplications for each pixel of a frame; the encoder runs on both frames."""
     levels = {name: int(re.search(r"(?:pyramid|decoder)(\d)", name)[1]) for name in kernels}
     return sum(
         prod(kernel) / 4 ** levels[name] * (2 if "pyramid" in name else 1)
@@ -169,7 +169,7 @@ def test_deconvolutions_become_convolutions(plain, case, percent):
     assert 100 * growth == pytest.approx(percent, abs=0.05)
 
 
-def test_side_channels_have_layers_of_their_own(plain):
+def test_side_channels_have_their_own_layers(plain):
     model = plain("small, float")
     rewritten = rewritten_for_tensorrt(model, ["side"])
     change = Counter(operators(rewritten))
@@ -182,7 +182,7 @@ def test_side_channels_have_layers_of_their_own(plain):
     assert work(kernels_of(rewritten)) == work(kernels_of(model))
 
 
-def test_one_addition_less_for_each_grid(plain):
+def test_each_grid_needs_one_addition_less(plain):
     model = plain("small, float")
     rewritten = rewritten_for_tensorrt(model, ["grid"])
     assert operators(model)["Add"] - operators(rewritten)["Add"] == 4
@@ -196,7 +196,7 @@ def test_one_addition_less_for_each_grid(plain):
     [({"start": 1, "end": 2}, [3]), ({"end": 2}, [2, 3]), ({"start": 2}, [5, 7]),
      ({"start": -3, "end": -1}, [3, 5]), ({"start": 0}, [2, 3, 5, 7]), ({}, [2, 3, 5, 7])],
 )  # fmt: skip
-def test_a_shape_has_no_range(bounds, expected):
+def test_ranges_of_shapes_become_slices(bounds, expected):
     value = helper.make_tensor_value_info
     node = helper.make_node("Shape", ["x"], ["y"], name="shape", **bounds)
     shapes = [value("x", TensorProto.FLOAT, list("abcd"))], [value("y", TensorProto.INT64, ["n"])]
@@ -211,12 +211,14 @@ def test_a_shape_has_no_range(bounds, expected):
     assert ("Slice" in operators(rewritten)) == changed
 
 
-def test_a_graph_of_free_size_has_no_range_of_a_shape_in_tensorrt(plain, pictures):
+def test_a_graph_of_free_size_is_rewritten_without_ranges_of_shapes(plain, expected_results):
     model = plain("demo, dynamic")
     assert any(fake_tensorrt.has_range(node) for node in model.graph.node)
     rewritten = rewritten_for_tensorrt(model, [])
     assert not any(fake_tensorrt.has_range(node) for node in rewritten.graph.node)
-    np.testing.assert_array_equal(run(rewritten, **inputs_of(model)), pictures("demo, dynamic"))
+    np.testing.assert_array_equal(
+        run(rewritten, **inputs_of(model)), expected_results("demo, dynamic")
+    )
 
 
 def test_an_unknown_name_is_refused(plain):
@@ -224,7 +226,7 @@ def test_an_unknown_name_is_refused(plain):
         rewritten_for_tensorrt(plain("small, float"), ["grid", "magic"])
 
 
-def test_no_name_changes_nothing(plain):
+def test_without_names_of_rewrites_nothing_changes(plain):
     model = plain("small, float")
     assert rewritten_for_tensorrt(model, []).SerializeToString() == model.SerializeToString()
 

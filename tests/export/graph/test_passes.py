@@ -23,7 +23,7 @@ def operators(model):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_static_float_graph_is_clean(tmp_path, variant):
+def test_the_static_float_graph_has_only_necessary_nodes(tmp_path, variant):
     import torch
 
     from bench.runs.authors import random_network
@@ -33,12 +33,12 @@ def test_the_static_float_graph_is_clean(tmp_path, variant):
     found = operators(exported.model)
     assert sum(found.values()) <= 149
     assert found["GridSample"] == 4
-    assert found["Conv"] == 32  # both frames in one pass of the encoder
+    assert found["Conv"] == 32  # the encoder runs once, on both frames
     assert not found.keys() & {"Cast", "ScatterND", "ScatterElements", "Constant", "Identity"}
     assert exported.info.variant == variant
 
 
-def test_opset_domain_and_mode(export):
+def test_opset_domain_and_sampling_mode(export):
     model = export(**STATIC_FLOAT).model
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
     for node in model.graph.node:
@@ -55,7 +55,7 @@ def test_only_the_coordinates_depend_on_the_size(export):
     assert operators(small) == operators(large)
     for one, other in zip(small.graph.initializer, large.graph.initializer, strict=True):
         if tuple(one.dims) != tuple(other.dims):
-            # A vector for each axis and level: (1, 2, 1, W) or (1, 2, H, 1).
+            # Coordinates, one vector for each axis and level: (1, 2, 1, W) or (1, 2, H, 1).
             assert tuple(one.dims)[:2] == (1, 2)
             assert 1 in tuple(one.dims)[2:]
     stored = sum(numpy_helper.to_array(t).nbytes for t in small.graph.initializer)
@@ -74,7 +74,7 @@ g (float[2, 6] x, float[n, 6] free, float[6, 2] y) => (float[3, 4] a, float[m, 3
 }"""
 
 
-def test_what_a_reshape_leaves_to_be_inferred_is_written_out_where_it_is_known():
+def test_known_sizes_replace_inferred_ones_in_reshapes():
     model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(RESHAPES))
     passes.write_out_reshapes(model)
     onnx.checker.check_model(model, full_check=True)
@@ -82,7 +82,7 @@ def test_what_a_reshape_leaves_to_be_inferred_is_written_out_where_it_is_known()
     assert found == {"fixed": [3, 4], "unknown": [-1, 3], "twice": [6, 2]}
 
 
-def test_the_shape_of_two_reshapes_to_different_sizes_stays():
+def test_a_shape_shared_by_reshapes_to_different_sizes_is_kept():
     text = RESHAPES.replace("float[6, 2] y", "float[8, 2] y").replace("Add(d, e)", "Relu(d)")
     model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
     passes.write_out_reshapes(model)
@@ -90,7 +90,7 @@ def test_the_shape_of_two_reshapes_to_different_sizes_stays():
 
 
 @pytest.mark.parametrize("options", [{}, {"timesteps": 3}, {"batch": 2}, {"io": "float"}])
-def test_a_graph_of_fixed_sizes_leaves_none_to_be_inferred(export, options):
+def test_a_graph_of_fixed_size_has_no_inferred_sizes(export, options):
     size = STATIC_FLOAT if "io" in options else {"height": 50, "width": 70}
     model = export(**{**size, **options}).model
     shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
@@ -115,7 +115,7 @@ def test_inputs_and_outputs_frames(export):
         ("timestep", TensorProto.FLOAT, (3, 1, 1, 1)),
     ]
     assert ports(model.graph.output) == [("imgt", TensorProto.UINT8, (3, 50, 70, 3))]
-    # TensorRT has uint8 at its borders only: the casts are the first and the last operation.
+    # TensorRT supports uint8 only for inputs and outputs: casts come first and last.
     assert {n.op_type for n in model.graph.node if {"img0", "img1"} & set(n.input)} == {"Cast"}
     assert [n.op_type for n in model.graph.node if "imgt" in n.output] == ["Cast"]
 
@@ -148,7 +148,7 @@ def test_float16_keeps_the_islands_in_float32(export):
             assert {types[name] for name in node.input} == {TensorProto.FLOAT16}, node.name
     assert seen["GridSample"] == 4
     assert seen["Conv"] == 32
-    # Coordinates: what comes into a GridSample was never float16 after the flow was summed.
+    # The coordinates of a GridSample are float32 from the sum of the flows on.
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if node.op_type == "GridSample":
@@ -166,7 +166,7 @@ def test_gather_has_no_grid_sample(export):
     assert found["GatherElements"] == 16
 
 
-def test_nodes_are_named_after_layers_and_carry_no_paths(export):
+def test_nodes_are_named_after_layers_and_contain_no_paths(export):
     model = export(**STATIC_FLOAT).model
     names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names)
@@ -175,7 +175,7 @@ def test_nodes_are_named_after_layers_and_carry_no_paths(export):
     text = onnx.ModelProto()
     text.CopyFrom(model)
     del text.graph.initializer[:]
-    # Not "pytorch_half_pixel", which PyTorch 2.10 gives Resize.
+    # \b: "pytorch_half_pixel", a mode of Resize in exports of PyTorch 2.10, is allowed.
     assert not re.search(rb"site-packages|\.py\b|/home|/root|\btorch", text.SerializeToString())
 
 
@@ -224,7 +224,7 @@ def test_lowering_moves_axes_into_the_attribute():
         helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0),
     ],
 )
-def test_lowering_refuses_what_opset_17_cannot_say(node):
+def test_lowering_refuses_attributes_that_opset_17_lacks(node):
     model = tiny(node, constants=[("axes", [1]), ("s", [1.0, 1.0, 2.0, 2.0])])
     with pytest.raises(ExportError, match="opset 17"):
         passes.lower_opset(model)
@@ -244,20 +244,20 @@ def test_lowering_refuses_another_opset():
         (helper.make_node("Thing", ["x"], ["y"], domain="mine"), "not valid ONNX|uses"),
     ],
 )
-def test_check_refuses_what_is_not_plain(node, message):
+def test_check_refuses_graphs_that_are_not_plain(node, message):
     grid = np.zeros((1, 4, 4, 2), np.float32)
     with pytest.raises(ExportError, match=message):
         passes.check(tiny(node, opset=17, constants=[("g", grid)]))
 
 
-def test_weights_are_the_checkpoints(export, demo_network):
+def test_weights_are_those_of_the_checkpoint(export, demo_network):
     model = export(**STATIC_FLOAT).model
     name = "network.decoder2.convblock.1.conv3.0.weight"
     expected = demo_network.decoder2.convblock[1].conv3[0].weight.detach().numpy()
     np.testing.assert_array_equal(numpy_helper.to_array(initializer(model, name)), expected)
 
 
-def test_constants_that_float16_holds_are_stored_in_it(export):
+def test_constants_that_are_exact_in_float16_are_stored_in_float16(export):
     model = onnx.ModelProto.FromString(export(height=50, width=70).model.SerializeToString())
     before, values = model.ByteSize(), initializers(model)
     frames = [frame[None] for frame in moving_frames(50, 70, 3.0)]
@@ -278,7 +278,7 @@ def initializers(model):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def test_constants_that_float16_does_not_hold_stay():
+def test_other_constants_are_kept():
     kept = {
         "inexact": np.full(2000, 0.1, np.float32),
         "too_large": np.full(2000, 1e6, np.float32),

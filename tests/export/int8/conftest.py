@@ -1,4 +1,4 @@
-"""Real frames, and a folder of them."""
+"""Fixtures: real frames, and a folder with them."""
 
 import av
 import pytest

@@ -1,4 +1,4 @@
-"""int8: what is quantised, what calibrates, what the gate refuses, what the manifest says."""
+"""Builds in int8: quantised layers, calibration, the gate and the manifest."""
 
 import av
 import numpy as np
@@ -27,12 +27,12 @@ from runtime.telemetry import import_quietly
 onnxruntime = import_quietly("onnxruntime")
 
 LAYERS = 24
-"""Of the decoders' convolutions: four times the first one and the five of the residual block."""
+"""Number of quantised convolutions: in each of 4 decoders the first and 5 of the residual block."""
 LIMIT = 25.0
-"""dB, in place of the gate's own: on frames of 64x96 int8 costs more than on those of a video, and
-how much depends on the weights."""
+"""Required dB, in place of the gate's own limit: int8 loses more on frames of 64x96 than on larger
+ones, and the loss depends on the weights."""
 CONVOLUTIONS_LEFT = 8 + 4
-"""Of the encoder, and one transposed convolution for each decoder."""
+"""Convolutions that are not quantised: 8 of the encoder and a transposed one in each decoder."""
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,7 @@ def ranges(source, walk):
 
 
 def integer_convolutions(model):
-    """Layers whose input, weights and output all are integers, as a fusing runtime looks for."""
+    """Convolutions with integer input, weights and output, which a runtime can fuse."""
     view = GraphView(model)
 
     def maker(name):
@@ -78,7 +78,7 @@ def integer_convolutions(model):
     ]
 
 
-def test_the_decoders_convolutions_are_int8_and_nothing_else(checked):
+def test_only_the_decoders_convolutions_are_int8(checked):
     assert integer_convolutions(checked.model) == checked.calibration.quantised
     assert len(checked.calibration.quantised) == LAYERS
     assert all(name.startswith("decoder") for name in checked.calibration.quantised)
@@ -87,13 +87,13 @@ def test_the_decoders_convolutions_are_int8_and_nothing_else(checked):
         "encoder", "decoder1", "decoder2", "decoder3", "decoder4",
     }  # fmt: skip
     assert checked.calibration.skipped == []
-    # 24 inputs, of which each is read by one layer, and 24 outputs.
+    # The inputs and outputs of 24 layers; no two layers share an input.
     rounded = [node for node in checked.model.graph.node if node.op_type == "QuantizeLinear"]
     assert len(rounded) == 2 * LAYERS
     assert {entry.domain: entry.version for entry in checked.model.opset_import} == {"": 17}
 
 
-def test_onnx_runtime_fuses_every_one_of_them(checked, tmp_path):
+def test_onnx_runtime_fuses_every_int8_convolution(checked, tmp_path):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -105,7 +105,7 @@ def test_onnx_runtime_fuses_every_one_of_them(checked, tmp_path):
     assert len(fused) == LAYERS
 
 
-def test_weights_do_not_overflow_where_products_are_added_in_16_bits(checked):
+def test_weights_cannot_overflow_sums_of_16_bits(checked):
     whole = [
         numpy_helper.to_array(tensor)
         for tensor in checked.model.graph.initializer
@@ -135,7 +135,7 @@ def test_each_range_is_that_of_its_tensor(source, walk, ranges):
     assert high == pytest.approx(max(tensor.max(), 0), rel=1e-5)
 
 
-def test_a_bias_that_is_large_for_its_weights_survives(source, ranges):
+def test_a_bias_that_is_large_for_its_weights_is_kept(source, ranges):
     layer = layer_names(source.model)[0][0]
     model = onnx.ModelProto()
     model.CopyFrom(source.model)
@@ -151,7 +151,7 @@ def test_a_bias_that_is_large_for_its_weights_survives(source, ranges):
     np.testing.assert_allclose(made[:2], [3.0, 0.0], rtol=1e-6)
 
 
-def test_the_gate_saw_made_and_real_frames(checked, clip):
+def test_the_gate_compares_generated_and_real_frames(checked, clip):
     gate = checked.gate
     assert gate.required_db == LIMIT
     assert gate.psnr_db > LIMIT
@@ -163,7 +163,7 @@ def test_the_gate_saw_made_and_real_frames(checked, clip):
     assert gate.loss_db == pytest.approx(np.mean([case["loss_db"] for case in real]), abs=1e-3)
 
 
-def test_the_metadata_says_int8_and_the_runtime_runs_it(checked, tmp_path, walk, models):
+def test_an_int8_model_has_its_precision_in_the_metadata_and_runs(checked, tmp_path, walk, models):
     from export.store import write_artefact
 
     path = tmp_path / "int8.onnx"
@@ -182,8 +182,8 @@ def test_the_metadata_says_int8_and_the_runtime_runs_it(checked, tmp_path, walk,
 
 
 @pytest.mark.usefixtures("_limit")
-def test_frames_with_alpha_calibrate_by_their_colours(tmp_path, source):
-    """swscale loses half of the last row of gbrap16le."""
+def test_the_alpha_of_frames_is_ignored_in_calibration(tmp_path, source):
+    """FFmpeg's swscale loses half of the last row when it converts gbrap16le."""
     path = tmp_path / "alpha.mkv"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("ffv1", rate=25)
@@ -200,7 +200,7 @@ def test_frames_with_alpha_calibrate_by_their_colours(tmp_path, source):
             assert frame.min() == frame.max() > 100
 
 
-def test_it_is_gated_in_the_backend_that_will_run_it(source, clip, tmp_path):
+def test_the_gate_runs_in_the_backend_of_the_build(source, clip, tmp_path):
     from export.store import write_artefact
 
     made = int8.checked_int8(source, clip, backend="openvino")
@@ -218,27 +218,27 @@ def test_it_is_gated_in_the_backend_that_will_run_it(source, clip, tmp_path):
         (list(moving_frames(64, 96, 4.0)) * 2, "has 4 frames and only 1 of the 2 runs of 3 frames"),
     ],
 )
-def test_clips_that_do_not_serve(tmp_path, source, frames, message):
+def test_unsuitable_clips_are_refused(tmp_path, source, frames, message):
     with pytest.raises(ExportError, match=message):
         int8.checked_int8(source, image_folder(tmp_path / "clip", frames))
 
 
 @pytest.mark.usefixtures("_limit")
-def test_frames_of_another_size_serve_a_model_of_fixed_size(models):
+def test_frames_of_another_size_are_used_for_a_model_of_fixed_size(models):
     checked = int8.checked_int8(source_from_onnx(models / "frames.onnx"), WALK)
     assert {case["size"] for case in checked.gate.cases} == {"50x70"}
     assert len(checked.gate.cases) == 2 + 4
     assert checked.gate.loss_db <= 0.1
 
 
-def test_a_half_precision_file_is_no_source(sources, clip):
+def test_a_float16_file_is_refused_as_source(sources, clip):
     with pytest.raises(ExportError, match="--precision int8 came with a graph in fp16"):
         int8.checked_int8(sources["fp16"], clip)
 
 
 @pytest.fixture
 def one_bad_layer(source, monkeypatch, _limit):
-    """int8 of one layer spoils the image, as some weights do: its weights lose their sign."""
+    """Makes one layer unusable in int8, as some weights do: its weights lose their sign."""
     bad = "decoder1.convblock.1.conv3.0"
     honest = int8.quantised
 
@@ -269,7 +269,7 @@ def test_a_model_that_fails_the_gate_is_refused_with_the_layers(
     monkeypatch, one_bad_layer, source, clip
 ):
     monkeypatch.setattr(int8, "_MAXIMUM_SKIPPED", 0.0)
-    monkeypatch.setitem(gate_module.REQUIRED_DB, "int8", 100.0)  # More than any int8 reaches.
+    monkeypatch.setitem(gate_module.REQUIRED_DB, "int8", 100.0)  # More than int8 can reach.
     with pytest.raises(
         GateError,
         match=rf"100 dB are required for int8; the layers with the largest error, each alone in "
@@ -279,14 +279,14 @@ def test_a_model_that_fails_the_gate_is_refused_with_the_layers(
 
 
 @pytest.mark.usefixtures("_limit")
-def test_a_loss_to_the_truth_is_refused(monkeypatch, source, clip):
+def test_a_loss_compared_with_the_true_frames_is_refused(monkeypatch, source, clip):
     monkeypatch.setattr(int8, "_MAXIMUM_SKIPPED", 0.0)
     monkeypatch.setattr(gate_module, "ALLOWED_LOSS_DB", -100.0)
     with pytest.raises(GateError, match=r"dB further from the true frames than .* the layers with"):
         int8.checked_int8(source, clip)
 
 
-def test_the_loss_is_that_of_the_psnr_to_the_true_frame(walk):
+def test_the_loss_is_the_drop_of_the_psnr_to_the_true_frame(walk):
     truth = walk[1].transpose(2, 0, 1)[None] / np.float32(255)
     case = GroundTruthCase("walk", walk[:3], (0.5,))
     # 0.01 is 40 dB, 0.02 is 6.02 dB less.
@@ -327,7 +327,7 @@ def test_the_command_needs_no_torch(models, clip, tmp_path):
         ),
     ],
 )
-def test_arguments_that_do_not_go_together(models, tmp_path, capsys, arguments, message):
+def test_contradicting_arguments_are_refused(models, tmp_path, capsys, arguments, message):
     output = tmp_path / "int8.onnx"
     with pytest.raises(SystemExit) as exit_:
         main(["--onnx", str(models / "dynamic.onnx"), "--output", str(output), *arguments])

@@ -1,4 +1,4 @@
-"""Calibration frames: their size, where they lie in a clip, and how many are decoded for them."""
+"""Calibration frames: their size, their places in a clip, and the number of decoded frames."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -19,24 +19,24 @@ from runtime.video.reading.demux import Demuxer
 from runtime.video.reading.images import ImageReader
 
 LENGTH = 3
-"""Frames of a window, for one time step in a call."""
+"""Number of frames of a window, for a model with one time step per call."""
 CODE_BITS = 12
 
 
 @pytest.fixture(scope="module")
 def info(models):
-    """Of a model of free size."""
+    """Metadata of a model of free size."""
     return source_from_onnx(models / "dynamic.onnx").info
 
 
 @pytest.fixture(scope="module")
 def fixed(info):
-    """Of a model of 50x70."""
+    """Metadata of a model of 50x70."""
     return replace(info, height=50, width=70)
 
 
 def numbered(number):
-    """A frame 64x96 that has its number as a row of blocks."""
+    """A frame of 64x96 with its number encoded as a row of light and dark blocks."""
     frame = np.full((64, 96, 3), 130, np.uint8)
     for bit in range(CODE_BITS):
         frame[:8, 8 * bit : 8 * bit + 8] = 160 if number >> bit & 1 else 100
@@ -86,18 +86,18 @@ def check_spread(frames, count):
     spacing = count / WINDOWS
     places = [(number + 0.5) * spacing for number in range(WINDOWS)]
     np.testing.assert_allclose([window[0] for window in windows], places, atol=1.5)
-    # Those of the gate too: one in each quarter.
+    # The windows of the gate: one in each quarter of the clip.
     assert [int(4 * window[0] / count) for window in held] == [0, 1, 2, 3]
 
 
-def test_a_long_video_is_decoded_near_the_windows_only(tmp_path, info, decoded):
+def test_a_long_video_is_decoded_only_near_the_windows(tmp_path, info, decoded):
     path = numbered_video(tmp_path / "long.mp4", 3000, 40)
     check_spread(read_calibration_frames(path, info), 3000)
-    # From a key frame to the window, and what opening a file decodes.
+    # From a key frame to the window, and the frames decoded when a file is opened.
     assert LENGTH * WINDOWS < len(decoded) <= WINDOWS * (40 + LENGTH + 2)
 
 
-def test_a_long_video_with_one_key_frame_is_decoded_once_and_a_bit(tmp_path, info, decoded):
+def test_a_long_video_with_one_key_frame_is_decoded_about_once(tmp_path, info, decoded):
     path = numbered_video(tmp_path / "long.mkv", 1000, 10_000)
     frames = read_calibration_frames(path, info)
     assert 1000 <= len(decoded) < 1200
@@ -109,7 +109,7 @@ def test_a_long_video_with_one_key_frame_is_decoded_once_and_a_bit(tmp_path, inf
     assert gaps.max() <= 2 * gaps.min()
 
 
-def test_a_long_folder_is_read_near_the_windows_only(tmp_path, info, monkeypatch):
+def test_a_long_folder_is_read_only_near_the_windows(tmp_path, info, monkeypatch):
     read = []
     honest = ImageReader.decode
     monkeypatch.setattr(
@@ -121,13 +121,13 @@ def test_a_long_folder_is_read_near_the_windows_only(tmp_path, info, monkeypatch
     assert len(read) <= LENGTH * WINDOWS + 2
 
 
-def test_a_video_that_ends_long_before_its_sound_is_spread_over_its_frames(tmp_path, info):
+def test_windows_are_spread_over_the_frames_of_a_video_with_longer_sound(tmp_path, info):
     path = video_clips.write(tmp_path / "sound.mkv", 100, audio="aac", audio_seconds=60)
     frames = read_calibration_frames(path, info)
     assert len(frames.calibration) + len(frames.held_out) == WINDOWS
 
 
-def test_a_short_clip_is_spread_alike_each_time_and_some_is_held_out(clip, info, walk):
+def test_windows_of_a_short_clip_are_repeatable_and_some_are_held_out(clip, info, walk):
     frames = read_calibration_frames(clip, info)
     assert len(frames.calibration) + len(frames.held_out) == 10 <= WINDOWS
     assert frames.count == 14
@@ -139,7 +139,7 @@ def test_a_short_clip_is_spread_alike_each_time_and_some_is_held_out(clip, info,
     assert {len(window) for window in two.calibration} == {5}
 
 
-def test_a_clip_that_is_decoded_whole_gives_no_more_windows_and_reaches_its_end(tmp_path, info):
+def test_windows_of_a_fully_decoded_clip_reach_its_end(tmp_path, info):
     frames = [np.full((16, 16, 3), n, np.uint8) for n in range(200)]
     found = read_calibration_frames(image_folder(tmp_path / "long", frames), info)
     windows = [*found.calibration, *found.held_out]
@@ -159,7 +159,7 @@ def test_no_window_has_a_scene_cut(tmp_path, info):
     assert [frame[20, 0, 0] for window in frames.held_out for frame in window] == [32] * 3
 
 
-def test_no_window_has_a_gap(tmp_path, info):
+def test_no_window_has_a_damaged_frame(tmp_path, info):
     path = image_folder(tmp_path / "gap", map(numbered, range(12)))
     (path / "4.png").write_bytes(b"no image")
     frames = read_calibration_frames(path, info)
@@ -168,7 +168,7 @@ def test_no_window_has_a_gap(tmp_path, info):
 
 
 @pytest.mark.parametrize("kind", ["video", "folder"])
-def test_frames_of_another_size_cover_the_models(kind, clip, fixed, walk):
+def test_frames_of_another_size_are_scaled_and_cropped(kind, clip, fixed, walk):
     frames = read_calibration_frames(WALK if kind == "video" else clip, fixed)
     first = frames.calibration[0][0]
     assert {frame.shape for window in frames.calibration for frame in window} == {(50, 70, 3)}
@@ -176,10 +176,10 @@ def test_frames_of_another_size_cover_the_models(kind, clip, fixed, walk):
     if kind == "video":
         with av.open(str(WALK)) as container:
             original = next(container.decode(video=0)).to_image()
-        size, left, top = (70, 52), 0, 1  # Of 640x480: the width fits, and two rows are over.
+        size, left, top = (70, 52), 0, 1  # From 480x640: the width fits, two rows are cropped.
     else:
         original = Image.fromarray(walk[0])
-        size, left, top = (75, 50), 2, 0  # Of 96x64: five columns are over.
+        size, left, top = (75, 50), 2, 0  # From 64x96: five columns are cropped.
     expected = np.asarray(original.resize(size, Image.Resampling.BICUBIC))
     expected = expected[top : top + 50, left : left + 70].astype(int)
     nearest = np.asarray(original.resize(size, Image.Resampling.NEAREST))
@@ -187,7 +187,7 @@ def test_frames_of_another_size_cover_the_models(kind, clip, fixed, walk):
     assert np.abs(first - expected).mean() < np.abs(nearest - expected).mean() / 3
 
 
-def test_frames_keep_their_size_where_the_models_is_free_or_the_padding_makes_it(clip, info):
+def test_frames_keep_their_size_if_the_models_size_is_free_or_the_padded_one(clip, info):
     padded = replace(info, io="float", height=64, width=96)
     assert read_calibration_frames(clip, info).size == (64, 96)
     assert read_calibration_frames(clip, padded).size == (64, 96)
@@ -221,9 +221,7 @@ def test_an_image_keeps_its_aspect_ratio_colours_and_centre():
 @pytest.mark.parametrize(
     ("shades", "runs"), [([0, 2, 4, 6], 1), ([0, 0, 90, 90, 250, 250, 30, 30, 180, 180], 0)]
 )
-def test_a_clip_that_is_too_short_says_what_there_is_and_what_is_needed(
-    tmp_path, info, shades, runs
-):
+def test_the_error_for_a_short_clip_has_found_and_needed_windows(tmp_path, info, shades, runs):
     frames = [np.full((64, 96, 3), shade, np.uint8) for shade in shades]
     path = image_folder(tmp_path / "short", frames)
     with pytest.raises(ExportError) as error:

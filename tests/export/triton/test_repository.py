@@ -1,4 +1,4 @@
-"""Model repositories, read back with Triton's own schema; a real server: test_triton_server.py."""
+"""Model repositories, read with Triton's own schema. test_triton_server.py uses a real server."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ def onnx_file(tmp_path, export):
 
 @pytest.fixture
 def engine_file(tmp_path):
-    """An engine as far as a repository looks into one: some bytes and their manifest."""
+    """Writes the parts of an engine that a repository reads: a file and its manifest."""
 
     def saved(name="small", info=INFO, profile=None):
         path = tmp_path / f"{name}.engine"
@@ -85,7 +85,7 @@ def engine_file(tmp_path):
         ({"height": None, "width": None}, (1, -1, -1, 3), 1),
     ],
 )
-def test_ports_are_those_of_the_graph(changes, images, rows):
+def test_inputs_and_outputs_are_those_of_the_graph(changes, images, rows):
     ports = config_ports(dataclasses.replace(INFO, **changes))
     kind = "TYPE_FP32" if "io" in changes else "TYPE_UINT8"
     assert ports["img0"] == ports["img1"] == ConfigPort(kind, images)
@@ -93,7 +93,7 @@ def test_ports_are_those_of_the_graph(changes, images, rows):
     assert ports["imgt"] == ConfigPort(kind, (rows, *images[1:]))
 
 
-def test_a_free_number_of_pairs_is_the_axis_that_triton_batches_along(onnx_file, tmp_path):
+def test_triton_batches_along_a_free_number_of_pairs(onnx_file, tmp_path):
     folder = write_served_model(
         onnx_file(max_batch=4), tmp_path / "r", serving=Serving(queue_delay_us=500)
     )
@@ -106,7 +106,7 @@ def test_a_free_number_of_pairs_is_the_axis_that_triton_batches_along(onnx_file,
     assert [warm_up.batch_size for warm_up in config.model_warmup] == [1, 4]
 
 
-def test_an_onnx_file_with_all_that_belongs_to_it(onnx_file, tmp_path):
+def test_the_repository_of_an_onnx_file(onnx_file, tmp_path):
     path = onnx_file(backend="onnxruntime")
     folder = write_served_model(
         path, tmp_path / "r", serving=Serving(threads=2, instances=3, device="cpu")
@@ -134,7 +134,7 @@ def test_an_onnx_file_with_all_that_belongs_to_it(onnx_file, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "small.onnx", "small.onnx.json"]
 
 
-def test_an_engine_on_some_gpus(engine_file, tmp_path):
+def test_the_repository_of_an_engine_on_chosen_gpus(engine_file, tmp_path):
     folder = write_served_model(engine_file(), tmp_path / "r", serving=Serving(gpus=(0, 2)))
     assert names_in(folder) == ["1/model.plan", "1/model.plan.json", CONFIG]
     config = config_of(folder)
@@ -143,7 +143,7 @@ def test_an_engine_on_some_gpus(engine_file, tmp_path):
     assert (group.kind, group.count, list(group.gpus)) == (group.KIND_GPU, 1, [0, 2])
 
 
-def test_free_sizes_are_warmed_up_at_the_best_of_the_profile_or_as_asked(engine_file, tmp_path):
+def test_warm_up_of_a_free_size_uses_the_profile_or_the_given_size(engine_file, tmp_path):
     free = dataclasses.replace(INFO, height=None, width=None)
     profile = {"min": [64, 64], "opt": [720, 1280], "max": [1080, 1920]}
     path = engine_file(info=free, profile=profile)
@@ -153,7 +153,7 @@ def test_free_sizes_are_warmed_up_at_the_best_of_the_profile_or_as_asked(engine_
         assert list(warm_up.inputs["img1"].dims) == expected
 
 
-def test_what_was_gated_in_openvino_goes_through_python(onnx_file, tmp_path):
+def test_a_model_for_openvino_is_served_by_the_python_backend(onnx_file, tmp_path):
     folder = write_served_model(onnx_file(backend="openvino"), tmp_path / "r")
     assert names_in(folder) == ["1/model.onnx", "1/model.onnx.json", "1/model.py", CONFIG]
     config = config_of(folder)
@@ -162,7 +162,7 @@ def test_what_was_gated_in_openvino_goes_through_python(onnx_file, tmp_path):
     compile((folder / "1" / "model.py").read_text(), "model.py", "exec")
 
 
-def test_versions_lie_side_by_side_and_the_newest_is_described(onnx_file, tmp_path):
+def test_a_repository_keeps_versions_and_describes_the_newest(onnx_file, tmp_path):
     first, second = onnx_file("small"), onnx_file("other", precision="fp16")
     folder = write_served_model(first, tmp_path / "r", version=2)
     write_served_model(
@@ -172,13 +172,13 @@ def test_versions_lie_side_by_side_and_the_newest_is_described(onnx_file, tmp_pa
     config = config_of(folder)
     assert config.version_policy.latest.num_versions == 2
     assert config.parameters["ifrnet.precision"].string_value == "fp16"
-    # An older one that comes later changes nothing of that.
+    # Adding an older version later does not change the configuration.
     write_served_model(first, tmp_path / "r", version=1)
     assert config_of(folder) == config
     assert names_in(folder)[0] == "1/model.onnx"
 
 
-def test_what_does_not_fit_changes_nothing(onnx_file, tmp_path):
+def test_a_refused_model_changes_nothing(onnx_file, tmp_path):
     folder = write_served_model(onnx_file(), tmp_path / "r")
     before = {name: (folder / name).read_bytes() for name in names_in(folder)}
     with pytest.raises(ExportError, match=r"small/1 exists already: give another --model-version"):
@@ -194,7 +194,7 @@ def test_what_does_not_fit_changes_nothing(onnx_file, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_copy_that_fails_leaves_nothing(onnx_file, tmp_path, monkeypatch):
+def test_a_failed_copy_leaves_no_files(onnx_file, tmp_path, monkeypatch):
     path = onnx_file()
 
     def full(*_):
@@ -215,7 +215,7 @@ def test_a_copy_that_fails_leaves_nothing(onnx_file, tmp_path, monkeypatch):
         ({"warm_up": (64, 64)}, "came with a model of fixed size"),
     ],
 )
-def test_what_triton_cannot_do_with_an_onnx_file(onnx_file, tmp_path, serving, message):
+def test_options_that_do_not_fit_an_onnx_file_are_refused(onnx_file, tmp_path, serving, message):
     with pytest.raises(ExportError, match=message):
         write_served_model(onnx_file(), tmp_path / "r", serving=Serving(**serving))
     assert not (tmp_path / "r").exists()
@@ -229,7 +229,7 @@ def test_what_triton_cannot_do_with_an_onnx_file(onnx_file, tmp_path, serving, m
         ({"threads": 2}, "--threads came with an engine"),
     ],
 )
-def test_what_triton_cannot_do_with_an_engine(engine_file, tmp_path, serving, message):
+def test_options_that_do_not_fit_an_engine_are_refused(engine_file, tmp_path, serving, message):
     with pytest.raises(ExportError, match=message):
         write_served_model(engine_file(), tmp_path / "r", serving=Serving(**serving))
 
@@ -243,19 +243,19 @@ def test_what_triton_cannot_do_with_an_engine(engine_file, tmp_path, serving, me
         ({"device": "cpu", "gpus": (0,)}, "--gpus came with --device cpu"),
     ],
 )
-def test_servings_that_mean_nothing(values, message):
+def test_invalid_servings_are_refused(values, message):
     with pytest.raises(ExportError, match=message):
         Serving(**values)
 
 
-def test_an_engine_without_its_manifest(engine_file, tmp_path):
+def test_an_engine_without_its_manifest_is_refused(engine_file, tmp_path):
     path = engine_file()
     manifest_path(path).unlink()
     with pytest.raises(ModelError, match=r"small\.engine\.json is missing"):
         write_served_model(path, tmp_path / "r")
 
 
-def test_the_command(onnx_file, tmp_path):
+def test_the_command_writes_a_repository(onnx_file, tmp_path):
     paths = [onnx_file("small"), onnx_file("several", max_batch=2)]
     done = run_module("export.triton", "--model", *paths, "--output", tmp_path / "r")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""How a build goes on where TensorRT refuses it or the engine is slow, on fakes of TensorRT 8.6."""
+"""Further attempts of a build if TensorRT refuses one or the engine is slow, over fakes."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from export.trt.inspector import (
 from runtime.manifest import EngineManifest
 
 CONVOLUTIONS = 36
-"""Of small, transposed ones included."""
+"""Number of convolutions of the variant "small", with transposed ones."""
 
 
 def write(source, path, *, fallbacks=(), notes=None, rewrites=(), layers=None, **options):
@@ -35,7 +35,7 @@ def write(source, path, *, fallbacks=(), notes=None, rewrites=(), layers=None, *
 
 
 def flags(trt, build=-1):
-    """Which precision flags a build had."""
+    """The precision flags of a build."""
     config = trt.builds[build][1]
     names = ("FP16", "OBEY_PRECISION_CONSTRAINTS", "PREFER_PRECISION_CONSTRAINTS")
     return [name.split("_")[0] for name in names if config.get_flag(getattr(trt.BuilderFlag, name))]
@@ -47,7 +47,7 @@ def constrained(network, kind=None):
 
 
 def refusing(trt, *refused):
-    """Builds with these flags fail as the real builder does over a constraint; counts all."""
+    """Makes builds with these constraints fail as the real builder does; records all builds."""
 
     def fail(network, config):
         halves = sum(layer.precision == trt.float16 for layer in constrained(network))
@@ -69,10 +69,12 @@ def all_convolutions(network, config):
     return {layer.name for layer in layers if "CONVOLUTION" in layer.type.name}
 
 
-# Which constraints
+# Precision constraints
 
 
-def test_every_layer_is_constrained_first_and_constants_of_the_islands_too(trt8, sources, tmp_path):
+def test_the_first_build_constrains_every_layer_and_the_constants_of_the_islands(
+    trt8, sources, tmp_path
+):
     build = write(sources["fp16"], tmp_path / "m.engine").engine
     assert (build.precision_constraints, build.precision_constraints_reason) == ("obey-all", None)
     assert flags(trt8) == ["FP16", "OBEY"]
@@ -93,7 +95,7 @@ def test_every_layer_is_constrained_first_and_constants_of_the_islands_too(trt8,
         (["all", "islands"], "prefer-islands", ["FP16", "PREFER"]),
     ],
 )
-def test_a_refused_constraint_leads_to_the_next_and_the_manifest_says_why(
+def test_after_a_refusal_looser_constraints_are_tried_and_the_manifest_has_the_reason(
     trt8, sources, tmp_path, refused, used, kept
 ):
     refusing(trt8, *refused)
@@ -113,20 +115,20 @@ def test_a_refused_constraint_leads_to_the_next_and_the_manifest_says_why(
     layers = constrained(network)
     assert {layer.type.name for layer in layers} >= {"GRID_SAMPLE", "CONSTANT", "SHUFFLE"}
     assert all(layer.precision == trt8.float32 for layer in layers)
-    assert build.float32_tensors_seen > 20  # And the gate has passed.
+    assert build.float32_tensors_seen > 20  # The gate has passed.
 
 
-def test_where_every_build_fails_each_reason_is_in_the_error(trt8, sources, tmp_path):
+def test_if_every_build_fails_the_error_has_each_reason(trt8, sources, tmp_path):
     seen = refusing(trt8, "all", "islands", "prefer").seen
     with pytest.raises(BuildError) as error:
         write(sources["fp16"], tmp_path / "m.engine")
     for name in ("all", "islands", "prefer"):
         assert f"for node Mul, {name}" in str(error.value)
-    assert seen == ["all", "islands", "prefer"] * 2  # The second time without Round.
+    assert seen == ["all", "islands", "prefer"] * 2  # The second round is without Round.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_engine_far_from_its_reference_is_not_tried_with_looser_constraints(
+def test_looser_constraints_are_not_tried_for_an_engine_far_from_its_reference(
     trt8, sources, tmp_path
 ):
     from export.gate.diagnosis import nearest_sampling
@@ -141,7 +143,7 @@ def test_an_engine_far_from_its_reference_is_not_tried_with_looser_constraints(
     assert len(trt8.builds) == 1
 
 
-def test_without_memory_no_other_build_is_tried(trt8, sources, tmp_path):
+def test_after_out_of_memory_no_other_build_is_tried(trt8, sources, tmp_path):
     tries = []
 
     def fail(network, config):
@@ -155,7 +157,7 @@ def test_without_memory_no_other_build_is_tried(trt8, sources, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["obey-islands", "prefer-islands"])
-def test_constraints_that_were_asked_for_are_the_only_ones(trt8, sources, tmp_path, name):
+def test_given_constraints_are_the_only_ones_tried(trt8, sources, tmp_path, name):
     fail = refusing(trt8)
     build = write(sources["fp16"], tmp_path / "m.engine", constraints=name).engine
     assert (build.precision_constraints, build.precision_constraints_reason) == (name, None)
@@ -196,7 +198,7 @@ def test_constraints_are_for_float16(trt8, sources, tmp_path, capsys):
     assert build.precision_constraints is None
 
 
-# ConvolutionCounts that do not run in float16
+# Convolutions that do not run in float16
 
 
 def test_the_manifest_counts_the_convolutions(trt, sources, tmp_path):
@@ -204,8 +206,8 @@ def test_the_manifest_counts_the_convolutions(trt, sources, tmp_path):
     assert build.convolutions == {"fp16": CONVOLUTIONS, "other": 0, "unseen": 0}
 
 
-def test_a_build_whose_convolutions_stay_float32_leads_to_the_next(trt8, sources, tmp_path):
-    """As a constraint on one layer can do to all that it is fused with."""
+def test_if_convolutions_stay_float32_looser_constraints_are_tried(trt8, sources, tmp_path):
+    """A constraint on one layer can keep all layers that are fused with it in float32."""
 
     def held(network, config):
         halves = any(layer.precision == trt8.float16 for layer in constrained(network))
@@ -246,7 +248,7 @@ def test_one_in_ten_convolutions_may_run_in_float32(trt10, sources, tmp_path, ot
         assert write(sources["fp16"], path).engine.convolutions["other"] == other
 
 
-def test_convolutions_are_recognised_in_what_real_inspectors_write():
+def test_convolutions_are_recognised_in_output_of_real_inspectors():
     model = parse_model(
         """<ir_version: 8, opset_import: ["": 17]>
         g (float16[1, 4, 8, 8] x) => (float16[1, 4, 8, 8] y)
@@ -289,13 +291,11 @@ def test_convolutions_are_recognised_in_what_real_inspectors_write():
     }  # fmt: skip
 
 
-# What the inspector writes
+# Output of the engine inspector
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"Bindings": []}', "no JSON at all"])
-def test_an_engine_whose_inspection_is_unreadable_is_judged_by_the_gate_alone(
-    trt, sources, tmp_path, text
-):
+def test_an_engine_with_unreadable_inspection_needs_only_the_gate(trt, sources, tmp_path, text):
     trt.damage_inspection = lambda _: text
     notes, layers = [], tmp_path / "layers.json"
     build = write(sources["fp16"], tmp_path / "m.engine", notes=notes, layers=layers).engine
@@ -329,7 +329,7 @@ def test_layers_of_a_refused_engine_are_written(trt8, sources, tmp_path):
     )
 
 
-def test_layers_are_written_with_the_command_for_an_engine_that_is_up_to_date(
+def test_the_command_writes_layers_of_an_engine_that_is_up_to_date(
     trt10, sources, tmp_path, capsys
 ):
     model, output, layers = (tmp_path / name for name in ("m.onnx", "m.engine", "layers.json"))
@@ -343,10 +343,10 @@ def test_layers_are_written_with_the_command_for_an_engine_that_is_up_to_date(
     assert "--layers" not in EngineManifest.read(output).engine.command
 
 
-# What TensorRT cannot build at all
+# Graphs that TensorRT cannot build
 
 
-def test_without_a_kernel_for_round_another_spelling_is_tried(trt, sources, tmp_path):
+def test_without_a_kernel_for_round_the_operator_is_rewritten(trt, sources, tmp_path):
     def fail(network, config):
         layers = (network.get_layer(k) for k in range(network.num_layers))
         if any(layer.type.name == "UNARY" and layer.name.endswith("Round") for layer in layers):
@@ -361,10 +361,10 @@ def test_without_a_kernel_for_round_another_spelling_is_tried(trt, sources, tmp_
     assert any("without the operator Round" in note for note in notes)
     built = len(trt.builds)
     write(sources["fp16"], tmp_path / "m.engine", notes=notes)
-    assert len(trt.builds) == built  # It is up to date.
+    assert len(trt.builds) == built  # The engine is up to date.
 
 
-def test_where_round_is_not_the_cause_the_first_reason_is_given(trt10, sources, tmp_path):
+def test_if_round_is_not_the_cause_the_error_has_the_first_reason(trt10, sources, tmp_path):
     tries = []
 
     def fail(network, config):
@@ -377,7 +377,7 @@ def test_where_round_is_not_the_cause_the_first_reason_is_given(trt10, sources, 
     assert len(tries) == 2
 
 
-def test_a_failed_build_falls_back_where_that_is_allowed(trt10, sources, tmp_path):
+def test_a_failed_build_falls_back_if_that_is_allowed(trt10, sources, tmp_path):
     def fail(network, config):
         layers = (network.get_layer(k) for k in range(network.num_layers))
         half = any(layer.get_output(0).dtype.name == "HALF" for layer in layers)
@@ -397,7 +397,7 @@ def test_a_portable_engine_without_the_lean_runtime_says_what_to_install(trt, so
         write(sources["frames"], tmp_path / "m.engine", portable=True)
 
 
-def test_on_a_jetson_a_portable_engine_is_for_its_gpu_alone(trt, sources, tmp_path, monkeypatch):
+def test_on_a_jetson_a_portable_engine_is_only_for_its_gpu(trt, sources, tmp_path, monkeypatch):
     monkeypatch.setattr("export.trt.build.is_jetson", lambda: True)
     build = write(sources["frames"], tmp_path / "m.engine", portable=True).engine
     assert (build.portable, build.any_gpu) == (True, False)
@@ -417,7 +417,9 @@ def test_on_a_jetson_a_portable_engine_is_for_its_gpu_alone(trt, sources, tmp_pa
         ("CUDA initialization failure with error: 35", "check the driver with nvidia-smi"),
     ],
 )
-def test_a_builder_that_cannot_be_made_is_one_sentence(trt8, sources, monkeypatch, text, remedy):
+def test_the_error_of_a_builder_that_cannot_be_created_has_a_remedy(
+    trt8, sources, monkeypatch, text, remedy
+):
     def broken(log):
         log.log(trt8.ILogger.Severity.ERROR, text)
         raise TypeError("pybind11::init(): factory function returned nullptr")
@@ -436,7 +438,7 @@ def test_contexts_share_a_profile(trt, sources, tmp_path):
     assert preview is None or config.get_preview_feature(preview)
 
 
-def test_constraints_check_themselves():
+def test_unknown_constraints_are_refused():
     with pytest.raises(ExportError, match="precision-constraints is strict: use obey-all, obey"):
         dataclasses.replace(BuildOptions(), constraints="strict")
 

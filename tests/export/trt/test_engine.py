@@ -1,4 +1,4 @@
-"""Engines from ONNX files and checkpoints, on fakes of three generations of TensorRT."""
+"""Engines from ONNX files and checkpoints, over fakes of three generations of TensorRT."""
 
 import dataclasses
 import json
@@ -62,10 +62,10 @@ def onnx_file(tmp_path, sources):
     return saved
 
 
-# What is built
+# Builds
 
 
-def test_the_manifest_says_all_that_the_engine_depends_on(trt, sources, tmp_path):
+def test_the_manifest_has_everything_that_the_engine_depends_on(trt, sources, tmp_path):
     path = tmp_path / "m.engine"
     write(sources["fp16"], path, optimization_level=5, workspace_mib=64)
     manifest = EngineManifest.read(path)
@@ -88,9 +88,7 @@ def test_the_manifest_says_all_that_the_engine_depends_on(trt, sources, tmp_path
     assert not config.get_flag(trt.BuilderFlag.TF32)
 
 
-def test_a_free_number_of_pairs_is_the_profile_and_is_gated_with_one_and_with_all(
-    trt, sources, tmp_path
-):
+def test_a_free_number_of_pairs_becomes_the_profile_and_passes_the_gate(trt, sources, tmp_path):
     path = tmp_path / "m.engine"
     write(sources["free pairs"], path)
     manifest = EngineManifest.read(path)
@@ -120,11 +118,11 @@ def test_islands_stay_float32_in_weakly_typed_engines(sources, tmp_path, monkeyp
         assert manifest.engine.float32_tensors_seen > 20
 
 
-def test_an_engine_that_lost_its_islands_is_not_kept(sources, tmp_path, monkeypatch):
+def test_an_engine_without_its_float32_islands_is_refused(sources, tmp_path, monkeypatch):
     import gpu_fakes
 
     with gpu_fakes.machine("8.6.0", monkeypatch):
-        # No layer is told its type: the builder may choose.
+        # No layer has a type, so the builder may choose.
         monkeypatch.setattr(
             "export.trt.weakly_typed.layer_types",
             lambda layers, _: dict.fromkeys((layer.name for layer in layers), (None, [])),
@@ -134,7 +132,7 @@ def test_an_engine_that_lost_its_islands_is_not_kept(sources, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_strongly_typed_networks_from_10_on(trt, sources):
+def test_networks_are_strongly_typed_from_tensorrt_10_on(trt, sources):
     options = BuildOptions()
     engine_from_onnx(trt, sources["fp16"].model, options)
     network, config = trt.builds[-1]
@@ -146,7 +144,7 @@ def test_strongly_typed_networks_from_10_on(trt, sources):
 
 
 @pytest.mark.parametrize("version", ["7.2.3", "8.5.3", "9.3.0", "12.0.1"])
-def test_unknown_versions_are_refused_by_name(version):
+def test_unknown_versions_are_refused_with_their_number(version):
     class Module:
         __version__ = version
 
@@ -183,12 +181,12 @@ def test_a_profile_must_fit_the_graph(trt10, sources, tmp_path, name, options, m
         (lambda: BuildOptions(workspace_mib=0), "workspace is 0 MiB: use 1 or more"),
     ],
 )
-def test_options_check_themselves(make, message):
+def test_invalid_options_are_refused(make, message):
     with pytest.raises(ExportError, match=message):
         make()
 
 
-def test_a_free_file_is_fixed_to_a_size(trt10, sources, tmp_path):
+def test_a_file_of_free_size_can_get_a_fixed_size(trt10, sources, tmp_path):
     fixed = fixed_size(sources["dynamic"], (48, 100))
     assert fixed.info.size == (48, 100)
     manifest = write(fixed, tmp_path / "m.engine")
@@ -198,7 +196,7 @@ def test_a_free_file_is_fixed_to_a_size(trt10, sources, tmp_path):
         fixed_size(sources["frames"], (48, 100))
 
 
-def test_a_portable_engine_is_measured_against_its_own_kind(trt10, sources, tmp_path):
+def test_a_portable_engine_is_compared_with_one_for_this_gpu(trt10, sources, tmp_path):
     notes = []
     manifest = write(sources["frames"], tmp_path / "m.engine", portable=True, notes=notes)
     assert manifest.engine.portable
@@ -209,7 +207,7 @@ def test_a_portable_engine_is_measured_against_its_own_kind(trt10, sources, tmp_
     assert not own.get_flag(trt10.BuilderFlag.VERSION_COMPATIBLE)
 
 
-def test_the_second_gpu_is_built_on_and_run_on(sources, tmp_path, monkeypatch, frames):
+def test_an_engine_can_be_built_and_run_on_the_second_gpu(sources, tmp_path, monkeypatch, frames):
     import gpu_fakes
 
     with gpu_fakes.machine("10.3.0", monkeypatch, devices=2):
@@ -224,7 +222,7 @@ def test_the_second_gpu_is_built_on_and_run_on(sources, tmp_path, monkeypatch, f
             vfi.interpolate(*frames)
 
 
-# What goes wrong
+# Errors
 
 
 def test_an_unknown_operator_is_named_with_its_node(trt, sources, tmp_path):
@@ -237,7 +235,7 @@ def test_an_unknown_operator_is_named_with_its_node(trt, sources, tmp_path):
     assert f"node {shown}:" in str(e.value)
 
 
-def test_what_the_builder_says_comes_out_whole(trt, sources, tmp_path):
+def test_the_message_of_the_builder_is_in_the_error(trt, sources, tmp_path):
     trt.fail_build = "Could not find any implementation for node {ForeignNode[x]}"
     with pytest.raises(ExportError, match=r"Could not find any implementation for node \{Foreign"):
         write(sources["frames"], tmp_path / "m.engine")
@@ -262,7 +260,7 @@ def sabotaged(inject):
 
 
 def swap_colours(model):
-    """The frames are read as BGR and the result is written as RGB."""
+    """Reverses the channels of the output."""
     (output,) = model.graph.output
     last = model.graph.node[-1]
     last.output[0] = "unswapped"
@@ -275,7 +273,7 @@ def swap_colours(model):
 
 @pytest.mark.parametrize("name", [*FAULTS, "red and blue swapped"])
 def test_a_fault_of_the_engine_is_named(trt10, sources, tmp_path, monkeypatch, name):
-    # float16 coordinates are harmless in a picture of 70 columns; any fault is a fault here.
+    # A limit that every fault misses: float16 coordinates lose little at 70 columns.
     monkeypatch.setitem(REQUIRED_DB_OF_ENGINES, "fp32", 200.0)
     trt10.sabotage = sabotaged(FAULTS.get(name, swap_colours))
     with pytest.raises(GateError, match=rf"it looks like {name}, which it matches"):
@@ -284,13 +282,13 @@ def test_a_fault_of_the_engine_is_named(trt10, sources, tmp_path, monkeypatch, n
 
 
 @pytest.mark.parametrize("name", ["nearest sampling", "a grid shifted by half a pixel"])
-def test_a_fault_is_under_the_limits(trt10, sources, tmp_path, name):
+def test_a_faulty_engine_misses_the_real_limits(trt10, sources, tmp_path, name):
     trt10.sabotage = sabotaged(FAULTS[name])
     with pytest.raises(GateError, match=r"dB from .* 70 dB are required for fp32"):
         write(sources["frames"], tmp_path / "m.engine")
 
 
-def test_an_unknown_fault_is_called_so(trt10, sources, tmp_path):
+def test_an_unknown_fault_is_reported_as_unknown(trt10, sources, tmp_path):
     def darken(model):
         for node in model.graph.node:
             if node.op_type == "Sigmoid":
@@ -301,7 +299,7 @@ def test_an_unknown_fault_is_called_so(trt10, sources, tmp_path):
         write(sources["frames"], tmp_path / "m.engine")
 
 
-def test_a_failed_rebuild_keeps_what_was_there(trt10, sources, tmp_path):
+def test_a_failed_rebuild_keeps_the_old_engine(trt10, sources, tmp_path):
     path = tmp_path / "m.engine"
     write(sources["frames"], path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -311,7 +309,7 @@ def test_a_failed_rebuild_keeps_what_was_there(trt10, sources, tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_a_fallback_is_tried_where_one_is_allowed(trt10, sources, tmp_path):
+def test_a_fallback_is_tried_if_one_is_allowed(trt10, sources, tmp_path):
     half, notes = sources["fp16"], []
 
     def only_in_half(model):
@@ -327,21 +325,21 @@ def test_a_fallback_is_tried_where_one_is_allowed(trt10, sources, tmp_path):
     assert manifest.engine.fallback.startswith("fp32, because the requested engine failed: ")
     assert "nearest sampling" in manifest.engine.fallback
     assert any(note.endswith("trying fp32") for note in notes)
-    # What was asked for has not changed: it is up to date.
+    # The request has not changed, so the engine is up to date.
     notes.clear()
     write(half, tmp_path / "m.engine", fallbacks=fallbacks, notes=notes)
     assert notes == [f"{tmp_path / 'm.engine'} is up to date; --rebuild builds it again"]
-    # Where none is allowed any more, it will not do.
+    # Without permission for a fallback the engine is built again.
     notes.clear()
     with pytest.raises(GateError):
         write(half, tmp_path / "m.engine", notes=notes)
     assert notes[0].endswith("it is a fallback, and --allow-fallback was not given")
 
 
-# What is up to date
+# Engines that are up to date
 
 
-def test_an_engine_is_built_once_and_again_when_it_must(trt10, sources, tmp_path):
+def test_an_engine_is_built_again_only_if_something_changed(trt10, sources, tmp_path):
     path, notes = tmp_path / "m.engine", []
 
     def built(name="frames", **options):
@@ -378,7 +376,7 @@ def test_an_engine_of_another_machine_is_built_again(trt10, engine, sources, tmp
     assert notes[0].startswith(f"{path} is built again: {name} was {value} and is")
 
 
-def test_every_option_that_matters_is_in_the_key(trt10, sources, tmp_path):
+def test_every_option_that_changes_the_engine_is_in_the_key(trt10, sources, tmp_path):
     from export.trt.engine import _dependencies
 
     plain = BuildOptions()
@@ -498,10 +496,10 @@ def test_a_float_profile_must_fit_the_network(trt10, sources, tmp_path):
         write(planes, tmp_path / "m.engine", profile=Profile((32, 32), (64, 80), (64, 90)))
 
 
-# Types, computed from an ONNX file
+# Types computed from an ONNX file
 
 
-def test_types_of_layers_by_hand():
+def test_types_of_layers_are_derived_from_tensors():
     types = {"x": HALF, "w": HALF, "y": HALF, "z": FLOAT, "out": FLOAT, "n": INT}
     layers = [
         Layer("slope", [], ["slope_out"], [True]),
@@ -524,7 +522,7 @@ def test_types_of_layers_by_hand():
     assert derived["unread"] == (None, [None])
 
 
-def test_types_of_a_real_graph(sources):
+def test_types_of_an_exported_graph(sources):
     types = tensor_types(sources["fp16"].model)
     nodes = {node.name: node for node in sources["fp16"].model.graph.node}
     for node in nodes.values():
@@ -535,7 +533,7 @@ def test_types_of_a_real_graph(sources):
     assert set(types) >= {name for node in nodes.values() for name in node.output}
 
 
-def test_missed_types_are_counted_by_name():
+def test_missed_types_are_named():
     def tensor(name, kind):
         return {"Name": name, "Format/Datatype": f"Row major linear {kind}"}
 
@@ -548,10 +546,10 @@ def test_missed_types_are_counted_by_name():
     assert missed_types(parse_layers(json.dumps({"Layers": layers})), types) == (2, ["flow"])
 
 
-# What Polygraphy configures
+# Configuration with Polygraphy
 
 
-def test_what_a_tensorrt_lacks_is_one_sentence_and_nothing_is_printed(
+def test_an_option_that_tensorrt_lacks_is_one_sentence_and_nothing_is_printed(
     trt, sources, capsys, monkeypatch
 ):
     model = sources["fp16"].model
@@ -565,7 +563,9 @@ def test_what_a_tensorrt_lacks_is_one_sentence_and_nothing_is_printed(
 # The command
 
 
-def test_from_an_onnx_file_with_the_command(trt, onnx_file, tmp_path, capsys, monkeypatch, frames):
+def test_the_command_builds_from_an_onnx_file(
+    trt, onnx_file, tmp_path, capsys, monkeypatch, frames
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source, output = onnx_file("fp16"), tmp_path / "m.engine"
     assert command("--onnx", source, "--output", output) == 0
@@ -581,7 +581,7 @@ def test_from_an_onnx_file_with_the_command(trt, onnx_file, tmp_path, capsys, mo
     assert len(list((tmp_path / "cache" / "ifrnet-deploy").iterdir())) == 1
 
 
-def test_several_sizes_give_several_engines(trt10, onnx_file, tmp_path, monkeypatch):
+def test_several_sizes_give_one_engine_each(trt10, onnx_file, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = onnx_file("dynamic")
     sizes = ("48x64", "50x70")
@@ -592,7 +592,7 @@ def test_several_sizes_give_several_engines(trt10, onnx_file, tmp_path, monkeypa
         assert f"--size {size}" in manifest.engine.command
 
 
-def test_from_a_checkpoint_with_the_command(trt10, tmp_path, monkeypatch, capsys):
+def test_the_command_builds_from_a_checkpoint_with_a_fallback(trt10, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def fails_with_grid_sample(model):
@@ -611,7 +611,7 @@ def test_from_a_checkpoint_with_the_command(trt10, tmp_path, monkeypatch, capsys
     assert "fallback: warp by gather" in capsys.readouterr().out
 
 
-def test_a_range_of_sizes_with_the_command(trt10, onnx_file, tmp_path, monkeypatch):
+def test_the_command_builds_for_a_range_of_sizes(trt10, onnx_file, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     output = tmp_path / "m.engine"
     sizes = ["--min", "32x32", "--opt", "48x64", "--max", "64x80"]
@@ -664,12 +664,12 @@ def test_errors_of_the_command_are_one_sentence(trt10, tmp_path, capsys, argumen
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_reference_of_a_half_file_is_float32(sources, frames):
+def test_the_reference_of_a_float16_file_is_float32(sources, frames):
     half = sources["fp16"]
     source = source_from_model(half.model, half.info, half.onnx_sha256)
     time = np.full((1, 1, 1, 1), 0.5, np.float32)
     exact = sources["frames"].reference.run(*frames, time)
     assert source.reference.name == "the file in float32, unoptimised"
     assert HALF not in tensor_types(passes.in_float32(half.model)).values()
-    # The demo weights were float16 from the start: rounding them again changes nothing.
+    # The demo weights are float16 values: rounding does not change them.
     np.testing.assert_allclose(source.reference.run(*frames, time), exact, atol=1e-5)
