@@ -36,7 +36,7 @@ def assert_loads(path, state):
 
 
 @pytest.mark.parametrize("variant", ["small", "base", "large"])
-def test_the_authors_file_and_its_variant(tmp_path, variant):
+def test_the_variant_of_an_authors_file_is_recognised(tmp_path, variant):
     state = random_network(variant).state_dict()
     torch.save(state, tmp_path / "IFRNet.pth")
     assert assert_loads(tmp_path / "IFRNet.pth", state).network.config.variant == variant
@@ -44,14 +44,14 @@ def test_the_authors_file_and_its_variant(tmp_path, variant):
 
 @pytest.mark.parametrize("prefix", ["module.", "generator.", "module.generator."])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_prefixes_and_wrappers(tmp_path, state, prefix, wrapped):
+def test_weights_with_prefixes_and_wrappers_load(tmp_path, state, prefix, wrapped):
     prefixed = {prefix + name: tensor for name, tensor in state.items()}
     saved = {"state_dict": prefixed, "meta": {"epoch": 300}} if wrapped else prefixed
     torch.save(saved, tmp_path / "weights.pth")
     assert_loads(tmp_path / "weights.pth", state)
 
 
-def test_safetensors_in_float16(tmp_path, state):
+def test_safetensors_in_float16_load(tmp_path, state):
     half = {name: tensor.half() for name, tensor in state.items()}
     save_file(half, tmp_path / "weights.safetensors")
     assert_loads(tmp_path / "weights.safetensors", half)
@@ -74,7 +74,7 @@ def test_demo_weights_with_another_content_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["IFRNet_vimeo90k-7a66b214.pth", "IFRNet_gopro-5d2f805a.pth"])
-def test_openmmlab_names_promise_a_hash(tmp_path, state, name):
+def test_a_file_with_another_hash_than_its_openmmlab_name_is_refused(tmp_path, state, name):
     torch.save(state, tmp_path / name)
     with pytest.raises(CheckpointError, match="has sha256"):
         load_checkpoint(tmp_path / name)
@@ -98,7 +98,7 @@ def test_openmmlab_name_with_the_right_hash_loads(tmp_path, state, monkeypatch):
         ("my_vimeo_run.pth", None),
     ],
 )
-def test_published_names_say_what_the_weights_know_of_time(tmp_path, state, name, time_steps):
+def test_published_names_determine_the_time_steps(tmp_path, state, name, time_steps):
     torch.save(state, tmp_path / name)
     assert load_checkpoint(tmp_path / name).time_steps == time_steps
 
@@ -135,7 +135,7 @@ def test_an_entry_beside_the_weights_that_runs_code_is_refused_and_not_run(tmp_p
 
 
 def named_class(monkeypatch, name, base):
-    """A class with a name that other packages have, as pickle sees it."""
+    """A class that pickle stores under the name of a class of another package."""
     module, _, short = name.rpartition(".")
     made = type(short, (base,), {"__module__": module})
     parents = [module[:end] for end in range(len(module)) if module[end] == "."]
@@ -146,7 +146,7 @@ def named_class(monkeypatch, name, base):
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_options_and_figures_beside_the_weights_are_ignored(tmp_path, state, monkeypatch, zipped):
+def test_other_objects_beside_the_weights_are_ignored(tmp_path, state, monkeypatch, zipped):
     config = named_class(monkeypatch, "easydict.EasyDict", dict)(rate=1e-4)
     config.rate = 1e-4
     history = named_class(monkeypatch, "mmengine.logging.history_buffer.HistoryBuffer", object)()
@@ -161,7 +161,7 @@ def test_options_and_figures_beside_the_weights_are_ignored(tmp_path, state, mon
     path = tmp_path / "weights.pth"
     torch.save(saved, path, _use_new_zipfile_serialization=zipped)
     allowed = set(torch.serialization.get_safe_globals())
-    monkeypatch.undo()  # Neither package is installed where the file is loaded.
+    monkeypatch.undo()  # The file is loaded without these packages.
     assert_loads(path, state)
     assert set(torch.serialization.get_safe_globals()) == allowed
 
@@ -193,7 +193,7 @@ def test_averaged_weights_are_loaded_and_noted(tmp_path, state):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.999])
-def test_truncated_files(tmp_path, state, suffix, kept):
+def test_truncated_files_are_refused(tmp_path, state, suffix, kept):
     path = tmp_path / f"weights{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
@@ -228,13 +228,13 @@ def test_missing_unexpected_and_misshapen_tensors_are_named_together(tmp_path, s
         ({"a": 1}, "not tensors"),
     ],
 )
-def test_other_contents(tmp_path, saved, message):
+def test_files_without_ifrnet_weights_are_refused(tmp_path, saved, message):
     torch.save(saved, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "weights.pth")
 
 
-def test_not_a_number_is_refused(tmp_path, state):
+def test_weights_with_nan_are_refused(tmp_path, state):
     state = {name: tensor.clone() for name, tensor in state.items()}
     state["decoder1.convblock.2.bias"][0] = float("nan")
     torch.save(state, tmp_path / "weights.pth")
@@ -242,26 +242,26 @@ def test_not_a_number_is_refused(tmp_path, state):
         load_checkpoint(tmp_path / "weights.pth")
 
 
-def test_integers_are_refused(tmp_path, state):
+def test_integer_weights_are_refused(tmp_path, state):
     quantised = {name: tensor.to(torch.int8) for name, tensor in state.items()}
     torch.save(quantised, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"not of a float type \(.* and 100 more\): give the"):
         load_checkpoint(tmp_path / "weights.pth")
 
 
-def test_a_page_under_a_published_name_is_named_before_its_hash(tmp_path):
+def test_a_web_page_under_a_published_name_is_recognised(tmp_path):
     path = tmp_path / "IFRNet_vimeo90k-7a66b214.pth"
     path.write_text("<!DOCTYPE html><title>Sign in</title>")
     with pytest.raises(CheckpointError, match="is a web page"):
         load_checkpoint(path)
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_checkpoint(tmp_path / "none.pth")
 
 
-def test_probe_tells_weights_that_know_time(demo_network, midpoint_checkpoint):
+def test_the_probe_recognises_weights_that_use_the_time_step(demo_network, midpoint_checkpoint):
     assert probe_time_steps(demo_network) == "arbitrary"
     assert probe_time_steps(load_checkpoint(midpoint_checkpoint).network) == "midpoint"
     assert probe_time_steps(random_network("small")) == "midpoint"

@@ -46,11 +46,11 @@ def test_decoder_channels_of_the_base_variant(level, channels):
 @pytest.mark.parametrize(
     ("scale", "multiple"), [(1.0, 16), (0.8, 20), (0.5, 32), (0.25, 64), (2.0, 8), (0.75, 64)]
 )
-def test_divisor(scale, multiple):
+def test_the_divisor_depends_on_the_flow_scale(scale, multiple):
     assert divisor(scale) == multiple
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 5.0, float("nan"), 0.123456])
-def test_divisor_refuses_what_no_frame_fits(scale):
+def test_divisor_refuses_invalid_flow_scales(scale):
     with pytest.raises(ValueError, match="flow scale"):
         divisor(scale)

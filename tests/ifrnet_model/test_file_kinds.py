@@ -194,7 +194,7 @@ def test_a_program_of_torch_export_is_named_and_its_remedy_works(tmp_path):
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.PTH", "weights.SafeTensors", "weights"])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_the_content_tells_the_format(tmp_path, name, kind):
+def test_the_format_is_recognised_by_content_not_by_name(tmp_path, name, kind):
     path = tmp_path / name
     if kind == "safetensors":
         save_file(STATE, path, {"timesteps": "midpoint"})
@@ -207,7 +207,7 @@ def test_the_content_tells_the_format(tmp_path, name, kind):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 @pytest.mark.parametrize("zip_file", [True, False])
-def test_a_pickle_protocol_that_is_not_read(tmp_path, zip_file):
+def test_an_unsupported_pickle_protocol_is_refused(tmp_path, zip_file):
     path = tmp_path / "weights.pth"
     torch.save(STATE, path, _use_new_zipfile_serialization=zip_file, pickle_protocol=4)
     with pytest.raises(CheckpointError, match=r"\(Unsupported operand 149\): save its "):
@@ -215,7 +215,7 @@ def test_a_pickle_protocol_that_is_not_read(tmp_path, zip_file):
 
 
 @pytest.mark.parametrize("size", [100, 400])
-def test_a_safetensors_file_that_is_cut_off(tmp_path, size):
+def test_the_error_for_a_truncated_safetensors_file_has_both_sizes(tmp_path, size):
     path = tmp_path / "weights.pth"
     save_file({STEM: torch.ones(200)}, path)
     whole = path.stat().st_size
@@ -229,7 +229,7 @@ def test_a_safetensors_file_that_is_cut_off(tmp_path, size):
 
 
 @pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", "model-00002-of-00003.bin"])
-def test_a_part_of_a_checkpoint(tmp_path, name):
+def test_one_part_of_a_split_checkpoint_is_refused(tmp_path, name):
     path = tmp_path / name
     torch.save(STATE, path)
     with pytest.raises(CheckpointError) as error:
@@ -240,7 +240,7 @@ def test_a_part_of_a_checkpoint(tmp_path, name):
     )
 
 
-def test_the_only_part_is_a_checkpoint(tmp_path):
+def test_the_only_part_of_a_checkpoint_loads(tmp_path):
     path = tmp_path / "model-00001-of-00001.safetensors"
     save_file(STATE, path)
     assert read_checkpoint(path).state.keys() == STATE.keys()

@@ -8,7 +8,7 @@ LOWERINGS = ("gridsample", "gather")
 
 
 def warp_by_loop(image, flow):
-    """Bilinear, border repeated, pixel by pixel in float64: the definition of a backward warp."""
+    """A backward warp by definition: bilinear, repeated border, in float64, pixel by pixel."""
     _, channels, height, width = image.shape
     out = np.zeros_like(image, dtype=np.float64)
     for n in range(len(image)):

@@ -6,7 +6,7 @@ import torch
 from bench.runs.authors import authors_forward, random_network
 from ifrnet_model import VARIANTS, IFRNet
 
-# float32 sums in another order; the issue's own bound.
+# float32 sums in another order.
 TOLERANCE = 1e-4
 
 
@@ -20,7 +20,7 @@ def images(pairs, height, width, seed=0):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("flow_scale", [1.0, 0.8])
 @pytest.mark.parametrize("t", [0.125, 0.5])
-def test_equals_the_authors_formulation(variant, flow_scale, t):
+def test_the_network_equals_the_authors_formulation(variant, flow_scale, t):
     network = random_network(variant)
     img0, img1 = images(2, 80, 160)
     timestep = torch.full((2, 1, 1, 1), t)
@@ -65,14 +65,14 @@ def test_a_batch_of_pairs_equals_one_at_a_time(demo_network):
             torch.testing.assert_close(together[k : k + 1], alone, atol=1e-5, rtol=0)
 
 
-def test_identical_frames_come_back(demo_network):
+def test_between_identical_frames_the_result_is_that_frame(demo_network):
     frame, _ = images(1, 64, 64)
     with torch.inference_mode():
         found = demo_network(frame, frame, torch.full((1, 1, 1, 1), 0.5))
     assert (found - frame).abs().mean() < 0.01
 
 
-def test_float16_weights_keep_the_picture(demo_network):
+def test_float16_weights_hardly_change_the_result(demo_network):
     half = copy.deepcopy(demo_network).half()
     img0, img1 = images(1, 32, 32)
     timestep = torch.full((1, 1, 1, 1), 0.5)
@@ -94,7 +94,7 @@ def test_float16_weights_keep_the_picture(demo_network):
         (((1, 3, 32, 32), (1, 3, 32, 32), (1,)), r"must be \(T, 1, 1, 1\)"),
     ],
 )
-def test_refuses_wrong_shapes(shapes, message):
+def test_wrong_shapes_are_refused(shapes, message):
     img0, img1, timestep = (torch.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match=message):
         IFRNet(VARIANTS["small"])(img0, img1, timestep)

@@ -40,7 +40,7 @@ def assert_tensors(file, value=1.0):
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("others", [{}, {"optimizer": {"state": {0: 1}}, "epoch": 3, "step": 7}])
-def test_each_wrapper(read, wrapper, others):
+def test_weights_in_each_wrapper_are_found(read, wrapper, others):
     file = read({**others, wrapper: tensors()})
     assert_tensors(file)
     assert (file.wrappers, file.prefixes) == ((wrapper,), ())
@@ -50,7 +50,7 @@ def test_each_wrapper(read, wrapper, others):
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("inner", ["", *PREFIXES])
-def test_each_prefix_in_front_of_each(read, prefix, inner):
+def test_two_prefixes_in_any_order_are_removed(read, prefix, inner):
     file = read(tensors(prefix + inner))
     assert_tensors(file)
     assert file.wrappers == ()
@@ -74,7 +74,7 @@ def test_each_prefix_in_front_of_each(read, prefix, inner):
         ({**tensors("model."), "loss.vgg.0.weight": torch.zeros(1)}, (), ("model.",)),
     ],
 )  # fmt: skip
-def test_nested_names(read, stored, wrappers, prefixes):
+def test_nested_wrappers_and_prefixes_are_found(read, stored, wrappers, prefixes):
     file = read(stored)
     assert_tensors(file)
     assert (file.wrappers, file.prefixes) == (wrappers, prefixes)
@@ -118,7 +118,7 @@ def test_nested_names(read, stored, wrappers, prefixes):
         ),
     ],
 )
-def test_of_both_kinds_the_average_is_taken(read, stored, taken, ordinary):
+def test_averaged_weights_are_preferred_to_ordinary_ones(read, stored, taken, ordinary):
     file = read(stored)
     assert_tensors(file, 2)
     assert file.averaged
@@ -145,18 +145,18 @@ def test_the_counter_of_an_average_is_ignored(read, prefix, counter):
     assert_tensors(read({"state_dict": {**tensors(prefix), "n_averaged": counter}}))
 
 
-def test_one_dictionary_under_two_names_is_one_network(read):
+def test_one_dictionary_under_two_names_counts_once(read):
     state = tensors()
     assert read({"net": state, "state_dict": state}).wrappers == ("state_dict",)
 
 
-def test_a_dictionary_that_contains_itself(read):
+def test_a_dictionary_that_contains_itself_is_read(read):
     stored = {"state_dict": tensors()}
     stored["model"] = stored
     assert_tensors(read(stored))
 
 
-def test_safetensors_have_the_same_names(tmp_path):
+def test_prefixes_are_removed_in_safetensors_too(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({**tensors("params."), **tensors("params_ema.module.", 2)}, path)
     file = read_checkpoint(path)
@@ -198,7 +198,7 @@ def test_safetensors_have_the_same_names(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_chosen_is_named(tmp_path, read, stored, message):
+def test_ambiguous_or_unknown_contents_are_named(tmp_path, read, stored, message):
     with pytest.raises(CheckpointError) as error:
         read(stored)
     assert str(error.value) == f"{tmp_path / 'weights.pth'} {message}"

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that behaves as bad as servers do."""
+"""Downloads from a local server that fails in the ways of real servers."""
 
 import errno
 import hashlib
@@ -29,7 +29,12 @@ TRIES = 3
 
 
 def answer(body=CONTENT, *, etag='"1"', cut=None, claims=None, kind="application/octet-stream"):
-    """A server that knows Range and If-Range; `cut`: it breaks off there; `claims`: its length."""
+    """A reply of a server that supports Range and If-Range.
+
+    Args:
+        cut: The reply ends at this byte.
+        claims: The length of the file according to the server.
+    """
 
     def reply(handler):
         start, condition = 0, handler.headers.get("If-Range")
@@ -77,7 +82,7 @@ def hangs_up(handler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """`server.replies` are given in turn, the last again and again; `server.asked` is kept."""
+    """A server that gives `replies` in turn, and repeats the last; `asked` has the requests."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -104,7 +109,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def known(monkeypatch, server):
-    """Puts a checkpoint of this server into the table."""
+    """Adds a checkpoint of this server to the table of known checkpoints."""
 
     def known(**changed):
         fields = {
@@ -127,7 +132,7 @@ def known(monkeypatch, server):
 
 @pytest.fixture
 def fetch(tmp_path, known):
-    """Downloads into an empty folder, without waiting between tries."""
+    """Downloads into an empty folder, without waiting between attempts."""
 
     def fetch(**options):
         return download_checkpoint(NAME, tmp_path, pauses=(0,) * (TRIES - 1), **options)
@@ -143,7 +148,7 @@ def ranges(server):
     return [headers.get("Range") for _, headers in server.asked]
 
 
-def test_a_file_comes_whole_and_nothing_else_is_left(server, fetch, tmp_path):
+def test_a_download_leaves_only_the_complete_file(server, fetch, tmp_path):
     seen = []
     done = fetch(progress=lambda *state: seen.append(state))
     assert done.path == tmp_path / NAME
@@ -167,8 +172,8 @@ __main__.main(["download", sys.argv[1], "--output", sys.argv[3]])
 
 
 @pytest.mark.skipif(not download.HAS_FLOCK, reason="flock is of POSIX")
-def test_a_second_download_of_the_file_is_refused(server, fetch, known, tmp_path):
-    """Without a known hash nothing else would find out that bytes of two are mixed."""
+def test_a_second_download_of_the_same_file_is_refused(server, fetch, known, tmp_path):
+    """Without a known hash nothing else would notice a mixture of two downloads."""
     known(sha256=None)
     url, second = f"{server.base}/{NAME}", []
 
@@ -185,7 +190,7 @@ def test_a_second_download_of_the_file_is_refused(server, fetch, known, tmp_path
 
 
 @pytest.mark.skipif(not download.HAS_FLOCK, reason="flock is of POSIX")
-def test_a_partial_file_that_was_renamed_before_it_was_locked(fetch, tmp_path, monkeypatch):
+def test_a_partial_file_that_is_renamed_before_it_is_locked(fetch, tmp_path, monkeypatch):
     real = download.flock
 
     def late(file, how):
@@ -199,7 +204,7 @@ def test_a_partial_file_that_was_renamed_before_it_was_locked(fetch, tmp_path, m
 
 
 @pytest.mark.skipif(not download.HAS_FLOCK, reason="flock is of POSIX")
-def test_a_file_system_without_locks_is_said(fetch, monkeypatch):
+def test_a_file_system_without_locks_is_named(fetch, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOTSUP, "not supported")
 
@@ -210,7 +215,7 @@ def test_a_file_system_without_locks_is_said(fetch, monkeypatch):
     assert "is not locked" in notes[0]
 
 
-def test_a_hash_may_be_known_by_its_first_digits(fetch, known, server):
+def test_a_hash_can_be_known_by_its_first_digits(fetch, known, server):
     known(sha256=hashlib.sha256(CONTENT).hexdigest()[:8])
     assert fetch().path.read_bytes() == CONTENT
     known(sha256="0" * 8)
@@ -218,7 +223,7 @@ def test_a_hash_may_be_known_by_its_first_digits(fetch, known, server):
         fetch(force=True)
 
 
-def test_after_the_connection_broke_off_it_goes_on_from_there(server, fetch, tmp_path):
+def test_a_download_resumes_after_a_broken_connection(server, fetch, tmp_path):
     server.replies = [answer(cut=CUT), answer()]
     notes = []
     assert fetch(note=notes.append).path.read_bytes() == CONTENT
@@ -230,7 +235,7 @@ def test_after_the_connection_broke_off_it_goes_on_from_there(server, fetch, tmp
     assert names(tmp_path) == [NAME]
 
 
-def test_another_call_goes_on_from_there(server, fetch, tmp_path):
+def test_another_call_resumes_the_download(server, fetch, tmp_path):
     server.replies = [answer(cut=CUT)]
     with pytest.raises(CheckpointError, match=r"broke off .*the first \d+ bytes are kept in"):
         fetch()
@@ -241,7 +246,7 @@ def test_another_call_goes_on_from_there(server, fetch, tmp_path):
     assert names(tmp_path) == [NAME]
 
 
-def test_the_bytes_of_another_address_are_not_gone_on_from(server, fetch, tmp_path):
+def test_a_partial_file_of_another_address_is_not_resumed(server, fetch, tmp_path):
     server.replies = [answer(cut=CUT)]
     with pytest.raises(CheckpointError):
         fetch()
@@ -250,7 +255,7 @@ def test_the_bytes_of_another_address_are_not_gone_on_from(server, fetch, tmp_pa
     assert ranges(server) == [None]
 
 
-def test_tries_are_bounded(server, fetch):
+def test_the_number_of_attempts_is_limited(server, fetch):
     server.replies = [hangs_up]
     with pytest.raises(CheckpointError, match=f"in the last of {TRIES} attempts"):
         fetch()
@@ -258,13 +263,13 @@ def test_tries_are_bounded(server, fetch):
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
-def test_a_server_in_trouble_is_asked_again(server, fetch, code):
+def test_temporary_errors_of_a_server_are_retried(server, fetch, code):
     server.replies = [status(code), hangs_up, answer()]
     assert fetch().path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
-def test_a_server_that_says_no_is_not_asked_again(server, fetch, tmp_path, code):
+def test_permanent_errors_of_a_server_are_not_retried(server, fetch, tmp_path, code):
     server.replies = [status(code)]
     with pytest.raises(CheckpointError, match=f"the server answered {code}"):
         fetch()
@@ -272,19 +277,19 @@ def test_a_server_that_says_no_is_not_asked_again(server, fetch, tmp_path, code)
     assert names(tmp_path) == []
 
 
-def test_a_server_that_ignores_range_starts_anew(server, fetch):
+def test_a_download_restarts_if_the_server_ignores_range(server, fetch):
     server.replies = [answer(cut=CUT), ignores_range()]
     assert fetch().path.read_bytes() == CONTENT
     assert ranges(server) == [None, f"bytes={CUT}-"]
 
 
-def test_a_file_that_changed_between_tries_is_not_mixed(server, fetch, known):
+def test_a_file_that_changed_between_attempts_is_not_mixed(server, fetch, known):
     known(sha256=hashlib.sha256(NEWER).hexdigest())
     server.replies = [answer(cut=CUT), answer(NEWER, etag='"2"')]
     assert fetch().path.read_bytes() == NEWER
 
 
-def test_a_server_that_ignores_if_range_is_found_out(server, fetch, known):
+def test_a_server_that_ignores_if_range_is_recognised(server, fetch, known):
     known(sha256=hashlib.sha256(NEWER).hexdigest())
 
     def careless(handler):
@@ -297,31 +302,31 @@ def test_a_server_that_ignores_if_range_is_found_out(server, fetch, known):
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"1"'])
-def test_without_a_strong_tag_it_starts_anew(server, fetch, etag):
+def test_a_download_restarts_without_a_strong_etag(server, fetch, etag):
     server.replies = [answer(cut=CUT, etag=etag), answer(etag=etag)]
     assert fetch().path.read_bytes() == CONTENT
     assert ranges(server) == [None, None]
 
 
-def test_a_length_that_is_too_large_is_no_endless_loop(server, fetch):
+def test_a_content_length_that_is_too_large_ends_in_an_error(server, fetch):
     server.replies = [answer(claims=len(CONTENT) + 1000), status(500)]
     with pytest.raises(CheckpointError, match=f"answered 500.*{len(CONTENT)} bytes are kept"):
         fetch()
 
 
-def test_a_whole_file_of_a_lying_server_is_whole(server, fetch):
+def test_a_complete_file_is_accepted_despite_a_wrong_content_length(server, fetch):
     server.replies = [answer(claims=len(CONTENT) + 1000), answer()]
-    assert fetch().path.read_bytes() == CONTENT  # 416: nothing is missing.
+    assert fetch().path.read_bytes() == CONTENT  # The server answers 416: nothing is missing.
 
 
-def test_a_length_that_is_too_small_gives_no_file(server, fetch, tmp_path):
+def test_a_content_length_that_is_too_small_gives_no_file(server, fetch, tmp_path):
     server.replies = [answer(claims=1000)]
     with pytest.raises(CheckpointError, match=r"has sha256 .*, and was deleted"):
         fetch()
     assert names(tmp_path) == []
 
 
-def test_a_file_that_became_shorter_starts_anew(server, fetch, known):
+def test_a_download_restarts_if_the_file_became_shorter(server, fetch, known):
     shorter = CONTENT[: CUT // 2]
     known(sha256=hashlib.sha256(shorter).hexdigest())
 
@@ -351,7 +356,7 @@ def test_wrong_bytes_are_not_kept(server, fetch, tmp_path):
         answer(b"anything", kind="text/html; charset=utf-8"),
     ],
 )
-def test_a_page_in_place_of_a_file_is_named(server, fetch, tmp_path, page):
+def test_a_web_page_in_place_of_a_file_is_recognised(server, fetch, tmp_path, page):
     server.replies = [page]
     with pytest.raises(CheckpointError, match=r"is a web page, .* not a file"):
         fetch()
@@ -359,7 +364,7 @@ def test_a_page_in_place_of_a_file_is_named(server, fetch, tmp_path, page):
     assert names(tmp_path) == []
 
 
-def test_a_page_in_the_middle_costs_nothing(server, fetch, tmp_path):
+def test_a_web_page_during_a_resume_keeps_the_partial_file(server, fetch, tmp_path):
     server.replies = [answer(cut=CUT), answer(b"<html>", etag=None, kind="text/html")]
     with pytest.raises(CheckpointError, match="web page"):
         fetch()
@@ -373,28 +378,28 @@ def test_redirects_are_followed(server, fetch):
 
 
 @pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,x"])
-def test_redirects_lead_to_http_only(server, fetch, tmp_path, target):
+def test_redirects_to_other_schemes_are_refused(server, fetch, tmp_path, target):
     server.replies = [status(302, Location=target)]
     with pytest.raises(CheckpointError, match=f"redirects to {target}, which is not followed"):
         fetch()
     assert names(tmp_path) == []
 
 
-def test_redirects_end(server, fetch):
+def test_endless_redirects_are_an_error(server, fetch):
     server.replies = [status(302, Location=f"/{NAME}")]
     with pytest.raises(CheckpointError, match="is not followed"):
         fetch()
     assert len(server.asked) < 20
 
 
-def test_a_proxy_of_the_environment_is_asked(server, fetch, known, monkeypatch):
+def test_a_proxy_of_the_environment_is_used(server, fetch, known, monkeypatch):
     known(url=f"http://weights.invalid/{NAME}")
     monkeypatch.setenv("http_proxy", server.base)
     assert fetch().path.read_bytes() == CONTENT
     assert server.asked[0][0] == f"http://weights.invalid/{NAME}"
 
 
-def test_a_host_that_does_not_exist_is_not_asked_again(fetch, known):
+def test_a_host_that_does_not_exist_is_not_retried(fetch, known):
     known(url=f"http://weights.invalid/{NAME}")
     notes = []
     with pytest.raises(CheckpointError, match=r"cannot be reached .* proxy"):
@@ -403,7 +408,7 @@ def test_a_host_that_does_not_exist_is_not_asked_again(fetch, known):
 
 
 @pytest.mark.parametrize("base", ["/folder", "/folder/"])
-def test_a_mirror_of_the_environment_comes_first(server, fetch, known, monkeypatch, base):
+def test_a_mirror_of_the_environment_is_preferred(server, fetch, known, monkeypatch, base):
     known(url="http://weights.invalid/")
     monkeypatch.setenv("IFRNET_WEIGHTS_MIRROR", server.base + base)
     fetch()
@@ -411,12 +416,12 @@ def test_a_mirror_of_the_environment_comes_first(server, fetch, known, monkeypat
 
 
 @pytest.mark.parametrize("mirror", ["file:///srv", "example.org", "https://"])
-def test_a_mirror_is_a_base_url(fetch, mirror):
+def test_a_mirror_must_be_a_base_url(fetch, mirror):
     with pytest.raises(CheckpointError, match=r"IFRNET_WEIGHTS_MIRROR is .*: give a base URL"):
         fetch(mirror=mirror)
 
 
-def test_what_is_there_and_right_is_not_loaded_again(server, fetch, tmp_path):
+def test_an_existing_correct_file_is_not_downloaded_again(server, fetch, tmp_path):
     fetch()
     server.asked.clear()
     assert fetch().existed
@@ -424,7 +429,7 @@ def test_what_is_there_and_right_is_not_loaded_again(server, fetch, tmp_path):
     assert not fetch(force=True).existed
 
 
-def test_another_file_of_that_name_is_kept(server, fetch, tmp_path):
+def test_another_file_of_the_same_name_is_kept(server, fetch, tmp_path):
     (tmp_path / NAME).write_bytes(b"mine")
     with pytest.raises(CheckpointError, match=r"exists already and has sha256 .*--overwrite"):
         fetch()
@@ -437,7 +442,7 @@ def test_another_file_of_that_name_is_kept(server, fetch, tmp_path):
     assert fetch(force=True).path.read_bytes() == CONTENT
 
 
-def test_without_a_hash_size_and_kind_of_file_must_do(server, fetch, known, tmp_path):
+def test_without_a_hash_size_and_kind_of_file_are_checked(server, fetch, known, tmp_path):
     known(sha256=None, megabytes=round(len(CONTENT) / 1e6, 1))
     assert fetch().path.read_bytes() == CONTENT
     assert fetch().existed
@@ -450,7 +455,7 @@ def test_without_a_hash_size_and_kind_of_file_must_do(server, fetch, known, tmp_
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
-def test_what_a_share_page_holds_says_where_it_is(fetch, known, tmp_path, server):
+def test_the_error_for_a_share_page_names_it_and_the_alternatives(fetch, known, tmp_path, server):
     known(url=None, sha256=None)
     with pytest.raises(CheckpointError) as error:
         fetch()
@@ -467,7 +472,7 @@ def test_the_demo_weights_are_copied(tmp_path):
     assert names(tmp_path / "new") == [DEMO_WEIGHTS.name]
 
 
-def test_the_command(server, known, tmp_path, capsys):
+def test_the_download_command(server, known, tmp_path, capsys):
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:
             __main__.main(["download", *map(str, arguments)])
@@ -487,7 +492,7 @@ def test_the_command(server, known, tmp_path, capsys):
         __main__.main(["download", NAME, "--output", str(tmp_path), "--debug"])
 
 
-def test_the_note_beside_a_partial_file_may_be_anything(server, fetch, tmp_path):
+def test_a_damaged_note_beside_a_partial_file_is_ignored(server, fetch, tmp_path):
     for note in ("", "[]", json.dumps({"url": 1})):
         (tmp_path / f"{NAME}.partial").write_bytes(b"old")
         (tmp_path / f"{NAME}.partial.json").write_text(note)

@@ -4,7 +4,7 @@ from ifrnet_model.weights import progress as module
 from ifrnet_model.weights.progress import ByteProgress
 
 
-def test_away_from_a_terminal_a_line_is_printed_every_ten_seconds(monkeypatch, capsys):
+def test_without_a_terminal_a_line_is_printed_every_ten_seconds(monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     with ByteProgress("IFRNet") as shown:
@@ -19,7 +19,7 @@ def test_away_from_a_terminal_a_line_is_printed_every_ten_seconds(monkeypatch, c
     ]
 
 
-def test_notes_are_printed_and_a_missing_stderr_harms_nothing(monkeypatch, capsys):
+def test_notes_are_printed_and_a_missing_stderr_is_no_error(monkeypatch, capsys):
     with ByteProgress("IFRNet") as shown:
         shown.note("trying again")
         assert capsys.readouterr().err == "trying again\n"

@@ -1,4 +1,4 @@
-"""The table of known checkpoints, and what inspects and converts a file."""
+"""The table of known checkpoints, and the commands that list, inspect and convert."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ BYTES_OF_A_WEIGHT = 4
 
 @pytest.fixture
 def command(capsys):
-    """The command in this process: exit code, standard output, standard error."""
+    """Runs the command in this process; returns (exit code, standard output, standard error)."""
 
     def command(*arguments):
         with pytest.raises(SystemExit) as ended:
@@ -52,7 +52,7 @@ def command(capsys):
     return command
 
 
-def test_the_table_holds_the_shipped_file():
+def test_the_table_has_the_hash_of_the_shipped_file():
     known = checkpoint_named("demo")
     content = DEMO_WEIGHTS.read_bytes()
     assert known.sha256 == hashlib.sha256(content).hexdigest(), "the table is of other weights"
@@ -64,7 +64,7 @@ def test_the_table_holds_the_shipped_file():
     )
 
 
-def test_the_table_holds_the_eight_published_and_the_demo():
+def test_the_table_has_eight_published_checkpoints_and_the_demo():
     found = {k.name: (k.publisher, k.variant, k.time_steps) for k in CHECKPOINTS}
     assert found == {
         "IFRNet_S_Vimeo90K.pth": ("authors", "small", "midpoint"),
@@ -109,16 +109,16 @@ def test_sizes_are_those_of_float32_weights():
         ("demo", DEMO_WEIGHTS.name),
     ],
 )
-def test_names_with_or_without_suffix(name, found):
+def test_checkpoints_are_found_with_or_without_suffix(name, found):
     assert checkpoint_named(name).name == found
 
 
-def test_an_unknown_name_gets_those_that_are_near():
+def test_the_error_for_an_unknown_name_suggests_similar_names():
     with pytest.raises(CheckpointError, match="is not a known checkpoint: use IFRNet_S_GoPro or "):
         checkpoint_named("IFRNet_S_Gopr")
 
 
-def test_the_list_is_for_people_and_for_programs(tmp_path, command):
+def test_the_list_is_printed_as_text_or_json(tmp_path, command):
     code, out, _ = command("list")
     assert code == 0
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
@@ -171,7 +171,7 @@ def test_help_shows_an_example(command, arguments):
     assert "example:\n  python -m ifrnet_model.weights " in out
 
 
-def test_a_wheel_holds_the_weights_and_their_card(tmp_path):
+def test_a_wheel_has_the_weights_and_the_model_card(tmp_path):
     with zipfile.ZipFile(build_wheel(copy_packages(tmp_path / "copy"))) as archive:
         archive.extractall(tmp_path / "installed")
     installed = tmp_path / "installed" / "ifrnet_model" / "weights"
@@ -190,7 +190,7 @@ def save_as(path):
     return path
 
 
-def test_a_known_name_counts_where_the_network_is_what_it_promises(tmp_path):
+def test_a_known_name_identifies_weights_of_the_right_variant(tmp_path):
     fits = load_checkpoint(save_as(tmp_path / "IFRNet_S_Vimeo90K.pth"))
     assert fits.identity.known.name == "IFRNet_S_Vimeo90K.pth"
     assert (fits.identity.by, fits.time_steps) == ("name", "midpoint")
@@ -198,7 +198,7 @@ def test_a_known_name_counts_where_the_network_is_what_it_promises(tmp_path):
     assert (other.identity, other.time_steps) == (None, None)
 
 
-def test_a_known_hash_counts_whatever_the_name(tmp_path, monkeypatch):
+def test_a_known_hash_identifies_weights_under_any_name(tmp_path, monkeypatch):
     path = save_as(tmp_path / "mine.pth")
     assert load_checkpoint(path).identity is None
     know_hash_of(path, monkeypatch)
@@ -207,14 +207,14 @@ def test_a_known_hash_counts_whatever_the_name(tmp_path, monkeypatch):
 
 
 def know_hash_of(path, monkeypatch):
-    """From now on it is a file of the table."""
+    """Gives a checkpoint of the table the hash of this file."""
     digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     known = replace(checkpoint_named("IFRNet_S_Vimeo90K"), sha256=digits)
     monkeypatch.setattr(table_module, "CHECKPOINTS", (known,))
 
 
-def test_time_steps_of_the_table_reach_the_onnx_file_and_its_manifest(tmp_path):
-    """The demo weights under the name of ones that know the midpoint only: no trial is asked."""
+def test_time_steps_of_the_table_are_in_the_onnx_file_and_its_manifest(tmp_path):
+    """The name of a published checkpoint decides, here given to the demo weights: no trial runs."""
     path = tmp_path / "IFRNet_S_Vimeo90K.pth"
     torch.save(load_checkpoint("demo").network.state_dict(), path)
     checked = checked_from_checkpoint(path, ExportOptions(height=32, width=48))
@@ -226,7 +226,7 @@ def test_time_steps_of_the_table_reach_the_onnx_file_and_its_manifest(tmp_path):
     assert manifest.model.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_an_export_says_where_it_had_to_try(midpoint_checkpoint):
+def test_an_export_notes_that_it_tried_the_time_steps(midpoint_checkpoint):
     notes = []
     stages = Stages.silent()
     stages.note = notes.append
@@ -238,13 +238,13 @@ def test_an_export_says_where_it_had_to_try(midpoint_checkpoint):
     assert re.search(r"midpoint, found by a trial.* t = 0.25 [\d.]+ dB .*--time", notes[0])
 
 
-def test_a_trial_has_figures(demo_network, midpoint_checkpoint):
+def test_a_trial_of_time_steps_has_figures(demo_network, midpoint_checkpoint):
     knows = try_time_steps(demo_network)
     blind = try_time_steps(load_checkpoint(midpoint_checkpoint).network)
     untrained = try_time_steps(random_network("small"))
     assert [step.t for step in knows.steps] == [0.25, 0.5, 0.75]
     for early, late in ((knows.steps[0], knows.steps[2]), (blind.steps[0], blind.steps[2])):
-        # Moved pictures are as far from the middle on either side.
+        # Blended frames on both sides are equally far from the middle.
         assert early.blend_db == pytest.approx(late.blend_db, abs=1.0)
     assert all(s.true_db > s.middle_db for s in knows.steps if s.t != 0.5)
     assert all(s.true_db < s.middle_db for s in blind.steps if s.t != 0.5)
@@ -256,7 +256,7 @@ def test_a_trial_has_figures(demo_network, midpoint_checkpoint):
     )
 
 
-def test_a_network_that_only_blends_knows_no_time_step():
+def test_a_network_that_only_blends_supports_only_the_midpoint():
     class Blending(torch.nn.Module):
         def forward(self, img0, img1, timestep):
             return torch.lerp(img0, img1, timestep)
@@ -266,7 +266,7 @@ def test_a_network_that_only_blends_knows_no_time_step():
     assert not trial.follows_motion
 
 
-def test_inspect_shows_what_is_around_the_weights(tmp_path, command):
+def test_inspect_shows_wrappers_prefixes_and_variant(tmp_path, command):
     path = tmp_path / "weights.pth"
     state = {f"module.generator.{k}": v for k, v in random_network("base").state_dict().items()}
     torch.save({"state_dict": state, "meta": {}}, path)
@@ -297,7 +297,7 @@ NOTE = (
 )
 
 
-def test_inspect_shows_that_the_average_is_taken(tmp_path, command):
+def test_inspect_shows_that_averaged_weights_are_used(tmp_path, command):
     path = tmp_path / "weights.pth"
     save_both_kinds(path)
     found = json.loads(command("inspect", path, "--json")[1])
@@ -311,7 +311,7 @@ def test_inspect_shows_that_the_average_is_taken(tmp_path, command):
     )
 
 
-def test_convert_writes_the_average_and_says_so(tmp_path, command):
+def test_convert_writes_the_averaged_weights_and_prints_a_note(tmp_path, command):
     average = save_both_kinds(tmp_path / "weights.pth")
     code, out, _ = command("convert", tmp_path / "weights.pth", tmp_path / "out.SafeTensors")
     assert code == 0
@@ -323,7 +323,7 @@ def test_convert_writes_the_average_and_says_so(tmp_path, command):
         assert torch.equal(tensor, average[name])
 
 
-def test_an_export_says_that_the_average_is_taken(tmp_path, monkeypatch):
+def test_an_export_notes_that_averaged_weights_are_used(tmp_path, monkeypatch):
     save_both_kinds(tmp_path / "weights.pth")
     notes = []
     stages = Stages.silent()
@@ -340,7 +340,7 @@ def test_an_export_says_that_the_average_is_taken(tmp_path, monkeypatch):
     assert notes == [f"weights: {NOTE}"]
 
 
-def test_inspect_tells_what_is_said_from_what_is_found(tmp_path, command):
+def test_inspect_shows_stated_published_and_measured_time_steps(tmp_path, command):
     path = tmp_path / "IFRNet_S_Vimeo90K.pth"
     torch.save(load_checkpoint("demo").network.state_dict(), path)
     code, out, _ = command("inspect", path)
@@ -351,7 +351,7 @@ def test_inspect_tells_what_is_said_from_what_is_found(tmp_path, command):
     assert "vimeo90k: 35.59 dB, ssim_3d 0.9786 (IFRNet, CVPR 2022" in out
 
 
-def test_inspect_of_the_demo_weights():
+def test_inspect_finds_no_contradiction_in_the_demo_weights():
     found = inspect_checkpoint("demo")
     assert (found.stated, found.published, found.trial.time_steps) == ("arbitrary",) * 3
     assert found.identity.by == "sha256"
@@ -359,7 +359,7 @@ def test_inspect_of_the_demo_weights():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_converted_file_has_the_same_weights_and_says_what_it_is(
+def test_a_converted_file_has_the_same_weights_and_its_origin(
     tmp_path, monkeypatch, command, dtype
 ):
     source, target = save_as(tmp_path / "mine.pth"), tmp_path / "mine.safetensors"
@@ -383,7 +383,7 @@ def test_a_converted_file_has_the_same_weights_and_says_what_it_is(
         assert torch.equal(found.network.state_dict()[name], rounded)
 
 
-def test_what_is_converted_twice_keeps_its_origin(tmp_path, midpoint_checkpoint):
+def test_a_file_that_is_converted_twice_keeps_its_origin(tmp_path, midpoint_checkpoint):
     first = convert_checkpoint(midpoint_checkpoint, tmp_path / "a.safetensors")
     second = convert_checkpoint(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert first.metadata == second.metadata
@@ -396,7 +396,7 @@ def test_what_is_converted_twice_keeps_its_origin(tmp_path, midpoint_checkpoint)
 
 
 @pytest.mark.parametrize("option", ["--overwrite", "--force"])  # --force is the earlier name.
-def test_a_conversion_replaces_nothing_unless_it_is_told_to(tmp_path, command, option):
+def test_a_conversion_replaces_a_file_only_with_overwrite(tmp_path, command, option):
     target = tmp_path / "out.safetensors"
     target.write_bytes(b"mine")
     code, _, err = command("convert", "demo", target)
@@ -407,7 +407,7 @@ def test_a_conversion_replaces_nothing_unless_it_is_told_to(tmp_path, command, o
     assert load_checkpoint(target).time_steps == "arbitrary"
 
 
-def test_what_float16_cannot_hold_is_refused_and_nothing_is_left(tmp_path):
+def test_weights_outside_the_range_of_float16_are_refused(tmp_path):
     state = random_network("small").state_dict()
     state["encoder.pyramid1.0.0.bias"][0] = 1e5
     torch.save(state, tmp_path / "large.pth")
@@ -419,7 +419,7 @@ def test_what_float16_cannot_hold_is_refused_and_nothing_is_left(tmp_path):
     assert convert_checkpoint(tmp_path / "large.pth", tmp_path / "out.safetensors")
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     from ifrnet_model.weights import convert
 
     target = tmp_path / "out.safetensors"
@@ -444,13 +444,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         (DEMO_WEIGHTS.name, "is the name of the shipped file"),
     ],
 )
-def test_targets_that_cannot_be(tmp_path, target, message):
+def test_invalid_targets_are_refused(tmp_path, target, message):
     with pytest.raises(CheckpointError, match=message):
         convert_checkpoint("demo", tmp_path / target)
 
 
 @pytest.mark.parametrize("wrong", [{"dtype": "int8"}, {"time_steps": "any"}])
-def test_options_are_those_named(tmp_path, wrong):
+def test_invalid_options_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match=r"(dtype|time_steps) is '(int8|any)': use '"):
         convert_checkpoint("demo", tmp_path / "out.safetensors", **wrong)
 
