@@ -1,4 +1,4 @@
-"""The models that are shipped: "demo" opens them, and they are what the exporter makes now."""
+"""The shipped models: "demo" opens them, and they equal a new export."""
 
 import hashlib
 from dataclasses import replace
@@ -38,7 +38,7 @@ def test_demo_opens_in_the_backend_that_is_installed(monkeypatch, installed):
         assert vfi.backend.startswith(f"{installed} cpu")
 
 
-def test_with_cuda_it_is_the_plain_graph():
+def test_demo_on_cuda_is_the_plain_graph():
     assert demo_model("onnxruntime", "cuda:1") == demo_model("openvino")
     assert demo_model("onnxruntime", "cpu") != demo_model("openvino")
 
@@ -49,8 +49,8 @@ def test_no_engine_is_shipped():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_shipped_models_are_what_the_exporter_makes(export, backend):
-    """After a change of the weights or of the exported graph: make models."""
+def test_the_shipped_models_equal_a_new_export(export, backend):
+    """After a change of the weights or of the exported graph run `make models`."""
     need_torch()
     from export.candidate import default_tuning, finalise
 
@@ -62,7 +62,7 @@ def test_the_shipped_models_are_what_the_exporter_makes(export, backend):
     assert manifest.model.weights_sha256 == checked.info.weights_sha256
     exported = onnx.ModelProto.FromString(checked.model.SerializeToString())
     assert sha256(exported) == checked.onnx_sha256
-    # A shipped model states the version that wrote it; all else is as this version exports it.
+    # A shipped model has the version that wrote it; the rest equals an export of this version.
     exported.producer_version = manifest.model.tool_version
     info = replace(checked.info, tool_version=manifest.model.tool_version)
     exported, info = finalise(exported, info, "any")

@@ -1,4 +1,4 @@
-"""Crafted ONNX files: what any parser of protobuf takes for external data is refused unread."""
+"""Crafted ONNX files: external data that any parser could read is refused before loading."""
 
 import contextlib
 import random
@@ -48,7 +48,7 @@ def entry(key, value):
 
 
 def external_tensor(tensor, location, *, high=0, data_location=1):
-    """A serialised TensorProto whose data lies at `location`."""
+    """A serialised TensorProto with external data at `location`."""
     bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     said = {"location": location, "offset": "0", "length": str(len(tensor.raw_data))}
     return (
@@ -65,7 +65,7 @@ def plain(models):
 
 @pytest.fixture
 def crafted(models, tmp_path, monkeypatch):
-    """Writes a model of ours with a tensor in another file, beside it and in the working folder."""
+    """Writes a model with a tensor in another file, in its folder and in the working folder."""
 
     def craft(location="secret.bin", **trick):
         model = onnx.load(models / "frames.onnx")
@@ -97,7 +97,7 @@ TRICKS = {
 
 @pytest.fixture
 def loads(monkeypatch):
-    """What was given to ONNX Runtime and OpenVINO."""
+    """The models that ONNX Runtime and OpenVINO were asked to load."""
     onnxruntime = import_quietly("onnxruntime")
     openvino = import_quietly("openvino")
     given = []
@@ -125,7 +125,7 @@ def test_crafted_files_reach_no_backend(crafted, loads, backend, location, trick
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_crafted_files_are_no_source_of_an_artefact(crafted, loads, trick):
+def test_crafted_files_are_refused_as_source_of_an_artefact(crafted, loads, trick):
     with pytest.raises(
         ExportError, match=r"crafted\.onnx (has weights in other files|cannot be read)"
     ):
@@ -157,7 +157,7 @@ def test_crafted_files_are_not_timed_beside_an_engine(crafted, loads, trick, mon
         plain_engine._build(path, 0)
 
 
-def test_sparse_external_tensors_are_no_source_of_an_artefact(plain, tmp_path):
+def test_sparse_external_tensors_are_refused_as_source_of_an_artefact(plain, tmp_path):
     """The onnx package reads them without complaint."""
     model = ModelProto.FromString(plain)
     values = model.graph.sparse_initializer.add().values
@@ -186,7 +186,7 @@ def test_sparse_external_tensors_are_no_source_of_an_artefact(plain, tmp_path):
         (b"\x31abcdefg", "in the middle of a field"),
     ],
 )
-def test_what_parsers_read_differently_is_refused(plain, tmp_path, appended, reason):
+def test_files_that_parsers_read_differently_are_refused(plain, tmp_path, appended, reason):
     path = tmp_path / "odd.onnx"
     path.write_bytes(plain + appended)
     with pytest.raises(ModelError, match=f"odd.onnx cannot be read as ONNX .*{reason}"):
@@ -194,14 +194,14 @@ def test_what_parsers_read_differently_is_refused(plain, tmp_path, appended, rea
 
 
 def test_the_format_of_onnx_runtime_is_refused(plain, tmp_path):
-    """ONNX Runtime looks for its mark before it takes bytes for protobuf."""
+    """ONNX Runtime checks for its own format before it parses protobuf."""
     path = tmp_path / "two.onnx"
     path.write_bytes(bytes_field(2, b"..ORTM") + plain)
     with pytest.raises(ModelError, match="in the format of ONNX Runtime"):
         onnx_format.read_onnx(path)
 
 
-def test_what_is_in_openvinos_format_too_is_loaded_as_onnx(plain, tmp_path, frames):
+def test_a_file_that_is_also_in_openvinos_format_is_loaded_as_onnx(plain, tmp_path, frames):
     openvino = import_quietly("openvino")
     parameter = openvino.opset8.parameter([4], np.float32, name="x")
     other = openvino.Model([openvino.opset8.relu(parameter)], [parameter], "other")
@@ -214,7 +214,7 @@ def test_what_is_in_openvinos_format_too_is_loaded_as_onnx(plain, tmp_path, fram
         assert vfi.interpolate(*frames).shape == (50, 70, 3)
 
 
-def test_metadata_is_what_onnx_reads(plain):
+def test_metadata_equals_that_read_by_onnx(plain):
     """Later entries win, and fields of another wire type are unknown ones."""
     odd = (
         bytes_field(14, entry("a", "first") + bytes_field(1, b"b"))
@@ -227,7 +227,7 @@ def test_metadata_is_what_onnx_reads(plain):
 
 
 def test_all_paths_to_tensors_are_followed():
-    """As the schema of the onnx package that is installed has them."""
+    """Compares the paths with the schema of the installed onnx package."""
     reached = {}
 
     def leads_to_tensors(message, above=()):
@@ -255,12 +255,12 @@ def test_all_paths_to_tensors_are_followed():
 
 
 def _message(kind):
-    """Of the schema, by the name that the table has for it."""
+    """The message class of the schema for a name in the table."""
     return kind.title().replace(" ", "") + "Proto"
 
 
 def small_model():
-    """A model with a tensor at every place that the schema has for one."""
+    """A model with a tensor at every place that the schema allows."""
 
     def tensor(name):
         return helper.make_tensor(name, TensorProto.FLOAT, [2], [1.0, -2.0])
@@ -302,7 +302,7 @@ def small_model():
 
 
 def is_external(message):
-    """Whether the onnx package sees external data anywhere below `message`."""
+    """Whether the onnx package finds external data anywhere below `message`."""
     if isinstance(message, TensorProto) and (
         len(message.external_data) or message.data_location != TensorProto.DEFAULT
     ):
@@ -316,19 +316,19 @@ def is_external(message):
 
 
 def each(value):
-    """The values of a field, whether it is repeated or not."""
+    """The values of a field, repeated or not."""
     return [value] if isinstance(value, (Message, str, bytes, int, float)) else value
 
 
 class Mutator:
-    """Writes a model with external data at about one of its 49 tensors, whatever is in the model.
+    """Writes a model with external data at about one of its 49 tensors.
 
     Some fields are written in ways that no serialiser uses.
 
     Args:
-        seed: Of the random choices.
-        often: How likely a field is written in an odd way.
-        often_external: The same for the fields of external data.
+        seed: Seed of the random choices.
+        often: Probability that a field is written in an unusual way.
+        often_external: The same probability for the fields of external data.
     """
 
     def __init__(self, seed, often, often_external):
@@ -394,12 +394,12 @@ def parsed(content):
     The second drops what the first refuses: bits of a tag above 32.
     """
     for parse in (ModelProto.FromString, onnx.shape_inference.infer_shapes):
-        with contextlib.suppress(Exception):  # Each has errors of its own.
+        with contextlib.suppress(Exception):  # Each parser has its own errors.
             yield parse(content)
 
 
 def check_against_onnx(content):
-    """Whether the onnx package reads external data; where it does, it must be found or refused."""
+    """Whether the onnx package reads external data; if so, our check must refuse the file."""
     external = any(map(is_external, parsed(content)))
     if external:
         with contextlib.suppress(ValueError):
@@ -410,7 +410,7 @@ def check_against_onnx(content):
 @pytest.mark.parametrize(
     ("often", "often_external"), [(0, 0), (0, 0.2), (0.001, 0.2), (0.005, 0.05)]
 )
-def test_whatever_onnx_takes_for_external_data_is_found(often, often_external):
+def test_all_external_data_that_onnx_reads_is_found(often, often_external):
     model = small_model()
     assert not has_external_data(model.SerializeToString())
     found = sum(
@@ -455,7 +455,7 @@ def all_tensors(message):
                 yield from all_tensors(one)
 
 
-def test_models_of_ours_are_accepted(models):
+def test_exported_models_are_accepted(models):
     paths = list(models.glob("*.onnx"))
     assert paths
     for path in paths:

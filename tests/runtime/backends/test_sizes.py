@@ -1,4 +1,4 @@
-"""Models that are prepared for each size: which stay, and what several threads get."""
+"""Models that are prepared for each size: which are kept, and use by several threads."""
 
 import threading
 import weakref
@@ -10,7 +10,7 @@ from runtime.backends.sizes import PreparedSizes
 
 
 class Made:
-    """Counts what is prepared."""
+    """Counts prepared models."""
 
     def __init__(self):
         self.sizes = []
@@ -20,7 +20,7 @@ class Made:
         return [size]
 
 
-def test_the_sizes_used_last_stay_prepared():
+def test_the_most_recent_sizes_are_kept():
     made = Made()
     prepared = PreparedSizes(made, limit=2)
     for side in (1, 2, 1, 3, 1, 2):
@@ -28,7 +28,7 @@ def test_the_sizes_used_last_stay_prepared():
     assert made.sizes == [(1, 1), (2, 2), (3, 3), (2, 2)]
 
 
-def test_no_more_than_the_kept_exist_while_one_is_prepared():
+def test_the_oldest_is_dropped_before_another_is_prepared():
     alive = weakref.WeakSet()
     most = []
 
@@ -47,7 +47,7 @@ def test_no_more_than_the_kept_exist_while_one_is_prepared():
     assert most == [0, 1, 1, 1, 1]
 
 
-def test_one_that_fails_is_tried_again():
+def test_a_failed_preparation_is_tried_again():
     answers = iter([RuntimeError("no memory"), "model"])
 
     def prepare(size):
@@ -79,7 +79,7 @@ def test_threads_prepare_a_size_once():
     assert made.sizes == [(5, 5)]
 
 
-def test_closing_returns_what_was_kept_and_ends_it():
+def test_closing_returns_the_kept_models_and_refuses_new_ones():
     prepared = PreparedSizes(Made(), limit=2)
     for side in (1, 2, 3):
         prepared.at((side, side))

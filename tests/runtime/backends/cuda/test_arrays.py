@@ -1,4 +1,4 @@
-"""Over host memory, which NumPy and torch can consume and produce for real without a GPU."""
+"""Arrays of other libraries, over host memory, which NumPy and torch can share without a GPU."""
 
 import ctypes
 import subprocess
@@ -31,7 +31,7 @@ class HostFrame(DeviceFrame):
 
 
 class Array:
-    """A GPU array as CAI shows it, over host memory."""
+    """An array with `__cuda_array_interface__`, over host memory."""
 
     def __init__(self, **changed):
         self.memory = picture("uint8")
@@ -46,7 +46,7 @@ class Array:
 
 
 class Exporter:
-    """A GPU array as DLPack shows it, over host memory."""
+    """An array with `__dlpack__`, over host memory."""
 
     def __init__(self, device_type=2):
         self.memory = picture("uint8")
@@ -68,7 +68,7 @@ class OldExporter(Exporter):
 
 
 class RequiresGrad(Exporter):
-    """A tensor on the GPU that requires grad, as torch writes it."""
+    """A tensor on the GPU that requires grad, with the errors of torch."""
 
     @property
     def __cuda_array_interface__(self):
@@ -138,7 +138,7 @@ def test_torch_consumes_both_kinds_of_capsule(max_version):
 
 
 @VERSIONS
-def test_an_unused_capsule_holds_the_memory_and_releases_it_once(max_version):
+def test_an_unused_capsule_keeps_the_memory_and_releases_it_once(max_version):
     releases = []
     capsule = frame_over(picture("uint8"), releases).__dlpack__(max_version=max_version)
     assert not releases
@@ -147,10 +147,10 @@ def test_an_unused_capsule_holds_the_memory_and_releases_it_once(max_version):
 
 
 @VERSIONS
-def test_a_capsule_dropped_by_an_exception_leaves_the_exception_alone(max_version):
+def test_a_capsule_dropped_by_an_exception_does_not_hide_the_exception(max_version):
     releases = []
     frame = frame_over(picture("uint8"), releases)
-    with pytest.raises(TypeError, match="PyCapsule"):  # Set when int() drops the last reference.
+    with pytest.raises(TypeError, match="PyCapsule"):  # Set if int() drops the last reference.
         int(frame.__dlpack__(max_version=max_version))
     del frame
     assert len(releases) == 1
@@ -186,8 +186,8 @@ def test_a_consumer_may_drop_its_array_on_another_thread(consume):
     assert len(releases) == 1
 
 
-def test_arrays_that_live_until_the_process_ends_are_left_alone():
-    # builtins is emptied last, when the module of the frames is gone already.
+def test_arrays_that_live_until_the_process_ends_are_not_released():
+    # builtins is cleared last, after the module of the frames.
     code = (
         "import builtins, ctypes, numpy, torch\n"
         "from runtime.backends.cuda.arrays import DeviceFrame\n"
@@ -211,13 +211,13 @@ def test_arrays_that_live_until_the_process_ends_are_left_alone():
     [(None, "dltensor"), ((0, 8), "dltensor"), ((1, 0), "dltensor_versioned"),
      ((1, 3), "dltensor_versioned"), ((2, 0), "dltensor_versioned")],
 )  # fmt: skip
-def test_the_capsule_is_of_the_version_that_the_consumer_knows(max_version, name):
+def test_the_capsule_has_the_version_that_the_consumer_supports(max_version, name):
     capsule = frame_over(picture("uint8"), []).__dlpack__(max_version=max_version)
     assert f'"{name}"' in repr(capsule)
 
 
 @VERSIONS
-def test_a_capsule_names_the_gpu_that_holds_the_frame(max_version):
+def test_a_capsule_names_the_gpu_of_the_frame(max_version):
     memory = picture("float16")
     frame = frame_over(memory, [], DeviceFrame, device=3)
     capsule = frame.__dlpack__(max_version=max_version)
@@ -231,7 +231,7 @@ def test_a_capsule_names_the_gpu_that_holds_the_frame(max_version):
 @pytest.mark.parametrize(
     ("asked", "waited"), [(None, [0]), (1, [0]), (2, [2]), (94, [94]), (77, []), (-1, [])]
 )
-def test_the_consumers_stream_waits_unless_it_is_the_frames_or_wants_not_to(asked, waited):
+def test_the_consumers_stream_waits_unless_it_is_the_frames_or_declines(asked, waited):
     waits = []
     frame = frame_over(picture("uint8"), [], stream=77, wait=waits.append)
     frame.__dlpack__(stream=asked)
@@ -255,19 +255,19 @@ def test_a_complete_frame_needs_no_wait():
     [({"copy": True}, "without a copy"), ({"dl_device": (1, 0)}, r"device \(2, 3\).*\(1, 0\)"),
      ({"dl_device": (2, 0)}, r"asked for on \(2, 0\)"), ({"stream": 0}, "forbids stream 0")],
 )  # fmt: skip
-def test_what_needs_a_copy_or_is_ambiguous_is_refused(asked, message):
+def test_requests_that_need_a_copy_or_are_ambiguous_are_refused(asked, message):
     frame = frame_over(picture("uint8"), [], DeviceFrame, device=3)
     with pytest.raises(BufferError, match=message):
         frame.__dlpack__(**asked)
 
 
-def test_asking_for_the_frames_own_device_without_a_copy_is_granted():
+def test_a_request_for_the_frames_own_device_is_accepted():
     frame = frame_over(picture("uint8"), [], DeviceFrame, device=3)
     assert "dltensor" in repr(frame.__dlpack__(dl_device=(2, 3), copy=False))
 
 
 @pytest.mark.parametrize(("stream", "written"), [(0, 1), (2, 2), (77, 77)])
-def test_a_frame_shows_itself_by_the_cuda_array_interface(stream, written):
+def test_a_frame_has_the_cuda_array_interface(stream, written):
     memory = picture("float32")
     frame = frame_over(memory, [], stream=stream)
     assert frame.nbytes == 120
@@ -281,7 +281,7 @@ def test_a_frame_shows_itself_by_the_cuda_array_interface(stream, written):
     }
 
 
-def test_a_frame_can_be_viewed_again_and_lives_as_long_as_the_view():
+def test_a_frame_can_be_viewed_and_lives_as_long_as_the_view():
     releases = []
     view = device_view(frame_over(picture("float16"), releases, stream=77), stream=5, name="frame0")
     np.testing.assert_array_equal(read(view), picture("float16"), strict=True)
@@ -305,7 +305,7 @@ def test_arrays_on_the_gpu_are_recognised(value):
      torch.zeros(3, device="meta"), Exporter(device_type=1), Exporter(device_type=3),
      Exporter(device_type=10)],
 )  # fmt: skip
-def test_what_is_not_on_a_gpu_is_not_taken_for_it(value):
+def test_other_objects_are_not_recognised_as_arrays_on_the_gpu(value):
     assert is_device_array(value) is False
     with pytest.raises(FrameError, match=f"frame1 is a {type(value).__name__}, not on a GPU"):
         device_view(value, stream=0, name="frame1")
@@ -363,19 +363,19 @@ def test_strides_without_gaps_are_contiguous(shape, strides):
      ({"strides": (-15, 3, 1)}, r"is a view with strides \(-15, 3, 1\)"),
      ({"strides": (15, 3, 0)}, r"is a view with strides \(15, 3, 0\)")],
 )  # fmt: skip
-def test_an_array_that_cannot_be_used_as_it_is_is_refused(changed, message):
+def test_an_unsuitable_array_is_refused(changed, message):
     with pytest.raises(FrameError, match=f"^frame1 {message}"):
         device_view(Array(**changed), stream=0, name="frame1")
 
 
 @pytest.mark.parametrize("kind", [RequiresGrad, RefusesDlpack])
-def test_a_tensor_that_requires_grad_is_told_to_detach(kind):
+def test_the_error_for_a_tensor_that_requires_grad_names_detach(kind):
     with pytest.raises(FrameError, match=r"frame0 cannot .*grad.*: call detach\(\)"):
         device_view(kind(), stream=0, name="frame0")
 
 
 @pytest.mark.parametrize(("handle", "written"), [(0, 1), (2, 2), (77, 77)])
-def test_a_dlpack_exporter_is_given_the_stream_that_shall_wait(handle, written):
+def test_a_dlpack_exporter_gets_the_stream_that_has_to_wait(handle, written):
     exporter, old = Exporter(), OldExporter()
     for array in (exporter, old):
         view = device_view(array, stream=handle, name="frame0")
@@ -410,7 +410,7 @@ def test_strides_left_out_mean_contiguous():
     np.testing.assert_array_equal(read(_view_from_capsule(capsule, "frame0")), picture("uint8"))
 
 
-def test_managed_memory_belongs_to_no_one_gpu():
+def test_managed_memory_has_no_gpu():
     capsule = picture("uint8").__dlpack__()
     _managed_tensor(capsule)[1].tensor.device_type = 13
     assert _view_from_capsule(capsule, "frame0").device is None
@@ -441,7 +441,7 @@ def test_the_deleter_is_called_once_with_the_last_reference(max_version):
     assert alive() is None
 
 
-def test_a_tensor_without_a_deleter_is_read_too():
+def test_a_tensor_without_a_deleter_is_read():
     memory = picture("uint8")
     capsule = memory.__dlpack__()
     _managed_tensor(capsule)[1].deleter = None
@@ -474,7 +474,7 @@ def test_a_refused_capsule_stays_unused(array, message, max_version):
     assert "used" not in repr(capsule)
 
 
-def test_a_refused_capsule_frees_what_it_holds():
+def test_a_refused_capsule_is_freed():
     array = picture("int64")
     before = sys.getrefcount(array)
     capsule = array.__dlpack__()
@@ -485,7 +485,7 @@ def test_a_refused_capsule_frees_what_it_holds():
     assert sys.getrefcount(array) == before
 
 
-def test_vectors_are_no_elements_of_frames():
+def test_vector_types_are_refused():
     capsule = picture("uint8").__dlpack__()
     _managed_tensor(capsule)[1].tensor.lanes = 4
     with pytest.raises(FrameError, match="frame0 is uint8x4: frames"):

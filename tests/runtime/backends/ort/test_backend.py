@@ -1,4 +1,4 @@
-"""Hostile and broken model files, missing providers."""
+"""Hostile and broken model files, missing providers, and options of ONNX Runtime."""
 
 import numpy as np
 import onnx
@@ -23,7 +23,7 @@ def save(model, path):
 
 
 @pytest.mark.parametrize("kept", [0, 10, 1000, 0.5, 0.999])
-def test_truncated_models(models, tmp_path, kept):
+def test_truncated_models_are_refused(models, tmp_path, kept):
     content = (models / "frames.onnx").read_bytes()
     length = int(len(content) * kept) if isinstance(kept, float) else kept
     (tmp_path / "cut.onnx").write_bytes(content[:length])
@@ -31,13 +31,13 @@ def test_truncated_models(models, tmp_path, kept):
         Interpolator.open(tmp_path / "cut.onnx")
 
 
-def test_garbage(tmp_path):
+def test_garbage_is_refused(tmp_path):
     (tmp_path / "noise.onnx").write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(ModelError, match=r"cannot be read as ONNX|cannot be loaded"):
         Interpolator.open(tmp_path / "noise.onnx", backend="onnxruntime")
 
 
-def test_another_network(tmp_path):
+def test_another_network_is_refused(tmp_path):
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"])],
@@ -60,7 +60,7 @@ def set_property(model, key, value):
     ("key", "value"),
     [("io", "float"), ("height", "64"), ("steps_per_call", "2"), ("width", "71")],
 )
-def test_metadata_that_lies_is_found_out(model, tmp_path, key, value):
+def test_wrong_metadata_is_recognised(model, tmp_path, key, value):
     set_property(model, f"ifrnet.{key}", value)
     with pytest.raises(ModelError, match="its metadata declares"):
         Interpolator.open(save(model, tmp_path / "lie.onnx"))
@@ -98,7 +98,7 @@ def test_external_data_is_found_wherever_a_tensor_can_be(model, place):
     assert has_external_data(model.SerializeToString())
 
 
-def test_models_of_ours_have_no_external_data(models):
+def test_exported_models_have_no_external_data(models):
     for path in models.glob("*.onnx"):
         assert not has_external_data(path.read_bytes())
 
@@ -111,7 +111,7 @@ def test_a_manifest_of_another_file_is_refused(models, tmp_path):
         Interpolator.open(path)
 
 
-def test_cuda_without_its_provider_is_an_error_not_a_cpu(models):
+def test_cuda_without_its_provider_is_an_error(models):
     onnxruntime = import_quietly("onnxruntime")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has the gpu package of ONNX Runtime")
@@ -132,7 +132,7 @@ def test_options_are_checked_by_name(models, options, error, message):
         Interpolator.open(models / "frames.onnx", **options)
 
 
-def test_files_that_are_none(tmp_path):
+def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(ModelError, match="does not exist"):
         Interpolator.open(tmp_path / "none.onnx")
     with pytest.raises(ModelError, match="is a folder"):
@@ -142,7 +142,7 @@ def test_files_that_are_none(tmp_path):
         Interpolator.open(tmp_path / "model.bin")
 
 
-def test_threads_are_honoured(models, monkeypatch):
+def test_the_number_of_threads_is_passed_on(models, monkeypatch):
     onnxruntime = import_quietly("onnxruntime")
     seen = []
     real = onnxruntime.InferenceSession
@@ -161,7 +161,7 @@ def test_threads_are_honoured(models, monkeypatch):
 def test_a_model_of_free_size_gets_a_session_for_each_size(
     models, export, tmp_path, monkeypatch, name
 ):
-    """In which ONNX Runtime knows every shape, so that it computes none at run time."""
+    """In such a session ONNX Runtime knows every shape and computes none at run time."""
     path = models / "dynamic.onnx"
     if name == "free float":
         path = tmp_path / "float.onnx"

@@ -1,4 +1,4 @@
-"""I/O binding of ONNX Runtime: its real code on the CPU against the backend without it."""
+"""I/O binding of ONNX Runtime, on the CPU, compared with the backend without it."""
 
 import itertools
 import threading
@@ -23,7 +23,7 @@ QUARTERS = (0.25, 0.5, 0.75)
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory, export, models, midpoint_model):
-    """Files by name: of `models`, "midpoint", "batch" of two pairs, "free pairs" up to three."""
+    """Files: those of `models`, "midpoint", "batch" (2 pairs) and "free pairs" (up to 3)."""
     folder = tmp_path_factory.mktemp("graphs")
     found = {path.stem: path for path in models.glob("*.onnx")} | {"midpoint": midpoint_model}
     for name, options in {"batch": {"batch": 2}, "free pairs": {"max_batch": 3}}.items():
@@ -42,7 +42,7 @@ def clip(count, height=50, width=70):
 
 @pytest.fixture
 def uploads(monkeypatch):
-    """The shapes of all that goes up to the device."""
+    """The shapes of all uploaded arrays."""
     value = import_quietly("onnxruntime").OrtValue
     seen = []
     real = value.ortvalue_from_numpy
@@ -55,7 +55,7 @@ def uploads(monkeypatch):
     return seen
 
 
-def test_the_option_chooses(models):
+def test_the_option_switches_io_binding_on_and_off(models):
     path = models / "frames.onnx"
     for asked, kind in ((None, OnnxRuntimeBackend), (False, OnnxRuntimeBackend)):
         backend = open_backend(path, OpenOptions(io_binding=asked), backend="onnxruntime")
@@ -66,7 +66,7 @@ def test_the_option_chooses(models):
 
 
 @pytest.mark.parametrize("name", ["frames", "float", "three", "batch", "free pairs", "midpoint"])
-def test_pairs_are_those_of_the_plain_backend_bit_for_bit(graphs, name):
+def test_pairs_equal_those_of_the_plain_backend_bit_for_bit(graphs, name):
     height, width = (64, 80) if name == "float" else (50, 70)
     frames = moving_frames(height, width, 4.0)
     with opened(graphs[name], io_binding=False) as plain:
@@ -79,7 +79,7 @@ def test_pairs_are_those_of_the_plain_backend_bit_for_bit(graphs, name):
 
 @pytest.mark.parametrize("name", ["frames", "batch", "midpoint"])
 @pytest.mark.parametrize("factor", [2, 4])
-def test_streams_are_those_of_the_plain_backend_bit_for_bit(graphs, name, factor):
+def test_streams_equal_those_of_the_plain_backend_bit_for_bit(graphs, name, factor):
     frames = clip(2)[:3]
     with opened(graphs[name], io_binding=False) as plain:
         expected = list(plain.stream(iter(frames), factor=factor))
@@ -88,7 +88,7 @@ def test_streams_are_those_of_the_plain_backend_bit_for_bit(graphs, name, factor
     np.testing.assert_array_equal(np.stack(made), np.stack(expected))
 
 
-def test_sizes_may_be_free_and_change(graphs):
+def test_a_free_size_can_change_between_calls(graphs):
     with (
         opened(graphs["dynamic"], io_binding=False) as plain,
         opened(graphs["dynamic"], io_binding=True) as bound,
@@ -100,7 +100,7 @@ def test_sizes_may_be_free_and_change(graphs):
             )
 
 
-def test_a_free_number_of_pairs(graphs):
+def test_a_free_number_of_pairs_can_change_between_calls(graphs):
     images = [frame[None] for frame in clip(2)]
     timestep = np.array([0.25, 0.5, 0.75], np.float32).reshape(-1, 1, 1, 1)
     made = []
@@ -114,38 +114,38 @@ def test_a_free_number_of_pairs(graphs):
     np.testing.assert_array_equal(made[1], made[0])
 
 
-def test_a_frame_of_two_pairs_goes_up_once(graphs, uploads):
+def test_a_frame_of_two_pairs_is_uploaded_once(graphs, uploads):
     frames = clip(2)
     with opened(graphs["frames"], io_binding=True) as vfi:
         assert len(list(vfi.stream(iter(frames), factor=4))) == 13
     assert uploads == [(1, 50, 70, 3)] * len(frames)
 
 
-def test_a_batch_goes_up_in_one_copy(graphs, uploads):
+def test_a_batch_is_uploaded_in_one_copy(graphs, uploads):
     with opened(graphs["batch"], io_binding=True) as vfi:
         assert len(list(vfi.stream(iter(clip(3)[:5])))) == 9
     assert uploads == [(2, 50, 70, 3)] * 4  # Two calls, both sides of each.
 
 
-def test_what_recursion_makes_is_not_brought_up_again(graphs, uploads):
+def test_results_of_recursion_are_not_uploaded_again(graphs, uploads):
     frames = clip(2)
     with opened(graphs["midpoint"], io_binding=True) as vfi:
         assert len(list(vfi.stream(iter(frames), factor=8))) == 25
     assert uploads == [(1, 50, 70, 3)] * len(frames)
 
 
-def test_what_recursion_makes_comes_down_only_where_it_is_wanted(graphs, monkeypatch):
+def test_only_requested_results_of_recursion_are_downloaded(graphs, monkeypatch):
     value = import_quietly("onnxruntime").OrtValue
     downloads = []
     real = value.numpy
     monkeypatch.setattr(value, "numpy", lambda self: downloads.append(self) or real(self))
     first, second = moving_frames(50, 70, 4.0)
     with opened(graphs["midpoint"], io_binding=True) as vfi:
-        vfi.interpolate(first, second, timesteps=[0.125])  # By way of 0.5 and 0.25.
+        vfi.interpolate(first, second, timesteps=[0.125])  # Through 0.5 and 0.25.
     assert len(downloads) == 1
 
 
-def test_time_steps_of_one_call_come_down_together(graphs, monkeypatch):
+def test_time_steps_of_one_call_are_downloaded_together(graphs, monkeypatch):
     value = import_quietly("onnxruntime").OrtValue
     downloads = []
     real = value.numpy
@@ -155,7 +155,7 @@ def test_time_steps_of_one_call_come_down_together(graphs, monkeypatch):
     assert len(downloads) == 1
 
 
-def test_a_row_of_several_may_go_into_the_next_call(graphs):
+def test_one_row_of_a_result_can_be_the_input_of_the_next_call(graphs):
     images = [frame[None] for frame in moving_frames(50, 70, 4.0)]
     timestep = np.array(QUARTERS, np.float32).reshape(-1, 1, 1, 1)
     made = []
@@ -178,10 +178,10 @@ def test_frames_outlive_the_model(graphs):
     with opened(graphs["frames"], io_binding=True) as vfi:
         vfi.interpolate(*frames[::-1])
     np.testing.assert_array_equal(made, kept)
-    made += 1  # They belong to the caller.
+    made += 1  # The caller owns them.
 
 
-def test_calls_from_several_threads(graphs):
+def test_several_threads_can_call_one_model(graphs):
     pairs = [moving_frames(50, 70, 4.0, seed=seed) for seed in range(4)]
     with opened(graphs["frames"], io_binding=True) as vfi:
         expected = [vfi.interpolate(*pair) for pair in pairs]
@@ -199,7 +199,7 @@ def test_calls_from_several_threads(graphs):
         np.testing.assert_array_equal(np.stack(made[number]), np.stack([frame] * 3))
 
 
-def test_a_closed_model_says_so(graphs):
+def test_a_closed_model_raises_an_error(graphs):
     backend = open_backend(graphs["frames"], OpenOptions(io_binding=True), backend="onnxruntime")
     timestep = np.full((1, 1, 1, 1), 0.5, np.float32)
     image = backend.put(np.zeros((1, 50, 70, 3), np.uint8))
@@ -217,7 +217,7 @@ def test_a_closed_model_says_so(graphs):
             call()
 
 
-def test_a_stream_that_is_left_early_and_closed(graphs):
+def test_a_stream_can_be_left_early_and_closed(graphs):
     vfi = opened(graphs["midpoint"], io_binding=True)
     made = vfi.stream(iter(clip(2)), factor=4)
     next(made)
@@ -227,7 +227,7 @@ def test_a_stream_that_is_left_early_and_closed(graphs):
         list(made)
 
 
-def test_an_inference_that_fails_is_one_line(graphs):
+def test_the_error_of_a_failed_inference_is_one_line(graphs):
     backend = open_backend(graphs["frames"], OpenOptions(io_binding=True), backend="onnxruntime")
     image = backend.put(np.zeros((1, 64, 70, 3), np.uint8))
     with pytest.raises(BackendError) as caught:
@@ -246,7 +246,7 @@ def test_frames_on_a_gpu_are_refused(graphs):
         backend.export_to_stream(image, 0)
 
 
-def test_pairs_with_time_steps_of_their_own(graphs):
+def test_pairs_can_have_different_time_steps(graphs):
     frames = clip(2)
     pairs = [
         PairRequest(frames[0], frames[1], (0.5,)),

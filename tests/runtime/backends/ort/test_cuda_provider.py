@@ -1,7 +1,7 @@
-"""ONNX Runtime's CUDA provider without a GPU: what is missing is named, and nothing falls back.
+"""ONNX Runtime's CUDA provider without a GPU: errors name what is missing, nothing falls back.
 
-The texts of ONNX Runtime are those of onnxruntime-gpu 1.31.1 on a machine without the libraries,
-and with them over a driver that finds no GPU.
+Messages of ONNX Runtime are those of onnxruntime-gpu 1.31.1 on a machine without the libraries, and
+on one with the libraries whose driver finds no GPU.
 """
 
 from pathlib import Path
@@ -39,10 +39,10 @@ NOT_LOADED = (
 
 
 class FakeRuntime(SimpleNamespace):
-    """The module onnxruntime-gpu 1.31.1, as far as its libraries are concerned.
+    """A fake of the module onnxruntime-gpu 1.31.1 and its search for libraries.
 
     Args:
-        beside: Libraries that it finds beside itself or where the system looks.
+        beside: Libraries that it finds in its own folder or on the system's search path.
     """
 
     __version__ = "1.31.1"
@@ -69,7 +69,7 @@ class FakeRuntime(SimpleNamespace):
 
 @pytest.fixture
 def runtime_with(monkeypatch):
-    """Makes a `FakeRuntime` whose libraries are the only ones that load."""
+    """Creates a `FakeRuntime`; no other libraries load."""
 
     def make(*beside):
         fake = FakeRuntime(beside)
@@ -81,7 +81,7 @@ def runtime_with(monkeypatch):
 
 
 def packages_in(folder, **libraries):
-    """A folder of packages with NVIDIA's in it."""
+    """A folder of Python packages that has those of NVIDIA."""
     for package, names in libraries.items():
         place = folder / "nvidia" / package / "lib"
         place.mkdir(parents=True)
@@ -90,7 +90,7 @@ def packages_in(folder, **libraries):
     return folder
 
 
-def test_nothing_is_missing_where_all_is_beside_it(runtime_with):
+def test_nothing_is_missing_if_all_libraries_are_beside_it(runtime_with):
     ort = runtime_with(*NEEDED, CUDNN)
     assert cuda_provider.cuda_provider_problem(ort, GPU) is None
     assert ort.asked == [None]
@@ -104,7 +104,7 @@ def test_missing_libraries_are_named_with_the_command(runtime_with, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_cudnn_is_missed_though_onnxruntime_does_not_name_it(runtime_with):
+def test_a_missing_cudnn_is_named_although_onnxruntime_does_not_name_it(runtime_with):
     found = cuda_provider.cuda_provider_problem(runtime_with(*NEEDED), GPU)
     assert found.problem == "libcudnn.so.9 is not found"
 
@@ -123,11 +123,11 @@ def test_libraries_in_another_folder_of_packages_are_found(runtime_with, tmp_pat
     }
 
 
-def test_nothing_is_known_before_preload_dlls():
+def test_an_onnxruntime_without_preload_dlls_is_not_checked():
     assert cuda_provider.load_libraries(SimpleNamespace(cuda_version="12.4")) == []
 
 
-def test_nothing_is_known_of_a_build_that_does_not_tell_its_cuda(runtime_with, monkeypatch):
+def test_a_build_without_a_cuda_version_is_not_checked(runtime_with, monkeypatch):
     ort = runtime_with()
     monkeypatch.setattr(ort, "cuda_version", "")
     assert cuda_provider.cuda_provider_problem(ort, GPU) is None
@@ -144,13 +144,13 @@ def test_nothing_is_known_of_a_build_that_does_not_tell_its_cuda(runtime_with, m
         ),
     ],
 )  # fmt: skip
-def test_what_the_driver_lacks(runtime_with, driver, device, what, remedy):
+def test_problems_of_the_driver_are_named_with_a_remedy(runtime_with, driver, device, what, remedy):
     found = cuda_provider.cuda_provider_problem(runtime_with(*NEEDED, CUDNN), driver, device)
     assert what in found.problem
     assert remedy in found.remedy
 
 
-def test_tf32_is_off_except_where_it_would_cost_the_tensor_cores(models):
+def test_tf32_is_off_except_for_float16(models):
     with Interpolator.open(models / "frames.onnx", backend="onnxruntime") as vfi:
         info = vfi.info
     assert cuda_provider.provider_options(1, info) == {"device_id": "1", "use_tf32": "0"}
@@ -192,7 +192,7 @@ def runtime_that(folder, register):
     )
 
 
-def test_why_the_library_did_not_load(tmp_path):
+def test_the_reason_why_the_library_did_not_load(tmp_path):
     def register(_, library):
         raise RuntimeError(NOT_LOADED.format(library=library))
 
@@ -200,13 +200,13 @@ def test_why_the_library_did_not_load(tmp_path):
     assert said == "libcublasLt.so.13: cannot open shared object file: No such file or directory"
 
 
-def test_a_library_that_loads_after_all_is_not_left_registered(tmp_path):
+def test_a_library_that_loads_in_the_check_is_unregistered(tmp_path):
     ort = runtime_that(tmp_path, lambda *_: None)
     assert cuda_provider.why_not_loaded(ort) is None
     assert ort.unregistered == [CUDA]
 
 
-def test_why_is_not_known_without_the_library(tmp_path):
+def test_without_the_library_there_is_no_reason(tmp_path):
     ort = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
     assert cuda_provider.why_not_loaded(ort) is None
 
@@ -216,9 +216,9 @@ def test_why_is_not_known_without_the_library(tmp_path):
 
 @pytest.fixture
 def gpu_package(monkeypatch):
-    """ONNX Runtime of the tests as if it had the CUDA provider and all that it needs.
+    """Makes the installed ONNX Runtime look as if it had a working CUDA provider.
 
-    Gives a function that sets what `InferenceSession` does with (providers, real session).
+    Returns a function that sets what `InferenceSession` does with (providers, real session).
     """
     ort = import_quietly("onnxruntime")
     real = ort.InferenceSession
@@ -244,7 +244,7 @@ def as_cuda(providers, session):
 
 
 @pytest.mark.parametrize(("asked", "bound"), [(None, True), (True, True), (False, False)])
-def test_a_gpu_has_io_binding_unless_it_is_refused(models, gpu_package, asked, bound):
+def test_a_gpu_uses_io_binding_unless_it_is_switched_off(models, gpu_package, asked, bound):
     seen = []
     gpu_package(lambda *made: seen.append(made[0]) or as_cuda(*made))
     options = OpenOptions(device="cuda:0", io_binding=asked)
@@ -254,7 +254,7 @@ def test_a_gpu_has_io_binding_unless_it_is_refused(models, gpu_package, asked, b
     assert seen == [[(CUDA, {"device_id": "0", "use_tf32": "0"})]]
 
 
-def test_images_go_to_the_gpu_that_was_asked_for(models, gpu_package, monkeypatch):
+def test_images_are_uploaded_to_the_chosen_gpu(models, gpu_package, monkeypatch):
     ort = import_quietly("onnxruntime")
     seen = []
     monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", lambda _, *device: seen.append(device))
@@ -267,7 +267,9 @@ def test_images_go_to_the_gpu_that_was_asked_for(models, gpu_package, monkeypatc
     assert seen == [("cuda", 1)]
 
 
-def test_what_is_missing_is_an_error_before_a_session_is_made(models, gpu_package, monkeypatch):
+def test_missing_libraries_are_an_error_before_a_session_is_created(
+    models, gpu_package, monkeypatch
+):
     gpu_package(lambda *_: pytest.fail("a session was made"))
     monkeypatch.setattr(cuda_provider, "load_libraries", lambda _: [CUDNN])
     with pytest.raises(BackendError) as caught:
@@ -277,13 +279,15 @@ def test_what_is_missing_is_an_error_before_a_session_is_made(models, gpu_packag
     )
 
 
-def test_a_gpu_that_is_not_there_is_an_error_before_a_session_is_made(models, gpu_package):
+def test_a_missing_gpu_is_an_error_before_a_session_is_created(models, gpu_package):
     gpu_package(lambda *_: pytest.fail("a session was made"))
     with pytest.raises(BackendError, match=r"cannot run on cuda:3 \(the driver sees cuda:0 NVIDIA"):
         Interpolator.open(models / "frames.onnx", device="cuda:3")
 
 
-def test_a_provider_that_is_left_out_is_an_error_with_the_reason(models, gpu_package, monkeypatch):
+def test_a_session_without_the_cuda_provider_is_an_error_with_the_reason(
+    models, gpu_package, monkeypatch
+):
     gpu_package(lambda _, session: session)
     monkeypatch.setattr(
         "runtime.backends.ort.backend.why_not_loaded", lambda _: "libcurand.so.10: cannot open"
@@ -292,7 +296,7 @@ def test_a_provider_that_is_left_out_is_an_error_with_the_reason(models, gpu_pac
         Interpolator.open(models / "frames.onnx", device="cuda")
 
 
-def test_a_provider_that_fails_is_not_the_fault_of_the_file(models, gpu_package):
+def test_the_error_of_a_failing_provider_does_not_blame_the_file(models, gpu_package):
     def fails(providers, session):
         raise RuntimeError(NO_DEVICE)
 
@@ -304,7 +308,7 @@ def test_a_provider_that_fails_is_not_the_fault_of_the_file(models, gpu_package)
     )
 
 
-def test_a_file_that_fails_on_a_gpu_is_the_fault_of_the_file(models, gpu_package):
+def test_the_error_of_a_file_that_fails_on_a_gpu_names_the_file(models, gpu_package):
     def fails(providers, session):
         raise RuntimeError("[ONNXRuntimeError] : 10 : INVALID_GRAPH : This is an invalid model.")
 
@@ -313,7 +317,7 @@ def test_a_file_that_fails_on_a_gpu_is_the_fault_of_the_file(models, gpu_package
         Interpolator.open(models / "frames.onnx", device="cuda")
 
 
-def test_an_inference_that_fails_is_not_made_again_on_the_cpu(models, monkeypatch, capsys):
+def test_a_failed_inference_is_not_repeated_on_the_cpu(models, monkeypatch, capsys):
     EPFail = import_quietly("onnxruntime").capi._pybind_state.EPFail  # noqa: N806
 
     def fails(*_):

@@ -1,4 +1,4 @@
-"""What the tests of OpenVINO need of the machine."""
+"""Fixtures for the types in which the CPU computes."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from runtime.backends.ov.compilation import capabilities, import_openvino
 
 @pytest.fixture
 def bf16_cpu():
-    """Skips a test where the CPU does not compute in bfloat16."""
+    """Skips a test if the CPU has no bfloat16."""
     _, computes_in = capabilities(import_openvino())
     if "BF16" not in computes_in:
         pytest.skip("this CPU does not compute in bfloat16")
@@ -16,5 +16,5 @@ def bf16_cpu():
 
 @pytest.fixture
 def claims_bf16(monkeypatch):
-    """OpenVINO says that the CPU computes in bfloat16, and emulates it where that is not true."""
+    """Makes OpenVINO report bfloat16, which it emulates on a CPU without it."""
     claim_types(monkeypatch, "FP32", "BF16")

@@ -1,4 +1,4 @@
-"""The precision that OpenVINO computes in by default: what a proof allows, and what is said."""
+"""The default precision of OpenVINO: which proofs allow bfloat16, and which notes are given."""
 
 import shutil
 from dataclasses import replace
@@ -58,7 +58,7 @@ def chosen(path):
 
 @pytest.mark.usefixtures("claims_bf16")
 @pytest.mark.parametrize("asked", [{}, {"precision": "auto"}, {"precision": None}])
-def test_a_proved_model_is_computed_in_bfloat16(artefact, asked):
+def test_a_proved_model_runs_in_bfloat16(artefact, asked):
     path = artefact(proof())
     with Interpolator.open(path, backend="openvino", cache="none", **asked) as vfi:
         assert vfi.backend == "openvino cpu bf16"
@@ -69,7 +69,7 @@ def test_a_proved_model_is_computed_in_bfloat16(artefact, asked):
 
 @pytest.mark.usefixtures("claims_bf16")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_is_asked_for_needs_no_proof_and_no_note(artefact, precision):
+def test_a_given_precision_needs_no_proof_and_gives_no_note(artefact, precision):
     with Interpolator.open(artefact(), backend="openvino", precision=precision) as vfi:
         assert vfi.backend == f"openvino cpu {precision}"
         assert list(vfi.notes) == []
@@ -85,7 +85,7 @@ def test_what_is_asked_for_needs_no_proof_and_no_note(artefact, precision):
         {"precision": "fp16"},
     ],
 )
-def test_a_proof_for_something_else_is_none(artefact, other):
+def test_a_proof_for_another_cpu_or_version_does_not_count(artefact, other):
     path = artefact(proof(**other))
     with Interpolator.open(path, backend="openvino", cache="none") as vfi:
         assert vfi.backend == "openvino cpu fp32"
@@ -97,12 +97,12 @@ def test_a_proof_for_something_else_is_none(artefact, other):
 
 
 @pytest.mark.usefixtures("claims_bf16")
-def test_a_proof_that_failed_is_respected_without_a_note(artefact):
+def test_after_a_failed_proof_float32_is_used_without_a_note(artefact):
     path = artefact(proof(problem="it is 40.0 dB from fp32"))
     assert chosen(path) == ("fp32", None)
 
 
-def test_the_fastest_that_passed_is_taken(artefact, monkeypatch):
+def test_the_fastest_proved_precision_is_used(artefact, monkeypatch):
     claim_types(monkeypatch, "FP32", "FP16", "BF16")
     assert chosen(artefact(proof("fp16"), proof("bf16"))).precision == "bf16"
     path = artefact(proof("bf16", problem="it is 40.0 dB from fp32"), proof("fp16"))
@@ -134,17 +134,17 @@ def test_without_a_manifest_the_note_says_how_to_build_one(artefact):
 
 
 @pytest.mark.usefixtures("claims_bf16")
-def test_a_model_that_is_tuned_for_onnx_runtime_has_a_note():
+def test_a_model_that_is_tuned_for_onnx_runtime_gives_a_note():
     made = chosen(demo_model("onnxruntime"))
     assert made.precision == "fp32"
     assert "tuned for ONNX Runtime: build one with" in made.note
 
 
-def test_the_shipped_model_is_proved_by_its_name():
+def test_the_command_that_proves_the_shipped_model_uses_its_name():
     assert prove_command(demo_model("openvino")).startswith("python -m export.prove demo")
 
 
-def test_what_is_missing_for_the_proof_is_named(monkeypatch, tmp_path):
+def test_the_command_that_proves_a_model_names_missing_packages(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "av" else name)
     assert prove_command(tmp_path / "a b.onnx") == (
         f"python -m export.prove '{tmp_path}/a b.onnx' "

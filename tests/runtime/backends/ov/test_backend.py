@@ -1,4 +1,4 @@
-"""OpenVINO: the same frames as ONNX Runtime, streams, cache, precision, what it refuses."""
+"""OpenVINO: comparison with ONNX Runtime, streams, cache, precision, errors."""
 
 import importlib.metadata
 import re
@@ -51,7 +51,7 @@ def apart(first, second):
 
 @pytest.mark.parametrize("steps", [None, (0.25, 0.5, 0.75), (0.1,)])
 @pytest.mark.parametrize("name", ["frames", "three", "dynamic"])
-def test_frames_are_those_of_onnx_runtime(models, frames, name, steps):
+def test_frames_equal_those_of_onnx_runtime(models, frames, name, steps):
     path = models / f"{name}.onnx"
     with Interpolator.open(path, backend="onnxruntime") as vfi:
         expected = vfi.interpolate(*frames, timesteps=steps or (0.5,))
@@ -65,7 +65,7 @@ def test_frames_are_those_of_onnx_runtime(models, frames, name, steps):
         assert apart(one, other) <= LEVELS
 
 
-def test_floats_are_those_of_onnx_runtime(models, frames):
+def test_floats_equal_those_of_onnx_runtime(models, frames):
     floats = [f.astype(np.float32) / np.float32(255) for f in frames]
     with Interpolator.open(models / "float.onnx", backend="onnxruntime") as vfi:
         expected = vfi.interpolate(*floats)
@@ -85,7 +85,7 @@ def test_float16_graphs_run(export, tmp_path, frames):
         assert apart(vfi.interpolate(*frames), expected) <= LEVELS
 
 
-def test_free_sizes_change_from_call_to_call(models):
+def test_a_free_size_can_change_between_calls(models):
     rng = np.random.default_rng(0)
     with (
         opened(models / "dynamic.onnx") as vfi,
@@ -95,7 +95,7 @@ def test_free_sizes_change_from_call_to_call(models):
             pair = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
             made = vfi.interpolate(*pair)
             assert made.shape == (*size, 3)
-            # Noise has flows that no picture has; where they are steep, a bit is worth more.
+            # Noise has steeper flows than real frames, so that rounding has larger effects.
             assert np.mean(made != other.interpolate(*pair)) < 0.01
 
 
@@ -111,7 +111,7 @@ def test_recursion_and_streams_give_the_same_frames(midpoint_model, frames):
         assert np.array_equal(one, two)
 
 
-def test_several_threads_share_one(models, frames):
+def test_several_threads_share_one_model(models, frames):
     first, second = frames
     pairs = [(first, second), (second, first), (first, first)]
     with opened(models / "frames.onnx") as vfi:
@@ -132,7 +132,7 @@ def test_several_threads_share_one(models, frames):
         assert wrong == []
 
 
-def test_results_nobody_waits_for_block_nothing(models, frames):
+def test_results_that_are_not_fetched_do_not_block_other_calls(models, frames):
     backend = ov.open_model(models / "frames.onnx", OpenOptions(threads=2, streams=2, cache="none"))
     images = [backend.put(frame[None]) for frame in frames]
     half = np.full((1, 1, 1, 1), 0.5, np.float32)
@@ -144,7 +144,7 @@ def test_results_nobody_waits_for_block_nothing(models, frames):
         backend.submit([tuple(images)], half)
 
 
-def test_frames_belong_to_the_caller(models, frames):
+def test_returned_frames_are_owned_by_the_caller(models, frames):
     with opened(models / "frames.onnx") as vfi:
         kept = vfi.interpolate(*frames)
         before = kept.copy()
@@ -153,11 +153,11 @@ def test_frames_belong_to_the_caller(models, frames):
         assert np.array_equal(kept, before)
 
 
-def test_a_call_that_fails_is_one_sentence_and_the_next_works(models, frames):
+def test_a_failed_call_is_one_sentence_and_the_next_succeeds(models, frames):
     backend = ov.open_model(models / "frames.onnx", OpenOptions(cache="none"))
     half = np.full((1, 1, 1, 1), 0.5, np.float32)
     wrong = np.zeros((1, 8, 8, 3), np.uint8)
-    for _ in range(4):  # More often than there are requests.
+    for _ in range(4):  # More calls than inference requests.
         with pytest.raises(BackendError, match=r"openvino cpu fp32 failed: [^\n]+$"):
             backend.run(wrong, wrong, half)
     assert backend.run(frames[0][None], frames[1][None], half).shape == (1, 50, 70, 3)
@@ -183,7 +183,7 @@ def compiled(monkeypatch):
     return Compiled(monkeypatch)
 
 
-def test_the_cache_spares_the_second_compilation(models, frames, tmp_path, compiled):
+def test_the_cache_avoids_a_second_compilation(models, frames, tmp_path, compiled):
     made = []
     for _ in range(2):
         with opened(models / "frames.onnx", cache=tmp_path) as vfi:
@@ -193,7 +193,7 @@ def test_the_cache_spares_the_second_compilation(models, frames, tmp_path, compi
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_other_options_and_other_models_are_kept_apart(models, frames, tmp_path, compiled):
+def test_other_options_and_models_have_their_own_cache_entries(models, frames, tmp_path, compiled):
     opened(models / "frames.onnx", cache=tmp_path, threads=1).close()
     opened(models / "frames.onnx", cache=tmp_path, threads=2).close()
     opened(models / "frames.onnx", cache=tmp_path, threads=2, streams=2).close()
@@ -202,16 +202,14 @@ def test_other_options_and_other_models_are_kept_apart(models, frames, tmp_path,
     assert compiled.count == len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_model_that_is_prepared_in_another_way_is_compiled_again(
-    models, tmp_path, compiled, monkeypatch
-):
+def test_a_change_of_the_preparation_invalidates_the_cache(models, tmp_path, compiled, monkeypatch):
     opened(models / "frames.onnx", cache=tmp_path).close()
     monkeypatch.setattr(cache, "PREPARATION", cache.PREPARATION + 1)
     opened(models / "frames.onnx", cache=tmp_path).close()
     assert compiled.count == len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_model_of_free_size_is_compiled_for_each_size_once(models, frames, tmp_path, compiled):
+def test_a_model_of_free_size_is_compiled_once_for_each_size(models, frames, tmp_path, compiled):
     small = [frame[:40, :60] for frame in frames]
     with opened(models / "dynamic.onnx", cache=tmp_path) as vfi:
         assert compiled.count == 0
@@ -219,7 +217,7 @@ def test_a_model_of_free_size_is_compiled_for_each_size_once(models, frames, tmp
         assert compiled.count == 2
     with opened(models / "dynamic.onnx", cache=tmp_path) as vfi:
         again = [vfi.interpolate(*pair) for pair in (small, frames)]
-    assert compiled.count == 2  # Both were in the cache.
+    assert compiled.count == 2  # Both are in the cache.
     for one, other in zip(again, (made[2], made[0]), strict=True):
         assert np.array_equal(one, other)
 
@@ -243,7 +241,7 @@ def test_a_damaged_blob_is_compiled_again(models, frames, tmp_path, compiled, da
         {
             "empty": b"",
             "half": whole[:middle],
-            # What OpenVINO itself takes without a word.
+            # Damage that OpenVINO itself accepts.
             "weights": whole[:middle] + b"\xff" * 64 + whole[middle + 64 :],
             "end": whole[:-1],
             "noise": np.random.default_rng(0).bytes(5000),
@@ -255,7 +253,7 @@ def test_a_damaged_blob_is_compiled_again(models, frames, tmp_path, compiled, da
     assert [path.read_bytes()[:18] for path in tmp_path.iterdir()] == [whole[:18]]
 
 
-def test_writers_at_once_leave_one_whole_blob(models, tmp_path, compiled):
+def test_concurrent_writers_leave_one_complete_blob(models, tmp_path, compiled):
     threads = [
         threading.Thread(target=lambda: opened(models / "frames.onnx", cache=tmp_path).close())
         for _ in range(3)
@@ -270,13 +268,13 @@ def test_writers_at_once_leave_one_whole_blob(models, tmp_path, compiled):
     assert compiled.count == before
 
 
-def test_a_folder_that_cannot_be_written_costs_time_only(models, frames, tmp_path):
+def test_a_cache_folder_that_cannot_be_written_is_no_error(models, frames, tmp_path):
     (tmp_path / "file").write_text("no folder")
     with opened(models / "frames.onnx", cache=tmp_path / "file" / "cache") as vfi:
         assert vfi.interpolate(*frames).shape == (50, 70, 3)
 
 
-def test_the_folder_does_not_grow_for_ever(models, tmp_path, monkeypatch):
+def test_the_size_of_the_cache_folder_is_limited(models, tmp_path, monkeypatch):
     opened(models / "frames.onnx", cache=tmp_path, threads=1).close()
     (first,) = tmp_path.iterdir()
     monkeypatch.setattr(cache, "_MAX_BYTES", first.stat().st_size + 1)
@@ -285,7 +283,7 @@ def test_the_folder_does_not_grow_for_ever(models, tmp_path, monkeypatch):
     assert left != first
 
 
-def test_the_default_place_is_the_users_cache(models, tmp_path, monkeypatch):
+def test_the_default_folder_is_the_users_cache(models, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     Interpolator.open(models / "frames.onnx", backend="openvino").close()
     assert len(list((tmp_path / "ifrnet-deploy" / "openvino").glob("*.blob"))) == 1
@@ -301,24 +299,24 @@ def test_the_default_place_is_the_users_cache(models, tmp_path, monkeypatch):
         ({"precision": "int4"}, "use one of auto, fp32, bf16, fp16"),
     ],
 )
-def test_what_it_does_not_have_is_refused(models, options, message):
+def test_options_that_openvino_lacks_are_refused(models, options, message):
     with pytest.raises(BackendError, match=message):
         opened(models / "frames.onnx", **options)
 
 
 @pytest.mark.parametrize("option", [{"streams": 2}, {"precision": "bf16"}, {"cache": "none"}])
-def test_onnx_runtime_refuses_what_is_openvinos(models, option):
+def test_onnx_runtime_refuses_options_of_openvino(models, option):
     with pytest.raises(BackendError, match="use backend='openvino'"):
         Interpolator.open(models / "frames.onnx", backend="onnxruntime", **option)
 
 
-def test_a_precision_that_the_processor_lacks_is_refused(models, monkeypatch):
+def test_a_precision_that_the_cpu_lacks_is_refused(models, monkeypatch):
     claim_types(monkeypatch, "FP32")
     with pytest.raises(BackendError, match="this CPU has fp32 only: leave it out"):
         opened(models / "frames.onnx", precision="bf16")
 
 
-def test_lower_precision_is_for_plain_models(models, tmp_path):
+def test_a_lower_precision_is_refused_for_tuned_models(models, tmp_path):
     tuned = onnx.load(models / "frames.onnx")
     properties = {entry.key: entry.value for entry in tuned.metadata_props}
     helper.set_model_props(tuned, {**properties, "ifrnet.tuned_for": "cpu"})
@@ -329,7 +327,7 @@ def test_lower_precision_is_for_plain_models(models, tmp_path):
         opened(tmp_path / "tuned.onnx", precision="bf16")
 
 
-def test_float32_is_asked_for_in_words(models, tmp_path, monkeypatch):
+def test_float32_is_requested_explicitly(models, tmp_path, monkeypatch):
     openvino = import_quietly("openvino")
     asked = []
     real = openvino.Core.compile_model
@@ -375,7 +373,7 @@ def test_coordinates_are_marked_and_convolutions_are_not(marked):
     assert chain == {node.get_friendly_name() for node in model.get_ops() if is_marked(node)}
 
 
-def test_the_marked_graph_makes_the_same_picture(marked, export, frames):
+def test_the_marked_graph_computes_the_same_frame(marked, export, frames):
     _, core, model = marked
     plain = core.read_model(export(height=64, width=96).model.SerializeToString())
     pair = [np.pad(frame, ((0, 14), (0, 26), (0, 0)), mode="edge")[None] for frame in frames]
@@ -385,20 +383,20 @@ def test_the_marked_graph_makes_the_same_picture(marked, export, frames):
     assert apart(*made) <= LEVELS
 
 
-# What OpenVINO replaces all the same, and why it does not matter: the difference to the mean is
-# rounded by the first convolution anyway; casts of bytes are exact; behind the last convolution
-# OpenVINO keeps float32 by itself; the plane of the time step goes into a convolution.
+# Operations that OpenVINO replaces despite their marks, without harm: the first convolution rounds
+# the difference to the mean anyway; casts of bytes are exact; after the last convolution OpenVINO
+# keeps float32; the plane of the time step goes into a convolution.
 _REPLACED = {"Sub", "Sub_2", "Clip", "imgt", "Transpose", "Transpose_2", "Expand"}
 
 
 @pytest.mark.skipif(OPENVINO < (2026, 4), reason="OpenVINO before 2026.4 loses marks")
-def test_marks_survive_the_passes_of_the_processors_plugin(marked):
+def test_marks_survive_the_passes_of_the_cpu_plugin(marked):
     _, core, model = marked
     seen = []
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
-        "SNIPPETS_MODE": "DISABLE",  # Shows single nodes; several would be one with one mark.
-        # What is written into a blob is the graph after all passes, in OpenVINO's own format.
+        "SNIPPETS_MODE": "DISABLE",  # Keeps nodes single: fused ones would share one mark.
+        # A blob has the graph after all passes, in OpenVINO's own format.
         "CACHE_ENCRYPTION_CALLBACKS": [lambda text: (seen.append(text), text)[1], lambda x: x],
     }
     core.compile_model(model, "CPU", settings).export_model()
@@ -432,8 +430,8 @@ def test_a_layer_of_the_coordinates_that_is_rounded_is_found(marked):
     conv, *_ = (
         n.get_friendly_name() for n in model.get_ops() if n.get_type_name() == "Convolution"
     )
-    # The bias of a decoder's last layer: between convolution and coordinates, rounded with the
-    # convolution.
+    # The bias of a decoder's last layer lies between convolution and coordinates and is rounded
+    # with the convolution.
     bias, *_ = (
         n.get_friendly_name() for n in model.get_ops() if "ConvTranspose" in n.get_friendly_name()
     )
@@ -484,7 +482,7 @@ def test_bfloat16_keeps_the_coordinates_float32(bf16_cpu, models, name, request)
         frames = [f.astype(np.float32) / np.float32(255) for f in frames]
     made = []
     for precision in ("fp32", "bf16"):
-        with opened(models / f"{name}.onnx", precision=precision) as vfi:  # Or it is refused.
+        with opened(models / f"{name}.onnx", precision=precision) as vfi:  # Refused, if it cannot.
             made.append(vfi.interpolate(*frames, timesteps=(0.25, 0.5, 0.75)))
     largest = 255 if name != "float" else 1
     for one, other in zip(*made, strict=True):
@@ -493,7 +491,7 @@ def test_bfloat16_keeps_the_coordinates_float32(bf16_cpu, models, name, request)
 
 
 def test_without_marks_bfloat16_rounds_the_coordinates(bf16_cpu, marked, export):
-    """What the check is for, on a CPU that does it."""
+    """Shows the error that the check of marks prevents."""
     _, core, model = marked
     for node in model.get_ops():
         info = node.get_rt_info()
@@ -503,7 +501,7 @@ def test_without_marks_bfloat16_rounds_the_coordinates(bf16_cpu, marked, export)
     assert len(rounded_layers(model, compiled)) > 5
 
 
-def test_the_default_of_an_onnx_file(models, tmp_path, monkeypatch):
+def test_the_default_backend_of_an_onnx_file(models, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     path.write_bytes((models / "frames.onnx").read_bytes())
     assert default_backend(path, OpenOptions()) == "openvino"
@@ -521,7 +519,7 @@ def test_the_default_of_an_onnx_file(models, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("installed", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("named", ["openvino", "onnxruntime"])
-def test_the_one_backend_that_is_installed_opens_every_onnx_file(
+def test_the_only_installed_backend_opens_every_onnx_file(
     models, tmp_path, monkeypatch, named, installed
 ):
     path = tmp_path / "model.onnx"
@@ -531,7 +529,7 @@ def test_the_one_backend_that_is_installed_opens_every_onnx_file(
     assert default_backend(path, OpenOptions()) == installed
 
 
-def test_without_openvino_it_says_what_to_install(models):
+def test_the_error_without_openvino_says_what_to_install(models):
     code = (
         "import sys; sys.modules['openvino'] = None\n"
         "from runtime import BackendError, Interpolator\n"

@@ -119,7 +119,7 @@ def test_integer_convolutions_stay_integer_beside_bfloat16(openvino, bf16_cpu, i
     }
     assert convolutions(compiled["fp32"]) == {"u8": layers, "f32": 8}
     assert convolutions(compiled["fp32"], "Deconvolution") == {"f32": 4}
-    # Two more with the identity, which end the float32 part behind two transposed ones.
+    # Two added convolutions with the identity end the float32 part after two transposed ones.
     assert convolutions(compiled["bf16"]) == {"u8": layers, "bf16": 8 + 2}
     assert convolutions(compiled["bf16"], "Deconvolution") == {"f32": 2, "bf16": 2}
 

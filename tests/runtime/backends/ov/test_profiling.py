@@ -1,4 +1,4 @@
-"""OpenVINO: times of layers without the first call, and names that are the same in all types."""
+"""OpenVINO: times of layers without the first call, and names of layers in all precisions."""
 
 from datetime import timedelta
 from types import SimpleNamespace
@@ -71,7 +71,7 @@ def test_bfloat16_is_in_the_names_of_the_kernels(models, bf16_cpu):
     assert sum(kernel.endswith("_bf16") for kernel in names["bf16"].values()) > 30
 
 
-def test_a_model_that_is_opened_counts_nothing(models, monkeypatch):
+def test_an_open_model_does_not_profile(models, monkeypatch):
     """The profile must not slow what is timed."""
     seen = []
     settings = Compilation.settings

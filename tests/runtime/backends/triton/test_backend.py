@@ -1,4 +1,4 @@
-"""The client of a Triton server, without one; with one: test_triton_server.py."""
+"""The client of Triton, without a server. tests/test_triton_server.py uses a real one."""
 
 import errno
 import os
@@ -40,7 +40,7 @@ InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceSe
         ),
     ],
 )
-def test_addresses(url, expected):
+def test_addresses_are_parsed(url, expected):
     assert Address.parse(url) == expected
 
 
@@ -52,7 +52,7 @@ def test_addresses(url, expected):
         "triton://h/m?timeout=soon", "triton://h:port/m", "triton://h/m?colour=red",
     ],
 )  # fmt: skip
-def test_what_is_no_address(url):
+def test_invalid_addresses_are_refused(url):
     with pytest.raises(ModelError, match=r"write triton://HOST\[:PORT\]/MODEL"):
         Address.parse(url)
 
@@ -66,26 +66,26 @@ def test_what_is_no_address(url):
         ({"device": "cuda"}, "is for .shared_memory=cuda"),
     ],
 )
-def test_options_that_are_the_servers(options, said):
+def test_options_of_the_server_are_refused(options, said):
     with pytest.raises(BackendError, match=said):
         open_model("triton://127.0.0.1:1/small", OpenOptions(**options))
 
 
-def test_backend_and_address_go_together(tmp_path):
+def test_the_backend_triton_needs_an_address(tmp_path):
     with pytest.raises(BackendError, match="use 'triton' for models at"):
         Interpolator.open("triton://h/m", backend="onnxruntime")
     with pytest.raises(BackendError, match="use 'triton' for models at"):
         Interpolator.open(tmp_path / "small.onnx", backend="triton")
 
 
-def test_nobody_answers():
+def test_without_a_server_the_error_names_the_address():
     with pytest.raises(BackendError, match=r"no Triton server answers at 127\.0\.0\.1:1 \("):
         Interpolator.open("triton://127.0.0.1:1/small")
 
 
 @pytest.fixture
 def cuda_shared_memory(monkeypatch):
-    """tritonclient's module of that name over arrays on the host; there is no GPU here."""
+    """Replaces tritonclient's module `cuda_shared_memory` by one over host arrays."""
     made = types.ModuleType("tritonclient.utils.cuda_shared_memory")
     made.regions = {}
     made.CudaSharedMemoryException = type("CudaSharedMemoryException", (Exception,), {})
@@ -120,8 +120,8 @@ def cuda_shared_memory(monkeypatch):
     return made
 
 
-def test_the_fake_of_cuda_memory_takes_what_the_real_module_takes(cuda_shared_memory):
-    """Its source is read, for it cannot be imported without CUDA."""
+def test_the_fake_of_cuda_memory_has_the_parameters_of_the_real_module(cuda_shared_memory):
+    """Reads the source of the real module, which cannot be imported without CUDA."""
     import ast
     import inspect
     from importlib.util import find_spec
@@ -142,7 +142,7 @@ def test_the_fake_of_cuda_memory_takes_what_the_real_module_takes(cuda_shared_me
     assert ours == {name: real[name] for name in ours}
 
 
-def test_cuda_regions_are_registered_used_again_and_freed(cuda_shared_memory):
+def test_cuda_regions_are_registered_reused_and_freed(cuda_shared_memory):
     registry = Registry()
     memory = CudaMemory(registry, device=1)
     first = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
@@ -176,7 +176,7 @@ def served():
 
 
 def places(entries):
-    """The names of the regions that a request names."""
+    """The names of the regions in a request."""
     return {
         entry._get_tensor().parameters["shared_memory_region"].string_param for entry in entries
     }
@@ -186,7 +186,7 @@ HALF = np.full((1, 1, 1, 1), 0.5, np.float32)
 
 
 def segments(prefix="ifrnet-"):
-    """Those of this process that exist now."""
+    """Shared memory segments of this process that exist now."""
     return {path.name for path in SEGMENTS.glob(f"{prefix}{os.getpid()}-*")}
 
 
@@ -245,8 +245,8 @@ memory.close()
 
 
 @needs_segments
-def test_a_real_dev_shm_that_is_full():
-    """In a mount namespace of its own, where /dev/shm takes two frames and no third."""
+def test_a_full_dev_shm_is_an_error_on_a_real_file_system():
+    """Runs in its own mount namespace, where /dev/shm has space for two frames."""
     mount = "mount -t tmpfs -o size=2m tmpfs /dev/shm"
     if shutil.which("unshare") is None:
         pytest.skip("there is no unshare here")
@@ -275,8 +275,8 @@ def test_a_gpu_without_memory_is_an_error(cuda_shared_memory, served, monkeypatc
         backend.put(np.zeros((1, 16, 16, 3), np.uint8))
 
 
-def test_regions_of_a_request_that_failed_are_not_used_again(served):
-    """The server may still be at it: it would write into another frame."""
+def test_regions_of_a_failed_request_are_not_reused(served):
+    """The server may still write to them, and would damage another frame."""
     client, backend = served
     frame = np.zeros((1, 16, 16, 3), np.uint8)
     images = backend.submit([(backend.put(frame), backend.put(frame))], HALF)
@@ -293,7 +293,7 @@ def test_regions_of_a_request_that_failed_are_not_used_again(served):
     response(result=None, error=None)
 
 
-def test_regions_of_an_answered_request_are_used_again(served):
+def test_regions_of_an_answered_request_are_reused(served):
     client, backend = served
     frame = np.zeros((1, 16, 16, 3), np.uint8)
     for _ in range(5):
@@ -317,8 +317,8 @@ def test_a_request_that_cannot_be_sent_is_not_waited_for(served, monkeypatch):
     assert not backend._in_flight
 
 
-def test_cuda_memory_without_cuda(monkeypatch):
-    """As on a machine without cuda-bindings, whether it is installed here or not."""
+def test_cuda_memory_without_cuda_bindings_is_an_error(monkeypatch):
+    """Simulates a machine without cuda-bindings."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "cuda"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "cuda", None)

@@ -1,4 +1,4 @@
-"""The class behind a repository's model.py, without a server; with one: test_triton_server.py."""
+"""The class behind a repository's model.py. tests/test_triton_server.py uses a real server."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ from runtime.backends.triton import THREADS
 
 @pytest.fixture
 def repository(tmp_path, export):
-    """A model that Triton's Python backend serves, and the artefact that it was made from."""
+    """A repository for Triton's Python backend, and the artefact in it."""
     path = tmp_path / "small.onnx"
     checked = export(height=50, width=70, max_batch=4)
     write_artefact(checked._replace(backend="onnxruntime"), path, started=0.0)
     return path, write_served_model(path, tmp_path / "r", serving=Serving(backend="python"))
 
 
-def test_a_repositorys_model_makes_the_frame_of_the_artefact(repository, frames, monkeypatch):
+def test_a_served_model_computes_the_frame_of_the_artefact(repository, frames, monkeypatch):
     path, folder = repository
     with Interpolator.open(path, threads=1) as vfi:
         expected = vfi.interpolate(*frames)

@@ -1,7 +1,7 @@
-"""The TensorRT backend on fakes of TensorRT and CUDA, which compute through ONNX Runtime.
+"""The TensorRT backend over fakes of TensorRT and CUDA, which compute with ONNX Runtime.
 
-The fake device runs its streams in adversarial order and finds races, leaks and memory that is
-used after it was freed; every test ends by asking it (gpu_fakes.machine).
+The fake device runs its streams in adversarial order and finds races, leaks and use of memory after
+it was freed; gpu_fakes.machine checks this at the end of every test.
 """
 
 import gc
@@ -29,7 +29,7 @@ THREE = (0.25, 0.5, 0.75)
 
 @pytest.fixture
 def reference(tmp_path, sources):
-    """The same graph in ONNX Runtime."""
+    """Opens a graph in ONNX Runtime, for comparison."""
 
     def opened(graph="frames"):
         path = tmp_path / f"{graph}.onnx"
@@ -44,7 +44,7 @@ def clip():
     return [moving_frames(50, 70, 4.0, seed=k)[k % 2] for k in range(5)]
 
 
-def test_a_pair_gives_what_onnx_runtime_gives_with_every_generation(trt, engine, reference, frames):
+def test_a_pair_equals_that_of_onnx_runtime_with_every_generation(trt, engine, reference, frames):
     with reference() as plain:
         expected = plain.interpolate(*frames, timesteps=THREE)
     with Interpolator.open(engine()) as vfi:
@@ -55,7 +55,7 @@ def test_a_pair_gives_what_onnx_runtime_gives_with_every_generation(trt, engine,
 @pytest.mark.parametrize(
     "graph", ["fp16", "float", "three", "batch", "dynamic", "midpoint", "free pairs"]
 )
-def test_every_kind_of_graph(trt10, engine, reference, graph):
+def test_every_kind_of_graph_equals_onnx_runtime(trt10, engine, reference, graph):
     size = (48, 64) if graph == "float" else (50, 70)
     profile = Profile((32, 32), (64, 80), (96, 96)) if graph == "dynamic" else None
     frames = moving_frames(*size, 4.0)
@@ -65,7 +65,7 @@ def test_every_kind_of_graph(trt10, engine, reference, graph):
         assert_same(vfi.interpolate(*frames, timesteps=THREE), expected)
 
 
-def test_an_engine_with_a_free_number_of_pairs_takes_one_and_several(trt, engine, reference):
+def test_an_engine_with_a_free_number_of_pairs_accepts_one_and_several(trt, engine, reference):
     frames = [moving_frames(50, 70, 4.0, seed=k) for k in range(3)]
     steps = np.array([0.25, 0.5, 0.75], np.float32).reshape(-1, 1, 1, 1)
     with reference("free pairs") as plain:
@@ -99,7 +99,9 @@ def test_a_stream_is_the_same_in_any_order_of_the_device(
 
 
 @pytest.mark.parametrize("graph", ["frames", "batch", "midpoint"])
-def test_pairs_with_steps_of_their_own_and_gaps_between_them(trt10, engine, reference, clip, graph):
+def test_pairs_can_have_different_time_steps_and_gaps_between_them(
+    trt10, engine, reference, clip, graph
+):
     steps = [(0.5,), (), (0.25, 0.75), (0.5,)]
     pairs = [
         PairRequest(*two, own) for two, own in zip(itertools.pairwise(clip), steps, strict=True)
@@ -118,9 +120,9 @@ def test_pairs_with_steps_of_their_own_and_gaps_between_them(trt10, engine, refe
         assert_same(one, other)
 
 
-def test_frames_that_come_one_by_one_give_what_a_stream_gives(trt10, engine, clip):
+def test_frames_that_arrive_one_by_one_give_the_results_of_a_stream(trt10, engine, clip):
     with Interpolator.open(engine(), cuda_graph=False) as vfi:
-        list(vfi.stream(clip[:2], factor=4))  # The time steps go up once too.
+        list(vfi.stream(clip[:2], factor=4))  # Another upload is that of the time steps.
         copies = [trt10.cuda.calls["cudaMemcpyAsync"]]
         expected = list(vfi.stream(clip, factor=4))
         copies.append(trt10.cuda.calls["cudaMemcpyAsync"])
@@ -130,12 +132,12 @@ def test_frames_that_come_one_by_one_give_what_a_stream_gives(trt10, engine, cli
         copies.append(trt10.cuda.calls["cudaMemcpyAsync"])
     assert_same([one.frame for one in shown], expected)
     assert [one.time * 4 for one in shown] == list(range(len(expected)))
-    assert copies[2] - copies[1] == copies[1] - copies[0]  # Each frame goes up once here too.
+    assert copies[2] - copies[1] == copies[1] - copies[0]  # Here, too, each frame is uploaded once.
 
 
-def test_a_frame_of_a_stream_goes_up_once(trt10, engine, clip):
+def test_a_frame_of_a_stream_is_uploaded_once(trt10, engine, clip):
     with Interpolator.open(engine(), cuda_graph=False) as vfi:
-        list(vfi.stream(clip[:2]))  # The time step goes up once too.
+        list(vfi.stream(clip[:2]))  # Another upload is that of the time step.
         before = trt10.cuda.calls["cudaMemcpyAsync"]
         list(vfi.stream(clip))
     up, down = len(clip), len(clip) - 1
@@ -150,7 +152,7 @@ def test_recursion_stays_on_the_device(trt10, engine, clip):
     assert trt10.cuda.calls["cudaMemcpyAsync"] - before == 2 + len(THREE)
 
 
-def test_steady_work_allocates_nothing_and_runs_on_one_graph(trt10, engine, clip):
+def test_repeated_calls_allocate_nothing_and_use_one_cuda_graph(trt10, engine, clip):
     calls = trt10.cuda.calls
     with Interpolator.open(engine()) as vfi:
         list(vfi.stream(clip * 3))
@@ -162,13 +164,13 @@ def test_steady_work_allocates_nothing_and_runs_on_one_graph(trt10, engine, clip
     assert new["cudaGraphLaunch"] == 3 * len(clip) - 1
 
 
-def test_without_graphs_none_is_made(trt10, engine, clip):
+def test_without_cuda_graph_no_graph_is_created(trt10, engine, clip):
     with Interpolator.open(engine(), cuda_graph=False) as vfi:
         list(vfi.stream(clip))
     assert trt10.cuda.calls["cudaStreamBeginCapture"] == 0
 
 
-def test_the_next_frame_goes_up_before_the_first_result_is_waited_for(trt10, engine, clip):
+def test_the_next_frame_is_uploaded_before_the_first_result_is_awaited(trt10, engine, clip):
     read = []
 
     def reading():
@@ -180,16 +182,16 @@ def test_the_next_frame_goes_up_before_the_first_result_is_waited_for(trt10, eng
         stream = vfi.stream(reading())
         assert next(stream) is clip[0]
         next(stream)
-        assert read == [0, 1, 2, 3]  # Two pairs ahead with one stream, and no further.
+        assert read == [0, 1, 2, 3]  # Two pairs ahead with one stream.
         stream.close()
 
 
-def test_frames_that_come_back_belong_to_the_caller(trt10, engine, frames):
+def test_returned_frames_are_owned_by_the_caller(trt10, engine, frames):
     with Interpolator.open(engine()) as vfi:
         first = vfi.interpolate(*frames)
         kept = first.copy()
         others = [vfi.interpolate(frames[1], frames[0]) for _ in range(4)]
-        np.testing.assert_array_equal(first, kept)  # Nobody writes to it.
+        np.testing.assert_array_equal(first, kept)  # Later calls do not write to it.
         first[:] = 0
         np.testing.assert_array_equal(vfi.interpolate(*frames), kept)
     assert not np.array_equal(others[0], kept)
@@ -214,7 +216,7 @@ def test_one_model_serves_several_threads(trt10, engine, reference, clip):
     assert_same(made, expected)
 
 
-def test_opening_and_closing_leaves_nothing(trt10, engine, frames):
+def test_opening_and_closing_leaks_nothing(trt10, engine, frames):
     path = engine()
     for _ in range(6):
         with Interpolator.open(path, streams=2) as vfi:
@@ -226,7 +228,7 @@ def test_opening_and_closing_leaves_nothing(trt10, engine, frames):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_work_that_nobody_waits_for_disturbs_nobody(
+def test_results_that_are_not_fetched_do_not_disturb_others(
     monkeypatch, sources, engine, reference, clip, seed
 ):
     with reference() as plain:
@@ -236,9 +238,9 @@ def test_work_that_nobody_waits_for_disturbs_nobody(
         backend = open_backend(engine(), OpenOptions(streams=2))
         for pair, wanted in zip(itertools.pairwise(clip), expected, strict=True):
             images = tuple(backend.put(frame[None]) for frame in pair)
-            backend.put(clip[0][None])  # Never computed with; a result takes its place.
+            backend.put(clip[0][None])  # Not used; a result reuses its memory.
             (dropped,) = backend.submit([images[::-1]], middle)
-            backend.download(dropped)  # Never asked for.
+            backend.download(dropped)  # Not fetched.
             del dropped
             (made,) = backend.submit([images], middle)
             np.testing.assert_array_equal(backend.download(made)()[0], wanted)
@@ -246,7 +248,7 @@ def test_work_that_nobody_waits_for_disturbs_nobody(
         backend.close()
 
 
-def test_an_abandoned_stream_leaves_nothing(trt10, engine, clip):
+def test_an_abandoned_stream_leaks_nothing(trt10, engine, clip):
     with Interpolator.open(engine()) as vfi:
         stream = vfi.stream(clip, factor=4)
         for _ in range(3):
@@ -275,7 +277,7 @@ def test_a_static_engine_refuses_another_size_and_stays_open(trt10, engine, fram
         vfi.interpolate(*frames)
 
 
-# What must hold before an engine is loaded
+# Checks before an engine is loaded
 
 
 @pytest.mark.parametrize(
@@ -291,14 +293,14 @@ def test_a_static_engine_refuses_another_size_and_stays_open(trt10, engine, fram
         ({"portable": True, "tensorrt": "11.0.0"}, r"portable to later 11\.x, here is 10\.3\.0"),
     ],
 )
-def test_an_engine_for_another_machine_is_refused_with_the_remedy(trt10, engine, values, message):
+def test_an_engine_for_another_machine_is_refused_with_a_remedy(trt10, engine, values, message):
     path = engine()
     change_build(path, **values)
     opened = len(trt10.cuda.left())
     with pytest.raises(ModelError, match=message) as error:
         Interpolator.open(path)
     assert "build it here with rebuild it" in str(error.value)
-    assert len(trt10.cuda.left()) == opened  # Nothing was deserialised.
+    assert len(trt10.cuda.left()) == opened  # No engine was deserialised.
 
 
 def test_a_portable_engine_is_refused_before_ampere(trt10, engine, monkeypatch):
@@ -320,7 +322,7 @@ def test_a_changed_engine_or_a_missing_manifest_is_refused(trt10, engine):
         Interpolator.open(path)
 
 
-def test_an_engine_that_is_not_what_its_manifest_says_is_refused(trt10, engine):
+def test_an_engine_that_contradicts_its_manifest_is_refused(trt10, engine):
     path = engine("three")
     text = manifest_path(path)
     text.write_text(text.read_text().replace('"steps_per_call": 3', '"steps_per_call": 2'))
@@ -330,7 +332,7 @@ def test_an_engine_that_is_not_what_its_manifest_says_is_refused(trt10, engine):
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_without_a_driver_tensorrt_is_not_touched(trt10, engine, monkeypatch, backend):
+def test_without_a_driver_tensorrt_is_not_called(trt10, engine, monkeypatch, backend):
     path = engine()
     monkeypatch.setattr("runtime.backends.trt.engine.installed_backend", lambda: backend)
     monkeypatch.setattr(
@@ -365,12 +367,12 @@ def test_without_tensorrt_or_cuda_python_the_error_says_what_to_install(trt10, e
         ({"streams": 0}, "streams is 0: use 1 or more"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(trt10, engine, options, message):
+def test_invalid_options_are_refused(trt10, engine, options, message):
     with pytest.raises(BackendError, match=message):
         Interpolator.open(engine(), **options)
 
 
-# What can go wrong on the device
+# Errors of the device
 
 
 def test_out_of_memory_is_one_error_and_frees_everything(trt10, engine, frames):
@@ -383,7 +385,7 @@ def test_out_of_memory_is_one_error_and_frees_everything(trt10, engine, frames):
         vfi.interpolate(*frames)
 
 
-def test_memory_of_other_sizes_is_given_up_before_the_device_is_full(trt10, engine):
+def test_memory_of_other_sizes_is_freed_before_the_device_is_full(trt10, engine):
     path = engine("dynamic", profile=Profile((32, 32), (64, 80), (96, 96)))
     with Interpolator.open(path) as vfi:
         vfi.interpolate(*moving_frames(96, 96, 3.0))
@@ -402,7 +404,7 @@ def test_a_lost_device_is_one_error(trt10, engine, clip, call):
     vfi.close()
 
 
-def test_too_little_memory_for_the_streams_frees_what_was_made(trt10, engine):
+def test_too_little_memory_for_the_streams_frees_everything(trt10, engine):
     path = engine()
     trt10.cuda.fail_next("cudaStreamCreateWithFlags", "cudaErrorMemoryAllocation", after=3)
     with pytest.raises(BackendError, match="out of memory"):
@@ -414,7 +416,7 @@ def test_too_little_memory_for_the_streams_frees_what_was_made(trt10, engine):
 
 
 class OnDevice:
-    """A frame in device memory as another library would hold it."""
+    """A frame in device memory, like an array of another library."""
 
     def __init__(self, cuda, frame, *, offset=0):
         self._cuda = cuda
@@ -435,7 +437,7 @@ class OnDevice:
 
 
 def on_host(cuda, frame, stream):
-    """Reads a result after all that `stream` has to do."""
+    """The content of a frame after all work of `stream`."""
     (error,) = cuda.cudaStreamSynchronize(stream)
     assert error == cuda.cudaError_t.cudaSuccess
     count = int(np.prod(frame.shape))
@@ -444,7 +446,7 @@ def on_host(cuda, frame, stream):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_frames_on_the_device_go_in_and_come_out_without_a_copy(
+def test_frames_on_the_device_are_read_and_returned_without_a_copy(
     monkeypatch, sources, engine, frames, reference, seed
 ):
     with reference() as plain:
@@ -481,14 +483,14 @@ def test_a_frame_on_the_device_outlives_the_interpolator(trt10, engine, frames, 
     assert len(cuda.left()) < held
 
 
-def test_memory_of_a_dropped_frame_waits_for_the_callers_work(trt10, engine, frames):
+def test_memory_of_a_dropped_frame_is_reused_only_after_the_callers_work(trt10, engine, frames):
     cuda = trt10.cuda
     with Interpolator.open(engine()) as vfi:
         _, own = cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)
         given = [OnDevice(cuda, frame) for frame in frames]
         for _ in range(6):
             (made,) = vfi.interpolate_on_device(*given, stream=int(own))
-            # The caller reads the frame later on its stream, and forgets it now.
+            # The caller's stream will read the frame later, but its Python object is dropped now.
             part = [(made.pointer, made.nbytes)]
             cuda.enqueue(int(own), lambda: None, reads=part, writes=[], name="caller's kernel")
             del made

@@ -23,7 +23,7 @@ FREE = {"dynamic": {"profile": PROFILE}, "free pairs": {"max_pairs": 3}}
 
 @pytest.fixture
 def expected(tmp_path, sources, clip):
-    """What ONNX Runtime makes of `clip` with a graph."""
+    """The stream that ONNX Runtime computes from `clip` with a graph."""
 
     def made(graph):
         path = tmp_path / f"{graph}.onnx"
@@ -44,7 +44,7 @@ def clip():
 
 @pytest.mark.parametrize("graph", FREE)
 @pytest.mark.parametrize("streams", [1, 3])
-def test_every_stream_of_an_engine_with_a_profile_has_it(
+def test_every_stream_of_an_engine_with_a_profile_uses_the_profile(
     trt, engine, clip, expected, graph, streams
 ):
     with Interpolator.open(engine(graph, **FREE[graph]), streams=streams) as vfi:
@@ -77,7 +77,7 @@ def test_an_engine_whose_contexts_cannot_share_a_profile_is_refused_in_one_sente
     "failure",
     ["TensorRT", "cudaStreamEndCapture", "cudaStreamBeginCapture", "cudaGraphInstantiate"],
 )
-def test_a_capture_that_fails_is_one_warning_and_the_inference_is_launched_plainly(
+def test_a_failed_capture_is_one_warning_and_the_inference_runs_without_a_graph(
     trt, engine, clip, expected, failure
 ):
     path = engine()
@@ -86,7 +86,7 @@ def test_a_capture_that_fails_is_one_warning_and_the_inference_is_launched_plain
         trt.cuda.fail_next(failure, "cudaErrorStreamCaptureUnsupported")
     with open_backend(path, OpenOptions()) as backend, Interpolator(backend) as vfi:
         assert backend.cuda_graph_problem is None
-        launched = trt.cuda.calls["cudaGraphLaunch"]  # By the gate, when the engine was built.
+        launched = trt.cuda.calls["cudaGraphLaunch"]  # By the gate, during the build.
         with pytest.warns(RuntimeWarning, match="not be recorded as a CUDA graph") as told:
             assert_same(list(vfi.stream(clip)), expected("frames"))
         assert len(told) == 1
@@ -98,7 +98,7 @@ def test_a_capture_that_fails_is_one_warning_and_the_inference_is_launched_plain
     assert trt.cuda.calls["cudaGraphLaunch"] == launched
 
 
-def test_a_capture_that_works_leaves_no_problem(trt, engine, clip):
+def test_a_successful_capture_gives_no_warning(trt, engine, clip):
     path = engine()
     launched = trt.cuda.calls["cudaGraphLaunch"]
     with open_backend(path, OpenOptions()) as backend, Interpolator(backend) as vfi:
