@@ -1,4 +1,4 @@
-"""Requests with tags, and calls that are as full as the model allows."""
+"""Requests with tags, and their distribution to calls of the model."""
 
 import itertools
 
@@ -17,7 +17,7 @@ def values(frames):
 
 
 @pytest.mark.parametrize("per_call", [1, 2])
-def test_a_tag_comes_back_with_the_frames_of_its_own_request(per_call):
+def test_a_tag_is_returned_with_the_frames_of_its_request(per_call):
     vfi = Interpolator(Blend(pairs_per_call=per_call))
     first, second, third, _ = (
         PairRequest(*pair, steps)
@@ -31,7 +31,7 @@ def test_a_tag_comes_back_with_the_frames_of_its_own_request(per_call):
 
 
 @pytest.mark.parametrize(("per_call", "calls"), [(1, [1, 1, 1, 1]), (2, [2, 2])])
-def test_calls_are_filled_with_as_many_pairs_as_the_model_takes(per_call, calls):
+def test_calls_have_as_many_pairs_as_the_model_accepts(per_call, calls):
     backend = Blend(pairs_per_call=per_call)
     vfi = Interpolator(backend)
     made = list(vfi.interpolate_each(PairRequest(*p, (0.5,)) for p in itertools.pairwise(FLAT)))
@@ -39,7 +39,7 @@ def test_calls_are_filled_with_as_many_pairs_as_the_model_takes(per_call, calls)
     assert backend.calls == calls
 
 
-def test_midpoint_weights_make_each_level_of_all_pairs_together():
+def test_with_midpoint_weights_calls_combine_one_level_of_several_pairs():
     backend = Blend(pairs_per_call=2, time_steps="midpoint")
     vfi = Interpolator(backend)
     pairs = [PairRequest(*pair, (0.25, 0.5)) for pair in itertools.pairwise(FLAT[:3])]

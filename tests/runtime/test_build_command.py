@@ -1,4 +1,4 @@
-"""The command that a message names builds a model that takes the frames."""
+"""The build command in a message gives a model that accepts the frames."""
 
 import argparse
 import shlex
@@ -55,18 +55,18 @@ def with_torch(monkeypatch):
          "--output model.onnx"),
     ],
 )  # fmt: skip
-def test_it_builds_a_model_with_the_same_options(changes, backend, given, command):
+def test_the_command_builds_a_model_with_the_same_options(changes, backend, given, command):
     built = build_command(replace(PLAIN, **changes), backend, **given)
     assert built == f"python -m export.build_engine --weights demo {command}"
     words = shlex.split(built)[3:]
     assert isinstance(make_parser().parse_args(words), argparse.Namespace)
 
 
-def test_weights_that_are_not_shipped_have_no_known_file():
+def test_the_file_of_weights_that_are_not_shipped_is_unknown():
     assert "--weights CHECKPOINT " in build_command(INFO, "openvino")
 
 
-def test_without_pytorch_it_says_what_to_install(monkeypatch):
+def test_without_pytorch_the_command_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert build_command(INFO, "openvino").endswith("[cpu,export]')")
 
@@ -74,7 +74,7 @@ def test_without_pytorch_it_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("size", "exchanged"), [((64, 80), ""), ((70, 50), ", height and width are exchanged")]
 )
-def test_frames_of_another_size_are_told_the_command(models, monkeypatch, size, exchanged):
+def test_the_error_for_another_size_has_the_command(models, monkeypatch, size, exchanged):
     monkeypatch.undo()
     with (
         Interpolator.open(models / "frames.onnx", backend="onnxruntime") as vfi,

@@ -1,4 +1,4 @@
-"""Frames in the order BGR: the results are those of RGB frames with the channels swapped."""
+"""Frames in the order BGR: results equal those of RGB frames with swapped channels."""
 
 import itertools
 
@@ -45,14 +45,14 @@ def case(request, models, midpoint_model):
         yield rgb, bgr, frames, swapped(frames)
 
 
-def test_a_model_is_not_the_same_for_both_orders(case):
+def test_the_order_of_channels_changes_the_result(case):
     rgb, _, frames, other = case
     assert not np.array_equal(
         rgb.interpolate(*frames[:2]), swapped([rgb.interpolate(*other[:2])])[0]
     )
 
 
-def test_pairs_are_the_same_bit_for_bit(case):
+def test_pairs_in_bgr_equal_those_in_rgb_bit_for_bit(case):
     rgb, bgr, frames, other = case
     kept = [frame.copy() for frame in other]
     expected = swapped(rgb.interpolate(*frames[:2], timesteps=STEPS))
@@ -67,7 +67,7 @@ def test_pairs_are_the_same_bit_for_bit(case):
     assert_same(other, kept)
 
 
-def test_streams_are_the_same_and_real_frames_pass_as_they_are(case):
+def test_streams_in_bgr_equal_those_in_rgb_and_keep_real_frames(case):
     rgb, bgr, frames, other = case
     made = list(bgr.stream(other))
     assert_same(made, swapped(rgb.stream(frames)))
@@ -79,7 +79,7 @@ def test_streams_are_the_same_and_real_frames_pass_as_they_are(case):
     assert all(shown[2 * k] is frame for k, frame in enumerate(other))
 
 
-def test_requests_are_the_same(case):
+def test_requests_in_bgr_equal_those_in_rgb(case):
     rgb, bgr, frames, other = case
     ways = ((rgb, frames), (bgr, other))
     asked = [[PairRequest(*p, STEPS) for p in itertools.pairwise(given)] for _, given in ways]
@@ -127,7 +127,7 @@ def test_videos_do_not_depend_on_the_order(models, tmp_path):
     assert rgb == bgr
 
 
-def test_frames_on_a_gpu_are_rgb():
+def test_bgr_is_refused_for_frames_on_a_gpu():
     vfi = Interpolator(Blend(), channels="bgr")
     with pytest.raises(FrameError, match=r"frames on a GPU are RGB: .* use with_channels\('rgb'\)"):
         vfi.interpolate_on_device(object(), object())

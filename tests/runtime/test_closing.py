@@ -1,4 +1,4 @@
-"""Models that are closed: twice, before they are used, and while a stream is under way."""
+"""Closing a model: twice, before it is used, and during a stream."""
 
 import itertools
 
@@ -14,7 +14,7 @@ FRAMES = [moving_frames(50, 70, 3.0, seed=seed)[0] for seed in range(6)]
 
 @pytest.fixture(params=["onnxruntime", "openvino", "openvino with streams"])
 def opened(request, models):
-    """Opens the model; all that were opened are closed at the end."""
+    """Opens the model any number of times; the end of the test closes all."""
     backend, *more = request.param.split(" with ")
     options = {"streams": 2, "threads": 2} if more else {}
     made = []
@@ -58,7 +58,7 @@ def test_every_use_after_closing_is_one_sentence(opened, tmp_path):
     assert live.reset() == []
 
 
-def test_a_with_statement_may_be_nested_and_repeated(opened):
+def test_with_statements_can_be_nested_and_the_first_exit_closes_the_model(opened):
     vfi = opened()
     with vfi:
         with vfi as same:
@@ -71,7 +71,7 @@ def test_a_with_statement_may_be_nested_and_repeated(opened):
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 4])
-def test_a_stream_may_be_left_early(opened, taken):
+def test_a_stream_can_be_left_early(opened, taken):
     vfi = opened()
     expected = vfi.interpolate(*FRAMES[:2])
     for stream in (
@@ -85,7 +85,7 @@ def test_a_stream_may_be_left_early(opened, taken):
     vfi.close()
 
 
-def test_a_stream_ends_where_the_model_is_closed(opened):
+def test_a_stream_raises_an_error_after_the_model_is_closed(opened):
     vfi = opened()
     stream = vfi.stream(iter(FRAMES))
     list(itertools.islice(stream, 3))
@@ -95,7 +95,7 @@ def test_a_stream_ends_where_the_model_is_closed(opened):
     assert list(stream) == []
 
 
-def test_an_error_of_the_source_ends_the_stream_and_not_the_model(opened):
+def test_an_error_of_the_source_ends_the_stream_but_not_the_model(opened):
     def source():
         yield from FRAMES[:3]
         raise OSError("the camera is gone")

@@ -35,7 +35,7 @@ def test_cpu_package_on_a_cpu():
         ("libcudnn.so.9 is not found", "pip install 'onnxruntime-gpu[cuda,cudnn]==1.31.1'"),
     ],
 )
-def test_gpu_package_without_what_it_needs(what, remedy):
+def test_gpu_package_without_its_libraries_names_a_remedy(what, remedy):
     missing = ProviderProblem(what, remedy)
     found = states({"onnxruntime-gpu": "1.30"}, NO_GPU, [CUDA, CPU], cuda_problem=missing)
     assert found["onnxruntime cpu"].ready
@@ -44,7 +44,7 @@ def test_gpu_package_without_what_it_needs(what, remedy):
 
 
 @pytest.mark.parametrize(("missing", "ready"), [([], True), (["libcublasLt.so.13"], False)])
-def test_the_libraries_of_the_gpu_package_are_tried(monkeypatch, missing, ready):
+def test_the_libraries_of_the_gpu_package_are_loaded(monkeypatch, missing, ready):
     ort = SimpleNamespace(
         __version__="1.31.1", cuda_version="13.0", get_available_providers=lambda: [CUDA, CPU]
     )
@@ -69,7 +69,7 @@ def test_both_packages_at_once_are_a_conflict():
         assert "pip uninstall onnxruntime onnxruntime-gpu" in found[name].remedy
 
 
-def test_nothing_installed():
+def test_without_packages_no_backend_is_ready():
     found = states({}, NO_GPU, [])
     assert not any(state.ready for state in found.values())
     assert found["onnxruntime cpu"].remedy == "pip install 'ifrnet-deploy[cpu]'"
@@ -78,7 +78,7 @@ def test_nothing_installed():
 ENGINES = {"tensorrt": "10.3.0", "cuda-bindings": "12.9.10"}
 
 
-def test_tensorrt_with_all_it_needs():
+def test_tensorrt_with_everything_it_needs_is_ready():
     state = states(ENGINES, GPU, [])["tensorrt"]
     assert state.ready
     assert state.detail == "10.3.0, NVIDIA H200 (9.0)"
@@ -93,7 +93,9 @@ def test_tensorrt_with_all_it_needs():
         (ENGINES, GPU, "libnvinfer.so.10 is missing", "libnvinfer.so.10 is missing", "repair"),
     ],
 )
-def test_what_tensorrt_lacks(versions, driver, problem, detail, remedy):
+def test_tensorrt_without_something_it_needs_names_a_remedy(
+    versions, driver, problem, detail, remedy
+):
     found = {s.name: s for s in backend_states(versions, driver, [], problem)}["tensorrt"]
     assert not found.ready
     assert found.detail == detail
@@ -101,14 +103,14 @@ def test_what_tensorrt_lacks(versions, driver, problem, detail, remedy):
 
 
 @pytest.mark.parametrize("name", ["onnxruntime cpu", "onnxruntime cuda", "tensorrt"])
-def test_whatever_is_not_ready_has_a_remedy(name):
+def test_every_backend_that_is_not_ready_has_a_remedy(name):
     for versions in ({}, {"onnxruntime": "1.30"}, {"tensorrt": "10.3"}):
         for driver in (NO_GPU, GPU):
             state = states(versions, driver, [CPU] if versions else [])[name]
             assert state.ready or state.remedy
 
 
-def test_openvino_and_what_it_lacks():
+def test_openvino_is_ready_or_has_a_remedy():
     assert states({"openvino": "2026.4"}, NO_GPU, [])["openvino cpu"].ready
     missing = states({}, NO_GPU, [])["openvino cpu"]
     assert (missing.ready, missing.remedy) == (False, "pip install 'ifrnet-deploy[openvino]'")
@@ -129,7 +131,7 @@ def test_openvino_and_what_it_lacks():
         ({}, [], "nothing yet"),
     ],
 )
-def test_what_is_recommended(versions, computes_in, expected):
+def test_the_recommended_backend(versions, computes_in, expected):
     found = list(backend_states(versions, NO_GPU, [CPU] if "onnxruntime" in versions else []))
     assert recommendation(found, computes_in).startswith(expected)
 
@@ -152,7 +154,7 @@ def test_the_precision_of_the_shipped_model_is_reported(monkeypatch):
     assert said[place + 1].strip() == shipped["note"]
 
 
-def test_a_runtime_without_the_shipped_models_is_examined(monkeypatch, tmp_path):
+def test_a_runtime_without_the_shipped_models_is_no_error(monkeypatch, tmp_path):
     monkeypatch.setattr("runtime.doctor.demo_model", lambda _: tmp_path / "no.onnx")
     assert examine()["shipped_model"] is None
 
@@ -174,7 +176,7 @@ def test_a_model_without_a_measurement_is_refused():
     assert "--model was given without --measure" in done.stderr
 
 
-def test_the_command():
+def test_the_command_prints_the_state_of_every_backend():
     done = run_module("runtime.doctor")
     assert done.returncode == 0, done.stderr
     assert "onnxruntime cpu   ready" in done.stdout
@@ -187,7 +189,7 @@ def test_the_command_writes_json_beside_the_text(tmp_path):
     assert "versions" in json.loads((tmp_path / "doctor.json").read_text())
 
 
-def test_the_command_in_json():
+def test_the_command_prints_json():
     found = json.loads(run_module("runtime.doctor", "--json").stdout)
     assert found["processors"] >= 1
     assert "CPUExecutionProvider" in found["providers"]
@@ -195,7 +197,7 @@ def test_the_command_in_json():
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]])
-def test_the_command_without_numpy(option):
+def test_the_command_works_without_numpy(option):
     code = WITHOUT_NUMPY + (
         f"import runpy; sys.argv = ['doctor', *{option}];"
         "runpy.run_module('runtime.doctor', run_name='__main__', alter_sys=True)"

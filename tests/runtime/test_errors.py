@@ -19,7 +19,7 @@ def test_the_first_line_of_an_error(error, line):
     assert first_line(error) == line
 
 
-def test_what_to_install_is_the_package_or_the_copy_that_runs(monkeypatch):
+def test_the_install_command_names_the_package_or_the_checkout(monkeypatch):
     assert install_command("cpu,video") == "pip install 'ifrnet-deploy[cpu,video]'"
 
     def missing(name):

@@ -1,4 +1,4 @@
-"""Two writers of one file, in one process and in several."""
+"""Writing files completely or not at all, with several writers."""
 
 import stat
 import threading
@@ -23,7 +23,7 @@ def names(folder):
 
 
 def test_two_writers_never_share_a_file(tmp_path):
-    # Both have one process id, as writers on two machines or in two containers may have.
+    # Same process id, as it can happen on two machines or in two containers.
     path = tmp_path / "made.json"
     with written_beside(path) as first:
         first.write_text("first")
@@ -35,7 +35,7 @@ def test_two_writers_never_share_a_file(tmp_path):
     assert names(tmp_path) == ["made.json"]
 
 
-def test_an_error_leaves_what_was_there(tmp_path):
+def test_an_error_keeps_the_old_file(tmp_path):
     path = tmp_path / "made.json"
     path.write_text("old")
 
@@ -55,7 +55,7 @@ def test_a_missing_folder_is_named_before_anything_is_written(tmp_path):
         pytest.fail("nothing can be written there")
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path):
+def test_permissions_follow_the_umask(tmp_path):
     usual = tmp_path / "usual"
     usual.touch()
     with written_beside(tmp_path / "made") as beside:
@@ -66,7 +66,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
 
 @pytest.mark.skipif(not files.HAS_FLOCK, reason="flock is of POSIX")
 def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch):
-    """The second build comes while the first has renamed its artefact and nothing more."""
+    """The second build starts when the first has renamed only its artefact."""
     store = pytest.importorskip("export.store")
     report = GateReport(90.0, 0.0, 80.0, "PyTorch")
     checked = store.CheckedModel(None, MODEL, report, "0" * 64)
@@ -84,13 +84,13 @@ def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch
 
     def second_build():
         build(b"the second")
-        came.set()  # Without a lock it is through at once.
+        came.set()  # Without a lock it finishes immediately.
 
     second = threading.Thread(target=second_build)
 
     def lock(*how):
         if threading.current_thread() is second:
-            came.set()  # With one it waits here.
+            came.set()  # With a lock it waits here.
         real_lock(*how)
 
     def write(manifest, target):
@@ -107,13 +107,13 @@ def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch
     assert path.read_bytes() == b"the second"
 
 
-def test_names_are_sorted_as_people_do():
+def test_names_are_sorted_by_their_numbers():
     names = ["f10.png", "f9.png", "10.png", "²1.png", "g.png", "9.png", "f9a.png"]
     ordered = [path.name for path in sorted(map(Path, names), key=natural_key)]
     assert ordered == ["9.png", "10.png", "f9.png", "f9a.png", "f10.png", "g.png", "²1.png"]
 
 
-def test_content_behind_a_digest_comes_back_or_does_not(tmp_path):
+def test_content_with_a_digest_is_read_only_if_intact(tmp_path):
     path = tmp_path / "x.cache"
     write_with_digest(path, b"mark-1\n", b"content")
     assert read_with_digest(path, b"mark-1\n") == b"content"

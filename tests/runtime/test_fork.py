@@ -1,4 +1,4 @@
-"""Models that were opened before a fork, with real backends, each in a process of its own."""
+"""Use of a model after a fork is refused; real backends, each in its own process."""
 
 import os
 import subprocess
@@ -76,7 +76,7 @@ def test_a_model_is_not_used_in_a_forked_process(models, backend, end):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_pool_of_processes_gets_the_sentence(models):
+def test_a_pool_of_processes_gets_the_error(models):
     program = (
         "import multiprocessing, sys, warnings; import numpy as np\n"
         "from runtime import Interpolator\n"

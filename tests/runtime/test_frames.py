@@ -8,7 +8,7 @@ from runtime.frames import check_frame, check_pair, from_planes, padding, to_pla
 
 
 @given(st.integers(1, 5000), st.sampled_from([8, 16, 20, 32, 64]))
-def test_padding_is_centred_and_smallest(size, divisor):
+def test_padding_is_centred_and_minimal(size, divisor):
     before, after = padding(size, divisor)
     assert (size + before + after) % divisor == 0
     assert 0 <= after - before <= 1
@@ -58,7 +58,7 @@ def test_padding_repeats_the_border():
         (np.full((20, 20, 3), np.nan, np.float32), "or NaN"),
     ],
 )
-def test_what_is_no_frame_is_refused_by_name(frame, message):
+def test_invalid_frames_are_refused_and_named(frame, message):
     with pytest.raises(FrameError, match=message):
         check_frame(frame, "frame0")
 
@@ -66,6 +66,6 @@ def test_what_is_no_frame_is_refused_by_name(frame, message):
 @pytest.mark.parametrize(
     "other", [np.zeros((20, 21, 3), np.uint8), np.zeros((20, 20, 3), np.uint16)]
 )
-def test_what_is_no_pair_is_refused(other):
+def test_frames_that_do_not_match_are_refused(other):
     with pytest.raises(FrameError, match="both frames of a pair have one size and one type"):
         check_pair(np.zeros((20, 20, 3), np.uint8), other)

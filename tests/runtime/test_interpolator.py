@@ -33,7 +33,7 @@ def reference(network, frame0, frame1, t):
     return picture[0].permute(1, 2, 0).numpy() * 255
 
 
-def test_the_middle_frame_is_pytorchs(vfi, frames, demo_network):
+def test_the_middle_frame_equals_that_of_pytorch(vfi, frames, demo_network):
     middle = vfi.interpolate(*frames)
     assert middle.dtype == np.uint8
     assert middle.shape == frames[0].shape
@@ -41,8 +41,8 @@ def test_the_middle_frame_is_pytorchs(vfi, frames, demo_network):
 
 
 @pytest.mark.parametrize("model", ["frames.onnx", "three.onnx"])
-def test_time_steps_come_back_in_the_order_they_were_given(models, frames, demo_network, model):
-    steps = (0.75, 0.125, 0.5, 0.5)  # more than a call's three, not sorted, one twice
+def test_frames_are_returned_in_the_order_of_the_time_steps(models, frames, demo_network, model):
+    steps = (0.75, 0.125, 0.5, 0.5)  # more than the three of a call, unsorted, one of them twice
     with Interpolator.open(models / model) as vfi:
         made = vfi.interpolate(*frames, timesteps=steps)
     assert len(made) == 4
@@ -50,7 +50,7 @@ def test_time_steps_come_back_in_the_order_they_were_given(models, frames, demo_
         assert np.abs(frame - reference(demo_network, *frames, t)).max() < 0.53
 
 
-def test_no_time_steps_no_frames(vfi, frames):
+def test_without_time_steps_there_are_no_frames(vfi, frames):
     assert vfi.interpolate(*frames, timesteps=()) == []
 
 
@@ -69,12 +69,12 @@ def test_time_steps_outside_are_refused(vfi, frames, t):
         lambda f: np.ascontiguousarray(f[..., ::-1])[..., ::-1],
     ],
 )
-def test_any_memory_layout(vfi, frames, layout):
+def test_frames_can_have_any_memory_layout(vfi, frames, layout):
     expected = vfi.interpolate(*frames)
     np.testing.assert_array_equal(vfi.interpolate(*map(layout, frames)), expected)
 
 
-def test_read_only_frames_and_nothing_is_written_to(vfi, float_vfi, frames):
+def test_frames_are_not_written_to(vfi, float_vfi, frames):
     kept = [frame.copy() for frame in frames]
     for frame in frames:
         frame.flags.writeable = False
@@ -97,7 +97,7 @@ def test_results_are_new_and_writeable(vfi, frames):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_float_models_take_every_depth(float_vfi, demo_network, dtype):
+def test_float_models_accept_every_depth(float_vfi, demo_network, dtype):
     frames = moving_frames(64, 80, 4.0)
     peak = 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)
     scaled = [(f / np.float32(255) * peak).astype(dtype) for f in frames]
@@ -114,7 +114,7 @@ def test_float_models_pad_to_their_size(float_vfi, demo_network):
     assert np.abs(made - reference(demo_network, *frames, 0.5)).max() < 0.53
 
 
-def test_uint16_keeps_more_than_eight_bit(float_vfi):
+def test_uint16_frames_keep_more_than_eight_bits(float_vfi):
     frames = [f.astype(np.uint16) * 257 for f in moving_frames(64, 80, 4.0)]
     made = float_vfi.interpolate(*frames)
     assert len(np.unique(made)) > 1000
@@ -128,7 +128,7 @@ def test_frame_models_refuse_other_depths_rather_than_lose_them(vfi, dtype):
 
 
 @pytest.mark.parametrize("model", ["frames.onnx", "float.onnx"])
-def test_another_size_than_exported_names_the_remedy(models, model):
+def test_the_error_for_another_size_names_a_remedy(models, model):
     frame = np.zeros((96, 112, 3), np.uint8)
     with (
         Interpolator.open(models / model) as vfi,
@@ -138,7 +138,7 @@ def test_another_size_than_exported_names_the_remedy(models, model):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (90, 61)])
-def test_dynamic_models_take_any_size(models, demo_network, size):
+def test_dynamic_models_accept_any_size(models, demo_network, size):
     frames = moving_frames(*size, 2.0)
     with Interpolator.open(models / "dynamic.onnx") as vfi:
         made = vfi.interpolate(*frames)
@@ -175,7 +175,7 @@ def test_midpoint_weights_refuse_other_factors_before_the_first_frame(midpoint_m
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
-def test_stream_passes_real_frames_through_untouched(vfi, factor):
+def test_stream_returns_real_frames_unchanged(vfi, factor):
     frames = [moving_frames(50, 70, 3.0, seed=seed)[0] for seed in range(3)]
     out = list(vfi.stream(iter(frames), factor=factor))
     assert len(out) == 2 * factor + 1
@@ -202,18 +202,18 @@ def test_stream_is_lazy_and_holds_two_frames(vfi):
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_stream_of_nothing_and_of_one(vfi, count):
+def test_stream_of_no_frame_and_of_one_frame(vfi, count):
     frames = [np.zeros((50, 70, 3), np.uint8)] * count
     assert len(list(vfi.stream(frames, factor=4))) == count
 
 
 @pytest.mark.parametrize("factor", [0, -1, 2.0, "2", True])
-def test_stream_refuses_what_is_no_factor(vfi, factor):
+def test_stream_refuses_invalid_factors(vfi, factor):
     with pytest.raises(FrameError, match="whole number"):
         vfi.stream([], factor=factor)
 
 
-def test_one_instance_serves_several_threads(vfi):
+def test_several_threads_can_use_one_instance(vfi):
     pairs = [moving_frames(50, 70, 3.0, seed=seed) for seed in range(8)]
     expected = [vfi.interpolate(*pair) for pair in pairs]
     wrong = []
@@ -231,7 +231,7 @@ def test_one_instance_serves_several_threads(vfi):
     assert wrong == []
 
 
-def test_a_closed_interpolator_says_so(models, frames):
+def test_a_closed_interpolator_raises_an_error(models, frames):
     with Interpolator.open(models / "frames.onnx") as vfi:
         pass
     vfi.close()

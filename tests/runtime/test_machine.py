@@ -20,9 +20,9 @@ def groups(folder, files, own):
     [
         ({"cpu.max": "150000 100000"}, "0::/\n", [1.5]),
         ({"cpu.max": "max 100000"}, "0::/\n", []),
-        # Those above limit what is below.
+        # Limits of parent groups apply too.
         ({"a/cpu.max": "400000 100000", "a/b/cpu.max": "max 100000"}, "0::/a/b\n", [4.0]),
-        # The host's name of a group that is the container's root.
+        # The host's path of the group that is the root of the container.
         ({"cpu.max": "200000 100000"}, "0::/docker/123\n", [2.0]),
         (
             {
@@ -36,12 +36,14 @@ def groups(folder, files, own):
         ({"cpu.max": "nonsense"}, "0::/\n", []),
     ],
 )
-def test_what_control_groups_grant(tmp_path, files, own, granted):
+def test_the_share_of_cpus_follows_from_control_groups(tmp_path, files, own, granted):
     assert groups(tmp_path, files, own) == granted
 
 
 @pytest.mark.parametrize(("share", "expected"), [([0.2], 1), ([1.5, 64.0], 2), ([], 8)])
-def test_the_least_of_affinity_and_share_rounded_up(monkeypatch, share, expected):
+def test_the_number_of_cpus_is_the_minimum_of_affinity_and_share_rounded_up(
+    monkeypatch, share, expected
+):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(machine, "_granted_cpus", lambda: iter(share))
     assert available_cpus() == expected
@@ -73,7 +75,7 @@ def test_instruction_sets(monkeypatch, cpuinfo, found):
 @pytest.mark.parametrize(
     ("cpuinfo", "found"),
     [
-        # Zen 4 and Zen 5, which has avx_vnni too, compute alike.
+        # Zen 5 also has avx_vnni, but computes like Zen 4.
         ("flags\t: avx avx2 avx512f avx512bw avx512_vnni avx512_bf16",
          ["avx512_bf16", "avx512_vnni", "avx512f"]),
         ("flags\t: avx avx2 avx512f avx512bw avx512_vnni avx512_bf16 avx_vnni",
@@ -87,7 +89,7 @@ def test_instruction_sets(monkeypatch, cpuinfo, found):
         ("model name\t: Old CPU\nflags\t: avx avx2 fma", ["Old CPU"]),
     ],
 )  # fmt: skip
-def test_the_extensions_that_decide_about_low_precision(monkeypatch, cpuinfo, found):
+def test_instruction_sets_that_matter_for_low_precision(monkeypatch, cpuinfo, found):
     monkeypatch.setattr(machine.Path, "read_text", lambda _: cpuinfo)
     assert machine.low_precision_sets() == found
 
@@ -101,7 +103,7 @@ def test_the_extensions_that_decide_about_low_precision(monkeypatch, cpuinfo, fo
         (None, "raspberrypi,5-model-b\0brcm,bcm2712\0", False),
     ],
 )
-def test_a_jetson_is_known_by_its_system_files(tmp_path, monkeypatch, release, tree, expected):
+def test_a_jetson_is_recognised_by_its_system_files(tmp_path, monkeypatch, release, tree, expected):
     for name, text in (("_TEGRA_RELEASE", release), ("_DEVICE_TREE", tree)):
         path = tmp_path / name
         monkeypatch.setattr(machine, name, path)

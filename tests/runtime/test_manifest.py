@@ -32,13 +32,13 @@ def artefact(tmp_path):
     return path, manifest
 
 
-def test_manifest_round_trips_and_leaves_nothing_else(artefact):
+def test_a_manifest_round_trips_and_no_other_file_is_written(artefact):
     path, manifest = artefact
     assert EngineManifest.read(path) == manifest
     assert sorted(p.name for p in path.parent.iterdir()) == ["model.onnx", "model.onnx.json"]
 
 
-def test_proofs_round_trip_and_are_left_out_where_there_are_none(artefact):
+def test_proofs_round_trip_and_are_left_out_if_there_are_none(artefact):
     path, manifest = artefact
     assert "proofs" not in json.loads(manifest_path(path).read_text())
     proof = PrecisionProof(
@@ -57,7 +57,7 @@ def test_manifest_of_another_file_is_refused(artefact):
         EngineManifest.read(path)
 
 
-def test_missing_manifest(artefact):
+def test_a_missing_manifest_is_an_error(artefact):
     path, _ = artefact
     manifest_path(path).unlink()
     with pytest.raises(ModelError, match=r"model\.onnx\.json is missing"):
@@ -68,7 +68,7 @@ def test_missing_manifest(artefact):
     "content",
     ["", "{", "[]", "{}", '"x"', '{"format_version": 1}', '{"format_version": 1, "model": 3}'],
 )
-def test_damaged_manifests(artefact, content):
+def test_damaged_manifests_are_refused(artefact, content):
     path, _ = artefact
     manifest_path(path).write_text(content)
     with pytest.raises(ModelError):

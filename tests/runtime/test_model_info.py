@@ -40,7 +40,7 @@ def test_damaged_properties_are_refused(change, message):
         ModelInfo.from_properties(properties, source="m.onnx")
 
 
-def test_foreign_models_are_refused_with_the_remedy():
+def test_models_of_other_projects_are_refused_with_a_remedy():
     with pytest.raises(ModelError, match=r"m\.onnx has no .* python -m export\.to_onnx"):
         ModelInfo.from_properties({"author": "someone"}, source="m.onnx")
 
@@ -55,7 +55,7 @@ def test_foreign_models_are_refused_with_the_remedy():
         ({"height": None, "width": None}, (1, None, None, 3), 3),
     ],
 )
-def test_ports(changes, image, rows):
+def test_shapes_of_inputs_and_outputs(changes, image, rows):
     dtype = "float32" if "io" in changes else "uint8"
     ports = replace(INFO, **changes).ports()
     assert [*ports] == ["img0", "img1", "timestep", "imgt"]

@@ -1,4 +1,4 @@
-"""What `import runtime` brings along, and who may import whom."""
+"""Imports of the package `runtime`: what it loads, its public names, the import rules."""
 
 import subprocess
 import sys
@@ -76,7 +76,7 @@ def test_public_names_exist_and_are_listed():
     assert set(runtime.__all__) <= namespace.keys()
 
 
-def test_names_are_listed_before_they_are_used():
+def test_public_names_are_listed_before_they_are_imported():
     done = python(
         "import sys, runtime; listed = dir(runtime);"
         "assert 'numpy' not in sys.modules, 'numpy';"
@@ -89,7 +89,7 @@ def test_names_are_listed_before_they_are_used():
     assert done.returncode == 0, done.stderr
 
 
-def test_without_numpy_the_version_and_the_errors_are_there():
+def test_without_numpy_version_and_errors_can_be_imported():
     done = python(
         WITHOUT_NUMPY + "import runtime; print(runtime.__version__)\n"
         "from runtime import VideoError\n"
@@ -100,7 +100,7 @@ def test_without_numpy_the_version_and_the_errors_are_there():
     assert done.stdout.split() == [runtime.__version__, "numpy"]
 
 
-def test_import_rules():
+def test_the_import_rules_are_kept():
     lint = Path(sys.executable).parent / "lint-imports"
     done = subprocess.run(
         [lint, "--no-cache"], capture_output=True, text=True, cwd=ROOT, check=False

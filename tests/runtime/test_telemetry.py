@@ -1,4 +1,4 @@
-"""Nothing of ours lets another package send telemetry or write identifiers of the machine."""
+"""No package that this project imports sends telemetry or writes identifiers of the machine."""
 
 import ast
 import json
@@ -45,10 +45,10 @@ while not os.path.exists(os.environ["LOOKED_UP"]) and time.monotonic() < end:
 
 
 def environment(tmp_path, **more):
-    """Of a user without any setting: an empty home, and records of the names that are looked up."""
+    """The environment of a new user: an empty home folder, and a record of all DNS lookups."""
     (tmp_path / "home").mkdir()
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(RECORDER)  # In child processes too.
+    (tmp_path / "site" / "sitecustomize.py").write_text(RECORDER)  # Also in child processes.
     paths = [tmp_path / "site", ROOT, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return {
         "PATH": os.environ["PATH"],
@@ -60,7 +60,7 @@ def environment(tmp_path, **more):
 
 
 def traces(tmp_path):
-    """What lies in the home beside our own cache, and which names were looked up."""
+    """Files in the home folder except our own cache, and the host names looked up."""
     home, names = tmp_path / "home", tmp_path / "looked up"
     own = home / ".cache" / "ifrnet-deploy"
     return {
@@ -106,14 +106,14 @@ def test_the_doctor_leaves_no_trace(tmp_path):
     assert run(tmp_path, "-m", "runtime.doctor") == set()
 
 
-def test_traces_are_seen(tmp_path):
-    """Of a plain import of OpenVINO, which looks up a name in a thread and a process of its own."""
+def test_traces_of_a_plain_import_are_found(tmp_path):
+    """A plain import of OpenVINO looks up a host name in another thread and process."""
     pytest.importorskip("openvino_telemetry")
     found = run(tmp_path, "-c", f"import openvino\n{WAIT}")
     assert {"intel", "intel/openvino_ga_cid", "www.google-analytics.com"} <= found
 
 
-def test_who_has_chosen_telemetry_keeps_it(tmp_path):
+def test_telemetry_that_the_user_has_chosen_is_kept(tmp_path):
     pytest.importorskip("openvino_telemetry")
     code = (
         "import os, sys, openvino_telemetry\n"
@@ -138,11 +138,11 @@ def test_openvino_telemetry_can_be_imported_afterwards(tmp_path):
 
 
 @pytest.mark.parametrize(("chosen", "expected"), [(None, False), ("1", True), ("0", False)])
-def test_clusters_report_their_use_only_where_that_is_chosen(monkeypatch, chosen, expected):
+def test_ray_reports_usage_only_if_the_user_has_chosen_it(monkeypatch, chosen, expected):
     ray = pytest.importorskip("ray")
     try:
         from ray._common.usage.usage_lib import usage_stats_enabled
-    except ModuleNotFoundError:  # Older versions have it there.
+    except ModuleNotFoundError:  # The place in older versions.
         from ray._private.usage.usage_lib import usage_stats_enabled
 
     from runtime.cluster.pool import ClusterError, connected
@@ -163,7 +163,7 @@ def test_clusters_report_their_use_only_where_that_is_chosen(monkeypatch, chosen
 
 
 def imports(path):
-    """The packages with telemetry that a file imports by a statement or by importlib."""
+    """The packages with telemetry that a file imports, by a statement or by importlib."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.Import):
@@ -184,7 +184,7 @@ def test_packages_with_telemetry_are_imported_quietly(folder):
     assert [(str(path), name) for path in paths for name in imports(path)] == []
 
 
-def test_other_modules_are_imported_as_they_are(monkeypatch):
+def test_other_modules_are_imported_normally(monkeypatch):
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     assert import_quietly("json") is json
     with pytest.raises(ImportError, match="no_such_module"):

@@ -1,4 +1,4 @@
-"""Time steps: what a factor needs, and the way that recursion takes to them."""
+"""Time steps of a factor, and the levels of recursion that reach them."""
 
 import pytest
 from hypothesis import given
@@ -20,14 +20,14 @@ def test_the_midpoint_is_one_level():
     assert recursion_levels([0.5]) == [Level(0.5, [0.5])]
 
 
-def test_what_lies_on_the_way_is_made_once():
+def test_intermediate_time_steps_are_computed_once():
     assert recursion_levels([0.25, 0.75, 0.125]) == [
         Level(0.5, [0.5]), Level(0.25, [0.25, 0.75]), Level(0.125, [0.125]),
     ]  # fmt: skip
 
 
 @given(st.lists(DYADIC, max_size=8))
-def test_every_image_lies_in_the_middle_of_two_that_are_there(wanted):
+def test_every_time_step_is_in_the_middle_of_two_known_ones(wanted):
     known = {0.0, 1.0}
     for half, level in recursion_levels(wanted):
         assert level == sorted(set(level))
@@ -39,12 +39,12 @@ def test_every_image_lies_in_the_middle_of_two_that_are_there(wanted):
 
 
 @pytest.mark.parametrize("t", [1 / 3, 0.1, 1 / 2 ** (MAXIMUM_DEPTH + 1)])
-def test_what_recursion_does_not_reach(t):
+def test_time_steps_that_recursion_cannot_reach_are_refused(t):
     with pytest.raises(FrameError, match=r"up to n = 6 and factors are powers of two, not 0\.\d"):
         recursion_levels([0.5, t])
 
 
-def test_a_factor_is_its_even_time_steps():
+def test_a_factor_gives_evenly_spaced_time_steps():
     assert timesteps_for_factor(1, "midpoint") == ()
     assert timesteps_for_factor(4, "midpoint") == (0.25, 0.5, 0.75)
     assert timesteps_for_factor(3, "arbitrary") == (1 / 3, 2 / 3)
@@ -53,12 +53,12 @@ def test_a_factor_is_its_even_time_steps():
 
 
 @pytest.mark.parametrize("factor", [0, -1, True, 2.0, "2"])
-def test_what_is_no_factor(factor):
+def test_invalid_factors_are_refused(factor):
     with pytest.raises(FrameError, match="give a whole number, 2 or more"):
         timesteps_for_factor(factor, "arbitrary")
 
 
-def test_no_time_steps_are_the_midpoint():
+def test_the_default_time_step_is_the_midpoint():
     assert checked_timesteps(None) == [0.5]
     assert checked_timesteps([]) == []
     for t in (0, 1, -0.5, float("nan")):

@@ -1,4 +1,4 @@
-"""Values of other types and ranges: each is one sentence that names it."""
+"""Arguments of wrong types and ranges: the error is one sentence that names the value."""
 
 import re
 from fractions import Fraction
@@ -50,7 +50,7 @@ def pair(steps):
         ((0.5, 1), "time step 1.0 is not inside (0, 1)"),
     ],
 )
-def test_what_is_no_sequence_of_time_steps(vfi, timesteps, message):
+def test_invalid_time_steps_are_refused(vfi, timesteps, message):
     with pytest.raises(FrameError, match=re.escape(message)):
         vfi.interpolate(FRAME, FRAME, timesteps=timesteps)
     with pytest.raises(FrameError, match=re.escape(message)):
@@ -61,7 +61,7 @@ def test_what_is_no_sequence_of_time_steps(vfi, timesteps, message):
     "timesteps",
     [[0.25, 0.5], np.array([0.25, 0.5]), (Fraction(1, 4), 0.5), range(0), ()],
 )
-def test_sequences_of_time_steps(vfi, timesteps):
+def test_any_sequence_of_time_steps_is_accepted(vfi, timesteps):
     given = list(timesteps)
     made = vfi.interpolate(FRAME, FRAME, timesteps=iter(given))
     (each,) = vfi.interpolate_each([pair(iter(given))])
@@ -90,7 +90,7 @@ def frames_of_other_types():
 
 
 @pytest.mark.parametrize(("frame", "message"), frames_of_other_types())
-def test_what_is_no_frame(vfi, frame, message):
+def test_invalid_frames_are_refused(vfi, frame, message):
     for call in (
         lambda: vfi.interpolate(frame, FRAME),
         lambda: vfi.interpolate(FRAME, frame),
@@ -103,7 +103,7 @@ def test_what_is_no_frame(vfi, frame, message):
             call()
 
 
-def test_tensors_of_pytorch_name_their_method():
+def test_the_error_for_a_pytorch_tensor_names_its_method():
     need_torch()
     import torch
 
@@ -112,14 +112,14 @@ def test_tensors_of_pytorch_name_their_method():
 
 
 @pytest.mark.parametrize("frames", [None, 5])
-def test_what_is_no_stream(vfi, frames):
+def test_invalid_streams_are_refused(vfi, frames):
     for call in (vfi.stream, vfi.interpolate_each, vfi.interpolate_tagged):
         with pytest.raises(FrameError, match="give an iterable of"):
             list(call(frames))
 
 
 @pytest.mark.parametrize("wrong", [FRAME, (FRAME, FRAME), "x", [FRAME, FRAME, (0.5,)]])
-def test_what_is_no_pair(vfi, wrong):
+def test_invalid_pairs_are_refused(vfi, wrong):
     with pytest.raises(FrameError, match="give PairRequest"):
         list(vfi.interpolate_each([wrong]))
     with pytest.raises(FrameError, match="give PairRequest"):
@@ -129,14 +129,14 @@ def test_what_is_no_pair(vfi, wrong):
             list(vfi.interpolate_tagged([entry]))
 
 
-def test_a_plain_tuple_is_a_pair(vfi):
+def test_a_plain_tuple_is_accepted_as_a_pair(vfi):
     (made,), (expected,) = (
         next(vfi.interpolate_each([one])) for one in ((FRAME, FRAME, (0.5,)), pair((0.5,)))
     )
     np.testing.assert_array_equal(made, expected)
 
 
-def test_numpys_integers_are_factors(vfi):
+def test_integers_of_numpy_are_accepted_as_factors(vfi):
     assert len(list(vfi.stream([FRAME, FRAME], factor=np.int64(3)))) == 4
     live = vfi.live(factor=np.int64(3))
     live.push(0, FRAME)
@@ -144,7 +144,7 @@ def test_numpys_integers_are_factors(vfi):
 
 
 @pytest.mark.parametrize("max_gap", [True, False, "1", 1j])
-def test_what_is_no_gap(vfi, max_gap):
+def test_invalid_gaps_are_refused(vfi, max_gap):
     with pytest.raises(FrameError, match=f"max_gap is {max_gap!r}: give a time above 0"):
         vfi.live(max_gap=max_gap)
 
@@ -161,7 +161,7 @@ def test_what_is_no_gap(vfi, max_gap):
         ("missing.onnx", "missing.onnx does not exist"),
     ],
 )
-def test_what_is_no_model(tmp_path, model, message):
+def test_invalid_models_are_refused(tmp_path, model, message):
     source = write_clip(tmp_path / "in.mp4", 2)
     model = tmp_path if model == "FOLDER" else model
     for call in (
@@ -174,7 +174,7 @@ def test_what_is_no_model(tmp_path, model, message):
 
 
 @pytest.mark.parametrize("backend", [None, "model.onnx", b""])
-def test_what_is_no_opened_backend(backend):
+def test_objects_that_are_not_backends_are_refused(backend):
     with pytest.raises(
         InterpolationError, match=r"takes an opened backend: use Interpolator\.open"
     ):
@@ -196,7 +196,7 @@ def test_what_is_no_opened_backend(backend):
         ({"backend": ["onnxruntime"]}, "is unknown: use one of"),
     ],
 )
-def test_options_of_other_types(models, options, message):
+def test_options_of_wrong_types_are_refused(models, options, message):
     with pytest.raises(InterpolationError, match=message):
         Interpolator.open(models / "frames.onnx", **options)
 
@@ -216,7 +216,7 @@ def test_options_of_other_types(models, options, message):
         ({"destination": "no/out.mp4"}, "no is not a folder: create it first"),
     ],
 )
-def test_arguments_of_a_video(tmp_path, given, message):
+def test_wrong_arguments_of_a_video_are_refused(tmp_path, given, message):
     source = write_clip(tmp_path / "in.mp4", 2)
     arguments = {"source": source, "destination": tmp_path / "out.mp4", **given}
     with pytest.raises(VideoError, match=message):
@@ -234,7 +234,7 @@ def test_arguments_of_a_video(tmp_path, given, message):
         ({"threads": 2, "device": "cpu"}, "device, threads was given with an open Interpolator"),
     ],
 )
-def test_arguments_of_a_run(tmp_path, given, message):
+def test_other_wrong_arguments_of_a_video_are_refused(tmp_path, given, message):
     source = write_clip(tmp_path / "in.mp4", 2)
     with pytest.raises(VideoError, match=message):
         interpolate_video(source, tmp_path / "out.mp4", model=Interpolator(Blend()), **given)
@@ -256,7 +256,7 @@ def test_arguments_of_a_run(tmp_path, given, message):
         ("audio", ["mp3", None, True]),
     ],
 )
-def test_options_of_a_video(name, values):
+def test_wrong_options_of_a_video_are_refused(name, values):
     for value in values:
         with pytest.raises(VideoError, match=f"^{name} is {value!r}: "):
             VideoOptions(**{name: value})

@@ -1,4 +1,4 @@
-"""One grammar: the options of all commands of the product."""
+"""Options have the same names and forms in all commands."""
 
 import argparse
 import importlib
@@ -19,7 +19,7 @@ MODULES = {
 
 
 def leaves():
-    """Module -> parser of each command; for a command with subcommands, those of them."""
+    """Module -> parser of each command; the parsers of its subcommands, if it has any."""
     for name, module in MODULES.items():
         parser = module.make_parser()
         groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
@@ -40,7 +40,7 @@ def shown(parser):
     return [action for action in parser._actions if action.help != argparse.SUPPRESS]
 
 
-def test_all_commands_are_here():
+def test_every_command_is_checked():
     assert len(PARSERS) == len(COMMANDS) - 1 + 4
     assert {name.split()[0] for name in PARSERS} >= ALIASES.keys()
 
@@ -59,13 +59,13 @@ def test_every_option_has_help_that_shows_its_default(parser):
 
 
 @every_parser
-def test_placeholders_are_those_of_the_list(parser):
+def test_placeholders_of_options_are_known(parser):
     for action in shown(parser):
         if action.nargs != 0 and action.choices is None:
             assert action.metavar in METAVARS, action
 
 
-def test_the_list_has_no_placeholder_that_no_option_has():
+def test_every_known_placeholder_is_used():
     used = {action.metavar for parser in PARSERS.values() for action in shown(parser)}
     assert METAVARS.keys() - used == set()
 
@@ -88,12 +88,12 @@ def test_the_options_of_all_commands(parser):
 
 
 @every_parser
-def test_many_options_are_shown_in_groups(parser):
+def test_long_help_has_groups(parser):
     assert len(parser._optionals._group_actions) <= OPTIONS_IN_ONE_GROUP
 
 
 @every_parser
-def test_the_examples_are_command_lines_of_today(parser):
+def test_examples_in_the_help_can_be_parsed(parser):
     lines = parser.format_help().partition("example")[2].replace("\n      ", " ").splitlines()
     parsed = 0
     for line in lines:
@@ -112,7 +112,7 @@ def test_an_earlier_name_is_accepted_and_hidden(capsys, module, old, new):
     actions = {o: a for a in PARSERS[module]._actions for o in a.option_strings}
     assert new in actions
     assert old == "--version" or old not in actions
-    # An error of the value names the option, so that its name was understood.
+    # The error of the value names the option: its name was accepted.
     arguments, message = [old], f"argument {new}: expected one argument"
     if actions[new].nargs == "+":
         message = f"argument {new}: expected at least one argument"
@@ -142,7 +142,7 @@ def test_no_documented_command_uses_an_earlier_name():
     assert seen > 20
 
 
-def test_the_defaults_of_videos_are_those_of_the_api():
+def test_defaults_of_video_options_equal_those_of_the_api():
     options = VideoOptions()
     texts = {o: a.help for a in PARSERS["runtime"]._actions for o in a.option_strings}
     for option, value in (

@@ -13,7 +13,7 @@ def test_a_size_is_height_x_width():
 
 
 @pytest.mark.parametrize("text", ["448", "448,256", "x448", "-1x5", "256x"])
-def test_what_is_not_a_size_is_explained(text):
+def test_the_error_for_an_invalid_size_explains_the_form(text):
     with pytest.raises(argparse.ArgumentTypeError) as refused:
         parse_size(text)
     assert str(refused.value) == (
@@ -53,7 +53,7 @@ def test_a_served_model_has_a_device_of_the_same_grammar(text, device):
     assert triton_parser().parse_args(arguments).device == device
 
 
-def test_no_cuts_have_a_word():
+def test_scene_cuts_are_switched_off_by_a_word():
     assert parse_cuts("none") == parse_cuts("0") == 0
     assert parse_cuts("7.5") == 7.5
     with pytest.raises(argparse.ArgumentTypeError, match="or none for no cuts"):

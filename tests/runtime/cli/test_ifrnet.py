@@ -1,4 +1,4 @@
-"""The console command: subcommands under one name."""
+"""The console command `ifrnet` and its subcommands."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def run(capsys, *arguments):
     return left.value.code, *capsys.readouterr()
 
 
-def test_help_lists_every_subcommand_with_what_it_does(capsys):
+def test_help_lists_every_subcommand_with_a_description(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
     lines = [line.split(maxsplit=1) for line in out.splitlines() if line]
@@ -86,11 +86,11 @@ def test_an_error_names_the_subcommand(capsys, tmp_path):
         (("nothing",), "'nothing' is not a command: ifrnet --help lists the commands"),
     ],
 )
-def test_what_is_not_a_command(capsys, arguments, message):
+def test_unknown_commands_are_refused(capsys, arguments, message):
     assert run(capsys, *arguments) == (2, "", f"ifrnet: error: {message}\n")
 
 
-def test_the_rest_of_the_line_is_the_subcommands_own(capsys):
+def test_later_arguments_are_passed_to_the_subcommand(capsys):
     code, out, _ = run(capsys, "weights", "list")
     assert code == 0
     assert out.endswith("ifrnet weights download NAME prints the link.\n")
@@ -110,7 +110,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, extra, arguments):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_program_that_holds_runtime_alone_says_what_is_missing():
+def test_a_program_that_has_only_runtime_names_the_missing_package():
     done = run_without(("export", "bench"), "runtime.cli.ifrnet", "build", "--help")
     assert (done.returncode, done.stderr) == (
         1,

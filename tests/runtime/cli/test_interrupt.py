@@ -1,4 +1,4 @@
-"""Real processes and real signals."""
+"""Ctrl-C in real processes."""
 
 import signal
 import subprocess
@@ -84,7 +84,7 @@ time.sleep(60)
 
 @contextmanager
 def started(body, **options):
-    """A process of the command that is in the middle of `body`; killed at the end of a test."""
+    """Starts a process that runs `body` as a command; the end of the test kills it."""
     indented = "".join(f"    {line}\n" for line in body.splitlines())
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND.format(body=indented)],
@@ -92,7 +92,7 @@ def started(body, **options):
     ) as process:  # fmt: skip
         try:
             assert process.stdout.readline() == "ready\n"
-            time.sleep(0.2)  # Until it sleeps.
+            time.sleep(0.2)  # Waits until it sleeps.
             yield process
         finally:
             process.kill()
@@ -134,7 +134,7 @@ def test_an_ignored_ctrl_c_stays_ignored():
     assert process.returncode == 7
 
 
-def test_the_handler_is_put_back(capsys):
+def test_the_signal_handler_is_restored(capsys):
     seen = []
 
     def fail(_):

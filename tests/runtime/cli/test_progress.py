@@ -21,7 +21,7 @@ from runtime.video.arguments import FrameBar
 
 @pytest.fixture
 def fast(monkeypatch, capsys):
-    """Lines at once; returns a function that waits for a line on stderr that matches."""
+    """Prints lines without delay; returns a function that waits for a matching line on stderr."""
     monkeypatch.setattr(module, "LINE_INTERVAL_S", 0.01)
 
     def wait_for(pattern):
@@ -62,7 +62,7 @@ def test_a_line_without_a_total_and_one_of_a_slow_job():
 @pytest.mark.parametrize(
     ("seconds", "text"), [(15.4, "15 s"), (119, "119 s"), (720, "12 min"), (12600, "3.5 h")]
 )
-def test_durations_have_one_unit(seconds, text):
+def test_durations_are_shown_in_one_unit(seconds, text):
     assert duration(seconds) == text
 
 
@@ -90,7 +90,7 @@ def test_a_short_job_prints_nothing(capsys):
     assert capsys.readouterr() == ("note: of yuv420p\n", "")
 
 
-def test_a_missing_or_broken_stderr_harms_nothing(monkeypatch):
+def test_a_missing_or_broken_stderr_is_no_error(monkeypatch):
     monkeypatch.setattr(module, "LINE_INTERVAL_S", 0.001)
     failed = threading.Event()
 
@@ -144,7 +144,7 @@ def test_a_terminal_gets_a_bar():
         while True:
             try:
                 block = os.read(here, 4096)
-            except OSError:  # Linux: the other end is closed.
+            except OSError:  # On Linux: the other end is closed.
                 break
             if not block:
                 break

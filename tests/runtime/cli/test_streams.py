@@ -29,7 +29,7 @@ def shell(command, redirection, cwd):
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams(command, closed, tmp_path):
+def test_commands_work_with_closed_streams(command, closed, tmp_path):
     done = shell(command, f"{closed}; }}", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert bool(done.stdout) == (">&-" not in closed.replace("2>&-", ""))
@@ -38,7 +38,7 @@ def test_closed_streams(command, closed, tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_a_reader_that_has_gone(command, tmp_path):
+def test_a_closed_pipe_on_stdout_ends_the_command_quietly(command, tmp_path):
     done = shell(command, "; echo $? >code; } | true", tmp_path)
     assert (done.stdout, done.stderr) == ("", "")
     assert (tmp_path / "code").read_text() == "0\n"
@@ -46,7 +46,7 @@ def test_a_reader_that_has_gone(command, tmp_path):
         assert (tmp_path / "out.mp4").read_bytes()[4:8] == b"ftyp"
 
 
-def test_a_reader_of_stderr_that_has_gone(tmp_path):
+def test_a_closed_pipe_on_stderr_keeps_the_exit_status(tmp_path):
     done = shell(("-m", "runtime", "no.mp4", "out.mp4", "--model", "demo"),
                  "2>&1 >/dev/null; echo $? >code; } | true", tmp_path)  # fmt: skip
     assert (done.stdout, done.stderr) == ("", "")
@@ -62,7 +62,7 @@ def test_a_full_disk_is_an_error(tmp_path):
     assert "No space left" in done.stderr
 
 
-def test_y4m_on_stdout_is_whole_without_stderr(tmp_path):
+def test_y4m_on_stdout_is_complete_without_stderr(tmp_path):
     video = ("-m", "runtime", str(CLIP), "-", "--model", "demo", "--end", "0.1")
     both = [
         subprocess.run(
@@ -83,6 +83,6 @@ main(["--json", "report.json"])
 """
 
 
-def test_a_program_without_a_console(tmp_path):
+def test_a_program_without_a_console_works(tmp_path):
     subprocess.run([sys.executable, "-c", NO_CONSOLE], cwd=tmp_path, check=True)
     assert (tmp_path / "report.json").is_file()

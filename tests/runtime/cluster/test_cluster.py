@@ -1,4 +1,4 @@
-"""On a real Ray cluster of two nodes: the result of one machine, whatever dies meanwhile."""
+"""runtime.cluster on a real Ray cluster of two nodes: results, failures, resuming, errors."""
 
 import contextlib
 import json
@@ -38,12 +38,12 @@ SECONDS = Fraction("0.4")
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes, one worker each."""
+    """A Ray cluster of two nodes with one worker each."""
     from ray.cluster_utils import Cluster
 
-    # What Ray's processes import is what this one imports.
+    # Ray's processes import the same packages as this one.
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    # The second node comes later, as older versions of Ray connect to any node that is there, and
+    # The second node is added later: older versions of Ray connect to any existing node, and
     # the node that this process is connected to cannot be removed.
     with connected(made.address):
         made.second = made.add_node(num_cpus=1)
@@ -66,7 +66,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_run(clip, model, tmp_path_factory):
-    """What one machine makes of the clip."""
+    """The video that one machine writes from the clip."""
     made = tmp_path_factory.mktemp("one") / "out.mkv"
     with Interpolator.open(model.path, backend="onnxruntime", threads=1) as vfi:
         interpolate_video(clip, made, model=vfi, options=WHOLE)
@@ -80,7 +80,7 @@ def many(sources, model, **how):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_result_is_that_of_one_machine(cluster, model, clip, one_run, tmp_path, workers):
+def test_the_result_equals_that_of_one_machine(cluster, model, clip, one_run, tmp_path, workers):
     out = tmp_path / "out.mkv"
     seen = []
     report = many([(clip, out)], model, workers=workers, progress=lambda *at: seen.append(at))
@@ -96,7 +96,7 @@ def test_the_result_is_that_of_one_machine(cluster, model, clip, one_run, tmp_pa
 
 
 def pids():
-    """The workers of this process's cluster; other tests may run one at the same time."""
+    """Process ids of the workers of this cluster; other tests may run a cluster as well."""
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ def ancestors(pid):
         yield pid
 
 
-def test_a_worker_that_is_killed_costs_no_frame(cluster, model, clip, one_run, tmp_path):
+def test_after_a_worker_is_killed_no_frame_is_missing(cluster, model, clip, one_run, tmp_path):
     killed = []
 
     def kill(done, known):
@@ -130,7 +130,7 @@ def test_a_worker_that_is_killed_costs_no_frame(cluster, model, clip, one_run, t
     assert report.failures == []
 
 
-def test_what_kills_every_worker_is_given_up_and_named(cluster):
+def test_a_job_that_kills_every_worker_is_given_up_and_named(cluster):
     # The workers cannot import this file.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with Pool(Deadly, (), share=ONE) as pool:
@@ -144,7 +144,7 @@ def test_what_kills_every_worker_is_given_up_and_named(cluster):
 
 
 class Deadly:
-    """Ends its process where it is told to."""
+    """A worker that ends its process if the job says so."""
 
     def ready(self):
         return {}
@@ -155,7 +155,7 @@ class Deadly:
         return "worked"
 
 
-def test_bad_files_among_good_ones(cluster, model, clip, one_run, tmp_path):
+def test_bad_files_are_named_and_good_ones_are_rendered(cluster, model, clip, one_run, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all")
     wrong = write(tmp_path / "wrong.mkv", 20, size=(64, 80), options=KEYS)
@@ -172,11 +172,11 @@ def test_bad_files_among_good_ones(cluster, model, clip, one_run, tmp_path):
         "frames are 64x80 (height x width), this model takes 50x70 only" in report.videos[2].error
     )
     assert all(times_and_hashes(out / path.name) == one_run for path in good)
-    # What was looked at of the bad one is not left behind.
+    # No files of the bad one are left.
     assert sorted(p.name for p in out.iterdir()) == ["good0.mkv", "good1.mkv"]
 
 
-def test_resume_goes_on_from_whole_segments(cluster, model, clip, one_run, tmp_path):
+def test_resume_reuses_complete_segments(cluster, model, clip, one_run, tmp_path):
     out = tmp_path / "out.mkv"
     folder = tmp_path / "out.mkv.segments"
 
@@ -193,7 +193,7 @@ def test_resume_goes_on_from_whole_segments(cluster, model, clip, one_run, tmp_p
     content = bytearray(damaged.read_bytes())
     content[7] ^= 1
     damaged.write_bytes(content)
-    (folder / "00004.json").unlink(missing_ok=True)  # Written, but not known to be whole.
+    (folder / "00004.json").unlink(missing_ok=True)  # Written, but not recorded as complete.
     left = len(list(folder.glob("*.json"))) - 1
 
     report = many([(clip, out)], model, resume=True)
@@ -208,7 +208,7 @@ def test_resume_goes_on_from_whole_segments(cluster, model, clip, one_run, tmp_p
     assert out.stat().st_mtime_ns == before
 
 
-def test_segments_of_other_arguments_are_not_taken(cluster, model, clip, tmp_path):
+def test_segments_of_other_arguments_are_not_reused(cluster, model, clip, tmp_path):
     out = tmp_path / "out.mkv"
 
     def stop(done, known):
@@ -236,7 +236,7 @@ def test_a_second_run_to_the_same_folder_is_refused(cluster, model, clip, one_ru
                     "--factor", "3", "--address", cluster.address,
                 )
             )  # fmt: skip
-            assert before <= files_in(tmp_path)  # The workers of the first go on meanwhile.
+            assert before <= files_in(tmp_path)  # The workers of the first continue meanwhile.
 
     out = tmp_path / clip.name
     report = many([(clip, out)], model, progress=second)
@@ -249,12 +249,14 @@ def test_a_second_run_to_the_same_folder_is_refused(cluster, model, clip, one_ru
 
 
 def files_in(folder):
-    """Whole segments with their content."""
+    """Complete segments and their content."""
     return {(p.name, p.read_bytes()) for p in folder.glob("*.segments/*.json")}
 
 
 @pytest.mark.skipif(not files.HAS_FLOCK, reason="flock is of POSIX")
-def test_a_video_that_another_run_took_meanwhile_fails_alone(cluster, model, clip, tmp_path):
+def test_a_video_that_another_run_is_writing_fails_without_the_others(
+    cluster, model, clip, tmp_path
+):
     outs = [tmp_path / "a.mkv", tmp_path / "b.mkv"]
     folder = tmp_path / "b.mkv.segments"
     held = []
@@ -273,7 +275,7 @@ def test_a_video_that_another_run_took_meanwhile_fails_alone(cluster, model, cli
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mkv", "b.mkv.segments"]
 
 
-def test_a_video_that_cannot_be_cut_is_rendered_in_one_piece(cluster, model, tmp_path):
+def test_a_video_that_cannot_be_split_is_rendered_as_one_segment(cluster, model, tmp_path):
     source = write(
         tmp_path / "in.webm", 30, size=(50, 70), options={"g": "10", "auto-alt-ref": "0"}
     )
@@ -306,7 +308,7 @@ def test_a_truncated_video_is_named_and_refused_when_strict(cluster, model, tmp_
     assert not (tmp_path / "no.mkv").exists()
 
 
-def test_a_model_that_is_not_there_is_said_once(cluster, model, clip, tmp_path):
+def test_a_missing_model_is_reported_once(cluster, model, clip, tmp_path):
     lost = ModelChoice(tmp_path / "m.onnx", "0")
     with pytest.raises(ClusterError, match=r"a worker cannot start: .*m\.onnx does not exist on"):
         many([(clip, tmp_path / "out.mkv")], lost)
@@ -315,7 +317,7 @@ def test_a_model_that_is_not_there_is_said_once(cluster, model, clip, tmp_path):
         many([(clip, tmp_path / "out.mkv")], other)
 
 
-def test_workers_compute_in_the_precision_that_is_asked_for(models, monkeypatch):
+def test_workers_compute_in_the_given_precision(models, monkeypatch):
     path = models / "frames.onnx"
     choice = ModelChoice(path, file_sha256(path), "openvino", threads=1, precision="fp32")
     with open_on_worker(choice) as vfi:
@@ -326,14 +328,14 @@ def test_workers_compute_in_the_precision_that_is_asked_for(models, monkeypatch)
         open_on_worker(replace(choice, precision="bf16"))
 
 
-def test_more_than_a_machine_has_is_refused(cluster, model, clip, tmp_path):
+def test_more_resources_than_a_machine_has_are_refused(cluster, model, clip, tmp_path):
     with pytest.raises(ClusterError, match="no machine of the cluster has 64 CPUs"):
         interpolate_many([(clip, tmp_path / "o.mkv")], model, share=Share(cpus=64))
     with pytest.raises(ClusterError, match="1 CPUs and 1 GPUs"):
         interpolate_many([(clip, tmp_path / "o.mkv")], model, share=Share(cpus=1, gpus=1))
 
 
-def test_parts_and_doubles_are_refused(cluster, model, clip, tmp_path):
+def test_parts_of_videos_and_duplicate_outputs_are_refused(cluster, model, clip, tmp_path):
     out = tmp_path / "out.mkv"
     with pytest.raises(VideoError, match="two inputs have the same output"):
         interpolate_many([(clip, out), (clip, out)], model)
@@ -341,8 +343,8 @@ def test_parts_and_doubles_are_refused(cluster, model, clip, tmp_path):
         interpolate_many([(clip, out)], model, options=VideoOptions(start=Fraction(1)))
 
 
-def test_a_node_that_is_removed_costs_no_frame(cluster, model, clip, one_run, tmp_path):
-    """Last: the cluster is smaller afterwards."""
+def test_after_a_node_is_removed_no_frame_is_missing(cluster, model, clip, one_run, tmp_path):
+    """This test comes last, as it removes a node of the cluster."""
     removed = []
 
     def remove(done, known):
@@ -358,7 +360,7 @@ def test_a_node_that_is_removed_costs_no_frame(cluster, model, clip, one_run, tm
 
 
 def test_the_command(model, clip, one_run, tmp_path):
-    """On a cluster of its own, in a process of its own."""
+    """Runs the command in another process with its own cluster."""
     folder = tmp_path / "archive" / "below"
     folder.mkdir(parents=True)
     shutil.copy(clip, folder / "clip.mkv")
@@ -385,7 +387,7 @@ def test_the_command(model, clip, one_run, tmp_path):
         (["--model", "{model}", "--address", "127.0.0.1:9"], "there is no Ray cluster at"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(model, clip, tmp_path, arguments, sentence):
+def test_errors_of_the_command_are_one_sentence(model, clip, tmp_path, arguments, sentence):
     given = [text.format(model=model.path) for text in arguments]
     run = run_module("runtime.cluster", str(clip), "--output", str(tmp_path / "o"), *given)
     assert run.returncode == 1
@@ -407,7 +409,7 @@ def test_without_ray_the_extra_is_named(model, clip, tmp_path):
     assert "ifrnet-deploy[cluster,video]" in run.stderr
 
 
-def test_inputs_and_where_they_go(tmp_path):
+def test_output_paths_of_inputs(tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for name in ("b.mp4", "deep/a.ts", "deep/c.txt"):
         (tmp_path / "in" / name).touch()
@@ -427,8 +429,8 @@ def test_inputs_and_where_they_go(tmp_path):
         sources_in([empty], out)
 
 
-def test_an_engine_that_does_not_fit_is_built_once_for_all(tmp_path, monkeypatch):
-    """The builder is a stand-in: what it is asked for, and how often, is what counts here."""
+def test_an_engine_for_another_gpu_is_built_once_for_all_workers(tmp_path, monkeypatch):
+    """Replaces the builder, and checks its arguments and the number of calls."""
     engine, onnx = tmp_path / "m.engine", tmp_path / "m.onnx"
     engine.write_bytes(b"for another GPU")
     onnx.write_bytes(b"graph")
