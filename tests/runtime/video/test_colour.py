@@ -1,4 +1,4 @@
-"""What goes through RGB and comes back is what it was: no bias, no shift, no blur.
+"""Conversion to RGB and back has no bias, no shift and no blur.
 
 Tolerances are in 8-bit levels, also for deeper formats.
 """
@@ -86,7 +86,7 @@ def chroma_shape(frame):
 
 
 def smooth_noise(shape, rng, cells=6):
-    """Noise in [-1, 1] with a spectrum that falls, as in photographs."""
+    """Noise in [-1, 1] with a falling spectrum, as in photographs."""
     out = np.zeros(shape)
     for octave in range(3):
         n = cells * 2**octave
@@ -99,7 +99,7 @@ def smooth_noise(shape, rng, cells=6):
 
 
 def natural(name, width=192, height=160, *, matrix=1, limits=LIMITED, seed=0):
-    """A picture inside the gamut: gray within 90..160, chroma within 128 +- 28."""
+    """A frame inside the gamut: gray within 90..160, chroma within 128 +- 28."""
     rng = np.random.default_rng(seed)
     frame = new_frame(name, width, height, matrix=matrix, limits=limits)
     luma = 125 + 35 * smooth_noise((height, width), rng, 12)
@@ -124,7 +124,7 @@ def errors(frame, made):
 
 
 def exact_rgb(samples, matrix, limits):
-    """BT.601, 709 and 2020 by the book, in float64: one colour -> R, G, B in [0, 1]."""
+    """The formulas of BT.601, 709 and 2020 in float64: one colour -> R, G, B in [0, 1]."""
     kr, kb = MATRICES[matrix]
     y, cb, cr = samples
     if limits == LIMITED:
@@ -164,7 +164,7 @@ def test_no_bias_of_deep_frames_through_eight_bit(name, limits):
 
 @pytest.mark.parametrize("name", ["gray", "gray10le"])
 @pytest.mark.parametrize("limits", [LIMITED, FULL])
-def test_gray(name, limits):
+def test_gray_frames_round_trip(name, limits):
     frame = natural("yuv420p", limits=limits)
     gray = fill(new_frame(name, 192, 160, limits=limits), samples_of(frame)[:1])
     (error,) = errors(gray, round_trip(gray))
@@ -180,12 +180,12 @@ def test_gray(name, limits):
 
 @pytest.mark.parametrize("size", [(63, 47), (97, 33), (161, 121)])
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p", "nv12", "yuvj420p"])
-def test_odd_sizes(name, size):
+def test_odd_sizes_round_trip(name, size):
     frame = natural(name, *size, limits=FULL if name == "yuvj420p" else LIMITED)
     picture = rgb_from_frame(frame, 8)
     assert picture.shape == (size[1], size[0], 3)
     for error in errors(frame, round_trip(frame)):
-        assert abs(error.mean()) < 0.1  # of a few hundred samples, a third of them at an edge
+        assert abs(error.mean()) < 0.1  # of few samples, a third at an edge
         assert np.abs(error).mean() < 0.15
 
 
@@ -196,7 +196,7 @@ def test_odd_sizes(name, size):
     limits=st.sampled_from([LIMITED, FULL]),
     name=st.sampled_from(["yuv420p", "yuv444p", "yuv422p10le", "yuv420p10le"]),
 )
-def test_one_colour_is_as_in_the_books_and_comes_back(rgb, matrix, limits, name):
+def test_one_colour_equals_the_formulas_and_round_trips(rgb, matrix, limits, name):
     kr, kb = MATRICES[matrix]
     red, green, blue = (c / 255 for c in rgb)
     luma = kr * red + (1 - kr - kb) * green + kb * blue
@@ -214,17 +214,17 @@ def test_one_colour_is_as_in_the_books_and_comes_back(rgb, matrix, limits, name)
     expected = np.clip(exact_rgb(stored, matrix, limits), 0, 1)
     top = 65535 if deep else 255
     picture = rgb_from_frame(frame, 16 if deep else 8)
-    # swscale's coefficients have 13 bits or so: a level of ten bits, next to which 16 are exact.
+    # swscale's coefficients have about 13 bits: an error of one level of 10 bits, even in 16 bits.
     assert np.abs(picture / top - expected).max() <= (1 / 1023 if deep else 0.51 / 255)
     assert (picture == picture[0, 0]).all()
     for error in errors(frame, round_trip(frame)):
-        # 8 bits of RGB hold each colour of limited range; of full range some lie between two.
+        # 8-bit RGB can represent each colour of limited range, but not all of full range.
         assert np.abs(error).max() <= (1 if limits == FULL and not deep else 0)
 
 
 @pytest.mark.parametrize("limits", [LIMITED, FULL])
 @pytest.mark.parametrize("name", ["yuv420p", "yuv420p10le", "yuv444p12le", "p010le"])
-def test_black_and_white(name, limits):
+def test_black_and_white_round_trip(name, limits):
     for level, shown in ((16 if limits == LIMITED else 0, 0.0), (235, 1.0)):
         frame = new_frame(name, 16, 16, limits=limits)
         bits = bits_of(frame)
@@ -238,7 +238,7 @@ def test_black_and_white(name, limits):
             assert np.abs(error).max() == 0
 
 
-def test_what_rgb_cannot_hold_is_clipped():
+def test_colours_outside_rgb_are_clipped():
     frame = new_frame("yuv444p", 16, 16)
     fill(frame, [np.full((16, 16), 250.0), np.full((16, 16), 128.0), np.full((16, 16), 128.0)])
     assert (rgb_from_frame(frame, 8) == 255).all()
@@ -272,7 +272,7 @@ def test_chroma_does_not_move(name, siting, axis):
 @pytest.mark.parametrize(
     ("siting", "shift"), [("left", (0.5, 0)), ("center", (0.5, 0.5)), ("topleft", (0, 0))]
 )
-def test_siting_is_where_chroma_is_put(siting, shift):
+def test_chroma_is_sampled_at_its_siting(siting, shift):
     frame = new_frame("yuv420p10le")
     rows, columns = np.mgrid[:24, :32]
     chroma = [
@@ -308,11 +308,11 @@ def test_deep_planar_rgb_has_no_bias():
     planes = [rng.uniform(0, 255, (48, 64)) for _ in range(3)]
     frame = fill(VideoFrame(64, 48, "gbrp10le"), planes)
     for error in errors(frame, round_trip(frame)):
-        assert np.abs(error).max() <= 0.25  # one of its own steps
+        assert np.abs(error).max() <= 0.25  # one step of the format
         assert abs(error.mean()) < 2 * BIAS
 
 
-def test_palette():
+def test_a_palette_is_converted():
     palette = np.random.default_rng(2).integers(0, 256, (256, 4), np.uint8)
     palette[:, 0] = 255  # alpha
     index = np.random.default_rng(3).integers(0, 256, (48, 64), np.uint8)
@@ -337,7 +337,7 @@ def test_other_subsampling_keeps_luma_and_does_not_move_chroma():
     assert all(np.abs(error).mean() < 0.1 for error in chroma)
 
 
-def test_neither_side_is_written_to_and_tags_are_taken_over():
+def test_inputs_are_not_changed_and_tags_are_copied():
     frame = natural("yuv420p10le", matrix=9)
     frame.color_trc, frame.color_primaries = 16, 9
     before = [bytes(plane) for plane in frame.planes]
@@ -386,8 +386,8 @@ def test_a_matrix_that_cannot_be_converted_is_refused_by_name(number, name):
 
 @pytest.mark.parametrize("name", ["gbrap", "gbrap10le", "gbrap12le", "gbrap16le"])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_planar_rgb_with_alpha_is_that_without(name, depth):
-    """swscale loses half of the last row of gbrap16le."""
+def test_planar_rgb_with_alpha_equals_that_without(name, depth):
+    """FFmpeg's swscale loses half of the last row when it converts gbrap16le."""
     without = natural(name.replace("gbrap", "gbrp"))
     frame = VideoFrame(without.width, without.height, name)
     for target, plane in zip(frame.planes, without.planes, strict=False):
@@ -397,12 +397,12 @@ def test_planar_rgb_with_alpha_is_that_without(name, depth):
     np.testing.assert_array_equal(rgb_from_frame(frame, depth), rgb_from_frame(without, depth))
 
 
-def test_a_siting_that_is_none_is_refused():
+def test_an_invalid_siting_is_refused():
     with pytest.raises(VideoError, match="left, center, topleft"):
         ColourConverter(siting="centre")
 
 
-def test_matrix_and_range_where_they_are_not_said():
+def test_defaults_of_matrix_and_range():
     assert matrix_of(new_frame("yuv420p", matrix=2)) == 5
     assert matrix_of(new_frame("yuv420p", 32, 720, matrix=2)) == 1
     assert matrix_of(new_frame("yuv420p", matrix=6)) == 5
@@ -424,7 +424,7 @@ def coded(path, codec, pix_fmt, **options):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (32, 32), (64, 48)])
-def test_asking_for_the_siting_leaves_the_frame_alone(size):
+def test_reading_the_siting_does_not_change_the_frame(size):
     frame = natural("yuv420p", *size)
     before = [bytes(plane) for plane in frame.planes]
     assert siting_of(frame) == "left"
@@ -438,7 +438,7 @@ def test_asking_for_the_siting_leaves_the_frame_alone(size):
         ("libx264", "yuvj420p", {}, "left"),
         ("libx264", "yuv420p", {"chroma_sample_location": "topleft"}, "topleft"),
         ("mpeg2video", "yuv420p", {}, "left"),
-        ("libvpx-vp9", "yuv420p", {}, "left"),  # says nothing
+        ("libvpx-vp9", "yuv420p", {}, "left"),  # states no siting
         ("mjpeg", "yuvj420p", {}, "center"),
     ],
 )
@@ -455,7 +455,7 @@ def test_a_still_clip_does_not_flicker(path):
     converter = ColourConverter()
     picture = converter.rgb_from_frame(frame, 8)
     made = converter.frame_from_rgb(picture, like=frame)
-    held = ((picture > 0) & (picture < 255)).all(-1)  # outside of it RGB clips
+    held = ((picture > 0) & (picture < 255)).all(-1)  # colours outside of the gamut are clipped
     for error in errors(frame, made):
         rows, columns = (-(-n // m) for n, m in zip(held.shape, error.shape, strict=True))
         inside = held[::rows, ::columns][: error.shape[0], : error.shape[1]]

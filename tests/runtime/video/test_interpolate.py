@@ -32,7 +32,7 @@ def vfi(models):
 
 @pytest.mark.parametrize("factor", [2, 3])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_frames_times_and_rate(tmp_path, mean, factor, suffix):
+def test_times_and_rate_of_the_result(tmp_path, mean, factor, suffix):
     source = write_clip(tmp_path / f"in{suffix}", 5)
     out = tmp_path / f"out{suffix}"
     seen = []
@@ -47,7 +47,7 @@ def test_frames_times_and_rate(tmp_path, mean, factor, suffix):
     assert report.frames_new == 4 * (factor - 1)
     assert 0 <= report.idle <= 1
     assert len(frames) == 5 * factor
-    # Matroska rounds the length of a frame to nanoseconds.
+    # Matroska rounds the duration of a frame to nanoseconds.
     assert rate == pytest.approx(RATE * factor, rel=0 if suffix == ".mp4" else 1e-6)
     for number, time in enumerate(times):
         # Matroska counts milliseconds; MP4 is exact.
@@ -55,7 +55,7 @@ def test_frames_times_and_rate(tmp_path, mean, factor, suffix):
     assert (frames[0].width, frames[0].height) == (80, 64)
 
 
-def test_real_frames_stay_and_new_ones_lie_between(tmp_path, vfi):
+def test_real_frames_are_kept_and_new_ones_are_between_them(tmp_path, vfi):
     source = write_clip(tmp_path / "in.mp4", 4)
     interpolate_video(source, tmp_path / "out.mp4", model=vfi)
     real = [f.to_ndarray(format="rgb24").astype(float) for f in read_clip(source)[0]]
@@ -65,16 +65,16 @@ def test_real_frames_stay_and_new_ones_lie_between(tmp_path, vfi):
         return np.abs(a - b).mean()
 
     for k, frame in enumerate(real):
-        assert distance(made[2 * k], frame) < 2.5  # what the encoder loses
+        assert distance(made[2 * k], frame) < 2.5  # loss of the encoder
     moved = distance(real[0], real[1])
     for k in range(3):
         assert distance(made[2 * k + 1], real[k]) > 0.3 * moved
         assert distance(made[2 * k + 1], real[k + 1]) > 0.3 * moved
     np.testing.assert_array_equal(made[-1].shape, made[-2].shape)
-    assert distance(made[-1], made[-2]) < 1  # the last frame is held
+    assert distance(made[-1], made[-2]) < 1  # the last frame is repeated
 
 
-def test_variable_gaps_are_cut_each_at_its_own_times(tmp_path, mean):
+def test_each_gap_of_a_variable_rate_is_divided_evenly(tmp_path, mean):
     stamps = [0, 1, 2, 5, 6]
     source = write_clip(tmp_path / "in.mp4", 5, rate=Fraction(25), stamps=stamps)
     interpolate_video(source, tmp_path / "out.mp4", model=mean)
@@ -83,7 +83,7 @@ def test_variable_gaps_are_cut_each_at_its_own_times(tmp_path, mean):
     assert times == [Fraction(h, 50) for h in halves]
 
 
-def test_a_variable_rate_becomes_constant_where_it_is_not_kept(tmp_path, mean):
+def test_a_variable_rate_becomes_constant_unless_it_is_kept(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 5, rate=Fraction(25), stamps=[0, 1, 2, 5, 6])
     options = VideoOptions(keep_vfr=False)
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=options)
@@ -100,7 +100,7 @@ def test_a_variable_rate_becomes_constant_where_it_is_not_kept(tmp_path, mean):
         ("out.partial", "out/%d.png"),
     ],
 )
-def test_an_input_under_the_partial_name_is_not_written_over(tmp_path, mean, source, out):
+def test_an_input_with_the_name_of_the_partial_file_is_not_overwritten(tmp_path, mean, source, out):
     clip = write_clip(tmp_path / "in.mp4", 3)
     if source.endswith(".mp4"):
         clip.rename(tmp_path / source)
@@ -120,7 +120,7 @@ def test_interlaced_frames_are_named(tmp_path, mean):
     assert "deinterlace them first" in note
 
 
-def test_odd_sizes(tmp_path, mean):
+def test_odd_sizes_are_kept(tmp_path, mean):
     source = DATA / "bear-vp9-odd-dimensions.webm"
     for name, note in (("out.webm", False), ("out.mp4", True)):
         report = interpolate_video(source, tmp_path / name, model=mean, options=QUICK)
@@ -136,7 +136,7 @@ def mean():
     return Interpolator(Blend())
 
 
-def test_a_damaged_packet_is_skipped_counted_and_said(tmp_path, mean):
+def test_a_damaged_packet_is_skipped_counted_and_noted(tmp_path, mean):
     source = DATA / "sample_with_invalid_nalu.mp4"
     quick = VideoOptions(preset="ultrafast", cuts=None)
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=quick)
@@ -175,7 +175,7 @@ def packets(path, kind):
         ]
 
 
-def test_sound_goes_along_packet_by_packet(tmp_path, mean):
+def test_sound_is_copied_packet_by_packet(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 3, audio=True)
     for name in ("out.mp4", "out.mkv"):
         report = interpolate_video(source, tmp_path / name, model=mean)
@@ -191,7 +191,7 @@ def test_sound_goes_along_packet_by_packet(tmp_path, mean):
     assert note.startswith("not carried over: audio track 1 (aac")
 
 
-def test_a_constant_rate_and_real_frames_bit_by_bit(tmp_path, mean):
+def test_a_constant_rate_keeps_real_frames_bit_for_bit(tmp_path, mean):
     source = write_clip(tmp_path / "in.mkv", 24, rate=Fraction(24), codec="ffv1")
     report = interpolate_video(
         source, tmp_path / "out.mkv", model=mean, rate=Fraction(60),
@@ -201,9 +201,9 @@ def test_a_constant_rate_and_real_frames_bit_by_bit(tmp_path, mean):
     assert (len(made), rate, report.rate) == (60, 60, 60)
     for number, time in enumerate(times):
         assert abs(time - Fraction(number, 60)) <= Fraction(1, 1000)
-    for k in range(0, 24, 2):  # Every second frame of 24 lies on one of 60.
+    for k in range(0, 24, 2):  # Every second frame at 24 frames/s has the time of one at 60.
         assert_same_planes(made[k * 5 // 2], real[k])
-    assert report.frames_new == 60 - 12 - 2  # The last frame is held from 23/24 on.
+    assert report.frames_new == 60 - 12 - 2  # The last frame is repeated from 23/24 s on.
 
 
 def assert_same_planes(frame, other):
@@ -215,7 +215,7 @@ def assert_same_planes(frame, other):
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
 def test_real_and_new_frames_of_a_still_clip_do_not_flicker(tmp_path, pix_fmt):
     ground, _ = moving_frames(64, 80, 2.0)
-    picture = np.ascontiguousarray(64 + ground // 2)  # All of it within YUV's gamut.
+    picture = np.ascontiguousarray(64 + ground // 2)  # All colours are inside the gamut of YUV.
     source, out = tmp_path / "in.mkv", tmp_path / "out.mkv"
     with av.open(str(source), "w") as clip:
         stream = clip.add_stream("ffv1", rate=25)
@@ -243,7 +243,7 @@ def planes(frame):
 
 
 def write_pictures(path, pictures, rate=25):
-    """A clip of one ground, for each frame moved by some pixels, and dark or not."""
+    """Writes a clip of one background, for each frame moved by some pixels, and dark or not."""
     with av.open(str(path), "w") as clip:
         stream = clip.add_stream("ffv1", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
@@ -257,7 +257,7 @@ def write_pictures(path, pictures, rate=25):
     return path
 
 
-def test_the_frame_before_a_scene_cut_stands(tmp_path, mean):
+def test_the_frame_before_a_scene_cut_is_repeated(tmp_path, mean):
     scenes = [(0, False), (2, False), (4, False), (0, True), (2, True)]
     source = write_pictures(tmp_path / "in.mkv", scenes)
     lossless = VideoOptions(codec="ffv1")
@@ -265,7 +265,7 @@ def test_the_frame_before_a_scene_cut_stands(tmp_path, mean):
     assert report.cuts == [Fraction(3, 25)]
     made, real = read_clip(tmp_path / "out.mkv")[0], read_clip(source)[0]
     assert len(made) == 10
-    assert_same_planes(made[5], real[2])  # Held.
+    assert_same_planes(made[5], real[2])  # Repeated.
     assert_same_planes(made[6], real[3])
     off = VideoOptions(codec="ffv1", cuts=None)
     report = interpolate_video(source, tmp_path / "melts.mkv", model=mean, options=off)
@@ -274,7 +274,7 @@ def test_the_frame_before_a_scene_cut_stands(tmp_path, mean):
     assert not np.array_equal(melted.to_ndarray(), real[2].to_ndarray())
 
 
-def test_the_cut_of_a_real_clip_is_held(tmp_path, mean):
+def test_at_the_cut_of_a_real_clip_the_frame_before_is_repeated(tmp_path, mean):
     source, out = DATA / "bbb_642x642_768kbps_30fps_vp9.webm", tmp_path / "out.mkv"
     options = VideoOptions(codec="ffv1", end=Fraction(4, 15))
     report = interpolate_video(source, out, model=mean, options=options)
@@ -283,20 +283,20 @@ def test_the_cut_of_a_real_clip_is_held(tmp_path, mean):
         real = list(itertools.islice(clip.decode(video=0), 8))
     made = read_clip(out)[0]
     assert len(made) == 16
-    for number, frame in enumerate(real):  # At their own times, as they were.
+    for number, frame in enumerate(real):  # Real frames are unchanged at their own times.
         assert_same_planes(made[2 * number], frame)
     stands = [k for k in range(1, 15, 2) if (planes(made[k])[0] == planes(made[k - 1])[0]).all()]
     assert stands == [11]
 
 
-def test_repeats_are_interpolated_over(tmp_path, mean):
+def test_repeated_frames_are_replaced_by_new_ones(tmp_path, mean):
     doubled = [(4 * (k // 2), False) for k in range(8)]
     source = write_pictures(tmp_path / "in.mkv", doubled)
     options = VideoOptions(codec="ffv1", dedupe=True)
     report = interpolate_video(source, tmp_path / "out.mkv", model=mean, options=options)
     assert (report.repeats, report.frames_out) == (4, 16)
     made, real = read_clip(tmp_path / "out.mkv")[0], read_clip(source)[0]
-    # A A B B: three new frames between A and B in place of A's repeat.
+    # A A B B: three new frames between A and B replace the repeat of A.
     assert_same_planes(made[0], real[0])
     assert_same_planes(made[4], real[2])
     luma = [planes(made[k])[0] for k in range(5)]
@@ -305,7 +305,7 @@ def test_repeats_are_interpolated_over(tmp_path, mean):
         assert np.abs(luma[k] - wanted).mean() < 1
 
 
-def test_a_part_of_a_clip(tmp_path, mean):
+def test_a_part_of_a_clip_can_be_interpolated(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 25, rate=Fraction(25), audio=True)
     options = VideoOptions(start=Fraction(1, 5), end=Fraction(3, 5))
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=options)
@@ -314,7 +314,7 @@ def test_a_part_of_a_clip(tmp_path, mean):
     assert report.frames_out == 20
 
 
-def test_pictures_in_a_folder_come_and_go(tmp_path, mean):
+def test_folders_of_images_are_read_and_written(tmp_path, mean):
     source = write_clip(tmp_path / "in.mkv", 3, rate=Fraction(25), codec="ffv1")
     interpolate_video(source, tmp_path / "pictures", model=mean)
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
@@ -332,7 +332,7 @@ def test_midpoint_weights_reach_a_rate_that_is_no_power_of_two(tmp_path, midpoin
     assert report.frames_out == 10
 
 
-def test_the_plan_is_what_then_happens(tmp_path, mean):
+def test_the_plan_equals_the_result(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 25, rate=Fraction(25), audio=True)
     plan = plan_video(source, tmp_path / "out.mp4", rate=Fraction(60))
     assert (plan.frames, plan.rate, plan.encoder) == (60, 60, "libx264")
@@ -342,7 +342,7 @@ def test_the_plan_is_what_then_happens(tmp_path, mean):
     assert report.frames_out == plan.frames
 
 
-def test_ten_bit_in_is_ten_bit_out_and_what_is_lost_is_said(tmp_path, vfi, models):
+def test_ten_bit_sources_give_ten_bit_results_and_losses_are_noted(tmp_path, vfi, models):
     source = write_clip(tmp_path / "in.mp4", 3, pix_fmt="yuv420p10le")
     report = interpolate_video(source, tmp_path / "a.mp4", model=vfi)
     assert any("8 of 10 bits: use a model exported with --io float" in n for n in report.notes)
@@ -354,7 +354,7 @@ def test_ten_bit_in_is_ten_bit_out_and_what_is_lost_is_said(tmp_path, vfi, model
         assert read_clip(tmp_path / name)[0][0].format.name == "yuv420p10le"
 
 
-def test_colour_tags_are_carried_over(tmp_path, mean):
+def test_colour_tags_are_copied(tmp_path, mean):
     tags = {"color_range": 2, "colorspace": 5, "color_primaries": 5, "color_trc": 6}
     source = write_clip(tmp_path / "in.mp4", 3, pix_fmt="yuvj420p", tags=tags)
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
@@ -363,7 +363,7 @@ def test_colour_tags_are_carried_over(tmp_path, mean):
         assert {name: int(getattr(frame, name)) for name in tags} == tags
 
 
-def test_rotation_is_carried_over(tmp_path, mean):
+def test_rotation_is_copied(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 3, rotation=90)
     assert read_clip(source)[0][0].rotation == 90
     interpolate_video(source, tmp_path / "out.mp4", model=mean)
@@ -377,10 +377,10 @@ def test_rgb_sources_become_yuv_with_a_note(tmp_path, mean):
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
     assert report.notes == ["written as yuv420p, the source is rgb24"]
     real, made = (read_clip(p)[0][0] for p in (source, tmp_path / "out.mp4"))
-    assert int(made.colorspace) != 0  # 0 says RGB
+    assert int(made.colorspace) != 0  # 0 means RGB
     difference = real.to_ndarray(format="rgb24").astype(int) - made.to_ndarray(format="rgb24")
-    assert np.abs(difference).mean() < 8  # halved chroma of a noisy scene
-    # Real and new frames go through one range: no flicker.
+    assert np.abs(difference).mean() < 8  # chroma at half size, of a noisy scene
+    # Real and new frames have the same range, so that nothing flickers.
     means = [f.to_ndarray(format="rgb24").mean() for f in read_clip(tmp_path / "out.mp4")[0]]
     assert max(means) - min(means) < 2
 
@@ -397,7 +397,7 @@ def test_rgb_sources_become_yuv_with_a_note(tmp_path, mean):
         ),
     ],
 )
-def test_sources_that_are_none_leave_nothing(tmp_path, mean, make, message):
+def test_invalid_sources_leave_no_files(tmp_path, mean, make, message):
     source = tmp_path / "in.webm"
     make(source)
     with pytest.raises(VideoError, match=message):
@@ -405,7 +405,7 @@ def test_sources_that_are_none_leave_nothing(tmp_path, mean, make, message):
     assert {p.name for p in tmp_path.iterdir()} <= {"in.webm"}
 
 
-def test_sound_alone_is_no_video(tmp_path, mean):
+def test_a_file_with_only_sound_is_refused(tmp_path, mean):
     with av.open(str(tmp_path / "in.mka"), "w") as out:
         sound = out.add_stream("aac", rate=48000)
         silence = av.AudioFrame.from_ndarray(
@@ -422,7 +422,7 @@ def test_sound_alone_is_no_video(tmp_path, mean):
     ("name", "message"),
     [("out.txt", "no suffix of a video"), ("no/out.mp4", "is not a folder"), ("in.mp4", "itself")],
 )
-def test_destinations_that_cannot_be(tmp_path, mean, name, message):
+def test_invalid_destinations_are_refused(tmp_path, mean, name, message):
     source = write_clip(tmp_path / "in.mp4", 2)
     content = source.read_bytes()
     with pytest.raises(VideoError, match=message):
@@ -431,7 +431,7 @@ def test_destinations_that_cannot_be(tmp_path, mean, name, message):
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_failure_in_the_middle_keeps_what_stood_there(tmp_path, mean):
+def test_a_failure_keeps_the_old_file_and_a_playable_part(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 6)
     out = tmp_path / "out.mp4"
     out.write_bytes(b"an older result")
@@ -444,7 +444,7 @@ def test_a_failure_in_the_middle_keeps_what_stood_there(tmp_path, mean):
         interpolate_video(source, out, model=mean, progress=stop)
     assert out.read_bytes() == b"an older result"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "out.partial.mp4"]
-    assert len(read_clip(tmp_path / "out.partial.mp4")[0]) >= 3  # It plays up to there.
+    assert len(read_clip(tmp_path / "out.partial.mp4")[0]) >= 3  # It plays up to the error.
 
 
 def test_a_model_of_another_size_is_named_before_anything_is_written(tmp_path, models):
@@ -455,7 +455,7 @@ def test_a_model_of_another_size_is_named_before_anything_is_written(tmp_path, m
 
 
 @pytest.mark.parametrize("factor", [0, 1, 2.5, 2.0, "2", True])
-def test_factors_that_are_none(tmp_path, mean, factor):
+def test_invalid_factors_are_refused(tmp_path, mean, factor):
     source = write_clip(tmp_path / "in.mp4", 2)
     with pytest.raises((FrameError, VideoError), match="factor is"):
         interpolate_video(source, tmp_path / "out.mp4", model=mean, factor=factor)
@@ -473,7 +473,7 @@ def test_a_factor_and_a_rate_are_refused(tmp_path, mean):
 
 
 @pytest.mark.parametrize("rate", [23.976, "23.976", Fraction(24000, 1001), "24000/1001"])
-def test_a_rate_may_be_a_number_or_text(tmp_path, mean, rate):
+def test_a_rate_can_be_a_number_or_text(tmp_path, mean, rate):
     source = write_clip(tmp_path / "in.mp4", 3, rate=Fraction(12))
     plan = plan_video(source, tmp_path / "out.mp4", rate=rate)
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean, rate=rate)
@@ -481,7 +481,7 @@ def test_a_rate_may_be_a_number_or_text(tmp_path, mean, rate):
     assert read_clip(tmp_path / "out.mp4")[2] == Fraction(24000, 1001)
 
 
-def test_times_may_be_numbers_or_text(tmp_path, mean):
+def test_times_can_be_numbers_or_text(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 20, rate=Fraction(25))
     written = [
         interpolate_video(
@@ -498,7 +498,7 @@ def test_times_may_be_numbers_or_text(tmp_path, mean):
             VideoOptions(**{name: "x"})
 
 
-def test_the_command(tmp_path, models):
+def test_the_command_writes_a_video(tmp_path, models):
     write_clip(tmp_path / "in.mp4", 3)
     done = run_module(
         "runtime", "in.mp4", "out.mp4", "--model", models / "dynamic.onnx", "--factor", "4",
@@ -512,7 +512,7 @@ def test_the_command(tmp_path, models):
 
 @pytest.fixture
 def command(tmp_path, mean, monkeypatch, capsys):
-    """`python -m runtime` within this process and a folder, with a model that costs nothing."""
+    """Runs `python -m runtime` in this process and a folder, with a blending model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Interpolator, "open", lambda *_, **__: mean)
 
@@ -550,7 +550,7 @@ def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
         (["out.mp4", "--start", "0.115"], "no frame of in.mp4 is between start and end"),
     ],
 )
-def test_what_the_command_refuses_leaves_nothing(tmp_path, command, arguments, message):
+def test_refused_arguments_leave_no_files(tmp_path, command, arguments, message):
     write_clip(tmp_path / "in.mp4", 3, rate=Fraction(25), audio=True)
     code, _, errors = command("in.mp4", *arguments, "--model", "m")
     assert code == 1
@@ -558,7 +558,7 @@ def test_what_the_command_refuses_leaves_nothing(tmp_path, command, arguments, m
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_ctrl_c_says_where_the_pictures_are(tmp_path, command, monkeypatch):
+def test_after_ctrl_c_the_message_names_the_written_images(tmp_path, command, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -570,7 +570,7 @@ def test_ctrl_c_says_where_the_pictures_are(tmp_path, command, monkeypatch):
     assert [p.name for p in (tmp_path / "out.partial").iterdir()] == ["001.png"]
 
 
-def test_y4m_through_a_pipe(tmp_path, models):
+def test_y4m_is_written_to_a_pipe(tmp_path, models):
     source = write_clip(tmp_path / "in.y4m", 3, codec="wrapped_avframe", rate=Fraction(25))
     done = subprocess.run(
         [sys.executable, "-m", "runtime", "-", "-", "--model", str(models / "dynamic.onnx")],

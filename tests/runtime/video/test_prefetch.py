@@ -17,7 +17,7 @@ from runtime.video.prefetch import prefetch
 
 @pytest.fixture(autouse=True)
 def no_deadlock_and_no_thread_left():
-    """Ends the whole run with all stacks after 30 s; a thread that is left is an error."""
+    """Ends the run with all stacks after 30 s; a thread that still runs afterwards is an error."""
     before = set(threading.enumerate())
     faulthandler.dump_traceback_later(30, exit=True)
     yield
@@ -43,14 +43,14 @@ def counted(made, limit=10**9):
 
 
 @pytest.mark.parametrize("items", [[], range(50), iter(range(50)), (k for k in range(50))])
-def test_all_items_in_order_then_the_end(items):
+def test_all_items_are_returned_in_order(items):
     expected = list(range(50)) if items != [] else []
     with prefetch(items, ahead=3, name="t") as taken:
         assert list(taken) == expected
         assert next(taken, "end") == "end"
 
 
-def test_it_runs_in_a_thread_of_that_name():
+def test_the_generator_runs_in_a_thread_of_the_given_name():
     def items():
         yield threading.current_thread().name
 
@@ -59,7 +59,7 @@ def test_it_runs_in_a_thread_of_that_name():
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 5])
-def test_no_more_than_ahead_wait_and_one_is_under_way(ahead):
+def test_at_most_ahead_items_wait_while_one_is_produced(ahead):
     made = []
     with prefetch(counted(made), ahead=ahead, name="t") as items:
         for taken in range(4):
@@ -76,7 +76,7 @@ def test_ahead_is_at_least_one(ahead):
         prefetch([], ahead=ahead, name="t")
 
 
-def test_what_was_taken_is_not_held():
+def test_items_that_were_taken_are_released():
     class Item:
         pass
 
@@ -92,7 +92,7 @@ def test_what_was_taken_is_not_held():
         event.set()
 
 
-def test_weightless_items_need_no_room_and_heavy_ones_need_more():
+def test_items_take_space_by_their_weight():
     made = []
 
     def items():
@@ -101,15 +101,15 @@ def test_weightless_items_need_no_room_and_heavy_ones_need_more():
             yield weight
 
     with prefetch(items(), ahead=2, name="t", weight=lambda item: item) as taken:
-        eventually(lambda: len(made) == 7)  # 2 is made and waits
+        eventually(lambda: len(made) == 7)  # item 2 is ready and waits
         time.sleep(0.02)
         assert len(made) == 7
-        assert next(taken) == 1  # room for one, not for two
+        assert next(taken) == 1  # space for one item, not for two
         time.sleep(0.02)
         assert len(made) == 7
         assert [next(taken) for _ in range(4)] == [0, 0, 0, 1]
         eventually(lambda: len(made) == 8)
-        assert list(taken) == [0, 2, 9, 0]  # 9 fits alone
+        assert list(taken) == [0, 2, 9, 0]  # the item of weight 9 fits alone
 
 
 def test_an_error_comes_after_the_items_before_it_with_its_traceback():
@@ -119,7 +119,7 @@ def test_an_error_comes_after_the_items_before_it_with_its_traceback():
         raise BrokenError("inside")
 
     with prefetch(items(), ahead=4, name="t") as taken:
-        time.sleep(0.02)  # the error is there before the first item is taken
+        time.sleep(0.02)  # the error occurs before the first item is taken
         assert next(taken) == 1
         assert next(taken) == 2
         with pytest.raises(BrokenError, match="inside") as caught:
@@ -179,12 +179,12 @@ def test_leaving_early_closes_the_generator_in_its_thread(leave, busy):
     assert time.monotonic() - started < 2
 
 
-def test_waiting_for_room_for_a_heavy_item_ends_too():
+def test_leaving_ends_the_wait_for_space_for_a_heavy_item():
     with prefetch([1, 5, 5], ahead=5, name="t", weight=lambda item: item) as taken:
         eventually(lambda: not taken._permits.qsize())
 
 
-def test_an_error_in_closing_reaches_the_caller_but_hides_no_other():
+def test_an_error_in_closing_is_raised_but_hides_no_other():
     def items():
         try:
             while True:
@@ -201,7 +201,7 @@ def test_an_error_in_closing_reaches_the_caller_but_hides_no_other():
         raise KeyError
 
 
-def test_an_error_behind_where_the_consumer_left_is_not_its_business():
+def test_an_error_after_the_last_taken_item_is_ignored():
     def items():
         yield 1
         raise BrokenError
@@ -211,14 +211,14 @@ def test_an_error_behind_where_the_consumer_left_is_not_its_business():
         time.sleep(0.02)
 
 
-def test_after_its_block_it_says_that_it_is_closed():
+def test_use_after_the_with_block_raises_an_error():
     with prefetch([1, 2], ahead=4, name="decode") as taken:
         pass
     with pytest.raises(ValueError, match="decode is closed"):
         next(taken)
 
 
-def test_it_counts_who_waited_for_whom():
+def test_waiting_times_of_both_sides_are_counted():
     def slow():
         for k in range(5):
             time.sleep(0.02)
@@ -284,8 +284,8 @@ def test_an_error_in_any_stage_ends_all_and_reaches_the_caller(where):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
 @pytest.mark.parametrize("seed", range(10))
-def test_ctrl_c_ends_all_wherever_it_strikes(seed):
-    """Half of the runs are struck while the caller waits, half while everything moves."""
+def test_ctrl_c_ends_all_stages_at_any_time(seed):
+    """In half of the runs the signal comes while the caller waits, in half while all stages run."""
     rng = random.Random(seed)
     slow = seed % 2 == 0
 
@@ -327,7 +327,7 @@ def jittered(items, rng, fail_at):
     weights=st.booleans(),
     failing=st.one_of(st.none(), st.tuples(st.integers(0, 4), st.integers(0, 60))),
 )
-def test_nothing_is_lost_or_out_of_order(seed, count, aheads, weights, failing):
+def test_no_item_is_lost_or_out_of_order(seed, count, aheads, weights, failing):
     """A chain of stages with random delays; one of them, or the caller, may fail anywhere."""
     rng = random.Random(seed)
     stage, at = failing if failing is not None else (None, None)
@@ -351,7 +351,7 @@ def test_nothing_is_lost_or_out_of_order(seed, count, aheads, weights, failing):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("s")]
 
 
-def test_it_costs_less_than_fifty_microseconds_an_item():
+def test_the_overhead_is_less_than_fifty_microseconds_an_item():
     """Measured: 12 us; the best of five, for busy machines."""
     best = float("inf")
     for _ in range(5):

@@ -17,7 +17,7 @@ NTSC = Fraction(60000, 1001)
     [("60", 60), ("59.94", NTSC), ("23.976", Fraction(24000, 1001)),
      ("60000/1001", NTSC), ("12.5", Fraction(25, 2)), ("119.88", Fraction(120000, 1001))],
 )  # fmt: skip
-def test_rates_are_what_people_mean(text, rate):
+def test_common_texts_of_rates_are_understood(text, rate):
     assert as_rate(text) == rate
     assert parse_rate(text) == rate
 
@@ -28,7 +28,7 @@ def test_rates_are_what_people_mean(text, rate):
      (np.float32(59.94), NTSC), (np.float64(12.5), Fraction(25, 2)), (np.int64(60), 60),
      (1000 / 33, Fraction(1000, 33)), (Fraction(5994, 100), Fraction(5994, 100))],
 )  # fmt: skip
-def test_numbers_give_the_rates_of_their_decimals(number, rate):
+def test_numbers_give_the_rate_of_their_decimal_form(number, rate):
     made = as_rate(number)
     assert made == rate
     assert type(made.numerator) is int
@@ -38,24 +38,24 @@ def test_numbers_give_the_rates_of_their_decimals(number, rate):
     "value",
     ["x", "", "1/0", "60 fps", "nan", float("nan"), float("inf"), True, None, [60], 1j, b"6"],
 )
-def test_what_is_no_rate_is_named(value):
+def test_invalid_rates_are_refused(value):
     with pytest.raises(VideoError, match="which is not understood: give frames a second as"):
         as_rate(value)
 
 
 @pytest.mark.parametrize("value", [0, -1, -59.94, "0", "-1/2"])
-def test_a_rate_is_above_zero(value):
+def test_a_rate_must_be_above_zero(value):
     with pytest.raises(VideoError, match="frames a second: give one above 0"):
         as_rate(value)
 
 
 @pytest.mark.parametrize("value", [10**12, 1e300, Fraction(1, 2**31)])
-def test_a_rate_fits_into_32_bits(value):
+def test_a_rate_must_fit_into_32_bits(value):
     with pytest.raises(VideoError, match="more than 32 bits: round it"):
         as_rate(value)
 
 
-def test_the_command_names_the_rate():
+def test_the_error_of_the_command_names_the_rate():
     with pytest.raises(argparse.ArgumentTypeError, match="'x', which is not understood"):
         parse_rate("x")
 
@@ -72,6 +72,6 @@ def test_times_are_seconds_or_clock_times(value, seconds):
 @pytest.mark.parametrize(
     "value", ["x", "", "1:2:3:4", "1:-2", "1::2", True, None, float("nan"), ()]
 )
-def test_what_is_no_time_is_named(value):
+def test_invalid_times_are_refused(value):
     with pytest.raises(VideoError, match=r"^start is .*, which is not understood: give seconds as"):
         as_seconds(value, "start")

@@ -68,17 +68,17 @@ def test_cuts_are_found_exactly_in_every_format(pixel_format, size):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (720, 16), (17, 1000), (1080, 1920), (400, 320)])
-def test_any_size_is_judged(size):
+def test_frames_of_any_size_are_judged(size):
     grounds = [scene(seed, size) for seed in (1, 2)]
     frames = [frame(view(grounds[k // 3], 2 * k, size)) for k in range(6)]
     assert cuts(frames) == [3]
 
 
-def test_a_cut_right_after_the_first_frame():
+def test_a_cut_right_after_the_first_frame_is_found():
     assert cuts([frame(p) for p in [*panned(1, 1), *panned(2, 4)]]) == [1]
 
 
-def test_the_first_frame_is_neither():
+def test_the_first_frame_is_neither_cut_nor_repeat():
     assert judged([frame(scene(1))], dedupe=True) == [(False, False, 0.0)]
 
 
@@ -91,24 +91,24 @@ def test_a_flash_is_two_cuts(level):
 
 @pytest.mark.parametrize("count", [10, 24, 60])
 @pytest.mark.parametrize("to", ["black", "white", "another"])
-def test_a_fade_is_no_cut(count, to):
+def test_a_fade_is_not_a_cut(count, to):
     end = {"black": 0.0, "white": 255.0, "another": view(scene(2))}[to]
     start = view(scene(1))
     ramp = np.clip(np.arange(-3, count + 3) / count, 0, 1)
     assert cuts([frame(start * (1 - a) + end * a) for a in ramp]) == []
 
 
-def test_a_pan_that_starts_and_stops_at_once_is_no_cut():
+def test_a_pan_that_starts_and_stops_suddenly_is_not_a_cut():
     ground = scene(1)
     offsets = [0, 0, 0, 12, 24, 36, 48, 60, 60, 60]
     frames = [frame(view(ground, k)) for k in offsets]
     assert cuts(frames) == []
-    # It is not for want of change: the plain difference is that of a cut.
+    # The difference of the frames alone would be that of a cut.
     luma = [f.reformat(format="gray").to_ndarray().astype(float) for f in frames]
     assert np.abs(luma[3] - luma[2]).mean() * 100 / 256 > 1.3 * CUT_THRESHOLD
 
 
-def test_noise_that_never_stops_is_a_cut_at_most_where_it_starts():
+def test_continuous_noise_gives_cuts_only_where_it_starts():
     rng = np.random.default_rng(0)
     frames = [frame(view(scene(1)))] * 3
     frames += [
@@ -129,12 +129,12 @@ def test_a_change_of_size_or_format_is_a_cut(dedupe):
     assert [flags.repeat for flags in found] == [dedupe and k % 2 == 1 for k in range(6)]
 
 
-def test_no_threshold_no_cuts():
+def test_without_a_threshold_there_are_no_cuts():
     frames = [frame(p) for p in [*panned(1, 2), *panned(2, 1)]]
     assert judged(frames, threshold=None) == [(False, False, 0.0)] * 3
 
 
-def test_a_threshold_of_a_hundred_finds_none_and_a_low_one_more():
+def test_a_higher_threshold_finds_fewer_cuts():
     frames = [frame(p) for p in [*panned(1, 5), *panned(2, 5)]]
     assert cuts(frames, threshold=100) == []
     assert len(cuts(frames, threshold=0.1)) > 1
@@ -153,7 +153,7 @@ def shots():
 
 @settings(max_examples=30)
 @given(lengths=st.lists(st.integers(2, 5), min_size=1, max_size=5))
-def test_every_cut_and_nothing_else_is_found(shots, lengths):
+def test_exactly_the_cuts_are_found(shots, lengths):
     frames = [f for shot, length in zip(shots, lengths, strict=False) for f in shot[:length]]
     assert cuts(frames) == list(itertools.accumulate(lengths))[:-1]
 
@@ -171,7 +171,7 @@ def test_repeats_are_found_through_noise_in_every_format(pixel_format, size):
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le", "rgb24"])
 @pytest.mark.parametrize("where", [(0, 0), (37, 75), (37, 76), (40, 80), (90, 144)])
-def test_a_small_ball_that_moves_is_no_repeat(pixel_format, where):
+def test_a_frame_with_a_small_moving_ball_is_not_a_repeat(pixel_format, where):
     frames = []
     for k in range(6):
         picture = np.full((96, 160, 3), 100.0)
@@ -180,7 +180,7 @@ def test_a_small_ball_that_moves_is_no_repeat(pixel_format, where):
     assert repeats(frames) == []
 
 
-def test_a_change_of_colour_alone_is_no_repeat():
+def test_a_change_of_colour_is_not_a_repeat():
     frames = [VideoFrame.from_ndarray(np.full((96, 64), 128, np.uint8), "yuv420p")]
     planes = np.full((96, 64), 128, np.uint8)
     planes[80:] = 140
@@ -199,7 +199,7 @@ def test_slow_motion_is_not_one_long_repeat():
     assert len(frames) - len(repeats(frames)) >= 4
 
 
-def test_repeats_alone_can_be_asked_for():
+def test_repeats_can_be_found_without_cuts():
     pictures = [view(scene(1))] * 2 + [view(scene(2))] * 2
     found = judged([frame(p) for p in pictures], threshold=None, dedupe=True)
     assert found == [(False, False, 0), (False, True, 0), (False, False, 0), (False, True, 0)]
@@ -220,7 +220,7 @@ def test_repeats_are_found_after_coding(tmp_path, codec, crf):
     assert repeats(decoded(path)) == [1, 3, 5, 7, 9, 11, 13, 15]
 
 
-def test_frames_are_only_read():
+def test_frames_are_not_changed():
     frames = [frame(p) for p in panned(1, 3)]
     kept = [(f.to_ndarray(), f.pts, f.time_base) for f in frames]
     judged(frames, dedupe=True)
@@ -230,8 +230,8 @@ def test_frames_are_only_read():
 
 
 @pytest.mark.skipif(not hasattr(VideoFrame, "metadata"), reason="PyAV 17 reads no metadata")
-def test_the_unit_is_that_of_scdet():
-    """Below the threshold, after three frames of rest, the score is scdet's."""
+def test_scores_equal_those_of_scdet():
+    """Below the threshold, after three still frames, the score equals that of FFmpeg's scdet."""
     pictures = [view(scene(1))] * 3 + [view(scene(1)) * 0.9 + view(scene(2)) * 0.1]
     frames = [frame(p, "gray") for p in pictures]
     graph = Graph()
@@ -258,7 +258,7 @@ def shared(name):
     return path
 
 
-def test_the_cut_of_a_real_clip_is_found_where_it_is():
+def test_the_cut_of_a_real_clip_is_found_at_its_frame():
     assert cuts(decoded(DATA / "bbb_642x642_768kbps_30fps_vp9.webm")) == [6]
 
 
@@ -273,7 +273,7 @@ def test_the_cut_of_a_real_clip_is_found_where_it_is():
     ],
     ids=lambda path: path.stem,
 )
-def test_fast_motion_of_real_clips_is_no_cut(path, step):
-    """Also at four times its speed. The second starts a pan at once, at frame 283."""
+def test_fast_motion_of_real_clips_is_not_a_cut(path, step):
+    """Also at four times the speed. In the second clip a pan starts suddenly at frame 283."""
     path = path if path.is_absolute() else shared(path.name)
     assert cuts(decoded(path, step)) == []

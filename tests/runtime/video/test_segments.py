@@ -1,4 +1,4 @@
-"""A video in parts equals the video in one run, frame for frame, wherever the cuts fall."""
+"""A video rendered in segments equals one rendered in one run, frame for frame."""
 
 import itertools
 import shutil
@@ -51,28 +51,28 @@ def assert_equal_to_one_run(source, tmp_path, vfi, options, *, suffix=".mkv", le
     ids=["x2", "x3", "60", "10"],
 )
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_parts_equal_the_whole(tmp_path, vfi, how, suffix):
+def test_segments_equal_one_run(tmp_path, vfi, how, suffix):
     source = write(tmp_path / "in.mp4", 45, options=KEYS)
     options = WHOLE if suffix == ".mkv" else VideoOptions(lossless=True, cuts=None)
     assert_equal_to_one_run(source, tmp_path, vfi, options, suffix=suffix, **how)
 
 
 @pytest.mark.parametrize("options", [{"bf": "3", "b_pyramid": "normal"}, {"open_gop": "1"}])
-def test_frames_that_lean_on_later_ones(tmp_path, vfi, options):
-    """Open groups: frames behind a key frame in the file, and before it on the screen."""
+def test_sources_with_open_gops(tmp_path, vfi, options):
+    """Open GOPs: frames that come after a key frame in the file and before it on the screen."""
     source = write(tmp_path / "in.mkv", 45, options={**KEYS, "bf": "3", **options})
     assert_equal_to_one_run(source, tmp_path, vfi, WHOLE)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".webm", "libvpx-vp9"), (".mkv", "libx265")])
-def test_other_codecs_as_source(tmp_path, vfi, suffix, codec):
+def test_sources_of_other_codecs(tmp_path, vfi, suffix, codec):
     options = {"x265-params": "keyint=10:min-keyint=10:log-level=error"}
     options = options if codec == "libx265" else {"g": "10"}
     source = write(tmp_path / f"in{suffix}", 32, codec=codec, options=options)
     assert_equal_to_one_run(source, tmp_path, vfi, WHOLE)
 
 
-def test_a_variable_rate(tmp_path, vfi):
+def test_a_source_of_variable_rate(tmp_path, vfi):
     rng = np.random.default_rng(3)
     stamps = np.cumsum(rng.integers(17, 90, 45)).tolist()
     source = write(tmp_path / "in.mkv", 45, options=KEYS, stamps=stamps)
@@ -80,7 +80,7 @@ def test_a_variable_rate(tmp_path, vfi):
     assert_equal_to_one_run(source, tmp_path, vfi, WHOLE, rate=Fraction(50))
 
 
-def test_weights_that_know_the_midpoint(tmp_path):
+def test_midpoint_weights_in_segments(tmp_path):
     vfi = Interpolator(Blend(time_steps="midpoint"))
     source = write(tmp_path / "in.mp4", 35, options=KEYS)
     assert_equal_to_one_run(source, tmp_path, vfi, WHOLE, factor=4)
@@ -88,8 +88,8 @@ def test_weights_that_know_the_midpoint(tmp_path):
 
 
 @pytest.mark.parametrize("first", [17, 18, 19, 20, 21, 22, 23])
-def test_a_scene_cut_near_a_seam(tmp_path, vfi, first):
-    """A cut is judged by the frames before it, which lie in another part."""
+def test_a_scene_cut_near_a_segment_border(tmp_path, vfi, first):
+    """A cut is judged by the frames before it, which are in another segment."""
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w") as out:
         stream = out.add_stream("libx264", rate=RATE, options=KEYS)
@@ -104,8 +104,8 @@ def test_a_scene_cut_near_a_seam(tmp_path, vfi, first):
     assert planned.cuts == [first / RATE]
 
 
-def test_flicker_is_no_cut_behind_a_seam_either(tmp_path, vfi):
-    """Whoever sees a part alone does not know that it changed as much before."""
+def test_flicker_is_not_a_cut_after_a_segment_border(tmp_path, vfi):
+    """A single segment does not show that there were similar changes before."""
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w") as out:
         stream = out.add_stream("libx264", rate=RATE, options=KEYS)
@@ -120,7 +120,7 @@ def test_flicker_is_no_cut_behind_a_seam_either(tmp_path, vfi):
     assert all(moment < 10 / RATE for moment in planned.cuts)
 
 
-def test_repeats_over_a_seam(tmp_path, vfi):
+def test_repeated_frames_across_a_segment_border(tmp_path, vfi):
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w") as out:
         stream = out.add_stream("libx264", rate=RATE, options={**KEYS, "qp": "0"})
@@ -164,7 +164,7 @@ def test_sound_subtitles_and_chapters_are_added_once(tmp_path, vfi):
     ],
 )
 def test_encoders_that_reorder_are_joined(tmp_path, vfi, suffix, options, capfd):
-    """With losses the packets differ; times, number and decodability do not."""
+    """With lossy codecs packets differ, but times, number and decodability must not."""
     source = write(tmp_path / "in.mp4", 45, options=KEYS)
     one, cut = tmp_path / f"one{suffix}", tmp_path / f"cut{suffix}"
     interpolate_video(source, one, model=vfi, factor=2, options=options)
@@ -178,7 +178,7 @@ def test_encoders_that_reorder_are_joined(tmp_path, vfi, suffix, options, capfd)
     assert "non monotonically" not in capfd.readouterr().err
 
 
-def test_a_video_without_stamps_is_not_cut(tmp_path, vfi):
+def test_a_video_without_timestamps_is_not_split(tmp_path, vfi):
     source = write(tmp_path / "in.avi", 30, codec="mpeg4", options={"g": "10"})
     scanned = scan(source, WHOLE, Fraction("0.4"))
     analysed = [analyse(source, scanned, WHOLE, *span) for span in spans(scanned, WHOLE)]
@@ -192,7 +192,7 @@ def test_a_video_without_stamps_is_not_cut(tmp_path, vfi):
         )
 
 
-def test_damage_is_not_cut(tmp_path, vfi):
+def test_a_damaged_video_is_not_split(tmp_path, vfi):
     source = write(tmp_path / "in.mkv", 45, options=KEYS)
     scanned = scan(source, WHOLE, Fraction("0.4"))
     analysed = [analyse(source, scanned, WHOLE, *span) for span in spans(scanned, WHOLE)]
@@ -207,8 +207,8 @@ def test_damage_is_not_cut(tmp_path, vfi):
 
 
 @pytest.mark.parametrize("at", ["look", "render"])
-def test_a_key_frame_that_needs_what_is_before_it_is_seen(tmp_path, vfi, at):
-    """Decoded from the key frame on, the picture is another one."""
+def test_a_key_frame_that_needs_earlier_frames_is_recognised(tmp_path, vfi, at):
+    """Decoding that starts at this key frame gives another image."""
     source = write(tmp_path / "in.mkv", 45, options=KEYS)
     scanned = scan(source, WHOLE, Fraction("0.4"))
     analysed = [analyse(source, scanned, WHOLE, *span) for span in spans(scanned, WHOLE)]
@@ -225,7 +225,7 @@ def test_a_key_frame_that_needs_what_is_before_it_is_seen(tmp_path, vfi, at):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv"]
 
 
-def test_only_whole_segments_of_the_same_encoder_are_joined(tmp_path, vfi):
+def test_only_complete_segments_of_the_same_encoder_are_joined(tmp_path, vfi):
     source = write(tmp_path / "in.mkv", 45, options=KEYS)
     destination = tmp_path / "out.mkv"
     interpolate_in_segments(source, destination, vfi, WHOLE)
@@ -246,7 +246,7 @@ def test_only_whole_segments_of_the_same_encoder_are_joined(tmp_path, vfi):
 
 
 @given(st.permutations(range(8)), st.integers(1, 50))
-def test_decoding_stamps_rise_and_are_never_late(order, step):
+def test_decoding_timestamps_rise_and_are_never_after_the_presentation(order, step):
     stamps = [place * step for place in order]
     made = decoding_stamps(stamps)
     assert all(a < b for a, b in itertools.pairwise(made))
@@ -254,7 +254,7 @@ def test_decoding_stamps_rise_and_are_never_late(order, step):
 
 
 @given(st.lists(st.integers(0, 10_000), unique=True).map(sorted), st.integers(1, 3000))
-def test_parts_last_as_long_as_asked_for(stamps, ticks):
+def test_segments_have_the_given_duration(stamps, ticks):
     chosen = seams(stamps, Fraction(1, 1000), Fraction(ticks, 1000))
     edges = [*stamps[:1], *chosen]
     assert all(b - a >= ticks for a, b in itertools.pairwise(edges))

@@ -28,11 +28,11 @@ RATES = st.sampled_from(
 
 @dataclass
 class Run:
-    """What a timeline said, with what it promised on the way."""
+    """The output of a timeline, and its state after each push."""
 
     shown: list[Shown] = field(default_factory=list)
-    known: list[int] = field(default_factory=list)  # how many were out after each push
-    kept: list[int] = field(default_factory=list)  # frames that could not be let go after each
+    known: list[int] = field(default_factory=list)  # number of output frames known after each push
+    kept: list[int] = field(default_factory=list)  # number of input frames kept after each push
     line: Timeline | None = None
 
 
@@ -41,7 +41,7 @@ def regular(rate, count, start=Fraction(0)):
 
 
 def play(mode, times, *, cuts=(), repeats=(), duration=None, **options):
-    """Pushes all frames; checks after each push that no later frame names one let go."""
+    """Pushes all frames; checks that no output frame needs an input frame that was released."""
     run = Run(line=(line := Timeline(mode, **options)))
     oldest = []
     for number, time in enumerate(times):
@@ -75,7 +75,7 @@ def test_twice_as_many_frames():
         Shown(Fraction(2, 50), 1),
         Shown(Fraction(3, 50), 1, 2, Fraction(1, 2)),
         Shown(Fraction(4, 50), 2),
-        Shown(Fraction(5, 50), 2),  # the last frame stands until its time is over
+        Shown(Fraction(5, 50), 2),  # the last frame is repeated until its duration is over
     ]
 
 
@@ -84,19 +84,19 @@ def test_25_to_50_is_the_same_by_factor_and_by_rate():
     assert play(Multiply(2), times).shown == play(ConstantRate(Fraction(50)), times).shown
 
 
-def test_24_to_60_shows_every_second_frame_as_it_is():
+def test_24_to_60_keeps_every_second_frame():
     shown = play(ConstantRate(Fraction(60)), regular(24, 5)).shown
     assert spelled(shown) == "0 0+2/5 0+4/5 1+1/5 1+3/5 2 2+2/5 2+4/5 3+1/5 3+3/5 4 4 4"
     assert [s.time for s in shown] == regular(60, 13)  # 12.5 frames are wanted
 
 
-def test_24_to_48_shows_every_frame_as_it_is():
+def test_24_to_48_keeps_every_frame():
     shown = play(ConstantRate(Fraction(48)), regular(24, 4)).shown
     assert spelled(shown) == "0 0+1/2 1 1+1/2 2 2+1/2 3 3"
 
 
 def test_five_minutes_of_film_do_not_drift():
-    count = 7_193  # 300 s at 23.976; what drifts at all is not equal
+    count = 7_193  # 300 s at 23.976; any drift fails the comparison
     clock = Clock(MILLISECOND, NTSC_FILM)
     line = Timeline(ConstantRate(NTSC_60))
     slots, real = 0, 0
@@ -116,7 +116,7 @@ def test_five_minutes_of_film_do_not_drift():
     assert real == -(-count // 2)
 
 
-def test_milliseconds_that_are_on_no_grid_make_no_needless_frames():
+def test_times_rounded_to_milliseconds_cause_no_needless_frames():
     rounded = [Fraction(round(k / NTSC_FILM * 1000), 1000) for k in range(200)]
     shown = play(ConstantRate(NTSC_60), rounded).shown
     real = [s for s in shown if s.second is None]
@@ -142,40 +142,40 @@ def test_a_variable_rate_becomes_constant():
     [(Multiply(3), "0 0+1/3 0+2/3 1 1 1 2 2+1/3 2+2/3 3 3 3"),
      (ConstantRate(Fraction(50)), "0 0+1/2 1 1 2 2+1/2 3 3")],
 )  # fmt: skip
-def test_the_frame_before_a_cut_stands(mode, out):
+def test_the_frame_before_a_cut_is_repeated(mode, out):
     assert spelled(play(mode, regular(25, 4), cuts={2}).shown) == out
 
 
-def test_doubled_frames_are_a_lower_rate():
+def test_doubled_frames_are_treated_as_a_lower_rate():
     run = play(Multiply(2), regular(24, 6), repeats={1, 3, 5})
     assert spelled(run.shown) == "0 0+1/4 0+1/2 0+3/4 2 2+1/4 2+1/2 2+3/4 4 4 5 5"
     assert [s.time for s in run.shown] == regular(48, 12)
 
 
-def test_without_more_frames_repeats_are_smoothed_at_the_same_rate():
+def test_with_factor_one_repeats_are_replaced():
     run = play(Multiply(1), regular(24, 4), repeats={1})
     assert spelled(run.shown) == "0 0+1/2 2 3"
 
 
-def test_a_long_run_is_a_still_scene():
+def test_a_long_run_of_repeats_is_a_still_scene():
     run = play(Multiply(2), regular(24, 6), repeats={1, 2, 3, 4}, most_repeats=3)
     assert spelled(run.shown) == "0 0 1 1 2 2 3 3 4 4+1/2 5 5"
-    # Nothing after the first frame is known until the fourth repeat comes.
+    # Nothing after the first frame is known before the fourth repeat.
     assert run.known == [1, 1, 1, 1, 9, 11]
 
 
-def test_a_long_still_scene_is_not_kept():
+def test_the_frames_of_a_long_still_scene_are_released():
     run = play(Multiply(2), regular(24, 500), repeats=set(range(1, 500)))
     assert max(run.kept) == 4
     assert run.kept[-1] == 1
 
 
-def test_after_a_still_scene_doubled_frames_are_a_lower_rate_again():
+def test_after_a_still_scene_doubled_frames_are_again_a_lower_rate():
     run = play(Multiply(1), regular(24, 7), repeats={1, 2, 4, 6}, most_repeats=1)
     assert spelled(run.shown) == "0 1 2 3 3+1/2 5 6"
 
 
-def test_of_two_real_frames_the_nearer_is_shown():
+def test_of_two_near_real_frames_the_nearest_is_shown():
     times = [Fraction(t, 1000) for t in (0, 20, 22, 40)]
     shown = play(ConstantRate(Fraction(50), Fraction(1, 4)), times).shown
     assert spelled(shown) == "0 1 3"
@@ -183,17 +183,17 @@ def test_of_two_real_frames_the_nearer_is_shown():
     assert spelled(play(ConstantRate(Fraction(50), Fraction(1, 4)), late).shown) == "0 1 3"
 
 
-def test_repeats_before_a_cut_are_still():
+def test_repeats_before_a_cut_are_kept():
     run = play(Multiply(2), regular(24, 4), repeats={1, 2}, cuts={3})
     assert spelled(run.shown) == "0 0 1 1 2 2 3 3"
 
 
-def test_a_cut_begins_a_scene_even_with_the_same_picture():
+def test_a_cut_starts_a_scene_even_with_an_equal_frame():
     run = play(Multiply(2), regular(24, 3), repeats={1}, cuts={1})
     assert spelled(run.shown) == "0 0 1 1+1/2 2 2"
 
 
-def test_with_weights_that_know_the_midpoint_only():
+def test_time_steps_for_midpoint_weights_are_dyadic():
     shown = play(ConstantRate(Fraction(60)), regular(24, 3), dyadic=3).shown
     assert spelled(shown) == "0 0+3/8 0+3/4 1+1/4 1+5/8 2 2 2"
     coarse = play(ConstantRate(Fraction(60)), regular(24, 3), dyadic=1).shown
@@ -217,7 +217,7 @@ def test_a_part_by_factor_begins_with_the_first_frame_in_it():
 
 
 @pytest.mark.parametrize("mode", [Multiply(2), ConstantRate(Fraction(50))])
-def test_nothing_more_is_wanted_after_the_end(mode):
+def test_no_more_frames_are_needed_after_the_end(mode):
     line = Timeline(mode, end=Fraction(1, 10))
     times = iter(regular(25, 1000))
     while not line.done:
@@ -243,11 +243,11 @@ def test_a_part_before_the_first_frame_is_empty(mode):
     assert run.line.done
 
 
-def test_nothing_in_nothing_out():
+def test_without_input_there_is_no_output():
     assert Timeline(Multiply(2)).finish() == []
 
 
-def test_one_frame():
+def test_one_frame_is_repeated_for_its_duration():
     duration = Fraction(1, 25)
     assert spelled(play(Multiply(3), [Fraction(7)], duration=duration).shown) == "0 0 0"
     assert (
@@ -259,7 +259,7 @@ def test_one_frame():
 
 # --- properties ---
 
-FILMS = settings(max_examples=50)  # Drawing one costs more than playing it.
+FILMS = settings(max_examples=50)  # Drawing an example takes longer than playing it.
 
 GAPS = st.one_of(
     st.sampled_from([Fraction(1, 24), Fraction(1001, 24000), Fraction(33, 1000), Fraction(1, 60)]),
@@ -318,7 +318,7 @@ def snap_of(mode):
 
 @FILMS
 @given(films(), MODES)
-def test_times_rise_from_zero_without_a_hole(film, mode):
+def test_times_rise_from_zero_without_gaps(film, mode):
     run = play_film(mode, film)
     times = [s.time for s in run.shown]
     assert times[0] == 0
@@ -336,7 +336,7 @@ def test_times_rise_from_zero_without_a_hole(film, mode):
 
 @FILMS
 @given(films(), MODES)
-def test_the_duration_is_kept(film, mode):
+def test_the_duration_is_preserved(film, mode):
     run = play_film(mode, film)
     if isinstance(mode, Multiply):
         assert run.line.end == film.length
@@ -348,7 +348,7 @@ def test_the_duration_is_kept(film, mode):
 
 @FILMS
 @given(films(), MODES, st.sampled_from([0, 1, 3]))
-def test_every_new_frame_is_at_its_place(film, mode, most_repeats):
+def test_every_new_frame_has_the_right_neighbours_and_time_step(film, mode, most_repeats):
     run = play_film(mode, film, most_repeats=most_repeats)
     for time, first, second, t in run.shown:
         if second is None:
@@ -358,7 +358,7 @@ def test_every_new_frame_is_at_its_place(film, mode, most_repeats):
         time0, time1 = film.times[first], film.times[second]
         assert film.times[0] + time == time0 + t * (time1 - time0)
         assert min(t, 1 - t) * (time1 - time0) >= snap_of(mode)
-        # All between the two are repeats of the first, and no scene ends between them.
+        # Frames between the two are repeats of the first, and there is no cut between them.
         assert film.cuts.isdisjoint(range(first + 1, second + 1))
         assert film.repeats.issuperset(range(first + 1, second))
         assert second not in film.repeats
@@ -367,7 +367,7 @@ def test_every_new_frame_is_at_its_place(film, mode, most_repeats):
 
 @FILMS
 @given(films(), MODES, st.sampled_from([0, 1, 3]))
-def test_a_real_frame_stands_only_where_it_should(film, mode, most_repeats):
+def test_a_real_frame_is_repeated_only_before_cuts_repeats_and_the_end(film, mode, most_repeats):
     run = play_film(mode, film, most_repeats=most_repeats)
     snap = snap_of(mode)
     last = len(film.times) - 1
@@ -383,8 +383,8 @@ def test_a_real_frame_stands_only_where_it_should(film, mode, most_repeats):
 
 @FILMS
 @given(films(), MODES)
-def test_a_scene_that_moves_is_never_held(film, mode):
-    """Up to three repeats that lead to a new frame of the scene: nothing stands in there."""
+def test_a_frame_of_a_moving_scene_is_not_repeated(film, mode):
+    """Up to three repeats before a new frame of the scene are replaced by new frames."""
     run = play_film(mode, film)
     begin = 0
     for end in range(1, len(film.times)):
@@ -404,7 +404,7 @@ def test_a_scene_that_moves_is_never_held(film, mode):
 
 @FILMS
 @given(films(), st.integers(1, 5))
-def test_every_real_frame_is_shown_once_at_its_own_time(film, factor):
+def test_by_factor_every_real_frame_is_shown_once_at_its_time(film, factor):
     film.repeats.clear()
     run = play_film(Multiply(factor), film)
     for number, time in enumerate(film.times):
@@ -414,7 +414,7 @@ def test_every_real_frame_is_shown_once_at_its_own_time(film, factor):
 
 @FILMS
 @given(films(), MODES)
-def test_as_many_frames_as_expected(film, mode):
+def test_the_number_of_frames_is_as_expected(film, mode):
     rate = len(film.times) / film.length
     assert len(play_film(mode, film).shown) == output_frame_count(
         mode, duration=film.length, rate=rate
@@ -423,7 +423,7 @@ def test_as_many_frames_as_expected(film, mode):
 
 @FILMS
 @given(films(), MODES, st.integers(1, 6))
-def test_dyadic_steps_are_near(film, mode, depth):
+def test_dyadic_time_steps_are_near_the_exact_ones(film, mode, depth):
     exact = play_film(mode, film)
     rounded = play_film(mode, film, dyadic=depth)
     for one, other in zip(exact.shown, rounded.shown, strict=True):
@@ -444,7 +444,7 @@ def test_dyadic_steps_are_near(film, mode, depth):
 
 @FILMS
 @given(films(), st.sampled_from([1, 2, 4, 8]))
-def test_powers_of_two_are_exact_with_the_midpoint(film, factor):
+def test_factors_that_are_powers_of_two_are_exact_with_midpoint_weights(film, factor):
     film.repeats.clear()
     assert play_film(Multiply(factor), film).shown == (
         play_film(Multiply(factor), film, dyadic=3).shown
@@ -453,7 +453,7 @@ def test_powers_of_two_are_exact_with_the_midpoint(film, factor):
 
 @FILMS
 @given(films(), MODES, st.sampled_from([0, 1, 3]))
-def test_little_is_held_back(film, mode, most_repeats):
+def test_few_frames_are_kept_and_output_is_not_delayed(film, mode, most_repeats):
     run = play_film(mode, film, most_repeats=most_repeats)
     half = 1 / mode.rate / 2 if isinstance(mode, ConstantRate) else Fraction(0)
     times = [film.times[0] + s.time for s in run.shown]
@@ -461,7 +461,7 @@ def test_little_is_held_back(film, mode, most_repeats):
         sure = film.times[max(0, number - (most_repeats if film.repeats else 0))]
         assert known >= 1
         assert all(time > sure - half for time in times[known:])
-        # Kept are those back to `sure`, and to half an output frame before, and one more.
+        # It keeps frames back to half an output frame before `sure`, and one more.
         spanned = sum(sure - half < time <= sure for time in film.times)
         slack = spanned + 1 + 2 * most_repeats if half else 1
         assert run.kept[number] <= most_repeats + slack
@@ -469,7 +469,7 @@ def test_little_is_held_back(film, mode, most_repeats):
 
 @FILMS
 @given(films(), MODES, st.data())
-def test_a_part_is_cut_out_of_the_whole(film, mode, data):
+def test_a_part_equals_the_same_part_of_the_whole(film, mode, data):
     start = film.times[0] + data.draw(st.fractions(-1, 3, max_denominator=100))
     end = start + data.draw(st.fractions("1/100", 3, max_denominator=100))
     run = play_film(mode, film, start=start, end=end)
@@ -522,14 +522,14 @@ def test_a_clock_with_an_origin_keeps_offsets():
     assert fed(clock, [460, 500, 540]) == [Fraction(-1, 25), Fraction(0), Fraction(1, 25)]
 
 
-def test_missing_stamps_are_one_frame_on():
+def test_a_missing_timestamp_is_one_frame_after_the_previous():
     clock = Clock(MILLISECOND, Fraction(25))
     assert fed(clock, [None, 140, 180, None, 260]) == regular(25, 5)
     assert clock.repaired == 2
     assert clock.origin == Fraction(1, 10)
 
 
-def test_stamps_out_of_place_do_not_push_off_those_that_follow():
+def test_a_timestamp_out_of_order_does_not_shift_later_ones():
     clock = Clock(MILLISECOND, Fraction(25))
     assert [int(1000 * t) for t in fed(clock, [0, 40, 40, 80, 160, 120, 200])] == (
         [0, 40, 60, 80, 160, 180, 200]
@@ -537,7 +537,7 @@ def test_stamps_out_of_place_do_not_push_off_those_that_follow():
     assert clock.repaired == 2
 
 
-def test_joined_recordings_go_on():
+def test_timestamps_of_joined_recordings_continue():
     clock = Clock(MILLISECOND, Fraction(30))
     stamps = [round(k * 1000 / 30) for k in range(100)]
     assert fed(clock, [*stamps, *stamps]) == regular(30, 200)
@@ -549,13 +549,13 @@ def test_joined_recordings_go_on():
     RATES,
     st.sampled_from([MILLISECOND, Fraction(1, 90_000), Fraction(1, 600), Fraction(1, 30)]),
 )
-def test_times_of_any_stamps_rise(stamps, rate, tick):
+def test_times_rise_for_any_timestamps(stamps, rate, tick):
     times = fed(Clock(tick, rate), stamps)
     assert all(a < b for a, b in itertools.pairwise(times))
 
 
 @given(st.lists(st.integers(1, 500), max_size=30), RATES, st.sampled_from([10, 600, 1000, 90_000]))
-def test_good_stamps_are_kept_to_a_tick(gaps, rate, ticks):
+def test_good_timestamps_are_kept_within_a_tick(gaps, rate, ticks):
     clock = Clock(Fraction(1, ticks), rate)
     stamps = list(itertools.accumulate(gaps, initial=7))
     for pts, time in zip(stamps, fed(clock, stamps), strict=True):
@@ -587,7 +587,7 @@ def test_a_frame_off_the_rate_keeps_its_time():
     assert on_grid(late, start=Fraction(0), rate=Fraction(30), tick=MILLISECOND) == late
 
 
-def test_a_coarse_clock_is_its_own_rhythm():
+def test_a_coarse_clock_is_not_changed():
     stamp = Fraction(3, 100)
     assert on_grid(stamp, start=Fraction(0), rate=Fraction(30), tick=Fraction(1, 100)) == stamp
 
@@ -597,13 +597,13 @@ def test_a_coarse_clock_is_its_own_rhythm():
     st.fractions("1/1000", 2, max_denominator=90000),
     st.integers(1, 16),
 )
-def test_times_between_cut_a_gap_evenly(time0, gap, factor):
+def test_times_between_divide_a_gap_evenly(time0, gap, factor):
     times = [time0, *times_between(time0, time0 + gap, factor), time0 + gap]
     assert len(times) == factor + 1
     assert {b - a for a, b in itertools.pairwise(times)} == {gap / factor}
 
 
-def test_what_makes_no_sense_is_refused():
+def test_invalid_arguments_are_refused():
     line = Timeline(Multiply(2))
     line.push(Fraction(1))
     with pytest.raises(ValueError, match="times must rise"):

@@ -1,4 +1,4 @@
-"""Folders of pictures of which some cannot be read or decoded."""
+"""Folders of images, some of which cannot be read or decoded."""
 
 import os
 from fractions import Fraction
@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def read(path, **options):
-    """(numbers of the frames, notes, damaged)."""
+    """Reads a folder; returns (numbers of the frames, notes, number of damaged images)."""
     with open_source(path, **options) as source:
         frames = [item.pts for item in source if isinstance(item, DecodedFrame)]
     return frames, source.notes, source.damaged
@@ -51,7 +51,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_one_bad_picture_costs_one_frame(folder, kind):
+def test_a_bad_image_is_skipped_and_noted(folder, kind):
     spoil, why = SPOILT[kind]
     spoil(folder / "f4.png")
     expected = [number for number in range(20) if number != 3]
@@ -74,7 +74,7 @@ def test_one_bad_picture_costs_one_frame(folder, kind):
     assert part[0] == [2, 4, 5, 6]
 
 
-def test_a_picture_that_vanishes_while_the_folder_is_read(folder):
+def test_an_image_that_is_deleted_during_reading_is_skipped(folder):
     with open_source(folder) as source:
         (folder / "f15.png").unlink()
         frames = [item.pts for item in source if isinstance(item, DecodedFrame)]
@@ -82,7 +82,7 @@ def test_a_picture_that_vanishes_while_the_folder_is_read(folder):
     assert source.notes[0] == "images that cannot be read or decoded: f15.png"
 
 
-def test_more_bad_pictures_than_a_file_is_tried_again(folder):
+def test_many_consecutive_bad_images_are_skipped(folder):
     for number in range(1, 19):
         dangle(folder / f"f{number}.png")
     frames, notes, damaged = read(folder)
@@ -97,7 +97,7 @@ def test_more_bad_pictures_than_a_file_is_tried_again(folder):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_pictures_without_permission(folder):
+def test_images_without_read_permission_are_skipped(folder):
     (folder / "f4.png").chmod(0)
     assert read(folder)[1][0] == "images that cannot be read or decoded: f4.png"
     folder.chmod(0)
@@ -108,7 +108,7 @@ def test_pictures_without_permission(folder):
         folder.chmod(0o700)
 
 
-def test_a_folder_that_cannot_be_listed(folder, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_an_error(folder, monkeypatch):
     def refuse(self):
         raise PermissionError(13, "Permission denied")
 
@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_listed(folder, monkeypatch):
         read(folder)
 
 
-def test_a_superscript_in_a_name_is_no_number(folder):
+def test_a_superscript_in_a_name_is_not_a_number(folder):
     for file in list(folder.iterdir()):
         file.rename(folder / f"²{file.name}")
     frames, notes, damaged = read(folder)

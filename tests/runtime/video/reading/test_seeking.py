@@ -1,4 +1,4 @@
-"""A part of a video has the frames of the whole from its start on, whatever the container."""
+"""Reading a part of a video gives the same frames as reading all of it, in every container."""
 
 from fractions import Fraction
 
@@ -24,7 +24,7 @@ HEVC = {
     "closed": {"x265-params": "log-level=none:open-gop=0:keyint=25:bframes=3"},
     "open": {"x265-params": "log-level=none:open-gop=1:keyint=25:bframes=3"},
 }
-# These encoders leave every GOP open.
+# These encoders write only open GOPs.
 MPEG = {"open": {"g": "12", "bf": "2"}, "one": {"g": "600", "bf": "2"}}
 VP9 = {"hidden": {"g": "25", "auto-alt-ref": "1", "lag-in-frames": "12", "cpu-used": "8"}}
 PLAIN = {"plain": {"g": "12"}}
@@ -50,7 +50,7 @@ STARTS = [
 
 
 def frames_of(path, **options):
-    """(origin, the stamps in seconds with all samples of each frame, notes)."""
+    """Reads a video; returns (origin, (time in seconds, samples) of each frame, notes)."""
     with open_source(path, **options) as source:
         frames = [
             (None if item.pts is None else item.pts * item.time_base, planes(item.frame))
@@ -61,7 +61,7 @@ def frames_of(path, **options):
 
 
 def from_start(whole, moment):
-    """The last frame before the moment, and all from the first one on that is not before it."""
+    """The last frame before a moment, and all frames from the moment on."""
     first = next(k for k, (stamp, _) in enumerate(whole) if stamp >= moment)
     return whole[first if whole[first][0] == moment else max(0, first - 1) :]
 
@@ -78,7 +78,9 @@ def same(one, other):
     [(suffix, codec, options) for suffix, codec, _, options in CASES],
     ids=["-".join([codec, name, suffix]) for suffix, codec, name, _ in CASES],
 )
-def test_a_part_is_the_whole_from_there_on(tmp_path, suffix, codec, options, sound):
+def test_a_part_has_the_frames_of_the_whole_from_its_start_on(
+    tmp_path, suffix, codec, options, sound
+):
     path = write(
         tmp_path / f"in{suffix}",
         60,
@@ -90,24 +92,24 @@ def test_a_part_is_the_whole_from_there_on(tmp_path, suffix, codec, options, sou
     origin, whole, _ = frames_of(path)
     assert len(whole) == 60
     for number, start in enumerate(STARTS):
-        # A seek that lands between two key frames is no damage.
+        # A seek to a place between two key frames is no damage.
         _, part, notes = frames_of(path, start=start, strict=number % 2 == 0)
         expected = from_start(whole, origin + start)
-        # A frame exactly at the start may have the one before it with it.
+        # If a frame is exactly at the start, the one before it may be read as well.
         earlier = whole[max(0, len(whole) - len(expected) - 1) :]
         assert same(part, expected) or (expected[0][0] == origin + start and same(part, earlier))
         assert notes == []
 
 
-def test_key_frames_that_are_far_apart(tmp_path):
-    """No seek within 30 s of the start gets to a key frame."""
+def test_a_part_is_exact_if_key_frames_are_far_apart(tmp_path):
+    """There is no key frame within 30 s before the start."""
     path = write(tmp_path / "in.ts", 45, rate=Fraction(1), options={"g": "1000", "bf": "2"})
     origin, whole, _ = frames_of(path)
     _, part, _ = frames_of(path, start=Fraction(83, 2))
     assert same(part, from_start(whole, origin + Fraction(83, 2)))
 
 
-def test_stamps_that_go_back_cost_no_frame():
+def test_no_frame_is_lost_if_timestamps_go_back():
     stamps = [0, 4, 3, 8, 5, 2, 9, 12]
 
     def packets():
@@ -135,7 +137,7 @@ def test_a_part_of_a_raw_stream_is_refused(tmp_path, part):
         frames_of(path, **part)
 
 
-def test_what_is_never_sought_in_is_not_cut(tmp_path):
+def test_a_source_without_seeking_has_no_key_frames_to_split_at(tmp_path):
     path = write(tmp_path / "in.mpg", 60, codec="mpeg2video", options={"g": "12"})
     assert key_frames(path) == ([], None)
     with pytest.raises(VideoError, match="start at less than that"):

@@ -17,7 +17,7 @@ CLIPS = ROOT.parent / "shared" / "data" / "clips"
 
 
 def read(path, **options):
-    """(info, notes, frames, packets), all read; packets as (kind, time, duration)."""
+    """Reads a video; returns (info, notes, frames, packets as (kind, time, duration))."""
     with open_source(path, **options) as source:
         items = list(source)
         frames = [item for item in items if isinstance(item, DecodedFrame)]
@@ -47,7 +47,7 @@ def times(frames):
         ("with %d percent.mkv", {}),
     ],
 )
-def test_containers(tmp_path, name, options):
+def test_frames_and_times_in_every_container(tmp_path, name, options):
     path = write(tmp_path / name, 12, **options)
     info, notes, frames, packets = read(path)
     assert (info.width, info.height, len(frames)) == (64, 48, 12)
@@ -56,11 +56,11 @@ def test_containers(tmp_path, name, options):
     assert packets == []
     start = info.origin
     assert times(frames) == pytest.approx([start + Fraction(k, 25) for k in range(12)])
-    if name != "a.ts":  # no length in its header
+    if name != "a.ts":  # the header has no duration
         assert info.duration == pytest.approx(Fraction(12, 25), abs=0.05)
 
 
-def test_frames_are_those_decoded(tmp_path):
+def test_frames_equal_those_of_the_decoder(tmp_path):
     path = write(tmp_path / "a.mkv", 8, codec="ffv1", fmt="yuv422p10le")
     info, _, frames, _ = read(path)
     assert (info.pixel_format, info.bits) == ("yuv422p10le", 10)
@@ -68,7 +68,7 @@ def test_frames_are_those_decoded(tmp_path):
         assert (frame.frame.to_ndarray() == expected.to_ndarray()).all()
 
 
-def test_what_is_known_before(tmp_path):
+def test_the_info_is_complete_before_the_first_frame(tmp_path):
     tags = {"color_range": 1, "colorspace": 9, "color_primaries": 9, "color_trc": 16}
     hdr = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
     path = write(
@@ -96,20 +96,20 @@ def test_what_is_known_before(tmp_path):
     assert info.metadata["title"] == "A"
     assert [c["metadata"]["title"] for c in info.chapters] == ["x", "y"]
     assert [str(t) for t in info.tracks] == ["audio track 1 (aac, deu)"]
-    assert notes == []  # the text track of an MP4's chapters is no loss
+    assert notes == []  # the text track of an MP4's chapters is not reported as lost
     assert info.frames == 12
     assert packets
 
 
 @pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV 18 only")
-def test_rotation(tmp_path):
+def test_rotation_is_read(tmp_path):
     info, *_ = read(write(tmp_path / "a.mp4", rotation=90))
     assert info.rotation == 90
     assert info.display_matrix is not None
     assert len(info.display_matrix) == 9
 
 
-def test_packets_come_in_one_pass_in_the_order_of_the_file(tmp_path):
+def test_packets_are_read_in_one_pass_in_the_order_of_the_file(tmp_path):
     path = write(tmp_path / "a.mkv", 50, audio="aac", subtitles="subrip")
     with open_source(path) as source:
         kinds = ["video" if isinstance(i, DecodedFrame) else i.stream.type for i in source]
@@ -122,7 +122,7 @@ def test_packets_come_in_one_pass_in_the_order_of_the_file(tmp_path):
     assert len(first) == expected
 
 
-def test_tracks_keep_step_by_the_smallest_start(tmp_path):
+def test_times_of_all_tracks_are_relative_to_the_earliest_start(tmp_path):
     early = write(tmp_path / "a.mp4", audio="aac", stamps=[500 + 40 * k for k in range(12)])
     info, _, frames, _ = read(early)
     assert info.origin == 0
@@ -134,7 +134,7 @@ def test_tracks_keep_step_by_the_smallest_start(tmp_path):
     assert read(stream)[0].origin > 0
 
 
-def test_a_folder_of_pictures(tmp_path):
+def test_a_folder_of_images_is_read(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     for k, frame in enumerate(pictures(11, fmt="rgb24"), 1):
@@ -159,7 +159,7 @@ def test_a_folder_of_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_folder_with_too_few(tmp_path, count):
+def test_a_folder_with_too_few_images_is_refused(tmp_path, count):
     for _ in range(count):
         (tmp_path / "a.png").write_bytes(png())
     for path in (tmp_path, tmp_path / "%06d.png"):
@@ -168,14 +168,14 @@ def test_a_folder_with_too_few(tmp_path, count):
 
 
 @pytest.mark.parametrize("fmt", ["yuv420p", "yuv444p", "yuv420p10le"])
-def test_y4m(tmp_path, fmt):
+def test_y4m_is_read(tmp_path, fmt):
     path = write(
         tmp_path / "a.y4m", 5, codec="wrapped_avframe", fmt=fmt,
         container_options={"strict": "-1"}, rate=Fraction(30000, 1001),
     )  # fmt: skip
 
     class Pipe(io.RawIOBase):
-        """What cannot be sought in."""
+        """A file that cannot seek."""
 
         def __init__(self):
             self._data = io.BytesIO(path.read_bytes())
@@ -193,15 +193,15 @@ def test_y4m(tmp_path, fmt):
     assert len(read(Pipe(), start=Fraction(2 * 1001, 30000))[2]) == 4
 
 
-def test_start_and_end(tmp_path):
+def test_start_and_end_select_frames(tmp_path):
     path = write(tmp_path / "a.mkv", 100, audio="flac", subtitles="subrip", options={"g": "10"})
     start, end = Fraction(151, 100), Fraction(251, 100)
     info, _, frames, packets = read(path, start=start, end=end)
     shown = times(frames)
     assert shown == sorted(shown)
-    assert shown[0] == Fraction(148, 100)  # the last before the start
+    assert shown[0] == Fraction(148, 100)  # the last frame before the start
     assert shown[1] == Fraction(152, 100)
-    assert shown[-1] == Fraction(252, 100)  # the first at or after the end
+    assert shown[-1] == Fraction(252, 100)  # the first frame at or after the end
     assert (info.origin, info.end, info.duration) == (start, end, 1)
     with open_source(path, start=start, end=end) as source:
         assert source.decoded_from == Fraction(120, 100)  # the key frame
@@ -210,9 +210,9 @@ def test_start_and_end(tmp_path):
     assert end - Fraction(1, 5) < max(audio) < end
     _, _, _, packets = read(path, start=Fraction(1, 10), end=Fraction(35, 100))
     words = [(1000 * t, 1000 * d) for kind, t, d in packets if kind == "subtitle"]
-    assert words == [(100, 100), (300, 100)]  # one on at the start begins there
+    assert words == [(100, 100), (300, 100)]  # a frame exactly at the start comes first
     _, _, frames, _ = read(path, start=Fraction(397, 100))
-    assert len(frames) == 1  # one frame is a part, no still image
+    assert len(frames) == 1  # one frame is a valid part, not a still image
     with pytest.raises(
         VideoError, match=r"lasts 4\.0\d\d s: start at less than that, not at 60\.000 s"
     ):
@@ -220,7 +220,7 @@ def test_start_and_end(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.webm", "a.gif"])
-def test_a_part_of_what_is_hard_to_seek_in(tmp_path, name):
+def test_a_part_of_a_file_that_is_hard_to_seek_in(tmp_path, name):
     options = {"codec": "gif", "fmt": "rgb8"} if name == "a.gif" else {"options": {"g": "25"}}
     path = write(tmp_path / name, 60, **options)
     whole = times(read(path)[2])
@@ -235,12 +235,12 @@ def test_a_part_of_what_is_hard_to_seek_in(tmp_path, name):
 
 
 @pytest.mark.parametrize(("start", "end"), [(2, 1), (-1, None), (None, 0), (1, 1)])
-def test_parts_that_are_none(tmp_path, start, end):
+def test_invalid_parts_are_refused(tmp_path, start, end):
     with pytest.raises(VideoError, match=r"give a start of 0 or more|above 0"):
         read(tmp_path / "a.mkv", start=start, end=end)
 
 
-def test_several_video_tracks(tmp_path):
+def test_one_of_several_video_tracks_can_be_chosen(tmp_path):
     path = write(tmp_path / "a.mkv", video_tracks=2)
     best = read(path)[0].width
     assert best in (64, 80)
@@ -251,7 +251,7 @@ def test_several_video_tracks(tmp_path):
         read(path, video_stream=7)
 
 
-def test_a_cover_is_no_video_track(tmp_path):
+def test_a_cover_image_is_not_a_video_track(tmp_path):
     path = write(tmp_path / "a.mkv", cover=True)
     info, notes, _, _ = read(path)
     assert info.width == 64
@@ -278,7 +278,7 @@ def test_a_damaged_packet_is_skipped_counted_and_refused_when_strict():
         read(path, strict=True)
 
 
-def test_flipped_bytes_cost_little(tmp_path):
+def test_flipped_bytes_lose_few_frames(tmp_path):
     path = write(tmp_path / "a.mkv", 60, options={"g": "6"})
     data = bytearray(path.read_bytes())
     rng = random.Random(3)
@@ -289,14 +289,14 @@ def test_flipped_bytes_cost_little(tmp_path):
     assert 40 <= len(frames) <= 60
 
 
-def test_a_file_that_ends_early(tmp_path):
+def test_a_file_that_ends_early_is_read_up_to_its_end(tmp_path):
     path = write(tmp_path / "a.mkv", 60)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     _, _, frames, _ = read(path)
     assert 10 < len(frames) < 60
 
 
-def test_a_size_that_changes(tmp_path):
+def test_a_change_of_the_size_is_refused(tmp_path):
     parts = [write(tmp_path / f"{w}.ts", 8, size=(48, w)) for w in (64, 96)]
     joined = tmp_path / "a.ts"
     joined.write_bytes(b"".join(p.read_bytes() for p in parts))
@@ -305,7 +305,7 @@ def test_a_size_that_changes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png"])
-def test_a_still_image(tmp_path, name):
+def test_a_still_image_is_refused(tmp_path, name):
     options = {"a.gif": {"codec": "gif", "fmt": "rgb8"}}.get(name, {})
     if name == "a.png":
         (tmp_path / name).write_bytes(png())
@@ -315,7 +315,7 @@ def test_a_still_image(tmp_path, name):
         read(tmp_path / name)
 
 
-def test_an_encrypted_file_is_called_so(tmp_path):
+def test_an_encrypted_file_is_named_as_encrypted(tmp_path):
     key = "00112233445566778899aabbccddeeff"
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
     path = write(tmp_path / "a.mp4", container_options=options)
@@ -332,7 +332,7 @@ def test_an_encrypted_file_is_called_so(tmp_path):
         ((DATA / "invalid-bitstream.webm").read_bytes(), "no frame that can be decoded"),
     ],
 )
-def test_what_is_no_video(tmp_path, content, message):
+def test_files_that_are_not_videos_are_refused(tmp_path, content, message):
     path = tmp_path / "a.webm"
     if content is not None:
         path.write_bytes(content)
@@ -341,7 +341,7 @@ def test_what_is_no_video(tmp_path, content, message):
 
 
 class Entry(bytes):
-    """An entry of a frame's side data, with the type that PyAV gives it."""
+    """An entry of a frame's side data, with PyAV's type."""
 
     type: SideDataType
 
@@ -364,7 +364,7 @@ class SideDataUpTo18:
 
 
 class SideDataFrom19(SideDataUpTo18):
-    """From version 19 on it is a mapping: it iterates over the types, each once."""
+    """PyAV's container of side data from version 19 on: a mapping that iterates over the types."""
 
     def __iter__(self):
         return iter({entry.type: entry for entry in self.entries})
@@ -380,7 +380,7 @@ def test_dynamic_hdr_metadata_is_named(container):
 
 
 def test_the_pixel_aspect_ratio_is_a_fraction_or_not_known(tmp_path):
-    """PyAV 19 gives a rational of its own, which is 0 where the file does not say it."""
+    """PyAV 19 has its own rational, which is 0 if the file has no aspect ratio."""
     path = write(tmp_path / "a.mkv", 2, sar=Fraction(4, 3))
     ratio = read(path)[0].sample_aspect_ratio
     assert type(ratio) is Fraction
@@ -394,7 +394,7 @@ def test_a_matrix_that_cannot_be_converted_is_named_when_the_source_is_opened(tm
         read(path)
 
 
-def test_edit_lists_and_variable_rates():
+def test_clips_with_edit_lists_and_variable_rates_are_read():
     for name, count in (("sample_edit_list.mp4", 77), ("hdr10-video-with-sdr-container.mp4", 28)):
         path = CLIPS / name
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""Tags that are not UTF-8, as many old files have them."""
+"""Tags in other encodings than UTF-8, as in many old files."""
 
 from fractions import Fraction
 
@@ -23,7 +23,7 @@ def vfi():
 
 
 def latin_1(path):
-    """Puts bytes of Latin-1 into the tags: "Cafe" becomes "Café", of the same length."""
+    """Writes Latin-1 into the tags: "Cafe" becomes "Café", with the same number of bytes."""
     content = path.read_bytes()
     assert b"Cafe" in content
     path.write_bytes(content.replace(b"Cafe", "Café".encode("latin-1")))
@@ -46,7 +46,7 @@ def clip(folder, suffix):
 
 
 def assert_tags(path, *, chapters, titles):
-    with av.open(str(path)) as made:  # "strict" by default: what is written is UTF-8
+    with av.open(str(path)) as made:  # raises unless tags are UTF-8
         tags = {name.lower(): value for name, value in made.metadata.items()}
         assert (tags["title"], tags["artist"]) == (BAD, f"{BAD} 2")
         found = [chapter["metadata"]["title"] for chapter in made.chapters()]
@@ -58,7 +58,7 @@ def assert_tags(path, *, chapters, titles):
 
 @pytest.mark.parametrize("out", [".mkv", ".mp4", ".mov"])
 @pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mp4"])
-def test_tags_in_latin_1_go_through(tmp_path, vfi, suffix, out):
+def test_tags_in_latin_1_are_copied(tmp_path, vfi, suffix, out):
     source = clip(tmp_path, suffix)
     made = tmp_path / f"out{out}"
     report = interpolate_video(source, made, model=vfi)
@@ -79,7 +79,7 @@ def test_a_partial_result_with_such_tags_is_kept(tmp_path, vfi):
     assert_tags(tmp_path / "out.partial.mkv", chapters=True, titles=True)
 
 
-def test_the_scan_of_a_cluster_and_the_benchmark_read_them(tmp_path):
+def test_the_scan_of_a_cluster_and_the_benchmark_read_such_tags(tmp_path):
     source = clip(tmp_path, ".mkv")
     assert scan(source, VideoOptions(), Fraction(1)).info.metadata["title"] == BAD
     protocol = Protocol("any", "any", None, 2, None, "", "", "")

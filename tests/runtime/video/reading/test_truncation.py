@@ -1,4 +1,4 @@
-"""Files that end before what they declare, and many that do not."""
+"""Files that end before their declared end, and many complete files that must not be reported."""
 
 import io
 import re
@@ -46,7 +46,7 @@ def clip(folder, suffix, count=50, *, sound=False, **options):
 
 
 def read(path, **options):
-    """(frames, notes) of a whole file."""
+    """Reads a file; returns (frames, notes)."""
     with open_source(path, **options) as source:
         frames = sum(isinstance(item, DecodedFrame) for item in source)
     return frames, source.notes
@@ -64,7 +64,7 @@ def assert_whole(path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_whole_file_is_not_truncated(tmp_path, suffix):
+def test_a_complete_file_is_not_truncated(tmp_path, suffix):
     assert_whole(clip(tmp_path, suffix))
 
 
@@ -112,14 +112,14 @@ def test_a_long_last_frame_is_not_truncation(tmp_path, suffix):
     ],
 )
 @pytest.mark.parametrize("sound", [False, True])
-def test_ways_to_write_a_container(tmp_path, name, options, sound):
+def test_files_of_many_muxer_options_are_complete(tmp_path, name, options, sound):
     suffix = name[1:]
     assert_whole(
         clip(tmp_path, suffix, sound=sound, container_options=options, options={"g": "10"})
     )
 
 
-def test_tracks_that_last_longer_than_the_video(tmp_path):
+def test_tracks_that_last_longer_than_the_video_are_not_truncation(tmp_path):
     assert_whole(write(tmp_path / "a.mkv", 5, subtitles="subrip", audio="aac"))
     assert_whole(write(tmp_path / "b.mkv", 20, cover=True))
     assert_whole(write(tmp_path / "c.mkv", 20, video_tracks=2, audio="aac", audio_seconds=3))
@@ -130,8 +130,8 @@ def test_tracks_that_last_longer_than_the_video(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".flv", ".avi", ".ts"])
-def test_what_was_written_to_a_pipe_declares_nothing(tmp_path, suffix):
-    """The header is never completed there."""
+def test_a_file_written_to_a_pipe_is_not_truncated(tmp_path, suffix):
+    """In a pipe the header is not completed."""
 
     class Pipe(io.RawIOBase):
         def __init__(self):
@@ -166,7 +166,7 @@ def test_what_was_written_to_a_pipe_declares_nothing(tmp_path, suffix):
      if p.suffix in (".mp4", ".webm", ".mkv") and p.name != "invalid-bitstream.webm"],
     ids=lambda path: f"{path.parent.name}-{path.name}",
 )  # fmt: skip
-def test_real_clips_are_whole(path):
+def test_real_clips_are_not_truncated(path):
     assert key_frames(path)[1] is None
     if path.stat().st_size < 10**6:
         assert_whole(path)
@@ -212,8 +212,8 @@ def test_a_truncated_file_is_named_and_refused_when_strict(
         scan(path, replace(quick, strict=True), Fraction(1))
 
 
-def test_fragments_that_are_missing_altogether(tmp_path):
-    """The index has only the fragments that are there."""
+def test_missing_fragments_are_named(tmp_path):
+    """The index lists only the existing fragments."""
     flags = {"movflags": "dash+frag_keyframe+delay_moov+global_sidx"}
     path = clip(tmp_path, ".mp4", container_options=flags, options={"g": "10"})
     content = path.read_bytes()
@@ -224,15 +224,15 @@ def test_fragments_that_are_missing_altogether(tmp_path):
     ]
 
 
-def test_a_cut_that_costs_nothing_is_not_named(tmp_path):
-    """What lies behind the last frame only helps in seeking."""
+def test_a_cut_after_the_last_frame_is_not_named(tmp_path):
+    """Data after the last frame only helps in seeking."""
     for suffix in (".mkv", ".avi"):
         path = clip(tmp_path, suffix)
         path.write_bytes(path.read_bytes()[:-20])
         assert read(path) == (50, [])
 
 
-def test_a_part_is_not_compared(tmp_path):
+def test_a_part_is_not_checked_for_truncation(tmp_path):
     path = cut(clip(tmp_path, ".mkv"))
     for part in ({"start": Fraction(1, 10)}, {"end": Fraction(1, 10)}):
         assert read(path, **part)[1] == []

@@ -1,4 +1,4 @@
-"""Sources with alpha: written without it, declared without it, and said before the first frame."""
+"""Sources with alpha: the result has none and declares none, and a note says so in time."""
 
 import io
 from fractions import Fraction
@@ -35,7 +35,7 @@ def vfi():
 
 
 def transparent(fmt, number, size=SIZE):
-    """A frame of noise, its alpha too."""
+    """A frame of noise, also in its alpha."""
     frame = VideoFrame(size[1], size[0], fmt)
     noise = np.random.default_rng(number)
     bits = frame.format.components[0].bits
@@ -60,7 +60,7 @@ def write(path, fmt, codec="ffv1", *, count=4, options=None, tags=()):
 
 
 def write_vp9(path, count=4):
-    """WebM as FFmpeg writes it: alpha in BlockAdditions, and a tag that says so."""
+    """Writes a WebM as FFmpeg does: alpha in BlockAdditions, and the tag alpha_mode."""
     options = {"auto-alt-ref": "0", "g": "10", "lossless": "1"}
     return write(
         path, "yuva420p", "libvpx-vp9", count=count, options=options, tags={"alpha_mode": "1"}
@@ -99,7 +99,7 @@ FORMATS = {
 
 
 @pytest.mark.parametrize(("fmt", "expected"), FORMATS.items())
-def test_lossless_colours_stay_and_alpha_goes(tmp_path, vfi, fmt, expected):
+def test_lossless_results_keep_colours_without_alpha(tmp_path, vfi, fmt, expected):
     source, out = write(tmp_path / "in.mkv", fmt), tmp_path / "out.mkv"
     told = []
     report = interpolate_video(source, out, model=vfi, options=LOSSLESS, on_note=told.append)
@@ -115,7 +115,7 @@ def test_lossless_colours_stay_and_alpha_goes(tmp_path, vfi, fmt, expected):
 
 
 @pytest.mark.parametrize("name", ["out.webm", "out.mkv", "out.mp4"])
-def test_vp9_with_alpha_is_neither_carried_nor_declared(tmp_path, vfi, name):
+def test_alpha_of_vp9_is_neither_written_nor_declared(tmp_path, vfi, name):
     source, out = write_vp9(tmp_path / "in.webm"), tmp_path / name
     assert {tag.lower(): value for tag, value in metadata(source).items()}["alpha_mode"] == "1"
     report = interpolate_video(source, out, model=vfi, options=VideoOptions(codec="vp9"))
@@ -124,7 +124,7 @@ def test_vp9_with_alpha_is_neither_carried_nor_declared(tmp_path, vfi, name):
     assert {frame.format.name for frame in frames_of(out)} == {"yuv420p"}
 
 
-def test_the_tag_goes_in_any_spelling(tmp_path):
+def test_the_alpha_tag_is_removed_in_any_spelling(tmp_path):
     source, out = write(tmp_path / "in.mkv", "yuv420p"), tmp_path / "out.mkv"
     with open_source(source) as opened:
         info = opened.info
@@ -135,14 +135,14 @@ def test_the_tag_goes_in_any_spelling(tmp_path):
     assert "alpha_mode" not in {tag.lower() for tag in metadata(out)}
 
 
-def test_a_source_that_denies_alpha_has_none(tmp_path, vfi):
+def test_a_source_with_alpha_mode_0_has_no_alpha(tmp_path, vfi):
     source = write(tmp_path / "in.mkv", "yuv420p", tags={"ALPHA_MODE": "0"})
     report = interpolate_video(source, tmp_path / "out.mkv", model=vfi, options=LOSSLESS)
     assert report.notes == []
 
 
 @pytest.mark.parametrize("how", ["cut", "in one piece"])
-def test_segments_drop_it_too(tmp_path, vfi, how):
+def test_segments_have_no_alpha(tmp_path, vfi, how):
     source, out = write_vp9(tmp_path / "in.webm", 30), tmp_path / "out.webm"
     options = VideoOptions(cuts=None)
     if how == "cut":
@@ -174,7 +174,7 @@ ENCODERS = [
 
 @pytest.mark.parametrize("fmt", ["yuva420p", "yuva444p10le", "bgra", "gbrap12le", "ya8"])
 @pytest.mark.parametrize(("encoder", "lossless"), ENCODERS)
-def test_no_encoder_is_given_alpha(tmp_path, encoder, lossless, fmt):
+def test_encoders_get_frames_without_alpha(tmp_path, encoder, lossless, fmt):
     with open_source(write(tmp_path / "in.mkv", fmt)) as source:
         encoding = encoding_for(
             source.info, ".mkv", EncodeOptions(codec=encoder, lossless=lossless)
@@ -184,7 +184,7 @@ def test_no_encoder_is_given_alpha(tmp_path, encoder, lossless, fmt):
     assert NOTE not in encoding.notes[1:]
 
 
-def test_an_encoder_that_writes_nothing_but_alpha_gets_it_opaque(tmp_path, vfi):
+def test_an_encoder_that_needs_alpha_gets_it_opaque(tmp_path, vfi):
     source, out = write(tmp_path / "in.mkv", "bgra"), tmp_path / "out.mov"
     report = interpolate_video(source, out, model=vfi, options=VideoOptions(codec="dxv"))
     assert report.notes == [NOTE, "written as rgba, the source is bgra"]
@@ -194,7 +194,7 @@ def test_an_encoder_that_writes_nothing_but_alpha_gets_it_opaque(tmp_path, vfi):
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("size", [(48, 64), (35, 51)])
-def test_colour_samples_are_not_touched(fmt, size):
+def test_colour_samples_are_not_changed(fmt, size):
     before = transparent(fmt, 0, size)
     after = opaque(before, ColourConverter())
     assert after.format.name == without_alpha(fmt)
@@ -202,21 +202,21 @@ def test_colour_samples_are_not_touched(fmt, size):
     assert opaque(after, ColourConverter()) is after
 
 
-def test_prores_4444(tmp_path, vfi):
+def test_alpha_of_prores_4444_is_dropped(tmp_path, vfi):
     source, out = write(tmp_path / "in.mkv", "yuva444p10le"), tmp_path / "out.mov"
     report = interpolate_video(source, out, model=vfi, options=VideoOptions(codec="prores"))
-    assert report.notes[1:] == [NOTE]  # Before it: the model takes 8 bits.
+    assert report.notes[1:] == [NOTE]  # The note before it: the model takes 8 bits.
     assert not any(has_alpha(frame.format.name) for frame in frames_of(out))
 
 
-def test_every_format_with_alpha_has_one_without():
+def test_every_format_with_alpha_has_an_opaque_format():
     found = [name for name in sorted(av.video.format.names) if has_alpha(name)]
     assert len(found) > 40
     for name in found:
         other = without_alpha(name)
         assert not has_alpha(other), name
         if name.startswith(("gbrap32", "rgba128")):
-            continue  # Integers of 32 bits, which no decoder gives, become 16 bits.
+            continue  # 32-bit integers, which no decoder outputs, become 16-bit.
         before, after = VideoFormat(name, 64, 64), VideoFormat(other, 64, 64)
         assert len(after.components) == len(before.components) - 1, name
         assert before.is_rgb == after.is_rgb, name
@@ -225,7 +225,7 @@ def test_every_format_with_alpha_has_one_without():
 
 
 @pytest.mark.parametrize(("fmt", "expected"), [("yuva420p", "yuv420p"), ("ya8", "gray")])
-def test_y4m(tmp_path, fmt, expected):
+def test_y4m_has_no_alpha(tmp_path, fmt, expected):
     stream = io.BytesIO()
     with (
         open_source(write(tmp_path / "in.mkv", fmt)) as source,
@@ -242,19 +242,19 @@ def test_y4m(tmp_path, fmt, expected):
         assert all(map(np.array_equal, colours(before), colours(after)))
 
 
-def test_a_folder_of_pictures(tmp_path, vfi):
+def test_a_folder_of_images_has_no_alpha(tmp_path, vfi):
     source = write(tmp_path / "in.mkv", "bgra")
     assert NOTE in plan_video(source, tmp_path / "out").notes
     report = interpolate_video(source, tmp_path / "out", model=vfi)
     assert report.notes == [NOTE]
     first = frames_of(tmp_path / "out" / "000001.png")[0]
     assert first.format.name == "rgb24"
-    # And back: what has no alpha is not said to have any.
+    # Back again: without alpha there is no note.
     report = interpolate_video(tmp_path / "out", tmp_path / "out.mkv", model=vfi, options=LOSSLESS)
     assert NOTE not in report.notes
 
 
-def test_a_palette_may_have_transparent_colours(tmp_path, vfi):
+def test_transparent_colours_of_a_palette_are_dropped(tmp_path, vfi):
     (tmp_path / "in").mkdir()
     context = av.CodecContext.create("png", "w")
     context.width, context.height, context.pix_fmt = SIZE[1], SIZE[0], "pal8"
@@ -282,7 +282,7 @@ def command(tmp_path, vfi, monkeypatch):
     return run
 
 
-def test_the_command_says_it_before_the_first_frame_and_once(
+def test_the_command_prints_the_note_once_before_the_first_frame(
     tmp_path, command, capsys, monkeypatch
 ):
     import runtime.video.arguments as shared
@@ -304,7 +304,7 @@ def test_the_command_says_it_before_the_first_frame_and_once(
     assert NOTE in (tmp_path / "said.json").read_text()
 
 
-def test_what_is_found_later_is_said_at_the_end(tmp_path, command, capsys):
+def test_alpha_that_is_found_later_is_noted_at_the_end(tmp_path, command, capsys):
     source = write_vp9(tmp_path / "in.webm", 12)
     with av.open(str(source)) as clip:
         packet = bytes([p for p in clip.demux(video=0) if p.size][5])
@@ -317,7 +317,7 @@ def test_what_is_found_later_is_said_at_the_end(tmp_path, command, capsys):
     ]
 
 
-def test_with_y4m_on_stdout_it_is_said_on_stderr(tmp_path, command, capfdbinary):
+def test_with_y4m_on_stdout_the_note_is_on_stderr(tmp_path, command, capfdbinary):
     write(tmp_path / "in.mkv", "yuva420p")
     assert command("in.mkv", "-") == 0
     out, errors = capfdbinary.readouterr()

@@ -1,4 +1,4 @@
-"""Two runs at one place, in processes of their own: one writes, the other is refused."""
+"""Two runs with the same destination, in two processes: one writes, the other is refused."""
 
 import errno
 import os
@@ -70,7 +70,7 @@ def count(output):
 
 
 def seen(folder):
-    """Every file below a folder with its inode and content."""
+    """(inode, content) of every file below a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path: (path.stat().st_ino, path.read_bytes()) for path in files}
 
@@ -80,7 +80,7 @@ OUTPUTS = ["out.mp4", "out.mkv", "out.webm", "out"]
 
 @posix
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_the_second_run_is_refused_and_touches_nothing(tmp_path, models, holder, name):
+def test_the_second_run_is_refused_and_changes_no_file(tmp_path, models, holder, name):
     first = holder(name)
     before = seen(tmp_path)
     second = run_module("runtime", "in.mkv", name, "--model", models / "dynamic.onnx", cwd=tmp_path)
@@ -99,7 +99,7 @@ def test_the_second_run_is_refused_and_touches_nothing(tmp_path, models, holder,
 
 @posix
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_what_a_killed_run_left_is_taken_over(tmp_path, models, holder, name):
+def test_files_of_a_killed_run_are_replaced(tmp_path, models, holder, name):
     first = holder(name)
     first.send_signal(signal.SIGKILL)
     first.communicate(timeout=60)
@@ -115,7 +115,7 @@ def test_what_a_killed_run_left_is_taken_over(tmp_path, models, holder, name):
 
 
 @posix
-def test_the_partial_name_of_a_run_is_no_output_of_another(tmp_path, models, holder):
+def test_the_partial_file_of_a_run_cannot_be_the_output_of_another(tmp_path, models, holder):
     first = holder("out.mp4")
     second = run_module(
         "runtime", "in.mkv", "out.partial.mp4", "--model", models / "dynamic.onnx", cwd=tmp_path
@@ -128,14 +128,16 @@ def test_the_partial_name_of_a_run_is_no_output_of_another(tmp_path, models, hol
 
 
 @posix
-def test_it_is_refused_before_the_model_is_opened(tmp_path, holder):
+def test_the_second_run_is_refused_before_the_model_is_opened(tmp_path, holder):
     holder("out.mp4")
     with pytest.raises(VideoError, match="is being written by another run"):
         interpolate_video(tmp_path / "in.mkv", tmp_path / "out.mp4", model=tmp_path / "none.onnx")
 
 
 @posix
-def test_ctrl_c_names_no_file_of_another_run(tmp_path, holder, monkeypatch, capsys):
+def test_the_message_after_ctrl_c_names_no_file_of_another_run(
+    tmp_path, holder, monkeypatch, capsys
+):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -170,7 +172,7 @@ def test_threads_of_one_process_exclude_each_other(tmp_path, name):
         assert len(refused) == 1
         assert "is being written by another run" in refused[0]
         assert count(tmp_path / name) == 8
-        # Nothing is left locked, neither after success nor after an error.
+        # No lock is left, neither after success nor after an error.
         with pytest.raises(VideoError, match="broken"):
             fails(tmp_path / ("a" + name), source.info)
         with open_sink(tmp_path / ("a" + name), like=source.info, rate=RATE) as sink:
@@ -186,7 +188,7 @@ def fails(path, like):
 
 @posix
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_a_partial_file_that_another_program_replaced_is_not_taken_for_the_own(tmp_path, name):
+def test_a_partial_file_that_another_program_replaced_is_recognised(tmp_path, name):
     partial = tmp_path / ("out.partial" + name[3:])
 
     def run():
@@ -220,7 +222,7 @@ def test_a_link_under_the_partial_name_is_not_followed(tmp_path):
 
 @posix
 @pytest.mark.parametrize("lock", [lock_file, lock_folder])
-def test_what_was_renamed_before_it_was_locked_is_not_held(tmp_path, monkeypatch, lock):
+def test_a_file_that_is_renamed_before_it_is_locked_is_locked_again(tmp_path, monkeypatch, lock):
     place, real = tmp_path / "out", files.flock
 
     def late(descriptor, how):
@@ -240,7 +242,7 @@ def test_what_was_renamed_before_it_was_locked_is_not_held(tmp_path, monkeypatch
 
 
 @posix
-def test_a_place_that_never_stays_is_an_error(tmp_path, monkeypatch):
+def test_a_file_that_is_replaced_again_and_again_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "flock", lambda *_: (tmp_path / "out").unlink())
     with pytest.raises(OSError, match="replaced all the time"):
         lock_file(tmp_path / "out")
@@ -249,7 +251,7 @@ def test_a_place_that_never_stays_is_an_error(tmp_path, monkeypatch):
 @posix
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("name", ["out.mp4", "out"])
-def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch, name, code):
+def test_without_support_for_locks_files_are_written_with_a_note(tmp_path, monkeypatch, name, code):
     def unsupported(*_):
         raise OSError(code, os.strerror(code))
 
@@ -268,7 +270,7 @@ def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch, na
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out"])
-def test_without_flock_what_is_there_must_be_removed_by_hand(tmp_path, monkeypatch, name):
+def test_without_flock_an_old_partial_file_must_be_removed_by_hand(tmp_path, monkeypatch, name):
     monkeypatch.setattr(files, "HAS_FLOCK", False)
     monkeypatch.setattr("runtime.video.writing.destination.HAS_FLOCK", False)
     partial = tmp_path / ("out.partial" + name[3:])

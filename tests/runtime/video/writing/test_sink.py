@@ -32,7 +32,7 @@ from video_clips import (
 
 
 def passed(source, destination, *, start=None, end=None, stop=None, **options):
-    """Every frame and packet as it is; gives (info, notes). `stop` is called with each number."""
+    """Copies all frames and packets; returns (info, notes). Calls `stop` with each number."""
     names = [field.name for field in fields(EncodeOptions)]
     options["encode"] = EncodeOptions(**{n: options.pop(n) for n in names if n in options})
     with open_source(source, start=start, end=end) as opened:
@@ -62,7 +62,7 @@ FORMATS = ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv44
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("codec", ["ffv1", "h264", "hevc"])
-def test_lossless_is_bit_by_bit(tmp_path, fmt, codec):
+def test_lossless_results_are_bit_exact(tmp_path, fmt, codec):
     if (fmt, codec) == ("gray", "h264"):
         pytest.skip("FFmpeg decodes H.264 without chroma as yuv420p")
     source = write(tmp_path / "in.mkv", 6, codec="ffv1", fmt=fmt)
@@ -75,7 +75,7 @@ def test_lossless_is_bit_by_bit(tmp_path, fmt, codec):
 
 
 @pytest.mark.parametrize("fmt", ["yuv420p", "yuv444p"])
-def test_vp9_is_lossless_too(tmp_path, fmt):
+def test_lossless_vp9_is_bit_exact(tmp_path, fmt):
     source = write(tmp_path / "in.mkv", 4, codec="ffv1", fmt=fmt)
     passed(source, tmp_path / "out.webm", lossless=True)
     assert np.array_equal(arrays_of(tmp_path / "out.webm"), arrays_of(source))
@@ -107,7 +107,7 @@ def test_rgb_is_lossless_in_ffv1(tmp_path):
         (".mkv", "yuv420p", "mpeg4", "mpeg4"),
     ],
 )
-def test_codecs_keep_format_and_times(tmp_path, suffix, fmt, codec, expected, capfd):
+def test_codecs_keep_pixel_format_and_times(tmp_path, suffix, fmt, codec, expected, capfd):
     source = write(tmp_path / "in.mkv", 10, codec="ffv1", fmt=fmt)
     out = tmp_path / f"out{suffix}"
     _, notes = passed(source, out, codec=codec)
@@ -141,7 +141,7 @@ def test_times_are_exact(tmp_path, rate, suffix):
         assert abs(Fraction(clip.duration, av.time_base) - 30 / rate) <= Fraction(1, 500)
 
 
-def test_variable_times_keep_to_a_tick(tmp_path):
+def test_variable_times_are_kept_within_a_tick(tmp_path):
     moments = [Fraction(k * k, 7 * 600) for k in range(12)]
     with open_source(write(tmp_path / "in.mkv", 2)) as source:
         tick = Fraction(1, 7 * 600)
@@ -173,7 +173,7 @@ def test_sound_is_copied(tmp_path, audio, inside, outside):
     assert notes == []
     before, after = packets_of(source, 1), packets_of(out, 1)
     assert [data for _, data in after] == [data for _, data in before]
-    # Matroska has no place before 0: video and sound move by the priming (AAC's 21 ms), together.
+    # Matroska has no times before 0: video and sound shift by the priming (21 ms in AAC).
     moved = times_of(out)[0] - times_of(source)[0]
     assert moved <= Fraction(22, 1000)
     for (was, _), (now, _) in zip(before, after, strict=True):
@@ -182,7 +182,7 @@ def test_sound_is_copied(tmp_path, audio, inside, outside):
         assert moved == 0
     with av.open(str(out)) as clip:
         assert clip.streams.audio[0].language == "fra"
-    if audio != "libopus" and outside != ".mkv":  # where priming and padding can be marked
+    if audio != "libopus" and outside != ".mkv":  # containers that can mark priming and padding
         first, sound = samples_of(out)
         assert (first, len(sound)) == (samples_of(source)[0], len(samples_of(source)[1]))
         assert np.array_equal(sound, samples_of(source)[1])
@@ -191,7 +191,7 @@ def test_sound_is_copied(tmp_path, audio, inside, outside):
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("mode", ["copy", "aac"])
 @pytest.mark.parametrize("late", ["audio", "video"])
-def test_what_starts_later_stays_in_step(tmp_path, suffix, late, mode):
+def test_a_track_that_starts_later_stays_in_sync(tmp_path, suffix, late, mode):
     source = write(
         tmp_path / "in.mp4",
         25,
@@ -207,13 +207,13 @@ def test_what_starts_later_stays_in_step(tmp_path, suffix, late, mode):
         first, sound = samples_of(path)
         heard = first + Fraction(int(np.argmax(np.abs(sound) > 0.1)), 48000)
         onsets.append(heard - times_of(path)[0])
-    # In Matroska the priming of AAC is heard.
+    # In Matroska the priming of AAC is played.
     assert abs(onsets[0] - onsets[1]) <= Fraction(23, 1000)
 
 
 @pytest.mark.parametrize("audio", ["pcm_s16le", "libopus", "flac"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
-def test_sound_made_aac_is_as_long(tmp_path, audio, suffix):
+def test_sound_converted_to_aac_keeps_its_length(tmp_path, audio, suffix):
     source = write(tmp_path / "in.mkv", 50, audio=audio)
     out = tmp_path / f"out{suffix}"
     passed(source, out, audio="aac")
@@ -229,7 +229,7 @@ def test_sound_made_aac_is_as_long(tmp_path, audio, suffix):
 
 
 @pytest.mark.parametrize("mode", ["copy", "aac"])
-def test_a_part_is_in_step(tmp_path, mode):
+def test_sound_and_chapters_of_a_part_are_in_sync(tmp_path, mode):
     source = write(
         tmp_path / "in.mkv", 100, audio="flac", chapters=((0, 1500, "a"), (1500, 4000, "b"))
     )
@@ -251,7 +251,7 @@ def test_a_part_is_in_step(tmp_path, mode):
         ("aac", ".webm", "webm does not take aac audio: choose .mkv, or --audio none"),
     ],
 )
-def test_sound_that_the_container_does_not_take(tmp_path, audio, suffix, message):
+def test_sound_that_the_container_does_not_support_is_refused(tmp_path, audio, suffix, message):
     source = write(tmp_path / "in.mkv", 5, audio=audio)
     out = tmp_path / f"out{suffix}"
     with pytest.raises(VideoError, match=message):
@@ -264,7 +264,7 @@ def test_sound_that_the_container_does_not_take(tmp_path, audio, suffix, message
             passed(source, out, audio="aac")
 
 
-def test_subtitles(tmp_path):
+def test_subtitles_are_copied(tmp_path):
     source = write(tmp_path / "in.mkv", 25, subtitles="subrip", audio="aac", languages=("a", "deu"))
     passed(source, tmp_path / "out.mkv")
     moved = times_of(tmp_path / "out.mkv")[0]
@@ -277,7 +277,7 @@ def test_subtitles(tmp_path):
     assert notes == ["not carried over, as mp4 does not take it: subtitle track 2 (srt, deu)"]
 
 
-def test_tags_metadata_and_chapters(tmp_path):
+def test_tags_metadata_and_chapters_are_copied(tmp_path):
     tags = {"color_range": 1, "colorspace": 1, "color_primaries": 1, "color_trc": 1}
     source = write(
         tmp_path / "in.mkv",
@@ -308,7 +308,7 @@ def test_tags_metadata_and_chapters(tmp_path):
 
 
 @pytest.mark.parametrize("codec", [None, "h264", "av1"])
-def test_hdr10(tmp_path, codec):
+def test_hdr10_metadata_is_copied(tmp_path, codec):
     hdr = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
     source = write(
         tmp_path / "in.mkv",
@@ -335,16 +335,16 @@ def test_hdr10(tmp_path, codec):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux alone has it")
-def test_an_encoder_leaves_the_priority_of_its_caller(tmp_path):
+def test_an_encoder_does_not_change_the_priority_of_its_caller(tmp_path):
     source = write(tmp_path / "in.mkv", 3)
     before = os.sched_getscheduler(0)
-    passed(source, tmp_path / "out.mkv", codec="av1")  # Makes it real-time, where root runs it.
+    passed(source, tmp_path / "out.mkv", codec="av1")  # Sets real-time priority, if run by root.
     assert os.sched_getscheduler(0) == before
 
 
 def test_a_mastering_display_without_luminance_is_named(tmp_path):
     hdr = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(1000,50)"
-    options = {"x265-params": f"log-level=error:hdr10=1:{hdr}"}  # FFmpeg takes 0.1 cd/m2 for none.
+    options = {"x265-params": f"log-level=error:hdr10=1:{hdr}"}  # FFmpeg treats 0.1 cd/m2 as none.
     source = write(tmp_path / "in.mkv", 3, codec="libx265", fmt="yuv420p10le", options=options)
     info, notes = passed(source, tmp_path / "out.mp4")
     assert info.hdr.luminance is None
@@ -353,7 +353,7 @@ def test_a_mastering_display_without_luminance_is_named(tmp_path):
 
 @pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV 18 only")
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
-def test_rotation(tmp_path, name):
+def test_rotation_is_copied(tmp_path, name):
     source = write(tmp_path / "in.mp4", 5, rotation=90)
     passed(source, tmp_path / name)
     assert {f.rotation for f in frames_of(tmp_path / name)} == {90}
@@ -369,7 +369,7 @@ def test_rotation(tmp_path, name):
         ("ffv1", ".mkv", "yuv420p"),
     ],
 )
-def test_odd_sizes(tmp_path, codec, suffix, expected):
+def test_odd_sizes_are_written(tmp_path, codec, suffix, expected):
     _, notes = passed(DATA / "bear-vp9-odd-dimensions.webm", tmp_path / f"a{suffix}", codec=codec)
     frames = frames_of(tmp_path / f"a{suffix}")
     assert (frames[0].width, frames[0].height, len(frames)) == (161, 121, 30)
@@ -377,7 +377,7 @@ def test_odd_sizes(tmp_path, codec, suffix, expected):
     assert notes == ([] if expected == "yuv420p" else ["written as yuv444p, the source is yuv420p"])
 
 
-def test_a_format_that_the_encoder_lacks_is_said(tmp_path):
+def test_a_pixel_format_that_the_encoder_lacks_is_noted(tmp_path):
     source = write(tmp_path / "in.mkv", 3, codec="ffv1", fmt="yuv422p10le")
     _, notes = passed(source, tmp_path / "a.mkv", codec="av1")
     assert notes == ["written as yuv420p10le, the source is yuv422p10le"]
@@ -425,21 +425,21 @@ def test_quality_and_preset_reach_the_encoder(tmp_path):
         ({"preset": "warp"}, "libx264 does not open"),
     ],
 )
-def test_encoders_that_cannot(tmp_path, choice, message):
+def test_unsuitable_encoders_are_refused(tmp_path, choice, message):
     source = write(tmp_path / "in.mkv", 2)
     with pytest.raises(VideoError, match=message):
         passed(source, tmp_path / "out.mkv", **choice)
     assert names(tmp_path) == ["in.mkv"]
 
 
-def test_hardware_that_is_not_there(tmp_path):
+def test_missing_hardware_is_an_error(tmp_path):
     if "hevc_nvenc" not in available() or Path("/dev/nvidia0").exists():
         pytest.skip("needs an FFmpeg with nvenc on a machine without")
     with pytest.raises(VideoError, match=r"hevc_nvenc does not open .* hardware"):
         passed(write(tmp_path / "in.mkv", 2), tmp_path / "out.mkv", codec="hevc_nvenc")
 
 
-def test_a_codec_that_the_container_does_not_take(tmp_path):
+def test_a_codec_that_the_container_does_not_support_is_refused(tmp_path):
     source = write(tmp_path / "in.mkv", 2)
     with pytest.raises(VideoError, match=r"webm does not take libx264: choose \.mkv"):
         passed(source, tmp_path / "out.webm", codec="h264")
@@ -447,7 +447,7 @@ def test_a_codec_that_the_container_does_not_take(tmp_path):
 
 
 @pytest.mark.parametrize("fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
-def test_y4m_there_and_back(tmp_path, fmt):
+def test_y4m_round_trips(tmp_path, fmt):
     source = write(tmp_path / "in.mkv", 5, codec="ffv1", fmt=fmt, audio="flac")
     pipe = io.BytesIO()
     info, notes = passed(source, pipe)
@@ -458,7 +458,7 @@ def test_y4m_there_and_back(tmp_path, fmt):
     assert np.array_equal(made, arrays_of(source))
 
 
-def test_what_y4m_does_not_say(tmp_path):
+def test_metadata_that_y4m_cannot_store_is_noted(tmp_path):
     tags = {"colorspace": 1, "color_primaries": 1, "color_trc": 1}
     source = write(tmp_path / "in.mkv", 3, sar=Fraction(4, 3), tags=tags)
     _, notes = passed(source, io.BytesIO())
@@ -468,7 +468,7 @@ def test_what_y4m_does_not_say(tmp_path):
     ]
 
 
-def test_a_pipe_whose_reader_has_gone(tmp_path):
+def test_a_closed_pipe_is_an_error(tmp_path):
     source = write(tmp_path / "in.mkv", 5)
     reading, writing = os.pipe()
     os.close(reading)
@@ -480,7 +480,7 @@ def test_a_pipe_whose_reader_has_gone(tmp_path):
 
 
 @pytest.mark.parametrize(("fmt", "dtype"), [("bgr0", np.uint8), ("gbrp16le", np.uint16)])
-def test_a_folder_of_pictures(tmp_path, fmt, dtype):
+def test_a_folder_of_images_is_written(tmp_path, fmt, dtype):
     source = write(tmp_path / "in.mkv", 5, codec="ffv1", fmt=fmt)
     passed(source, tmp_path / "out")
     assert names(tmp_path) == ["in.mkv", "out"]
@@ -503,7 +503,7 @@ def test_a_folder_of_pictures(tmp_path, fmt, dtype):
     ("name", "message"),
     [("out.txt", "no suffix of a video"), ("no/out.mp4", "is not a folder"), ("in.mkv", "itself")],
 )
-def test_destinations_that_cannot_be(tmp_path, name, message):
+def test_invalid_destinations_are_refused(tmp_path, name, message):
     source = write(tmp_path / "in.mkv", 2)
     content = source.read_bytes()
     with pytest.raises(VideoError, match=message):
@@ -514,7 +514,7 @@ def test_destinations_that_cannot_be(tmp_path, name, message):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("no"), VideoError("broken")])
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.webm", "out"])
-def test_an_error_in_the_middle_leaves_what_plays(tmp_path, name, error):
+def test_an_error_leaves_a_playable_partial_file(tmp_path, name, error):
     source = write(tmp_path / "in.mkv", 30, audio="libopus")
     if "." in name:
         (tmp_path / name).write_bytes(b"an older result")
@@ -551,7 +551,7 @@ def test_an_error_in_the_middle_leaves_what_plays(tmp_path, name, error):
         assert not (tmp_path / name).exists()
 
 
-def test_an_error_before_the_first_frame_leaves_nothing(tmp_path):
+def test_an_error_before_the_first_frame_leaves_no_file(tmp_path):
     source = write(tmp_path / "in.mkv", 3)
 
     def fail():
@@ -567,7 +567,7 @@ def test_an_error_before_the_first_frame_leaves_nothing(tmp_path):
     assert names(tmp_path) == ["in.mkv"]
 
 
-def test_a_frame_of_another_size(tmp_path):
+def test_a_frame_of_another_size_is_refused(tmp_path):
     source = write(tmp_path / "in.mkv", 3)
     with (
         open_source(source) as opened,
@@ -616,7 +616,7 @@ def run_script(*arguments):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
-def test_a_full_disk(tmp_path, name):
+def test_a_full_disk_is_an_error(tmp_path, name):
     source = write(tmp_path / "in.mkv", 3)
     with run_script(source, tmp_path / name, 100_000) as process:
         _, errors = process.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""Audio and subtitle tracks on their way through source and sink."""
+"""Audio and subtitle tracks that are read by a source and written by a sink."""
 
 import av
 import numpy as np
@@ -46,7 +46,7 @@ CODECS = [
 
 
 def clip(tmp_path, audio, suffix, count, **options):
-    """A clip with that sound, in a container that takes it; skips where FFmpeg has no encoder."""
+    """Writes a clip with this audio codec; skips if FFmpeg has no encoder for it."""
     if audio not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no {audio}")
     return write(
@@ -62,7 +62,7 @@ def clip(tmp_path, audio, suffix, count, **options):
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("audio_first", [False, True])
 @pytest.mark.parametrize(("audio", "suffix"), CODECS)
-def test_no_sample_and_no_frame_is_lost(tmp_path, audio, suffix, audio_first, early):
+def test_no_sample_of_sound_and_no_frame_is_lost(tmp_path, audio, suffix, audio_first, early):
     source = clip(tmp_path, audio, suffix, 50, audio_first=audio_first)
     out = tmp_path / "out.mkv"
     origin, notes = converted(source, out, early=early)
@@ -71,16 +71,16 @@ def test_no_sample_and_no_frame_is_lost(tmp_path, audio, suffix, audio_first, ea
     first, sound = samples_of(out)
     assert first == 0
     wanted = len(expected) + round((start - origin) * 48000)
-    # The last frame of AAC is filled up with silence. The stamps of ASF are whole milliseconds,
-    # which leaves aresample to fill or cut up to that much.
+    # The last frame of AAC is padded with silence. Timestamps of ASF are whole milliseconds, so
+    # that aresample may add or remove up to one millisecond.
     slack = 48 if suffix == ".wmv" else 0
     assert wanted - slack <= len(sound) < wanted + 1024 + slack
     assert len(frames_of(out)) == len(frames_of(source)) == 50
 
 
 @pytest.mark.parametrize(("audio", "suffix"), CODECS)
-def test_the_tail_of_b_frames_behind_a_track_of_sound(tmp_path, audio, suffix):
-    """A codec that flushes into the wrong decoder costs the frames that are held back."""
+def test_the_last_b_frames_after_a_track_of_sound_are_decoded(tmp_path, audio, suffix):
+    """If the wrong decoder is flushed, the frames that are delayed by B-frames are lost."""
     path = clip(tmp_path, audio, suffix, 25, audio_first=True, options={"bf": "2"})
     with open_source(path) as source:
         assert sum(isinstance(item, DecodedFrame) for item in source) == 25
