@@ -1,4 +1,4 @@
-"""The record that travels with every measured number."""
+"""The record of the environment that every measurement contains."""
 
 import os
 
@@ -16,7 +16,7 @@ NVIDIA H100 80GB HBM3, 580.82.07, 345 MHz, 1980 MHz, 2619 MHz, 700.00 W, 30, 815
 
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """Puts a program of that name first on PATH; its arguments go to the file that is returned."""
+    """Puts a fake nvidia-smi first on PATH; returns the file to which it writes its arguments."""
 
     def install(script):
         asked = tmp_path / "asked"
@@ -46,7 +46,7 @@ def test_clocks_and_driver_of_every_gpu_are_recorded(gpus, nvidia_smi):
 
 
 @pytest.mark.parametrize("script", ["exit 9", "sleep 60"])
-def test_an_nvidia_smi_that_fails_leaves_them_out(gpus, nvidia_smi, monkeypatch, script):
+def test_if_nvidia_smi_fails_clocks_and_driver_are_omitted(gpus, nvidia_smi, monkeypatch, script):
     monkeypatch.setattr(environment, "_SMI_TIMEOUT_S", 0.5)
     nvidia_smi(script)
     record = environment_record()
@@ -54,7 +54,7 @@ def test_an_nvidia_smi_that_fails_leaves_them_out(gpus, nvidia_smi, monkeypatch,
     assert len(record["gpu"]["gpus"]) == 2
 
 
-def test_without_a_gpu_nothing_is_asked(nvidia_smi, monkeypatch):
+def test_without_a_gpu_nvidia_smi_is_not_called(nvidia_smi, monkeypatch):
     monkeypatch.setattr(environment, "gpu_driver", lambda: GpuDriver(problem="no driver"))
     asked = nvidia_smi("exit 0")
     assert environment_record()["nvidia_smi"] is None

@@ -38,7 +38,7 @@ RUN_KEYS = {
 }  # fmt: skip
 
 
-def test_the_file_is_a_command_too(models, tmp_path):
+def test_the_file_can_be_run_as_a_command(models, tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "bench" / "latency.py"), "--model",
          str(models / "frames.onnx"), "--size", "50x70", "--samples", "1", "--seconds", "0",
@@ -91,7 +91,7 @@ def test_the_command_writes_its_evidence(models, tmp_path):
 
 
 def check_run(run, *, ceilings):
-    """What must hold of any run on a CPU, measured with --samples 4 --seconds 0."""
+    """Checks the record of a run on a CPU, measured with --samples 4 --seconds 0."""
     assert run.keys() == RUN_KEYS
     seconds = [s for samples in run["seconds"] for s in samples]
     assert [len(samples) for samples in run["seconds"]] == [1, 1, 1, 1]
@@ -102,7 +102,7 @@ def check_run(run, *, ceilings):
     assert run["fps"] == pytest.approx(1 / median)
     assert run["warm_up"].keys() == {"runs", "steady"}
     assert run["variant"] == "small"
-    # As of 64x80, to which frames are padded.
+    # The work at 64x80, to which frames are padded.
     assert run["work"]["operations"] == pytest.approx(25.19e9 * 64 * 80 / 256 / 448, rel=0.01)
     reached = run["work"]["operations"] / median
     assert run["roofline"]["flops_per_second"] == pytest.approx(reached)
@@ -116,7 +116,7 @@ def check_run(run, *, ceilings):
 
 @pytest.fixture
 def fast(monkeypatch):
-    """No pauses, no warm-up beyond two calls, short streams, and ceilings that are known."""
+    """Makes measurements fast: no pauses, two calls of warm-up, short streams, known ceilings."""
     for name in ("ON_GPU", "ON_CPU"):
         monkeypatch.setattr(measure, name, Interleaving(1, 0.0))
     monkeypatch.setattr("bench.harness.interleave._WARM_UP_SECONDS", 0.0)
@@ -129,7 +129,7 @@ def fast(monkeypatch):
 
 @pytest.fixture
 def measured(fast, tmp_path, capsys):
-    """Runs the command in this process; gives its record and what it printed."""
+    """Runs the command in this process; returns (record, printed text)."""
 
     def run(*arguments):
         evidence = tmp_path / "evidence.json"
@@ -148,7 +148,7 @@ def measured(fast, tmp_path, capsys):
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """Runs the command in this process; gives the sentence with which it is refused."""
+    """Runs the command in this process; returns its error message."""
 
     def run(*arguments):
         with pytest.raises(SystemExit) as left:
@@ -160,10 +160,10 @@ def refused(tmp_path, capsys):
     return run
 
 
-# What is measured
+# Cases and runs
 
 
-def test_a_dataset_is_its_frame_size_and_its_factor():
+def test_a_dataset_gives_frame_size_factor_and_flow_scale():
     assert case_of_dataset("vimeo90k") == Case("vimeo90k", (256, 448), 2, 1.0)
     assert case_of_dataset("snufilm") == Case("snufilm", (720, 1280), 2, 0.8)
     assert case_of_dataset("xtest") == Case("xtest", (2160, 4096), 8, 1.0)
@@ -181,11 +181,11 @@ def artefact(size=None, *, io="frames", limits=None, flow_scale=1.0, **changes):
     return ArtefactRun("m on x", path, "m.onnx", OpenOptions(), model, False, limits, {})
 
 
-def test_an_artefact_runs_at_the_sizes_that_it_takes():
+def test_an_artefact_runs_at_the_sizes_that_it_supports():
     cases = [Case(None, size, 2, None) for size in ((50, 70), (64, 80), (96, 96))]
     for made, taken in (
         (artefact((50, 70)), [True, False, False]),
-        (artefact((64, 80), io="float"), [True, True, False]),  # What pads to its size.
+        (artefact((64, 80), io="float"), [True, True, False]),  # Pads to its size.
         (artefact(), [True, True, True]),
         (artefact(limits=((64, 64), (96, 96))), [False, True, True]),
         (artefact(limits=((64, 64), (90, 96))), [False, True, False]),
@@ -212,7 +212,7 @@ def test_an_artefact_without_a_size_and_a_size_without_an_artefact_are_errors(ma
         plan_runs(cases, [made], [])
 
 
-def test_where_no_artefact_fits_pytorch_is_measured_alone_and_that_is_said(capsys):
+def test_if_no_artefact_fits_pytorch_is_measured_alone_with_a_note(capsys):
     (baseline,) = pytorch_runs(["authors"], "demo", threads=1)
     small = artefact((50, 70))
     plan = plan_runs([SMALL, Case(None, (32, 32), 2, None)], [small], [baseline])
@@ -229,7 +229,7 @@ def test_several_sizes_are_several_cases(models, measured):
     assert "64x80, factor 2" in printed
 
 
-def test_files_of_the_same_name_are_runs_of_their_own(models, tmp_path, measured):
+def test_files_of_the_same_name_are_separate_runs(models, tmp_path, measured):
     shutil.copy(models / "frames.onnx", tmp_path / "frames.onnx")
     files = [models / "frames.onnx", tmp_path / "frames.onnx", tmp_path / "frames.onnx"]
     record, _ = measured("--model", *files, "--size", "50x70")
@@ -251,7 +251,7 @@ def test_midpoint_weights_reach_other_factors_by_recursion(
         assert run["work"]["operations"] == pytest.approx(3 * one, rel=0.01)
 
 
-def test_pytorch_alone_makes_all_time_steps_of_a_pair_as_its_formulation_can(measured):
+def test_pytorch_alone_shares_work_of_time_steps_if_its_formulation_can(measured):
     record, printed = measured(
         "--weights", "demo", "--compare", "torch", "authors", "--size", "50x70", "--factor", "4"
     )
@@ -263,7 +263,7 @@ def test_pytorch_alone_makes_all_time_steps_of_a_pair_as_its_formulation_can(mea
     assert record["ceilings"]["measured_with"] == "known"
 
 
-def test_pytorch_that_is_compiled_is_a_run_of_its_own(measured, monkeypatch):
+def test_compiled_pytorch_is_a_separate_run(measured, monkeypatch):
     compiled = []
 
     def compile_(function, **options):
@@ -276,7 +276,7 @@ def test_pytorch_that_is_compiled_is_a_run_of_its_own(measured, monkeypatch):
     assert compiled == [{"dynamic": False}]
 
 
-def test_a_compiler_that_does_not_work_is_an_error(fast, refused, monkeypatch):
+def test_a_failing_compiler_is_an_error(fast, refused, monkeypatch):
     def fails(*_):
         raise RuntimeError("no C++ compiler\nand a long tale")
 
@@ -287,7 +287,7 @@ def test_a_compiler_that_does_not_work_is_an_error(fast, refused, monkeypatch):
     )
 
 
-def test_other_work_has_no_ratio(models, tmp_path, measured):
+def test_runs_with_different_work_have_no_ratio(models, tmp_path, measured):
     from bench.runs.authors import random_network
 
     torch = importlib.import_module("torch")
@@ -302,7 +302,7 @@ def test_other_work_has_no_ratio(models, tmp_path, measured):
     assert "do other work (variant or flow scale): no ratio" in printed
 
 
-def test_another_flow_scale_than_the_protocols_is_said(models, measured, monkeypatch):
+def test_another_flow_scale_than_that_of_the_protocol_is_noted(models, measured, monkeypatch):
     monkeypatch.setattr(request, "case_of_dataset", lambda name: Case(name, (50, 70), 2, 0.8))
     record, printed = measured(
         "--model", models / "frames.onnx", "--dataset", "snufilm", "vimeo90k",
@@ -310,13 +310,13 @@ def test_another_flow_scale_than_the_protocols_is_said(models, measured, monkeyp
     )  # fmt: skip
     assert [case["dataset"] for case in record["cases"]] == ["snufilm", "vimeo90k"]
     sentence = "its flow scale is 1, the protocol of snufilm says 0.8"
-    # PyTorch does the work that the artefact does.
+    # PyTorch uses the flow scale of the artefact.
     for run in record["cases"][0]["runs"].values():
         assert any(warning.startswith(sentence) for warning in run["warnings"])
     assert printed.count(sentence) == 2
 
 
-def test_pytorch_alone_takes_the_protocols_flow_scale():
+def test_pytorch_alone_uses_the_flow_scale_of_the_protocol():
     (run,) = pytorch_runs(["torch"], "demo", threads=1)
     case = Case("snufilm", (60, 80), 2, 0.8)
     assert run.info(case).flow_scale == 0.8
@@ -325,7 +325,7 @@ def test_pytorch_alone_takes_the_protocols_flow_scale():
     assert beside.info(case).flow_scale == 0.5
 
 
-# What is refused
+# Errors
 
 MODEL = ("--model", "m.onnx")
 
@@ -355,11 +355,11 @@ MODEL = ("--model", "m.onnx")
         (MODEL, "m.onnx does not exist"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_runs(refused, arguments, sentence):
+def test_wrong_arguments_are_refused_before_anything_runs(refused, arguments, sentence):
     assert sentence in refused(*arguments)
 
 
-def test_a_factor_that_weights_cannot_make_is_refused(midpoint_model, refused):
+def test_a_factor_that_weights_do_not_support_is_refused(midpoint_model, refused):
     said = refused("--model", midpoint_model, "--size", "50x70", "--factor", "3")
     assert "factors are powers of two" in said
 
@@ -370,8 +370,8 @@ def test_an_artefact_of_another_size_is_refused(models):
     assert "frames.onnx takes 50x70, none of 64x80: build one with" in done.stderr
 
 
-def test_the_baseline_is_not_our_module():
-    """The oracle must not share code with what it checks."""
+def test_the_baseline_does_not_use_the_module_of_this_project():
+    """The reference must not share code with the module that it checks."""
     for function in (authors_forward, warp_linspace):
         names = function.__code__.co_names
         assert not {"warp", "IFRNet", "ResBlock", "Decoder"} & set(names)
@@ -381,7 +381,7 @@ def test_the_baseline_is_not_our_module():
 
 
 def test_the_first_pair_of_a_fresh_process(models):
-    ballast = np.ones(40_000_000)  # 320 MB that are ours and not the process's.
+    ballast = np.ones(40_000_000)  # 320 MB of this process, which the new one must not count.
     (run,) = artefact_runs([models / "frames.onnx"], device=None, threads=1)
     found = measure_cold_start(run.name, run.request(SMALL))
     times = ("import_seconds", "load_seconds", "first_pair_seconds")
@@ -390,7 +390,7 @@ def test_the_first_pair_of_a_fresh_process(models):
     assert found["device_bytes"] is None
 
 
-def test_a_process_that_fails_says_why(models, tmp_path):
+def test_the_error_of_a_failed_process_is_in_the_message(models, tmp_path):
     gone = tmp_path / "gone.onnx"
     shutil.copy(models / "frames.onnx", gone)
     (run,) = artefact_runs([gone], device=None, threads=1)
@@ -399,21 +399,21 @@ def test_a_process_that_fails_says_why(models, tmp_path):
         measure_cold_start(run.name, run.request(SMALL))
 
 
-def test_a_process_loads_weights_as_they_were_asked_for(midpoint_checkpoint):
+def test_a_process_loads_the_given_weights(midpoint_checkpoint):
     for run in pytorch_runs(["torch", "authors"], str(midpoint_checkpoint), threads=1):
         request = json.loads(json.dumps(run.request(Case(None, (50, 70), 4, None))))
-        found = first_pair(request)  # Factor 4, which only recursion reaches.
+        found = first_pair(request)  # Factor 4, for which midpoint weights need recursion.
         assert found["first_pair_seconds"] > 0
         assert found["device_bytes"] is None
 
 
-def test_an_engine_takes_memory_of_the_gpu(trt10, engine):
+def test_the_gpu_memory_of_an_engine_is_recorded(trt10, engine):
     for run in artefact_runs([engine()], device=None, threads=1):
         found = first_pair(json.loads(json.dumps(run.request(SMALL))))
         assert found["device_bytes"] > 3 * 50 * 70 * 3
 
 
-def test_nothing_of_ours_is_imported_before_the_clock_runs():
+def test_the_cold_start_includes_all_imports():
     code = (
         "import sys, bench.harness.cold_start; "
         "print({'numpy', 'runtime', 'torch', 'onnxruntime'} & set(sys.modules))"
@@ -422,7 +422,7 @@ def test_nothing_of_ours_is_imported_before_the_clock_runs():
     assert done.stdout.strip() == "set()"
 
 
-def test_cold_figures_are_part_of_the_record(models, fast, monkeypatch, capsys):
+def test_figures_of_the_cold_start_are_in_the_record(models, fast, monkeypatch, capsys):
     asked = []
     figures = {
         "import_seconds": 1.0, "load_seconds": 2.0, "first_pair_seconds": 3.0,
@@ -451,9 +451,9 @@ def test_the_folder_of_the_packages_is_found_from_anywhere():
 
 @pytest.fixture
 def any_precision(monkeypatch):
-    """OpenVINO computes in float32 whatever it is asked for, under the name of what it is asked.
+    """Makes OpenVINO compute in float32 under the name of the requested precision.
 
-    bfloat16 needs a CPU that has it.
+    Real bfloat16 needs a CPU that has it.
     """
     real = latency_runs.open_backend
 
@@ -503,7 +503,7 @@ def test_an_artefact_is_a_run_in_every_precision_and_compared_with_the_first(
     assert f"against frames.onnx on openvino cpu {order[0]}" in report.stdout
 
 
-def test_one_precision_is_named_by_the_backend(any_precision, models, measured):
+def test_one_precision_is_part_of_the_backends_name(any_precision, models, measured):
     for precision in ("fp32", "bf16"):
         record, printed = measured(
             "--model", models / "frames.onnx", "--size", "50x70", "--backend", "openvino",
@@ -514,7 +514,7 @@ def test_one_precision_is_named_by_the_backend(any_precision, models, measured):
         assert "as fast as" not in printed
 
 
-def test_what_has_no_precision_refuses_several_as_it_refuses_one(models, refused):
+def test_a_backend_without_precisions_refuses_several(models, refused):
     said = refused(
         "--model", models / "frames.onnx", "--backend", "onnxruntime",
         "--precision", "fp32", "bf16",
@@ -525,7 +525,7 @@ def test_what_has_no_precision_refuses_several_as_it_refuses_one(models, refused
 # Without PyTorch
 
 
-def test_without_pytorch_work_is_not_counted_and_that_is_said(models, measured, monkeypatch):
+def test_without_pytorch_work_is_not_counted_and_a_note_is_printed(models, measured, monkeypatch):
     monkeypatch.delitem(sys.modules, "bench.harness.roofline", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     record, printed = measured("--model", models / "frames.onnx", "--size", "50x70")
@@ -567,7 +567,7 @@ def test_an_engine_is_a_run_for_every_number_of_streams_with_and_without_graph(
     assert record["threads"] is None
     assert "sees no GPU" in record["ceilings"]["problem"]
     assert "pairs a second" in printed
-    # The whole check reads such evidence.
+    # The GPU check reads such evidence.
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     found = importlib.import_module("gpu_check_summary")
     steps = {"latency_frames": {"result": record}}
@@ -580,7 +580,7 @@ def test_an_onnx_file_on_cuda_is_a_run_with_and_without_io_binding(models, measu
     real = latency_runs.open_backend
 
     def on_cpu(path, options, **kept):
-        """As `open_backend` does it on a GPU: with I/O binding unless it is refused."""
+        """Opens a backend as on a GPU: with I/O binding unless it is switched off."""
         assert options.device == "cuda"
         binding = options.io_binding is not False
         return real(path, replace(options, device="cpu", io_binding=binding), **kept)
@@ -596,7 +596,7 @@ def test_an_onnx_file_on_cuda_is_a_run_with_and_without_io_binding(models, measu
     assert all(run["milliseconds"]["p50"] > 0 for run in runs.values())
 
 
-def test_pytorch_beside_an_engine_runs_on_the_processor_and_that_is_said(trt10, engine, measured):
+def test_pytorch_beside_an_engine_runs_on_the_cpu_with_a_note(trt10, engine, measured):
     record, printed = measured(
         "--model", engine(), "--size", "50x70", "--weights", "demo", "--compare", "torch"
     )
@@ -618,7 +618,7 @@ def test_an_engine_whose_size_is_free_has_no_graph(trt10, engine, measured, refu
     assert "dynamic.engine takes 32x32 to 96x96, none of 97x96" in said
 
 
-def test_several_time_steps_take_one_call_or_several(trt10, engine, measured):
+def test_several_time_steps_need_one_call_or_several(trt10, engine, measured):
     models = [engine("three"), engine("frames")]
     record, _ = measured("--model", *models, "--size", "50x70", "--factor", "4")
     runs = record["cases"][0]["runs"].values()
@@ -633,18 +633,18 @@ def test_several_time_steps_take_one_call_or_several(trt10, engine, measured):
 
 
 @pytest.mark.parametrize("graph", ["frames", "float", "batch"])
-def test_the_profile_names_every_layer_of_an_engine(trt10, engine, measured, graph):
+def test_the_profile_has_every_layer_of_an_engine(trt10, engine, measured, graph):
     size = "48x64" if graph == "float" else "50x70"
     path = engine(graph)
     record, printed = measured("--model", path, "--size", size, "--profile")
     found = record["layers_milliseconds"][path.name]
     assert len(found) > 100
-    assert all(ms == 1.0 for _, ms in found)  # The fake's layers all take that.
+    assert all(ms == 1.0 for _, ms in found)  # The time of every layer of the fake.
     assert f"{len(found)} layers, {len(found)}.000 ms in sum" in printed
 
 
 @pytest.mark.parametrize("graph", ["frames", "float", "batch", "three"])
-def test_the_profile_names_every_node_of_an_onnx_file(
+def test_the_profile_has_every_node_of_an_onnx_file(
     sources, tmp_path, measured, graph, monkeypatch
 ):
     monkeypatch.setitem(measure._PROFILED_CALLS, "onnx", 1)
@@ -657,11 +657,14 @@ def test_the_profile_names_every_node_of_an_onnx_file(
     assert all(ms >= 0 for _, ms in found)
     assert sum(ms for _, ms in found) > 0
     assert f"{len(found)} layers" in printed
-    assert {path.name for path in tmp_path.iterdir()} <= {"m.onnx", "evidence.json"}  # No trace.
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "m.onnx",
+        "evidence.json",
+    }  # No trace file.
 
 
 @pytest.mark.parametrize("graph", ["frames", "float", "batch", "three", "dynamic"])
-def test_the_profile_names_type_and_arithmetic_of_every_layer_in_openvino(
+def test_the_profile_has_type_and_precision_of_every_layer_in_openvino(
     sources, tmp_path, measured, graph, monkeypatch
 ):
     monkeypatch.setitem(measure._PROFILED_CALLS, "onnx", 1)
@@ -685,7 +688,7 @@ def test_the_profile_names_type_and_arithmetic_of_every_layer_in_openvino(
     assert sum(ms for _, ms in found) > 0
     assert f"{len(found)} layers" in printed
     run = record["cases"][0]["runs"]["m.onnx on openvino cpu fp32"]
-    # Of a pair, within what a busy machine makes of two measurements.
+    # The time of a pair, with a tolerance for a busy machine.
     assert 0.01 < sum(ms for _, ms in found) / run["milliseconds"]["p50"] < 100
 
 
@@ -726,7 +729,7 @@ def test_layers_of_several_sizes_are_told_apart(models, measured, monkeypatch):
     }  # fmt: skip
 
 
-def test_the_first_call_of_a_trace_is_left_out():
+def test_the_first_call_of_a_trace_is_omitted():
     def event(name, index, us, category="Node", ending="_kernel_time"):
         said = {"op_name": "Conv", "node_index": index}
         return {"cat": category, "name": name + ending, "dur": us, "args": said}
@@ -742,10 +745,10 @@ def test_the_first_call_of_a_trace_is_left_out():
     assert found == [("Conv b", 0.04), ("Conv ", 0.002), ("Conv ", 0.008)]
 
 
-# What is printed
+# Output
 
 
-def test_every_figure_has_its_column():
+def test_every_figure_has_a_column():
     figures = {"p50": 2.0, "p90": 3.0, "p99": 4.0, "mean": 2.5, "iqr": 0.5}
     run = {
         "kind": "artefact", "milliseconds": figures, "milliseconds_per_frame": 2.0, "fps": 500.0,
@@ -767,7 +770,7 @@ def test_every_figure_has_its_column():
     text = "\n".join(lines)
     assert "gopro, 720x1280, factor 8, 2 threads, 10 interleaved rounds" in text
     table = [line for line in lines if line.endswith((" samples", " 30"))]
-    assert len({len(line) for line in table}) == 1  # Columns stand below each other.
+    assert len({len(line) for line in table}) == 1  # Columns are aligned.
     assert [line.split()[:2] for line in table[1:]] == [["fast", "2.000"], ["slow", "2.000"]]
     assert "call      h2d 2.000 ms, compute 2.000 ms" in text
     assert "100.0 GFLOP/s, 50% of the matmul; 10.0 GB/s, 25% of the copy" in text
@@ -779,7 +782,7 @@ def test_every_figure_has_its_column():
     assert "Conv a" in text
 
 
-def test_frames_of_noise_are_a_pair():
+def test_noise_frames_are_a_pair_with_motion():
     frame0, frame1 = latency_runs.noise_frames((20, 30))
     assert frame0.shape == frame1.shape == (20, 30, 3)
     assert frame0.dtype == np.uint8

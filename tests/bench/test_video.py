@@ -28,7 +28,7 @@ def test_stages_and_pipeline_are_measured_on_the_same_frames(tmp_path, capsys):
     assert "of the slower stage alone" in capsys.readouterr().out
 
 
-def test_a_clip_that_is_not_there(tmp_path, capsys):
+def test_a_missing_clip_is_an_error(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         main(["--clip", str(tmp_path / "no.mp4")])
     assert left.value.code == 1

@@ -1,4 +1,4 @@
-"""bench.alternatives: every method makes the dropped frames, and each is measured alike."""
+"""bench.alternatives: every method computes the dropped frames and is measured in the same way."""
 
 import itertools
 import json
@@ -33,13 +33,13 @@ RESULTS = ROOT / "bench" / "results"
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """Nine frames that move by two pixels each."""
+    """A clip of nine frames that move by two pixels a frame."""
     return write_clip(tmp_path_factory.mktemp("clip") / "in.mkv", 9, size=SIZE)
 
 
 @pytest.fixture
 def mlrt_python(tmp_path, monkeypatch):
-    """A Python that has VapourSynth with vs-mlrt: this one, with the fake of both."""
+    """The command of a Python with fakes of VapourSynth and vs-mlrt."""
     folder = tmp_path / "site"
     folder.mkdir()
     shutil.copy(ROOT / "tests" / "support" / "fake_vapoursynth.py", folder / "vapoursynth.py")
@@ -53,7 +53,7 @@ def run(*arguments, code=0):
     assert ended.value.code == code
 
 
-def test_every_second_frame_is_given_and_the_others_are_true(clip):
+def test_every_second_frame_is_input_and_the_others_are_the_truth(clip):
     halved = read_halved(clip, None)
     assert (len(halved.given), len(halved.true), len(halved.decoded)) == (5, 4, 5)
     assert (halved.name, halved.size, halved.rate) == ("in.mkv", SIZE, RATE / 2)
@@ -62,7 +62,7 @@ def test_every_second_frame_is_given_and_the_others_are_true(clip):
         whole += [true, given]
     steps = [psnr(a / 255, b / 255) for a, b in itertools.pairwise(whole)]
     apart = [psnr(a / 255, b / 255) for a, b in zip(whole, whole[2:], strict=False)]
-    assert min(steps) > max(apart)  # Neighbours are closer than the next but one.
+    assert min(steps) > max(apart)  # Adjacent frames are closer than those two apart.
     few = read_halved(clip, 2)
     assert (len(few.given), len(few.true)) == (3, 2)
     np.testing.assert_array_equal(few.true, halved.true[:2])
@@ -88,7 +88,7 @@ def test_the_mean_is_rounded_to_nearest(clip):
 
 
 @pytest.mark.parametrize("options", ["", "mi_mode=blend", "mi_mode=mci:mc_mode=aobmc"])
-def test_minterpolate_makes_the_frames_in_between(clip, options):
+def test_minterpolate_computes_the_dropped_frames(clip, options):
     halved = read_halved(clip, None)
     method = Minterpolate(halved, options)
     seconds, made = method.run()
@@ -103,12 +103,12 @@ def test_minterpolate_makes_the_frames_in_between(clip, options):
             assert psnr(one / 255, other / 255) > 38  # The filter blends YUV.
 
 
-def test_options_that_minterpolate_does_not_have(clip):
+def test_unknown_options_of_minterpolate_are_refused(clip):
     with pytest.raises(MeasurementError, match="minterpolate does not take 'speed=9'"):
         Minterpolate(read_halved(clip, 1), "speed=9").run()
 
 
-def test_one_input_gives_the_same_image(models):
+def test_a_model_with_one_input_gives_the_same_image(models):
     model = onnx.load(models / "float.onnx")
     frame0, frame1 = (
         frame.transpose(2, 0, 1) / np.float32(255) for frame in moving_frames(*SIZE, 4.0)
@@ -127,7 +127,7 @@ def test_one_input_gives_the_same_image(models):
     assert len(model.graph.input) == 3  # The model itself is unchanged.
 
 
-def test_all_methods_are_measured_alike(clip, models, mlrt_python, tmp_path, capsys):
+def test_all_methods_are_measured_in_the_same_way(clip, models, mlrt_python, tmp_path, capsys):
     need_torch()
     run(
         "--clip", clip, "--compare", "authors", "--precision", "fp32", "auto",
@@ -170,7 +170,7 @@ def test_all_methods_are_measured_alike(clip, models, mlrt_python, tmp_path, cap
     for one in record["methods"]:
         assert f"| {one['name']} | {rounded(one['frames_per_second'])} |" in said
     (read,) = read_evidence([tmp_path / "evidence.json"]).alternatives
-    assert read.record["methods"] == record["methods"]  # The types name every key.
+    assert read.record["methods"] == record["methods"]  # The types have every key of the record.
 
 
 @pytest.mark.parametrize(
@@ -182,14 +182,14 @@ def test_all_methods_are_measured_alike(clip, models, mlrt_python, tmp_path, cap
         (("--json", "no/evidence.json"), "the folder"),
     ],
 )
-def test_what_cannot_be_measured_is_one_sentence(clip, capsys, arguments, message):
+def test_errors_of_the_command_are_one_sentence(clip, capsys, arguments, message):
     run("--clip", clip, *arguments, code=1)
     said = capsys.readouterr().err
     assert message in said
     assert len(said.strip().splitlines()) == 1
 
 
-def test_the_table_without_bfloat16_is_that_of_the_evidence():
+def test_the_table_without_bfloat16_equals_the_evidence():
     text = (ROOT / "docs" / "cpu.md").read_text()
     times = {}
     for name in ("latency_cpu_small", "latency_cpu_small_int8"):

@@ -22,7 +22,7 @@ from bench.environment import MeasurementError
 from moving_clips import read_clip, write_clip
 from paths import DATA, ROOT
 
-# The lists as they are distributed, without a licence: they stay out of this repository.
+# The distributed lists have no licence, so that they are not in this repository.
 LISTS = ROOT.parent / "shared" / "data" / "lists"
 with_lists = pytest.mark.skipif(
     not LISTS.is_dir(), reason=f"{LISTS} with the lists of SNU-FILM and Adobe240 is not here"
@@ -32,7 +32,7 @@ NOISE = np.random.default_rng(0)
 
 
 def put(path, size=(6, 8)):
-    """Writes a picture of noise, no two alike, and gives it."""
+    """Writes an image of noise, each different, and returns it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = NOISE.integers(0, 256, (*size, 3), np.uint8)
     Image.fromarray(picture).save(path, compress_level=0)
@@ -40,7 +40,7 @@ def put(path, size=(6, 8)):
 
 
 def touch(*paths):
-    """Empty files: what is only counted need not be a picture."""
+    """Creates empty files, for images that are only counted."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -51,7 +51,7 @@ def names(found):
 
 
 def assert_reads(sample, pictures):
-    """A sample's frames are these, in order of time and unchanged."""
+    """Fails unless the frames of a sample are these, in order and unchanged."""
     frames = sample.read()
     read = [frames.img0, *frames.targets, frames.img1]
     assert len(read) == len(pictures)
@@ -61,7 +61,7 @@ def assert_reads(sample, pictures):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_protocol_says_where_it_is_from(name):
+def test_every_protocol_names_its_origin(name):
     protocol = PROTOCOLS[name]
     assert protocol.name == name
     assert all((protocol.title, protocol.layout, protocol.source, protocol.script))
@@ -97,7 +97,7 @@ def test_every_protocol_says_where_it_is_from(name):
         "folder": {"frame_size": None},
     }.items(),
 )  # fmt: skip
-def test_rules_are_those_of_the_papers_and_no_others(name, rules):
+def test_rules_equal_those_of_the_papers(name, rules):
     none = {
         "factor": 2, "samples": None, "crop": None, "canvas": None, "downscale": 1,
         "flow_scale": 1.0, "rounded": False, "metrics": ("psnr", "ssim_3d"),
@@ -105,7 +105,7 @@ def test_rules_are_those_of_the_papers_and_no_others(name, rules):
     assert PROTOCOLS[name] == replace(PROTOCOLS[name], **{**none, **rules})
 
 
-def test_the_list_names_every_data_set_with_all_that_one_must_know():
+def test_the_list_has_every_data_set_with_rules_layout_and_source():
     lines = protocol_lines()
     heads = [line for line in lines if not line.startswith(" ")]
     assert [head.partition(":")[0] for head in heads] == list(PROTOCOLS)
@@ -125,13 +125,13 @@ def test_latency_is_measured_at_sizes_of_known_data_sets():
 
 
 @with_lists
-def test_adobe240_has_the_videos_of_the_usual_list():
+def test_adobe240_has_the_videos_of_the_published_list():
     lines = (LISTS / "Adobe240" / "test_list.txt").read_text().split()
     assert tuple(line.rpartition(".")[0] for line in lines) == ADOBE240_TEST
 
 
 @pytest.mark.parametrize("above", ["", "vimeo_triplet"])
-def test_vimeo90k_takes_triplets_and_their_order_from_the_list(tmp_path, above):
+def test_vimeo90k_has_the_triplets_and_order_of_its_list(tmp_path, above):
     base = tmp_path / above
     pictures = {
         name: [put(base / "sequences" / name / f"im{k}.png") for k in (1, 2, 3)]
@@ -154,9 +154,9 @@ def write_archive(base, name):
 
 
 @pytest.mark.parametrize("above", ["", "vimeo_interp_test"])
-def test_the_archive_of_vimeo90k_keeps_the_middle_frames_apart(tmp_path, above):
+def test_the_archive_of_vimeo90k_has_middle_frames_in_another_folder(tmp_path, above):
     pictures = {n: write_archive(tmp_path / above, n) for n in ("00002/0001", "00001/0389")}
-    # Some copies hold all three frames there.
+    # Some copies have all three frames there.
     put(tmp_path / above / "target" / "00001/0389" / "im1.png")
     found = find("vimeo90k", tmp_path)
     assert names(found) == ["00001/0389", "00002/0001"]
@@ -164,8 +164,8 @@ def test_the_archive_of_vimeo90k_keeps_the_middle_frames_apart(tmp_path, above):
         assert_reads(sample, pictures[sample.name])
 
 
-def test_the_archive_of_vimeo90k_may_have_its_list_with_it(tmp_path):
-    # As RIFE's benchmark/Vimeo90K.py has it.
+def test_the_archive_of_vimeo90k_can_contain_its_list(tmp_path):
+    # The place in RIFE's benchmark/Vimeo90K.py.
     pictures = write_archive(tmp_path, "00001/0389")
     (tmp_path / "tri_testlist.txt").write_text("00001/0389\n\n")
     (sample,) = select(find("vimeo90k", tmp_path)).samples
@@ -173,7 +173,7 @@ def test_the_archive_of_vimeo90k_may_have_its_list_with_it(tmp_path):
 
 
 @pytest.mark.parametrize("above", ["", "ucf101_interp_ours"])
-def test_ucf101_is_the_folders_with_numbers_and_the_rest_is_ignored(tmp_path, above):
+def test_ucf101_has_the_numbered_folders_and_ignores_others(tmp_path, above):
     files = ("frame_00.png", "frame_01_gt.png", "frame_02.png")
     base = tmp_path / above
     pictures = {n: [put(base / n / file) for file in files] for n in ("9", "1", "11")}
@@ -209,7 +209,7 @@ def test_the_listed_frames_of_snu_film_are_found_in_three_places(tmp_path, folde
     assert_reads(earlier, [pictures[n] for n in (13, 17, 21)])
 
 
-def test_a_line_of_snu_film_is_taken_at_its_word_first(tmp_path):
+def test_paths_in_the_list_of_snu_film_are_tried_unchanged_first(tmp_path):
     short = "GOPRO_test/GOPR0384_11_00"
     pictures = []
     for n in (1, 2, 3):
@@ -229,7 +229,7 @@ def test_each_level_of_snu_film_has_its_own_list(tmp_path):
         assert [int(path.stem) for path in sample.paths] == [20 - step, 20, 20 + step]
 
 
-def test_a_list_of_snu_film_is_looked_for_in_two_places(tmp_path):
+def test_a_list_of_snu_film_is_searched_in_two_places(tmp_path):
     message = r"test-easy.txt or .*eval_modes/test-easy.txt does not exist: the layout of SNU-FILM"
     with pytest.raises(MeasurementError, match=message):
         find("snufilm-easy", tmp_path)
@@ -270,10 +270,10 @@ def write_middlebury(root, name, size):
     ]
 
 
-def test_frames_of_middlebury_lie_in_the_top_left_corner_of_a_black_canvas(tmp_path):
+def test_frames_of_middlebury_are_in_the_top_left_corner_of_a_black_canvas(tmp_path):
     first, target, last = write_middlebury(tmp_path, "Venus", (5, 7))
     write_middlebury(tmp_path, "Beanbags", (5, 7))
-    # Of other sequences there is no true frame.
+    # Other sequences have no true frame.
     put(tmp_path / "other-data" / "Army" / "frame10.png")
     found = find("middlebury", tmp_path)
     assert names(found) == ["Beanbags", "Venus"]
@@ -317,8 +317,8 @@ def test_windows_of_gopro_are_nine_frames_that_share_their_ends(tmp_path, above,
         assert sample.paths == tuple(paths[8 * k : 8 * k + 9])
 
 
-def test_the_crop_of_gopro_is_the_authors(tmp_path):
-    # Odd sizes, where one centre is not like another.
+def test_the_crop_of_gopro_equals_that_of_the_authors(tmp_path):
+    # Odd sizes, for which definitions of the centre differ.
     height, width = 515, 521
     folder = tmp_path / GOPRO_TEST[0]
     pictures = [put(folder / f"{k:06}.png", (height, width)) for k in range(9)]
@@ -331,7 +331,7 @@ def test_the_crop_of_gopro_is_the_authors(tmp_path):
 @pytest.mark.parametrize(
     ("size", "columns"), [((352, 640), slice(64, 576)), ((512, 300), slice(None))]
 )
-def test_a_side_that_is_smaller_than_the_crop_stays(tmp_path, size, columns):
+def test_a_side_that_is_smaller_than_the_crop_is_kept(tmp_path, size, columns):
     folder = tmp_path / ADOBE240_TEST[0]
     pictures = [put(folder / f"{k:06}.png", size) for k in range(9)]
     (sample,) = find("adobe240", tmp_path).samples
@@ -339,7 +339,7 @@ def test_a_side_that_is_smaller_than_the_crop_stays(tmp_path, size, columns):
 
 
 @pytest.mark.parametrize(("name", "videos"), [("gopro", GOPRO_TEST), ("adobe240", ADOBE240_TEST)])
-def test_only_the_official_videos_count_and_missing_ones_are_noted(tmp_path, name, videos):
+def test_only_official_videos_are_used_and_missing_ones_are_noted(tmp_path, name, videos):
     assert len(set(videos)) == {"gopro": 11, "adobe240": 8}[name]
     for video in (*videos[1:], "GOPR0372_07_00"):
         touch_frames(tmp_path / video, 9)
@@ -351,7 +351,7 @@ def test_only_the_official_videos_count_and_missing_ones_are_noted(tmp_path, nam
     assert find(name, tmp_path).notes == []
 
 
-def test_videos_without_a_window_are_no_data_set(tmp_path):
+def test_videos_that_are_all_too_short_are_refused(tmp_path):
     touch_frames(tmp_path / GOPRO_TEST[0], 8)
     with pytest.raises(MeasurementError, match="no sample of GoPro 8x: the layout of GoPro 8x"):
         find("gopro", tmp_path)
@@ -364,7 +364,7 @@ def test_a_video_of_gopro_that_is_too_short_is_noted(tmp_path):
     assert GOPRO_TEST[4] in note
 
 
-def test_hidden_files_are_no_frames_of_gopro(tmp_path):
+def test_hidden_files_are_not_frames_of_gopro(tmp_path):
     touch_frames(tmp_path / GOPRO_TEST[0], 9)
     touch(*(tmp_path / GOPRO_TEST[0] / f"._{k:06}.png" for k in range(1, 10)))
     assert find("gopro", tmp_path).count == 1
@@ -372,14 +372,14 @@ def test_hidden_files_are_no_frames_of_gopro(tmp_path):
 
 @pytest.fixture(params=["", "test"])
 def scene(request, tmp_path):
-    """Every fourth frame of a scene; the others are there and empty."""
+    """Every fourth frame of a scene; the other files are empty."""
     folder = tmp_path / request.param / "Type2" / "TEST06_001_f0273"
     touch(*(folder / f"{k:04}.png" for k in range(33)))
     touch(tmp_path / request.param / "Type1" / "TEST01_003_f0433" / "0000.png")
     return [put(folder / f"{k:04}.png") for k in range(0, 33, 4)]
 
 
-def test_x_test_4k_is_every_fourth_frame_as_it_is(tmp_path, scene):
+def test_x_test_4k_has_every_fourth_frame_unchanged(tmp_path, scene):
     found = find("xtest-4k", tmp_path)
     assert names(found) == ["Type1/TEST01_003_f0433", "Type2/TEST06_001_f0273"]
     assert found.notes == []
@@ -401,7 +401,7 @@ def test_x_test_2k_is_the_mean_of_four_pixels_as_floats(tmp_path, scene):
 
 
 @pytest.mark.parametrize("size", [(6, 7), (5, 8)])
-def test_x_test_2k_cannot_be_made_of_an_odd_size(tmp_path, size):
+def test_x_test_2k_refuses_odd_sizes(tmp_path, size):
     folder = tmp_path / "Type1" / "TEST01"
     for k in range(0, 33, 4):
         put(folder / f"{k:04}.png", size)
@@ -437,7 +437,7 @@ def test_a_sequence_is_cut_in_the_order_of_its_numbers(tmp_path, factor, windows
         assert_reads(sample, [pictures[k] for k in window])
 
 
-def test_pictures_are_known_by_their_suffix_in_any_case(tmp_path):
+def test_images_are_recognised_by_their_suffix_in_any_case(tmp_path):
     files = ("1.PNG", "2.jpeg", "3.jpg", "4.BMP", "5.webp")
     touch(*(tmp_path / file for file in (*files, "6.gif", "7.mp4")))
     first, second = find("folder", tmp_path).samples
@@ -464,27 +464,27 @@ def test_a_factor_below_two_is_refused(tmp_path, factor):
         find("folder", tmp_path, factor=factor)
 
 
-def test_a_superscript_is_no_number(tmp_path):
+def test_a_superscript_is_not_a_number(tmp_path):
     touch(*(tmp_path / f"{k}.png" for k in ("²1", "²2", "²3")))
     assert find("folder", tmp_path).count == 1
 
 
 @pytest.mark.parametrize(("suffix", "count"), [(".mp4", 2), (".mkv", None)])
-def test_windows_of_a_video_are_its_frames(tmp_path, suffix, count):
+def test_windows_of_a_video_have_its_frames(tmp_path, suffix, count):
     path = write_clip(tmp_path / f"clip{suffix}", 10)
     pictures = [frame.to_ndarray(format="rgb24") for frame in read_clip(path)[0]]
     found = find("folder", path, factor=4)
-    # Matroska does not say how many frames it holds.
+    # Matroska does not store the number of frames.
     assert (found.count, found.notes) == (count, [])
-    # All are asked for before the first is read.
+    # All samples are selected before the first is read.
     first, second = found.samples
     assert (first.name, second.name) == ("frame 0", "frame 4")
     assert_reads(first, pictures[:5])
     assert_reads(second, pictures[4:9])
 
 
-def test_a_video_is_decoded_as_its_frames_are_asked_for():
-    # Its last frames cannot be decoded; those before can.
+def test_a_video_is_decoded_only_as_far_as_its_samples_are_read():
+    # Only its last frames cannot be decoded.
     found = find("folder", DATA / "sample_with_invalid_nalu.mp4")
     samples = iter(found.samples)
     assert next(samples).read().img0.shape == (720, 1080, 3)
@@ -493,14 +493,14 @@ def test_a_video_is_decoded_as_its_frames_are_asked_for():
         list(samples)
 
 
-def test_what_is_no_video_is_refused(tmp_path):
+def test_files_that_are_not_videos_are_refused(tmp_path):
     text = tmp_path / "clip.mp4"
     text.write_text("not a video")
     with pytest.raises(MeasurementError, match=r"clip.mp4 is not a readable video \(.*\)"):
         find("folder", text)
 
 
-def test_sound_is_no_video(tmp_path):
+def test_a_file_with_only_sound_is_refused(tmp_path):
     sound = tmp_path / "sound.wav"
     with wave.open(str(sound), "wb") as out:
         out.setparams((1, 2, 8000, 0, "NONE", ""))
@@ -515,7 +515,7 @@ def test_a_video_that_is_too_short_is_refused(tmp_path):
         find("folder", path)
 
 
-def test_one_picture_is_no_video(tmp_path):
+def test_a_single_image_is_refused(tmp_path):
     put(tmp_path / "one.png")
     with pytest.raises(MeasurementError, match=r"one.png"):
         find("folder", tmp_path / "one.png")
@@ -532,13 +532,13 @@ def seven(tmp_path):
     [(1, None, "0123456"), (3, None, "036"), (4, None, "04"), (1, 2, "01"), (3, 2, "03"),
      (3, 9, "036"), (1, 7, "0123456"), (9, None, "0")],
 )  # fmt: skip
-def test_every_kth_and_no_more_than_the_limit(seven, every, limit, chosen):
+def test_every_kth_sample_up_to_the_limit_is_selected(seven, every, limit, chosen):
     found = select(seven, every=every, limit=limit)
     assert [name[0] for name in names(found)] == list(chosen)
     assert found.count == len(chosen)
 
 
-def test_the_whole_set_has_no_note(seven):
+def test_all_samples_of_a_set_need_no_note(seven):
     assert select(seven).notes == select(seven, limit=7).notes == []
 
 
@@ -549,7 +549,7 @@ def test_numbers_below_one_are_refused(seven, name, value):
         select(seven, **{name: value})
 
 
-def test_a_missing_file_is_named_where_its_sample_is_chosen(seven, tmp_path):
+def test_a_missing_file_of_a_selected_sample_is_named(seven, tmp_path):
     missing = tmp_path / "triplets" / "3" / "im1.png"
     missing.unlink()
     with pytest.raises(MeasurementError) as refused:
@@ -559,14 +559,14 @@ def test_a_missing_file_is_named_where_its_sample_is_chosen(seven, tmp_path):
     assert select(seven, limit=3).count == 3
 
 
-def test_videos_are_thinned_as_they_are_decoded(tmp_path):
+def test_samples_of_a_video_are_selected_during_decoding(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 9)
     found = select(find("folder", path), every=2, limit=1)
     assert (names(found), found.count) == (["frame 0"], 1)
     assert names(select(find("folder", path), every=3)) == ["frame 0", "frame 6"]
 
 
-def test_an_unknown_data_set_is_answered_with_the_known(tmp_path):
+def test_the_error_for_an_unknown_data_set_lists_the_known_ones(tmp_path):
     message = "data set 'kitti' is unknown: use one of vimeo90k, ucf101, .*, folder$"
     with pytest.raises(MeasurementError, match=message):
         find("kitti", tmp_path)
@@ -574,7 +574,7 @@ def test_an_unknown_data_set_is_answered_with_the_known(tmp_path):
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("there", [True, False])
-def test_no_data_is_answered_with_the_path_and_the_layout(tmp_path, name, there):
+def test_the_error_without_data_has_the_path_and_the_layout(tmp_path, name, there):
     root = tmp_path if there else tmp_path / "nowhere"
     with pytest.raises(MeasurementError) as refused:
         find(name, root)
@@ -585,7 +585,7 @@ def test_no_data_is_answered_with_the_path_and_the_layout(tmp_path, name, there)
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "folder"])
-def test_a_file_is_no_data_set(tmp_path, name):
+def test_a_file_is_refused_as_data_set(tmp_path, name):
     touch(tmp_path / "archive.zip")
     with pytest.raises(MeasurementError, match=r"archive.zip"):
         find(name, tmp_path / "archive.zip")
@@ -631,30 +631,30 @@ def three_files(tmp_path):
     return paths, sample_of_files("one", paths, PROTOCOLS["vimeo90k"])
 
 
-def test_a_truncated_picture_is_damaged(tmp_path):
+def test_a_truncated_image_is_damaged(tmp_path):
     paths, sample = three_files(tmp_path)
     paths[1].write_bytes(paths[1].read_bytes()[:-60])
     with pytest.raises(DamagedError, match=r"im2.png cannot be read \(.*truncated.*\)"):
         sample.read()
 
 
-def test_a_picture_with_a_bit_that_has_flipped_is_damaged(tmp_path):
+def test_an_image_with_a_flipped_bit_is_damaged(tmp_path):
     paths, sample = three_files(tmp_path)
     data = bytearray(paths[2].read_bytes())
-    data[18] ^= 4  # In the header: its checksum no longer holds.
+    data[18] ^= 4  # In the header: its checksum no longer matches.
     paths[2].write_bytes(data)
     with pytest.raises(DamagedError, match=r"im3.png cannot be read"):
         sample.read()
 
 
-def test_a_text_with_the_name_of_a_picture_is_damaged(tmp_path):
+def test_a_text_file_with_the_name_of_an_image_is_damaged(tmp_path):
     paths, sample = three_files(tmp_path)
     paths[0].write_text("<html>404</html>")
     with pytest.raises(DamagedError, match=r"im1.png cannot be read \(cannot identify"):
         sample.read()
 
 
-def test_a_picture_that_went_away_since_is_damaged(tmp_path):
+def test_an_image_that_was_deleted_is_damaged(tmp_path):
     paths, sample = three_files(tmp_path)
     paths[2].unlink()
     with pytest.raises(DamagedError, match=r"im3.png cannot be read \(.*No such file"):
@@ -675,7 +675,7 @@ def test_sixteen_bits_of_each_colour_are_refused_as_damaged(tmp_path):
         sample.read()
 
 
-def test_a_header_that_claims_a_giant_is_damaged(tmp_path):
+def test_an_image_with_a_giant_size_in_its_header_is_damaged(tmp_path):
     path = tmp_path / "frame.bmp"
     Image.new("RGB", (8, 6)).save(path)
     data = bytearray(path.read_bytes())
@@ -694,10 +694,10 @@ def test_frames_of_two_sizes_are_damaged(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
-def test_other_pictures_of_eight_bits_are_read_as_rgb(tmp_path, mode):
+def test_other_images_of_eight_bits_are_read_as_rgb(tmp_path, mode):
     colour = (90, 90, 90) if mode == "L" else (10, 200, 90)
     picture = Image.new("RGB", (4, 3), colour)
-    # Quantized, because the palette of convert() is one of its own.
+    # Quantised, because convert() would use its own palette.
     (picture.quantize() if mode == "P" else picture.convert(mode)).save(tmp_path / "one.png")
     picture = read_image(tmp_path / "one.png")
     assert (picture.dtype, picture.shape) == (np.uint8, (3, 4, 3))

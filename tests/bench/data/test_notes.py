@@ -1,4 +1,4 @@
-"""Sentences about the samples of a parity run."""
+"""Notes about the samples of a parity run."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def configuration(samples, official, *, every=1, limit=None, notes=()):
         (379, 379, {}, []),
         (12, 12, {"limit": 20}, []),
         (7, None, {}, []),
-        (None, None, {}, []),  # A video whose container does not give its number of frames.
+        (None, None, {}, []),  # A video whose container does not store the number of frames.
         (3, 12, {}, ["3 of the official 12 samples"]),
         (3, 12, {"limit": 5}, ["3 of the official 12 samples"]),
         (5, 12, {"limit": 5}, ["the first 5 samples of the official 12"]),
@@ -38,7 +38,7 @@ def test_the_selected_samples_are_described_unless_they_are_all(
     assert sample_notes(configuration(samples, official, **options)) == expected
 
 
-def test_notes_of_earlier_versions_are_counted_again_and_others_stay():
+def test_notes_of_earlier_versions_are_computed_again_and_others_are_kept():
     notes = [
         "1 of the official 11 videos missing: GOPR0384_11_00",
         "6 of the official 379 samples are here",

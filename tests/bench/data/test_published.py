@@ -61,12 +61,12 @@ def test_published_weights_are_known_by_the_start_of_their_hash(sha256, dataset,
         (UNKNOWN, "vimeo90k"),
         ("7a66b215" + "0" * 56, "vimeo90k"),
         ("0" * 56 + "7a66b214", "vimeo90k"),
-        # Known weights, but nobody published this of them.
+        # Known weights without a published figure for this data set.
         (MMAGIC_VIMEO, "gopro"),
         (MMAGIC_GOPRO, "vimeo90k"),
     ],
 )
-def test_what_nobody_published_has_no_figure(sha256, dataset):
+def test_weights_without_published_figures_have_none(sha256, dataset):
     assert published(dataset, sha256=sha256, variant="base", authors=False) is None
 
 
@@ -75,13 +75,13 @@ def test_the_papers_figures_are_shown_only_where_the_paper_has_them():
     assert published("folder", sha256=UNKNOWN, variant="base", authors=True) is None
 
 
-def test_that_weights_are_the_authors_is_for_the_user_to_say():
+def test_the_figures_of_the_authors_are_shown_only_if_the_user_says_so():
     for authors, kind in ((True, "ssim_3d"), (False, "ssim_2d")):
         figure = published("vimeo90k", sha256=MMAGIC_VIMEO, variant="base", authors=authors)
         assert figure["ssim_kind"] == kind
 
 
-def test_one_source_has_one_ssim():
+def test_each_source_has_one_kind_of_ssim():
     kinds = {}
     for known in CHECKPOINTS:
         for figure in known.figures.values():

@@ -23,7 +23,7 @@ STEADY = WarmUp(6, True)
 
 
 class Machine:
-    """A clock that calls move on; nothing takes real time."""
+    """A simulated clock that calls advance."""
 
     def __init__(self):
         self.now, self.calls = 0.0, []
@@ -32,7 +32,7 @@ class Machine:
         return self.now
 
     def run(self, name, seconds):
-        """A call that takes the next of `seconds`, and the last of them for ever."""
+        """A call that takes the next of `seconds`; the last one is repeated."""
         left = list(seconds)
 
         def call():
@@ -57,19 +57,19 @@ def machine():
         (200, 3.0, SampleBudget(30, 7, 0.1)),
     ],
 )
-def test_ten_rounds_wherever_there_are_ten_samples(samples, seconds, wanted):
+def test_there_are_ten_rounds_if_there_are_ten_samples(samples, seconds, wanted):
     found = sample_budget(samples, seconds)
     assert found == pytest.approx(wanted)
     assert found.rounds * found.samples >= samples
 
 
-def test_a_fast_run_gets_its_seconds_and_a_slow_one_its_samples_in_the_same_rounds(machine):
+def test_fast_runs_fill_their_seconds_and_slow_ones_their_samples_in_the_same_rounds(machine):
     runs = {"fast": machine.run("fast", [0.001]), "slow": machine.run("slow", [1.0])}
     measured = measure_interleaved(
         runs, budget=sample_budget(30, 3.0), interleaving=Interleaving(1, 0.0), clock=machine.clock
     )
     assert [len(rounds) for rounds in measured.values()] == [10, 10]
-    assert 3000 <= len(flat(measured["fast"])) <= 3010  # A sum of floats may ask for one more.
+    assert 3000 <= len(flat(measured["fast"])) <= 3010  # A sum of floats may need one more.
     assert len(flat(measured["slow"])) == 30
     assert sum(flat(measured["fast"])) >= 3.0
     assert flat(measured["slow"]) == pytest.approx([1.0] * 30)
@@ -87,7 +87,7 @@ def test_the_warm_up_of_a_round_is_not_counted(machine):
     assert measured == {"a": [[1.0, 1.0]] * 4}
 
 
-def test_no_run_always_follows_the_same_neighbour(machine):
+def test_the_order_of_runs_alternates(machine):
     assert list(interleaved_order(["a", "b", "c"], 3)) == [*"abc", *"cba", *"abc"]
     told = []
     runs = {name: machine.run(name, [1.0]) for name in "ab"}
@@ -102,7 +102,7 @@ def test_no_run_always_follows_the_same_neighbour(machine):
     assert told == [1, 2, 3, 4]
 
 
-def test_parts_are_kept_round_by_round():
+def test_times_of_parts_are_recorded_for_each_round():
     counter = itertools.count()
     run = {"a": lambda: {"up": float(next(counter)), "down": 0.5}}
     measured = parts_interleaved(run, samples=4, interleaving=Interleaving(1, 0.0))
@@ -113,28 +113,28 @@ def test_parts_are_kept_round_by_round():
     ("seconds", "wanted"),
     [
         ([0.1], WarmUp(6, True)),
-        ([39.0, 0.1], WarmUp(6, True)),  # The first compiles, which is no reason to give up.
+        ([39.0, 0.1], WarmUp(6, True)),  # The first call compiles, which does not end the warm-up.
         ([0.8, 0.4, 0.2, 0.1], WarmUp(8, True)),
-        ([61.0, 60.0], WarmUp(2, True)),  # So slow that two must do.
+        ([61.0, 60.0], WarmUp(2, True)),  # So slow that two calls must suffice.
         ([4.0], WarmUp(4, True)),
         ([4.0, 4.0, 8.0], WarmUp(3, False)),
-        ([0.1 * 1.2**k for k in range(40)], WarmUp(17, False)),  # Ten seconds.
+        ([0.1 * 1.2**k for k in range(40)], WarmUp(17, False)),  # The limit of ten seconds.
         ([0.001 * 1.1**k for k in range(40)], WarmUp(30, False)),
     ],
 )
-def test_a_run_is_called_until_it_is_steady_or_takes_too_long(machine, seconds, wanted):
+def test_a_run_warms_up_until_it_is_steady_or_out_of_time(machine, seconds, wanted):
     assert warm_up(machine.run("a", seconds), clock=machine.clock) == wanted
     assert len(machine.calls) == wanted.runs
 
 
-def test_steady_is_three_calls_within_a_tenth_of_the_three_before():
+def test_a_run_is_steady_if_three_calls_are_within_a_tenth_of_the_three_before():
     assert is_steady([9, 1.0, 1.0, 1.0, 1.09, 1.09, 1.09])
-    assert is_steady([1.0, 1.0, 1.0, 1.0, 5.0, 1.0])  # One that was disturbed is no trend.
+    assert is_steady([1.0, 1.0, 1.0, 1.0, 5.0, 1.0])  # One disturbed call is not a trend.
     assert not is_steady([1.0, 1.0, 1.0, 1.11, 1.11, 1.11])
     assert not is_steady([1.0])
 
 
-def test_summary_by_hand():
+def test_a_summary_equals_figures_computed_by_hand():
     figures = summary([k / 1000 for k in range(1, 102)])
     assert figures["p50"] == pytest.approx(51)
     assert figures["p90"] == pytest.approx(91)
@@ -152,17 +152,17 @@ def test_the_interval_of_constant_times_is_a_point():
     assert found == {"p50": 1.5, "low": 1.5, "high": 1.5, "confidence": 0.95}
 
 
-def test_a_machine_that_changes_its_speed_leaves_the_ratio_alone():
+def test_a_change_of_the_machines_speed_does_not_change_the_ratio():
     fast = [[1.0, 1.0]] * 5 + [[2.0, 2.0]] * 5
     slow = [[3 * s for s in samples] for samples in fast]
     found = ratio(slow, fast)
     assert (found["p50"], found["low"], found["high"]) == (3.0, 3.0, 3.0)
-    # The same samples of a run that was not measured beside it say next to nothing.
+    # Without interleaving the same samples give a very wide interval.
     unpaired = ratio(slow, fast[::-1])
     assert unpaired["high"] - unpaired["low"] > 1
 
 
-def test_the_interval_holds_the_true_ratio_about_as_often_as_it_says():
+def test_the_interval_contains_the_true_ratio_as_often_as_it_claims():
     rng = np.random.default_rng(1)
     found = [
         ratio(rounds_of(rng, 1.5, noise=0.1), rounds_of(rng, 1.0, noise=0.1)) for _ in range(20)
@@ -173,8 +173,8 @@ def test_the_interval_holds_the_true_ratio_about_as_often_as_it_says():
     assert all(0.01 < one["high"] - one["low"] < 0.5 for one in found)
 
 
-def test_whole_rounds_are_drawn():
-    # Within a round all is alike: thousands of samples are no more than their ten rounds.
+def test_the_bootstrap_draws_complete_rounds():
+    # Samples of a round are equal: thousands of them tell no more than ten rounds.
     rng = np.random.default_rng(2)
     speeds = 1 + 0.2 * rng.standard_normal(10)
     few, many = ([[s] * count for s in speeds] for count in (1, 300))
@@ -188,7 +188,7 @@ def test_runs_of_different_rounds_have_no_ratio():
         ratio([[1.0]] * 3, [[1.0]] * 2)
 
 
-def test_nothing_is_said_against_good_samples():
+def test_good_samples_give_no_warning():
     assert sample_warnings([[1.0, 1.01, 0.99]] * 10, STEADY) == []
 
 
@@ -206,11 +206,11 @@ QUARTERS = "in the first quarter of the samples and"
         ([[1.0, 1.0, 1.2]] * 10, STEADY, "range is 20 % of the median"),
     ],
 )
-def test_a_problem_of_the_samples_is_one_warning(rounds, warmed_up, expected):
+def test_each_problem_of_samples_gives_one_warning(rounds, warmed_up, expected):
     (sentence,) = sample_warnings(rounds, warmed_up)
     assert expected in sentence
 
 
-def test_a_drift_under_five_percent_and_a_spread_under_ten_are_no_news():
+def test_a_drift_under_5_percent_and_a_spread_under_10_give_no_warning():
     assert sample_warnings([[1.0] * 3] * 5 + [[1.04] * 3] * 5, STEADY) == []
     assert sample_warnings([[1.0, 1.0, 1.09]] * 10, STEADY) == []

@@ -26,7 +26,7 @@ def model(variant="small", **changes):
     ("variant", "at_448x256", "at_1280x720"),
     [("small", 25.2, 202.4), ("base", 44.4, 356.4), ("large", 175.7, 1411.8)],
 )
-def test_operations_are_the_known_ones(variant, at_448x256, at_1280x720):
+def test_the_number_of_operations_equals_the_known_figures(variant, at_448x256, at_1280x720):
     for size, gflop in (((256, 448), at_448x256), ((720, 1280), at_1280x720)):
         work = work_of_a_pair(model(variant), size, [(1, 1)], new_frames=1)
         assert work.operations == pytest.approx(gflop * 1e9, rel=0.01)
@@ -41,7 +41,7 @@ def test_the_authors_formulation_computes_the_same_and_moves_more(authors):
 
 
 @pytest.mark.parametrize("authors", [False, True])
-def test_half_the_bytes_are_moved_in_half_precision(authors):
+def test_float16_moves_half_the_bytes(authors):
     single, half = (
         work_of_a_pair(
             model(precision=precision), (256, 448), [(1, 1)], new_frames=1, authors=authors
@@ -49,23 +49,23 @@ def test_half_the_bytes_are_moved_in_half_precision(authors):
         for precision in ("fp32", "fp16")
     )
     assert half.operations == single.operations
-    # Our module keeps float32 islands.
+    # This project's module keeps float32 islands.
     assert half.bytes_moved / single.bytes_moved == pytest.approx(0.5 if authors else 0.6, abs=0.1)
 
 
-def test_a_pair_that_is_encoded_once_is_less_work_than_one_for_each_step():
+def test_encoding_a_pair_once_is_less_work_than_once_for_each_time_step():
     together = work_of_a_pair(model(), (256, 448), [(1, 7)], new_frames=7)
     apart = work_of_a_pair(model(), (256, 448), [(1, 1)] * 7, new_frames=7)
     single = work_of_a_pair(model(), (256, 448), [(1, 1)], new_frames=1)
     assert apart.operations == 7 * single.operations
     assert single.operations < together.operations < apart.operations
     assert together.bytes_moved < apart.bytes_moved
-    # Weights and frames are there once, however often they are read.
+    # Weights and frames count once, even if they are read several times.
     assert together.bytes_least == apart.bytes_least
     assert together.bytes_least - single.bytes_least == 6 * 256 * 448 * 3
 
 
-def test_a_call_of_two_pairs_is_twice_the_work_whatever_fills_it():
+def test_a_call_of_two_pairs_is_twice_the_work_of_one():
     one, two = (
         work_of_a_pair(model(), (64, 64), [call], new_frames=1) for call in ((1, 1), (2, 2))
     )
@@ -73,14 +73,14 @@ def test_a_call_of_two_pairs_is_twice_the_work_whatever_fills_it():
 
 
 @pytest.mark.parametrize(("precision", "each"), [("fp32", 4), ("fp16", 2)])
-def test_the_least_is_weights_and_frames(precision, each):
+def test_the_minimum_of_moved_bytes_is_weights_and_frames(precision, each):
     work = work_of_a_pair(model(precision=precision), (256, 448), [(1, 1)], new_frames=1)
     network = roofline.IFRNet(roofline.VARIANTS["small"])
     weights = sum(p.numel() for p in network.parameters())
     assert work.bytes_least == weights * each + 3 * 256 * 448 * 3
 
 
-def test_half_the_type_moves_less():
+def test_half_precision_moves_less():
     fp32, fp16 = (
         work_of_a_pair(model(precision=p), (256, 448), [(1, 1)], new_frames=1)
         for p in ("fp32", "fp16")
@@ -97,16 +97,16 @@ def test_frames_are_padded_to_the_divisor_of_the_flow_scale():
     assert scaled.operations == pytest.approx(full.operations / 4, rel=0.05)
 
 
-def test_a_cinema_frame_takes_no_memory():
+def test_counting_the_work_of_large_frames_allocates_no_memory():
     work = work_of_a_pair(model("large"), (2160, 4096), [(1, 7)], new_frames=7)
     assert work.operations == pytest.approx(89.07e12, rel=0.01)
 
 
-def test_bytes_by_hand():
+def test_moved_bytes_equal_figures_computed_by_hand():
     with torch.device("meta"), torch.no_grad(), MovedBytes() as moved:
         image = torch.empty(1, 3, 4, 5)
         kernel = torch.empty(2, 3, 1, 1)
-        assert moved.bytes == 0  # Memory that is set aside is not moved.
+        assert moved.bytes == 0  # Allocated memory is not moved.
         made = F.conv2d(image, kernel)
         convolution = 4 * (60 + 6 + 40)
         assert moved.bytes == convolution
@@ -118,7 +118,7 @@ def test_bytes_by_hand():
         assert moved.bytes == convolution + 4 * 160 + (4 + 2) * 40
 
 
-def test_shares_by_hand():
+def test_shares_of_ceilings_equal_figures_computed_by_hand():
     work = Work(operations=50e9, bytes_moved=2e9, bytes_least=1e6)
     assert share_of_ceilings(work, 0.5, Ceilings(200e9, 10e9, "by hand")) == pytest.approx(
         {
@@ -128,12 +128,12 @@ def test_shares_by_hand():
     )  # fmt: skip
 
 
-def test_ceilings_are_the_best_of_calls_that_are_steady(monkeypatch):
+def test_ceilings_are_the_best_of_steady_calls(monkeypatch):
     monkeypatch.setattr(roofline, "_MATRIX", 8)
     monkeypatch.setattr(roofline, "_COPIED_BYTES", 4096)
     threads = torch.get_num_threads()
-    # Two readings a call. Each warm-up takes six calls of two seconds; of five that count one is
-    # not disturbed.
+    # The clock is read twice a call. Each warm-up takes six calls of two seconds; of the five
+    # measured calls one is undisturbed.
     takes = itertools.cycle([2.0] * 6 + [3.0, 3.0, 0.5, 3.0, 3.0])
     now, inside = 0.0, False
 
@@ -166,10 +166,10 @@ def test_ceilings_are_the_best_of_calls_that_are_steady(monkeypatch):
         ({"height": 720, "width": 1280, "io": "float"}, 4, [(1, 1)] * 3),
     ],
 )
-def test_calls_are_those_that_the_runtime_makes(changes, factor, calls):
+def test_the_number_of_calls_equals_that_of_the_runtime(changes, factor, calls):
     assert calls_of_a_pair(model(**changes), factor) == calls
 
 
-def test_a_factor_that_weights_cannot_make_has_no_calls():
+def test_a_factor_that_weights_do_not_support_has_no_calls():
     with pytest.raises(FrameError, match="powers of two"):
         calls_of_a_pair(model(time_steps="midpoint"), 3)

@@ -1,4 +1,4 @@
-"""A small data set, and the command on it."""
+"""Fixtures: a small data set, and the command `bench.parity`."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def ucf101(tmp_path_factory):
 
 @pytest.fixture
 def run(capsys, tmp_path):
-    """The command in this process: its exit code, its lines, what it printed."""
+    """Runs the command in this process; returns (lines of its file, printed text)."""
 
     def run(*arguments, code=0, output=None):
         output = output or tmp_path / "parity.jsonl"

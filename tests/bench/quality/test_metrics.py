@@ -22,7 +22,7 @@ from bench.quality.metrics import (
 )
 from paths import ROOT
 
-# Frames of other people's data sets: they stay out of this repository.
+# Frames of data sets that may not be published, so that they are not in this repository.
 TRIPLETS = ROOT.parent / "shared" / "data" / "triplets"
 
 ORACLE = 1e-10
@@ -30,13 +30,13 @@ ORACLE = 1e-10
 
 
 def flat(level, size=(16, 20)):
-    """A picture of one 8-bit level, which need not be whole."""
+    """An image of one 8-bit level, which may be a fraction."""
     return np.full((*size, 3), level / 255)
 
 
 @pytest.fixture
 def pair():
-    """A picture and a poor copy of it; every colour and both sides differ in what they hold."""
+    """An image and a poor copy of it, without symmetry in colours, rows and columns."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:17, :23]
     wave = np.stack([np.sin(rows / 3), np.cos(columns / 4), np.sin((rows + columns) / 5)], 2)
@@ -45,14 +45,14 @@ def pair():
 
 
 def gaussian_window(dimensions):
-    """The 11-wide Gaussian of sigma 1.5, written out in full: (1, 1, 11, 11[, 11])."""
+    """A Gaussian of width 11 and sigma 1.5, by its formula: (1, 1, 11, 11[, 11])."""
     axes = np.meshgrid(*[np.arange(-5, 6)] * dimensions)
     window = np.exp(-sum(axis**2 for axis in axes) / (2 * 1.5**2))
     return torch.from_numpy(window / window.sum())[None, None]
 
 
 def ssim_of_means(a, b, mean):
-    """SSIM's formula; `mean` blurs."""
+    """The formula of SSIM; `mean` computes the weighted means of a window."""
     c1, c2 = 0.01**2, 0.03**2
     ma, mb = mean(a), mean(b)
     va, vb, cov = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
@@ -68,7 +68,7 @@ def as_volume(picture):
 def test_psnr_is_minus_ten_logarithms_of_the_mean_squared_error():
     assert psnr(flat(0), np.full((16, 20, 3), 0.1)) == pytest.approx(20, abs=1e-12)
     prediction = flat(0)
-    prediction[:8] = 0.2  # Half of the pixels: the mean squared error is 0.02.
+    prediction[:8] = 0.2  # Half of the pixels differ: the mean squared error is 0.02.
     assert psnr(prediction, flat(0)) == pytest.approx(-10 * math.log10(0.02), abs=1e-12)
 
 
@@ -77,12 +77,12 @@ def test_identical_pictures_have_an_infinite_psnr(pair):
     assert psnr(flat(100), flat(100), rounded=True) == math.inf
 
 
-def test_rounding_takes_the_prediction_to_whole_levels_and_leaves_the_target():
+def test_rounding_changes_the_prediction_but_not_the_target():
     assert psnr(flat(100.4), flat(100)) == pytest.approx(20 * math.log10(255 / 0.4), abs=1e-9)
     assert psnr(flat(100.4), flat(100), rounded=True) == math.inf
     one_level = 20 * math.log10(255)
     assert psnr(flat(100.6), flat(100), rounded=True) == pytest.approx(one_level, abs=1e-9)
-    # A target of resampled frames is not on whole levels, and stays there.
+    # Resampled targets have fractional levels, which are not rounded.
     target_between = psnr(flat(100), flat(100.4), rounded=True)
     assert target_between == pytest.approx(20 * math.log10(255 / 0.4), abs=1e-9)
 
@@ -94,23 +94,23 @@ def test_float32_pictures_are_summed_in_float64(pair):
         assert metric(prediction, target) == wide
 
 
-def test_interpolation_error_is_the_mean_difference_of_levels_both_rounded():
+def test_interpolation_error_is_the_mean_difference_of_rounded_levels():
     prediction, target = flat(10), flat(10)
-    prediction[:4] = 12.4 / 255  # A quarter of the rows, two levels off once it is rounded.
+    prediction[:4] = 12.4 / 255  # A quarter of the rows differs by two levels after rounding.
     assert interpolation_error(prediction, target) == pytest.approx(0.5, abs=1e-12)
     assert interpolation_error(flat(10), flat(12.6)) == pytest.approx(3, abs=1e-12)
     assert interpolation_error(flat(12.6), flat(10)) == pytest.approx(3, abs=1e-12)
 
 
-def test_interpolation_error_rounds_ties_to_even_as_pytorch():
+def test_interpolation_error_rounds_ties_to_even_like_pytorch():
     tie = np.full((16, 20, 3), 0.3)  # 76.5 levels
     assert (tie * 255 == 76.5).all()
     assert interpolation_error(tie, flat(76)) == 0
 
 
 @pytest.mark.parametrize("ssim", [ssim_3d, ssim_2d])
-def test_ssim_of_even_pictures_by_hand(ssim):
-    # Nothing varies: what is left is the term of the two means.
+def test_ssim_of_flat_images_equals_figures_computed_by_hand(ssim):
+    # Without variance only the term of the two means remains.
     a, b, c1 = 0.2, 0.6, 1e-4
     expected = (2 * a * b + c1) / (a * a + b * b + c1)
     made = ssim(np.full((16, 20, 3), a), np.full((16, 20, 3), b))
@@ -144,7 +144,7 @@ def test_ssim_2d_is_a_window_over_each_colour_without_borders(pair):
     assert ssim_2d(*pair) == pytest.approx(expected, abs=ORACLE)
 
 
-def test_the_two_ssims_are_told_apart(pair):
+def test_ssim_2d_and_ssim_3d_differ(pair):
     assert abs(ssim_3d(*pair) - ssim_2d(*pair)) > 0.005
 
 
@@ -154,7 +154,7 @@ def test_every_metric_that_a_protocol_may_name_can_be_computed(pair):
     assert METRICS["ssim_2d"](*pair) == ssim_2d(*pair)
 
 
-def test_identical_pictures_do_not_raise_a_mean():
+def test_identical_images_are_not_in_the_mean_psnr():
     assert mean_db([30.0, math.inf, 41.0]) == 35.5
     assert mean_db([math.inf, math.inf]) == math.inf
     assert mean_db([-2.0]) == -2.0
@@ -178,7 +178,7 @@ NO_PICTURES = {
 
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("bad", NO_PICTURES)
-def test_what_is_no_picture_is_refused_and_named(name, bad):
+def test_invalid_images_are_refused_and_named(name, bad):
     picture, message = NO_PICTURES[bad]
     with pytest.raises(MeasurementError, match=f"^the prediction {message}"):
         METRICS[name](picture, GOOD)
@@ -193,13 +193,13 @@ def test_pictures_of_two_sizes_are_refused(name):
         METRICS[name](GOOD, np.zeros((16, 24, 3)))
 
 
-def test_the_ends_of_the_range_are_pictures():
+def test_black_and_white_are_valid_images():
     check_image(flat(0), "black")
     check_image(flat(255).astype(np.float32), "white")
 
 
 @pytest.mark.parametrize("bad", ["bytes", "above"])
-def test_rounding_does_not_hide_what_is_no_picture(bad):
+def test_rounding_does_not_hide_invalid_values(bad):
     picture, message = NO_PICTURES[bad]
     with pytest.raises(MeasurementError, match=f"^the prediction {message}"):
         psnr(picture, GOOD, rounded=True)
@@ -223,12 +223,12 @@ TABLES = {
 
 
 def predicted(table, sample, frames):
-    """What the predictor of a table makes of a sample."""
+    """The result of a table's predictor for a sample."""
     height, width = frames.targets[0].shape[:2]
     if table == "ucf101_dvf_ours":
         return read_image(sample.paths[0].with_name("frame_01_ours.png")) / 255
     first, last = (frame[:height, :width].astype(np.float64) for frame in frames[:2])
-    return (first + last) / 2 / 255  # Whole and half levels exactly, so that ties are ties.
+    return (first + last) / 2 / 255  # Exact half levels, so that ties stay ties.
 
 
 @pytest.mark.skipif(
@@ -236,7 +236,7 @@ def predicted(table, sample, frames):
     reason=f"{TRIPLETS} with frames of UCF101 and Middlebury is not here (not ours to publish)",
 )
 @pytest.mark.parametrize("table", TABLES)
-def test_real_frames_have_the_figures_of_the_authors_metrics(table):
+def test_figures_of_real_frames_equal_those_of_the_authors_metrics(table):
     dataset, folder = TABLES[table]
     reference = json.loads((TRIPLETS / "reference_metrics.json").read_text())[table]
     samples = list(find(dataset, TRIPLETS / folder).samples)
@@ -245,7 +245,7 @@ def test_real_frames_have_the_figures_of_the_authors_metrics(table):
         frames = sample.read()
         pair = predicted(table, sample, frames), frames.targets[0] / 255
         wanted = reference[sample.name]
-        # The authors compute in float32: that is worth 3e-6 dB and 5e-5 of their SSIM.
+        # The authors compute in float32: a difference of 3e-6 dB and of 5e-5 in SSIM.
         assert psnr(*pair) == pytest.approx(wanted["psnr"], abs=1e-3)
         assert psnr(*pair, rounded=True) == pytest.approx(wanted["psnr_round"], abs=1e-3)
         assert ssim_3d(*pair) == pytest.approx(wanted["ssim3d"], abs=1e-4)

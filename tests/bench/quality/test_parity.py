@@ -1,4 +1,4 @@
-"""bench.parity: the same frames through PyTorch and artefacts, in a file that can be resumed."""
+"""bench.parity: compares the frames of PyTorch and artefacts; its record can be resumed."""
 
 import itertools
 import math
@@ -33,12 +33,12 @@ from runtime.files import HAS_FLOCK
 
 
 def db(value):
-    """A PSNR as it stands in a file, where identical pictures have none."""
+    """A PSNR as in a record, which has none for identical images."""
     return math.inf if value is None else value
 
 
 def middle_of(network, frame0, frame1, top=7, left=5):
-    """The network itself, padded by hand: 50x70 -> 64x80, centred."""
+    """The middle frame of the network itself, with padding by hand: 50x70 -> 64x80, centred."""
     planes = [
         torch.from_numpy(np.pad(f, ((top, 7), (left, 5), (0, 0)), mode="edge"))
         .permute(2, 0, 1)[None]
@@ -51,7 +51,7 @@ def middle_of(network, frame0, frame1, top=7, left=5):
     return made[:, top : top + 50, left : left + 70].permute(1, 2, 0).numpy()
 
 
-def test_floats_and_bytes_are_each_compared_with_their_own_kind(
+def test_floats_and_bytes_are_compared_with_the_same_kind_of_reference(
     models, ucf101, demo_network, run, tmp_path
 ):
     lines, printed = run(*ucf101_arguments(models, ucf101, "float", "frames"))
@@ -100,7 +100,7 @@ def _comparison(models, name, kinds, protocol=PROTOCOLS["ucf101"], weights="demo
 
 
 @pytest.mark.parametrize("kind", ["bytes", "floats"])
-def test_bytes_of_the_reference_are_its_floats_rounded_however_they_are_made(models, kind):
+def test_the_reference_does_not_depend_on_the_other_kinds_compared(models, kind):
     frame0, truth, frame1 = triplet(4)
     frames = Frames(frame0, frame1, [truth])
     model = {"bytes": "frames", "floats": "float"}[kind]
@@ -109,7 +109,7 @@ def test_bytes_of_the_reference_are_its_floats_rounded_however_they_are_made(mod
     np.testing.assert_array_equal(alone.references[kind], both.references[kind])
 
 
-def test_recursion_rounds_on_its_way_as_the_artefact_does(midpoint_model, midpoint_checkpoint):
+def test_recursion_of_the_reference_rounds_like_the_artefact(midpoint_model, midpoint_checkpoint):
     protocol = PROTOCOLS["gopro"]
     frame0, truth, frame1 = triplet(8)
     frames = Frames(frame0, frame1, [truth] * 7)
@@ -122,7 +122,7 @@ def test_recursion_rounds_on_its_way_as_the_artefact_does(midpoint_model, midpoi
     rounded = [np.rint(p * 255) for p in made.references["bytes"]]
     against = list(zip(made.artefacts["midpoint.onnx"], made.references["bytes"], strict=True))
     assert min(psnr(*pair) for pair in against) > 70
-    # An eighth comes from a picture that was rounded twice; only the middle does not.
+    # The frame at 1/8 is computed from frames that were rounded; the middle frame is not.
     assert not np.array_equal(rounded_last[0], rounded[0])
     np.testing.assert_array_equal(rounded_last[3], rounded[3])
 
@@ -131,7 +131,7 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
     whole, _ = run(*ucf101_arguments(models, ucf101))
     path = tmp_path / "parity.jsonl"
     texts = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(texts[:3]) + texts[3][:40])  # Killed while it wrote the last sample.
+    path.write_text("".join(texts[:3]) + texts[3][:40])  # Killed during the last write.
     assert whole[-1]["summary"]["wall_seconds"] > 0
     measured = []
     real = evaluate.interpolate_sample
@@ -142,7 +142,7 @@ def test_a_resumed_run_measures_only_what_is_missing(models, ucf101, run, tmp_pa
     )
     resumed, _ = run(*ucf101_arguments(models, ucf101), "--resume")
     assert measured == ["3"]
-    assert resumed[-1]["summary"]["wall_seconds"] is None  # Nobody knows that of the whole.
+    assert resumed[-1]["summary"]["wall_seconds"] is None  # The time of the whole run is unknown.
     for before, after in zip(whole[1:], resumed[1:], strict=True):
         for one in (before, after):
             found = one.get("summary", one)
@@ -160,7 +160,9 @@ def test_another_configuration_is_not_resumed(models, ucf101, run):
     assert after == before
 
 
-def test_a_file_that_is_there_is_neither_lost_nor_taken_for_another(models, ucf101, run, tmp_path):
+def test_an_existing_record_is_replaced_only_with_overwrite_and_other_files_are_refused(
+    models, ucf101, run, tmp_path
+):
     before, _ = run(*ucf101_arguments(models, ucf101))
     after, printed = run(*ucf101_arguments(models, ucf101), code=1)
     assert "give --resume to continue it, or --overwrite to replace it" in printed
@@ -194,10 +196,10 @@ def test_a_damaged_image_is_named_counted_and_fails_the_gate(models, ucf101, run
     assert "FAILED: 1 samples could not be read, --max-drop needs all" in printed
 
 
-def test_the_gate_names_what_loses_and_where(ucf101, export, run, tmp_path):
+def test_the_gate_names_artefact_and_sample_of_a_loss(ucf101, export, run, tmp_path):
     model = export(height=50, width=70).model
     bias = initializer(model, "network.decoder1.convblock.2.bias")
-    # Mask and colour of every pixel are off, by what only a comparison shows.
+    # Mask and colours of all pixels are wrong by little; only a comparison shows it.
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.02, bias.name))
     write_onnx(model, tmp_path / "worse.onnx")
     arguments = ucf101_arguments(tmp_path, ucf101, "worse")
@@ -225,7 +227,7 @@ def test_a_flow_scale_other_than_the_protocols_is_refused(models, export, run, t
     assert lines[1]["sample"] == "seq/000002"
 
 
-def test_middlebury_is_measured_on_its_canvas(models, run, tmp_path):
+def test_middlebury_is_measured_on_its_black_canvas(models, run, tmp_path):
     frame0, truth, frame1 = triplet(4, (380, 420))
     for name, frame in (("frame10", frame0), ("frame11", frame1)):
         save_image(frame, tmp_path / "other-data" / "Venus" / f"{name}.png")
@@ -244,7 +246,7 @@ def test_middlebury_is_measured_on_its_canvas(models, run, tmp_path):
     assert lines[-1]["summary"]["published"]["ie"] == 1.995
 
 
-def test_a_clip_is_its_own_truth(models, run, tmp_path):
+def test_the_frames_of_a_clip_are_the_truth(models, run, tmp_path):
     from moving_clips import write_clip
 
     write_clip(tmp_path / "clip.mp4", 9, size=SIZE)
@@ -292,7 +294,7 @@ def test_the_heat_map_is_black_without_error_and_bright_at_a_sixteenth():
 
 
 class _Broken:
-    """A model whose pictures are no pictures."""
+    """A model that returns invalid images."""
 
     def __init__(self, vfi, value):
         self.info, self._vfi, self._value = vfi.info, vfi, value
@@ -304,7 +306,7 @@ class _Broken:
 
 
 @pytest.mark.parametrize("value", [math.nan, 1.5, -0.1, math.inf])
-def test_a_prediction_that_is_no_picture_is_an_error(models, value):
+def test_an_invalid_prediction_is_an_error(models, value):
     comparison = _comparison(models, "float", ["floats"])
     artefact = comparison.artefacts[0]
     broken = artefact._replace(vfi=_Broken(artefact.vfi, value))
@@ -347,12 +349,12 @@ GIVEN = ("--model", "m.onnx", "--weights", "demo")
         ([*GIVEN, "--max-drop", "nan"], "--max-drop is nan: give a number of dB"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_said(run, arguments, message):
+def test_wrong_arguments_are_named(run, arguments, message):
     _, printed = run(*arguments, code=1)
     assert message in printed
 
 
-def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(
+def test_an_output_that_cannot_be_written_is_an_error_before_the_measurement(
     models, ucf101, run, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(evaluate, "interpolate_sample", lambda *_: pytest.fail("measured"))
@@ -364,13 +366,15 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(
     assert "file" in printed
 
 
-def test_a_device_that_pytorch_has_not_is_said(models, ucf101, run):
+def test_a_device_that_pytorch_lacks_is_named(models, ucf101, run):
     _, printed = run(*ucf101_arguments(models, ucf101), "--reference-device", "cuda:99", code=1)
     assert "PyTorch cannot compute on 'cuda:99' here (" in printed
     assert "give another --reference-device" in printed
 
 
-def test_models_of_one_name_or_two_kinds_are_refused(models, midpoint_model, ucf101, run, tmp_path):
+def test_models_of_equal_names_or_different_kinds_are_refused(
+    models, midpoint_model, ucf101, run, tmp_path
+):
     (tmp_path / "frames.onnx").write_bytes((models / "frames.onnx").read_bytes())
     arguments = ("--weights", "demo", "--dataset", "ucf101", "--root", ucf101)
     both = ("--model", models / "frames.onnx", tmp_path / "frames.onnx")
@@ -388,7 +392,9 @@ def test_the_command_as_a_user_runs_it(models, ucf101, tmp_path):
     assert all(name in listed.stdout for name in PROTOCOLS)
 
 
-def test_other_weights_are_refused_or_forced_and_noted(models, midpoint_checkpoint, ucf101, run):
+def test_other_weights_are_refused_unless_forced_with_a_note(
+    models, midpoint_checkpoint, ucf101, run
+):
     arguments = (*ucf101_arguments(models, ucf101, weights=midpoint_checkpoint), "--limit", "1")
     lines, printed = run(*arguments, code=1)
     assert lines == []
@@ -408,7 +414,7 @@ def line(sample, reference, made, against, kind="bytes", **metrics):
     }
 
 
-def test_the_summary_by_hand():
+def test_the_summary_equals_figures_computed_by_hand():
     lines = [
         line("a", [30.0], [29.0], [50.0]),
         line("b", [40.0], [40.5], [None]),
@@ -429,7 +435,7 @@ def test_the_summary_by_hand():
     assert found["by_timestep"] == []
 
 
-def test_a_frame_that_is_exactly_the_truth_is_in_neither_mean():
+def test_a_frame_identical_to_the_truth_is_in_neither_mean():
     lines = [line("a", [None], [60.0], [60.0]), line("b", [30.0], [30.0], [None])]
     found = summary_of(lines, "m", "bytes", ["psnr"], 2)
     assert (found["reference_psnr"], found["psnr"], found["drop"]) == (30.0, 30.0, 0.0)
@@ -441,7 +447,7 @@ def test_a_frame_that_is_exactly_the_truth_is_in_neither_mean():
     assert found["worst_drop"] is None
 
 
-def test_eightfold_means_are_over_all_new_frames():
+def test_means_for_factor_8_are_over_all_new_frames():
     lines = [line("a", [30.0, 40.0, 50.0], [30.0, 40.0, 44.0], [60.0, 50.0, 55.0])]
     found = summary_of(lines, "m", "bytes", ["psnr"], 4)
     assert found["drop"] == pytest.approx(2.0)
@@ -450,7 +456,7 @@ def test_eightfold_means_are_over_all_new_frames():
     assert [f.timestep for _, f in worst_frames(lines, {"m": "bytes"}, 2)] == [0.5, 0.75]
 
 
-def test_the_gate_by_hand():
+def test_the_gate_equals_a_decision_by_hand():
     lines = [line("a", [30.0], [29.5], [50.0]), line("b", [30.0], [30.0], [50.0])]
     summary = summarise(lines, {"m": "bytes"}, ["psnr"], 2)
     assert failures(lines, summary, 0.25) == []
@@ -460,7 +466,7 @@ def test_the_gate_by_hand():
     )
 
 
-def test_the_table_shows_what_was_published_and_what_is_missing():
+def test_the_table_shows_published_figures_and_missing_samples():
     lines = [line("a", [30.0], [29.5], [None])]
     published = {
         "source": "somebody",
@@ -494,7 +500,7 @@ def test_the_table_shows_what_was_published_and_what_is_missing():
     assert "1 samples could not be read: x" in printed
 
 
-def test_the_file_holds_no_infinity(tmp_path):
+def test_the_file_has_no_infinite_numbers(tmp_path):
     path = tmp_path / "p.jsonl"
     with ParityRecord(path, {"a": (1, 2)}, resume=False, overwrite=False) as record:
         record.add({"sample": "1", "psnr": [math.inf, 1.0]})
@@ -521,7 +527,7 @@ with ParityRecord(Path(sys.argv[1]), {"a": 1}, **how) as record:
 @pytest.mark.skipif(not HAS_FLOCK, reason="flock is of POSIX")
 @pytest.mark.parametrize("first", ["new", "resume"])
 @pytest.mark.parametrize("second", ["resume", "overwrite"])
-def test_a_second_run_does_not_write_to_the_file_of_the_first(tmp_path, first, second):
+def test_a_second_run_cannot_write_to_the_file_of_the_first(tmp_path, first, second):
     path = tmp_path / "p.jsonl"
     if first == "resume":
         with ParityRecord(path, {"a": 1}, resume=False, overwrite=False) as record:
@@ -537,12 +543,12 @@ def test_a_second_run_does_not_write_to_the_file_of_the_first(tmp_path, first, s
     assert [line["sample"] for line in read_lines(path)[1:]] == expected
     with pytest.raises(MeasurementError, match="other a"):
         ParityRecord(path, {"a": 2}, resume=True, overwrite=False)
-    # Nothing is left locked, neither after success nor after an error.
+    # No lock is left, neither after success nor after an error.
     with ParityRecord(path, {"a": 1}, resume=False, overwrite=True) as record:
         assert record.done == set()
 
 
-def test_a_record_may_go_to_a_device():
+def test_a_record_can_be_written_to_a_device():
     for _ in range(2):
         with (
             ParityRecord(Path("/dev/null"), {}, resume=False, overwrite=True) as record,
@@ -551,8 +557,8 @@ def test_a_record_may_go_to_a_device():
             record.add({"sample": "1"})
 
 
-def test_a_video_of_the_tests_can_be_measured(models, run):
-    """Real frames, of another size than the models: the dynamic one takes them."""
+def test_a_real_video_can_be_measured(models, run):
+    """Real frames of another size than the fixed models; the dynamic one accepts them."""
     lines, _ = run(
         "--model", models / "dynamic.onnx", "--weights", "demo", "--dataset", "folder",
         "--root", DATA / "bear-vp9-odd-dimensions.webm", "--every", "5", "--limit", "2",

@@ -1,4 +1,4 @@
-"""Tables of the methods on a clip, and the summary of their speed."""
+"""bench.report: tables of the methods of bench.alternatives, and the summary of their speed."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def tables_of(folder, *records):
     return report_tables(evidence_of(folder, *records))
 
 
-def test_the_table_of_a_clip_has_a_row_for_each_method_and_names_its_machine(tmp_path):
+def test_the_table_of_a_clip_has_a_row_for_each_method_and_the_machine(tmp_path):
     record = alternatives(a_method(FP32, 1.5, 1.4, 1.7, mean=37.456), a_method("fast", 0.002))
     record["methods"][2]["seconds"] *= 3
     record["methods"][0]["seconds"] *= 3
@@ -39,7 +39,7 @@ def test_the_table_of_a_clip_has_a_row_for_each_method_and_names_its_machine(tmp
     )
 
 
-def test_each_clip_has_a_table_and_a_second_file_of_a_clip_a_number(tmp_path):
+def test_each_clip_has_a_table_and_a_second_file_of_a_clip_gets_a_number(tmp_path):
     records = [
         alternatives(clip=clip) for clip in ("walk.mkv", "a b.mp4", "walk.mp4", "walk-2.mp4")
     ]
@@ -49,12 +49,12 @@ def test_each_clip_has_a_table_and_a_second_file_of_a_clip_a_number(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_machine_of_a_clip_is_not_that_of_the_other_tables(tmp_path):
+def test_machines_of_clips_are_not_listed_with_other_tables(tmp_path):
     text = tables_as_markdown(tables_of(tmp_path, latency(), alternatives()))
     assert "| machine |" not in text
 
 
-def test_the_summary_has_main_methods_in_the_words_of_a_reader(tmp_path):
+def test_the_summary_has_the_main_methods_with_readable_names(tmp_path):
     large = alternatives(a_method(INT8, 2.0), size=[720, 1280], clip="juggle.mp4")
     small = alternatives(
         a_method("plain.onnx on vs-mlrt OpenVINO", 2.5), a_method(FP32, 1.5),
@@ -83,15 +83,13 @@ def test_the_summary_has_main_methods_in_the_words_of_a_reader(tmp_path):
         alternatives(a_method(FP32, 0.1), pairs=9),
     ],
 )
-def test_the_summary_is_of_cpus_with_bfloat16_beside_pytorch_and_of_the_longest_clip(
-    tmp_path, other
-):
+def test_the_summary_uses_the_longest_clip_measured_with_bfloat16_and_pytorch(tmp_path, other):
     alone = tables_of(tmp_path, alternatives(a_method(FP32, 1.5)))["speed-summary"].rows
     both = tables_of(tmp_path, alternatives(a_method(FP32, 1.5)), other)["speed-summary"].rows
     assert both == alone
     assert len(alone) == 2
 
 
-def test_without_such_files_there_is_no_summary(tmp_path):
+def test_without_files_of_alternatives_there_is_no_summary(tmp_path):
     found = tables_of(tmp_path, latency(), alternatives(environment=OTHER_CPU))
     assert "speed-summary" not in found

@@ -22,7 +22,7 @@ def evidence():
     return read_evidence([RESULTS, RESULTS / "alternatives"])
 
 
-def test_all_evidence_of_the_two_folders_can_be_used(evidence):
+def test_all_committed_evidence_can_be_read(evidence):
     assert evidence.notes == []
     assert evidence.latencies
     assert evidence.parities
@@ -30,7 +30,7 @@ def test_all_evidence_of_the_two_folders_can_be_used(evidence):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_tables_of_a_page_are_those_of_the_evidence(evidence, name):
+def test_the_tables_of_a_page_equal_the_evidence(evidence, name):
     text = (ROOT / name).read_text()
     assert set(PAGES[name]) <= set(re.findall("<!-- report:(.*?) -->", text))
     assert with_tables(text, report_tables(evidence), where=name) == (text, [])
@@ -45,7 +45,7 @@ def test_the_summaries_are_short_and_without_notes(evidence):
     assert "this package, bfloat16" in [row["method"] for row in tables["speed-summary"].rows]
 
 
-def test_make_report_renews_these_pages():
+def test_make_report_writes_these_pages():
     target = re.search(r"^report:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
     assert "bench/results bench/results/alternatives" in target
     assert all(name in target for name in PAGES)

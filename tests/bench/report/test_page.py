@@ -1,4 +1,4 @@
-"""The page of bench.report: its parts, names that attack it, and how a browser shows it."""
+"""The HTML page of bench.report: its parts, hostile names, and its behaviour in a browser."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ SIZE, QUALITY = "Latency over frame size", "UCF101: quality against speed"
 
 
 class Page(HTMLParser):
-    """Tags with attributes, headings and texts of a page, and its plots (SVG) by title."""
+    """A parsed page: tags with attributes, headings, texts, and plots (SVG) by title."""
 
     VOID = frozenset({"meta", "link", "img", "input", "br"})
 
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 
 def page_of(folder, *records):
-    """Text of the page of records, which are written to `folder`."""
+    """Writes records to `folder`; returns the text of their page."""
     evidence = evidence_of(folder, *records)
     return page(evidence, report_tables(evidence))
 
@@ -75,14 +75,14 @@ def full_records(folder):
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """The page of `full_records`, drawn once, in a file."""
+    """A file with the page of `full_records`, drawn once."""
     folder = tmp_path_factory.mktemp("full")
     path = folder / "page.html"
     path.write_text(page_of(folder, *full_records(folder)))
     return path
 
 
-def test_every_plot_is_there_where_its_data_is(full):
+def test_every_plot_with_data_is_on_the_page(full):
     found = Page(full.read_text())
     assert found.headings == [
         "IFRNet: artefacts against PyTorch", "Quality and parity", "UCF101", "Latency", SIZE,
@@ -102,12 +102,12 @@ def test_every_plot_is_there_where_its_data_is(full):
         ([latency()], ["256x448"], ["Quality and parity", SIZE, QUALITY]),
         ([latency(), parity()], [QUALITY], [SIZE, "Pictures"]),
         ([latency(), parity(artefacts=[ev.an_artefact(sha256="f" * 64)])], ["UCF101"], [QUALITY]),
-        # Of random weights the agreement means something, not the quality.
+        # With random weights agreement is meaningful, quality is not.
         ([latency(), parity(weights={"random": True})],
          ["UCF101: agreement against speed"], [QUALITY]),
     ],
 )  # fmt: skip
-def test_a_plot_without_data_is_left_out_with_its_heading(tmp_path, records, there, missing):
+def test_a_plot_without_data_is_omitted_with_its_heading(tmp_path, records, there, missing):
     found = Page(page_of(tmp_path, *records))
     assert set(there) <= set(found.headings)
     assert not set(missing) & set(found.headings)
@@ -115,7 +115,7 @@ def test_a_plot_without_data_is_left_out_with_its_heading(tmp_path, records, the
     assert any(quality in svg for svg in found.plots.values()) == (QUALITY in there)
 
 
-def test_headlines_and_the_first_sentence_say_what_was_found(full):
+def test_headlines_and_the_first_sentence_have_the_results(full):
     text = " ".join(" ".join(Page(full.read_text()).text).split())
     for said in (
         "1 artefact of IFRNet (small) compared with float32 PyTorch, frame by frame, on UCF101.",
@@ -147,7 +147,7 @@ def test_cases_of_one_size_are_told_apart_by_their_variant(tmp_path):
     assert titles == ["256x448, base", "256x448, small", "64x80"]
 
 
-def test_baselines_are_grey_and_artefacts_are_not_and_no_two_look_alike(tmp_path):
+def test_baselines_are_grey_artefacts_are_coloured_and_all_differ(tmp_path):
     runs = {f"{name}.onnx on cpu": a_run(0.1, file="f") for name in "abcdefghijkl"}
     baselines = {BASELINE: a_run(0.1), "plain.onnx": a_run(0.1, file="f", kind="plain")}
     styles = run_styles(evidence_of(tmp_path, latency(a_case(runs | baselines))))
@@ -170,16 +170,16 @@ def test_a_run_has_the_same_colour_in_every_plot(full):
     ("lines", "text"),
     [
         (parity(ev.IDENTICAL), "identical"),
-        (parity(artefacts=[ev.an_artefact("a$x^2$.onnx")]), "a$x^2$.onnx"),  # No formula.
+        (parity(artefacts=[ev.an_artefact("a$x^2$.onnx")]), "a$x^2$.onnx"),  # Not a formula.
         (parity(artefacts=[ev.an_artefact("a\x1b\n<b>.onnx")]), "a &lt;b&gt;.onnx"),
     ],
 )
-def test_texts_of_a_plot(tmp_path, lines, text):
+def test_texts_in_a_plot_are_shown_literally(tmp_path, lines, text):
     assert f">{text}</text>" in Page(page_of(tmp_path, lines)).plots["UCF101"]
 
 
 def test_the_legend_names_every_run(tmp_path):
-    # Without their size they would be one, so they keep it; matplotlib leaves out "_...".
+    # Labels keep the size, which tells them apart; matplotlib omits labels that begin with "_".
     names = ["_8x8_a.onnx", "_a.onnx", "b" * 70]
     runs = {name: a_run(0.1, file="f") for name in names}
     cases = [a_case(runs, size=size) for size in ("256x448", "720x1280")]
@@ -204,7 +204,7 @@ def test_the_page_loads_nothing_and_no_two_elements_have_one_id(full):
 
 
 def hostile_records(folder):
-    """Every text that comes from a file is an attack."""
+    """Records in which every text is an attack."""
     name = f"{HOSTILE}.onnx"
     runs = {
         f"{HOSTILE} on cpu": a_run(0.1, file=name, variant=HOSTILE),
@@ -234,7 +234,7 @@ def hostile_records(folder):
     return [latency(*cases, environment=where, what=HOSTILE, ceilings=ceilings), lines]
 
 
-def test_names_are_shown_and_never_run(tmp_path):
+def test_hostile_names_are_shown_as_text(tmp_path):
     text = page_of(tmp_path, *hostile_records(tmp_path))
     found = Page(text)
     assert [attrs for tag, attrs in found.tags if tag == "script"] == [
@@ -247,7 +247,7 @@ def test_names_are_shown_and_never_run(tmp_path):
     assert not set(data) & set("<>&")
 
 
-def test_hostile_names_leave_markdown_tables_whole(tmp_path):
+def test_hostile_names_do_not_break_markdown_tables(tmp_path):
     evidence = evidence_of(tmp_path, *hostile_records(tmp_path))
     for table in report_tables(evidence).values():
         text = markdown_table(table)
@@ -257,7 +257,7 @@ def test_hostile_names_leave_markdown_tables_whole(tmp_path):
 
 
 def run_report(*arguments, seed="0"):
-    """Runs the command in another process; gives its error output."""
+    """Runs the command in another process; returns its error output."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.report", *map(str, arguments)],
         env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=False,
@@ -266,20 +266,20 @@ def run_report(*arguments, seed="0"):
     return done.stderr
 
 
-def test_the_page_is_the_same_bytes_every_time_and_names_what_was_left_out(tmp_path):
+def test_the_page_is_reproducible_and_names_omitted_files(tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
     for suffix, record in zip(("json", "jsonl"), full_records(folder), strict=True):
         write(folder / f"full.{suffix}", record)
     write(folder / "old.json", {"checks": []})
-    # Another process has other hashes of strings.
+    # Another process has other string hashes.
     for seed in "12":
         assert "left out: " in run_report(folder, "--html", tmp_path / seed, seed=seed)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     assert "old.json is not a complete evidence file" in (tmp_path / "1").read_text()
 
 
-def test_pictures_are_embedded_as_they_are_and_equal_ones_once(full):
+def test_images_are_embedded_unchanged_and_equal_ones_once(full):
     data = json.loads(viewer_data(full.read_text()))
     # Both pictures have the same three files.
     assert len(data["images"]) == 3
@@ -291,7 +291,7 @@ def test_pictures_are_embedded_as_they_are_and_equal_ones_once(full):
             assert base64.b64decode(encoded) == (full.parent / f"p/0_{kind}.png").read_bytes()
 
 
-def test_a_picture_that_is_missing_or_none_is_named(tmp_path):
+def test_a_missing_or_invalid_image_is_named(tmp_path):
     path = write(tmp_path / "parity.jsonl", parity(summary={"pictures": [a_picture(tmp_path)]}))
     picture = tmp_path / "p" / "0_made.png"
     named = f"{picture}, a picture of {path}, "
@@ -306,7 +306,7 @@ def test_a_picture_that_is_missing_or_none_is_named(tmp_path):
 
 
 def chromium():
-    """Its path; where there is none the test is skipped, or fails if that was asked for."""
+    """The path of Chromium. Without it the test skips, or fails with FAIL_WITHOUT_CHROMIUM=1."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if path := shutil.which(name):
             return path
@@ -317,7 +317,7 @@ def chromium():
 
 @pytest.fixture
 def browse(tmp_path):
-    """Opens a page without a window; gives its state, and its DOM, after no error at all."""
+    """Opens a page in headless Chromium; returns (state, DOM). Fails on any error."""
 
     def browse(text, *options, fragment=""):
         (tmp_path / "shown.html").write_text(text)
@@ -342,7 +342,7 @@ def state(ready, view, wipe, error):
     return {"ready": ready, "view": view, "wipe": wipe, "error": error}
 
 
-def test_the_script_runs_and_a_link_leads_to_a_picture(full, browse):
+def test_the_script_runs_and_a_link_opens_an_image(full, browse):
     text = full.read_text()
     assert browse(text)[0] == state("2", "1", "50", "1")
     found, dom = browse(text, fragment="#view=2&wipe=30&error=0")
@@ -352,7 +352,7 @@ def test_the_script_runs_and_a_link_leads_to_a_picture(full, browse):
     assert shown == "UCF101, 1311, t = 0.5, small.onnx: 85.0 dB"
     assert re.search(r'<img id="picture-made"[^>]*src="data:image/png;base64,iVBOR', dom)
     assert re.search(r'id="error-pane"[^>]* hidden', dom)
-    # What asks too much is bounded.
+    # Values out of range are limited.
     assert browse(text, fragment="#view=99&wipe=nonsense")[0] == state("2", "2", "50", "1")
 
 
@@ -388,9 +388,9 @@ document.documentElement.dataset.addresses = addresses.join(" | ");
 </script></body>"""
 
 
-def test_controls_work(full, browse):
-    """By keyboard and pointer as by their events: the page's own script has to notice."""
-    # The policy of the page allows no script but its own, so for this it has to go.
+def test_controls_react_to_keyboard_and_pointer(full, browse):
+    """Sends events of keyboard and pointer to the page's own script."""
+    # The page's policy allows only its own script, so that the test removes the policy.
     text = re.sub(r"<meta http-equiv[^>]*>", "", full.read_text())
     found, _ = browse(text.replace("</body>", DRIVE))
     assert found.pop("addresses").split(" | ") == [
@@ -420,5 +420,5 @@ def test_the_page_and_its_plots_are_drawn_light_and_dark(full, browse, tmp_path,
     assert pixels.getpixel((1, 1)) == paper
     colours = {colour for _, colour in pixels.getcolors(1 << 22)}
     assert len(colours) > 100
-    # A run has its colour in a light plot, and one that is made of it in a dark one.
+    # A run has its own colour in a light plot and a colour derived from it in a dark one.
     assert (ImageColor.getrgb(ARTEFACT_COLOURS[0]) in colours) == (scheme == "1")

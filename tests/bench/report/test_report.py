@@ -1,4 +1,4 @@
-"""Tables, labels, reading and the command of bench.report; test_page.py has the page."""
+"""bench.report: tables, labels, reading of evidence, and the command."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from report_evidence import ARTEFACT, BASELINE, evidence_of, latency, parity, wr
 
 
 def report(*arguments):
-    """Runs the command; gives its exit code."""
+    """Runs the command; returns its exit code."""
     with pytest.raises(SystemExit) as ended:
         main(list(map(str, arguments)))
     return ended.value.code
@@ -32,7 +32,7 @@ def report(*arguments):
     [(0.12345, "0.123"), (9.996, "10.0"), (12.34, "12.3"), (105.5, "106"), (1234.4, "1234"),
      (0.09996, "0.100"), (0, "0.00")],
 )  # fmt: skip
-def test_numbers_have_three_digits_and_all_before_the_point(value, text):
+def test_numbers_have_three_significant_digits_or_all_before_the_point(value, text):
     assert rounded(value) == text
 
 
@@ -41,7 +41,7 @@ def test_a_difference_has_a_sign_unless_it_rounds_to_zero():
     assert shown == ["+0.012", "-0.012", "0.000", "0.000"]
 
 
-def test_a_markdown_table_is_well_formed_whatever_the_names():
+def test_a_markdown_table_is_well_formed_with_any_names():
     nasty = "a|b `c` *d* <e> [f] \\ _g_\nh~i"
     table = Table("latency", "Latency", [{"run": nasty, f"x {nasty}": "1"}], {"\u00b9": nasty})
     lines = markdown_table(table).splitlines()
@@ -88,11 +88,11 @@ TIME = "2 samples in 82 s (PyTorch, one artefact, metrics)"
 @pytest.mark.parametrize(
     ("records", "shown", "missing"),
     [
-        # Frames that are identical are counted beside the mean of the others.
+        # Identical frames are counted; the mean is that of the others.
         ([parity(ev.a_result(identical=7))], ["| 89.0 (7 identical) |"], ["published", "Random"]),
         ([parity({**ev.IDENTICAL, "psnr": None, "reference_psnr": None, "drop": None})],
          ["| identical | identical | - | identical | identical |"], []),
-        # A time step is named where there are several.
+        # Time steps are named if there are several.
         ([parity(ev.a_result(timestep=0.125))], ["| 85.0 (1311, t = 0.125) |"], []),
         ([parity(ev.a_result(ssim_3d=0.95, ie=2.5))],
          ["| SSIM (3D) | IE |", "| 0.9500 | 2.50 |"], ["SSIM (2D)"]),
@@ -107,16 +107,16 @@ TIME = "2 samples in 82 s (PyTorch, one artefact, metrics)"
         ([parity(summary={"wall_seconds": 81.6}, official_samples=None)], [], [TIME]),
         ([parity(), parity(summary={"published": PUBLISHED})],
          ["| published |", "|  |\n", "| 35.29 / 0.9693 (paper) |"], []),
-        # Artefacts are named only where nothing else tells them apart.
+        # Artefacts are named only if nothing else tells them apart.
         ([parity(ev.a_result(), ev.a_result(), artefacts=TWO)],
          ["| artefact |", "| a.onnx |", "| b.onnx |"], []),
         ([parity(ev.a_result(), ev.a_result(), artefacts=[TWO[0], {**TWO[1], "io": "float"}])],
          [], ["| artefact |", "| a.onnx |"]),
-        # The summary has the shipped weights alone, with frames in and out.
+        # The summary has only the shipped weights, with io frames.
         ([parity(weights={"name": "other"})], [], ["Quality, in short"]),
         ([parity(artefacts=[ev.an_artefact(io="float")])], [], ["Quality, in short"]),
         ([parity(weights={"random": True})], [], ["Quality, in short"]),
-        # Of one data set it has the largest run, and in it the artefact that agrees least.
+        # For a data set it has the largest run, and the artefact of it with the lowest agreement.
         ([parity(ev.a_result(worst=80.0), samples=1, summary={"samples": 1}),
           parity(ev.a_result(worst=86.0), ev.a_result(worst=85.5), artefacts=TWO),
           parity(ev.a_result(worst=50.0), artefacts=[ev.an_artefact(precision="int8")]),
@@ -151,13 +151,13 @@ TIME = "2 samples in 82 s (PyTorch, one artefact, metrics)"
          ["\n0.json, 1.json: AMD EPYC, 2 CPUs, 2 threads; python 3.11.7, torch 2.13.0+cpu; "
           "commit 7e5fad1ecb02.\n", "\n2.json: AMD EPYC, 2 CPUs, NVIDIA H200, 2 threads; ",
           "| AMD EPYC, 2 CPUs |", "| AMD EPYC, 2 CPUs, NVIDIA H200 |"], []),
-        # CPUs of one name that compute in other types are two machines.
+        # CPUs of the same name with different types are two machines.
         ([latency(), latency(environment=ev.environment(instruction_sets=BF16_CPU))],
          ["| AMD EPYC, 2 CPUs |",
           "| AMD EPYC (avx512_bf16 avx512_vnni avx512f), 2 CPUs |"], []),
     ],
 )  # fmt: skip
-def test_what_tables_say(tmp_path, records, shown, missing):
+def test_tables_show_the_expected_texts(tmp_path, records, shown, missing):
     text = tables_as_markdown(report_tables(evidence_of(tmp_path, *records)))
     assert [part for part in shown if part not in text] == []
     assert [part for part in missing if part in text] == []
@@ -170,7 +170,7 @@ def test_what_tables_say(tmp_path, records, shown, missing):
 @pytest.mark.parametrize(
     ("cases", "labels"),
     [
-        # A file that is made for one size has it in its name.
+        # The name of a file for one size contains the size.
         ([ev.a_case({f"small_{size}.onnx on cpu": ev.a_run(0.1, file="f")}, size=size)
           for size in ("256x448", "720x1280")], ["small.onnx on cpu"] * 2),
         ([ev.a_case({name: ev.a_run(0.1, file="f") for name in ("a_8x8.onnx", "a.onnx")})],
@@ -184,7 +184,7 @@ def test_labels_of_runs(tmp_path, cases, labels):
     assert [one.label for one in measured_runs(evidence)] == labels
 
 
-def test_an_artefact_has_the_label_of_its_latency_in_parity_and_that_of_its_machine(tmp_path):
+def test_an_artefact_has_the_same_label_in_latency_and_parity(tmp_path):
     case = ev.a_case({"small_8x8.onnx on cpu": ev.a_run(0.1, file="f", sha256="1")})
     lines = parity(artefacts=[ev.an_artefact("renamed.onnx", sha256="1")])
     (compared,) = compared_runs(evidence_of(tmp_path, latency(case), lines))
@@ -241,7 +241,7 @@ def unusable(tmp_path):
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_a_file_that_is_named_must_be_usable_and_the_error_says_what_is_wrong(unusable, name):
+def test_a_given_file_must_be_valid(unusable, name):
     with pytest.raises(EvidenceError) as error:
         read_evidence([unusable / name])
     assert str(unusable / name) in str(error.value)
@@ -249,7 +249,7 @@ def test_a_file_that_is_named_must_be_usable_and_the_error_says_what_is_wrong(un
     assert "\n" not in str(error.value)
 
 
-def test_what_a_folder_has_besides_is_left_out_and_named(unusable, capsys):
+def test_other_files_of_a_folder_are_ignored_and_named(unusable, capsys):
     write(unusable / "good.json", latency())
     assert report(unusable) == 0
     written = capsys.readouterr()
@@ -268,7 +268,7 @@ def test_files_of_a_folder_are_sorted_and_none_is_read_twice(tmp_path):
     ("name", "problem"),
     [("", "no evidence was found"), ("no.json", "No such")],
 )
-def test_nothing_to_read_is_an_error_of_one_sentence(tmp_path, capsys, name, problem):
+def test_no_evidence_is_an_error_of_one_sentence(tmp_path, capsys, name, problem):
     assert report(tmp_path / name) == 1
     error = capsys.readouterr().err
     assert problem in error
@@ -288,15 +288,15 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
 
 @pytest.fixture
 def measured(tmp_path):
-    """A folder with one latency and one parity file."""
+    """A folder with one file of bench.latency and one of bench.parity."""
     (tmp_path / "results").mkdir()
     ev.write_all(tmp_path / "results", latency(), parity())
     return tmp_path / "results"
 
 
-def test_a_readme_gets_its_tables_and_check_names_those_that_differ(measured, tmp_path, capsys):
+def test_tables_are_written_to_a_page_and_check_names_those_that_differ(measured, tmp_path, capsys):
     path = tmp_path / "README.md"
-    # Text outside the markers is kept to the byte.
+    # Text outside the markers is not changed.
     page = (
         "# \u00e9\r\n<!-- report:parity -->{}<!-- /report -->\r\n"
         "b\n<!--report:latency-->{}<!--/report-->\r\n"
@@ -315,7 +315,7 @@ def test_a_readme_gets_its_tables_and_check_names_those_that_differ(measured, tm
     assert path.read_bytes() == stale
 
 
-def test_several_files_are_renewed_and_checked_together(measured, tmp_path, capsys):
+def test_several_pages_are_written_and_checked_together(measured, tmp_path, capsys):
     text = "<!-- report:{} -->{}<!-- /report -->"
     first, second, third = (tmp_path / f"{name}.md" for name in "abc")
     for path, name in ((first, "parity"), (second, "latency"), (third, "roofline")):
@@ -329,7 +329,7 @@ def test_several_files_are_renewed_and_checked_together(measured, tmp_path, caps
     assert "a.md: up to date\n" in (said := capsys.readouterr().out)
     assert "b.md: latency renewed\n" in said
     assert report(measured, "--readme", first, second, third, "--check") == 0
-    # Every file must have markers, and none is written where one cannot be.
+    # Every file must have markers; if one cannot be written, none is.
     first.write_text(stale := first.read_text().replace("UCF101", "UCF"))
     second.write_text("no markers")
     assert report(measured, "--readme", first, second) == 1
@@ -351,7 +351,7 @@ UNPAIRED = "has no markers, or one without its counterpart"
         ("<!-- /report --><!-- report:parity -->", UNPAIRED),
     ],
 )
-def test_markers_that_do_not_fit_are_an_error(tmp_path, capsys, text, problem):
+def test_invalid_markers_are_an_error(tmp_path, capsys, text, problem):
     write(tmp_path / "parity.jsonl", parity())
     (tmp_path / "README.md").write_text(text)
     assert report(tmp_path, "--readme", tmp_path / "README.md") == 1
@@ -359,7 +359,7 @@ def test_markers_that_do_not_fit_are_an_error(tmp_path, capsys, text, problem):
     assert (tmp_path / "README.md").read_text() == text
 
 
-def test_check_without_a_readme_is_an_error(measured, capsys):
+def test_check_without_a_page_is_an_error(measured, capsys):
     assert report(measured, "--check") == 1
     assert "--check needs --readme" in capsys.readouterr().err
 
@@ -375,7 +375,7 @@ EXTRA = ["jinja2", "matplotlib", "msgspec", "PIL"]
         ("--help", EXTRA, "usage: "),
     ],
 )
-def test_tables_need_little_of_the_extra_and_the_help_nothing(measured, argument, missing, shown):
+def test_the_help_and_tables_need_few_packages(measured, argument, missing, shown):
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing}))\n"
         "from bench.report.__main__ import main; main(sys.argv[1:])"

@@ -1,4 +1,4 @@
-"""A plain ONNX export through TensorRT beside an engine of ours, on fakes of TensorRT and CUDA."""
+"""Latency of a plain ONNX export in TensorRT beside an engine of this project, over fakes."""
 
 import json
 
@@ -13,7 +13,7 @@ from runtime.manifest import file_sha256
 
 @pytest.fixture
 def command(tmp_path, capsys, monkeypatch):
-    """Runs the command in this process; gives its exit code, record, and what it printed."""
+    """Runs the command in this process; returns (exit code, record, printed text)."""
     monkeypatch.setattr(measure, "ON_GPU", Interleaving(1, 0.0))
     monkeypatch.setattr("bench.harness.interleave._WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr("bench.harness.request.STREAM_FRAMES", 2)
@@ -59,13 +59,13 @@ def test_a_plain_export_is_measured_beside_an_engine(trt, engine, models, comman
         compared = run["agreement"]
         assert compared["reference"] == "the same file in ONNX Runtime in float32"
         assert compared["finite"]
-        # The fake computes what it may in float16.
+        # The fake chooses float16 where it may.
         if has_flag:
             assert 20 < compared["psnr_db"] < 100
         else:
             assert compared["max_difference"] < 1e-5
         assert len(run["parts_of_a_call_milliseconds"]["compute"]["samples"]) == 2
-    # Its frames are converted on the host: only the network alone is compared.
+    # Its frames are converted on the host, so that only the network is compared.
     assert case["ratios"] == []
     assert [(r["slower"], r["faster"]) for r in case["compute_ratios"]] == [
         (one, name) for one in plains
@@ -81,11 +81,11 @@ def test_a_plain_export_is_measured_beside_an_engine(trt, engine, models, comman
     )
 
 
-def test_graphs_are_recorded_where_they_are_asked_for(trt10, engine, models, command):
+def test_cuda_graphs_are_used_as_requested(trt10, engine, models, command):
     launched = trt10.cuda.calls
     code, _, printed = command("--model", engine(), "--plain", models / "float.onnx")
     assert code == 0, printed
-    assert launched["cudaStreamBeginCapture"] == 2  # Ours, and the plain one with a graph.
+    assert launched["cudaStreamBeginCapture"] == 2  # Our engine, and the plain one.
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_other_files_are_refused(trt10, engine, models, tmp_path, command):
         assert "broken.onnx" in printed
 
 
-def test_a_plain_export_runs_at_the_sizes_that_pad_to_its_own(trt10, engine, models, command):
+def test_a_plain_export_runs_at_sizes_that_pad_to_its_size(trt10, engine, models, command):
     ours = engine("dynamic", profile=Profile((32, 32), (64, 80), (96, 96)))
     plain = models / "float.onnx"
     code, _, printed = command("--model", ours, "--plain", plain, size=("32x32", "48x48"))
@@ -141,9 +141,9 @@ def test_a_plain_export_runs_at_the_sizes_that_pad_to_its_own(trt10, engine, mod
 
 @pytest.mark.filterwarnings("ignore:the inference could not be recorded")
 @pytest.mark.parametrize("failing", [0, 1])
-def test_a_graph_that_cannot_be_recorded_is_on_record(trt10, engine, models, command, failing):
+def test_a_failed_cuda_graph_is_in_the_record(trt10, engine, models, command, failing):
     ours = engine()
-    # Ours is opened first, and the plain one with a graph after it.
+    # Our engine is opened first, then the plain one with a graph.
     trt10.cuda.fail_next(
         "cudaStreamBeginCapture", "cudaErrorStreamCaptureUnsupported", after=failing
     )

@@ -1,6 +1,6 @@
-"""PyTorch as runs of bench.latency: the code for a GPU, run on the CPU with a fake clock.
+"""PyTorch in bench.latency: the code for a GPU, run on the CPU with a fake clock.
 
-Float16 convolutions take seconds on a CPU: tests that need them make one small image.
+Float16 convolutions take seconds on a CPU, so that tests that need them compute one small image.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ EAGER = [name for name, form in GPU_FORMS.items() if form.compiled is None]
 
 
 class Gpu(TorchGpu):
-    """The CPU, on which every call takes two milliseconds."""
+    """A fake GPU: the CPU, with two milliseconds for every call."""
 
     def __init__(self, device="cpu"):
         super().__init__(device)
@@ -62,7 +62,7 @@ class Gpu(TorchGpu):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """PyTorch "sees" a GPU, and nothing is measured for long."""
+    """Makes PyTorch see a GPU, and measurements short."""
     made = Gpu()
     monkeypatch.setattr(torch_gpu, "torch_gpu", lambda _: made)
     monkeypatch.setitem(matmul_peak.__kwdefaults__, "matrix", 16)
@@ -75,7 +75,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture
 def command(tmp_path, capsys):
-    """Runs the command in this process; gives its exit code, record, and what it printed."""
+    """Runs the command in this process; returns (exit code, record, printed text)."""
 
     def run(*arguments):
         evidence = tmp_path / "evidence.json"
@@ -103,7 +103,7 @@ def test_the_help_lists_every_name(capsys):
     assert f"cuda:{','.join(GPU_FORMS)}--" in said
 
 
-def test_a_name_says_how_a_pair_is_computed():
+def test_a_name_determines_module_compiler_format_and_precision():
     for name, form in GPU_FORMS.items():
         base, *options = name.split(":")
         compilers = {"compile": "default", "compile-max": "max-autotune"}
@@ -133,7 +133,7 @@ def test_a_name_says_how_a_pair_is_computed():
         (["--compare", "authors", "--compare-limit", "0"], "--compare-limit is 0.0: use 1 or more"),
     ],
 )  # fmt: skip
-def test_what_is_not_possible_is_refused_before_anything_is_loaded(
+def test_impossible_arguments_are_refused_before_weights_are_loaded(
     command, monkeypatch, arguments, sentence
 ):
     def loaded(*_):
@@ -154,13 +154,13 @@ def test_a_gpu_that_pytorch_does_not_see_is_refused(monkeypatch):
         torch_gpu.torch_gpu("cuda:2")
 
 
-def test_names_are_checked_where_runs_are_made_too():
+def test_names_are_also_checked_when_runs_are_created():
     with pytest.raises(MeasurementError, match="needs a GPU"):
         pytorch_runs(["authors:half"], "demo", threads=1)
     check_names([*GPU_FORMS], on_gpu=True)
 
 
-# What is computed
+# Computed frames
 
 
 def expected_image(frames, step=0.5):
@@ -184,7 +184,7 @@ LIMITS_DB = {"fp32": (120, math.inf), "tf32": (120, math.inf), "half": (40, 90),
 
 
 @pytest.mark.parametrize("name", EAGER)
-def test_pictures_are_as_far_from_float32_as_the_precision_says(name):
+def test_the_difference_to_float32_fits_the_precision(name):
     (run,) = pytorch_runs([name], "demo", threads=1, gpu=Gpu())
     backend = run.open(SMALL)
     frames = moving_frames(SMALL.size)
@@ -202,7 +202,7 @@ def test_pictures_are_as_far_from_float32_as_the_precision_says(name):
     assert (math.inf if db is None else db) == pytest.approx(found, abs=0.5)
 
 
-def test_several_time_steps_are_compared_each():
+def test_each_of_several_time_steps_is_compared():
     (run,) = pytorch_runs(["torch"], "demo", threads=1, gpu=Gpu())
     case = Case(None, (32, 32), 4, None)
     backend = run.open(case)
@@ -218,7 +218,7 @@ def test_several_time_steps_are_compared_each():
     ("name", "grids"),
     [("authors:half", torch.float16), ("authors:autocast", torch.float32)],
 )
-def test_sampling_grids_have_the_type_that_the_name_says(name, grids, monkeypatch):
+def test_sampling_grids_have_the_type_of_the_name(name, grids, monkeypatch):
     seen = set()
     sample = torch.nn.functional.grid_sample
 
@@ -234,7 +234,7 @@ def test_sampling_grids_have_the_type_that_the_name_says(name, grids, monkeypatc
 
 
 @pytest.mark.parametrize(("name", "tf32"), [("authors", False), ("authors:tf32", True)])
-def test_cudnn_is_set_for_each_run_and_set_back(name, tf32, monkeypatch):
+def test_settings_of_cudnn_are_set_for_each_run_and_restored(name, tf32, monkeypatch):
     seen = []
 
     def spy(*inputs, **options):
@@ -251,7 +251,7 @@ def test_cudnn_is_set_for_each_run_and_set_back(name, tf32, monkeypatch):
     assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32) == before
 
 
-def test_channels_last_is_the_format_of_weights_and_frames():
+def test_channels_last_applies_to_weights_and_frames():
     network = load_reference("demo").network
     computation = torch_backend.computation_of(network, GPU_FORMS["authors:half:channels_last"],
                                                "cpu")  # fmt: skip
@@ -272,14 +272,14 @@ def test_channels_last_is_the_format_of_weights_and_frames():
         ("authors:autocast:compile-max", {"dynamic": False, "mode": "max-autotune"}),
     ],
 )
-def test_the_compiler_gets_the_mode_of_the_name(name, options, monkeypatch):
+def test_the_mode_of_the_compiler_is_that_of_the_name(name, options, monkeypatch):
     asked = []
     monkeypatch.setattr("torch.compile", lambda f, **given: asked.append(given) or f)
     pytorch_runs([name], "demo", threads=1, gpu=Gpu())[0].open(SMALL)
     assert asked == [options]
 
 
-def test_the_authors_formulation_is_the_same_as_a_module():
+def test_the_authors_formulation_gives_the_same_result_as_a_module():
     network = load_reference("demo").network
     inputs = (torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32), torch.rand(2, 1, 1, 1), 1.0)
     with torch.inference_mode():
@@ -348,18 +348,18 @@ def test_a_run_that_fails_is_recorded_and_the_others_are_measured(
     assert ceilings.startswith("Ceilings in evidence.json: matmul of float16 ")
 
 
-def test_a_run_that_has_no_result_in_time_is_given_up(gpu, command, monkeypatch):
+def test_a_run_without_a_result_in_time_is_abandoned(gpu, command, monkeypatch):
     stopped = []
 
     def never(*_):
         while True:
             try:
                 time.sleep(0.05)
-            except Exception:  # As an autotuner does with a kernel that fails.
+            except Exception:  # Like an autotuner whose kernel fails.
                 continue
 
     monkeypatch.setattr("torch.compile", lambda *_, **__: never)
-    # Whatever else the machine does, it takes no five seconds.
+    # Less than five seconds, even on a busy machine.
     monkeypatch.setattr(torch_backend, "authors_loop", lambda *_, **__: lambda img0, *_: img0)
     monkeypatch.setattr(opening, "stop_compilers", lambda: stopped.append(True))
     started = time.monotonic()
@@ -375,7 +375,7 @@ def test_a_run_that_has_no_result_in_time_is_given_up(gpu, command, monkeypatch)
     assert stopped == [True]
 
 
-def test_a_peak_that_cannot_be_measured_ends_nothing(gpu, command, monkeypatch):
+def test_a_peak_that_cannot_be_measured_does_not_end_the_run(gpu, command, monkeypatch):
     def fails(*_):
         raise RuntimeError("CUDA error: no kernel image is available\nand a long tale")
 
@@ -389,7 +389,7 @@ def test_a_peak_that_cannot_be_measured_ends_nothing(gpu, command, monkeypatch):
     assert "no kernel image is available: it was not measured" in printed
 
 
-def test_where_every_run_fails_there_is_no_evidence(gpu, command, monkeypatch):
+def test_if_every_run_fails_no_evidence_is_written(gpu, command, monkeypatch):
     def fails(*_):
         raise RuntimeError("no Triton")
 
@@ -400,7 +400,7 @@ def test_where_every_run_fails_there_is_no_evidence(gpu, command, monkeypatch):
     assert printed.count("no Triton") >= 2
 
 
-def test_what_was_compiled_for_other_sizes_is_dropped_once_for_each_size(monkeypatch):
+def test_compiled_code_of_other_sizes_is_dropped_once_for_each_size(monkeypatch):
     dropped = []
     monkeypatch.setattr("torch.compile", lambda f, **_: f)
     monkeypatch.setattr(torch_backend, "reset_compiled", lambda: dropped.append(True))
@@ -444,7 +444,7 @@ def test_the_second_of_two_calls_is_timed(monkeypatch):
     assert found == 2.0
 
 
-def test_memory_is_what_the_run_added_until_its_first_result():
+def test_memory_is_the_increase_up_to_the_first_result():
     asked = []
 
     class Watched(Gpu):
@@ -468,7 +468,7 @@ def test_memory_is_what_the_run_added_until_its_first_result():
         backend.run(*images, np.full((1, 1, 1, 1), 0.5, np.float32))
 
 
-def test_a_call_is_timed_on_inputs_that_are_there():
+def test_the_preparation_of_inputs_is_not_timed():
     gpu = Gpu()
     seen = []
     network = load_reference("demo").network
@@ -481,10 +481,10 @@ def test_a_call_is_timed_on_inputs_that_are_there():
     assert (seen, gpu.calls) == ([0, 1], 2)
 
 
-# Pictures that are compared
+# Comparison of images
 
 
-def test_frames_that_move_are_a_pair_with_detail():
+def test_moving_frames_have_detail():
     first, second = moving_frames((64, 96))
     assert first.shape == second.shape == (64, 96, 3)
     assert first.dtype == np.uint8
@@ -497,7 +497,7 @@ def test_frames_that_move_are_a_pair_with_detail():
         assert np.array_equal(again, frame)
 
 
-def test_agreement_of_pictures():
+def test_agreement_of_images():
     expected = np.zeros((1, 3, 4, 4), np.float32)
     assert agreement(expected, expected, "x") == {
         "psnr_db": None, "finite": True, "max_difference": 0.0, "reference": "x",
