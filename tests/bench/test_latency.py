@@ -657,10 +657,7 @@ def test_the_profile_has_every_node_of_an_onnx_file(
     assert all(ms >= 0 for _, ms in found)
     assert sum(ms for _, ms in found) > 0
     assert f"{len(found)} layers" in printed
-    assert {path.name for path in tmp_path.iterdir()} <= {
-        "m.onnx",
-        "evidence.json",
-    }  # No trace file.
+    assert {path.name for path in tmp_path.iterdir()} <= {"m.onnx", "evidence.json"}  # No trace.
 
 
 @pytest.mark.parametrize("graph", ["frames", "float", "batch", "three", "dynamic"])

@@ -23,7 +23,7 @@ VOID = {"meta", "img", "input", "br", "link"}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The folder that the demo fills, and what it prints."""
+    """(folder with the files of the demo, printed text)."""
     folder = tmp_path_factory.mktemp("demo") / "made"
     done = subprocess.run(
         [sys.executable, ROOT / "tools" / "demo.py", "--output", folder, "--frames", str(FRAMES)],
@@ -59,7 +59,7 @@ def test_the_clips_have_the_old_and_the_new_rate(made):
     assert len(after) == len(frames_of(folder / "side_by_side.mp4")) == 2 * len(before)
 
 
-def test_the_page_is_well_formed_and_refers_to_what_is_there(made):
+def test_the_page_is_well_formed_and_its_files_exist(made):
     folder, _ = made
     text = (folder / "index.html").read_text()
     assert "@@" not in text
@@ -79,7 +79,7 @@ def test_the_page_is_well_formed_and_refers_to_what_is_there(made):
     assert {path.name for path in folder.iterdir()} == files
 
 
-def test_what_is_printed_fits_a_screen(made):
+def test_the_printed_text_fits_a_screen(made):
     _, printed = made
     lines = printed.splitlines()
     assert len(lines) <= 24
@@ -93,10 +93,10 @@ def test_what_is_printed_fits_a_screen(made):
     assert "ifrnet video IN.mp4 OUT.mp4\n" in printed
 
 
-def test_it_says_which_type_was_used_and_why():
+def test_the_demo_prints_the_type_it_used_and_why():
     manifest = EngineManifest.read(demo_model("openvino"))
     passed = [proof for proof in manifest.proofs if proof.precision == "bf16"]
-    assert passed  # The shipped model is proved for a CPU with bfloat16.
+    assert passed  # The shipped model has a proof for CPUs with bfloat16.
     here = replace(passed[-1], instruction_sets=low_precision_sets(), real_db=74.93)
     manifest = replace(manifest, proofs=(replace(here, real_db=1.0), here))
     note = "demo_openvino.onnx is computed in fp32, as bf16 is not proved"
@@ -128,7 +128,7 @@ def test_new_frames_and_blends_are_compared_with_the_true_frames():
 
 
 def test_the_enlarged_part_fills_the_frame():
-    """A point p is shown at origin + ZOOM * (p - origin)."""
+    """A point p is drawn at origin + ZOOM * (p - origin)."""
     image = np.zeros((12, 18, 3), np.uint8)
     compared = demo_video.Comparison([1.0], [1.0], 0, (6, 9), image, image, image)
     column, row = (float(share[:-1]) / 100 for share in demo_page._origin(compared).split())
@@ -138,14 +138,14 @@ def test_the_enlarged_part_fills_the_frame():
         assert origin + demo_video.PART * (last - origin) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_clip_that_is_too_short(tmp_path, capsys):
+def test_a_clip_that_is_too_short_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         demo.main(["--output", str(tmp_path / "made"), "--frames", "2"])
     assert left.value.code == 1
     assert "has 2 frames: give a clip with 3 or more" in capsys.readouterr().err
 
 
-def test_a_clip_of_odd_size_becomes_one_that_browsers_play(tmp_path):
+def test_a_clip_of_odd_size_becomes_playable_in_browsers(tmp_path):
     clip = write(tmp_path / "odd.mkv", 3, size=(49, 65), fmt="yuv444p", codec="ffv1")
     images = demo_video.write_every_other_frame(clip, tmp_path / "low.mp4")
     low = frames_of(tmp_path / "low.mp4")

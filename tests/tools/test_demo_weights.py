@@ -36,7 +36,7 @@ from ifrnet_model.layers import warp
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """On a busy machine threads wait for each other at every one of these small layers."""
+    """Uses one thread: on a busy machine threads wait for each other in these small layers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -58,7 +58,7 @@ def test_a_crop_copies_pixels_or_averages_blocks(store: FrameStore) -> None:
     torch.testing.assert_close(halved[0], blocks)
 
 
-def test_flows_lead_to_where_the_layer_was_and_will_be() -> None:
+def test_flows_point_to_the_places_of_a_layer_in_both_frames() -> None:
     size, t = 64, torch.tensor([0.3])
     matrices = homographies(
         torch.tensor([[32.0, 32.0]]),
@@ -75,14 +75,14 @@ def test_flows_lead_to_where_the_layer_was_and_will_be() -> None:
     flow = flows(matrices, size)
     inside = (..., slice(12, -12), slice(12, -12))
     for end, part in ((first, flow[:, :2]), (last, flow[:, 2:])):
-        # Two bilinear samplings of a smooth texture; the frames themselves differ by 0.1 and more.
+        # Two bilinear samplings of a smooth texture; the frames differ by 0.1 and more.
         assert (warp(end, part) - middle)[inside].abs().max() < 0.01
         assert (end - middle)[inside].abs().max() > 0.1
 
 
-def test_the_middle_is_what_its_flows_say_outside_occlusions(store: FrameStore) -> None:
+def test_outside_occlusions_the_middle_frame_equals_both_warped_frames(store: FrameStore) -> None:
     source = SyntheticMotion(store, [], [2], size=64, motion=20.0)
-    source.clips = source.photos  # Noise of the clips is no smooth texture.
+    source.clips = source.photos  # The noise of the clips is not a smooth texture.
     frames, t, flow = source.draw(12, Draws(CPU, 1))
     first, middle, last = frames.unbind(1)
     assert ((t > 0) & (t < 1)).all()
@@ -91,12 +91,12 @@ def test_the_middle_is_what_its_flows_say_outside_occlusions(store: FrameStore) 
         (warp(end, part) - middle).abs().amax(1)
         for end, part in ((first, flow[:, :2]), (last, flow[:, 2:]))
     ]
-    # At borders of the frame and of the layers pixels were or will be hidden; with the outlines of
+    # At borders of the frame and of the layers pixels are hidden in one frame; with the outlines of
     # the first frame the share is 0.84.
     assert (torch.stack(errors) < 0.02).float().mean() > 0.855
 
 
-def test_a_ground_that_stands_has_no_flow(store: FrameStore) -> None:
+def test_a_background_without_motion_has_no_flow(store: FrameStore) -> None:
     stands = torch.tensor([True])
     matrices = homographies(
         torch.full((1, 2), 16.0), torch.ones(1, 2), torch.tensor([0.5]), stands, Draws(CPU, 0)
@@ -104,7 +104,7 @@ def test_a_ground_that_stands_has_no_flow(store: FrameStore) -> None:
     assert flows(matrices, 32).abs().max() < 1e-4
 
 
-def test_samples_keep_frames_flows_and_time_together(store: FrameStore) -> None:
+def test_frames_flows_and_time_step_of_a_sample_match(store: FrameStore) -> None:
     maker = batch_maker(store, batch=4)
     known = 0
     for step in range(10):
@@ -114,14 +114,14 @@ def test_samples_keep_frames_flows_and_time_together(store: FrameStore) -> None:
         real = batch.known.flatten() == 0
         known += int((~real).sum())
         assert not batch.flow[real].any()
-        # The brightness of the clips grows evenly, whichever way time was turned.
+        # The brightness of the clips changes evenly, forwards or backwards in time.
         at = [frame.mean((1, 2, 3))[real] for frame in (batch.img0, batch.imgt, batch.img1)]
         t = batch.t.flatten()[real]
         torch.testing.assert_close(at[1], at[0] + t * (at[2] - at[0]), atol=0.01, rtol=0)
-    assert known == 12  # Three tenths of forty.
+    assert known == 12  # 30 % of forty samples.
 
 
-def test_a_seed_decides_the_batches(store: FrameStore) -> None:
+def test_a_seed_determines_the_batches(store: FrameStore) -> None:
     one, same, other = (batch_maker(store, seed=seed) for seed in (5, 5, 6))
     for step in range(3):
         batches = [maker.make(step) for maker in (one, same, other)]
@@ -131,7 +131,7 @@ def test_a_seed_decides_the_batches(store: FrameStore) -> None:
         assert not torch.equal(batches[0].img0, batches[2].img0)
 
 
-def test_augmentation_moves_flows_with_the_frames() -> None:
+def test_augmentation_transforms_flows_with_the_frames() -> None:
     large, count, size = smooth(80, 80), 24, 32
     places = {"first": (22, 14), "middle": (20, 17), "last": (15, 19)}  # y, x
     crops = [large[..., y : y + size, x : x + size] for y, x in places.values()]
@@ -155,7 +155,7 @@ def test_augmentation_moves_flows_with_the_frames() -> None:
     assert len({tuple(m[:, 0, 0].argsort().tolist()) for m in middle}) > 3
 
 
-def test_no_triplet_reaches_over_a_cut(store: FrameStore) -> None:
+def test_no_triplet_crosses_a_cut(store: FrameStore) -> None:
     triplets = Triplets(store, [0], 32)
     frames, times = triplets.draw(200, Draws(CPU, 0))
     numbers = (frames.mean((2, 3, 4)) * 25.5 - 0.35).round()
@@ -166,7 +166,7 @@ def test_no_triplet_reaches_over_a_cut(store: FrameStore) -> None:
     assert {2, 3, 4, 8} == set((last - first).int().tolist())
 
 
-def test_clips_that_fit_no_crop_or_hold_no_triplet_are_named(store: FrameStore) -> None:
+def test_clips_that_are_too_small_or_too_short_are_named(store: FrameStore) -> None:
     with pytest.raises(TrainingError, match="do not fit the frames of counting: "):
         Triplets(store, [0, 1], 64)
     cut = store_of(torch.zeros(9, 32, 32, 3, dtype=torch.uint8), cuts=(frozenset(range(1, 9)),))
@@ -177,7 +177,7 @@ def test_clips_that_fit_no_crop_or_hold_no_triplet_are_named(store: FrameStore) 
 
 
 class Operations(TorchDispatchMode):
-    """Names of the operators that are called."""
+    """Records the names of called operators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,17 +188,17 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_making_a_batch_and_a_step_never_wait_for_the_device(store: FrameStore) -> None:
+def test_a_batch_and_a_step_do_not_wait_for_the_device(store: FrameStore) -> None:
     trainer = trainer_of(store)
     trainer.step(trainer.batch(), 10)  # The optimizer creates its state.
     with Operations() as seen:
         trainer.step(trainer.batch(), 10)
-    # Reading a value, and copying a constant of the program to the device.
+    # Reading a value, and copying a constant to the device.
     assert not seen.names & {"_local_scalar_dense", "nonzero", "lift_fresh", "item", "equal"}
     assert "index_select" in seen.names
 
 
-def test_the_training_forward_is_the_networks_own() -> None:
+def test_the_forward_pass_of_training_equals_that_of_the_network() -> None:
     network = load_checkpoint("demo").network
     img0, img1 = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     t = torch.full((1, 1, 1, 1), 0.3)
@@ -220,7 +220,7 @@ def census_by_definition(images: Tensor) -> Tensor:
     return difference / (0.81 * (1 / 255) ** 2 * 255 + difference**2).sqrt()
 
 
-def test_the_census_and_its_gradient_are_those_of_the_definition() -> None:
+def test_the_census_and_its_gradient_equal_the_definition() -> None:
     true = smooth(24, 20, seed=1).repeat(2, 1, 1, 1)
     noise = torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(2))
     made = (true + 0.1 * noise).requires_grad_()
@@ -278,7 +278,7 @@ def test_training_lowers_the_loss_of_one_batch(store: FrameStore) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_on_a_gpu_seeds_decide_and_nothing_waits(store: FrameStore) -> None:
+def test_on_a_gpu_seeds_determine_the_result_and_nothing_waits(store: FrameStore) -> None:
     device = torch.device("cuda")
     there = FrameStore(
         store.pixels.to(device), store.sizes, store.base.tolist(), store.cuts, store.names

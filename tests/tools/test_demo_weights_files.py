@@ -34,7 +34,7 @@ LONG = 80
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """On a busy machine threads wait for each other at every one of these small layers."""
+    """Uses one thread: on a busy machine threads wait for each other in these small layers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -42,7 +42,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def write_clip(path: Path, frames: NDArray[np.uint8]) -> None:
-    """FFV1, without loss."""
+    """Writes a lossless clip in FFV1."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=Fraction(25))
         stream.height, stream.width = frames.shape[1:3]
@@ -53,7 +53,7 @@ def write_clip(path: Path, frames: NDArray[np.uint8]) -> None:
 
 
 def moving(count: int, height: int, width: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    """A smooth image, brownish, that moves by two pixels a frame."""
+    """Frames of a smooth, brownish image that moves by two pixels a frame."""
     grey = np.random.default_rng(seed).integers(40, 256, (6, 8, 1))
     noise = (grey * [1.0, 0.9, 0.8]).astype(np.uint8)
     image = np.asarray(Image.fromarray(noise).resize((width + 2 * count, height), Image.BICUBIC))
@@ -64,7 +64,7 @@ def moving(count: int, height: int, width: int, *, seed: int = 0) -> NDArray[np.
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """clips/ with two clips, the first with a cut before its frame 12; photos/ with one photograph.
 
-    The second is longer than what an encoder holds back.
+    The second clip is longer than the delay of the encoder.
     """
     folder = tmp_path_factory.mktemp("data")
     (folder / "clips").mkdir()
@@ -109,7 +109,7 @@ def test_large_frames_are_scaled_down(data: Path) -> None:
     assert np.abs(frames[3] - blocks).mean() < 1.5
 
 
-def test_packed_data_come_back_as_they_were(data: Path, tmp_path: Path) -> None:
+def test_packed_data_round_trip(data: Path, tmp_path: Path) -> None:
     clips, photos = find_clips(data / "clips"), find_photos(data / "photos")
     folder = tmp_path / "packed"
     packed = pack(clips, photos, folder, short_side=48, part_bytes=30_000)
@@ -190,7 +190,7 @@ def test_a_killed_training_continues_from_its_checkpoint(data: Path, tmp_path: P
 
 
 def refused(data: Path, tmp_path: Path, *more: object) -> str:
-    """The error of a command, which writes nothing."""
+    """Runs the command, which must fail and write nothing; returns its error."""
     output = tmp_path / "small.safetensors"
     with pytest.raises(SystemExit) as exit_:
         train.main(arguments(data, output, "--steps", 1, *more))
@@ -201,7 +201,7 @@ def refused(data: Path, tmp_path: Path, *more: object) -> str:
     return message
 
 
-def test_missing_parts_of_the_machine_are_named(
+def test_missing_requirements_of_the_machine_are_named(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -213,7 +213,7 @@ def test_missing_parts_of_the_machine_are_named(
     assert "PyAV cannot be imported" in refused(data, tmp_path)
 
 
-def test_missing_and_unfit_data_are_named(data: Path, tmp_path: Path) -> None:
+def test_missing_and_unsuitable_data_are_named(data: Path, tmp_path: Path) -> None:
     empty, own = tmp_path / "empty", tmp_path / "own"
     empty.mkdir()
     own.mkdir()
@@ -254,7 +254,7 @@ def refused_packed(folder: Path, tmp_path: Path) -> str:
     return str(exit_.value)
 
 
-def test_options_that_do_not_fit_each_other_are_refused(data: Path, tmp_path: Path) -> None:
+def test_contradicting_options_are_refused(data: Path, tmp_path: Path) -> None:
     assert "give the length of the training" in refused(data, tmp_path, "--minutes", 1)
     assert "give the data as --clips and --photos" in refused(data, tmp_path, "--packed", data)
     assert "name the file of the weights" in refused(data, tmp_path, "--output", tmp_path / "x.pth")
@@ -267,7 +267,7 @@ def test_options_that_do_not_fit_each_other_are_refused(data: Path, tmp_path: Pa
         train.main([*arguments(data, tmp_path / "x.safetensors"), "--pack", str(data)])
 
 
-def test_the_batch_follows_from_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_depends_on_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
     free = {"bytes": 80 << 30}
     monkeypatch.setattr(train, "free_memory", lambda _: free["bytes"])

@@ -1,4 +1,4 @@
-"""tools/demo_weights: the loop of the training, validation, checkpoints, the time budget."""
+"""tools/demo_weights: training loop, validation, checkpoints and time budget."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ifrnet_model import load_checkpoint
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """On a busy machine threads wait for each other at every one of these small layers."""
+    """Uses one thread: on a busy machine threads wait for each other in these small layers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -72,7 +72,7 @@ def test_validation_crops_frames_to_multiples_of_16(store: FrameStore) -> None:
 
 
 class Clock:
-    """Seconds that pass by `tick` with each look."""
+    """A clock that advances by `tick` seconds at each reading."""
 
     def __init__(self, tick: float = 0.0) -> None:
         self.now, self.tick = 1000.0, tick
@@ -133,7 +133,7 @@ def test_a_resumed_training_has_the_same_settings(store: FrameStore, tmp_path: P
         replace(SETTINGS, batch=4).check_resumed(state["settings"], tmp_path)
 
 
-def test_a_loss_that_is_no_number_ends_the_training(store: FrameStore, tmp_path: Path) -> None:
+def test_a_loss_of_nan_ends_the_training(store: FrameStore, tmp_path: Path) -> None:
     run = run_of(store, tmp_path / "x.safetensors", Budget(steps=6), Clock(), checkpoint_s=0.0)
     with torch.no_grad():
         run.trainer.network.decoder1.convblock[2].bias[-1] = float("nan")
@@ -143,8 +143,10 @@ def test_a_loss_that_is_no_number_ends_the_training(store: FrameStore, tmp_path:
 
 
 @pytest.mark.parametrize("slower_after", [10**6, 40])
-def test_minutes_end_in_time(store: FrameStore, tmp_path: Path, slower_after: int) -> None:
-    """A step takes 1 s, later 3 s; a validation 12 s. The rate has come down at the end."""
+def test_a_training_with_a_budget_of_minutes_ends_in_time(
+    store: FrameStore, tmp_path: Path, slower_after: int
+) -> None:
+    """A step takes 1 s, later 3 s; a validation 12 s. The learning rate has fallen at the end."""
     clock = Clock()
     budget = Budget(minutes=3, clock=clock)
     run = run_of(store, tmp_path / "x.safetensors", budget, clock, validations=2)
@@ -155,7 +157,7 @@ def test_minutes_end_in_time(store: FrameStore, tmp_path: Path, slower_after: in
         clock.now += 1 if run.trainer.done < slower_after else 3
         if run.trainer.done % 20 == 0:
             step(batch, total)
-        else:  # The network is not what is tested: most steps only set the rate.
+        else:  # The network does not matter here: most steps only set the learning rate.
             quick.append(rate_at(run.trainer.done, total, 1.0))
             run.trainer.done += 1
 
@@ -183,7 +185,7 @@ def test_a_budget_without_time_for_steps_is_refused(store: FrameStore, tmp_path:
     assert not run.output.exists()
 
 
-def test_a_resumed_budget_counts_the_time_before() -> None:
+def test_a_resumed_budget_counts_the_earlier_time() -> None:
     clock = Clock()
     budget = Budget(minutes=2, spent=70, planned=500, clock=clock)
     assert budget.total == 500
@@ -194,7 +196,7 @@ def test_a_resumed_budget_counts_the_time_before() -> None:
     assert budget.finished(100)
 
 
-def test_the_rate_grows_stands_and_falls() -> None:
+def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert rate_at(0, 1000, 1.0) == pytest.approx(0.01)
     assert rate_at(300, 1000, 1.0) == pytest.approx(1.0, abs=1e-5)
     assert rate_at(750, 1000, 1.0) == pytest.approx(0.5, abs=1e-5)

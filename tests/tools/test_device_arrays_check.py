@@ -1,4 +1,4 @@
-"""The check of GPU arrays against PyTorch, over FakeCuda, which finds an order that is missing."""
+"""The check of GPU arrays with PyTorch, over FakeCuda, which finds missing synchronisation."""
 
 import importlib
 import json
@@ -32,7 +32,7 @@ def problems(checks):
     return {check.name: check.problem for check in checks if check.problem}
 
 
-def test_all_checks_pass_where_every_order_is_kept_and_nothing_is_left(tool, cuda, capsys):
+def test_with_correct_synchronisation_all_checks_pass_and_nothing_leaks(tool, cuda, capsys):
     checks = tool.run_checks(FakeTorch(cuda))
     assert problems(checks) == {}
     assert len(checks) == len({check.name for check in checks}) == WAYS * 4 + REFUSED * 2 + 1
@@ -40,21 +40,21 @@ def test_all_checks_pass_where_every_order_is_kept_and_nothing_is_left(tool, cud
     cuda.assert_nothing_left()
 
 
-def test_a_frame_that_lets_no_stream_wait_is_found(tool, cuda, monkeypatch):
+def test_a_frame_without_a_wait_for_its_stream_is_found(tool, cuda, monkeypatch):
     monkeypatch.setattr(DeviceFrame, "_make_wait", lambda *_: None)
     found = problems(tool.run_checks(FakeTorch(cuda)))
     assert "race: copy DeviceToDevice on stream" in found["from_dlpack, another stream, uint8"]
     assert "race: copy DeviceToDevice on stream" in found["from_dlpack, default stream, float32"]
 
 
-def test_a_tensor_that_is_asked_for_on_another_stream_is_found(tool, cuda, monkeypatch):
+def test_a_tensor_that_is_requested_on_another_stream_is_found(tool, cuda, monkeypatch):
     real = tool.device_view
     monkeypatch.setattr(tool, "device_view", lambda array, **k: real(array, **{**k, "stream": 0}))
     found = problems(tool.run_checks(FakeTorch(cuda)))
     assert "race: copy DeviceToHost" in found["device_view by DLPack, another stream, uint8"]
 
 
-def test_another_address_fails(tool, cuda):
+def test_a_frame_at_another_address_fails(tool, cuda):
     class Copies(FakeTorch):
         def from_dlpack(self, frame):
             return self.from_numpy(super().from_dlpack(frame).cpu().numpy()).cuda()
@@ -64,21 +64,21 @@ def test_another_address_fails(tool, cuda):
     assert all("the pointer is" in problem for problem in found.values())
 
 
-def test_other_values_fail(tool, cuda, monkeypatch):
+def test_a_frame_with_other_values_fails(tool, cuda, monkeypatch):
     monkeypatch.setattr(tool.CudaStreams, "copied", lambda *_: 0)
     found = problems(tool.run_checks(FakeTorch(cuda)))
     assert len(found) == 12
     assert all("the number of wrong values is" in problem for problem in found.values())
 
 
-def test_what_should_be_refused_and_is_taken_fails(tool, cuda, monkeypatch):
+def test_an_array_that_is_wrongly_accepted_fails(tool, cuda, monkeypatch):
     monkeypatch.setattr(tool, "device_view", lambda *_, **__: None)
     found = problems(tool.run_checks(FakeTorch(cuda)))
     refused = [problem for name, problem in found.items() if name.startswith("refused")]
     assert refused == ["it was accepted"] * 2 * REFUSED
 
 
-def test_a_reason_that_is_no_sentence_of_ours_fails(tool, cuda, monkeypatch):
+def test_a_refusal_with_another_exception_fails(tool, cuda, monkeypatch):
     def raises(*_, **__):
         raise KeyError("torch.float8")
 
@@ -87,7 +87,7 @@ def test_a_reason_that_is_no_sentence_of_ours_fails(tool, cuda, monkeypatch):
     assert found["refused by DLPack: int64"] == "KeyError: 'torch.float8'"
 
 
-def test_a_transfer_that_never_waited_shows_nothing(tool, cuda):
+def test_if_no_transfer_was_pending_the_order_was_not_tested(tool, cuda):
     cuda.cudaStreamQuery = lambda _: (cuda.cudaError_t.cudaSuccess,)
     found = problems(tool.run_checks(FakeTorch(cuda)))
     assert len(found) == WAYS * 4
@@ -117,7 +117,7 @@ def command(tool, monkeypatch):
     return run
 
 
-def test_the_command_writes_what_it_found(command, cuda, tmp_path, capsys):
+def test_the_command_writes_its_results(command, cuda, tmp_path, capsys):
     path = tmp_path / "found.json"
     assert command(FakeTorch(cuda), "--json", str(path)) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "45 checks, 0 failed"
@@ -135,7 +135,7 @@ def test_one_failure_makes_the_command_fail(tool, command, cuda, monkeypatch):
     assert command(FakeTorch(cuda)) == 1
 
 
-def test_without_a_gpu_it_is_one_sentence():
+def test_without_a_gpu_the_error_is_one_sentence():
     done = subprocess.run(
         [sys.executable, "tools/device_arrays_check.py"],
         cwd=ROOT,

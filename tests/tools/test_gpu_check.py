@@ -1,4 +1,4 @@
-"""The steps of the GPU check: its plan, and how they are run; nothing here starts one."""
+"""The plan of the GPU check and the order of its steps; no step is started here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODELS = plan.models_steps(plan.Scale())
 # The plan
 
 
-def test_the_plan_needs_nothing_but_the_package_and_no_step_is_too_long():
+def test_the_plan_imports_little_and_no_step_is_too_long():
     code = (
         "import runpy, sys; sys.argv = ['gpu_check.py', '--plan'];"
         "sys.path.insert(0, 'tools')\n"
@@ -48,7 +48,7 @@ def test_the_plan_needs_nothing_but_the_package_and_no_step_is_too_long():
     assert done.returncode == 0, done.stderr
     for step in STEPS:
         assert step.name in done.stdout
-        assert step.seconds < 540  # A run is 9 minutes by default.
+        assert step.seconds < 540  # A run takes 9 minutes by default.
     for part in plan.PARTS:
         seconds = sum(s.seconds for s in STEPS if s.part == part and "matrix" not in s.name)
         assert f"{part}: {plan.PARTS[part]}; {seconds:.0f} s" in done.stdout
@@ -66,12 +66,12 @@ def test_steps_are_selected_by_name_in_the_order_of_the_patterns():
         gpu_check.matching(STEPS, ["build_*", "base"])
 
 
-def test_steps_have_names_of_their_own_and_say_what_they_prove():
+def test_steps_have_unique_names_and_descriptions():
     assert len({step.name for step in STEPS + MODELS}) == len(STEPS + MODELS)
     assert {step.name.partition("_")[0] for step in STEPS} == plan.PROVES.keys()
 
 
-def test_everything_that_a_step_reads_is_made_before():
+def test_everything_that_a_step_reads_is_created_before():
     made = set()
     for step in MODELS + STEPS:
         assert set(step.needs) <= made, step.name
@@ -106,14 +106,14 @@ def parsed(monkeypatch):
     return parse
 
 
-def test_every_command_is_one_that_its_program_takes(parsed):
+def test_the_command_of_every_step_can_be_parsed(parsed):
     for step in MODELS + STEPS:
         args = parsed(step)
         if step.command.startswith("-m bench.latency"):
             latency._request(args)
 
 
-def test_names_are_those_of_the_project(parsed):
+def test_names_in_the_plan_exist_in_the_project(parsed):
     from bench.runs.torch_forms import GPU_FORMS
     from export.request import Constraints
 
@@ -153,13 +153,13 @@ def test_the_engines_of_the_gpu_tests_are_built_as_the_tests_build_them(parsed):
         assert (args.min, args.opt, args.max) == sizes
 
 
-def test_only_the_models_that_are_needed_are_made():
+def test_only_needed_models_are_exported():
     smoke = [step for step in STEPS if step.part == "C"]
     made = [s.makes for s in plan.with_models(smoke, MODELS) if s.part == "models"]
     assert made == ["MODELS/small.pth", *(f"MODELS/test_{name}.onnx" for name in GRAPHS)]
 
 
-def test_the_graphs_of_the_matrix_are_made_after_the_tiny_engine_has_failed(run_all):
+def test_the_graphs_of_the_matrix_are_exported_only_after_the_tiny_engine_failed(run_all):
     smoke = [step for step in STEPS if step.part == "smoke"]
     machine, *_ = run_all(plan.with_models(smoke, MODELS), models=(), failing=["build_smoke_tiny"])
     names = [*machine.ran]
@@ -169,7 +169,7 @@ def test_the_graphs_of_the_matrix_are_made_after_the_tiny_engine_has_failed(run_
     assert not any("matrix" in name for name in machine.ran)
 
 
-def test_the_page_for_users_has_every_part_and_commands_that_are_taken():
+def test_the_page_for_users_has_every_part_and_valid_commands():
     text = (ROOT / "docs" / "gpu.md").read_text()
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [*plan.PARTS]
     commands = re.findall(r"^python tools/gpu_check.py ([^#\n]+)", text, re.MULTILINE)
@@ -184,7 +184,7 @@ def test_the_page_for_users_has_every_part_and_commands_that_are_taken():
 
 
 class Machine:
-    """Runs nothing: makes the files of a step, unless it shall fail."""
+    """A fake machine: creates the files of a step, unless the step should fail."""
 
     def __init__(self, folder, failing=(), have=()):
         self.models = self.folder = folder
@@ -208,7 +208,7 @@ class Machine:
 
 @pytest.fixture
 def run_all(tmp_path):
-    """Runs steps on a made-up machine that has all models: the machine, the record, the writes."""
+    """Runs steps on a fake machine with all models; returns (machine, record, writes of it)."""
 
     def run(steps=STEPS, *, seconds=1e9, failing=(), models=MODELS):
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
@@ -231,7 +231,7 @@ def test_every_step_runs_once_and_the_record_is_written_after_each(run_all):
     assert len(written) == len(plain)
 
 
-def test_what_fails_is_recorded_and_the_rest_goes_on(run_all):
+def test_a_failed_step_is_recorded_and_the_others_run(run_all):
     machine, entries, _ = run_all(failing=("build_base_720x1280", "torch_max_base"))
     failed = entries["build_base_720x1280"]
     assert (failed["status"], failed["code"]) == ("failed", 1)
@@ -245,21 +245,21 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(run_all):
     assert entries["build_small_720x1280"]["status"] == "done"
 
 
-def test_the_ways_to_build_are_tried_where_the_tiny_engine_fails(run_all):
+def test_other_build_options_are_tried_if_the_tiny_engine_fails(run_all):
     smoke = [step for step in STEPS if step.part == "smoke"]
     machine, *_ = run_all(smoke, failing=("build_smoke_tiny",))
     tried = [name for name in machine.ran if name.startswith("matrix")]
     assert len(tried) == 2 * 2 * (4 + 1)  # float32 graphs have no constraints.
 
 
-def test_a_tensorrt_without_precision_constraints_is_not_asked_for_them():
+def test_precision_constraints_are_tried_only_with_a_tensorrt_that_has_them():
     assert plan.for_tensorrt(STEPS, "8.6.0") == STEPS
     found = [s for s in plan.for_tensorrt(STEPS, "10.3.0") if s.name.startswith("matrix")]
     assert len(found) == 2 * 2 * 2
     assert not any("constraints" in step.command for step in found)
 
 
-def test_no_step_starts_that_cannot_end_and_none_may_take_longer_than_what_is_left(run_all):
+def test_a_step_starts_only_if_it_can_end_and_its_limit_is_the_time_left(run_all):
     machine, entries, _ = run_all(seconds=100)
     assert entries["build_base_720x1280"]["status"] == "out of time"  # 170 s.
     assert entries["torch_eager_base"]["status"] == "done"  # 70 s.

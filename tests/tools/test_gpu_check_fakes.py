@@ -1,4 +1,4 @@
-"""The GPU check from start to end over the fakes of tests/fake_machine, at the sizes of --quick."""
+"""A complete GPU check over the fakes of tests/fake_machine, at the sizes of --quick."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL, MIDDLE, _ = (tuple(map(int, size.split("x"))) for size in plan.QUICK.size
 
 @pytest.fixture
 def work(tmp_path, export):
-    """A folder of work that has the graphs of smoke and A; the check makes the rest."""
+    """A work folder with the graphs of smoke and A; the check creates the other files."""
     models = tmp_path / "work" / "models"
     models.mkdir(parents=True)
     base = tmp_path / "base.pth"
@@ -47,7 +47,7 @@ def work(tmp_path, export):
 
 
 def check(work, *arguments):
-    """Runs it; its code, the record and what it printed."""
+    """Runs the check; returns (exit code, record, printed text)."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "gpu_check.py"), "--quick", "--smoke", "--part", "A",
          "--minutes", "60", "--commit", "x", "--work", str(work),
@@ -58,7 +58,7 @@ def check(work, *arguments):
     return done.returncode, json.loads((work / "gpu.json").read_text()), done.stdout + done.stderr
 
 
-def test_a_check_builds_measures_and_holds_what_it_found_against_the_goals(work):
+def test_a_check_builds_measures_and_compares_results_with_the_goals(work):
     code, record, said = check(work)
     assert code == 0, said
     steps = record["steps"]

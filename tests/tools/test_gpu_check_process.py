@@ -1,4 +1,4 @@
-"""The GPU check as a process: what it starts and ends, what it refuses, what it packs."""
+"""The GPU check as a process: its child processes, errors and packs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODELS = plan.models_steps(plan.Scale())
 
 
 def command(*arguments, fakes=True, **variables):
-    """tools/gpu_check.py as a process, on a machine with a GPU or on this one."""
+    """Starts tools/gpu_check.py, over the fakes of a GPU machine or on this machine."""
     path = [*([str(FAKES)] if fakes else []), str(ROOT)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **variables}
     return subprocess.Popen(
@@ -37,7 +37,7 @@ def command(*arguments, fakes=True, **variables):
 
 
 def ended(process, seconds=120):
-    """Its code and what it printed."""
+    """Waits for a process; returns (exit code, printed text)."""
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out + err
 
@@ -63,17 +63,17 @@ def test_a_process_runs_in_the_checkout_with_its_files_and_variables(machine, tm
     assert machine.run(step_of(code), 60) == (0, f"{tmp_path}/a.onnx LAZY")
 
 
-def test_a_process_is_ended_with_its_time_and_with_what_it_started(machine, tmp_path):
+def test_after_its_time_a_process_and_its_children_are_ended(machine, tmp_path):
     code = (
         "import subprocess, time; p = subprocess.Popen(['sleep', '600']);"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(p.pid)); time.sleep(600)"
     )
     assert machine.run(step_of(code), 15) == (124, "error: ended after 15 s")
-    assert is_gone(int((tmp_path / "pid").read_text()))
+    assert has_ended(int((tmp_path / "pid").read_text()))
 
 
-def is_gone(pid):
-    """Whether a process ends within ten seconds; one that nobody waits for is a zombie then."""
+def has_ended(pid):
+    """Whether a process ends within ten seconds, or becomes a zombie."""
     for _ in range(100):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
@@ -84,7 +84,7 @@ def is_gone(pid):
     return False
 
 
-def test_another_python_does_not_see_the_packages_of_this_one(machine, monkeypatch, tmp_path):
+def test_another_python_does_not_use_the_packages_of_this_one(machine, monkeypatch, tmp_path):
     site, system = tmp_path / "site", tmp_path / "system"
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.setenv("LD_LIBRARY_PATH", f"{site / 'tensorrt'}:{system}")
@@ -99,7 +99,7 @@ def test_another_python_does_not_see_the_packages_of_this_one(machine, monkeypat
 
 @pytest.fixture
 def sleeping(tmp_path):
-    """A check whose second step sleeps, its child's process id, and its record."""
+    """A running check whose second step sleeps; returns (process, id of the child, record)."""
     python, models = tmp_path / "python", tmp_path / "models"
     python.write_text(
         f"#!/bin/bash\n[ $1 = -c ] && exit\ncd {tmp_path}\n"
@@ -125,28 +125,28 @@ def sleeping(tmp_path):
     ended(process)
 
 
-def test_a_check_that_is_ended_ends_its_child_and_has_a_record_of_what_was_done(sleeping):
+def test_a_check_that_is_terminated_ends_its_child_and_writes_its_record(sleeping):
     process, pids, record = sleeping
     process.send_signal(signal.SIGTERM)
     assert ended(process)[0] == 143
-    assert all(map(is_gone, pids))
+    assert all(map(has_ended, pids))
     statuses = [entry["status"] for entry in json.loads(record.read_text())["steps"].values()]
     assert statuses == ["done", "ended from outside"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a child with its parent")
-def test_a_check_that_is_killed_takes_its_child_along(sleeping):
+def test_the_child_of_a_killed_check_ends(sleeping):
     process, pids, record = sleeping
     process.kill()
     process.wait(10)
     sleep, child = pids
-    assert is_gone(child)
-    os.kill(sleep, signal.SIGKILL)  # What a child has started goes on if it does not notice.
+    assert has_ended(child)
+    os.kill(sleep, signal.SIGKILL)  # Processes of the child may continue if they do not notice.
     entries = json.loads(record.read_text())["steps"].values()
     assert [entry["status"] for entry in entries] == ["done"]
 
 
-# What is missing
+# Missing requirements
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_check_that_is_killed_takes_its_child_along(sleeping):
          "empty lacks 4 files, base_720x1280_fp16.onnx first: unpack a pack"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_one_sentence_before_anything_is_built(
+def test_a_missing_requirement_is_one_sentence_before_anything_is_built(
     tmp_path, monkeypatch, arguments, variables, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -186,7 +186,7 @@ def test_what_is_missing_is_one_sentence_before_anything_is_built(
     assert [*tmp_path.glob("work/*.*")] == []
 
 
-def test_without_a_pack_and_without_pytorch_the_pack_is_named(tmp_path):
+def test_without_pytorch_the_error_names_the_pack(tmp_path):
     args = type("Args", (), {"work": tmp_path, "models": None, "torch_python": "/bin/false",
                              "torch_path": ""})  # fmt: skip
     message = "it ended with 1.*or name an unpacked pack with --models"
@@ -195,7 +195,7 @@ def test_without_a_pack_and_without_pytorch_the_pack_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", ['{"of": [{"gpus": []}, "a", []]}', "no JSON", "[]"])
-def test_a_record_of_another_gpu_or_commit_is_not_mixed_with_this_one(tmp_path, text):
+def test_a_record_of_another_gpu_or_commit_is_refused(tmp_path, text):
     (tmp_path / "gpu.json").write_text(text)
     code, said = ended(command("--part", "torch", "--json", tmp_path / "gpu.json"))
     assert code == 1
@@ -207,7 +207,7 @@ def test_a_record_of_another_gpu_or_commit_is_not_mixed_with_this_one(tmp_path, 
 
 
 @pytest.mark.skipif(shutil.which("xz") is None, reason="needs the command xz")
-def test_a_pack_is_unpacked_with_the_command_that_it_names(tmp_path):
+def test_a_pack_can_be_unpacked_with_the_printed_command(tmp_path):
     models, pack, unpacked = (tmp_path / name for name in ("models", "pack", "unpacked"))
     for folder in (models, pack, unpacked):
         folder.mkdir()

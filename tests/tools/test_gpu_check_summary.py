@@ -1,4 +1,4 @@
-"""What the GPU check says of what it found."""
+"""The summary of the GPU check: results compared with goals and predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def engine_run(ms):
 
 
 def latencies(**ms):
-    """Evidence of bench.latency, by file; for each the slower run without a CUDA graph too."""
+    """A record of bench.latency by file, each also with a slower run without a CUDA graph."""
     runs = {}
     for file, value in ms.items():
         title = f"{file} on tensorrt 8.6.0 cuda:0, 1 stream, "
@@ -27,7 +27,7 @@ def latencies(**ms):
 
 
 def pytorch(failed=(), finite=True, **ms):
-    """Evidence of bench.latency with PyTorch."""
+    """A record of bench.latency with PyTorch."""
     runs = {
         f"PyTorch eager ({name}) on cuda:0": {
             **engine_run(value), "kind": "pytorch", "pytorch": {"name": name},
@@ -42,7 +42,7 @@ def pytorch(failed=(), finite=True, **ms):
 
 @pytest.fixture
 def found():
-    """What a check of everything left."""
+    """The steps of a complete check, with their results."""
     results = {
         "torch_eager_base": pytorch(**dict.fromkeys(plan.EAGER.split(), 6.0)),
         "torch_compile_base": pytorch(**dict.fromkeys(plan.COMPILED.split(), 5.0)),
@@ -77,7 +77,7 @@ PLAIN = "base 720x1280: times as fast as the plain export"
 PEAK = "base 720x1280: share of the measured matmul peak"
 
 
-def test_the_summary_holds_what_was_found_against_goals_and_predictions(found):
+def test_the_summary_compares_results_with_goals_and_predictions(found):
     said = rows(found)
     assert (said[TORCH]["measured"], said[TORCH]["status"]) == (pytest.approx(1.8), "met")
     assert said[TORCH]["best_pytorch"] == plan.COMPILED_MAX
@@ -98,13 +98,13 @@ def test_the_summary_holds_what_was_found_against_goals_and_predictions(found):
     assert all(goal in text for goal in said)
 
 
-def test_what_was_not_measured_is_never_met():
+def test_goals_without_a_measurement_are_not_met():
     said = rows({})
     assert {row["status"] for row in said.values()} == {"not measured"}
 
 
 @pytest.mark.parametrize("gone", ["torch_max_base", "torch_compile_base"])
-def test_the_best_pytorch_is_undecided_while_runs_are_missing_and_they_are_named(found, gone):
+def test_the_comparison_with_the_best_pytorch_is_undecided_while_runs_are_missing(found, gone):
     del found[gone]
     row = rows(found)[TORCH]
     names = {"torch_max_base": plan.COMPILED_MAX, "torch_compile_base": plan.COMPILED}[gone]
@@ -114,7 +114,7 @@ def test_the_best_pytorch_is_undecided_while_runs_are_missing_and_they_are_named
     assert rows(found)[TORCH]["status"] == "not met"  # No further run can change that.
 
 
-def test_pytorch_that_fails_or_gives_no_numbers_is_no_baseline_and_is_named(found):
+def test_runs_of_pytorch_that_fail_or_give_nan_are_named_and_not_compared(found):
     found["torch_max_base"]["result"] = pytorch(failed=[plan.COMPILED_MAX])
     found["torch_compile_base"]["result"] = pytorch(
         finite=False, **dict.fromkeys(plan.COMPILED.split(), 0.1)
@@ -125,7 +125,7 @@ def test_pytorch_that_fails_or_gives_no_numbers_is_no_baseline_and_is_named(foun
     assert row["failed"].keys() == {plan.COMPILED_MAX, *plan.COMPILED.split()}
 
 
-def test_tests_that_were_not_run_leave_the_goal_open(found):
+def test_skipped_tests_leave_the_goal_undecided(found):
     del found["tests_leaks"]
     row = rows(found)["GPU tests: failures"]
     assert (row["status"], row["missing"]) == ("undecided", ["tests_leaks"])
@@ -139,7 +139,7 @@ def test_tests_that_were_not_run_leave_the_goal_open(found):
      ("NVIDIA GH200 480GB", "8.6.0", None), ("NVIDIA GeForce RTX 4090", "11.4.0.1", 4.2),
      ("Orin", "10.3.0", 27)],
 )  # fmt: skip
-def test_predictions_are_those_of_the_gpu_and_the_tensorrt(found, gpu, version, predicted):
+def test_predictions_depend_on_gpu_and_tensorrt(found, gpu, version, predicted):
     for entry in found.values():
         if "engine" in entry["result"]:
             entry["result"]["engine"] = {"gpu": gpu, "tensorrt": version}

@@ -1,4 +1,4 @@
-"""How the GPU machine's Python is made; what it can do is tests/test_gpu_kit.py."""
+"""How the Python of the GPU kit is created. tests/test_gpu_kit.py tests what it can do."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import gpu_kit
 from paths import ROOT
 
 
-def test_the_wheels_are_those_that_the_stage_names(tmp_path):
+def test_the_wheels_are_those_of_the_list(tmp_path):
     stage = tmp_path / "stage.py"
     stage.write_text(
         'A, B = "a", "b"\nWHEELS = ("numpy==2.2.6",\n          "onnx")\nraise SystemExit\n'
@@ -32,7 +32,7 @@ def test_without_wheels_there_is_a_reason(tmp_path, text, reason):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine that has what the kit needs; its commands are recorded and do nothing."""
+    """A machine with everything that the kit needs; commands are recorded but not run."""
     commands = []
     monkeypatch.setattr(gpu_kit, "wheels", lambda: ["numpy==2.2.6", "onnx"])
     monkeypatch.setattr(gpu_kit, "find_python", lambda: "python3.10")
@@ -42,7 +42,7 @@ def machine(monkeypatch):
     return commands
 
 
-def test_the_environment_is_made_once_and_again_for_other_wheels(machine, tmp_path, monkeypatch):
+def test_the_environment_is_created_once_and_again_for_other_wheels(machine, tmp_path, monkeypatch):
     target = tmp_path / "kit"
     target.mkdir()
     monkeypatch.setattr(gpu_kit.shutil, "rmtree", lambda *_, **__: None)
@@ -65,20 +65,20 @@ def test_the_environment_is_made_once_and_again_for_other_wheels(machine, tmp_pa
     assert len(machine) == 4
 
 
-def test_another_machine_is_told_why(machine, tmp_path, monkeypatch):
+def test_on_other_machines_there_is_a_reason(machine, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_kit.platform, "machine", lambda: "aarch64")
     with pytest.raises(gpu_kit.KitError, match="the wheels are for Linux on x86-64, not "):
         gpu_kit.make(tmp_path / "kit", [])
 
 
-def test_what_fails_gives_its_reason():
+def test_a_failed_command_gives_its_reason():
     code = "import sys; sys.exit('WARNING: one\\nERROR: no such wheel\\nlast')"
     with pytest.raises(gpu_kit.KitError, match=r"^pip cannot .* \(ERROR: no such wheel\)$"):
         gpu_kit.run("pip", [sys.executable, "-c", code])
 
 
 def test_without_a_python_there_is_a_reason(monkeypatch, tmp_path):
-    (tmp_path / "python3.10").write_text("#!/bin/sh\nexit 127\n")  # As of a version manager.
+    (tmp_path / "python3.10").write_text("#!/bin/sh\nexit 127\n")  # Like a version manager's shim.
     (tmp_path / "python3.10").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
@@ -86,7 +86,7 @@ def test_without_a_python_there_is_a_reason(monkeypatch, tmp_path):
         gpu_kit.find_python()
 
 
-def test_the_command_exits_with_3_where_it_cannot_be_had(tmp_path):
+def test_the_command_exits_with_3_if_the_kit_is_not_available(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "tools/gpu_kit.py", tmp_path / "kit"],
         env={"PATH": str(tmp_path), "PYENV_ROOT": str(tmp_path)},
