@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kit
 LEFT_OUT = {
     "av", "jinja2", "matplotlib", "msgspec", "torch", "triton_python_backend_utils", "vapoursynth",
 }  # fmt: skip
-"""Packages that the kit has not, and modules need for what a GPU machine does not do with them."""
+"""Packages that the kit lacks: only modules that a GPU machine does not use need them."""
 
 USED = {
     "runtime": """

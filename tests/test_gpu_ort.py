@@ -32,7 +32,7 @@ def _gpu():
 
 @pytest.mark.parametrize("io_binding", [True, False])
 @pytest.mark.parametrize("name", ["float", "dynamic"])
-def test_a_gpu_makes_the_frames_of_the_cpu(models, name, io_binding):
+def test_frames_of_a_gpu_equal_those_of_the_cpu(models, name, io_binding):
     frames = moving_frames(64, 80, 4.0)
     if name == "float":
         frames = tuple((frame / np.float32(255)).astype(np.float32) for frame in frames)
@@ -51,7 +51,7 @@ def test_a_gpu_makes_the_frames_of_the_cpu(models, name, io_binding):
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_a_stream_on_a_gpu_is_that_of_the_cpu(midpoint_model, factor):
+def test_a_stream_on_a_gpu_equals_that_of_the_cpu(midpoint_model, factor):
     clip = [frame for seed in range(2) for frame in moving_frames(50, 70, 4.0, seed=seed)]
     made = {}
     for device in ("cpu", "cuda"):

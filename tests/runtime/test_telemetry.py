@@ -12,7 +12,7 @@ from paths import ROOT
 from runtime.telemetry import import_quietly
 
 QUIET = {"onnxruntime", "openvino"}
-"""Packages whose import starts telemetry; Ray sends its own from the clusters that it starts."""
+"""Packages whose import starts telemetry. Ray sends telemetry from the clusters that it starts."""
 
 FOLDERS = ("runtime", "export", "bench", "tools", "tests")
 
@@ -41,7 +41,7 @@ end = time.monotonic() + 10
 while not os.path.exists(os.environ["LOOKED_UP"]) and time.monotonic() < end:
     time.sleep(0.02)
 """
-"""OpenVINO looks the name up in a fork, which Python 3.12 refuses to a process that ends."""
+"""Waits for the lookup: OpenVINO does it in a fork, which Python 3.12 refuses at exit."""
 
 
 def environment(tmp_path, **more):

@@ -18,7 +18,7 @@ from paths import ROOT
 plan = importlib.import_module("gpu_check_steps")
 FAKES = ROOT / "tests" / "fake_machine"
 SMALL, MIDDLE, _ = (tuple(map(int, size.split("x"))) for size in plan.QUICK.sizes)
-"""(height, width)."""
+"""Sizes of --quick as (height, width)."""
 
 
 @pytest.fixture

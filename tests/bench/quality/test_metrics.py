@@ -26,7 +26,7 @@ from paths import ROOT
 TRIPLETS = ROOT.parent / "shared" / "data" / "triplets"
 
 ORACLE = 1e-10
-"""The oracles are in float64 too: only the order of their sums differs."""
+"""Tolerance: the references are in float64 as well, and differ only in the order of sums."""
 
 
 def flat(level, size=(16, 20)):
@@ -72,7 +72,7 @@ def test_psnr_is_minus_ten_logarithms_of_the_mean_squared_error():
     assert psnr(prediction, flat(0)) == pytest.approx(-10 * math.log10(0.02), abs=1e-12)
 
 
-def test_identical_pictures_have_an_infinite_psnr(pair):
+def test_identical_images_have_an_infinite_psnr(pair):
     assert psnr(pair[0], pair[0]) == math.inf
     assert psnr(flat(100), flat(100), rounded=True) == math.inf
 
@@ -87,7 +87,7 @@ def test_rounding_changes_the_prediction_but_not_the_target():
     assert target_between == pytest.approx(20 * math.log10(255 / 0.4), abs=1e-9)
 
 
-def test_float32_pictures_are_summed_in_float64(pair):
+def test_float32_images_are_summed_in_float64(pair):
     prediction, target = (picture.astype(np.float32) for picture in pair)
     for metric in (psnr, ssim_3d, ssim_2d):
         wide = metric(prediction.astype(np.float64), target.astype(np.float64))
@@ -117,7 +117,7 @@ def test_ssim_of_flat_images_equals_figures_computed_by_hand(ssim):
     assert made == pytest.approx(expected, abs=1e-12)
 
 
-def test_ssim_of_a_picture_with_itself_is_one(pair):
+def test_ssim_of_an_image_with_itself_is_one(pair):
     assert ssim_3d(pair[0], pair[0]) == pytest.approx(1, abs=ORACLE)
     assert ssim_2d(pair[0], pair[0]) == pytest.approx(1, abs=ORACLE)
 
@@ -187,7 +187,7 @@ def test_invalid_images_are_refused_and_named(name, bad):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_pictures_of_two_sizes_are_refused(name):
+def test_images_of_two_sizes_are_refused(name):
     message = "the prediction is 16x20 and the target 16x24: compare images of one size"
     with pytest.raises(MeasurementError, match=message):
         METRICS[name](GOOD, np.zeros((16, 24, 3)))
@@ -205,12 +205,12 @@ def test_rounding_does_not_hide_invalid_values(bad):
         psnr(picture, GOOD, rounded=True)
 
 
-def test_ssim_2d_refuses_pictures_smaller_than_its_window():
+def test_ssim_2d_refuses_images_smaller_than_its_window():
     with pytest.raises(MeasurementError, match=r"10x20.*11"):
         ssim_2d(GOOD[:10], GOOD[:10])
 
 
-def test_a_picture_without_pixels_is_refused():
+def test_an_image_without_pixels_is_refused():
     with pytest.raises(MeasurementError, match=r"the prediction has shape \(0, 20, 3\)"):
         psnr(GOOD[:0], GOOD[:0])
 

@@ -404,7 +404,7 @@ def test_hostile_names_run_no_script_in_a_browser(tmp_path, browse):
     assert browse(page_of(tmp_path, *hostile_records(tmp_path)))[0]["ready"] == "1"
 
 
-def test_a_page_without_pictures_is_ready(tmp_path, browse):
+def test_a_page_without_images_is_ready(tmp_path, browse):
     assert browse(page_of(tmp_path, latency()))[0] == {"ready": "0"}
 
 

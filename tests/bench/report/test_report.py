@@ -224,7 +224,7 @@ UNUSABLE = {
                    "(line 4: Expected `int`, got `str` - at `$.summary.samples`)"),
     "forgot.jsonl": (parity(summary={"artefacts": {}}), "its summary lacks small.onnx"),
 }  # fmt: skip
-"""What cannot be used, and what the error has to say of it."""
+"""Name of an invalid file -> (its content, text that the error must contain)."""
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from runtime.backends.onnx_format import has_external_data
 from runtime.telemetry import import_quietly
 
 WIDE = 1 << 32
-"""Added to a tag, it is dropped by the parsers of ONNX Runtime and OpenVINO."""
+"""A bit of a tag that the parsers of ONNX Runtime and OpenVINO ignore."""
 
 GRAPH, INITIALIZER, EXTERNAL_DATA, DATA_LOCATION = 7, 5, 13, 14
 

@@ -31,7 +31,7 @@ PARSERS = dict(leaves())
 OPTIONS_IN_ONE_GROUP = 12
 
 DIFFERENT = {"--output": "a file or a folder"}
-"""Options whose placeholder or meaning differs between commands -> how."""
+"""Options that differ between commands -> their difference."""
 
 every_parser = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
 

@@ -14,7 +14,7 @@ OPTIONAL = (
     "onnxruntime", "onnxscript", "openvino", "polygraphy", "ray", "safetensors", "scipy",
     "skimage", "tensorrt", "torch", "tqdm", "tritonclient",
 )  # fmt: skip
-"""Packages of the extras."""
+"""Import names of the packages of the extras."""
 
 
 def run(capsys, *arguments):

@@ -30,15 +30,15 @@ from runtime.manifest import manifest_path
 from runtime.telemetry import import_quietly
 
 LEVELS = 1
-"""Of 255: float32 in another order; a value that lies between two levels goes either way."""
+"""Tolerance in levels of 255: values between two levels may be rounded to either."""
 
 BF16_DB = 55
-"""Measured 62 to 80 dB, on frames with 4 pixels of motion."""
+"""Lowest PSNR of bfloat16; measured: 62 to 80 dB, on frames with 4 pixels of motion."""
 
 OPENVINO = tuple(map(int, importlib.metadata.version("openvino").split(".")[:2]))
 
 FLOATS = 1e-4
-"""Measured 1.2e-5; sums of float32 in another order, carried through warps."""
+"""Tolerance for sums of float32 in another order, through several warps; measured: 1.2e-5."""
 
 
 def opened(path, **options):

@@ -24,10 +24,10 @@ from runtime.model_info import INPUTS, OUTPUT
 from runtime.telemetry import import_quietly
 
 LEVELS = 1
-"""Of 255: float32 in another order."""
+"""Tolerance in levels of 255, for sums of float32 in another order."""
 
 BF16_DB = 45
-"""Measured 57.5 dB, on frames with 4 pixels of motion."""
+"""Lowest PSNR of bfloat16; measured: 57.5 dB, on frames with 4 pixels of motion."""
 
 
 @pytest.fixture(scope="module")

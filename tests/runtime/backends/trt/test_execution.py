@@ -18,7 +18,7 @@ from runtime.machine import Gpu, GpuDriver
 
 PROFILE = Profile((32, 32), (64, 80), (96, 112))
 FREE = {"dynamic": {"profile": PROFILE}, "free pairs": {"max_pairs": 3}}
-"""Graphs with free axes, and how their engines are built."""
+"""Graph with free axes -> options of the build of its engine."""
 
 
 @pytest.fixture

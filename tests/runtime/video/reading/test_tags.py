@@ -14,7 +14,7 @@ from runtime.video.segments.plan import scan
 from video_clips import write
 
 BAD = "Caf\ufffd"
-"""What is left of "Café" in Latin-1."""
+"""The text that is read from "Café" in Latin-1."""
 
 
 @pytest.fixture
