@@ -144,8 +144,8 @@ def _build_engines(request: BuildRequest) -> None:
     )
     if request.precision_constraints and target.generation.constraints(half=True) == (None,):
         raise ExportError(
-            f"--precision-constraints came with TensorRT {target.trt.__version__}, which takes "
-            "types from the graph: leave it out, it is for TensorRT 8.6"
+            f"--precision-constraints was given with TensorRT {target.trt.__version__}, which "
+            "takes types from the graph: leave it out, or use TensorRT 8.6"
         )
     _print_note(request)
     sizes: tuple[Size | None, ...] = request.sizes or (None,)
@@ -157,8 +157,8 @@ def _build_engines(request: BuildRequest) -> None:
             source, fallbacks = _engine_source(request, size, stages)
             if request.precision_constraints and source.info.precision != "fp16":
                 raise ExportError(
-                    f"--precision-constraints came with a graph in {source.info.precision}: leave "
-                    "it out, it is for fp16"
+                    "--precision-constraints was given with a graph in "
+                    f"{source.info.precision}: leave it out, or use --precision fp16"
                 )
             manifest = write_engine(
                 target,

@@ -163,8 +163,10 @@ class BuildRequest:
         Raises:
             ExportError: If options contradict each other.
         """
-        if (self.weights is None) == (self.onnx is None):
-            raise ExportError("give either --weights or --onnx")
+        if self.weights is None and self.onnx is None:
+            raise ExportError("neither --weights nor --onnx was given: give one of them")
+        if self.weights is not None and self.onnx is not None:
+            raise ExportError("--weights was given with --onnx: give only one of them")
         self._check_precision()
         if self.backend == "tensorrt":
             self._check_for_tensorrt()
@@ -215,46 +217,56 @@ class BuildRequest:
         int8 = self.graph.precision == "int8"
         if int8 and self.backend == "tensorrt":
             raise ExportError(
-                "--precision int8 came with --backend tensorrt: use fp16 or fp32, or --backend "
-                "onnxruntime or openvino"
+                "--precision int8 was given with --backend tensorrt: use fp16 or fp32, or "
+                "--backend onnxruntime or openvino"
             )
         if int8 and self.calibrate is None:
             raise ExportError(
-                "--precision int8 came without --calibrate: give a video or a folder of images "
-                "like those that the model will process"
+                "--precision int8 was given without --calibrate: give a video or a folder of "
+                "images like those that the model will process"
             )
         if not int8 and self.calibrate is not None:
-            raise ExportError("--calibrate came without --precision int8: give both or neither")
+            raise ExportError(
+                "--calibrate was given without --precision int8: give both or neither"
+            )
         if self.real_frames is not None and self.backend != "openvino":
             raise ExportError(
-                f"--real-frames came with --backend {self.backend}: leave it out, it is for "
-                "openvino"
+                f"--real-frames was given with --backend {self.backend}: leave it out, or use "
+                "--backend openvino"
             )
 
     def _check_for_tensorrt(self) -> None:
         if self.tuned_for is not None:
-            raise ExportError("--tuned-for came with --backend tensorrt: use --rewrite")
+            raise ExportError("--tuned-for was given with --backend tensorrt: use --rewrite")
         if self.compact:
-            raise ExportError("--compact came with --backend tensorrt: leave it out")
+            raise ExportError("--compact was given with --backend tensorrt: leave it out")
         if self.min is self.opt is self.max is None:
             if self.graph.dynamic:
                 raise ExportError(
-                    "--dynamic came with --backend tensorrt: give --min, --opt and --max"
+                    "--dynamic was given with --backend tensorrt: give --min, --opt and --max"
                 )
-        elif self.bounds is None or self.sizes or self.graph.dynamic:
-            raise ExportError("give --min, --opt and --max together, without --size and --dynamic")
+            return
+        bounds = ("min", "opt", "max")
+        if missing := [_option(name) for name in bounds if getattr(self, name) is None]:
+            raise ExportError(
+                f"the range of sizes lacks {' and '.join(missing)}: give --min, --opt and --max"
+            )
+        if self.sizes or self.graph.dynamic:
+            raise ExportError(
+                "--min, --opt and --max were given with --size or --dynamic: leave those out"
+            )
 
     def _check_for_onnx_backends(self) -> None:
         given = self._given()
         if foreign := [_option(name) for name in _ENGINE_OPTIONS if name in given]:
             raise ExportError(
-                f"{', '.join(foreign)} came with --backend {self.backend}: leave out what is for "
-                "TensorRT only"
+                f"--backend {self.backend} was given with {', '.join(foreign)}: leave out options "
+                "for TensorRT"
             )
         if len(self.sizes) > 1:
             raise ExportError(
-                f"{len(self.sizes)} sizes came with --backend {self.backend}: give one, or none "
-                "for a free size"
+                f"{len(self.sizes)} sizes were given with --backend {self.backend}: give one, or "
+                "none for a free size"
             )
 
     def _check_against_file(self) -> None:
@@ -268,7 +280,7 @@ class BuildRequest:
             given.add("time")
         if given:
             raise ExportError(
-                f"--onnx came with {', '.join(_option(name)[2:] for name in sorted(given))}: "
+                f"--onnx was given with {', '.join(_option(name)[2:] for name in sorted(given))}: "
                 "the file fixes these, leave them out"
             )
 

@@ -63,16 +63,16 @@ class ExportOptions:
             raise ExportError(f"--batch is {self.batch}: use 1 to {MAXIMUM_STEPS}")
         if self.batch > 1 and self.timesteps > 1:
             raise ExportError(
-                f"--batch {self.batch} came with --steps-per-call {self.timesteps}: use only one "
-                "of them"
+                f"--batch {self.batch} was given with --steps-per-call {self.timesteps}: use only "
+                "one of them"
             )
         if self.max_batch is not None:
             if not 2 <= self.max_batch <= MAXIMUM_STEPS:
                 raise ExportError(f"--max-batch is {self.max_batch}: use 2 to {MAXIMUM_STEPS}")
             if self.batch > 1 or self.timesteps > 1 or self.dynamic:
                 raise ExportError(
-                    "--max-batch came with --batch, --steps-per-call or --dynamic: use it without "
-                    "them"
+                    "--max-batch was given with --batch, --steps-per-call or --dynamic: leave "
+                    "those out"
                 )
         if min(self.height, self.width) < MINIMUM_SIDE:
             raise ExportError(

@@ -71,8 +71,8 @@ def checked_int8(
     info = source.info
     if info.precision != "fp32":
         raise ExportError(
-            f"--precision int8 came with a graph in {info.precision}: give the float32 file of "
-            "export.to_onnx"
+            f"--precision int8 was given with a graph in {info.precision}: give the float32 file "
+            "of export.to_onnx"
         )
     stages = stages or Stages.silent()
     candidates, excluded = layer_names(source.model)

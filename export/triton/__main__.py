@@ -29,13 +29,17 @@ _PROG = "python -m export.triton"
 
 def _triton(args: argparse.Namespace) -> None:
     if len(args.model) > 1 and args.name is not None:
-        raise ExportError(f"--name came with {len(args.model)} models: give it with one of them")
+        raise ExportError(
+            f"--name was given with {len(args.model)} models: give it with one of them"
+        )
     device: Device | None = None
     gpus = tuple(args.gpus or ())
     if args.device is not None:
         device, index = "cpu" if args.device == "cpu" else "gpu", gpu_index(args.device)
         if index is not None and gpus:
-            raise ExportError(f"--gpus came with --device {args.device}: give only one of them")
+            raise ExportError(
+                f"--gpus was given with --device {args.device}: give only one of them"
+            )
         gpus = gpus if index is None else (index,)
     serving = Serving(
         backend=args.backend,

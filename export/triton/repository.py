@@ -82,7 +82,7 @@ class Serving:
         if self.queue_delay_us < 0 or min(self.gpus, default=0) < 0:
             raise ExportError("--queue-delay or --gpus has a value below 0: use 0 or more")
         if self.device == "cpu" and self.gpus:
-            raise ExportError("--gpus came with --device cpu: give only one of them")
+            raise ExportError("--gpus was given with --device cpu: give only one of them")
 
 
 class Artefact(NamedTuple):
@@ -207,7 +207,9 @@ def read_artefact(path: Path) -> Artefact:
         ModelError: If it is damaged, has no metadata, or is an engine without its manifest.
     """
     if not path.is_file():
-        raise ExportError(f"{path} does not exist: make one with python -m export.build_engine")
+        raise ExportError(
+            f"{path} does not exist: give an artefact of python -m export.build_engine"
+        )
     if path.suffix.lower() == ".onnx":
         _, _, info, manifest = read_onnx(path)
     else:
@@ -230,7 +232,7 @@ def _with_defaults(artefact: Artefact, serving: Serving) -> Serving:
     backend = serving.backend or default
     if engine != (backend == "tensorrt"):
         raise ExportError(
-            f"--backend {backend} came with {artefact.path.name}: use tensorrt for engines, "
+            f"--backend {backend} was given with {artefact.path.name}: use tensorrt for engines, "
             "onnxruntime or python for ONNX files"
         )
     for_cpu = artefact.info.tuned_for == "cpu" or artefact.info.precision == "int8"
@@ -242,16 +244,19 @@ def _with_defaults(artefact: Artefact, serving: Serving) -> Serving:
     else:
         device = "cpu" if for_cpu or backend == "python" else "gpu"
     if device == "cpu" and backend == "tensorrt":
-        raise ExportError(f"--device cpu came with {artefact.path.name}: engines run on a GPU only")
+        raise ExportError(
+            f"--device cpu was given with the engine {artefact.path.name}: give --device cuda, or "
+            "an ONNX file"
+        )
     if device == "gpu" and backend == "python":
         raise ExportError(
-            "--device cuda came with --backend python, which runs on the CPU: use onnxruntime or "
-            "an engine"
+            "--device cuda was given with --backend python, which runs on the CPU: use "
+            "--backend onnxruntime, or an engine"
         )
     if serving.threads is not None and backend == "tensorrt":
-        raise ExportError("--threads came with an engine: it is for ONNX files, leave it out")
+        raise ExportError("--threads was given with an engine: leave it out, or give an ONNX file")
     if serving.warm_up is not None and artefact.info.size is not None:
-        raise ExportError("--warm-up came with a model of fixed size: leave it out")
+        raise ExportError("--warm-up was given with a model of fixed size: leave it out")
     return replace(serving, backend=backend, device=device)
 
 

@@ -286,7 +286,7 @@ def _build_and_check(
         if source.info.precision == "fp16":
             inspection = _inspect(generation, text, model)
         if inspection.problem:
-            stages.note(f"{inspection.problem}, so the types of its layers were not checked")
+            stages.note(inspection.problem)
         memory = generation.device_memory(backend.engine.handle)
         slowdown = None
         if options.portable:

@@ -159,8 +159,8 @@ def _check_profile(source: SourceGraph, options: BuildOptions) -> None:
     for name, size in asdict(options.profile).items() if options.profile else ():
         if source.info.image_size(size) != size:
             raise ExportError(
-                f"--{name} {size[0]}x{size[1]} is not a multiple of {multiple}: a graph with "
-                "float I/O needs that"
+                f"--{name} {size[0]}x{size[1]} is not a multiple of {multiple}, as float I/O "
+                "needs: use multiples for both sides, or a graph with --io frames"
             )
 
 

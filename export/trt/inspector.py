@@ -65,9 +65,10 @@ def parse_layers(inspected: str) -> Layers:
     try:
         layers = json.loads(inspected, strict=False)["Layers"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InspectorError(f"TensorRT's engine inspector gave no readable JSON ({error})") from (
-            error
-        )
+        raise InspectorError(
+            f"TensorRT's engine inspector gave no readable JSON ({error}): the types of the layers "
+            "were not checked, use another release of TensorRT to check them"
+        ) from error
     # A layer is only a name if the engine was built without detailed verbosity.
     return [layer for layer in layers if isinstance(layer, dict)]
 

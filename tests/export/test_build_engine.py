@@ -99,7 +99,7 @@ def test_tensorrt_is_the_default_and_the_error_names_an_alternative(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--onnx", "m.onnx", "--size", "32x48", "--dynamic"], "came with dynamic, height, width"),
+        (["--onnx", "m.onnx", "--size", "32x48", "--dynamic"], "given with dynamic, height, width"),
         (["--onnx", "missing.onnx"], "missing.onnx does not exist: give a file of export.to_onnx"),
         (["--weights", "demo", "--output", "no/m.onnx"], "no is not a folder: create it first"),
         (["--weights", "no.pth"], "no.pth does not exist: give a checkpoint file, or demo"),

@@ -169,4 +169,4 @@ def test_real_frames_are_refused_for_other_backends(tmp_path):
         "--real-frames", "clip.mkv", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "--real-frames came with --backend onnxruntime: leave it out" in done.stderr
+    assert "--real-frames was given with --backend onnxruntime: leave it out" in done.stderr

@@ -14,7 +14,7 @@ OUTPUT = Path("m.engine")
 
 
 def from_file(**changes):
-    return BuildRequest(onnx=Path("m.onnx"), output=OUTPUT, **changes)
+    return BuildRequest(**{"onnx": Path("m.onnx"), "output": OUTPUT, **changes})
 
 
 def test_the_command_has_the_given_options_in_the_order_of_the_help():
@@ -37,14 +37,23 @@ def test_the_command_has_the_given_options_in_the_order_of_the_help():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "demo"}, "give either --weights or --onnx"),
-        ({"graph": GraphRequest(io="float"), "time": "midpoint"}, "--onnx came with io, time: "),
+        ({"weights": "demo"}, "--weights was given with --onnx: give only one"),
+        ({"onnx": None}, "neither --weights nor --onnx was given: give one"),
+        ({"min": (32, 48), "max": (64, 96)}, "lacks --opt: give --min, --opt and --max"),
+        (
+            {"min": (32, 48), "opt": (32, 48), "max": (64, 96), "sizes": ((32, 48),)},
+            "--min, --opt and --max were given with --size or --dynamic: leave those out",
+        ),
+        (
+            {"graph": GraphRequest(io="float"), "time": "midpoint"},
+            "--onnx was given with io, time: ",
+        ),
         (
             {"backend": "openvino", "sizes": ((32, 48),)},
-            "--onnx came with height, width: the file fixes these",
+            "--onnx was given with height, width: the file fixes these",
         ),
-        ({"backend": "openvino", "device": 0}, "--device came with --backend openvino"),
-        ({"min": (32, 32)}, "give --min, --opt and --max together"),
+        ({"backend": "openvino", "device": 0}, "--backend openvino was given with --device"),
+        ({"min": (32, 32)}, "lacks --opt and --max: give --min, --opt and --max"),
     ],
 )
 def test_a_request_that_contradicts_itself_is_refused(changes, message):

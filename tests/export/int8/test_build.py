@@ -232,7 +232,7 @@ def test_frames_of_another_size_are_used_for_a_model_of_fixed_size(models):
 
 
 def test_a_float16_file_is_refused_as_source(sources, clip):
-    with pytest.raises(ExportError, match="--precision int8 came with a graph in fp16"):
+    with pytest.raises(ExportError, match="--precision int8 was given with a graph in fp16"):
         int8.checked_int8(sources["fp16"], clip)
 
 
@@ -312,14 +312,14 @@ def test_the_command_needs_no_torch(models, clip, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "onnxruntime", "--precision", "int8"], "came without --calibrate"),
+        (["--backend", "onnxruntime", "--precision", "int8"], "was given without --calibrate"),
         (
             ["--backend", "onnxruntime", "--calibrate", "x"],
-            "--calibrate came without --prec",
+            "--calibrate was given without --prec",
         ),
         (
             ["--precision", "int8", "--calibrate", "x"],
-            "came with --backend tensorrt: use fp16",
+            "was given with --backend tensorrt: use fp16",
         ),
         (
             ["--backend", "onnxruntime", "--precision", "int8", "--calibrate", "no.mp4"],

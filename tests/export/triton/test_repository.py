@@ -212,7 +212,7 @@ def test_a_failed_copy_leaves_no_files(onnx_file, tmp_path, monkeypatch):
     [
         ({"backend": "tensorrt"}, "use tensorrt for engines"),
         ({"backend": "python", "device": "gpu"}, "--backend python, which runs on the CPU"),
-        ({"warm_up": (64, 64)}, "came with a model of fixed size"),
+        ({"warm_up": (64, 64)}, "was given with a model of fixed size"),
     ],
 )
 def test_options_that_do_not_fit_an_onnx_file_are_refused(onnx_file, tmp_path, serving, message):
@@ -224,9 +224,9 @@ def test_options_that_do_not_fit_an_onnx_file_are_refused(onnx_file, tmp_path, s
 @pytest.mark.parametrize(
     ("serving", "message"),
     [
-        ({"backend": "python"}, "--backend python came with small.engine"),
-        ({"device": "cpu"}, "engines run on a GPU"),
-        ({"threads": 2}, "--threads came with an engine"),
+        ({"backend": "python"}, "--backend python was given with small.engine"),
+        ({"device": "cpu"}, "--device cpu was given with the engine small.engine"),
+        ({"threads": 2}, "--threads was given with an engine"),
     ],
 )
 def test_options_that_do_not_fit_an_engine_are_refused(engine_file, tmp_path, serving, message):
@@ -240,7 +240,7 @@ def test_options_that_do_not_fit_an_engine_are_refused(engine_file, tmp_path, se
         ({"instances": 0}, "--instances is 0"),
         ({"versions_served": 0}, "--versions-served is 0"),
         ({"queue_delay_us": -1}, "below 0"),
-        ({"device": "cpu", "gpus": (0,)}, "--gpus came with --device cpu"),
+        ({"device": "cpu", "gpus": (0,)}, "--gpus was given with --device cpu"),
     ],
 )
 def test_invalid_servings_are_refused(values, message):

@@ -184,7 +184,7 @@ def test_constraints_are_for_tensorrt_8(trt10, tmp_path, capsys):
     arguments = ["--weights", "demo", "--precision-constraints", "obey-all", "--output"]
     with pytest.raises(SystemExit):
         build_engine.main([*arguments, str(tmp_path / "m.engine")])
-    assert "came with TensorRT 10.3.0, which takes types from the graph" in capsys.readouterr().err
+    assert "given with TensorRT 10.3.0, which takes types from the graph" in capsys.readouterr().err
 
 
 def test_constraints_are_for_float16(trt8, sources, tmp_path, capsys):
@@ -193,7 +193,7 @@ def test_constraints_are_for_float16(trt8, sources, tmp_path, capsys):
     options = ["--onnx", model, "--precision-constraints", "obey-all", "--output", output]
     with pytest.raises(SystemExit):
         build_engine.main([*map(str, options)])
-    assert "came with a graph in fp32: leave it out, it is for fp16" in capsys.readouterr().err
+    assert "was given with a graph in fp32: leave it out, or use" in capsys.readouterr().err
     build = write(sources["frames"], output, constraints="obey-all").engine
     assert build.precision_constraints is None
 

@@ -627,31 +627,37 @@ def test_the_command_builds_for_a_range_of_sizes(trt10, onnx_file, tmp_path, mon
     [
         (
             ["--onnx", "f", "--steps-per-call", "3"],
-            "--onnx came with steps-per-call: the file fixes these",
+            "--onnx was given with steps-per-call: the file fixes these",
         ),
-        (["--weights", "demo", "--min", "32x32"], "give --min, --opt and --max together"),
-        (["--weights", "demo", "--dynamic"], "--dynamic came with --backend tensorrt: give --min"),
+        (
+            ["--weights", "demo", "--min", "32x32"],
+            "lacks --opt and --max: give --min, --opt and --max",
+        ),
+        (
+            ["--weights", "demo", "--dynamic"],
+            "--dynamic was given with --backend tensorrt: give --min",
+        ),
         (
             ["--weights", "demo", "--tuned-for", "cpu"],
-            "--tuned-for came with --backend tensorrt: use --rewrite",
+            "--tuned-for was given with --backend tensorrt: use --rewrite",
         ),
         (["--weights", "demo", "--device", "3"], "cuda:3 was asked for, the driver sees cuda:0"),
         (
             ["--weights", "demo", "--backend", "onnxruntime", "--portable", "--workspace", "5"],
-            "--workspace, --portable came with --backend onnxruntime",
+            "--backend onnxruntime was given with --workspace, --portable",
         ),
         (
             ["--weights", "demo", "--backend", "onnxruntime", "--size", "32x32", "48x48"],
-            "2 sizes came with --backend onnxruntime",
+            "2 sizes were given with --backend onnxruntime",
         ),
         (["--weights", "demo", "--rewrite", "magic", "--size", "32x32"], "rewrite 'magic' is unk"),
         (
             ["--weights", "demo", "--batch", "2", "--steps-per-call", "3"],
-            "--batch 2 came with --steps-per-call",
+            "--batch 2 was given with --steps-per-call",
         ),
         (
             ["--weights", "demo", "--max-batch", "4", "--batch", "2"],
-            "--max-batch came with --batch",
+            "--max-batch was given with --batch",
         ),
         (["--weights", "demo", "--max-batch", "1"], "--max-batch is 1: use 2 to 64"),
     ],
