@@ -40,7 +40,7 @@ def write_evidence(path: Path, record: Mapping[str, object]) -> None:
         beside.write_text(
             json.dumps({**record, "environment": environment_record()}, indent=1) + "\n"
         )
-    print(f"{path}: evidence with every sample")
+    print(f"{path}: the measurements as JSON")
 
 
 def check_writable(path: Path, option: str) -> None:
@@ -56,11 +56,11 @@ def check_writable(path: Path, option: str) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise MeasurementError(
-            f"{option} {path}: the folder {folder} does not exist, make it first"
+            f"{option} is {path}, whose folder {folder} does not exist: create the folder"
         )
     if path.is_dir() or not os.access(folder, os.W_OK):
         raise MeasurementError(
-            f"{option} {path} cannot be written: name a file in a folder of yours"
+            f"{option} {path} cannot be written: give a file in a folder that you can write to"
         )
 
 

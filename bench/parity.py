@@ -38,20 +38,22 @@ _PROG = "python -m bench.parity"
 
 
 def _request(args: argparse.Namespace) -> ParityRequest:
-    """Checks all arguments and makes the request, without opening models or data."""
+    """Checks all arguments and returns the request, without opening models or data."""
     if not args.model or args.weights is None:
-        raise MeasurementError("--model and --weights are needed: --help shows an example")
+        raise MeasurementError("--model or --weights is missing: give both, as --help shows")
     for name in ("worst", "threads", "workers", "cpus_per_worker"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise MeasurementError(f"--{name.replace('_', '-')} is {value}: use 1 or more")
     if args.max_drop is not None and math.isnan(args.max_drop):
-        # No drop compares as larger than NaN: the gate would always pass.
-        raise MeasurementError("--max-drop is nan: give a number of dB, as 0.01")
+        # No drop is larger than NaN, so the gate would always pass.
+        raise MeasurementError("--max-drop is nan: give a number in dB, such as 0.01")
     if args.output is not None:
         check_writable(args.output, "--output")
     if args.dataset is None or args.root is None:
-        raise MeasurementError("--dataset and --root are needed: --list shows what is known")
+        raise MeasurementError(
+            "--dataset or --root is missing: give both, --list shows the data sets"
+        )
     return ParityRequest(
         models=tuple(args.model),
         weights=args.weights,
@@ -108,8 +110,8 @@ def _summary(
     """The summary of a run that took `seconds`; writes the worst frames if --pictures is given."""
     if all("damaged" in line for line in record.lines):
         raise MeasurementError(
-            f"{request.root} holds no sample that can be read, of {len(record.lines)}: nothing to "
-            "compare"
+            f"none of the {len(record.lines)} samples in {request.root} can be read: copy the "
+            "data set again"
         )
     compared = {artefact.name: artefact.compared for artefact in comparison.artefacts}
     images: list[Picture] = []
@@ -136,7 +138,7 @@ def _run(
     data_set: DataSet,
     record: ParityRecord,
 ) -> float | None:
-    """Measures the samples that are not done; returns the seconds, None for a resumed run."""
+    """Measures the samples that have no line yet; returns the seconds, None for a resumed run."""
     done = record.done
     if args.workers is None:
         lines = measure_all(comparison, data_set, done, request.threads or available_cpus())
@@ -164,7 +166,7 @@ def _write_worst_frames(
     comparison: Comparison,
     worst: Sequence[tuple[str, NewFrame]],
 ) -> list[Picture]:
-    """Interpolates the worst frames again and writes them, so that other frames are not stored."""
+    """Interpolates the worst frames again and writes them; the first pass stores no frames."""
     wanted: dict[str, list[tuple[str, NewFrame]]] = {}
     for name, frame in worst:
         wanted.setdefault(frame.sample, []).append((name, frame))
@@ -252,7 +254,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--factor",
         type=int,
         metavar="N",
-        help="new frame rate over old, with --dataset folder (default 2)",
+        help="ratio of the new frame rate to the old, with --dataset folder (default 2)",
     )
     group.add_argument(
         "--limit", type=int, metavar="N", help="maximum number of samples (default: all)"
@@ -278,7 +280,7 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="path of the record to write, JSON Lines with a line for each sample",
+        help="file to write, JSON Lines with one line for each sample",
     )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument(
@@ -289,7 +291,10 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-drop", type=float, metavar="DB", help="exit with 1 if an artefact loses more PSNR"
     )
     group.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="write the worst frames and their errors"
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="write the worst frames and maps of their errors to this folder",
     )
     group.add_argument(
         "--worst",
@@ -306,12 +311,12 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         "--device",
         type=parse_device,
         metavar="DEVICE",
-        help="device of the artefacts: cpu, cuda or cuda:N (default: the backend's own)",
+        help="device of the artefacts: cpu, cuda or cuda:N (default: chosen by the backend)",
     )
     group.add_argument(
         "--backend",
         choices=get_args(BackendName),
-        help="backend of the artefacts (default: as the runtime chooses)",
+        help="backend of the artefacts (default: chosen by the runtime)",
     )
     group.add_argument(
         "--reference-device",
@@ -321,7 +326,7 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         help="device of PyTorch: cpu, cuda or cuda:N (default %(default)s)",
     )
     add_cpu_arguments(group)
-    cluster = parser.add_argument_group("Ray cluster, whose machines share the paths")
+    cluster = parser.add_argument_group("Ray cluster (all machines need the same paths)")
     cluster.add_argument(
         "--workers", type=int, metavar="N", help="number of workers (default: no cluster)"
     )
@@ -336,8 +341,8 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         "--address",
         default="local",
         metavar="ADDRESS",
-        help="address of the cluster: auto, HOST:PORT, ray://HOST:PORT, or local, which starts one "
-        "here (default %(default)s)",
+        help="address of the cluster: auto, HOST:PORT, ray://HOST:PORT, or local, which starts a "
+        "cluster on this machine (default %(default)s)",
     )
 
 

@@ -49,8 +49,8 @@ def find(name: str, root: Path, *, factor: int = 2) -> DataSet:
         factor: For "folder": new frames per pair + 1.
 
     Raises:
-        MeasurementError: If the data set is unknown or missing; the message has the missing path
-            and the expected layout.
+        MeasurementError: If the data set is unknown or missing; the message names the missing path
+            and the layout of the data set.
     """
     if name not in PROTOCOLS:
         raise MeasurementError(f"data set {name!r} is unknown: use one of {', '.join(PROTOCOLS)}")
@@ -60,11 +60,11 @@ def find(name: str, root: Path, *, factor: int = 2) -> DataSet:
     if name == "folder":
         return _any_folder(root, replace(protocol, factor=factor))
     if not root.is_dir():
-        raise MeasurementError(f"{root} is not a folder: {_layout(protocol)}")
+        raise MeasurementError(f"{root} is not a folder: {_remedy(protocol)}")
     finder = _FINDERS[name.partition("-")[0]]
     samples, notes = finder(root, protocol)
     if not samples:
-        raise MeasurementError(f"{root} holds no sample of {protocol.title}: {_layout(protocol)}")
+        raise MeasurementError(f"{root} has no sample of {protocol.title}: {_remedy(protocol)}")
     return DataSet(samples, len(samples), notes)
 
 
@@ -99,12 +99,15 @@ def select(data_set: DataSet, *, every: int = 1, limit: int | None = None) -> Da
     return DataSet(samples, count, data_set.notes)
 
 
-def _layout(protocol: Protocol) -> str:
-    return f"the layout of {protocol.title} is {protocol.layout} ({protocol.source})"
+def _remedy(protocol: Protocol) -> str:
+    """What to give as --root, for an error message."""
+    if protocol.name == "folder":
+        return "give a video, a folder of frames, or a folder of such folders"
+    return f"give --root a folder that has {protocol.layout} ({protocol.source})"
 
 
 def _missing(path: Path, protocol: Protocol) -> MeasurementError:
-    return MeasurementError(f"{path} does not exist: {_layout(protocol)}")
+    return MeasurementError(f"{path} does not exist: {_remedy(protocol)}")
 
 
 def _first_existing(paths: Sequence[Path], protocol: Protocol) -> Path:
@@ -112,14 +115,14 @@ def _first_existing(paths: Sequence[Path], protocol: Protocol) -> Path:
     for path in paths:
         if path.exists():
             return path
-    looked = " or ".join(map(str, paths))
-    raise MeasurementError(f"{looked} does not exist: {_layout(protocol)}")
+    alternatives = " or ".join(map(str, paths))
+    raise MeasurementError(f"{alternatives} does not exist: {_remedy(protocol)}")
 
 
 def _vimeo90k(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
     for base in (root, root / "vimeo_triplet"):
         listing = base / "tri_testlist.txt"
-        # In the layout of RIFE's benchmark the list lies next to the archive with input/.
+        # In the layout of RIFE's benchmark the list is next to the folder input/.
         if listing.is_file() and not (base / "input").is_dir():
             names = listing.read_text().split()
             folders = [base / "sequences" / name for name in names]
@@ -160,7 +163,10 @@ def _snufilm(root: Path, protocol: Protocol) -> tuple[list[Sample], list[str]]:
             continue
         listed = line.split()
         if len(listed) != 3:
-            raise MeasurementError(f"{path}, line {number}, has {len(listed)} paths: expected 3")
+            raise MeasurementError(
+                f"{path}, line {number}, has {len(listed)} paths instead of 3: download the list "
+                "again"
+            )
         paths = [_listed_frame(root, one) for one in listed]
         middle = paths[1]
         samples.append(sample_of_files(f"{middle.parent.name}/{middle.stem}", paths, protocol))
@@ -261,7 +267,7 @@ def _any_folder(root: Path, protocol: Protocol) -> DataSet:
         ]
     if not samples:
         raise MeasurementError(
-            f"{root} holds no folder with {protocol.factor + 1} images: {_layout(protocol)}"
+            f"{root} has no folder with {protocol.factor + 1} images: {_remedy(protocol)}"
         )
     notes = [f"folders left out, with fewer than {protocol.factor + 1} images: {short}"]
     return DataSet(samples, len(samples), notes if short else [])

@@ -11,7 +11,7 @@ _EARLIER_COUNTS = ("samples are here", "not the whole set")
 
 
 def sample_notes(configuration: Configuration) -> list[str]:
-    """Which samples were measured, unless all were, and then what else is known of them."""
+    """Sentences on which samples were selected, none for a whole data set, and recorded notes."""
     return [*_selection(configuration), *recorded_notes(configuration["notes"])]
 
 
@@ -21,7 +21,7 @@ def recorded_notes(notes: Sequence[str]) -> list[str]:
 
 
 def _selection(configuration: Configuration) -> list[str]:
-    """A sentence about the samples that were selected, or are on disk; none for a whole set."""
+    """One sentence on which samples were selected or exist on disk; none for a whole data set."""
     samples, official = configuration["samples"], configuration["official_samples"]
     every, limit = configuration["every"], configuration["limit"]
     of = "" if official is None else f" of the official {official}"

@@ -201,14 +201,14 @@ def protocol_lines() -> list[str]:
         if p.canvas:
             rules.append(f"black canvas {p.canvas[1]}x{p.canvas[0]}")
         if p.downscale > 1:
-            rules.append("half size by area")
+            rules.append("reduced to half size by averaging")
         if p.flow_scale != 1:
             rules.append(f"flow scale {p.flow_scale}")
         rules.append(", ".join(p.metrics) + (" of the rounded image" if p.rounded else ""))
         lines += [
             f"{p.name}: {p.title}, {size}{count}; {'; '.join(rules)}",
             f"    layout  {p.layout}",
-            f"    from    {p.source}",
-            f"    as      {p.script}",
+            f"    source  {p.source}",
+            f"    follows {p.script}",
         ]
     return lines

@@ -63,13 +63,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             if image.mode not in ("RGB", "RGBA", "L", "P"):
-                raise DamagedError(f"{path} has mode {image.mode}: expected 8-bit RGB")
+                raise DamagedError(f"{path} has mode {image.mode}: convert it to 8-bit RGB")
             if image.format == "PNG" and _png_depth(path) == 16:
-                raise DamagedError(f"{path} has 16 bits a colour: expected 8-bit RGB")
+                raise DamagedError(f"{path} has 16 bits per colour: convert it to 8-bit RGB")
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow raises SyntaxError for a broken PNG chunk.
-        raise DamagedError(f"{path} cannot be read ({error})") from error
+        raise DamagedError(f"{path} cannot be read ({error}): copy it again") from error
 
 
 def _png_depth(path: Path) -> int:
@@ -86,8 +86,8 @@ def sample_of_files(name: str, paths: Sequence[Path], protocol: Protocol) -> Sam
         for path, image in zip(paths, images, strict=True):
             if image.shape != images[0].shape:
                 raise DamagedError(
-                    f"{path} is {_size(image)}, {paths[0].name} is {_size(images[0])}: "
-                    "frames of a sample have one size"
+                    f"{path} is {_size(image)} and {paths[0].name} {_size(images[0])}: give "
+                    "frames of one size, or copy the data set again"
                 )
         return _by_protocol(images, protocol, str(paths[0].parent))
 
@@ -107,7 +107,7 @@ def _by_protocol(images: Sequence[NDArray[Any]], protocol: Protocol, where: str)
 
 
 def _centre(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Crops the centre as `center_crop_8x` of the authors' datasets.py; smaller sides are kept."""
+    """Crops the centre as `center_crop_8x` of the authors' datasets.py; a smaller side stays."""
     rows, columns = (
         slice(max(n // 2 - wanted // 2, 0), n // 2 + wanted // 2 if n > wanted else n)
         for n, wanted in zip(image.shape[:2], size, strict=True)
@@ -120,7 +120,8 @@ def _by_area(image: NDArray[Any], factor: int, where: str) -> NDArray[np.float32
     height, width = image.shape[:2]
     if height % factor or width % factor:
         raise DamagedError(
-            f"{where} has frames of {height}x{width}: both must be multiples of {factor}"
+            f"{where} has frames of {height}x{width}, which are not multiples of {factor}: copy "
+            "the data set again"
         )
     squares = image.reshape(height // factor, factor, width // factor, factor, 3)
     smaller: NDArray[np.float32] = squares.mean((1, 3), dtype=np.float32) / np.float32(255)
@@ -131,7 +132,8 @@ def _on_canvas(image: NDArray[Any], size: tuple[int, int], where: str) -> NDArra
     height, width = image.shape[:2]
     if height > size[0] or width > size[1]:
         raise DamagedError(
-            f"{where} has frames of {height}x{width}: the canvas is {size[0]}x{size[1]}"
+            f"{where} has frames of {height}x{width}, larger than {size[0]}x{size[1]}: copy the "
+            "data set again"
         )
     canvas = np.zeros((*size, 3), image.dtype)
     canvas[:height, :width] = image
@@ -167,16 +169,22 @@ def video_windows(path: Path, factor: int) -> int | None:
     from runtime.video.reading.tags import open_for_reading
 
     if path.suffix.lower() in IMAGES:
-        raise MeasurementError(f"{path} is a single image: give a video or a folder")
+        raise MeasurementError(f"{path} is a single image: give a video or a folder of frames")
     try:
         with open_for_reading(str(path)) as container:
             if not container.streams.video:
-                raise MeasurementError(f"{path} has no video track: give a video or a folder")
+                raise MeasurementError(
+                    f"{path} has no video track: give a video or a folder of frames"
+                )
             frames = container.streams.video[0].frames
     except av.FFmpegError as error:
-        raise MeasurementError(f"{path} is not a readable video ({error})") from error
+        raise MeasurementError(
+            f"{path} is not a readable video ({error}): give a video or a folder of frames"
+        ) from error
     if 0 < frames <= factor:
-        raise MeasurementError(f"{path} has {frames} frames: a window needs {factor + 1}")
+        raise MeasurementError(
+            f"{path} has {frames} frames: give a video with {factor + 1} or more"
+        )
     return (frames - 1) // factor if frames else None
 
 
@@ -200,9 +208,9 @@ def samples_of_video(path: Path, protocol: Protocol) -> Iterator[Sample]:
                 if len(window) > protocol.factor:
                     name = f"frame {decoded - len(window)}"
                     frames = _by_protocol(window, protocol, str(path))
-                    yield Sample(name, partial(lambda kept: kept, frames))
+                    yield Sample(name, partial(lambda frames: frames, frames))
                     window = window[-1:]
     except av.FFmpegError as error:
         raise MeasurementError(
-            f"{path} cannot be decoded after {decoded} frames ({error}): cut it there"
+            f"{path} cannot be decoded after {decoded} frames ({error}): cut the video there"
         ) from error

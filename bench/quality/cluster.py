@@ -1,4 +1,4 @@
-"""Measures parity on the workers of a Ray cluster; lines are the same as on one machine."""
+"""Measures parity on the workers of a Ray cluster, with the same result as on one machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ParityWorker:
         self._samples = list(opened.data_set.samples)
 
     def ready(self) -> dict[str, Any]:
-        """The names of the samples that this worker sees."""
+        """The names of the samples that this worker has found."""
         return {"samples": [sample.name for sample in self._samples]}
 
     def measure(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
@@ -52,41 +52,45 @@ def measure_on_cluster(
 
     Args:
         request: The request that every worker opens; its threads are replaced by those of `share`.
-        data_set: The data set as this machine sees it.
+        data_set: The data set as this machine has found it.
         done: Names of the samples to skip.
         address: Address of the cluster, see `runtime.cluster.pool.connected`.
         share: Resources of each worker.
         workers: Number of workers.
 
     Raises:
-        MeasurementError: If a worker cannot measure a sample, or sees other samples.
+        MeasurementError: If a worker cannot measure a sample, or has found other samples.
         ClusterError: If the cluster is not available.
     """
     if not isinstance(data_set.samples, Sequence):
         raise MeasurementError(
-            "--workers spreads samples that lie apart: give a data set or a folder of frames, or "
-            "leave it out for a video"
+            "--workers was given with a video, which is decoded in order: leave --workers out, or "
+            "give a folder of frames"
         )
     names = [sample.name for sample in data_set.samples]
-    left = [number for number, name in enumerate(names) if name not in done]
-    mine = replace(request, threads=share.cpus)
+    remaining = [number for number, name in enumerate(names) if name not in done]
+    of_worker = replace(request, threads=share.cpus)
     with (
         connected(address),
-        Pool(ParityWorker, (mine,), share=share, workers=workers) as pool,
+        Pool(ParityWorker, (of_worker,), share=share, workers=workers) as pool,
     ):
-        groups = [left[k : k + _SAMPLES] for k in range(0, len(left), _SAMPLES)]
-        for place, group in enumerate(groups):
-            pool.add(Job("measure", {"numbers": group}, place))
+        groups = [remaining[k : k + _SAMPLES] for k in range(0, len(remaining), _SAMPLES)]
+        for index, group in enumerate(groups):
+            pool.add(Job("measure", {"numbers": group}, index))
         waiting: dict[int, list[dict[str, Any]]] = {}
-        following = 0
+        next_index = 0
         for ended in pool.results():
             if ended.error is not None:
-                raise MeasurementError(f"a worker failed: {ended.error}") from ended.error
+                raise MeasurementError(
+                    f"a worker failed ({ended.error}): run the command without --workers to find "
+                    "the cause on this machine"
+                ) from ended.error
             if any(worker["samples"] != names for worker in pool.ready):
                 raise MeasurementError(
-                    "a worker sees other samples than this machine: give all the same --root"
+                    "a worker has found other samples than this machine: give a --root with the "
+                    "same files on all machines"
                 )
             waiting[ended.job.about] = ended.result
-            while following in waiting:
-                yield from waiting.pop(following)
-                following += 1
+            while next_index in waiting:
+                yield from waiting.pop(next_index)
+                next_index += 1

@@ -23,12 +23,12 @@ from runtime.errors import FrameError
 Compared = Literal["floats", "bytes"]
 """Whether images are compared as floats or after rounding to 8 bits; the two are not mixed."""
 
-_UNDER_WAY = 2
-"""Samples whose metrics may be pending while the next sample is interpolated."""
+_MAX_PENDING = 2
+"""Number of samples whose metrics may be pending while the next sample is interpolated."""
 
 
 class Artefact(NamedTuple):
-    """An opened artefact; its images are compared as `compared` says."""
+    """An opened artefact; `compared` is the type in which its images are compared."""
 
     name: str
     path: Path
@@ -83,10 +83,14 @@ def interpolate_sample(comparison: Comparison, sample: str, frames: Frames) -> I
         try:
             new = vfi.interpolate(*pairs[kind], timesteps=comparison.timesteps)
         except FrameError as error:
-            raise MeasurementError(f"{name} cannot take sample {sample}: {error}") from error
+            raise MeasurementError(f"{name} cannot interpolate sample {sample}: {error}") from error
         images = [as_floats(image[:height, :width]) for image in new]
         for image in images:
-            check_image(image, f"what {name} made of sample {sample}")
+            check_image(
+                image,
+                f"the new frame of {name} for sample {sample}",
+                remedy="build the model again",
+            )
         return images
 
     # "floats" first: its images, rounded, are those of "bytes" unless rounded frames are inputs.
@@ -151,7 +155,7 @@ def measured(
 def measure_sample(
     comparison: Comparison, sample: Sample, pool: ThreadPoolExecutor
 ) -> Future[dict[str, Any]]:
-    """Interpolates a sample before it returns; the pool computes the metrics of its line."""
+    """Interpolates a sample, and returns its line as a future: the pool computes the metrics."""
     started = time.perf_counter()
     frames = sample.read()
     interpolated = interpolate_sample(comparison, sample.name, frames)
@@ -190,24 +194,24 @@ def measure_all(
         comparison: References, artefacts and metrics.
         data_set: The data set.
         done: Names of the samples to skip.
-        workers: Threads that compute metrics.
+        workers: Number of threads that compute metrics.
 
     Yields:
         "sample", "seconds", "reference" and "artefacts"; "sample" and "damaged" for a sample that
         cannot be read.
     """
-    under_way: deque[Future[dict[str, Any]]] = deque()
+    pending: deque[Future[dict[str, Any]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for sample in data_set.samples:
             if sample.name in done:
                 continue
             try:
-                under_way.append(measure_sample(comparison, sample, pool))
+                pending.append(measure_sample(comparison, sample, pool))
             except DamagedError as error:
                 failed: Future[dict[str, Any]] = Future()
                 failed.set_result({"sample": sample.name, "damaged": str(error)})
-                under_way.append(failed)
-            while len(under_way) > _UNDER_WAY:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+                pending.append(failed)
+            while len(pending) > _MAX_PENDING:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -87,8 +87,8 @@ def ssim_2d(prediction: ImageArray, target: ImageArray) -> float:
     side = 2 * _RADIUS + 1
     if min(predicted.shape[:2]) < side:
         raise MeasurementError(
-            f"the images are {predicted.shape[0]}x{predicted.shape[1]}: the window of this SSIM "
-            f"is {side}x{side}"
+            f"the images are {predicted.shape[0]}x{predicted.shape[1]}, smaller than the window of "
+            f"SSIM (2D): give images of at least {side}x{side}"
         )
     return float(
         structural_similarity(
@@ -130,26 +130,27 @@ def mean_db(values: Sequence[float]) -> float:
     return math.fsum(finite) / len(finite) if finite else math.inf
 
 
-def check_image(image: ImageArray, what: str) -> None:
+def check_image(image: ImageArray, what: str, *, remedy: str = "convert the image") -> None:
     """Checks that an array is an RGB image of floats.
 
     Args:
         image: The array.
         what: Its name in the error message.
+        remedy: What the error message asks the user to do.
 
     Raises:
         MeasurementError: If its shape is not (H, W, 3), its dtype is not floating-point, or it has
             NaN or values outside [0, 1].
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise MeasurementError(f"{what} has shape {image.shape}: images are (H, W, 3)")
+        raise MeasurementError(f"{what} has shape {image.shape}, not (H, W, 3): {remedy}")
     if not np.issubdtype(image.dtype, np.floating):
-        raise MeasurementError(f"{what} is {image.dtype}: give floats in [0, 1]")
+        raise MeasurementError(f"{what} is {image.dtype}, not floats: {remedy}")
     low, high = float(image.min()), float(image.max())
     # This form also refuses NaN, which compares as false with everything.
     if not (low >= 0 and high <= 1):
         raise MeasurementError(
-            f"{what} holds values from {low:.4g} to {high:.4g}: images are in [0, 1]"
+            f"{what} has values from {low:.4g} to {high:.4g}, not in [0, 1]: {remedy}"
         )
 
 
@@ -165,7 +166,7 @@ def _check_both(prediction: ImageArray, target: ImageArray) -> None:
     if prediction.shape != target.shape:
         raise MeasurementError(
             f"the prediction is {prediction.shape[0]}x{prediction.shape[1]} and the target "
-            f"{target.shape[0]}x{target.shape[1]}: compare images of one size"
+            f"{target.shape[0]}x{target.shape[1]}: give images of the same size"
         )
 
 

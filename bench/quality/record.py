@@ -26,8 +26,8 @@ class ParityRecord:
     """The lines of the measured samples, in memory and optionally in a file.
 
     Attributes:
-        lines: Lines of the samples in the order in which they were measured, as JSON holds them:
-            infinite values are None.
+        lines: Lines of the samples in the order of measurement, as in the JSON file: infinite
+            values are None.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ParityRecord:
 
         Args:
             path: Path of the file; None: lines are held in memory only.
-            configuration: What is measured, as plain data.
+            configuration: The configuration of the run, for the header.
             resume: Whether an existing file is continued.
             overwrite: Whether an existing file is replaced.
 
@@ -131,7 +131,7 @@ class ParityRecord:
                 "or another --output"
             )
         self.lines = [line for line in existing[1:] if "sample" in line]
-        # Without an incomplete last line, and without the summary.
+        # Drops an incomplete last line and the summary.
         complete = [existing[0], *self.lines]
         with written_beside(path) as beside:
             beside.write_text(
@@ -169,7 +169,7 @@ def read_lines(path: Path) -> list[Line]:
                 "give another --output"
             ) from error
     if not lines or not isinstance(lines[0], dict) or lines[0].get("kind") != "parity":
-        raise MeasurementError(f"{path} is not a file of bench.parity: give another")
+        raise MeasurementError(f"{path} is not a file of bench.parity: give another file")
     if lines[0].get("format_version") != FORMAT_VERSION:
         raise MeasurementError(
             f"{path} has format version {lines[0].get('format_version')}, this version reads "
@@ -179,7 +179,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def _as_json(value: Any) -> Any:
-    """Converts to what JSON can hold: tuples become lists, infinite values None."""
+    """Converts a value for JSON: tuples become lists, infinite values None."""
     if isinstance(value, Mapping):
         return {str(key): _as_json(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -60,7 +60,10 @@ class ParityRequest:
             MeasurementError: If `factor` is given for a data set with a factor of its own.
         """
         if self.dataset != "folder" and self.factor is not None:
-            raise MeasurementError(f"--factor is for --dataset folder, {self.dataset} has its own")
+            raise MeasurementError(
+                f"--factor was given with --dataset {self.dataset}, which has a factor of its own: "
+                "leave --factor out"
+            )
 
     @property
     def protocol(self) -> Protocol:

@@ -29,7 +29,7 @@ class OpenedParity(NamedTuple):
         comparison: References, artefacts and metrics.
         data_set: The data set.
         checkpoint: Checkpoint of the reference.
-        deviations: Mismatches that `ParityRequest.force` accepted, as sentences.
+        deviations: A sentence for each mismatch that `ParityRequest.force` accepted.
     """
 
     comparison: Comparison
@@ -54,7 +54,7 @@ def open_comparison(request: ParityRequest, owner: contextlib.ExitStack) -> Open
     protocol, data_set = request.protocol, request.find()
     checkpoint = load_reference(request.weights)
     artefacts = _open_artefacts(request, owner)
-    if protocol.name == "folder":  # No protocol defines a flow scale: that of the artefacts.
+    if protocol.name == "folder":  # It defines no flow scale: the artefacts' is used.
         protocol = replace(protocol, flow_scale=artefacts[0].vfi.info.flow_scale)
     deviations = _deviations(artefacts, protocol, checkpoint.sha256, force=request.force)
     wanted = request.metrics or protocol.metrics
@@ -148,7 +148,7 @@ def _references(
     except (AssertionError, RuntimeError) as error:  # PyTorch without CUDA, or an unknown name.
         why = first_line(error)
         raise MeasurementError(
-            f"PyTorch cannot compute on {request.reference_device!r} here ({why}): give another "
+            f"PyTorch cannot compute on {request.reference_device!r} ({why}): give another "
             "--reference-device"
         ) from error
     first = artefacts[0].vfi.info
@@ -172,25 +172,26 @@ def _deviations(
     first = artefacts[0].vfi.info
     for artefact in artefacts:
         info = artefact.vfi.info
-        for what in ("flow_scale", "time_steps"):
-            if getattr(info, what) != getattr(first, what):
+        for name in ("flow_scale", "time_steps"):
+            if getattr(info, name) != getattr(first, name):
                 raise MeasurementError(
-                    f"{artefact.name} has {what} {getattr(info, what)}, {artefacts[0].name} "
-                    f"{getattr(first, what)}: measure them apart"
+                    f"{artefact.name} has the {name.replace('_', ' ')} {getattr(info, name)} and "
+                    f"{artefacts[0].name} {getattr(first, name)}: measure them in separate runs"
                 )
     mismatches = [
-        f"{artefact.name} was made from weights {artefact.vfi.info.weights_sha256[:12]}, "
-        f"--weights are {sha256[:12]}"
+        f"{artefact.name} was built from weights {artefact.vfi.info.weights_sha256[:12]}, "
+        f"--weights has {sha256[:12]}"
         for artefact in artefacts
         if artefact.vfi.info.weights_sha256 != sha256
     ]
     if first.flow_scale != protocol.flow_scale:
         mismatches.append(
-            f"{protocol.title} is measured at flow scale {protocol.flow_scale:g}, the models "
-            f"have {first.flow_scale:g} (export with --flow-scale {protocol.flow_scale:g})"
+            f"{protocol.title} is measured at flow scale {protocol.flow_scale:g}, but the models "
+            f"have {first.flow_scale:g} (export them with --flow-scale {protocol.flow_scale:g})"
         )
     if mismatches and not force:
         raise MeasurementError(
-            f"{'; '.join(mismatches)}: give what fits, or --allow-mismatch to measure all the same"
+            f"{'; '.join(mismatches)}: give matching models and weights, or --allow-mismatch to "
+            "measure these"
         )
     return [f"forced: {sentence}" for sentence in mismatches]

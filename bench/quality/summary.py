@@ -20,20 +20,20 @@ class NewFrame(NamedTuple):
         sample: Name of the sample.
         timestep: Time step in (0, 1).
         reference: PSNR in dB between PyTorch and the true frame; inf if identical.
-        made: PSNR in dB between the artefact and the true frame; inf if identical.
-        against: PSNR in dB between the artefact and PyTorch; inf if identical.
+        artefact: PSNR in dB between the artefact and the true frame; inf if identical.
+        agreement: PSNR in dB between the artefact and PyTorch; inf if identical.
     """
 
     sample: str
     timestep: float
     reference: float
-    made: float
-    against: float
+    artefact: float
+    agreement: float
 
     @property
     def drop(self) -> float:
-        """`reference` - `made` in dB; nan if PyTorch equals the true frame."""
-        return self.reference - self.made if math.isfinite(self.reference) else math.nan
+        """`reference` - `artefact` in dB; nan if PyTorch equals the true frame."""
+        return self.reference - self.artefact if math.isfinite(self.reference) else math.nan
 
 
 def new_frames(lines: Sequence[Line], artefact: str, compared: str) -> list[NewFrame]:
@@ -52,11 +52,11 @@ def new_frames(lines: Sequence[Line], artefact: str, compared: str) -> list[NewF
     for line in lines:
         if "damaged" in line:
             continue
-        made = line["artefacts"][artefact]
+        result = line["artefacts"][artefact]
         columns = [
             list(numbers(values))
             for values in (
-                line["reference"][compared]["psnr"], made["psnr"], made["against_reference"],
+                line["reference"][compared]["psnr"], result["psnr"], result["against_reference"],
             )
         ]  # fmt: skip
         factor = len(columns[0]) + 1
@@ -109,30 +109,30 @@ def summary_of(
         factor: Factor of the protocol.
     """
     frames = new_frames(lines, artefact, compared)
-    counted = [f for f in frames if math.isfinite(f.reference) and math.isfinite(f.made)]
+    counted = [f for f in frames if math.isfinite(f.reference) and math.isfinite(f.artefact)]
     reference = mean_db([f.reference for f in counted])
-    made = mean_db([f.made for f in counted])
-    worst = min(frames, key=lambda f: f.against)
+    psnr = mean_db([f.artefact for f in counted])
+    worst = min(frames, key=lambda f: f.agreement)
     loses = max(counted, key=lambda f: f.drop, default=None)
     summary: ArtefactSummary = {
         "compared": compared,
-        "psnr": made,
+        "psnr": psnr,
         "reference_psnr": reference,
-        "drop": reference - made if counted else 0.0,
+        "drop": reference - psnr if counted else 0.0,
         "identical_to_truth": len(frames) - len(counted),
         "by_timestep": [
             [
                 k / factor,
                 mean_db([f.reference for f in counted if f.timestep == k / factor]),
-                mean_db([f.made for f in counted if f.timestep == k / factor]),
+                mean_db([f.artefact for f in counted if f.timestep == k / factor]),
             ]
             for k in range(1, factor)
             if factor > 2
         ],
         "against_reference": {
-            "mean": mean_db([f.against for f in frames]),
-            "identical": sum(math.isinf(f.against) for f in frames),
-            "worst": {"sample": worst.sample, "timestep": worst.timestep, "psnr": worst.against},
+            "mean": mean_db([f.agreement for f in frames]),
+            "identical": sum(math.isinf(f.agreement) for f in frames),
+            "worst": {"sample": worst.sample, "timestep": worst.timestep, "psnr": worst.agreement},
         },
         "worst_drop": None
         if loses is None
@@ -160,7 +160,7 @@ def worst_frames(
     return [
         (name, frame)
         for name, compared in artefacts.items()
-        for frame in sorted(new_frames(lines, name, compared), key=lambda f: f.against)[:count]
+        for frame in sorted(new_frames(lines, name, compared), key=lambda f: f.agreement)[:count]
     ]
 
 
@@ -177,7 +177,7 @@ def table(configuration: Configuration, summary: Mapping[str, Any]) -> list[str]
     names = [f"{metric} (PyTorch)" for metric in further]
     width = max(8, *(len(name) for name in summary["artefacts"]))
     lines.append(
-        f"  {'artefact':{width}}  as      PyTorch dB  artefact dB  difference  "
+        f"  {'artefact':{width}}  compared  PyTorch dB  artefact dB  difference  "
         f"to PyTorch: mean   worst (sample)  {'  '.join(names)}"
     )
     for name, found in summary["artefacts"].items():
@@ -187,14 +187,14 @@ def table(configuration: Configuration, summary: Mapping[str, Any]) -> list[str]
             f"{found[metric]:.4f} ({found[f'reference_{metric}']:.4f})" for metric in further
         )
         lines.append(
-            f"  {name:{width}}  {found['compared']:6}  {found['reference_psnr']:10.3f}  "
+            f"  {name:{width}}  {found['compared']:8}  {found['reference_psnr']:10.3f}  "
             f"{found['psnr']:11.3f}  {difference:+10.4f}  {_db(against['mean']):>16}  "
             f"{_db(against['worst']['psnr'])} ({against['worst']['sample']})  {values}"
         )
         if found["identical_to_truth"]:
             lines.append(
-                f"    {found['identical_to_truth']} new frames are exactly the true ones and in "
-                "no mean"
+                f"    {found['identical_to_truth']} new frames are identical to the true frames "
+                "and left out of the means"
             )
     if published := summary["published"]:
         error = "" if published["ie"] is None else f", IE {published['ie']}"
@@ -235,7 +235,7 @@ def failures(
             )
     if summary["damaged"]:
         reasons.append(
-            f"{len(summary['damaged'])} samples could not be read, --max-drop needs all: "
+            f"{len(summary['damaged'])} samples could not be read, --max-drop needs all of them: "
             f"{', '.join(summary['damaged'])}"
         )
     return reasons

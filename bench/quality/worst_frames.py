@@ -1,4 +1,4 @@
-"""Writes the worst frames as PNG: that of PyTorch, that of the artefact, a map of the error."""
+"""Writes the worst frames as PNG files: PyTorch's, the artefact's, and a map of the error."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ ERROR_GAIN = 16
 """Gain of the heat map: an error of 1/16 of the range has the brightest colour."""
 
 
-def heat_map(reference: ImageArray, made: ImageArray) -> NDArray[np.uint8]:
+def heat_map(reference: ImageArray, image: ImageArray) -> NDArray[np.uint8]:
     """Draws the largest error of the three colours of each pixel, times `ERROR_GAIN`.
 
     Args:
         reference: (H, W, 3), floats in [0, 1].
-        made: Like `reference`.
+        image: Like `reference`.
 
     Returns:
         uint8 (H, W, 3) in matplotlib's perceptually uniform colours "inferno"; black is no error.
     """
     from matplotlib import colormaps
 
-    error = np.abs(made - reference).max(axis=2) * ERROR_GAIN
+    error = np.abs(image - reference).max(axis=2) * ERROR_GAIN
     coloured: NDArray[np.uint8] = colormaps["inferno"](error.clip(0, 1), bytes=True)[..., :3]
     return np.ascontiguousarray(coloured)
 
@@ -37,7 +37,7 @@ def heat_map(reference: ImageArray, made: ImageArray) -> NDArray[np.uint8]:
 def write_images(
     folder: Path,
     reference: ImageArray,
-    made: ImageArray,
+    image: ImageArray,
     *,
     sample: str,
     timestep: float,
@@ -49,7 +49,7 @@ def write_images(
     Args:
         folder: Folder of the files; it is created if it is missing.
         reference: New frame of PyTorch, (H, W, 3), floats in [0, 1].
-        made: New frame of the artefact, like `reference`.
+        image: New frame of the artefact, like `reference`.
         sample: Name of the sample.
         timestep: Time step of the new frame.
         artefact: Name of the artefact.
@@ -68,21 +68,21 @@ def write_images(
     stem = re.sub(r"[^\w.-]+", "_", f"{sample}_{timestep:g}_{artefact}")
     images = {
         "reference": np.rint(reference * 255).astype(np.uint8),
-        "made": np.rint(made * 255).astype(np.uint8),
-        "error": heat_map(reference, made),
+        "made": np.rint(image * 255).astype(np.uint8),
+        "error": heat_map(reference, image),
     }
     base = Path() if relative_to is None else relative_to.parent
     written: dict[str, str] = {}
-    for kind, image in images.items():
+    for kind, pixels in images.items():
         path = folder / f"{stem}_{kind}.png"
         with written_beside(path) as beside:
-            Image.fromarray(image).save(beside, optimize=True)
+            Image.fromarray(pixels).save(beside, optimize=True)
         written[kind] = Path(os.path.relpath(path, base)).as_posix()
     return {
         "sample": sample,
         "timestep": timestep,
         "artefact": artefact,
-        "psnr": psnr(made, reference),
+        "psnr": psnr(image, reference),
         "reference": written["reference"],
         "made": written["made"],
         "error": written["error"],

@@ -258,7 +258,7 @@ def test_contradicting_options_are_refused(data: Path, tmp_path: Path) -> None:
     assert "give the length of the training" in refused(data, tmp_path, "--minutes", 1)
     assert "give the data as --clips and --photos" in refused(data, tmp_path, "--packed", data)
     assert "name the file of the weights" in refused(data, tmp_path, "--output", tmp_path / "x.pth")
-    assert "does not exist, make it first" in refused(
+    assert "does not exist: create the folder" in refused(
         data, tmp_path, "--output", tmp_path / "none" / "x.safetensors"
     )
     with pytest.raises(SystemExit, match="takes --clips and --photos, not --packed"):

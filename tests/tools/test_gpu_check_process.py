@@ -153,7 +153,7 @@ def test_the_child_of_a_killed_check_ends(sleeping):
     ("arguments", "variables", "message"),
     [
         (["--part", "A"], {}, "--json is missing: name the file of the record"),
-        (["--part", "A", "--json", "no/where.json"], {}, "no does not exist, make it first"),
+        (["--part", "A", "--json", "no/where.json"], {}, "no does not exist: create the folder"),
         (["--part", "A", "--json", "gpu.json"], {"without": "fakes"},
          "no NVIDIA driver was found (libcuda.so.1 is missing): run this on a machine with"),
         (["--part", "A", "--json", "gpu.json"], {"IFRNET_FAKE_TENSORRT": "none"},

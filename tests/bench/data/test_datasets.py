@@ -116,7 +116,7 @@ def test_the_list_has_every_data_set_with_rules_layout_and_source():
     assert "1280x720, 310 samples; 2x; flow scale 0.8; psnr, ssim_3d" in rules["snufilm-hard"]
     assert "8x; centre crop 512x512" in rules["gopro"]
     assert "black canvas 640x480; psnr, ssim_3d, ie" in rules["middlebury"]
-    assert rules["xtest-2k"].endswith("half size by area; psnr of the rounded image")
+    assert rules["xtest-2k"].endswith("half size by averaging; psnr of the rounded image")
 
 
 def test_latency_is_measured_at_sizes_of_known_data_sets():
@@ -230,7 +230,7 @@ def test_each_level_of_snu_film_has_its_own_list(tmp_path):
 
 
 def test_a_list_of_snu_film_is_searched_in_two_places(tmp_path):
-    message = r"test-easy.txt or .*eval_modes/test-easy.txt does not exist: the layout of SNU-FILM"
+    message = r"test-easy.txt or .*eval_modes/test-easy.txt does not exist: give --root a folder"
     with pytest.raises(MeasurementError, match=message):
         find("snufilm-easy", tmp_path)
 
@@ -238,7 +238,7 @@ def test_a_list_of_snu_film_is_searched_in_two_places(tmp_path):
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_line_of_snu_film_without_three_paths_is_named(tmp_path, count):
     write_list(tmp_path, (1, 2, 3), range(count))
-    message = rf"test-hard.txt, line 2, has {count} paths: expected 3"
+    message = rf"test-hard.txt, line 2, has {count} paths instead of 3"
     with pytest.raises(MeasurementError, match=message):
         find("snufilm-hard", tmp_path)
 
@@ -292,7 +292,7 @@ def test_frames_of_middlebury_are_in_the_top_left_corner_of_a_black_canvas(tmp_p
 def test_frames_larger_than_the_canvas_are_damaged(tmp_path, size):
     write_middlebury(tmp_path, "Venus", size)
     (sample,) = find("middlebury", tmp_path).samples
-    message = f"Venus has frames of {size[0]}x{size[1]}: the canvas is 480x640"
+    message = f"Venus has frames of {size[0]}x{size[1]}, larger than 480x640: copy"
     with pytest.raises(DamagedError, match=message):
         sample.read()
 
@@ -353,7 +353,7 @@ def test_only_official_videos_are_used_and_missing_ones_are_noted(tmp_path, name
 
 def test_videos_that_are_all_too_short_are_refused(tmp_path):
     touch_frames(tmp_path / GOPRO_TEST[0], 8)
-    with pytest.raises(MeasurementError, match="no sample of GoPro 8x: the layout of GoPro 8x"):
+    with pytest.raises(MeasurementError, match="no sample of GoPro 8x: give --root a folder"):
         find("gopro", tmp_path)
 
 
@@ -406,7 +406,7 @@ def test_x_test_2k_refuses_odd_sizes(tmp_path, size):
     for k in range(0, 33, 4):
         put(folder / f"{k:04}.png", size)
     (small,), (large,) = (find(f"xtest-{k}", tmp_path).samples for k in ("2k", "4k"))
-    message = f"TEST01 has frames of {size[0]}x{size[1]}: both must be multiples of 2"
+    message = f"TEST01 has frames of {size[0]}x{size[1]}, which are not multiples of 2: copy"
     with pytest.raises(DamagedError, match=message):
         small.read()
     assert large.read().img0.shape == (*size, 3)
@@ -454,7 +454,7 @@ def test_folders_that_are_too_short_are_noted(tmp_path):
 
 def test_folders_that_are_all_too_short_are_refused(tmp_path):
     touch(*(tmp_path / f"{k}.png" for k in range(8)))
-    with pytest.raises(MeasurementError, match="no folder with 9 images: the layout of folder is"):
+    with pytest.raises(MeasurementError, match="no folder with 9 images: give a video"):
         find("folder", tmp_path, factor=8)
 
 
@@ -488,7 +488,7 @@ def test_a_video_is_decoded_only_as_far_as_its_samples_are_read():
     found = find("folder", DATA / "sample_with_invalid_nalu.mp4")
     samples = iter(found.samples)
     assert next(samples).read().img0.shape == (720, 1080, 3)
-    message = r"sample_with_invalid_nalu.mp4 cannot be decoded after \d+ frames .*: cut it"
+    message = r"sample_with_invalid_nalu.mp4 cannot be decoded after \d+ frames .*: cut the video"
     with pytest.raises(MeasurementError, match=message):
         list(samples)
 
@@ -580,8 +580,11 @@ def test_the_error_without_data_has_the_path_and_the_layout(tmp_path, name, ther
         find(name, root)
     message = str(refused.value)
     assert message.startswith(str(root))
-    assert ("does not exist: " in message) or (there and "holds no " in message)
-    assert message.endswith(f"{PROTOCOLS[name].layout} ({PROTOCOLS[name].source})")
+    assert ("does not exist: " in message) or (there and " has no " in message)
+    if name == "folder":
+        assert message.endswith(": give a video, a folder of frames, or a folder of such folders")
+    else:
+        assert message.endswith(f"{PROTOCOLS[name].layout} ({PROTOCOLS[name].source})")
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "folder"])
@@ -664,14 +667,14 @@ def test_an_image_that_was_deleted_is_damaged(tmp_path):
 def test_sixteen_bits_of_grey_are_refused_as_damaged(tmp_path):
     paths, sample = three_files(tmp_path)
     Image.fromarray(np.full((6, 8), 4660, np.uint16)).save(paths[1])
-    with pytest.raises(DamagedError, match=r"im2.png has mode I;16: expected 8-bit RGB"):
+    with pytest.raises(DamagedError, match=r"im2.png has mode I;16: convert it to 8-bit RGB"):
         sample.read()
 
 
 def test_sixteen_bits_of_each_colour_are_refused_as_damaged(tmp_path):
     paths, sample = three_files(tmp_path)
     deep_png(paths[1])
-    with pytest.raises(DamagedError, match=r"im2.png has .*16.*: expected 8-bit RGB"):
+    with pytest.raises(DamagedError, match=r"im2.png has 16 bits per colour: convert it"):
         sample.read()
 
 
@@ -688,7 +691,7 @@ def test_an_image_with_a_giant_size_in_its_header_is_damaged(tmp_path):
 def test_frames_of_two_sizes_are_damaged(tmp_path):
     paths, sample = three_files(tmp_path)
     put(paths[1], (6, 9))
-    message = r"im2.png is 6x9, im1.png is 6x8: frames of a sample have one size"
+    message = r"im2.png is 6x9 and im1.png 6x8: give frames of one size"
     with pytest.raises(DamagedError, match=message):
         sample.read()
 

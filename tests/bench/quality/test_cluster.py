@@ -34,4 +34,4 @@ def test_a_worker_that_fails_ends_the_run(models, ucf101, run, tmp_path):
         "--model", models / "frames.onnx", "--weights", "demo", "--dataset", "folder",
         "--root", WALK, "--workers", 1, code=1,
     )  # fmt: skip
-    assert "--workers spreads samples that lie apart" in said
+    assert "--workers was given with a video" in said

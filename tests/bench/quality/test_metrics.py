@@ -164,15 +164,15 @@ GOOD = np.zeros((16, 20, 3))
 NO_PICTURES = {
     "nan": (
         np.where(np.arange(3) == 1, np.nan, GOOD),
-        r"holds values from nan to nan: images are in",
+        r"has values from nan to nan, not in \[0, 1\]: convert",
     ),
-    "infinity": (GOOD + np.inf, r"holds values from inf to inf: images are in \[0, 1\]"),
-    "above": (GOOD + 1.001, r"holds values from 1.001 to 1.001: images are in \[0, 1\]"),
-    "below": (GOOD - 0.001, r"holds values from -0.001 to -0.001: images are in \[0, 1\]"),
-    "bytes": (np.zeros((16, 20, 3), np.uint8), r"is uint8: give floats in \[0, 1\]"),
-    "grey": (np.zeros((16, 20)), r"has shape \(16, 20\): images are \(H, W, 3\)"),
-    "colours first": (np.zeros((3, 16, 20)), r"has shape \(3, 16, 20\): images are \(H, W, 3\)"),
-    "four colours": (np.zeros((16, 20, 4)), r"has shape \(16, 20, 4\): images are \(H, W, 3\)"),
+    "infinity": (GOOD + np.inf, r"has values from inf to inf, not in \[0, 1\]: convert"),
+    "above": (GOOD + 1.001, r"has values from 1.001 to 1.001, not in \[0, 1\]: convert"),
+    "below": (GOOD - 0.001, r"has values from -0.001 to -0.001, not in \[0, 1\]: convert"),
+    "bytes": (np.zeros((16, 20, 3), np.uint8), r"is uint8, not floats: convert"),
+    "grey": (np.zeros((16, 20)), r"has shape \(16, 20\), not \(H, W, 3\): convert"),
+    "colours first": (np.zeros((3, 16, 20)), r"has shape \(3, 16, 20\), not \(H, W, 3\): convert"),
+    "four colours": (np.zeros((16, 20, 4)), r"has shape \(16, 20, 4\), not \(H, W, 3\): convert"),
 }
 
 
@@ -188,7 +188,7 @@ def test_invalid_images_are_refused_and_named(name, bad):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_images_of_two_sizes_are_refused(name):
-    message = "the prediction is 16x20 and the target 16x24: compare images of one size"
+    message = "the prediction is 16x20 and the target 16x24: give images of the same size"
     with pytest.raises(MeasurementError, match=message):
         METRICS[name](GOOD, np.zeros((16, 24, 3)))
 

@@ -218,7 +218,7 @@ def test_a_flow_scale_other_than_the_protocols_is_refused(models, export, run, t
     (root / "test-hard.txt").write_text(f"{paths}\n")
     arguments = ("--weights", "demo", "--dataset", "snufilm-hard", "--root", root)
     _, printed = run("--model", models / "frames.onnx", *arguments, code=1)
-    assert "measured at flow scale 0.8, the models have 1" in printed
+    assert "measured at flow scale 0.8, but the models have 1" in printed
     scaled = export(height=80, width=100, io="float", flow_scale=0.8)  # Frames pad to 20.
     write_onnx(scaled.model, tmp_path / "scaled.onnx")
     lines, _ = run("--model", tmp_path / "scaled.onnx", *arguments)
@@ -311,7 +311,7 @@ def test_an_invalid_prediction_is_an_error(models, value):
     artefact = comparison.artefacts[0]
     broken = artefact._replace(vfi=_Broken(artefact.vfi, value))
     frame0, truth, frame1 = triplet(4)
-    with pytest.raises(MeasurementError, match=r"what float\.onnx made of sample 7 holds"):
+    with pytest.raises(MeasurementError, match=r"the new frame of float\.onnx for sample 7 has"):
         interpolate_sample(
             comparison._replace(artefacts=[broken]), "7", Frames(frame0, frame1, [truth])
         )
@@ -324,7 +324,7 @@ def test_frames_that_the_artefact_cannot_take_are_an_error(models, run, tmp_path
         "--model", models / "frames.onnx", "--weights", "demo", "--dataset", "folder",
         "--root", tmp_path / "frames", code=1,
     )  # fmt: skip
-    assert "frames.onnx cannot take sample seq/1: frames are 40x40" in printed
+    assert "frames.onnx cannot interpolate sample seq/1: frames are 40x40" in printed
 
 
 GIVEN = ("--model", "m.onnx", "--weights", "demo")
@@ -333,20 +333,20 @@ GIVEN = ("--model", "m.onnx", "--weights", "demo")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--model and --weights are needed"),
-        (GIVEN, "--dataset and --root are needed"),
+        ([], "--model or --weights is missing"),
+        (GIVEN, "--dataset or --root is missing"),
         (
             ["--model", "m.onnx", "--weights", "demo", "--dataset", "ucf101", "--root", "nowhere"],
-            "nowhere does not exist: the layout of UCF101 is",
+            "nowhere does not exist: give --root a folder that has ucf101",
         ),
         (
             ["--model", "m.onnx", "--weights", "demo", "--dataset", "ucf101", "--root", ".",
              "--factor", "8"],
-            "--factor is for --dataset folder",
+            "--factor was given with --dataset ucf101",
         ),
         ([*GIVEN, "--worst", "0"], "--worst is 0: use 1 or more"),
         ([*GIVEN, "--threads", "0"], "--threads is 0: use 1 or more"),
-        ([*GIVEN, "--max-drop", "nan"], "--max-drop is nan: give a number of dB"),
+        ([*GIVEN, "--max-drop", "nan"], "--max-drop is nan: give a number in dB"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named(run, arguments, message):
@@ -360,7 +360,7 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_measurement(
     monkeypatch.setattr(evaluate, "interpolate_sample", lambda *_: pytest.fail("measured"))
     nowhere = tmp_path / "nowhere"
     _, printed = run(*ucf101_arguments(models, ucf101), output=nowhere / "p.jsonl", code=1)
-    assert f"the folder {nowhere} does not exist, make it first" in printed
+    assert f"folder {nowhere} does not exist: create the folder" in printed
     (tmp_path / "file").touch()
     _, printed = run(*ucf101_arguments(models, ucf101), "--pictures", tmp_path / "file", code=1)
     assert "file" in printed
@@ -368,7 +368,7 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_measurement(
 
 def test_a_device_that_pytorch_lacks_is_named(models, ucf101, run):
     _, printed = run(*ucf101_arguments(models, ucf101), "--reference-device", "cuda:99", code=1)
-    assert "PyTorch cannot compute on 'cuda:99' here (" in printed
+    assert "PyTorch cannot compute on 'cuda:99' (" in printed
     assert "give another --reference-device" in printed
 
 
@@ -380,7 +380,7 @@ def test_models_of_equal_names_or_different_kinds_are_refused(
     both = ("--model", models / "frames.onnx", tmp_path / "frames.onnx")
     assert "same file name" in run(*both, *arguments, code=1)[1]
     mixed = ("--model", models / "frames.onnx", midpoint_model)
-    assert "measure them apart" in run(*mixed, *arguments, "--allow-mismatch", code=1)[1]
+    assert "measure them in separate runs" in run(*mixed, *arguments, "--allow-mismatch", code=1)[1]
 
 
 def test_the_command_as_a_user_runs_it(models, ucf101, tmp_path):
@@ -398,7 +398,7 @@ def test_other_weights_are_refused_unless_forced_with_a_note(
     arguments = (*ucf101_arguments(models, ucf101, weights=midpoint_checkpoint), "--limit", "1")
     lines, printed = run(*arguments, code=1)
     assert lines == []
-    assert "give what fits, or --allow-mismatch" in printed
+    assert "give matching models and weights, or --allow-mismatch" in printed
     lines, _ = run(*arguments, "--allow-mismatch")
     assert any("forced: frames.onnx" in note for note in lines[0]["configuration"]["notes"])
 
