@@ -3,7 +3,7 @@
     python -m bench.cluster --clip in.mp4 --model model.onnx --segment-seconds 2
 
 The cluster runs on this machine, and each worker has CPUs of its own. The speed-up is meaningful
-only for a clip with many more segments than workers, of equal length.
+only for a clip with many more segments than workers, all of equal length.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from runtime.manifest import file_sha256
 _PROG = "python -m bench.cluster"
 _ROUNDS = 2
 _EMPTY_JOBS = 1000
+_MIN_SEGMENTS = 4
+_LABELS = {"one": "one worker", "two": "two workers", "killed": "two workers, one of them killed"}
+"""Names in the log of the kinds of runs on the cluster."""
 
 
 class _Measured(NamedTuple):
@@ -91,8 +94,8 @@ def measure(
 
     if available_cpus() < 2 * threads:
         raise MeasurementError(
-            f"{available_cpus()} CPUs for two workers with {threads}: use a larger "
-            "machine, or fewer --threads"
+            f"this machine has {available_cpus()} CPUs and two workers need {2 * threads}: use a "
+            "larger machine, or fewer --threads"
         )
     seconds: dict[str, list[float]] = {}
     runs: dict[str, list[_Measured]] = {"one": [], "two": [], "killed": []}
@@ -108,11 +111,11 @@ def measure(
                 run = _on_cluster(clip, out, model, threads, segment_seconds, workers, half)
                 runs[name].append(run)
                 seconds.setdefault(name, []).append(run.seconds)
-                log(f"{name}: {run.seconds:.1f} s, {run.segments} segments")
-                if run.segments < 4:
+                log(f"{_LABELS[name]}: {run.seconds:.1f} s, {run.segments} segments")
+                if run.segments < _MIN_SEGMENTS:
                     raise MeasurementError(
-                        f"{clip} gives {run.segments} segments: give a longer clip, key frames "
-                        "nearer to each other, or fewer --segment-seconds"
+                        f"{clip} has {run.segments} segments instead of {_MIN_SEGMENTS} or more: "
+                        "give a longer clip, one with more key frames, or lower --segment-seconds"
                     )
         jobs_per_second = _jobs_per_second(threads)
     median = {name: statistics.median(values) for name, values in seconds.items()}
@@ -156,12 +159,12 @@ def _on_cluster(
     from runtime.cluster.videos import interpolate_many
     from runtime.cluster.worker import ModelChoice
 
-    begun: list[float] = []
+    step_times: list[float] = []
     killers: list[threading.Timer] = []
 
-    def seen(done: int, known: int) -> None:
-        begun.append(time.perf_counter())
-        if kill_after is not None and not killers and known and done >= known // 3:
+    def on_step(done: int, total: int) -> None:
+        step_times.append(time.perf_counter())
+        if kill_after is not None and not killers and total and done >= total // 3:
             killers.append(
                 threading.Timer(kill_after, lambda: os.kill(_one_worker(), signal.SIGKILL))
             )
@@ -174,15 +177,18 @@ def _on_cluster(
         share=Share(cpus=threads),
         workers=workers,
         segment_seconds=segment_seconds,
-        progress=seen,
+        progress=on_step,
     )
     for killer in killers:
         killer.join()
     (video,) = report.videos
     if video.error is not None:
-        raise MeasurementError(f"{clip} could not be made on the cluster: {video.error}")
+        raise MeasurementError(
+            f"the cluster could not render {clip} ({video.error}): correct the cause, or give "
+            "another clip"
+        )
     return _Measured(
-        begun[-1] - begun[0],
+        step_times[-1] - step_times[0],
         video.worker_seconds,
         video.segments,
         (video.frames_in, video.frames_out),
@@ -190,29 +196,28 @@ def _on_cluster(
     )
 
 
-class Nothing:
+class EmptyWorker:
     """A worker whose jobs do nothing."""
 
     def ready(self) -> dict[str, Any]:
-        """The facts that `runtime.cluster.pool.Pool` asks of a worker: none."""
+        """The properties that `runtime.cluster.pool.Pool` requests of a worker: none."""
         return {}
 
-    def nothing(self) -> None:
+    def do_nothing(self) -> None:
         """A job that does nothing."""
 
 
 def _jobs_per_second(threads: int) -> float:
     from runtime.cluster.pool import Job, Pool, Share
 
-    with Pool(Nothing, (), share=Share(cpus=threads), workers=2) as pool:
+    with Pool(EmptyWorker, (), share=Share(cpus=threads), workers=2) as pool:
         for number in range(_EMPTY_JOBS):
-            pool.add(Job("nothing", {}, number))
-        begun = 0.0
+            pool.add(Job("do_nothing", {}, number))
+        started = 0.0
         for _ in pool.results():
-            begun = (
-                begun or time.perf_counter()
-            )  # From the first result on, when workers have started.
-        return (_EMPTY_JOBS - 1) / (time.perf_counter() - begun)
+            # Workers have started when the first result arrives.
+            started = started or time.perf_counter()
+        return (_EMPTY_JOBS - 1) / (time.perf_counter() - started)
 
 
 def _one_worker() -> int:
@@ -223,7 +228,7 @@ def _one_worker() -> int:
                 return int(folder.name)
         except OSError:
             continue
-    raise MeasurementError("no worker is found among the processes: run this on Linux")
+    raise MeasurementError("no process of a worker was found in /proc: run this on Linux")
 
 
 def _size(clip: Path) -> list[int]:
@@ -244,11 +249,11 @@ def _measure(args: argparse.Namespace) -> None:
         rounds=args.rounds,
     )
     print(
-        f"two workers over one: {figures['speed_up']:.2f}x\n"
-        f"cutting and joining: {figures['overhead']:+.1%} of the time in one process\n"
-        f"a killed worker: {figures['lost_seconds']:.1f} s lost, where a segment takes "
-        f"{figures['segment_seconds_rendering']:.1f} s\n"
-        f"a driver: {figures['jobs_per_second']:.0f} jobs a second"
+        f"speed-up with two workers: {figures['speed_up']:.2f}x\n"
+        f"time of all steps relative to one process: {figures['overhead']:+.1%}\n"
+        f"time lost with a killed worker: {figures['lost_seconds']:.1f} s (a segment takes "
+        f"{figures['segment_seconds_rendering']:.1f} s)\n"
+        f"empty jobs of one driver: {figures['jobs_per_second']:.0f} per second"
     )
     if args.json is not None:
         record = {
@@ -269,7 +274,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Measures what a Ray cluster on this machine gains and costs.",
+        "Measures the speed-up and the overhead of a Ray cluster on this machine.",
         "%(prog)s --clip in.mp4 --model model.onnx --segment-seconds 2 --json cluster.json",
     )
     parser.add_argument(

@@ -139,7 +139,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Measures the time of a pair with artefacts and PyTorch, in interleaved rounds.",
+        "Measures the latency of a pair in artefacts and PyTorch, in interleaved rounds.",
         "%(prog)s --model model.onnx --weights demo --compare authors torch",
         "%(prog)s --model model.onnx --dataset vimeo90k snufilm --json new.json",
         "%(prog)s --model model.engine --size 720x1280 --streams 1 2 --profile",
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what is measured")
+    group = parser.add_argument_group("runs")
     group.add_argument(
         "--model",
         nargs="+",
@@ -187,15 +187,15 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare-limit",
         type=float,
         metavar="S",
-        help="seconds until the first pair, for each of --compare: one that takes longer is "
-        f"recorded as failed (default {COMPARE_LIMIT_S:.0f}; not on Windows)",
+        help="time limit in seconds for the first pair of each run of --compare; a run that takes "
+        f"longer is recorded as failed (default {COMPARE_LIMIT_S:.0f}; not on Windows)",
     )
     group.add_argument(
         "--plain",
         type=Path,
         metavar="FILE",
         help="an ONNX export of the authors' formulation with the same weights (float32 img0, "
-        "img1, timestep, imgt): built by the same TensorRT and measured beside --model",
+        "img1, timestep, imgt), to build with the same TensorRT and to measure beside --model",
     )
 
 
@@ -216,7 +216,10 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
         help="height and width of the frames, one or several (default 256x448)",
     )
     group.add_argument(
-        "--factor", type=int, metavar="N", help="new frame rate over old, with --size (default 2)"
+        "--factor",
+        type=int,
+        metavar="N",
+        help="ratio of the new frame rate to the old, with --size (default 2)",
     )
 
 
@@ -226,14 +229,14 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         "--device",
         type=parse_device,
         metavar="DEVICE",
-        help="device of --model and --compare: cpu, cuda or cuda:N (default: the backend's own, "
-        "and the CPU for --compare)",
+        help="device of --model and --compare: cpu, cuda or cuda:N (default: chosen by the "
+        "backend, and the CPU for --compare)",
     )
     group.add_argument(
         "--backend",
         nargs="+",
         choices=("onnxruntime", "openvino"),
-        help="backends of ONNX files, each of which is a run (default: as the runtime chooses)",
+        help="backends of ONNX files, each of which is a run (default: chosen by the runtime)",
     )
     add_cpu_arguments(group, several_precisions=True)
     group.add_argument(
@@ -245,12 +248,14 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         "(default 1)",
     )
     group.add_argument(
-        "--no-cuda-graph", action="store_true", help="engines: measure them without one too"
+        "--no-cuda-graph",
+        action="store_true",
+        help="also measure engines without a CUDA graph",
     )
     group.add_argument(
         "--no-io-binding",
         action="store_true",
-        help="ONNX files with --device cuda: measure them without it too",
+        help="also measure ONNX files on --device cuda without I/O binding",
     )
 
 
@@ -274,8 +279,8 @@ def _add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
         "--stream-frames",
         type=int,
         metavar="N",
-        help="frames of the stream that shows the throughput (default "
-        f"{STREAM_FRAMES} with engines)",
+        help="number of frames of the stream that measures throughput (default: "
+        f"{STREAM_FRAMES} with engines or --streams, else no stream)",
     )
     group.add_argument(
         "--no-cold-start",
@@ -285,7 +290,7 @@ def _add_measurement_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--profile",
         action="store_true",
-        help="measure every layer too: of engines, and of ONNX files on a CPU",
+        help="also time every layer of engines, and of ONNX files on a CPU",
     )
     group.add_argument("--json", type=Path, metavar="FILE", help="write the measurements as JSON")
 

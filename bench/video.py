@@ -1,4 +1,4 @@
-"""Measures the video pipeline against its slower stage alone, with a model that costs no time.
+"""Compares the video pipeline with its slower stage alone, with a model that takes no time.
 
 It also measures the share of time for which a slow model waits for frames, the peak memory of the
 pipeline, and the difference between new and original frames of a still scene.
@@ -26,10 +26,10 @@ def _measure(args: argparse.Namespace) -> None:
     record: dict[str, Any] = {
         "kind": "video",
         "format_version": 1,
-        "what": "decoding, encoding and the whole pipeline with a model that costs nothing; "
-        "frames a second are those written; memory is the most that a fresh process holds, in "
-        "bytes; flicker is the largest mean difference of a plane of a new frame to the real one "
-        "in a still scene, in 8-bit levels",
+        "what": "decoding, encoding and the whole pipeline with a model that takes no time; "
+        "frames_per_second counts written frames; memory is the peak memory of a new process in "
+        "bytes; flicker is the largest mean difference between a plane of a new frame and of the "
+        "original frame in a still scene, in 8-bit levels",
         "clips": [],
     }
     for clip in args.clip:
@@ -44,29 +44,32 @@ def _measure(args: argparse.Namespace) -> None:
 def _measured(
     clip: Path, size: tuple[int, int] | None, count: int | None, lengths: Sequence[int]
 ) -> dict[str, Any]:
-    # Needs PyAV, which run_command names where it is missing.
+    # Needs PyAV; run_command names the extra if it is missing.
     from bench.harness.pipeline import decode, flicker, measure, peak_memory, write_clip
 
     with tempfile.TemporaryDirectory() as folder, Activity(f"measuring with {clip.name}"):
-        made = Path(folder) / "clip.mp4"
+        scaled = Path(folder) / "clip.mp4"
         if size is not None or count is not None:
-            write_clip(clip, size, count or len(decode(clip)), made)
-        measured = measure(made if made.exists() else clip)
+            write_clip(clip, size, count or len(decode(clip)), scaled)
+        measured = measure(scaled if scaled.exists() else clip)
         measured["clip"] = clip.name
-        measured["flicker"] = flicker(made if made.exists() else clip)
+        measured["flicker"] = flicker(scaled if scaled.exists() else clip)
         measured["memory"] = {}
         for length in lengths:
-            write_clip(clip, size, length, made)
-            measured["memory"][str(length)] = peak_memory(made)
+            write_clip(clip, size, length, scaled)
+            measured["memory"][str(length)] = peak_memory(scaled)
     speeds = ", ".join(f"{name} {fps:.1f}" for name, fps in measured["frames_per_second"].items())
     print(
-        f"{clip.name}, {measured['size']}: frames a second: {speeds}; "
-        f"{measured['share']:.0%} of the slower stage alone; a model that is the slowest waits "
-        f"{measured['idle']:.1%} of the time"
+        f"{clip.name}, {measured['size']}\n"
+        f"  written frames per second: {speeds}\n"
+        f"  speed of the pipeline: {measured['share']:.0%} of its slower stage alone\n"
+        f"  a slow model waits for frames: {measured['idle']:.1%} of the time"
     )
-    print("  flicker: " + ", ".join(f"{k} {v:.3f}" for k, v in measured["flicker"].items()))
-    for length, most in measured["memory"].items():
-        print(f"  {length} frames: {'unknown' if most is None else f'{most / 1e6:.0f} MB'}")
+    levels = ", ".join(f"{name} {level:.3f}" for name, level in measured["flicker"].items())
+    print(f"  flicker in a still scene, 8-bit levels: {levels}")
+    for length, peak in measured["memory"].items():
+        shown = "unknown" if peak is None else f"{peak / 1e6:.0f} MB"
+        print(f"  peak memory with {length} frames: {shown}")
     return measured
 
 
@@ -74,7 +77,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Measures the video pipeline against its stages, with a model that costs nothing.",
+        "Compares the speed of the video pipeline and its stages, with a model that takes no time.",
         "%(prog)s --clip in.mp4 --json video.json",
     )
     parser.add_argument(
@@ -85,7 +88,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         nargs="+",
         type=parse_size,
         metavar="HxW",
-        help="height and width to scale to, one or several (default: as they are)",
+        help="height and width to scale to, one or several (default: the size of the clip)",
     )
     parser.add_argument(
         "--frames", type=int, metavar="N", help="number of frames of each clip (default: all)"
@@ -95,7 +98,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         nargs="+",
         type=int,
         metavar="N",
-        help="measure the peak memory over that many frames, one or several numbers",
+        help="measure the peak memory with that many frames, one or several numbers",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements as JSON")
     return parser

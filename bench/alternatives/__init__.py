@@ -1,1 +1,1 @@
-"""Measures other ways to make frames between frames beside this runtime, on one clip."""
+"""Compares this runtime with other methods of frame interpolation, on one clip."""

@@ -1,7 +1,8 @@
-"""Measures this runtime beside other ways to double the frame rate of a clip on a CPU.
+"""Compares this runtime with other methods that double the frame rate of a clip, on a CPU.
 
-Every second frame of the clip is dropped and made again by each method: artefacts, PyTorch,
-FFmpeg's minterpolate and, in an interpreter that has them, the filters of vs-mlrt.
+Every second frame of the clip is dropped, and each method interpolates it: PyTorch, artefacts, the
+filters of vs-mlrt in an interpreter that has them, FFmpeg's minterpolate, and the mean of two
+frames.
 
 python -m bench.alternatives --clip in.mp4 --model demo --compare authors --minterpolate ""
 """
@@ -40,9 +41,11 @@ def _measure(args: argparse.Namespace) -> None:
     if args.json is not None:
         check_writable(args.json, "--json")
     if args.rounds < 1:
-        raise MeasurementError(f"--rounds is {args.rounds}: give 1 or more")
-    if bool(args.mlrt_model) != bool(args.mlrt_python):
-        raise MeasurementError("give both --mlrt-model and --mlrt-python, or neither")
+        raise MeasurementError(f"--rounds is {args.rounds}: use 1 or more")
+    if args.mlrt_model and not args.mlrt_python:
+        raise MeasurementError("--mlrt-model was given without --mlrt-python: give both, or none")
+    if args.mlrt_python and not args.mlrt_model:
+        raise MeasurementError("--mlrt-python was given without --mlrt-model: give both, or none")
     threads = args.threads or available_cpus()
     clip = read_halved(args.clip, args.pairs)
     with ExitStack() as owner:
@@ -56,9 +59,9 @@ def _measure(args: argparse.Namespace) -> None:
     record: AlternativesMeasurement = {
         "kind": "alternatives",
         "format_version": FORMAT_VERSION,
-        "what": "every second frame of a clip made again by each method; seconds are those of "
+        "what": "every second frame of a clip, interpolated by each method; seconds is the time of "
         "all new frames, from frames in memory to frames in memory; ratio is the time of the "
-        "reference over that of the method",
+        "reference divided by that of the method",
         "clip": clip.name,
         "size": [*clip.size],
         "pairs": len(clip.true),
@@ -72,7 +75,7 @@ def _measure(args: argparse.Namespace) -> None:
 
 
 def _methods(args: argparse.Namespace, clip: HalvedClip, threads: int) -> Iterator[Method]:
-    """The methods that were asked for; the first is the reference."""
+    """Yields the requested methods; the first is the reference."""
     from bench.alternatives.methods import Blending, Minterpolate, opened_models, opened_pytorch
 
     yield from opened_pytorch(args.compare, args.weights, clip, threads)
@@ -93,8 +96,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Measures this runtime beside PyTorch, FFmpeg's minterpolate and vs-mlrt: every second\n"
-        "frame of a clip is dropped and made again by each, on the CPU.",
+        "Compares this runtime with PyTorch, vs-mlrt and FFmpeg's minterpolate on the CPU: every\n"
+        "second frame of a clip is dropped, and each method interpolates it.",
         "%(prog)s --clip in.mp4",
         "%(prog)s --clip in.mp4 --compare authors --minterpolate mi_mode=blend",
         "%(prog)s --clip in.mp4 --mlrt-model float.onnx --mlrt-python vs/bin/python",
@@ -106,10 +109,14 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--pairs",
         type=int,
         metavar="N",
-        help="number of pairs, from the beginning (default: all; they are held in memory)",
+        help="number of pairs to read from the beginning; their frames are held in memory "
+        "(default: all)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the evidence as JSON")
-    methods = parser.add_argument_group("methods; the first that is named is the reference")
+    methods = parser.add_argument_group(
+        "methods (order: PyTorch, artefacts, vs-mlrt, minterpolate, mean; the first is the "
+        "reference of the ratios)"
+    )
     methods.add_argument(
         "--compare",
         nargs="+",
@@ -151,7 +158,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--mlrt-python",
         type=Path,
         metavar="FILE",
-        help="Python that has vapoursynth, vapoursynth-mlrt-ov and vapoursynth-mlrt-ort",
+        help="path of a Python with vapoursynth, vapoursynth-mlrt-ov and vapoursynth-mlrt-ort",
     )
     running = parser.add_argument_group("measurement")
     running.add_argument(

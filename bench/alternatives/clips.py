@@ -1,4 +1,4 @@
-"""A clip of which every second frame is dropped: what is given, and what is true."""
+"""A clip without every second frame, and the frames that were dropped."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class HalvedClip:
 
     Attributes:
         name: Name of the file.
-        rate: Frames a second of what is given.
-        decoded: The frames that are given, as they were decoded.
-        given: The same as uint8 RGB (H, W, 3).
-        true: The dropped frames, one between each two of `given`.
+        rate: Frame rate of the remaining frames, in frames per second.
+        decoded: The remaining frames as decoded.
+        given: The remaining frames, uint8 RGB (H, W, 3): the input of each method.
+        true: The dropped frames, uint8 RGB (H, W, 3), one between each two of `given`.
     """
 
     name: str

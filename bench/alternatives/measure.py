@@ -21,9 +21,9 @@ def measure(
     """Runs every method once for its frames, and then in `rounds` rounds for its time.
 
     Args:
-        methods: The methods, with names that differ.
+        methods: The methods; their names are unique.
         clip: The clip.
-        rounds: Number of rounds, in each of which every method makes all new frames once.
+        rounds: Number of rounds; in each, every method interpolates the whole clip once.
         reference: Name of the method that the others are compared with.
 
     Returns:
@@ -52,7 +52,8 @@ def measure(
 def _quality(name: str, images: Images, clip: HalvedClip) -> ClipPsnr:
     if len(images) != len(clip.true):
         raise MeasurementError(
-            f"{name} made {len(images)} frames, {len(clip.true)} were expected: report this"
+            f"{name} returned {len(images)} new frames instead of {len(clip.true)}: report this as "
+            "a bug"
         )
     each = [psnr(a / 255, b / 255) for a, b in zip(images, clip.true, strict=True)]
     return {

@@ -26,7 +26,7 @@ Images = list[NDArray[np.uint8]]
 
 
 class Method(Protocol):
-    """A way to make the frame in the middle of each pair of a clip.
+    """A method that interpolates the middle frame of each pair of a clip.
 
     Attributes:
         name: Name for reports.
@@ -37,15 +37,15 @@ class Method(Protocol):
     how: dict[str, Any]
 
     def run(self) -> tuple[float, Images]:
-        """Makes the new frames of the whole clip.
+        """Interpolates the whole clip.
 
         Returns:
-            Seconds from frames in memory to frames in memory, and the frames, uint8 RGB.
+            Seconds from frames in memory to frames in memory, and the new frames, uint8 RGB.
         """
         ...
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Releases models, processes and files."""
         ...
 
 
@@ -75,7 +75,7 @@ class Runtime:
 
 
 class Blending:
-    """The mean of the two frames, which any interpolation has to beat.
+    """The mean of the two frames: the lowest quality that an interpolation should have.
 
     Args:
         clip: The clip.
@@ -89,11 +89,11 @@ class Blending:
         """See `Method`."""
         given = self._clip.given
         started = time.perf_counter()
-        made = [
+        means = [
             ((one.astype(np.uint16) + other + 1) // 2).astype(np.uint8)
             for one, other in itertools.pairwise(given)
         ]
-        return time.perf_counter() - started, made
+        return time.perf_counter() - started, means
 
     def close(self) -> None:
         """See `Method`."""
@@ -104,8 +104,8 @@ class Minterpolate:
 
     Args:
         clip: The clip.
-        options: Options of the filter besides `fps`, as "mi_mode=mci:mc_mode=aobmc"; "" for its
-            defaults.
+        options: Options of the filter besides `fps`, such as "mi_mode=mci:mc_mode=aobmc"; "" for
+            its defaults.
     """
 
     def __init__(self, clip: HalvedClip, options: str) -> None:
@@ -120,10 +120,10 @@ class Minterpolate:
         """See `Method`.
 
         Raises:
-            MeasurementError: If the filter leaves out a frame between two that it was given.
+            MeasurementError: If the filter leaves out the middle frame of a pair.
         """
         clip, step = self._clip, 1 / self._clip.rate
-        made: dict[Fraction, VideoFrame] = {}
+        new: dict[Fraction, VideoFrame] = {}
         started = time.perf_counter()
         graph = self._graph()
         # The filter looks ahead: without frames after the last one it leaves out the last pair.
@@ -134,16 +134,16 @@ class Minterpolate:
             graph.push(frame)
             with contextlib.suppress(BlockingIOError, EOFError):
                 while True:
-                    new = graph.pull()
-                    made[new.pts * new.time_base] = new
+                    pulled = graph.pull()
+                    new[pulled.pts * pulled.time_base] = pulled
         seconds = time.perf_counter() - started
         converter = ColourConverter()
         wanted = [(number + Fraction(1, 2)) * step for number in range(len(clip.true))]
-        if missing := [moment for moment in wanted if moment not in made]:
+        if missing := [moment for moment in wanted if moment not in new]:
             raise MeasurementError(
                 f"minterpolate left out {len(missing)} of {len(wanted)} frames: give other options"
             )
-        return seconds, [converter.rgb_from_frame(made[moment], 8) for moment in wanted]
+        return seconds, [converter.rgb_from_frame(new[moment], 8) for moment in wanted]
 
     def close(self) -> None:
         """See `Method`."""
@@ -160,7 +160,8 @@ class Minterpolate:
             middle = graph.add("minterpolate", options)
         except (ValueError, av.error.FFmpegError) as error:
             raise MeasurementError(
-                f"minterpolate does not take {self._options!r} ({error}): see FFmpeg's filters"
+                f"minterpolate does not accept {self._options!r} ({error}): give options that "
+                "FFmpeg documents for this filter"
             ) from error
         sink = graph.add("buffersink")
         source.link_to(middle)
@@ -186,8 +187,8 @@ def opened_models(
     names: set[str] = set()
     for model in models:
         for backend in backends:
-            asked: Sequence[PrecisionChoice] = ("auto",) if backend == "onnxruntime" else precisions
-            for precision in asked:
+            one: Sequence[PrecisionChoice] = ("auto",)
+            for precision in one if backend == "onnxruntime" else precisions:
                 vfi = Interpolator.open(
                     model, backend=backend, precision=precision, threads=threads, device="cpu"
                 )
@@ -203,7 +204,7 @@ def opened_models(
 def opened_pytorch(
     names: Sequence[str], weights: str, clip: HalvedClip, threads: int
 ) -> Iterator[Method]:
-    """Opens each formulation in PyTorch, as `bench.latency --compare` has it on a CPU.
+    """Opens each formulation in PyTorch, as `bench.latency --compare` does on a CPU.
 
     Raises:
         MeasurementError: If a name is unknown, or the checkpoint cannot be loaded.

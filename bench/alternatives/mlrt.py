@@ -25,7 +25,7 @@ _WORKER = Path(__file__).with_name("mlrt_worker.py")
 
 
 def with_one_input(model: ModelProto) -> ModelProto:
-    """A model whose inputs are the channels of one image, as vs-mlrt gives them.
+    """Joins the inputs of a model as the channels of one image, which vs-mlrt passes.
 
     Args:
         model: With the inputs img0 and img1, float32 (1, 3, H, W), and timestep (1, 1, 1, 1).
@@ -34,9 +34,9 @@ def with_one_input(model: ModelProto) -> ModelProto:
         A model with the input "planes", float32 (1, 7, H, W): img0, img1, and the time step in
         every pixel.
     """
-    made = ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
+    joined = ModelProto()
+    joined.CopyFrom(model)
+    graph = joined.graph
     shape = [d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
     del graph.input[:]
     graph.input.append(
@@ -57,11 +57,11 @@ def with_one_input(model: ModelProto) -> ModelProto:
     nodes = [*parts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    return made
+    return joined
 
 
 class Mlrt:
-    """A model in a filter of vs-mlrt; the frames are float RGB in VapourSynth before the time runs.
+    """A model in a filter of vs-mlrt. Its time does not include the conversion of frames to float.
 
     Args:
         clip: The clip.
@@ -81,9 +81,10 @@ class Mlrt:
         file = read_onnx(model)
         if (file.info.io, file.info.size) != ("float", clip.size):
             height, width = clip.size
+            size = "any size" if file.info.size is None else "{}x{}".format(*file.info.size)
             raise MeasurementError(
-                f"{model} does not fit {clip.name}: export it with --io float --size "
-                f"{height}x{width}"
+                f"{model} has {file.info.io} I/O and {size}: export it for {clip.name} with "
+                f"--io float --size {height}x{width}"
             )
         self.name = f"{model.name} on vs-mlrt {FILTERS[filter_name]}"
         self._folder = tempfile.TemporaryDirectory()
@@ -105,13 +106,13 @@ class Mlrt:
         self.how: dict[str, Any] = {"model": model.name, **self._answer()}
 
     def run(self) -> tuple[float, Images]:
-        """Makes the new frames of the whole clip; see `Method`.
+        """Interpolates the whole clip; see `Method`.
 
         Raises:
             MeasurementError: If the filter fails.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # The answer says why.
+        with contextlib.suppress(BrokenPipeError):  # `_answer` reports the reason.
             self._process.stdin.write("run\n")
             self._process.stdin.flush()
         seconds: float = self._answer()["seconds"]
@@ -127,9 +128,9 @@ class Mlrt:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            _, said = self._process.communicate()
+            _, errors = self._process.communicate()
             self._folder.cleanup()
-            why = (said.strip().splitlines() or ["it ended"])[-1]
+            why = (errors.strip().splitlines() or ["it exited without a message"])[-1]
             raise MeasurementError(
                 f"{self.name} does not run ({why}): install vapoursynth, vapoursynth-mlrt-ov and "
                 "vapoursynth-mlrt-ort for --mlrt-python"

@@ -20,7 +20,7 @@ def rgb_clip(planes: Any, rate: int) -> Any:
 
     Args:
         planes: float32 (N, 3, H, W) in [0, 1].
-        rate: Frames a second.
+        rate: Frame rate in frames per second.
 
     Returns:
         A vapoursynth.VideoNode in RGBS.
@@ -51,8 +51,8 @@ def main() -> None:
         color=0.5, keep=True,
     )  # fmt: skip
     plugin = getattr(vs.core, name)
-    made = plugin.Model([first, second, timestep], network_path=model)
-    vs.core.std.SetVideoCache(made, mode=0)  # A second pass would take its frames from the cache.
+    new = plugin.Model([first, second, timestep], network_path=model)
+    vs.core.std.SetVideoCache(new, mode=0)  # A second pass would take its frames from the cache.
     version = {
         key: value.decode() if isinstance(value, bytes) else value
         for key, value in plugin.Version().items()
@@ -63,7 +63,7 @@ def main() -> None:
         started = time.perf_counter()
         images = [
             np.stack([np.asarray(frame[plane]) for plane in range(3)], -1)
-            for frame in made.frames(close=True)
+            for frame in new.frames(close=True)
         ]
         seconds = time.perf_counter() - started
         np.save(output, np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Measured peak performance of the machine, which a run is compared with. Needs PyTorch."""
+"""Measures the peak performance of the machine, for comparison with runs. Needs PyTorch."""
 
 from __future__ import annotations
 
@@ -52,9 +52,8 @@ def gpu_ceilings(device: str | None) -> tuple[None, CeilingsRecord]:
         why = first_line(error)
         if isinstance(error, MeasurementError):
             why = why.partition(": ")[0]  # Its remedy is for --compare.
-        problem = f"the peak of the GPU is measured with PyTorch, and {why}"
-        print(f"{problem}: it was not measured")
-        return None, {"problem": problem}
+        print(f"the peak performance of the GPU was not measured: {why}")
+        return None, {"problem": why}
     print(
         f"{peak['gpu']}, {peak['measured_with']}: matmul of float16 "
         f"{peak['matmul_fp16_tflops']['p50']:.4g} TFLOP/s"
@@ -64,5 +63,8 @@ def gpu_ceilings(device: str | None) -> tuple[None, CeilingsRecord]:
 
 def _no_ceilings(error: ModuleNotFoundError) -> CeilingsRecord:
     problem = f"the package {error.name} is not installed"
-    print(f"{problem}: operations are not counted, and ceilings of the machine not measured")
+    print(
+        f"{problem}: operations are not counted, and the peak performance of the machine is not "
+        "measured"
+    )
     return {"problem": problem}

@@ -27,7 +27,7 @@ def measure_cold_start(name: str, request: Mapping[str, Any]) -> ColdStart:
 
     Args:
         name: Name of the run, for error messages.
-        request: What `bench.runs.artefact.Run.request` returns.
+        request: The run, as `bench.runs.artefact.Run.request` describes it.
 
     Returns:
         "import_seconds": import of NumPy, the runtime and the inference library;
@@ -56,10 +56,10 @@ def measure_cold_start(name: str, request: Mapping[str, Any]) -> ColdStart:
         figures: ColdStart = json.loads(done.stdout.splitlines()[-1])
         return figures
     errors = [line for line in done.stderr.splitlines() if line.strip()]
-    why = errors[-1].strip() if errors else "it said nothing; was it out of memory?"
+    why = errors[-1].strip() if errors else "without a message, perhaps for lack of memory"
     raise MeasurementError(
-        f"{name} did not make a pair in a process of its own, which ended with code "
-        f"{done.returncode} ({why}): mend that, or give --no-cold-start"
+        f"the cold start of {name} in a new process failed with exit code {done.returncode} "
+        f"({why}): correct the cause, or give --no-cold-start"
     )
 
 
@@ -133,10 +133,10 @@ def _open(request: Mapping[str, Any]) -> Any:
         return open_backend(request["model"], options, backend=request.get("backend"))
     from bench.runs.authors import load_reference
 
-    asked = request["pytorch"]
+    of_pytorch = request["pytorch"]
     height, width = request["size"]
     case = Case(None, (height, width), request["factor"], request["flow_scale"])
-    return PyTorchRun(checkpoint=load_reference(asked["weights"]), **asked).open(case)
+    return PyTorchRun(checkpoint=load_reference(of_pytorch["weights"]), **of_pytorch).open(case)
 
 
 def _free_device_bytes(request: Mapping[str, Any]) -> int | None:

@@ -21,7 +21,7 @@ def matmul_peak(gpu: TorchGpu, *, matrix: int = _MATRIX, samples: int = _SAMPLES
     Args:
         gpu: The GPU.
         matrix: Rows and columns of the matrices.
-        samples: Number of products that are timed, after 10 that are not.
+        samples: Number of timed products; 10 precede them as warm-up.
 
     Returns:
         The evidence's "ceilings": name of the GPU, median and best TFLOP/s, all samples, versions.
@@ -29,13 +29,13 @@ def matmul_peak(gpu: TorchGpu, *, matrix: int = _MATRIX, samples: int = _SAMPLES
     ms = _matmul_milliseconds(gpu, matrix, samples)
     gpu.release()  # The runs that follow may need the memory.
     tflops = [2 * matrix**3 / (1e9 * one) for one in ms]
-    known = gpu.record()
+    details = gpu.record()
     return {
-        "gpu": known["gpu"],
+        "gpu": details["gpu"],
         "matmul_fp16_tflops": {"p50": statistics.median(tflops), "best": max(tflops)},
         "matrix": matrix,
         "milliseconds": {**summary([one / 1e3 for one in ms]), "samples": ms},
-        "measured_with": f"torch {known['torch']}, CUDA {known['cuda']}",
+        "measured_with": f"torch {details['torch']}, CUDA {details['cuda']}",
     }
 
 

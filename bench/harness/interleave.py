@@ -44,7 +44,7 @@ ON_GPU = Interleaving(5, 0.0)
 
 
 class SampleBudget(NamedTuple):
-    """How many samples are taken of each run. A run is sampled in a round until both minima hold.
+    """How many samples are taken of each run; in a round, as many as both minima need.
 
     Attributes:
         rounds: Number of rounds.
@@ -247,7 +247,9 @@ def ratio(slower: Rounds, faster: Rounds) -> RatioFigures:
         ValueError: If the numbers of rounds differ.
     """
     if len(slower) != len(faster):
-        raise ValueError(f"{len(slower)} and {len(faster)} rounds: they must be the same ones")
+        raise ValueError(
+            f"the runs have {len(slower)} and {len(faster)} rounds: give samples of the same rounds"
+        )
     above, below = ([np.asarray(samples) for samples in run] for run in (slower, faster))
 
     def median(rounds: list[np.ndarray], drawn: Sequence[int]) -> float:

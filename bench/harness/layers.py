@@ -23,7 +23,7 @@ _NAME_WIDTH = 76
 def layer_lines(layers: Layers) -> Iterator[str]:
     """Lines of a table of the 30 slowest layers, slowest first, with their share of the total."""
     total = sum(ms for _, ms in layers)
-    yield f"{len(layers)} layers, {total:.3f} ms in sum, each timed apart"
+    yield f"{len(layers)} layers, {total:.3f} ms in total, each timed separately"
     slowest = sorted(layers, key=lambda layer: -layer[1])
     for name, ms in slowest[:_SHOWN]:
         yield f"  {ms:8.4f} ms {ms / total if total else 0:6.1%}  {_shortened(name)}"

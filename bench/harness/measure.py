@@ -1,4 +1,4 @@
-"""Measures all runs of one case in interleaved rounds, and makes the evidence of the case."""
+"""Measures all runs of one case in interleaved rounds, and returns the evidence of the case."""
 
 from __future__ import annotations
 
@@ -229,7 +229,8 @@ def _throughput(
 def _profiles(opened: Mapping[str, OpenedRun], pair: FramePair, threads: int) -> LayersByFile:
     """Times each layer of each artefact, once in each backend and precision.
 
-    Files are named with their backend where there are several. Prints which cannot be profiled.
+    If a file ran in several backends, its name includes the backend. Prints a line for each
+    artefact that cannot be profiled.
     """
     profiled: dict[str, tuple[ArtefactRun, OpenedRun]] = {}
     for name, one in opened.items():
@@ -241,7 +242,10 @@ def _profiles(opened: Mapping[str, OpenedRun], pair: FramePair, threads: int) ->
     for title, (run, one) in profiled.items():
         if run.on_gpu and not isinstance(one.backend, TensorRTBackend):
             # On a GPU ONNX Runtime records when a kernel was queued, not how long it ran.
-            print(f"{run.file} runs on {one.vfi.backend}: --profile is for engines and CPUs")
+            print(
+                f"{run.file} on {one.vfi.backend} was not profiled: --profile times the layers of "
+                "engines, and of ONNX files on a CPU"
+            )
             continue
         name = run.file if files.count(run.file) == 1 else title
         layers[name] = _profile(run, one, pair, threads)
@@ -288,13 +292,13 @@ def _figures(run: Run, case: Case, rounds: list[list[float]], warmed_up: WarmUp)
 def _ratios(
     runs: Sequence[Run], case: Case, measured: Mapping[str, Rounds], *, of_a_call: bool = False
 ) -> Iterator[RatioRecord]:
-    """The ratio of each of `_compared` that do the same work.
+    """Yields the ratio of the times of each pair of `_compared` that does the same work.
 
     Args:
         runs: The runs to compare.
         case: Size and factor.
         measured: Samples by name of the run, round by round.
-        of_a_call: Whether a sample is one call of the model, and not a pair.
+        of_a_call: Whether a sample is one call of the model; otherwise it is one pair.
 
     Yields:
         The evidence's entries of "ratios" or "compute_ratios".

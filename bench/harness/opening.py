@@ -91,7 +91,7 @@ def open_runs(
                 opened.runs[run.name] = _opened(run, case, pair, owner)
         except _TimedOut:
             stop_compilers()
-            reason = f"it had made no pair after {limit_s:g} s: raise --compare-limit"
+            reason = f"no pair was interpolated within {limit_s:g} s: raise --compare-limit"
             _record_failure(opened, run, reason)
         except Exception as error:  # PyTorch, its compilers and CUDA share no other base class.
             if run.kind == "artefact":
@@ -106,7 +106,7 @@ def all_failed(failed: Mapping[str, FailedRun]) -> MeasurementError:
     if len(reasons) == 1:
         return MeasurementError(reasons[0])
     named = "; ".join(f"{name}: {why}" for name, why in zip(failed, reasons, strict=True))
-    return MeasurementError(f"every run has failed ({named}): mend one of them")
+    return MeasurementError(f"every run failed ({named}): correct the cause of one of them")
 
 
 def _opened(run: Run, case: Case, pair: FramePair, owner: contextlib.ExitStack) -> OpenedRun:

@@ -1,4 +1,4 @@
-"""Times the video pipeline and its stages, with a model that costs no time.
+"""Times the video pipeline and its stages, with a model that takes no time.
 
 It also measures the peak memory of the pipeline, and the difference between new and original
 frames of a still scene.

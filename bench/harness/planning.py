@@ -36,14 +36,14 @@ def plan_runs(
     for artefact in artefacts:
         if not any(artefact.takes(case.size) for case in cases):
             raise MeasurementError(
-                f"{artefact.file} takes {artefact.sizes}, none of {sizes}: build one with "
+                f"{artefact.file} accepts {artefact.sizes}, but not {sizes}: build a model with "
                 f"{_command(artefact, cases[0])}, or leave it out"
             )
     for plain in plains:
         if not any(plain.takes(case.size) for case in cases):
-            made_for = "{}x{}".format(*plain.file.size)
+            size = "{}x{}".format(*plain.file.size)
             raise MeasurementError(
-                f"{plain.file.path.name} takes {made_for}, none of {sizes}: give --size {made_for}"
+                f"{plain.file.path.name} accepts {size}, but not {sizes}: give --size {size}"
             )
     plan = []
     for case in cases:
@@ -52,10 +52,10 @@ def plan_runs(
         if not runs:
             build = f"build one with {_command(artefacts[0], case)}, or " if artefacts else ""
             raise MeasurementError(
-                f"no artefact takes {case.size_text}: {build}leave that size out"
+                f"no artefact accepts {case.size_text}: {build}leave that size out"
             )
         if artefacts and not fitting:
-            print(f"no artefact takes {case.size_text}: PyTorch is measured there alone")
+            print(f"no artefact accepts {case.size_text}: only the baselines are measured there")
         for run in runs:
             calls_of_a_pair(
                 run.info(case), case.factor

@@ -77,19 +77,20 @@ class LatencyRequest:
             MeasurementError: If options are missing, contradict each other, or are too small.
         """
         if not self.models and not self.compare:
-            raise MeasurementError("there is nothing to measure: give --model, --compare, or both")
+            raise MeasurementError("neither --model nor --compare was given: give one, or both")
         if bool(self.compare) != (self.weights is not None):
             options = ("--compare", "--weights") if self.compare else ("--weights", "--compare")
             raise MeasurementError(
-                f"{options[0]} needs {options[1]}: give both, as --compare torch authors "
-                "--weights demo"
+                f"{options[0]} was given without {options[1]}: give both, for example --compare "
+                "torch authors --weights demo"
             )
         check_names(self.compare, on_gpu=self.on_gpu)
         if self.compare_limit is not None and not can_limit_time():
             raise MeasurementError("--compare-limit does not work on Windows: leave it out")
         if self.datasets and self.factor is not None:
             raise MeasurementError(
-                "a data set has a factor of its own: leave --factor, or give --size"
+                "--factor was given with --dataset, which has a factor of its own: leave --factor "
+                "out, or give --size"
             )
         self._check_kinds()
         self._check_numbers()
@@ -127,13 +128,15 @@ class LatencyRequest:
     def _check_kinds(self) -> None:
         """Refuses options that apply to none of the models."""
         if self.plain is not None and not self.engines:
-            raise MeasurementError("--plain is measured beside an engine: give one with --model")
+            raise MeasurementError(
+                "--plain was given without an engine to compare with: give one with --model"
+            )
         if self.without_cuda_graph and not self.engines:
-            raise MeasurementError("--no-cuda-graph is for TensorRT engines: leave it out")
+            raise MeasurementError("--no-cuda-graph was given without an engine: leave it out")
         onnx_files = len(self.models) > len(self.engines)
         if self.without_io_binding and not (onnx_files and self.on_gpu):
             raise MeasurementError(
-                "--no-io-binding is for ONNX files with --device cuda: leave it out"
+                "--no-io-binding was given without an ONNX file on --device cuda: leave it out"
             )
 
     def _check_numbers(self) -> None:
@@ -149,5 +152,5 @@ class LatencyRequest:
         for height, width in self.sizes:
             if min(height, width) < MINIMUM_SIDE:
                 raise MeasurementError(
-                    f"--size is {height}x{width}: frames are at least {MINIMUM_SIDE}x{MINIMUM_SIDE}"
+                    f"--size is {height}x{width}: use {MINIMUM_SIDE}x{MINIMUM_SIDE} or more"
                 )

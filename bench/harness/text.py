@@ -59,7 +59,7 @@ def _details(run: RunRecord) -> Iterator[str]:
         yield f"computes  {pytorch['how']}"
         yield (
             f"first     result after {pytorch['seconds_to_first_result']:.1f} s, "
-            f"{pytorch['gpu_memory_bytes'] / 2**20:.0f} MiB of the GPU"
+            f"{pytorch['gpu_memory_bytes'] / 2**20:.0f} MiB of GPU memory"
         )
     if compared := run["agreement"]:
         yield f"compared  {_agreement(compared)}"
@@ -67,13 +67,13 @@ def _details(run: RunRecord) -> Iterator[str]:
         times = ", ".join(f"{part} {figures['p50']:.3f} ms" for part, figures in parts.items())
         yield f"call      {times}"
     if stream := run["stream"]:
-        yield f"stream    {stream['pairs_per_second']:.1f} pairs a second"
+        yield f"stream    {stream['pairs_per_second']:.1f} pairs per second"
     if cold_start := run["cold"]:
         memory = [
             f"{size / 2**20:.0f} MiB {where}"
             for size, where in (
-                (cold_start["peak_host_bytes"], "of memory"),
-                (cold_start["device_bytes"], "of the GPU"),
+                (cold_start["peak_host_bytes"], "of host memory"),
+                (cold_start["device_bytes"], "of GPU memory"),
             )
             if size is not None
         ]
@@ -91,9 +91,9 @@ def _details(run: RunRecord) -> Iterator[str]:
     if roofline := run["roofline"]:
         yield (
             f"roofline  {roofline['flops_per_second'] / 1e9:.1f} GFLOP/s, "
-            f"{roofline['share_of_matmul']:.0%} of the matmul; "
+            f"{roofline['share_of_matmul']:.0%} of the matmul peak; "
             f"{roofline['bytes_per_second'] / 1e9:.1f} GB/s, "
-            f"{roofline['share_of_copy']:.0%} of the copy"
+            f"{roofline['share_of_copy']:.0%} of the copy peak"
         )
     for warning in run["warnings"]:
         yield f"warning   {warning}"
@@ -101,7 +101,7 @@ def _details(run: RunRecord) -> Iterator[str]:
 
 def _agreement(compared: ImageAgreement) -> str:
     if not compared["finite"]:
-        return f"not finite; the reference is {compared['reference']}"
+        return f"with {compared['reference']}: the result has values that are not finite"
     db = compared["psnr_db"]
     return f"{'identical' if db is None else f'{db:.1f} dB'} to {compared['reference']}"
 
@@ -115,7 +115,7 @@ def _ratio_lines(case: CaseRecord) -> Iterator[str]:
     }
     for slower, faster in itertools.product(names["pytorch"], names["artefact"]):
         if (slower, faster) not in known:
-            yield f"{faster} and {slower} do other work (variant or flow scale): no ratio"
+            yield f"no ratio of {slower} to {faster}: their variant or flow scale differs"
     for ratio in case["ratios"]:
         yield (
             f"{ratio['faster']} is {ratio['p50']:.2f}x as fast as {ratio['slower']} "
@@ -125,5 +125,5 @@ def _ratio_lines(case: CaseRecord) -> Iterator[str]:
         yield (
             f"{ratio['faster']} computes {ratio['p50']:.2f}x as fast as {ratio['slower']} "
             f"({ratio['confidence']:.0%} interval {ratio['low']:.2f} to {ratio['high']:.2f}), "
-            "copies left out"
+            "without copies"
         )

@@ -33,9 +33,9 @@ def _flow_scale_warnings(case: CaseRecord, run: RunRecord) -> Iterator[str]:
     scale = _flow_scale(run)
     if protocol is not None and scale is not None and scale != protocol.flow_scale:
         yield (
-            f"its flow scale is {scale:g}, the protocol of {case['dataset']} says "
-            f"{protocol.flow_scale:g}: the time of an artefact exported with "
-            f"--flow-scale {protocol.flow_scale:g} differs"
+            f"its flow scale is {scale:g}, that of the protocol of {case['dataset']} is "
+            f"{protocol.flow_scale:g}: measure an artefact exported with "
+            f"--flow-scale {protocol.flow_scale:g}"
         )
 
 
@@ -48,7 +48,7 @@ def _flow_scale(run: RunRecord) -> float | None:
 
 def _device_warnings(case: CaseRecord, run: RunRecord) -> Iterator[str]:
     if not _on_gpu(run) and any(map(_on_gpu, case["runs"].values())):
-        yield "it ran on the CPU beside runs on a GPU: give --device cuda to measure it there"
+        yield "it ran on the CPU, other runs on a GPU: give --device cuda to run it on the GPU"
 
 
 def _on_gpu(run: RunRecord) -> bool:
@@ -61,6 +61,4 @@ def _on_gpu(run: RunRecord) -> bool:
 
 def _cuda_graph_warnings(run: RunRecord) -> Iterator[str]:
     if run["artefact"] is not None and (problem := run["artefact"].get("cuda_graph_problem")):
-        yield (
-            f"its CUDA graph could not be recorded ({problem}): it was measured with plain launches"
-        )
+        yield (f"its CUDA graph could not be captured ({problem}): it was measured without one")

@@ -109,7 +109,7 @@ def interpolate_sample(comparison: Comparison, sample: str, frames: Frames) -> I
 
 
 def _rounding_is_last(comparison: Comparison, frames: Frames) -> bool:
-    """Whether no rounded frame is an input: there is no recursion and no resampled frame."""
+    """Whether no call has a rounded frame as input: without recursion and resampled frames."""
     direct = (
         comparison.artefacts[0].vfi.info.time_steps == "arbitrary"
         or comparison.protocol.factor == 2

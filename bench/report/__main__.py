@@ -1,4 +1,4 @@
-"""Makes tables and a page from the evidence of bench.latency, bench.parity, bench.alternatives.
+"""Creates tables and a page from the evidence of bench.latency, bench.parity, bench.alternatives.
 
 python -m bench.report bench/results --html report.html
 """
@@ -34,7 +34,9 @@ def _report(args: argparse.Namespace) -> None:
     from bench.report.tables import report_tables
 
     if args.check and args.readme is None:
-        raise MeasurementError("--check needs --readme: name the Markdown files to check")
+        raise MeasurementError(
+            "--check was given without --readme: give the Markdown files to check with --readme"
+        )
     evidence = read_evidence(args.evidence)
     for note in evidence.notes:
         print(note, file=sys.stderr)
@@ -66,7 +68,7 @@ def _renew(paths: Sequence[Path], tables: Mapping[str, Table], *, check: bool) -
         texts[path] = with_tables(text, tables, where=str(path))
     if check and (old := {path: names for path, (_, names) in texts.items() if names}):
         named = "; ".join(f"{path} ({', '.join(names)})" for path, names in old.items())
-        raise MeasurementError(f"tables are out of date: {named}: run this without --check")
+        raise MeasurementError(f"tables are out of date in {named}: run this without --check")
     for path, (text, names) in texts.items():
         if names:
             _write(path, text)
@@ -79,7 +81,7 @@ def _write_page(path: Path, evidence: Evidence, tables: Mapping[str, Table]) -> 
 
     text = page(evidence, tables)
     _write(path, text)
-    print(f"{path}: the page, {len(text) / 1e6:.1f} MB")
+    print(f"{path}: a page of {len(text) / 1e6:.1f} MB")
 
 
 def _write(path: Path, text: str) -> None:
@@ -92,7 +94,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Makes tables and a page from evidence. Without an output option it prints the tables.",
+        "Creates tables and a page from evidence. Without an output option it prints the tables.",
         "%(prog)s bench/results --html report.html",
         "%(prog)s latency.json ucf101.jsonl --markdown tables.md",
         "%(prog)s bench/results --readme README.md docs/benchmarks.md --check",

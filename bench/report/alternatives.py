@@ -1,4 +1,4 @@
-"""Tables of methods that make the dropped frames of a clip again, from `bench.alternatives`."""
+"""Tables of methods that interpolate the dropped frames of a clip, from `bench.alternatives`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SUMMARISED = (
     ("this package, int8 with bfloat16", r"int8\S* on openvino cpu bf16"),
     ("vs-mlrt, OpenVINO", r"\S+ on vs-mlrt OpenVINO"),
 )
-"""The rows of the summary: what a reader calls a method, and its name in the evidence."""
+"""The rows of the summary: the label of a method, and the pattern of its name in the evidence."""
 
 _BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
@@ -75,7 +75,7 @@ def speed_summary(files: Sequence[Alternatives]) -> Table:
     """The main methods at each frame size, on CPUs that compute in bfloat16.
 
     Files with another reference than the published code are left out. Of several files of one size
-    the one with the most new frames counts.
+    the one with the most new frames is used.
     """
     table = Table("speed-summary", "Speed, in short")
     by_size: dict[tuple[int, int], AlternativesMeasurement] = {}
@@ -97,5 +97,5 @@ def speed_summary(files: Sequence[Alternatives]) -> Table:
 
 
 def _times(one: MethodRecord) -> str:
-    """How many times as fast as the reference a method is."""
+    """The speed of a method relative to the reference, as a cell."""
     return "1" if one["ratio"] is None else rounded(one["ratio"]["p50"])

@@ -1,4 +1,4 @@
-"""Reads evidence files: a named one must be usable, one in a folder is left out if it is not."""
+"""Reads evidence files. A named file must be usable; in a folder, unusable files are left out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class _Kind(TypedDict):
-    """What tells the JSON files of the commands apart."""
+    """The key that distinguishes the JSON files of the commands."""
 
     kind: Literal["latency", "alternatives"]
 
@@ -30,7 +30,7 @@ _CEILINGS = (
     {"gpu", "matmul_fp16_tflops", "measured_with"},
     {"problem"},
 )
-"""The keys of ceilings of a CPU, of a GPU, and of those that were not measured."""
+"""The keys of the ceilings of a CPU, the ceilings of a GPU, and ceilings that were not measured."""
 
 
 class EvidenceError(MeasurementError):
@@ -97,7 +97,7 @@ EvidenceFile = Latency | Parity | Alternatives
 
 @dataclass(frozen=True)
 class Evidence:
-    """The files in the order given; `notes` name those that were left out, and why."""
+    """The files in the order given; `notes` has a line for each file that was left out."""
 
     latencies: list[Latency]
     parities: list[Parity]
@@ -106,7 +106,7 @@ class Evidence:
 
     @property
     def compared(self) -> list[Latency | Parity]:
-        """The parity files, then the latency files: their tables and plots show them together."""
+        """The parity files, then the latency files, which tables and plots show together."""
         return [*self.parities, *self.latencies]
 
     @property
@@ -116,10 +116,10 @@ class Evidence:
 
 
 def read_evidence(paths: Sequence[Path]) -> Evidence:
-    """Reads files, and of folders every *.json and *.jsonl that is evidence, by name.
+    """Reads the named files, and from folders all *.json and *.jsonl files with evidence, by name.
 
-    A file in a folder that cannot be used is left out with a note; a named file must be usable. A
-    file that is given twice is read once. Subfolders are not searched.
+    A file in a folder that cannot be used is left out with a note. A file that is given twice is
+    read once. Subfolders are not searched.
 
     Raises:
         EvidenceError: If a named file is not evidence, is damaged, has another format version or
@@ -150,8 +150,8 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
                     evidence.alternatives.append(read)
     if not evidence.files:
         raise EvidenceError(
-            f"{', '.join(map(str, paths))}: no evidence was found"
-            f"{''.join(f'; {note}' for note in evidence.notes)}; write some with "
+            f"no evidence was found in {', '.join(map(str, paths))}"
+            f"{''.join(f'; {note}' for note in evidence.notes)}: measure with "
             "python -m bench.latency --json or python -m bench.parity --output"
         )
     return evidence
@@ -176,15 +176,15 @@ def _latency(path: Path, text: str) -> Latency:
     record = _decoded(path, text, LatencyRecord)
     ceilings = record["ceilings"]
     if not any(keys <= ceilings.keys() for keys in _CEILINGS):
-        raise _unusable(path, f"its ceilings have only {', '.join(ceilings) or 'no keys'}")
+        raise _unusable(path, f"its ceilings have only the keys {sorted(ceilings)}")
     for case in record["cases"]:
         if not re.fullmatch(r"\d+x\d+", case["size"]):
             raise _unusable(path, f"it has the size {case['size']!r}, not HEIGHTxWIDTH")
         for name, run in case["runs"].items():
-            # Figures without their samples are no evidence.
+            # Statistics without their samples are not evidence.
             seconds = [second for samples in run["seconds"] for second in samples]
             if not seconds or min(seconds) <= 0 or run["milliseconds"]["p50"] <= 0:
-                problem = "has no samples, or some that took no time"
+                problem = "has no samples, or samples of zero seconds"
                 raise _unusable(path, f"its run {name!r} at {case['size']} {problem}")
     return Latency(path, record)
 

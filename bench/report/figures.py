@@ -84,7 +84,7 @@ def add_legend(figure: Figure, styles: Mapping[str, Style], labels: Sequence[str
 
 
 def row_label(ax: Axes, row: int, text: str) -> None:
-    """Writes a name above its row, where a long one has room."""
+    """Writes a name above its row, where a long name fits."""
     ax.text(0, row - 0.3, one_line(text), transform=ax.get_yaxis_transform(), va="center")
 
 
@@ -96,7 +96,7 @@ def rows_only(ax: Axes, count: int) -> None:
 
 
 def time_axis(ax: Axes, milliseconds: Sequence[float]) -> None:
-    """Formats the x axis; it is logarithmic where one run takes many times as long as another."""
+    """Formats the x axis; it is logarithmic if one run takes many times as long as another."""
     ax.grid(axis="x")
     if max(milliseconds) > 8 * min(milliseconds):
         ax.set_xscale("log")
@@ -106,7 +106,7 @@ def time_axis(ax: Axes, milliseconds: Sequence[float]) -> None:
 
 
 def plain_log(axis: Axis, values: Sequence[float]) -> None:
-    """Labels a logarithmic axis with plain numbers, dense enough that a short one has some."""
+    """Labels a logarithmic axis with plain numbers, also one that spans less than a decade."""
     decades = np.log10(max(values) / min(values))
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
     axis.set_minor_locator(NullLocator())

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that holds all it shows and loads nothing."""
+"""The page of a report: one HTML file that contains everything it shows and loads no other file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ASSETS = Path(__file__).with_name("assets")
 
 
 class _Section(NamedTuple):
-    """A part of the page; it is left out where it has neither a table nor plots.
+    """A part of the page; it is left out if it has neither a table nor plots.
 
     Attributes:
         name: Name in links.
@@ -54,10 +54,10 @@ def page(evidence: Evidence, tables: Mapping[str, Table]) -> str:
 
     Args:
         evidence: The files to show.
-        tables: The tables that `report_tables` made of them.
+        tables: The tables that `report_tables` returns for them.
 
     Raises:
-        MeasurementError: If a picture is missing or is no PNG file.
+        MeasurementError: If an image is missing or is not a PNG file.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_ASSETS),
@@ -68,7 +68,7 @@ def page(evidence: Evidence, tables: Mapping[str, Table]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     style, script = ((_ASSETS / f"report.{suffix}").read_text("utf-8") for suffix in ("css", "js"))
-    # Only this script runs, even if a name that is shown were to bring one along.
+    # The page's policy allows only this script, even if a name in the evidence contains another.
     digest = hashlib.sha256(script.encode()).digest()
     return templates.get_template("report.html").render(
         title="IFRNet: artefacts against PyTorch",
@@ -88,7 +88,7 @@ def page(evidence: Evidence, tables: Mapping[str, Table]) -> str:
 
 
 def _shown(value: object) -> object:
-    """Text on one line without invisible characters; Markup, which is no plain str, as it is."""
+    """Text on one line without invisible characters; Markup, a subclass of str, is not changed."""
     return one_line(value) if type(value) is str else value
 
 
@@ -109,7 +109,7 @@ def _sections(evidence: Evidence, tables: Mapping[str, Table]) -> list[_Section]
 
 
 def _lede(evidence: Evidence) -> str:
-    """What was compared, and where."""
+    """The introduction: artefacts, data sets, number of runs, machines."""
     compared, measured = compared_runs(evidence), measured_runs(evidence)
     sentences = []
     if compared:
@@ -169,14 +169,14 @@ def _speed_headlines(evidence: Evidence) -> Iterable[_Headline]:
 
 
 def _row_groups(table: Table) -> list[tuple[str, list[dict[str, str]]]]:
-    """Consecutive rows with the same first cell, and that cell."""
+    """Groups consecutive rows by their first cell."""
     first = table.columns[0]
     groups = itertools.groupby(table.rows, key=lambda row: row[first])
     return [(name, list(rows)) for name, rows in groups]
 
 
 def _number_parts(text: str) -> tuple[str, str]:
-    """A number with a minus sign as wide as a plus, and the brackets behind it."""
+    """Splits a cell into its number, with a typographic minus sign, and the brackets after it."""
     number, _, bracket = text.partition(" (")
     if number.startswith("-") and number != NONE:
         number = f"\N{MINUS SIGN}{number[1:]}"

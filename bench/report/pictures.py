@@ -1,4 +1,4 @@
-"""The pictures of a report's viewer: reference, artefact and error of the same new frame."""
+"""The images of a report's viewer: reference, artefact and error of the same new frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.report.text import one_line
 
 
 class Pictures(NamedTuple):
-    """What the viewer shows.
+    """The data of the viewer.
 
     Attributes:
         groups: A label and numbered options for each parity file.
@@ -26,10 +26,10 @@ class Pictures(NamedTuple):
 
 
 def read_pictures(evidence: Evidence) -> Pictures:
-    """Reads the pictures of all parity files.
+    """Reads the images of all parity files.
 
     Raises:
-        MeasurementError: If a picture is missing or is no PNG file.
+        MeasurementError: If an image is missing or is not a PNG file.
     """
     images: dict[str, int] = {}
     views: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ def read_pictures(evidence: Evidence) -> Pictures:
             view: dict[str, Any] = {}
             for kind, relative in kinds.items():
                 uri, size = _read_png(parity.path, relative)
-                # The same picture, such as the reference of several artefacts, is stored once.
+                # The same image, such as the reference of several artefacts, is stored once.
                 view[kind] = images.setdefault(uri, len(images))
                 view["width"], view["height"] = size
             decibel = picture["psnr"]
@@ -68,14 +68,14 @@ def _read_png(evidence: Path, relative: str) -> tuple[str, tuple[int, int]]:
         content = path.read_bytes()
     except OSError as error:
         raise MeasurementError(
-            f"{path}, a picture of {evidence}, cannot be read ({error.strerror}): "
-            "keep the folder of pictures beside the file, or measure again"
+            f"{path}, an image of {evidence}, cannot be read ({error.strerror}): "
+            "copy the folder of images next to that file, or measure again"
         ) from error
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             size = image.size
     except UnidentifiedImageError as error:
         raise MeasurementError(
-            f"{path}, a picture of {evidence}, is no PNG file: measure again to have it written"
+            f"{path}, an image of {evidence}, is not a PNG file: measure again with --pictures"
         ) from error
     return f"data:image/png;base64,{base64.b64encode(content).decode()}", size

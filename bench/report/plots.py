@@ -31,10 +31,10 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _DOTS = 120
-"""Maximum number of samples that are drawn of a run; boxes and medians are of all samples."""
+"""Maximum number of samples of a run that are drawn; boxes and medians use all samples."""
 
 _LEAST_SPAN_DB = 0.2
-"""Minimum span of an axis of PSNR, so that differences that mean nothing look small."""
+"""Minimum span of an axis of PSNR in dB, so that insignificant differences look small."""
 
 
 class Plot(NamedTuple):
@@ -46,12 +46,12 @@ class Plot(NamedTuple):
 
 
 def latency_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
-    """Every sample of every run, a plot for each case."""
+    """Plots the samples of every run, one plot for each case."""
     cases = list(_grouped(measured_runs(evidence), lambda one: id(one.case)).values())
     titles = [case_name(runs[0], evidence) + _factor(runs[0].case["factor"]) for runs in cases]
     plots = []
     for title, runs in zip(titles, cases, strict=True):
-        # The same size in two files: what they measured there tells them apart.
+        # If two files have a case of the same size, the variants distinguish their titles.
         variants = dict.fromkeys(one.run["variant"] for one in runs if one.run["variant"])
         named = ", ".join((title, *variants)) if titles.count(title) > 1 else title
         plots.append(Plot(named, _latency_strips(runs, styles), ""))
@@ -65,7 +65,7 @@ def _latency_strips(runs: Sequence[MeasuredRun], styles: Styles) -> str:
             low, median, high = np.percentile(ms, (25, 50, 75))
             colour = styles[one.label].colour
             shown = np.unique(np.linspace(0, len(ms) - 1, _DOTS).astype(int))
-            # From top to bottom in the order measured: a drift leans, noise does not.
+            # From top to bottom in the order of measurement, which makes a drift visible.
             heights = row - 0.1 + 0.36 * (shown + 0.5) / len(ms)
             ax.barh(row + 0.08, high - low, 0.42, low, color=colour, alpha=0.2, linewidth=0)
             ax.plot(
@@ -80,7 +80,7 @@ def _latency_strips(runs: Sequence[MeasuredRun], styles: Styles) -> str:
 
 
 def size_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
-    """Milliseconds of a new frame over the frame's size, both logarithmic; by factor."""
+    """Plots milliseconds of a new frame over the frame size, one plot for each factor."""
     plots = []
     by_factor = _grouped(measured_runs(evidence), lambda one: one.case["factor"])
     for factor, runs in sorted(by_factor.items()):
@@ -105,17 +105,19 @@ def size_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
             plain_log(ax.yaxis, [one.run["milliseconds_per_frame"] for one in runs])
             add_legend(figure, styles, list(lines))
             image = svg_uri(figure)
-        caption = "Median of a pair over its new frames. Both axes are logarithmic."
+        caption = (
+            "Median time of a pair divided by its number of new frames. Both axes are logarithmic."
+        )
         plots.append(Plot(f"Latency over frame size{_factor(factor)}", image, caption))
     return plots
 
 
 def parity_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
-    """Artefact against PyTorch: mean and worst new frame, a plot for each data set."""
+    """Plots PSNR of artefact to PyTorch, mean and worst new frame; one plot for each data set."""
     by_title = _grouped(compared_runs(evidence), lambda one: one.parity.configuration["title"])
     figures = [db for runs in by_title.values() for one in runs for db in _mean_and_worst(one)]
     finite = [db for db in figures if db is not None]
-    # One axis for all data sets; what is identical stands beyond its end.
+    # One axis for all data sets; identical images are drawn beyond its end.
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     span = max(high - low, 1.0)
     beyond = high + 0.12 * span
@@ -138,7 +140,8 @@ def parity_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
             ax.set(xlim=(low - 0.06 * span, high + 0.18 * span), xlabel="PSNR to PyTorch, dB")
             rows_only(ax, len(runs))
             image = svg_uri(figure)
-        plots.append(Plot(title, image, "Filled: mean. Hollow: the new frame that agrees least."))
+        caption = "Filled marker: mean. Hollow marker: the new frame with the lowest PSNR."
+        plots.append(Plot(title, image, caption))
     return plots
 
 
@@ -157,10 +160,10 @@ class _Point(NamedTuple):
 
 
 def quality_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
-    """PSNR against latency of what occurs in both kinds of evidence, by data set.
+    """Plots PSNR over latency of the artefacts that were both compared and timed, by data set.
 
-    With random weights the PSNR to ground truth means nothing: the agreement with PyTorch stands
-    in its place, in a plot of its own.
+    With random weights the PSNR to ground truth has no meaning: a separate plot shows the
+    agreement with PyTorch instead.
     """
     by_panel = _grouped(
         compared_runs(evidence),
@@ -192,7 +195,7 @@ def quality_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
 def _runs_at_one_size(
     measured: Sequence[MeasuredRun], compared: Sequence[ComparedRun]
 ) -> list[MeasuredRun]:
-    """The runs of one size and factor: the data set's own, or that with most of its artefacts."""
+    """The runs at the size of the data set, or at the size with the most of its artefacts."""
     hashes = {one.artefact["sha256"] for one in compared}
     dataset = compared[0].parity.configuration["dataset"]
     own = [one for one in measured if one.case["dataset"] == dataset]
@@ -212,7 +215,7 @@ def _hash(one: MeasuredRun) -> str | None:
 def _points(
     runs: Sequence[MeasuredRun], compared: Sequence[ComparedRun], *, random: bool
 ) -> list[_Point]:
-    """Artefacts, and where their quality is that of trained weights PyTorch as well."""
+    """Points of the artefacts, and of PyTorch if the weights are trained."""
     points = []
     variants: dict[str, Decibel] = {}
     for run in runs:
@@ -247,7 +250,7 @@ def _scatter(points: Sequence[_Point], styles: Styles, what: str) -> str:
 
 
 def _grouped(items: Iterable[V], key: Callable[[V], K]) -> dict[K, list[V]]:
-    """Items by key, in the order in which they come."""
+    """Items by key, in their order."""
     groups: dict[K, list[V]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -259,5 +262,5 @@ def _factor(factor: int) -> str:
 
 
 def _shortened(name: str, limit: int = 58) -> str:
-    """The begin and the end of a long name, which both tell runs apart."""
+    """Cuts the middle of a long name, because beginning and end distinguish runs."""
     return name if len(name) <= limit else f"{name[: limit // 2 - 2]} ... {name[3 - limit // 2 :]}"

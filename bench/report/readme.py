@@ -36,17 +36,17 @@ def with_tables(text: str, tables: Mapping[str, Table], *, where: str) -> tuple[
         name = found["name"]
         if name not in tables:
             raise MeasurementError(
-                f"{where} has a marker for the table {name!r}, but the evidence makes only "
-                f"{', '.join(tables)}: give evidence for it, or remove the marker"
+                f"{where} has a marker for the table {name!r}, but the evidence gives only "
+                f"{', '.join(tables)}: give evidence for this table, or remove the marker"
             )
-        made = f"\n\n{markdown_table(tables[name])}\n"
-        if found["table"] != made:
+        table = f"\n\n{markdown_table(tables[name])}\n"
+        if found["table"] != table:
             changed.append(name)
-        return found["start"] + made + found["end"]
+        return found["start"] + table + found["end"]
 
     if len(_MARKER.findall(text)) != 2 * len(_BLOCK.findall(text)) or not _BLOCK.search(text):
         raise MeasurementError(
-            f"{where} has no markers, or one without its counterpart: write "
-            "<!-- report:NAME --> and <!-- /report --> where a table belongs"
+            f"{where} has no markers, or a marker without its counterpart: write "
+            "<!-- report:NAME --> and <!-- /report --> around each table"
         )
     return _BLOCK.sub(renewed, text), changed

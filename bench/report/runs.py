@@ -1,4 +1,4 @@
-"""What was measured, run by run, under the same label in every table and plot."""
+"""The runs in the evidence, with the label that each has in all tables and plots."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MeasuredRun:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One artefact on one data set, under the label of its latency where that was measured."""
+    """One artefact on one data set; its label is that of the same file in the latency evidence."""
 
     parity: Parity
     artefact: ComparedArtefact
@@ -91,8 +91,8 @@ def compared_runs(evidence: Evidence) -> list[ComparedRun]:
 def machine_name(environment: Environment) -> str:
     """CPU and GPUs, as "AMD EPYC (avx512_vnni avx512f), 2 CPUs, NVIDIA H200".
 
-    The vector extensions are those that decide about bfloat16, float16 and int8. Evidence of
-    earlier versions has none.
+    The vector extensions in brackets are those for bfloat16, float16 and int8. Evidence of earlier
+    versions has none.
     """
     extensions = " ".join(low_precision_of(environment.get("instruction_sets") or ()))
     name = environment["processor"] + (f" ({extensions})" if extensions else "")
@@ -114,7 +114,7 @@ def dataset_titles(evidence: Evidence) -> dict[str, str]:
 
 
 def file_names(evidence: Evidence) -> dict[Path, str]:
-    """A name for each file: with as many of its folders as it takes to tell them apart."""
+    """A name for each file: the shortest end of its path that no other file has."""
     paths = [file.path for file in evidence.files]
     names = {}
     for path in paths:
@@ -132,9 +132,9 @@ def _on_machine(file: Latency | Parity, evidence: Evidence) -> str:
 
 
 def _short_names(names: Iterable[str]) -> dict[str, str]:
-    """Names without the frame size, which a file that is made for one size has in its name.
+    """Names without the frame size, which files of a fixed size have in their names.
 
-    Where two become equal by that, they keep theirs.
+    Names that would become equal are not shortened.
     """
     short = {name: re.sub(r"[_-]?\d+x\d+", "", name).lstrip("_-") for name in names}
     count = Counter(short.values())

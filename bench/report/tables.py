@@ -23,8 +23,8 @@ from bench.report.runs import (
 from bench.report.text import NONE, RANDOM, Table, decibels, rounded, signed
 
 _RANDOM_NOTE = (
-    "Random weights: their PSNR to ground truth means nothing, only the agreement of artefact and "
-    "PyTorch does."
+    "Random weights: only the agreement of artefact and PyTorch has a meaning, so the PSNR to "
+    "ground truth is left out."
 )
 _METRICS = {"ssim_3d": ("SSIM (3D)", 4), "ssim_2d": ("SSIM (2D)", 4), "ie": ("IE", 2)}
 _SHIPPED = "demo"
@@ -58,7 +58,7 @@ def parity_table(evidence: Evidence) -> Table:
         table.notes[RANDOM] = _RANDOM_NOTE
     for one in compared:
         table.rows.append(_parity_row(table, one, evidence))
-    # The name of a file is needed only where the other columns do not tell the rows apart.
+    # The name of a file is shown only if the other columns do not distinguish the rows.
     keys = ("data set", "variant", "precision", "I/O", "compared", "machine")
     if len({tuple(row[key] for key in keys) for row in table.rows}) == len(table.rows):
         for row in table.rows:
@@ -70,8 +70,8 @@ def parity_table(evidence: Evidence) -> Table:
 def quality_summary(evidence: Evidence) -> Table:
     """One row for each data set: the shipped weights in float32, and in int8 where measured.
 
-    Of several results of a data set the one with the most samples counts, then the one with the
-    lowest PSNR to PyTorch. All compare bytes: what a user gets.
+    Of several results of a data set the one with the most samples is used, and of these the one
+    with the lowest PSNR to PyTorch. Only comparisons of bytes are used, because users get bytes.
     """
     table = Table("quality-summary", "Quality, in short")
     candidates = [
@@ -158,7 +158,7 @@ def _agreement_cells(one: ComparedRun) -> dict[str, str]:
         mean += f" ({agreement['identical']} identical)"
     least = NONE if worst is None else decibels(worst["psnr"], 1)
     if worst is not None and worst["psnr"] is not None:
-        # There is more than the middle between two frames at factors above 2 only.
+        # Only factors above 2 have time steps other than the middle.
         at = "" if worst["timestep"] == 0.5 else f", t = {worst['timestep']:g}"
         least += f" ({worst['sample']}{at})"
     return {"artefact against PyTorch: mean, dB": mean, "worst, dB (sample)": least}
@@ -208,7 +208,7 @@ def latency_table(evidence: Evidence) -> Table:
 
 
 def _failures(evidence: Evidence) -> list[str]:
-    """A sentence for each run that is missing."""
+    """A sentence for each run that failed."""
     return [
         f"Missing in {name} at {case['size']}: {run} ({failure['failed']})."
         for file, name in ((file, file_names(evidence)[file.path]) for file in evidence.latencies)
@@ -235,8 +235,8 @@ def _cold_cells(one: MeasuredRun) -> dict[str, str]:
 
 
 def roofline_table(evidence: Evidence) -> Table:
-    """The share of the ceilings of its machine that each run reaches, where its work is known."""
-    table = Table("roofline", "Share of what the machine can do")
+    """The share of its machine's peak performance that each run reaches, if its work is known."""
+    table = Table("roofline", "Share of the machine's peak performance")
     paths = set()
     for one in measured_runs(evidence):
         work, roofline = one.run["work"], one.run["roofline"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 NONE = "-"
-"""The cell of a figure that does not exist, or would mean nothing."""
+"""The cell of a figure that does not exist or has no meaning."""
 
 RANDOM = "*"
 """Marks random weights."""
@@ -43,11 +43,11 @@ class Table:
         return [title for title in self.rows[0] if any(row[title] for row in self.rows)]
 
     def is_number(self, column: str) -> bool:
-        """Whether a column holds numbers, which are aligned at its right side."""
+        """Whether a column has numbers, which are aligned to the right."""
         return column not in _TEXT_COLUMNS
 
     def marked(self, cell: str, sentences: Iterable[str]) -> str:
-        """Adds notes, each once, and returns the cell with their marks behind it."""
+        """Adds notes to the table, each once, and returns the cell followed by their marks."""
         for sentence in sentences:
             mark = next((mark for mark, known in self.notes.items() if known == sentence), None)
             if mark is None:
@@ -71,7 +71,7 @@ def markdown_table(table: Table) -> str:
 
 
 def rounded(value: float) -> str:
-    """A number with three significant digits, and all before the point: 0.123, 1.23, 1235."""
+    """A number with three significant digits, or all digits of its integer part: 0.123, 1235."""
     exponent = int(f"{value:.2e}".partition("e")[2])
     return f"{value:.{max(0, 2 - exponent)}f}"
 
@@ -98,7 +98,7 @@ def one_line(text: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    r"""Text that Markdown shows as it is, in a cell too: a|b -> a\|b."""
+    r"""Escapes text for Markdown, also in a table cell: a|b -> a\|b."""
     return re.sub(r"[\\`*\[\]<|~&$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line(text))
 
 

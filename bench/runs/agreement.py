@@ -11,13 +11,13 @@ from bench.records.latency import ImageAgreement
 
 
 def agreement(
-    expected: NDArray[np.float32], made: NDArray[np.float32], reference: str
+    expected: NDArray[np.float32], images: NDArray[np.float32], reference: str
 ) -> ImageAgreement:
     """The evidence's "agreement" of images with those of a reference.
 
     Args:
         expected: Images of the reference, any shape, values in [0, 1].
-        made: Images of the run, of the same shape and range.
+        images: Images of the run, of the same shape and range.
         reference: Name of the reference.
 
     Returns:
@@ -26,7 +26,7 @@ def agreement(
         "max_difference": largest absolute difference, None if not finite;
         "reference": the name.
     """
-    difference = np.abs(expected.astype(np.float64) - made)
+    difference = np.abs(expected.astype(np.float64) - images)
     finite = bool(np.isfinite(difference).all())
     error = float(np.square(difference).mean()) if finite else 0.0
     return {

@@ -202,7 +202,7 @@ class ArtefactRun:
         """The frame sizes that it accepts, as text for error messages."""
         if self.model.size is not None:
             fixed = "{}x{}".format(*self.model.size)
-            return fixed if self.model.io == "frames" else f"{fixed} and what pads to it"
+            return fixed if self.model.io == "frames" else f"{fixed} and sizes that pad to it"
         return "any size" if self.limits is None else "{}x{} to {}x{}".format(*sum(self.limits, ()))
 
     def takes(self, size: Size) -> bool:
@@ -288,11 +288,11 @@ def artefact_runs(
     files = [path.name for path in {path.resolve(): path for path in paths}.values()]
     for path, backend_name, precision in itertools.product(paths, backends, precisions):
         shown = str(path) if files.count(path.name) > 1 else path.name
-        asked = None if is_engine(path) else backend_name
+        requested = None if is_engine(path) else backend_name
         options = OpenOptions(
             device, threads=None if is_engine(path) else threads, precision=precision
         )
-        with Interpolator(backend := open_backend(path, options, backend=asked)) as vfi:
+        with Interpolator(backend := open_backend(path, options, backend=requested)) as vfi:
             title, model, limits = f"{shown} on {vfi.backend}", vfi.info, _limits(backend)
             engine = isinstance(backend, TensorRTBackend)
             bound = isinstance(backend, BoundBackend)
@@ -319,7 +319,9 @@ def artefact_runs(
             chosen = replace(
                 options, cuda_graph=graph, streams=execution.get("streams"), io_binding=binding
             )
-            run = ArtefactRun(name, path, shown, chosen, model, on_gpu, limits, execution, asked)
+            run = ArtefactRun(
+                name, path, shown, chosen, model, on_gpu, limits, execution, requested
+            )
             runs.setdefault((path.resolve(), name), run)
     return list(runs.values())
 
@@ -363,17 +365,17 @@ def calls_of_a_pair(info: ModelInfo, factor: int) -> list[tuple[int, int]]:
         FrameError: If the weights cannot interpolate at this factor.
     """
     # Without a fixed size: the number of calls does not depend on it.
-    backend = _Counting(ModelInfo(**{**vars(info), "height": None, "width": None}))
+    backend = _CallRecorder(ModelInfo(**{**vars(info), "height": None, "width": None}))
     vfi = Interpolator(backend)
     frame = np.zeros((16, 16, 3), np.uint8)
     vfi.interpolate(frame, frame, timesteps=vfi.steps_for_factor(factor))
     return backend.calls
 
 
-class _Counting(HostBackend):
+class _CallRecorder(HostBackend):
     """A model that returns black frames and records the shape of each call."""
 
-    name = "counting"
+    name = "call recorder"
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info

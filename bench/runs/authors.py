@@ -40,8 +40,8 @@ def load_reference(weights: str) -> Checkpoint:
 def random_network(variant: str) -> IFRNet:
     """A network with random weights from a fixed seed, scaled so that activations do not vanish.
 
-    Flows and masks are far from zero. It serves where trained weights do not matter: to measure
-    time, to compare graphs and programs.
+    Flows and masks are far from zero. For uses that need no trained weights: measuring time,
+    comparing graphs and programs.
 
     Args:
         variant: Name of the variant, a key of `ifrnet_model.VARIANTS`.
@@ -110,10 +110,10 @@ def authors_forward(
 
 
 def warp_linspace(image: Tensor, flow: Tensor, grid_type: torch.dtype | None = None) -> Tensor:
-    """Backward warp with a grid made by linspace, as the published code does.
+    """Backward warp with a grid from linspace, as in the published code.
 
-    The grid is made on the device of the flow. The published code makes it on the host and copies
-    it to the device at every warp; that cost is left out here.
+    The grid is created on the device of the flow. The published code creates it on the host and
+    copies it to the device at every warp; that cost is left out here.
 
     Args:
         image: (N, C, H, W).

@@ -90,8 +90,8 @@ class PlainFile:
         if not fixed or shapes != wanted or image[:2] != (1, 3) or {*kinds.values()} != _FLOATS:
             found = ", ".join(f"{name} {kinds[name]} {list(shapes[name])}" for name in shapes)
             raise MeasurementError(
-                f"{self.path.name} has {found}: --plain takes float32 img0 and img1 (1, 3, H, W), "
-                "timestep (1, 1, 1, 1) and imgt (1, 3, H, W) of fixed sizes, export it so"
+                f"{self.path.name} has the inputs and outputs {found}: export it with float32 img0 "
+                "and img1 (1, 3, H, W), timestep (1, 1, 1, 1) and imgt (1, 3, H, W) of fixed size"
             )
         self.size = image[2], image[3]
 
@@ -109,11 +109,11 @@ class PlainFile:
             The new frame, (1, 3, H, W).
         """
         feed = {"img0": img0, "img1": img1, "timestep": timestep}
-        made: NDArray[np.float32] = self._session().run(["imgt"], feed)[0]
-        return made
+        imgt: NDArray[np.float32] = self._session().run(["imgt"], feed)[0]
+        return imgt
 
     def built(self) -> _Built:
-        """The engine with the facts of its build; a failed build is not repeated.
+        """The engine and details of its build; a failed build is not repeated.
 
         Raises:
             MeasurementError: If TensorRT cannot parse or build the file; every call raises it.
@@ -152,7 +152,10 @@ def _build(path: Path, device: int) -> _Built:
         parser = trt.OnnxParser(network, log)
         if not parser.parse(content):
             errors = "; ".join(str(parser.get_error(k)) for k in range(parser.num_errors))
-            raise MeasurementError(f"TensorRT {trt.__version__} cannot parse {path.name}: {errors}")
+            raise MeasurementError(
+                f"TensorRT {trt.__version__} cannot parse {path.name} ({errors}): export it again, "
+                "or leave --plain out"
+            )
         config = builder.create_builder_config()
         # TensorRT 11 has no such flag and computes a float32 file in float32.
         fp16_flag = hasattr(trt.BuilderFlag, "FP16")
@@ -160,8 +163,11 @@ def _build(path: Path, device: int) -> _Built:
             config.set_flag(trt.BuilderFlag.FP16)
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        errors = "; ".join(log.take_errors()) or "it gave no reason"
-        raise MeasurementError(f"TensorRT {trt.__version__} cannot build {path.name}: {errors}")
+        errors = "; ".join(log.take_errors()) or "no reason given"
+        raise MeasurementError(
+            f"TensorRT {trt.__version__} cannot build {path.name} ({errors}): export it again, or "
+            "leave --plain out"
+        )
     return _Built(bytes(plan), fp16_flag, time.perf_counter() - started)
 
 
@@ -224,7 +230,7 @@ class PlainRun:
         assert isinstance(backend, TensorRTBackend)
         inputs = call_inputs(self.model, moving_frames(case.size))
         pair = backend.put(inputs[0]), backend.put(inputs[1])
-        (made,) = backend.submit([pair], inputs[2])
+        (imgt,) = backend.submit([pair], inputs[2])
         file: PlainRecord = {
             "file": path.name,
             "sha256": file_sha256(path),
@@ -234,7 +240,7 @@ class PlainRun:
             "build_seconds": built.seconds,
             **execution_as_run(backend, self._execution),
         }
-        expected, found = self.file.reference_image(*inputs), backend.download(made)()
+        expected, found = self.file.reference_image(*inputs), backend.download(imgt)()
         reference = "the same file in ONNX Runtime in float32"
         return {
             "artefact": file,
@@ -243,7 +249,7 @@ class PlainRun:
         }
 
     def request(self, case: Case) -> None:
-        """See `Run`; None, as the engine is in no file that another process could open."""
+        """See `Run`. It is None, because the engine is in memory only."""
 
     @property
     def _execution(self) -> Execution:

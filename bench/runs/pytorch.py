@@ -103,14 +103,14 @@ class PyTorchRun:
 
     def evidence(self, case: Case, backend: Backend) -> RunDetails:
         """See `Run`."""
-        known: dict[str, Any] = {
+        details: dict[str, Any] = {
             "name": self.formulation,
             "how": self.form.how,
             "weights": {"name": Path(self.weights).name, "sha256": self.checkpoint.sha256},
             "flow_scale": self.info(case).flow_scale,
         }
         if self.gpu is None:
-            return {"artefact": None, "pytorch": known, "agreement": None}
+            return {"artefact": None, "pytorch": details, "agreement": None}
         from bench.runs.torch_gpu import TorchGpuBackend, open_on_gpu
 
         assert isinstance(backend, TorchGpuBackend)
@@ -120,7 +120,7 @@ class PyTorchRun:
         )
         return {
             "artefact": None,
-            "pytorch": {**known, **self.gpu.record(), **backend.first_result},
+            "pytorch": {**details, **self.gpu.record(), **backend.first_result},
             "agreement": agreement(
                 reference.float_image(*inputs),
                 backend.float_image(*inputs),

@@ -1,4 +1,4 @@
-"""A PyTorch network as a `Backend` of the runtime, so that it is called as an artefact is."""
+"""A PyTorch network as a `Backend` of the runtime, which calls it like an artefact."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Inputs = tuple[Tensor, Tensor, Tensor]
 """img0, img1 and timestep as `Forward` takes them."""
 
 
-def _as_they_are(inputs: Inputs) -> Inputs:
+def _unchanged(inputs: Inputs) -> Inputs:
     return inputs
 
 
@@ -45,7 +45,7 @@ class Computation:
     """
 
     forward: Forward
-    prepare: Callable[[Inputs], Inputs] = _as_they_are
+    prepare: Callable[[Inputs], Inputs] = _unchanged
 
 
 class TorchBackend(HostBackend):
@@ -98,8 +98,8 @@ class TorchBackend(HostBackend):
                 (top, _), (left, _) = self._padding(img0.shape[1:3])
                 imgt = imgt[:, :, top : top + height, left : left + width]
                 imgt = (imgt * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-            made: NDArray[Any] = imgt.cpu().numpy()
-        return made
+            frames: NDArray[Any] = imgt.cpu().numpy()
+        return frames
 
     def float_image(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
@@ -208,7 +208,7 @@ def _compiled(forward: Forward, form: Form) -> Forward:
         except Exception as error:  # The compilers' exceptions share no other base.
             why = first_line(error)
             raise MeasurementError(
-                f"torch.compile does not work here ({why}): leave {form.name} out of --compare"
+                f"torch.compile does not work ({why}): leave {form.name} out of --compare"
             ) from error
         return imgt
 

@@ -199,16 +199,18 @@ def test_an_artefact_runs_at_the_sizes_that_it_supports():
     ("made", "sizes"),
     [
         (artefact((50, 70)), "50x70"),
-        (artefact((64, 80), io="float"), "64x80 and what pads to it"),
+        (artefact((64, 80), io="float"), "64x80 and sizes that pad to it"),
         (artefact(limits=((64, 64), (90, 96))), "64x64 to 90x96"),
     ],
 )
 def test_an_artefact_without_a_size_and_a_size_without_an_artefact_are_errors(made, sizes):
     cases = [Case(None, size, 2, None) for size in ((32, 32), (48, 32))]
-    with pytest.raises(MeasurementError, match=f"m.onnx takes {sizes}, none of 32x32, 48x32: .* "):
+    with pytest.raises(
+        MeasurementError, match=f"m.onnx accepts {sizes}, but not 32x32, 48x32: .* "
+    ):
         plan_runs(cases, [made], [])
     cases.append(Case(None, made.model.size or (64, 64), 2, None))
-    with pytest.raises(MeasurementError, match=r"no artefact takes 32x32: build one with python"):
+    with pytest.raises(MeasurementError, match=r"no artefact accepts 32x32: build one with python"):
         plan_runs(cases, [made], [])
 
 
@@ -217,7 +219,7 @@ def test_if_no_artefact_fits_pytorch_is_measured_alone_with_a_note(capsys):
     small = artefact((50, 70))
     plan = plan_runs([SMALL, Case(None, (32, 32), 2, None)], [small], [baseline])
     assert [runs for _, runs in plan] == [[small, baseline], [baseline]]
-    assert "no artefact takes 32x32: PyTorch is measured there alone" in capsys.readouterr().out
+    assert "no artefact accepts 32x32: only the baselines" in capsys.readouterr().out
 
 
 def test_several_sizes_are_several_cases(models, measured):
@@ -282,9 +284,7 @@ def test_a_failing_compiler_is_an_error(fast, refused, monkeypatch):
 
     monkeypatch.setattr("torch.compile", lambda *_, **__: fails)
     said = refused("--weights", "demo", "--compare", "compile", "--size", "50x70")
-    assert said == (
-        "torch.compile does not work here (no C++ compiler): leave compile out of --compare"
-    )
+    assert said == ("torch.compile does not work (no C++ compiler): leave compile out of --compare")
 
 
 def test_runs_with_different_work_have_no_ratio(models, tmp_path, measured):
@@ -299,7 +299,7 @@ def test_runs_with_different_work_have_no_ratio(models, tmp_path, measured):
     (case,) = record["cases"]
     assert case["ratios"] == []
     assert [run["variant"] for run in case["runs"].values()] == ["small", "base"]
-    assert "do other work (variant or flow scale): no ratio" in printed
+    assert "their variant or flow scale differs" in printed
 
 
 def test_another_flow_scale_than_that_of_the_protocol_is_noted(models, measured, monkeypatch):
@@ -309,7 +309,7 @@ def test_another_flow_scale_than_that_of_the_protocol_is_noted(models, measured,
         "--weights", "demo", "--compare", "torch",
     )  # fmt: skip
     assert [case["dataset"] for case in record["cases"]] == ["snufilm", "vimeo90k"]
-    sentence = "its flow scale is 1, the protocol of snufilm says 0.8"
+    sentence = "its flow scale is 1, that of the protocol of snufilm is 0.8"
     # PyTorch uses the flow scale of the artefact.
     for run in record["cases"][0]["runs"].values():
         assert any(warning.startswith(sentence) for warning in run["warnings"])
@@ -333,15 +333,15 @@ MODEL = ("--model", "m.onnx")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "there is nothing to measure"),
-        ((*MODEL, "--compare", "torch"), "--compare needs --weights"),
-        ((*MODEL, "--weights", "demo"), "--weights needs --compare"),
-        ((*MODEL, "--dataset", "gopro", "--factor", "4"), "a data set has a factor of its own"),
-        ((*MODEL, "--no-cuda-graph"), "--no-cuda-graph is for TensorRT engines"),
-        ((*MODEL, "--no-io-binding"), "--no-io-binding is for ONNX files with --device cuda"),
+        ((), "neither --model nor --compare was given"),
+        ((*MODEL, "--compare", "torch"), "--compare was given without --weights"),
+        ((*MODEL, "--weights", "demo"), "--weights was given without --compare"),
+        ((*MODEL, "--dataset", "gopro", "--factor", "4"), "--factor was given with --dataset"),
+        ((*MODEL, "--no-cuda-graph"), "--no-cuda-graph was given without an engine"),
+        ((*MODEL, "--no-io-binding"), "--no-io-binding was given without an ONNX file"),
         (
             ("--model", "small.engine", "--device", "cuda", "--no-io-binding"),
-            "--no-io-binding is for ONNX files with --device cuda",
+            "--no-io-binding was given without an ONNX file",
         ),
         ((*MODEL, "--factor", "1"), "--factor is 1: use 2 or more"),
         ((*MODEL, "--samples", "0"), "--samples is 0: use 1 or more"),
@@ -349,7 +349,7 @@ MODEL = ("--model", "m.onnx")
         ((*MODEL, "--seconds", "nan"), "--seconds is nan: use 0 or more"),
         ((*MODEL, "--threads", "0"), "--threads is 0: use 1 or more"),
         ((*MODEL, "--stream-frames", "1"), "--stream-frames is 1: use 2 or more"),
-        ((*MODEL, "--size", "15x70"), "--size is 15x70: frames are at least 16x16"),
+        ((*MODEL, "--size", "15x70"), "--size is 15x70: use 16x16 or more"),
         ((*MODEL, "--json", "no/such/folder/f.json"), "no/such/folder does not exist"),
         ((*MODEL, "--json", "."), "--json . cannot be written"),
         (MODEL, "m.onnx does not exist"),
@@ -367,7 +367,7 @@ def test_a_factor_that_weights_do_not_support_is_refused(midpoint_model, refused
 def test_an_artefact_of_another_size_is_refused(models):
     done = run_module("bench.latency", "--model", models / "frames.onnx", "--size", "64x80")
     assert done.returncode == 1
-    assert "frames.onnx takes 50x70, none of 64x80: build one with" in done.stderr
+    assert "frames.onnx accepts 50x70, but not 64x80: build a model with" in done.stderr
 
 
 def test_the_baseline_does_not_use_the_module_of_this_project():
@@ -437,7 +437,7 @@ def test_figures_of_the_cold_start_are_in_the_record(models, fast, monkeypatch, 
         record, _ = measure.measure_case(SMALL, [run], options, None)
         assert record["runs"][run.name]["cold"] == (figures if wanted else None)
         text = "\n".join(case_lines(record, {}, threads=1))
-        line = "import 1.00 s, load 2.00 s, first pair 3.00 s, 4 MiB of memory, 5 MiB of the GPU"
+        line = "first pair 3.00 s, 4 MiB of host memory, 5 MiB of GPU memory"
         assert (line in text) == wanted
     assert asked == [run.name]
 
@@ -566,7 +566,7 @@ def test_an_engine_is_a_run_for_every_number_of_streams_with_and_without_graph(
         assert run["roofline"] is None
     assert record["threads"] is None
     assert "sees no GPU" in record["ceilings"]["problem"]
-    assert "pairs a second" in printed
+    assert "pairs per second" in printed
     # The GPU check reads such evidence.
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     found = importlib.import_module("gpu_check_summary")
@@ -601,7 +601,7 @@ def test_pytorch_beside_an_engine_runs_on_the_cpu_with_a_note(trt10, engine, mea
         "--model", engine(), "--size", "50x70", "--weights", "demo", "--compare", "torch"
     )
     on_gpu, pytorch = record["cases"][0]["runs"].values()
-    assert "it ran on the CPU beside runs on a GPU" in pytorch["warnings"][-1]
+    assert "it ran on the CPU, other runs on a GPU" in pytorch["warnings"][-1]
     assert not any("on the CPU" in warning for warning in on_gpu["warnings"])
     assert "it ran on the CPU" in printed
     assert pytorch["roofline"] is not None
@@ -615,7 +615,7 @@ def test_an_engine_whose_size_is_free_has_no_graph(trt10, engine, measured, refu
     (name,) = record["cases"][0]["runs"]
     assert name.endswith("no CUDA graph")
     said = refused("--model", path, "--size", "97x96")
-    assert "dynamic.engine takes 32x32 to 96x96, none of 97x96" in said
+    assert "dynamic.engine accepts 32x32 to 96x96, but not 97x96" in said
 
 
 def test_several_time_steps_need_one_call_or_several(trt10, engine, measured):
@@ -640,7 +640,7 @@ def test_the_profile_has_every_layer_of_an_engine(trt10, engine, measured, graph
     found = record["layers_milliseconds"][path.name]
     assert len(found) > 100
     assert all(ms == 1.0 for _, ms in found)  # The time of every layer of the fake.
-    assert f"{len(found)} layers, {len(found)}.000 ms in sum" in printed
+    assert f"{len(found)} layers, {len(found)}.000 ms in total" in printed
 
 
 @pytest.mark.parametrize("graph", ["frames", "float", "batch", "three"])
@@ -770,11 +770,11 @@ def test_every_figure_has_a_column():
     assert len({len(line) for line in table}) == 1  # Columns are aligned.
     assert [line.split()[:2] for line in table[1:]] == [["fast", "2.000"], ["slow", "2.000"]]
     assert "call      h2d 2.000 ms, compute 2.000 ms" in text
-    assert "100.0 GFLOP/s, 50% of the matmul; 10.0 GB/s, 25% of the copy" in text
+    assert "100.0 GFLOP/s, 50% of the matmul peak; 10.0 GB/s, 25% of the copy peak" in text
     assert "25.2 GFLOP; 1.00 GB moved without fusion, 12.0 MB at least" in text
     assert "warning   it was hot" in text
     assert "fast is 1.50x as fast as slow (95% interval 1.25 to 1.75)" in text
-    assert "fast computes 2.50x as fast as slow (95% interval 1.25 to 1.75), copies left" in text
+    assert "fast computes 2.50x as fast as slow (95% interval 1.25 to 1.75), without" in text
     assert "  slower failed: it broke" in text
     assert "Conv a" in text
 

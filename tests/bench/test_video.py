@@ -25,7 +25,7 @@ def test_stages_and_pipeline_are_measured_on_the_same_frames(tmp_path, capsys):
     assert set(one["flicker"]) == {"yuv420p", "yuv422p", "yuv444p", "yuv420p10le"}
     assert all(levels < 5 for levels in one["flicker"].values())
     assert one["memory"]["3"] is None or one["memory"]["3"] > 20_000_000
-    assert "of the slower stage alone" in capsys.readouterr().out
+    assert "of its slower stage alone" in capsys.readouterr().out
 
 
 def test_a_missing_clip_is_an_error(tmp_path, capsys):

@@ -1,6 +1,6 @@
 "use strict";
-// The picture viewer. What it shows stands in the address, as #view=2&wipe=30&error=0, so that a
-// link can be sent to a picture; and in data attributes of the page, where tests read it.
+// The image viewer. Its state is in the address, such as #view=2&wipe=30&error=0, so that a link
+// can name an image; and in data attributes of the page, which tests read.
 (() => {
   const root = document.documentElement;
   const by = (id) => document.getElementById(id);
@@ -18,7 +18,7 @@
     image.src = images[index];
   };
 
-  // Single pixels are what is compared: they stay sharp where the picture is larger than it is.
+  // Keeps the pixels of an enlarged image sharp, because single pixels are compared.
   const sharpen = () => {
     for (const stage of document.querySelectorAll(".stage")) {
       stage.classList.toggle("enlarged", stage.clientWidth > views[state.view - 1].width);
@@ -55,7 +55,7 @@
     return Number.isFinite(number) ? Math.min(high, Math.max(low, number)) : otherwise;
   };
 
-  // False where the address says nothing of pictures, such as that of another section.
+  // Returns false if the address has no state of the viewer, such as that of another section.
   const readAddress = () => {
     const asked = new URLSearchParams(location.hash.slice(1));
     if (!["view", "wipe", "error"].some((key) => asked.has(key))) return false;

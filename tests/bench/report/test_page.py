@@ -87,7 +87,7 @@ def test_every_plot_with_data_is_on_the_page(full):
     assert found.headings == [
         "IFRNet: artefacts against PyTorch", "Quality and parity", "UCF101", "Latency", SIZE,
         "256x448", "720x1280", "Quality against speed", QUALITY,
-        "Share of what the machine can do", "Pictures", "Evidence",
+        "Share of the machine's peak performance", "Worst frames", "Evidence",
     ]  # fmt: skip
     assert [*found.plots] == ["UCF101", SIZE, "256x448", "720x1280", QUALITY]
     links = [attrs["href"] for tag, attrs in found.tags if tag == "a"]
@@ -98,9 +98,9 @@ def test_every_plot_with_data_is_on_the_page(full):
 @pytest.mark.parametrize(
     ("records", "there", "missing"),
     [
-        ([parity()], ["UCF101"], ["Latency", SIZE, QUALITY, "Pictures"]),
+        ([parity()], ["UCF101"], ["Latency", SIZE, QUALITY, "Worst frames"]),
         ([latency()], ["256x448"], ["Quality and parity", SIZE, QUALITY]),
-        ([latency(), parity()], [QUALITY], [SIZE, "Pictures"]),
+        ([latency(), parity()], [QUALITY], [SIZE, "Worst frames"]),
         ([latency(), parity(artefacts=[ev.an_artefact(sha256="f" * 64)])], ["UCF101"], [QUALITY]),
         # With random weights agreement is meaningful, quality is not.
         ([latency(), parity(weights={"random": True})],
@@ -294,9 +294,9 @@ def test_images_are_embedded_unchanged_and_equal_ones_once(full):
 def test_a_missing_or_invalid_image_is_named(tmp_path):
     path = write(tmp_path / "parity.jsonl", parity(summary={"pictures": [a_picture(tmp_path)]}))
     picture = tmp_path / "p" / "0_made.png"
-    named = f"{picture}, a picture of {path}, "
+    named = f"{picture}, an image of {path}, "
     picture.write_bytes(b"JFIF")
-    assert f"{named}is no PNG file" in run_report(path, "--html", tmp_path / "page.html")
+    assert f"{named}is not a PNG file" in run_report(path, "--html", tmp_path / "page.html")
     picture.unlink()
     assert f"{named}cannot be read" in run_report(path, "--html", tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()

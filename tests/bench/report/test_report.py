@@ -79,7 +79,7 @@ GPU_CEILINGS = {
     "gpu": "NVIDIA H100", "matmul_fp16_tflops": {"p50": 661.2, "best": 700.0},
     "measured_with": "torch 2.13.0, CUDA 13.0",
 }  # fmt: skip
-FAILED = {"PyTorch": {"kind": "pytorch", "compare": "torch", "failed": "it had made no pair"}}
+FAILED = {"PyTorch": {"kind": "pytorch", "compare": "torch", "failed": "no pair was interpolated"}}
 PUBLISHED = {"source": "paper", "psnr": 35.29, "ssim": 0.9693, "ssim_kind": "ssim_3d", "ie": None}
 TWO = ev.an_artefact("a.onnx"), ev.an_artefact("b.onnx")
 TIME = "2 samples in 82 s (PyTorch, one artefact, metrics)"
@@ -138,7 +138,7 @@ TIME = "2 samples in 82 s (PyTorch, one artefact, metrics)"
         ([latency(ev.a_case(GPU_RUNS), ev.a_case({}, size="2160x3840", failed=FAILED),
                   ceilings=GPU_CEILINGS, threads=None)],
          [*(f"| {name} |" for name in GPU_RUNS),
-          "Missing in 0.json at 2160x3840: PyTorch (it had made no pair).",
+          "Missing in 0.json at 2160x3840: PyTorch (no pair was interpolated).",
           "Ceilings in 0.json: matmul of float16 661 TFLOP/s on NVIDIA H100, measured with torch "
           "2.13.0, CUDA 13.0."], ["2 threads"]),
         ([latency(ev.a_case({ARTEFACT: ev.a_run(0.1, file="f", roofline=None)}),
@@ -214,7 +214,7 @@ UNUSABLE = {
     "empty.json": (latency(ev.a_case({"x": {**ev.a_run(0.1), "seconds": [[]]}})),
                    "its run 'x' at 256x448 has no samples"),
     "size.json": (latency(ev.a_case(size="large")), "the size 'large', not HEIGHTxWIDTH"),
-    "ceilings.json": (latency(ceilings={"gpu": "NVIDIA H100"}), "its ceilings have only gpu"),
+    "ceilings.json": (latency(ceilings={"gpu": "H100"}), "ceilings have only the keys ['gpu']"),
     "rounds.json": (ev.alternatives(ev.a_method("x", 1.0, 2.0)), "different numbers of rounds"),
     "pixels.json": (ev.alternatives(size=[480]), "it has the size [480], not [height, width]"),
     "middle.jsonl": (re.sub(r"\n.*", "\n{", WHOLE, count=1), "(line 2: Input data was truncated)"),
@@ -311,7 +311,7 @@ def test_tables_are_written_to_a_page_and_check_names_those_that_differ(measured
     stale = path.read_bytes().replace(b"89.0", b"99.0")
     path.write_bytes(stale)
     assert report(measured, "--readme", path, "--check") == 1
-    assert f"tables are out of date: {path} (parity): run this" in capsys.readouterr().err
+    assert f"tables are out of date in {path} (parity): run this" in capsys.readouterr().err
     assert path.read_bytes() == stale
 
 
@@ -323,7 +323,7 @@ def test_several_pages_are_written_and_checked_together(measured, tmp_path, caps
     assert report(measured, "--readme", first) == 0
     capsys.readouterr()
     assert report(measured, "--readme", first, second, third, "--check") == 1
-    assert f"out of date: {second} (latency); {third} (roofline): " in capsys.readouterr().err
+    assert f"out of date in {second} (latency); {third} (roofline): " in capsys.readouterr().err
     assert second.read_text() == text.format("latency", "")
     assert report(measured, "--readme", first, second, third) == 0
     assert "a.md: up to date\n" in (said := capsys.readouterr().out)
@@ -337,14 +337,14 @@ def test_several_pages_are_written_and_checked_together(measured, tmp_path, caps
     assert first.read_text() == stale
 
 
-UNPAIRED = "has no markers, or one without its counterpart"
+UNPAIRED = "has no markers, or a marker without its counterpart"
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("# Title", UNPAIRED),
-        ("<!-- report:speed --><!-- /report -->", "the table 'speed', but the evidence makes"),
+        ("<!-- report:speed --><!-- /report -->", "the table 'speed', but the evidence gives"),
         ("<!-- report:roofline --><!-- /report -->", "the table 'roofline', but the evidence"),
         ("<!-- report:parity -->", UNPAIRED),
         ("<!-- report:parity --><!-- report:latency --><!-- /report -->", UNPAIRED),
@@ -361,7 +361,7 @@ def test_invalid_markers_are_an_error(tmp_path, capsys, text, problem):
 
 def test_check_without_a_page_is_an_error(measured, capsys):
     assert report(measured, "--check") == 1
-    assert "--check needs --readme" in capsys.readouterr().err
+    assert "--check was given without --readme" in capsys.readouterr().err
 
 
 EXTRA = ["jinja2", "matplotlib", "msgspec", "PIL"]

@@ -93,9 +93,9 @@ def test_cuda_graphs_are_used_as_requested(trt10, engine, models, command):
     [
         (
             ("fail_build", "no tactic"),
-            "build float.onnx: IBuilder::buildSerializedNetwork: no tactic",
+            "build float.onnx (IBuilder::buildSerializedNetwork: no tactic): export it",
         ),
-        (("unsupported_operators", {"GridSample"}), "parse float.onnx: In node"),
+        (("unsupported_operators", {"GridSample"}), "parse float.onnx (In node"),
     ],
 )
 def test_a_plain_export_that_cannot_be_built_is_recorded_with_the_reason(
@@ -118,8 +118,8 @@ def test_other_files_are_refused(trt10, engine, models, tmp_path, command):
     ours = engine()
     code, record, printed = command("--model", ours, "--plain", models / "frames.onnx")
     assert (code, record) == (1, None)
-    assert "frames.onnx has img0 tensor(uint8) [1, 50, 70, 3]" in printed
-    assert "--plain takes float32 img0 and img1 (1, 3, H, W)" in printed
+    assert "frames.onnx has the inputs and outputs img0 tensor(uint8) [1, 50, 70, 3]" in printed
+    assert "export it with float32 img0 and img1 (1, 3, H, W)" in printed
     broken = tmp_path / "broken.onnx"
     for content in (b"no protobuf", b""):
         broken.write_bytes(content)
@@ -133,7 +133,7 @@ def test_a_plain_export_runs_at_sizes_that_pad_to_its_size(trt10, engine, models
     plain = models / "float.onnx"
     code, _, printed = command("--model", ours, "--plain", plain, size=("32x32", "48x48"))
     assert code == 1
-    assert "float.onnx takes 64x80, none of 32x32, 48x48: give --size 64x80" in printed
+    assert "float.onnx accepts 64x80, but not 32x32, 48x48: give --size 64x80" in printed
     code, record, printed = command("--model", ours, "--plain", plain, size=("32x32", "60x66"))
     assert code == 0, printed
     assert [len(case["runs"]) for case in record["cases"]] == [1, 3]
@@ -156,7 +156,7 @@ def test_a_failed_cuda_graph_is_in_the_record(trt10, engine, models, command, fa
         failed = number == failing
         assert run["artefact"]["cuda_graph"] == (not failed)
         assert ("cuda_graph_problem" in run["artefact"]) == failed
-        assert any("measured with plain launches" in said for said in run["warnings"]) == failed
+        assert any("it was measured without one" in said for said in run["warnings"]) == failed
     assert (
         "cudaErrorStreamCaptureUnsupported"
         in (with_graph[failing]["artefact"]["cuda_graph_problem"])
