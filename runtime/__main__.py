@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _PROG = "python -m runtime"
 _DEMO_NOTE = (
-    "--model was not given: the new frames are of the shipped demo weights, which do "
-    "not reach the quality of the published ones"
+    "--model was not given: the shipped demo model is used, which does not reach the quality of "
+    "the published weights"
 )
 
 
@@ -49,11 +49,11 @@ def _interpolate(args: argparse.Namespace) -> None:
     check_summary(args.json)
     if args.json is not None and args.dry_run:
         raise VideoError(
-            "--json and --dry-run were both given, a dry run has no summary: leave one out"
+            "--json and --dry-run were both given, but a dry run has no summary: leave one out"
         )
     if args.keep_vfr and args.rate is not None:
         raise VideoError(
-            "--keep-vfr and --rate were both given, --rate gives a constant rate: use --factor"
+            "--keep-vfr and --rate were both given, but --rate gives a constant rate: use --factor"
         )
     if args.dry_run:
         plan = plan_video(
@@ -100,18 +100,18 @@ def _names_partial_output(output: str) -> Iterator[None]:
     except KeyboardInterrupt:
         partial = partial_path(output)
         if output != "-" and partial.exists() and not is_locked(partial):
-            print(f"the output until then is in {partial}", file=sys.stderr)
+            print(f"the partial output is {partial}", file=sys.stderr)
         raise
 
 
 def _plan_lines(plan: Plan, output: str) -> list[str]:
     info = plan.source
     frames = "an unknown number of" if plan.frames is None else f"about {plan.frames}"
-    duration = "of unknown length" if info.duration is None else f"{float(info.duration):.3f} s"
+    duration = "unknown duration" if info.duration is None else f"{float(info.duration):.3f} s"
     return [
-        f"{info.name}: {info.width} wide, {info.height} high, {info.pixel_format}, "
+        f"{info.name}: width {info.width}, height {info.height}, {info.pixel_format}, "
         f"{float(info.rate):.3f} frames/s, {duration}",
-        f"{output}: {frames} frames at {float(plan.rate):.3f} per second, {plan.encoder}",
+        f"{output}: {frames} frames at {float(plan.rate):.3f} frames/s, encoder {plan.encoder}",
         *plan.tracks,
         *(f"note: {note}" for note in plan.notes),
     ]
@@ -121,16 +121,16 @@ def _report_lines(report: VideoReport, output: str, printed: Sequence[str]) -> l
     """The report as text, with the notes that are not in `printed`."""
     lines = [
         f"{output}: {report.frames_in} -> {report.frames_out} frames at "
-        f"{float(report.rate):.3f} per second, in {report.seconds:.1f} s "
-        f"({report.frames_out / report.seconds:.1f} frames/s) on {report.backend}, which waited "
-        f"for frames {report.idle:.0%} of the time"
+        f"{float(report.rate):.3f} frames/s",
+        f"speed: {report.frames_out / report.seconds:.1f} frames/s ({report.seconds:.1f} s) with "
+        f"{report.backend}, which waited for frames {100 * report.idle:.0f} % of that time",
     ]
     if report.cuts:
         shown = ", ".join(f"{float(moment):.3f}" for moment in report.cuts[:20])
         more = f" and {len(report.cuts) - 20} more" if len(report.cuts) > 20 else ""
-        lines.append(f"scene cuts, where the previous frame is held, at {shown}{more} s")
+        lines.append(f"scene cuts, at which the previous frame is held, in seconds: {shown}{more}")
     if report.repeats:
-        lines.append(f"{report.repeats} frames repeat the previous one")
+        lines.append(f"repeated frames in the input: {report.repeats}")
     return [*lines, *(f"note: {note}" for note in report.notes if note not in printed)]
 
 
@@ -138,18 +138,21 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Writes a video at a higher frame rate and the same speed; sound stays in step.",
+        "Writes a video at a higher frame rate and the same speed; audio stays in sync.",
         "%(prog)s in.mp4 out.mp4",
         "%(prog)s in.mkv out.mkv --model model.onnx --rate 59.94 --codec hevc",
         "ffmpeg -i in.mp4 -f yuv4mpegpipe - | %(prog)s - - --model model.onnx | mpv -",
     )
     parser.add_argument(
-        "input", metavar="IN", help="a video, a folder of images, %%06d.png, or - for Y4M"
+        "input",
+        metavar="IN",
+        help="a video, a folder of images, a pattern as %%06d.png, or - for Y4M on stdin",
     )
     parser.add_argument(
         "output",
         metavar="OUT",
-        help=".mp4, .mkv, .mov, .m4v, .webm, a folder or %%06d.png, or - for Y4M",
+        help="a video (.mp4, .mkv, .mov, .m4v, .webm), a folder for PNG images, a pattern as "
+        "%%06d.png, or - for Y4M on stdout",
     )
     parser.add_argument(
         "--model",
@@ -164,25 +167,25 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--start",
         type=parse_time,
         metavar="T",
-        help="where to begin, in seconds or H:M:S (default: the beginning)",
+        help="time at which to start, in seconds or H:M:S (default: the beginning)",
     )
     reading.add_argument(
         "--end",
         type=parse_time,
         metavar="T",
-        help="where to stop, in seconds or H:M:S (default: the end)",
+        help="time at which to stop, in seconds or H:M:S (default: the end)",
     )
     reading.add_argument(
         "--picture-rate",
         type=parse_rate,
         metavar="R",
-        help="frames a second of a folder of images (default 25)",
+        help="frame rate of a folder of images, in frames per second (default 25)",
     )
     add_reading_arguments(reading)
     writing = parser.add_argument_group("output")
     add_writing_arguments(writing)
     writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary as JSON")
-    writing.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+    writing.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     running = parser.add_argument_group("inference")
     running.add_argument(
         "--backend",
@@ -201,7 +204,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--streams",
         type=int,
         metavar="N",
-        help="number of inferences at the same time (TensorRT, OpenVINO; default 1)",
+        help="number of inferences that run at the same time (TensorRT, OpenVINO; default 1)",
     )
     return parser
 

@@ -35,6 +35,11 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 frame", "2 frames"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def kind_of(value: object) -> str:
     """The type of a value as messages name it: "a list", "an int", "a torch.Tensor", "None"."""
     if value is None:

@@ -40,21 +40,26 @@ COMMANDS = {
     ),
     "export": Command("export.to_onnx", "export a checkpoint as an ONNX file"),
     "build": Command(
-        "export.build_engine", "build an artefact, which is written if it passes the gate"
+        "export.build_engine", "build a model for a backend and compare it with PyTorch"
     ),
-    "prove": Command("export.prove", "compare an artefact in bf16 and fp16 with fp32 on this CPU"),
+    "prove": Command(
+        "export.prove", "compare a built model in bf16 and fp16 with fp32 on this CPU"
+    ),
     "triton": Command(
-        "export.triton.__main__", "write artefacts into a model repository of Triton"
+        "export.triton.__main__", "write built models into a model repository of Triton"
     ),
     "cluster": Command("runtime.cluster.__main__", "interpolate many videos on a Ray cluster"),
-    "latency": Command("bench.latency", "measure the time of a pair, beside PyTorch"),
-    "parity": Command("bench.parity", "compare artefacts with PyTorch and with true frames"),
-    "report": Command("bench.report.__main__", "make tables and a page of measurements"),
+    "latency": Command("bench.latency", "measure the time per pair of frames, also of PyTorch"),
+    "parity": Command("bench.parity", "compare built models with PyTorch and with true frames"),
+    "report": Command("bench.report.__main__", "write tables and a page from measurements"),
     "alternatives": Command(
-        "bench.alternatives.__main__", "measure other ways to double a frame rate beside this one"
+        "bench.alternatives.__main__",
+        "compare this project with other methods on the CPU",
     ),
-    "bench-video": Command("bench.video", "measure the video pipeline without a model"),
-    "bench-cluster": Command("bench.cluster", "measure what a Ray cluster gains and costs"),
+    "bench-video": Command("bench.video", "measure reading and writing of videos without a model"),
+    "bench-cluster": Command(
+        "bench.cluster", "measure the speed and the overhead of a Ray cluster"
+    ),
 }
 """Name -> subcommand, in the order of --help."""
 
@@ -66,8 +71,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROG,
         usage="%(prog)s COMMAND ...",
-        description="Frame interpolation with IFRNet: from a checkpoint to artefacts and videos.",
-        epilog="\n".join(("commands:", *lines, "", "%(prog)s COMMAND --help shows its options.")),
+        description="Interpolates video frames with IFRNet: exports, builds and measures models.",
+        epilog="\n".join(
+            ("commands:", *lines, "", "%(prog)s COMMAND --help shows the options of a command.")
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -157,7 +157,7 @@ class Progress:
             if total is not None:
                 parts.append(f"{duration((total - done) / rate)} left")
         else:
-            parts.append(f"{duration(now - self._started)} so far")
+            parts.append(f"{duration(now - self._started)} elapsed")
         return ", ".join(parts) if not self._label else f"{self._label}: {', '.join(parts)}"
 
 
@@ -180,7 +180,7 @@ class Activity:
         self._display.close()
 
     def _line(self) -> str:
-        return f"{self._text}: {duration(time.monotonic() - self._started)} so far"
+        return f"{self._text}: {duration(time.monotonic() - self._started)} elapsed"
 
 
 def print_above(bar: tqdm[None] | None, text: str, file: TextIO | None = None) -> None:

@@ -17,7 +17,7 @@ from runtime.backends.base import BackendName
 from runtime.cli.arguments import add_precision_argument, parse_model_file
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
-from runtime.errors import VideoError
+from runtime.errors import VideoError, counted
 from runtime.manifest import file_sha256
 from runtime.video.arguments import (
     FrameBar,
@@ -61,9 +61,9 @@ def sources_in(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
         if given.is_dir():
             videos = sorted(p for p in given.rglob("*") if p.suffix.lower() in _VIDEOS)
             if not videos:
-                raise VideoError(f"{given} holds no video: give a folder with some, or files")
+                raise VideoError(f"{given} contains no video: give a folder of videos, or files")
         elif not given.is_file():
-            raise VideoError(f"{given} does not exist: give videos, or folders of them")
+            raise VideoError(f"{given} does not exist: give videos, or folders of videos")
         for video in videos:
             name = video.relative_to(given) if given.is_dir() else Path(video.name)
             if name.suffix.lower() not in SUFFIXES:
@@ -81,7 +81,9 @@ def _interpolate(args: argparse.Namespace) -> int:
     if not args.model.is_file():
         raise VideoError(f"{args.model} does not exist: give a file of export.build_engine")
     if args.onnx is not None and not args.onnx.is_file():
-        raise VideoError(f"{args.onnx} does not exist: give the file the engine was built from")
+        raise VideoError(
+            f"{args.onnx} does not exist: give the file that the engine was built from"
+        )
     sources = sources_in(args.input, args.output)
     for _, destination in sources:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +122,7 @@ def _suggests_resume() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("whole segments are kept: continue with --resume", file=sys.stderr)
+        print("complete segments are kept: continue with --resume", file=sys.stderr)
         raise
 
 
@@ -130,19 +132,21 @@ def _report_lines(report: ClusterReport) -> list[str]:
         if video.error is not None:
             lines.append(f"FAILED: {video.source}: {video.error}")
             continue
-        resumed = f", {video.resumed} of them from before" if video.resumed else ""
+        resumed = f", {video.resumed} of them from an earlier run" if video.resumed else ""
         lines.append(
             f"{video.destination}: {video.frames_in} -> {video.frames_out} frames in "
-            f"{video.segments} segments{resumed}"
+            f"{counted(video.segments, 'segment')}{resumed}"
         )
         lines += [f"note: {note}" for note in video.notes]
     made = len(report.videos) - len(report.failures)
-    again = f", {report.retries} steps done again" if report.retries else ""
+    steps = counted(report.retries, "step")
     lines.append(
-        f"{made} of {len(report.videos)} videos, {report.frames_out} frames in "
+        f"{made} of {counted(len(report.videos), 'video')} written: {report.frames_out} frames in "
         f"{report.seconds:.1f} s ({report.frames_out / max(report.seconds, 1e-9):.1f} frames/s) on "
-        f"{len(report.workers)} workers{again}"
+        f"{counted(len(report.workers), 'worker')}"
     )
+    if report.retries:
+        lines.append(f"note: workers died, so {steps} had to be repeated")
     return lines
 
 
@@ -150,8 +154,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     """The parser of the command, which is called as `prog`."""
     parser = command_parser(
         prog,
-        "Interpolates many videos on this machine or on a Ray cluster; long ones are divided into "
-        "segments. All machines must have the files under the same paths.",
+        "Interpolates many videos on this machine or on a Ray cluster. Long videos are divided "
+        "into segments. The files must have the same paths on all machines.",
         "%(prog)s in.mp4 --output made --model model.onnx --address local",
         "%(prog)s archive --output made --model model.engine --gpus-per-worker 1 "
         "--address ray://head:10001 --resume",
@@ -164,7 +168,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="DIR",
-        help="path of the folder for the results",
+        help="folder for the results",
     )
     parser.add_argument(
         "--model",
@@ -193,14 +197,15 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         type=int,
         default=2,
         metavar="N",
-        help="CPUs of a worker, on a CPU also its threads (default %(default)s)",
+        help="CPUs of a worker, and the number of its threads if the model runs on the CPU "
+        "(default %(default)s)",
     )
     cluster.add_argument(
         "--gpus-per-worker",
         type=float,
         default=0.0,
         metavar="X",
-        help="GPUs of a worker; with 0.5 two workers share one (default %(default)g)",
+        help="GPUs of a worker; with 0.5 two workers share a GPU (default %(default)g)",
     )
     cluster.add_argument(
         "--segment-seconds",
@@ -210,14 +215,16 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         help="minimum duration of a segment in seconds (default %(default)s)",
     )
     cluster.add_argument(
-        "--resume", action="store_true", help="continue an earlier run: keep its complete segments"
+        "--resume",
+        action="store_true",
+        help="continue an earlier run, whose complete segments are kept",
     )
     cluster.add_argument(
         "--onnx",
         type=Path,
         metavar="FILE",
-        help="ONNX file from which a worker builds an engine if that of --model does not fit its "
-        "GPU",
+        help="ONNX file from which a worker builds its own engine if the engine of --model does "
+        "not fit the worker's GPU",
     )
     cluster.add_argument(
         "--build-options",

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from runtime import __version__
-from runtime.errors import InterpolationError, first_line
+from runtime.errors import InterpolationError, counted, first_line
 from runtime.machine import available_cpus
 from runtime.telemetry import import_quietly
 
@@ -153,10 +153,10 @@ class Pool:
 
         capacity = _capacity(share)
         if capacity < 1:
-            gpus = f" and {share.gpus:g} GPUs" if share.gpus else ""
+            gpus = f" and {share.gpus:g} GPU{'' if share.gpus <= 1 else 's'}" if share.gpus else ""
             raise ClusterError(
-                f"no machine of the cluster has {share.cpus} CPUs{gpus}: ask for less with "
-                "--cpus-per-worker or --gpus-per-worker"
+                f"no machine of the cluster has {counted(share.cpus, 'CPU')}{gpus}: ask for less "
+                "with --cpus-per-worker or --gpus-per-worker"
             )
         self.size = capacity if workers is None else workers
         self.retries = 0
@@ -194,7 +194,7 @@ class Pool:
                 if not self._idle and all(entry is None for _, entry in self._running.values()):
                     waited = time.monotonic() - since
                     print(
-                        f"no worker for {waited:.0f} s: waiting for the cluster to have room",
+                        f"no worker has started for {waited:.0f} s: waiting for free CPUs or GPUs",
                         file=sys.stderr,
                     )
                 continue
@@ -277,7 +277,7 @@ class Pool:
             self._waiting.appendleft(_Entry(entry.job, entry.lost + 1))
             return None
         lost = ClusterError(
-            f"{TRIES} workers died while they ran it ({first_line(error)}): see Ray's logs, and "
+            f"{TRIES} workers died during the same step ({first_line(error)}): see Ray's logs, and "
             "whether the machines have enough memory"
         )
         return Done(entry.job, None, lost, 0.0)

@@ -171,7 +171,7 @@ class Video:
     def first(self) -> list[Job]:
         """The first job; none where an earlier run completed the video."""
         if self.batch.resume and self.destination.exists() and not self.folder.path.exists():
-            self.notes.append("the output existed already")
+            self.notes.append("the output was complete already")
             self.done = True
             return []
         return [
@@ -221,7 +221,7 @@ class Video:
         After a SeamError the video is rendered in one piece; any other error ends it.
         """
         if isinstance(error, SeamError) and not self._in_one_piece:
-            self.notes.append(f"rendered in one piece, as {error}")
+            self.notes.append(f"rendered in one piece, because {error}")
             self._in_one_piece = True
             self.segments, self.resumed = [], 0
             self.frames_new = self.frames_rendered = 0

@@ -42,7 +42,7 @@ def parse_cuts(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a score: write a number up to 100, or none for no cuts"
+            f"{text!r} is not a score: write a number up to 100, or none for no scene cuts"
         ) from error
 
 
@@ -54,18 +54,18 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
         "--factor",
         type=int,
         metavar="N",
-        help="new frame rate over old (default 2)",
+        help="new frame rate divided by the old one (default 2)",
     )
     rate.add_argument(
         "--rate",
         type=parse_rate,
         metavar="R",
-        help="constant frame rate, as 60, 59.94 or 60000/1001, in place of --factor",
+        help="constant frame rate in place of --factor, for example 60, 59.94 or 60000/1001",
     )
     group.add_argument(
         "--keep-vfr",
         action=argparse.BooleanOptionalAction,
-        help="with --factor: a variable rate stays variable (default), or is made constant",
+        help="with --factor: keep a variable frame rate (default), or make it constant",
     )
 
 
@@ -78,16 +78,17 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         help="index of the video track (default: FFmpeg's choice)",
     )
     group.add_argument(
-        "--strict", action="store_true", help="refuse a file that is damaged or truncated"
+        "--strict", action="store_true", help="stop with an error if a file is damaged or truncated"
     )
     group.add_argument(
         "--cuts",
         type=parse_cuts,
         metavar="X",
-        help="lowest score of a scene cut, above 0 and up to 100, or none (default 6)",
+        help="minimum score of a scene cut, above 0 and up to 100 (default 6); none switches the "
+        "detection off",
     )
     group.add_argument(
-        "--dedupe", action="store_true", help="replace repeats of the previous frame by new frames"
+        "--dedupe", action="store_true", help="replace repeated frames by new frames"
     )
 
 
@@ -96,8 +97,8 @@ def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--codec",
         metavar="NAME",
-        help="codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg (default: by "
-        "source and suffix)",
+        help="codec: h264, hevc, vp9, av1, ffv1, prores, or an encoder of FFmpeg (default: "
+        "chosen by the input and the suffix of the output)",
     )
     group.add_argument(
         "--quality",
@@ -108,7 +109,7 @@ def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--preset", metavar="NAME", help="preset of the encoder (default: the encoder's)"
     )
-    group.add_argument("--lossless", action="store_true", help="encode without loss")
+    group.add_argument("--lossless", action="store_true", help="encode losslessly")
     group.add_argument(
         "--audio",
         choices=("copy", "aac", "none"),

@@ -16,7 +16,7 @@ from typing import Any
 
 from runtime.backends.base import BackendName, PrecisionChoice
 from runtime.backends.demo import DEMO
-from runtime.errors import VideoError, kind_of
+from runtime.errors import VideoError, counted, kind_of
 from runtime.interpolator import Interpolator
 from runtime.timesteps import checked_factor
 from runtime.video.options import Plan, VideoOptions, VideoReport
@@ -261,8 +261,8 @@ def repair_notes(schedule: OnlineSchedule) -> list[str]:
     if not schedule.repaired:
         return []
     return [
-        f"{schedule.repaired} frames had no time stamp, or one that did not rise: their times are "
-        "a guess"
+        f"{counted(schedule.repaired, 'frame')} without a time stamp, or with one not after that "
+        "of the frame before: the times are estimated"
     ]
 
 

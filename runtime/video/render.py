@@ -197,8 +197,8 @@ class Rendering:
         if self.vfi.info.io == "float":
             return 16
         self.notes.append(
-            f"the new frames were made from 8 of {self.info.bits} bits: use a model exported with "
-            "--io float to keep them all"
+            f"the new frames have 8 of the {self.info.bits} bits of the source: use a model "
+            "exported with --io float to keep all bits"
         )
         return 8
 

@@ -216,7 +216,7 @@ class Demuxer:
         self.damaged += 1
         if self._strict:
             raise VideoError(
-                f"{what} in {self._name} is damaged ({reason(error)}): repair it, or go without "
+                f"{what} in {self._name} is damaged ({reason(error)}): repair it, or leave out "
                 "--strict to skip it"
             ) from error
 

@@ -142,4 +142,4 @@ def _gaps(files: list[Path], wanted: re.Pattern[str]) -> list[str]:
     missing = numbers[-1] - numbers[0] + 1 - len(numbers)
     if not missing:
         return []
-    return [f"{missing} numbers are missing among the images: they were taken as consecutive"]
+    return [f"numbers missing in the file names: {missing}; the images are treated as consecutive"]

@@ -33,8 +33,8 @@ def check_start(name: str, part: Part, duration: Fraction | None) -> None:
     """
     if part.start is not None and duration is not None and part.start >= part.zero + duration:
         raise VideoError(
-            f"{name} lasts {float(duration):.3f} s: start at less than that, not at "
-            f"{float(part.start - part.zero):.3f} s"
+            f"{name} lasts {float(duration):.3f} s, but start is "
+            f"{float(part.start - part.zero):.3f} s: give an earlier start"
         )
 
 

@@ -198,7 +198,7 @@ class Source:
         if self._failed:
             self.notes.append(f"images that cannot be read or decoded: {_listed(self._failed)}")
         if self.damaged:
-            self.notes.append(f"skipped as damaged: {self.damaged} packets")
+            self.notes.append(f"damaged packets skipped: {self.damaged}")
         if missing := self._missing():
             if self._strict:
                 raise _truncated(self.info.name, missing)
@@ -211,7 +211,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _truncated(name: str, missing: str) -> VideoError:
-    return VideoError(f"{name}: {missing}; get the whole file, or go without --strict")
+    return VideoError(f"{name}: {missing}; get the complete file, or leave out --strict")
 
 
 def _truncation(

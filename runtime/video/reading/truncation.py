@@ -89,12 +89,15 @@ def truncation(
         over = Fraction(container.duration, av.time_base)
         end = max(read.ends.values(), default=Fraction(0))
         return _sentence(f"{float(over):.3f} s", end, frames) if end < over - _CODEC_DELAY else None
-    return None if declared is not None else "the file ends inside of its data: it is truncated"
+    return (
+        None if declared is not None else "the file ends in the middle of its data: it is truncated"
+    )
 
 
 def _sentence(declared: str, end: Fraction, frames: int) -> str:
     return (
-        f"the file declares {declared}, {float(end):.3f} s came ({frames} frames): it is truncated"
+        f"the file declares {declared}, but contains {float(end):.3f} s ({frames} frames): it is "
+        "truncated"
     )
 
 
@@ -114,11 +117,11 @@ def _missing_packets(
             continue
         if stream is not video:
             what = f"{len(index)} packets of {stream.type} track {stream.index}"
-            return f"the file declares {what}, {packets} came: it is truncated"
+            return f"the file declares {what}, but contains {packets}: it is truncated"
         tick = Fraction(video.time_base)
         over, end = (video.duration or 0) * tick, read.ends.get(video.index, Fraction(0))
         return (
-            f"the file declares {len(index)} frames ({float(over):.3f} s), {packets} came "
+            f"the file declares {len(index)} frames ({float(over):.3f} s), but contains {packets} "
             f"({float(end):.3f} s): it is truncated"
         )
     return None

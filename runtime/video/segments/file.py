@@ -163,7 +163,7 @@ class SegmentFile:
             self.packets = [PacketIndex(*entry) for entry in index["packets"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise VideoError(
-                f"{path} is not a whole segment ({error}): remove it and use --resume"
+                f"{path} is not a complete segment ({error}): remove it and use --resume"
             ) from error
 
     def check(self, encoder: Encoder) -> None:
@@ -175,7 +175,7 @@ class SegmentFile:
         if (self._encoder, self._tick) != (encoder.identity, encoder.tick):
             raise VideoError(
                 f"{self.path.name} was encoded with another {encoder.identity[0]} than this "
-                "machine has: use one FFmpeg on all workers, and start again"
+                "machine has: use the same FFmpeg on all workers, and start again"
             )
 
     def packet(self, entry: PacketIndex, dts: int, tick: Fraction) -> Packet[Any]:

@@ -214,7 +214,7 @@ def plan(
     shown = [one for fact in facts for one in schedule.push(fact)]
     shown += schedule.finish()
     if schedule.repaired:
-        raise SeamError("it has frames without a time stamp, or with one that does not rise")
+        raise SeamError("it has frames whose time stamp is missing or does not rise")
     stamps = [fact.pts for fact in facts if fact.pts is not None]
     digests: dict[int, str] = {}
     # Two spans may have a hash of one frame. That of the earlier span counts, since it decodes more
@@ -228,16 +228,18 @@ def plan(
 def _joined_facts(analysed: Sequence[SpanFacts]) -> list[FrameFacts]:
     """The facts of all frames; for the first frames of a span those that the previous span has."""
     if any(span.damaged for span in analysed):
-        raise SeamError("it has damage")
+        raise SeamError("it has damaged packets")
     facts = list(analysed[0].facts)
     for before, span in itertools.pairwise(analysed):
         known = before.beyond
         if len(known) < _OVERLAP and span is not analysed[-1]:
-            raise SeamError("it has parts of less than four frames")
+            raise SeamError("it has spans of less than four frames between key frames")
         if [fact.pts for fact in known] != [fact.pts for fact in span.facts[: len(known)]]:
-            raise SeamError("its frames around a key frame are not the same from there on")
+            raise SeamError(
+                "decoding from a key frame does not give the same frames as decoding from before it"
+            )
         if any(span.digests[s] != before.digests[s] for s in span.digests.keys() & before.digests):
-            raise SeamError("its key frames need frames from before them")
+            raise SeamError("frames after a key frame refer to frames before it")
         facts += [*known, *span.facts[len(known) :]]
     return facts
 

@@ -81,8 +81,8 @@ def render(
         sink.finish()
         if sink.written != len(segment.shown):
             raise VideoError(
-                f"segment {segment.number} of {path} has {sink.written} frames, "
-                f"{len(segment.shown)} were planned: the file was changed meanwhile, start again"
+                f"segment {segment.number} of {path} has {sink.written} frames, but "
+                f"{len(segment.shown)} were planned: the file changed during the run, start again"
             )
     return Rendered(sink.sha256, sink.written, rendering.frames_new, rendering.notes)
 
@@ -97,7 +97,9 @@ def _frames_of(source: Source, segment: Segment) -> Iterator[DecodedFrame]:
     for number, stamp in enumerate(segment.stamps):
         frame = next(frames, None)
         if frame is None or frame.pts != stamp:
-            raise SeamError(f"its frame at tick {stamp} is not found from the key frame on")
+            raise SeamError(
+                f"its frame at tick {stamp} is missing when decoding starts at the key frame"
+            )
         if number == 0 and segment.first_digest not in (None, frame_digest(frame)):
-            raise SeamError(f"its frame at tick {stamp} needs frames from before the key frame")
+            raise SeamError(f"its frame at tick {stamp} refers to frames before the key frame")
         yield frame

@@ -64,7 +64,7 @@ def alpha_notes(like: SourceInfo) -> list[str]:
     if has_alpha(like.pixel_format) or tags.get(_TAG, "0") != "0":
         return ["the alpha channel is not carried over"]
     if VideoFormat(like.pixel_format).has_palette:
-        return ["transparent colours of the palette, where it has any, are written opaque"]
+        return ["transparent colours of the palette, if there are any, are written opaque"]
     return []
 
 

@@ -55,7 +55,7 @@ def check_destination(path: str | Path, source: str | Path) -> None:
         check_folder(path)
     elif path.suffix.lower() not in SUFFIXES:
         raise VideoError(
-            f"{path.name} has no suffix of a video: use one of {', '.join(SUFFIXES)}, a folder, "
+            f"{path.name} has no supported suffix: use one of {', '.join(SUFFIXES)}, a folder, "
             "or %06d.png"
         )
     elif not path.parent.is_dir():
@@ -65,13 +65,12 @@ def check_destination(path: str | Path, source: str | Path) -> None:
         raise VideoError(f"{path} is the input itself: write to another file")
     if temp.exists() and temp.resolve() in (read, *read.parents):
         raise VideoError(
-            f"{source} would be overwritten, as {temp.name} is where the output is written until "
-            "it is whole: rename the input or the output"
+            f"{source} would be overwritten, because the output is first written to {temp.name}: "
+            "rename the input or the output"
         )
     if temp.is_symlink():
         raise VideoError(
-            f"{temp.name} is a symbolic link, and the output is written there until it is whole: "
-            "remove the link"
+            f"{temp.name} is a symbolic link, but the output is first written there: remove it"
         )
     # The final name may be the partial name of another run.
     check_free(temp)
@@ -88,7 +87,9 @@ def check_folder(path: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise VideoError(f"{folder} is not empty: give a folder that is new or empty")
     if folder.resolve() == Path.cwd():  # The output folder is replaced by a rename at the end.
-        raise VideoError(f"{folder} is the working folder: give a folder for the images alone")
+        raise VideoError(
+            f"{folder} is the current folder: give a folder that is only for the images"
+        )
 
 
 def check_free(path: Path) -> None:

@@ -118,7 +118,7 @@ class Encoder:
         except ValueError as error:
             other = ".mov" if encoding.encoder.startswith("prores") else ".mkv"
             raise VideoError(
-                f"{output.format.name} does not take {encoding.encoder}: choose {other} or "
+                f"{output.format.name} does not support {encoding.encoder}: choose {other} or "
                 "another codec"
             ) from error
 
@@ -156,7 +156,8 @@ class Encoder:
             self.stream.set_display_matrix(like.display_matrix)
         elif like.rotation:
             self.notes.append(
-                f"the rotation by {like.rotation} degrees is not carried over: PyAV 18 can"
+                f"the rotation by {like.rotation} degrees is not carried over: install PyAV 18, "
+                "which can write it"
             )
 
 

@@ -147,9 +147,11 @@ def encoding_for(like: SourceInfo, suffix: str, encode: EncodeOptions = DEFAULT)
     pixel_format = _pixel_format(name, kind, like, lossless)
     notes = alpha_notes(like)
     if not _same(pixel_format, without_alpha(like.pixel_format)):
-        notes.append(f"written as {pixel_format}, the source is {like.pixel_format}")
+        notes.append(
+            f"pixel format: {pixel_format} in the output, {like.pixel_format} in the source"
+        )
     if like.hdr is not None and not _carries_hdr(name):
-        notes.append(f"{name} does not carry the HDR10 metadata over")
+        notes.append(f"{name} does not carry over the HDR10 metadata")
     elif like.hdr is not None and (like.hdr.primaries is None) != (like.hdr.luminance is None):
         lacks = "primaries" if like.hdr.primaries is None else "luminance"
         notes.append(f"the mastering display is not carried over, as its {lacks} is not declared")

@@ -61,7 +61,9 @@ class Y4MSink:
             )
         self._format = _y4m_format(like)
         if self._format != without_alpha(like.pixel_format).replace("yuvj", "yuv"):
-            self.notes.append(f"written as {self._format}, the source is {like.pixel_format}")
+            self.notes.append(
+                f"pixel format: {self._format} in the output, {like.pixel_format} in the source"
+            )
         with self._errors():
             # strict -1 permits more than 8 bits, a widely supported extension of the format.
             self._output = av.open(
@@ -141,7 +143,9 @@ class FolderSink:
         if like.tracks:
             self.notes.append(f"not carried over: {', '.join(map(str, like.tracks))}")
         if like.rotation:
-            self.notes.append(f"the images are not rotated by {like.rotation} degrees")
+            self.notes.append(
+                f"the source is rotated by {like.rotation} degrees, the images are not"
+            )
         context = CodecContext.create("png", "w")
         assert isinstance(context, VideoCodecContext)
         context.width, context.height = like.width, like.height

@@ -126,7 +126,7 @@ def open_sink(
     except BaseException as error:
         sink.abort()
         if isinstance(error, InterpolationError) and sink.partial is not None:
-            raise type(error)(f"{error}; the output until then is in {sink.partial}") from error
+            raise type(error)(f"{error}; the partial output is {sink.partial}") from error
         raise
 
 

@@ -10,12 +10,15 @@ from typing import Any, Literal, Protocol
 import av
 from av.packet import Packet
 
-from runtime.errors import VideoError
+from runtime.errors import VideoError, counted
 from runtime.video.reading.info import SourceInfo, Track, reason
 from runtime.video.reading.tags import readable
 
 AudioMode = Literal["copy", "aac", "none"]
 """Treatment of audio tracks: copy their packets, encode them as AAC, or leave them out."""
+
+_ENCODED = "encoded as AAC"
+"""What `track_action` returns for an audio track that is decoded and encoded again."""
 
 _NANO = Fraction(1, 10**9)
 """Seconds. The tick of shifted stamps, before the container rounds them to its own."""
@@ -66,17 +69,17 @@ def open_tracks(
     writers: dict[int, TrackWriter] = {}
     for track in like.tracks:
         what = track_action(output.format.name, track, audio)
-        if what == "made AAC":
+        if what == _ENCODED:
             writers[track.index] = _Aac(output, track, origin, like.end, notes, strict)
         elif what == "copied":
             writers[track.index] = _Copy(output, track, origin, notes)
         else:
-            notes.append(f"{what}: {track}")
+            notes.append(f"{track}: {what}")
     return writers
 
 
 def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
-    """What happens to a track: "copied", "made AAC", or why it is left out.
+    """What happens to a track: "copied", "encoded as AAC", or why it is left out.
 
     Args:
         format_name: FFmpeg's name of the container.
@@ -91,16 +94,18 @@ def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
     if track.kind == "audio" and audio == "aac":
         with av.open(io.BytesIO(), "w", format=format_name) as trial:
             if "aac" in trial.supported_codecs:
-                return "made AAC"
-        raise VideoError(f"{format_name} does not take aac: choose .mkv, or --audio copy or none")
+                return _ENCODED
+        raise VideoError(
+            f"{format_name} does not support aac: choose .mkv, or --audio copy or none"
+        )
     if accepts(format_name, track):
         return "copied"
     if track.kind == "audio":
         raise VideoError(
-            f"{format_name} does not take {track.codec} audio: choose .mkv, or --audio "
+            f"{format_name} does not support {track.codec} audio: choose .mkv, or --audio "
             f"{'none' if format_name == 'webm' else 'aac'}"
         )
-    return f"not carried over, as {format_name} does not take it"
+    return f"not carried over, because {format_name} does not support it"
 
 
 def accepts(format_name: str, track: Track) -> bool:
@@ -161,7 +166,8 @@ class _Copy:
 
     def finish(self) -> None:
         if self._dropped:
-            self._notes.append(f"dropped as out of order: {self._dropped} packets of {self._track}")
+            packets = counted(self._dropped, "packet")
+            self._notes.append(f"{self._track}: {packets} out of order, dropped")
 
     def _nano(self, stamp: int, tick: Fraction) -> int:
         return round((stamp * tick - self._origin) / _NANO)
@@ -225,9 +231,8 @@ class _Aac:
             self._encode()
         self._output.mux(self._stream.encode(None))
         if self._damaged:
-            self._notes.append(
-                f"silent, as damaged: {self._damaged} packets of {self._track} could not be decoded"
-            )
+            packets = counted(self._damaged, "damaged packet")
+            self._notes.append(f"{self._track}: {packets}, replaced by silence")
 
     def _convert(self, packet: Packet[Any]) -> None:
         try:
@@ -251,7 +256,7 @@ class _Aac:
         if self._strict and self._damaged == 1:
             raise VideoError(
                 f"packet {self._number} of {self._track} is damaged ({reason(error)}): repair it, "
-                "or go without --strict to skip it"
+                "or leave out --strict to skip it"
             ) from error
 
     def _create_graph(self, frame: Any) -> Any:

@@ -152,4 +152,4 @@ def test_defaults_of_video_options_equal_those_of_the_api():
     ):
         assert f"(default {value})" in texts[option]
     assert options.keep_vfr
-    assert "stays variable (default)" in texts["--keep-vfr"]
+    assert "keep a variable frame rate (default)" in texts["--keep-vfr"]

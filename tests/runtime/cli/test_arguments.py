@@ -56,5 +56,5 @@ def test_a_served_model_has_a_device_of_the_same_grammar(text, device):
 def test_scene_cuts_are_switched_off_by_a_word():
     assert parse_cuts("none") == parse_cuts("0") == 0
     assert parse_cuts("7.5") == 7.5
-    with pytest.raises(argparse.ArgumentTypeError, match="or none for no cuts"):
+    with pytest.raises(argparse.ArgumentTypeError, match="or none for no scene cuts"):
         parse_cuts("never")

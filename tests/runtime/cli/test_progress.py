@@ -44,7 +44,7 @@ def at(progress, clock, *reports):
 def test_a_line_has_share_rate_and_time_left():
     clock = [0.0]
     progress = Progress("frames", label="in.mp4", clock=lambda: clock[0])
-    assert at(progress, clock, (5.0, 10, 273)) == "in.mp4: 4 %, 10 of 273 frames, 5 s so far"
+    assert at(progress, clock, (5.0, 10, 273)) == "in.mp4: 4 %, 10 of 273 frames, 5 s elapsed"
     line = at(progress, clock, (16.0, 123, 273))
     assert line == "in.mp4: 45 %, 123 of 273 frames, 10.3 frames/s, 15 s left"
     assert "100 %, 280 of 280 frames" in at(progress, clock, (30.0, 280, 273))
@@ -69,9 +69,9 @@ def test_durations_are_shown_in_one_unit(seconds, text):
 def test_lines_are_printed_until_the_end(fast):
     with FrameBar("in.mp4") as bar:
         bar.update(3, 6)
-        fast("in.mp4: 50 %, 3 of 6 frames, .* so far\n")
+        fast("in.mp4: 50 %, 3 of 6 frames, .* elapsed\n")
     with Activity("opening 3 runs"):
-        fast("opening 3 runs: 0 s so far\n")
+        fast("opening 3 runs: 0 s elapsed\n")
     with Stages(4) as stages:
         stages.start("load")
         stages.start("trace")

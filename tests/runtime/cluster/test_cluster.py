@@ -139,7 +139,7 @@ def test_a_job_that_kills_every_worker_is_given_up_and_named(cluster):
         done = {one.job.about: one for one in pool.results()}
     assert done["good"].result == "worked"
     assert isinstance(done["bad"].error, ClusterError)
-    assert f"{TRIES} workers died while they ran it" in str(done["bad"].error)
+    assert f"{TRIES} workers died during the same step" in str(done["bad"].error)
     assert pool.retries == TRIES - 1
 
 
@@ -204,7 +204,7 @@ def test_resume_reuses_complete_segments(cluster, model, clip, one_run, tmp_path
 
     before = out.stat().st_mtime_ns
     again = many([(clip, out)], model, resume=True)
-    assert again.videos[0].notes == ["the output existed already"]
+    assert again.videos[0].notes == ["the output was complete already"]
     assert out.stat().st_mtime_ns == before
 
 
@@ -287,7 +287,7 @@ def test_a_video_that_cannot_be_split_is_rendered_as_one_segment(cluster, model,
         there = interpolate_video(source, one, model=vfi, options=WHOLE)
     assert there.damaged
     (video,) = many([(source, out)], model).videos
-    assert video.notes[0] == "rendered in one piece, as it has damage"
+    assert video.notes[0] == "rendered in one piece, because it has damaged packets"
     assert (video.error, video.segments) == (None, 1)
     assert times_and_hashes(out) == times_and_hashes(one)
 
@@ -299,12 +299,14 @@ def test_a_truncated_video_is_named_and_refused_when_strict(cluster, model, tmp_
     assert video.error is None
     assert 10 < video.frames_in < 60
     (note,) = video.notes
-    assert re.fullmatch(r"the file declares 2\.400 s of video, .* came .*: it is truncated", note)
+    assert re.fullmatch(
+        r"the file declares 2\.400 s of video, but contains .*: it is truncated", note
+    )
     strict = replace(WHOLE, strict=True)
     (video,) = interpolate_many(
         [(source, tmp_path / "no.mkv")], model, options=strict, share=ONE, segment_seconds=SECONDS
     ).videos
-    assert video.error == f"{source}: {note}; get the whole file, or go without --strict"
+    assert video.error == f"{source}: {note}; get the complete file, or leave out --strict"
     assert not (tmp_path / "no.mkv").exists()
 
 
@@ -331,7 +333,7 @@ def test_workers_compute_in_the_given_precision(models, monkeypatch):
 def test_more_resources_than_a_machine_has_are_refused(cluster, model, clip, tmp_path):
     with pytest.raises(ClusterError, match="no machine of the cluster has 64 CPUs"):
         interpolate_many([(clip, tmp_path / "o.mkv")], model, share=Share(cpus=64))
-    with pytest.raises(ClusterError, match="1 CPUs and 1 GPUs"):
+    with pytest.raises(ClusterError, match="1 CPU and 1 GPU:"):
         interpolate_many([(clip, tmp_path / "o.mkv")], model, share=Share(cpus=1, gpus=1))
 
 
@@ -374,7 +376,7 @@ def test_the_command(model, clip, one_run, tmp_path):
     assert run.returncode == 0, run.stderr
     assert times_and_hashes(tmp_path / "made" / "below" / "clip.mkv") == one_run
     assert "55 -> 110 frames in 6 segments" in run.stdout
-    assert "1 of 1 videos, 110 frames in" in run.stdout
+    assert "1 of 1 video written: 110 frames in" in run.stdout
     said = json.loads((tmp_path / "said.json").read_text())
     assert said["videos"][0]["segments"] == 6
     assert said["workers"][0]["backend"] == "onnxruntime cpu"
@@ -425,7 +427,7 @@ def test_output_paths_of_inputs(tmp_path):
         sources_in([tmp_path / "none"], out)
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(VideoError, match="holds no video"):
+    with pytest.raises(VideoError, match="contains no video"):
         sources_in([empty], out)
 
 

@@ -108,7 +108,10 @@ def test_an_input_with_the_name_of_the_partial_file_is_not_overwritten(tmp_path,
         interpolate_video(clip, tmp_path / "made", model=mean)
         (tmp_path / "made").rename(tmp_path / "out.partial")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with pytest.raises(VideoError, match=r"would be overwritten, as out\.partial.* is where"):
+    with pytest.raises(
+        VideoError,
+        match=r"because the output is first written to out\.partial",
+    ):
         interpolate_video(tmp_path / source, tmp_path / out, model=mean)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
@@ -141,11 +144,11 @@ def test_a_damaged_packet_is_skipped_counted_and_noted(tmp_path, mean):
     quick = VideoOptions(preset="ultrafast", cuts=None)
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean, options=quick)
     assert (report.frames_in, report.damaged) == (29, 1)
-    assert "skipped as damaged: 1 packets" in report.notes
+    assert "damaged packets skipped: 1" in report.notes
     frames, times, _ = read_clip(tmp_path / "out.mp4")
     assert len(frames) == report.frames_out == 58
     assert times == sorted(set(times))
-    with pytest.raises(VideoError, match=r"is damaged .*: repair it, or go without --strict"):
+    with pytest.raises(VideoError, match=r"is damaged .*: repair it, or leave out --strict"):
         interpolate_video(
             source, tmp_path / "no.mp4", model=mean, options=replace(quick, strict=True)
         )
@@ -158,9 +161,9 @@ def test_a_truncated_input_is_named_and_refused_when_strict(tmp_path, mean):
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
     assert 2 < report.frames_in < 40
     (note,) = report.notes
-    came = f"{report.frames_in / 25:.3f} s came ({report.frames_in} frames)"
-    assert note == f"the file declares 1.600 s of video, {came}: it is truncated"
-    with pytest.raises(VideoError, match=r"in\.mkv: the file declares .* get the whole file"):
+    came = f"{report.frames_in / 25:.3f} s ({report.frames_in} frames)"
+    assert note == f"the file declares 1.600 s of video, but contains {came}: it is truncated"
+    with pytest.raises(VideoError, match=r"in\.mkv: the file declares .* get the complete file"):
         interpolate_video(
             source, tmp_path / "no.mp4", model=mean, options=VideoOptions(strict=True)
         )
@@ -188,7 +191,7 @@ def test_sound_is_copied_packet_by_packet(tmp_path, mean):
         source, tmp_path / "silent.mp4", model=mean, options=VideoOptions(audio="none")
     )
     (note,) = report.notes
-    assert note.startswith("not carried over: audio track 1 (aac")
+    assert re.fullmatch(r"audio track 1 \(aac.*\): not carried over", note)
 
 
 def test_a_constant_rate_keeps_real_frames_bit_for_bit(tmp_path, mean):
@@ -345,7 +348,10 @@ def test_the_plan_equals_the_result(tmp_path, mean):
 def test_ten_bit_sources_give_ten_bit_results_and_losses_are_noted(tmp_path, vfi, models):
     source = write_clip(tmp_path / "in.mp4", 3, pix_fmt="yuv420p10le")
     report = interpolate_video(source, tmp_path / "a.mp4", model=vfi)
-    assert any("8 of 10 bits: use a model exported with --io float" in n for n in report.notes)
+    assert any(
+        "8 of the 10 bits of the source: use a model exported with --io float" in n
+        for n in report.notes
+    )
     report = interpolate_video(
         source, tmp_path / "b.mp4", model=models / "float.onnx", precision="fp32"
     )
@@ -375,7 +381,7 @@ def test_rotation_is_copied(tmp_path, mean):
 def test_rgb_sources_become_yuv_with_a_note(tmp_path, mean):
     source = write_clip(tmp_path / "in.mov", 3, pix_fmt="rgb24", codec="png")
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
-    assert report.notes == ["written as yuv420p, the source is rgb24"]
+    assert report.notes == ["pixel format: yuv420p in the output, rgb24 in the source"]
     real, made = (read_clip(p)[0][0] for p in (source, tmp_path / "out.mp4"))
     assert int(made.colorspace) != 0  # 0 means RGB
     difference = real.to_ndarray(format="rgb24").astype(int) - made.to_ndarray(format="rgb24")
@@ -420,7 +426,7 @@ def test_a_file_with_only_sound_is_refused(tmp_path, mean):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("out.txt", "no suffix of a video"), ("no/out.mp4", "is not a folder"), ("in.mp4", "itself")],
+    [("out.txt", "no supported suffix"), ("no/out.mp4", "is not a folder"), ("in.mp4", "itself")],
 )
 def test_invalid_destinations_are_refused(tmp_path, mean, name, message):
     source = write_clip(tmp_path / "in.mp4", 2)
@@ -505,7 +511,7 @@ def test_the_command_writes_a_video(tmp_path, models):
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "3 -> 12 frames at 119.880 per second" in done.stdout
+    assert "3 -> 12 frames at 119.880 frames/s" in done.stdout
     assert len(read_clip(tmp_path / "out.mp4")[0]) == 12
     assert not (tmp_path / "out.partial.mp4").exists()
 
@@ -528,7 +534,7 @@ def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
     write_clip(tmp_path / "in.mp4", 3, rate=Fraction(25), audio=True)
     code, out, _ = command("in.mp4", "out.mp4", "--rate", "60", "--dry-run")
     assert code == 0
-    assert "out.mp4: about 7 frames at 60.000 per second, libx264" in out
+    assert "out.mp4: about 7 frames at 60.000 frames/s, encoder libx264" in out
     assert "audio track 1 (aac" in out
     assert ": copied" in out
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
@@ -544,7 +550,10 @@ def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
         (["out.mp4", "--json", "no/s.json"], "no is not a folder: create it first"),
         (["out.mp4", "--json", "s.json", "--dry-run"], "a dry run has no summary: leave one out"),
         (["out.mp4", "--rate", "60", "--keep-vfr"], "--rate gives a constant rate: use --factor"),
-        (["out.webm", "--dry-run"], "webm does not take aac audio: choose .mkv, or --audio none"),
+        (
+            ["out.webm", "--dry-run"],
+            "webm does not support aac audio: choose .mkv, or --audio none",
+        ),
         (["%06d.png"], "working folder|not empty"),
         (["out.mp4", "--start", "1.5", "--end", "1"], "part is 1.5 s to 1 s: give a start of 0"),
         (["out.mp4", "--start", "0.115"], "no frame of in.mp4 is between start and end"),
@@ -566,7 +575,7 @@ def test_after_ctrl_c_the_message_names_the_written_images(tmp_path, command, mo
     monkeypatch.setattr("runtime.video.arguments.FrameBar.update", stop)
     code, _, errors = command("in.mp4", "out/%03d.png", "--model", "m")
     assert code == 130
-    assert "the output until then is in out.partial" in errors
+    assert "the partial output is out.partial" in errors
     assert [p.name for p in (tmp_path / "out.partial").iterdir()] == ["001.png"]
 
 

@@ -60,7 +60,7 @@ def test_a_bad_image_is_skipped_and_noted(folder, kind):
         assert frames == expected  # the others keep their times
         assert notes == [
             "images that cannot be read or decoded: f4.png",
-            "skipped as damaged: 1 packets",
+            "damaged packets skipped: 1",
         ]
         assert damaged == 1
     with pytest.raises(VideoError, match=rf"f4\.png in .*in is damaged \({why}.*\): repair it"):

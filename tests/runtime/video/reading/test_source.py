@@ -148,11 +148,11 @@ def test_a_folder_of_images_is_read(tmp_path):
     (folder / "f5.png").unlink()
     info, notes, frames, _ = read(folder / "f%d.png")
     assert (len(frames), info.rate) == (10, 25)
-    assert notes == ["1 numbers are missing among the images: they were taken as consecutive"]
+    assert notes == ["numbers missing in the file names: 1; the images are treated as consecutive"]
     (folder / "f3.png").write_bytes(b"\x89PNG no more")
     _, notes, frames, _ = read(folder)
     assert len(frames) == 9
-    assert notes[-1] == "skipped as damaged: 1 packets"
+    assert notes[-1] == "damaged packets skipped: 1"
     with pytest.raises(VideoError, match=r"f3\.png in .* is damaged"):
         read(folder, strict=True)
     assert len(read(folder, start=Fraction(2, 25), end=Fraction(6, 25))[2]) == 5
@@ -214,7 +214,7 @@ def test_start_and_end_select_frames(tmp_path):
     _, _, frames, _ = read(path, start=Fraction(397, 100))
     assert len(frames) == 1  # one frame is a valid part, not a still image
     with pytest.raises(
-        VideoError, match=r"lasts 4\.0\d\d s: start at less than that, not at 60\.000 s"
+        VideoError, match=r"lasts 4\.0\d\d s, but start is 60\.000 s: give an earlier start"
     ):
         read(path, start=Fraction(60), end=Fraction(61))
 
@@ -273,7 +273,7 @@ def test_a_damaged_packet_is_skipped_counted_and_refused_when_strict():
     with open_source(path) as source:
         assert len([i for i in source if isinstance(i, DecodedFrame)]) == 29
         assert source.damaged == 1
-        assert source.notes[-1] == "skipped as damaged: 1 packets"
+        assert source.notes[-1] == "damaged packets skipped: 1"
     with pytest.raises(VideoError, match=r"packet 28 of the video in .* is damaged"):
         read(path, strict=True)
 

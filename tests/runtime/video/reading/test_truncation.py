@@ -172,14 +172,14 @@ def test_real_clips_are_not_truncated(path):
         assert_whole(path)
 
 
-SECONDS = r"declares 2\.000 s of video, [01]\.\d+ s came \(\d+ frames\)"
-FRAMES = r"declares \d+ frames \([12]\.\d+ s\), \d+ came \([01]\.\d+ s\)"
+SECONDS = r"declares 2\.000 s of video, but contains [01]\.\d+ s \(\d+ frames\)"
+FRAMES = r"declares \d+ frames \([12]\.\d+ s\), but contains \d+ \([01]\.\d+ s\)"
 CUT = [
     (".mkv", 0.55, {}, SECONDS),
     (".webm", 0.55, {}, SECONDS),
     (".avi", 0.55, {}, SECONDS),
-    (".flv", 0.55, {}, r"declares 2\.0\d+ s, [01]\.\d+ s came \(\d+ frames\)"),
-    (".wmv", 0.55, {}, "ends inside of its data"),
+    (".flv", 0.55, {}, r"declares 2\.0\d+ s, but contains [01]\.\d+ s \(\d+ frames\)"),
+    (".wmv", 0.55, {}, "ends in the middle of its data"),
     (".mp4", 0.55, {"movflags": "faststart"}, FRAMES),
     (".mov", 0.55, {"movflags": "faststart"}, FRAMES),
     (".mp4", 0.8, {"movflags": "frag_keyframe+empty_moov"}, FRAMES),
@@ -204,11 +204,11 @@ def test_a_truncated_file_is_named_and_refused_when_strict(
         assert frames < 50
         assert re.search(message, note)
     assert key_frames(path)[1] == note
-    with pytest.raises(VideoError, match=r"truncated; get the whole file|is damaged"):
+    with pytest.raises(VideoError, match=r"truncated; get the complete file|is damaged"):
         read(path, strict=True)
     quick = VideoOptions()
     assert scan(path, quick, Fraction(1)).notes == (note,)
-    with pytest.raises(VideoError, match=r"truncated; get the whole|cannot be read to its end"):
+    with pytest.raises(VideoError, match=r"truncated; get the complete|cannot be read to its end"):
         scan(path, replace(quick, strict=True), Fraction(1))
 
 
@@ -220,7 +220,7 @@ def test_missing_fragments_are_named(tmp_path):
     last = content.rindex(b"moof")
     path.write_bytes(content[: last + 20])
     assert read(path)[1] == [
-        "the file declares 2.000 s of video, 1.600 s came (40 frames): it is truncated"
+        "the file declares 2.000 s of video, but contains 1.600 s (40 frames): it is truncated"
     ]
 
 

@@ -187,7 +187,7 @@ def test_encoders_get_frames_without_alpha(tmp_path, encoder, lossless, fmt):
 def test_an_encoder_that_needs_alpha_gets_it_opaque(tmp_path, vfi):
     source, out = write(tmp_path / "in.mkv", "bgra"), tmp_path / "out.mov"
     report = interpolate_video(source, out, model=vfi, options=VideoOptions(codec="dxv"))
-    assert report.notes == [NOTE, "written as rgba, the source is bgra"]
+    assert report.notes == [NOTE, "pixel format: rgba in the output, bgra in the source"]
     for frame in frames_of(out):
         assert (frame.to_ndarray(format="rgba")[..., 3] == 255).all()
 
@@ -264,7 +264,7 @@ def test_transparent_colours_of_a_palette_are_dropped(tmp_path, vfi):
         frame = transparent("pal8", number)
         (tmp_path / "in" / f"{number}.png").write_bytes(b"".join(map(bytes, context.encode(frame))))
     report = interpolate_video(tmp_path / "in", tmp_path / "out.mkv", model=vfi)
-    assert "transparent colours of the palette, where it has any, are written opaque" in (
+    assert "transparent colours of the palette, if there are any, are written opaque" in (
         report.notes
     )
 
@@ -313,7 +313,7 @@ def test_alpha_that_is_found_later_is_noted_at_the_end(tmp_path, command, capsys
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"note: {NOTE}"
     assert [line for line in lines[1:] if line.startswith("note")] == [
-        "note: skipped as damaged: 1 packets"
+        "note: damaged packets skipped: 1"
     ]
 
 

@@ -146,7 +146,7 @@ def test_the_message_after_ctrl_c_names_no_file_of_another_run(
     monkeypatch.setattr("runtime.video.interpolate.interpolate_video", interrupted)
     with pytest.raises(SystemExit):
         main(["in.mkv", "out.mp4", "--model", "m"])
-    assert "the output until then" not in capsys.readouterr().err
+    assert "the partial output" not in capsys.readouterr().err
 
 
 @posix
@@ -244,7 +244,7 @@ def test_a_file_that_is_renamed_before_it_is_locked_is_locked_again(tmp_path, mo
 @posix
 def test_a_file_that_is_replaced_again_and_again_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "flock", lambda *_: (tmp_path / "out").unlink())
-    with pytest.raises(OSError, match="replaced all the time"):
+    with pytest.raises(OSError, match="keeps replacing it"):
         lock_file(tmp_path / "out")
 
 

@@ -247,8 +247,8 @@ def test_sound_and_chapters_of_a_part_are_in_sync(tmp_path, mode):
 @pytest.mark.parametrize(
     ("audio", "suffix", "message"),
     [
-        ("libopus", ".mov", "mov does not take opus audio: choose .mkv, or --audio aac"),
-        ("aac", ".webm", "webm does not take aac audio: choose .mkv, or --audio none"),
+        ("libopus", ".mov", "mov does not support opus audio: choose .mkv, or --audio aac"),
+        ("aac", ".webm", "webm does not support aac audio: choose .mkv, or --audio none"),
     ],
 )
 def test_sound_that_the_container_does_not_support_is_refused(tmp_path, audio, suffix, message):
@@ -258,9 +258,9 @@ def test_sound_that_the_container_does_not_support_is_refused(tmp_path, audio, s
         passed(source, out)
     assert names(tmp_path) == ["in.mkv"]
     _, notes = passed(source, out, audio="none")
-    assert notes == [f"not carried over: audio track 1 ({audio.removeprefix('lib')})"]
+    assert notes == [f"audio track 1 ({audio.removeprefix('lib')}): not carried over"]
     if suffix == ".webm":
-        with pytest.raises(VideoError, match="webm does not take aac"):
+        with pytest.raises(VideoError, match="webm does not support aac"):
             passed(source, out, audio="aac")
 
 
@@ -274,7 +274,9 @@ def test_subtitles_are_copied(tmp_path):
     with av.open(str(tmp_path / "out.mkv")) as clip:
         assert clip.streams[2].language == "deu"
     _, notes = passed(source, tmp_path / "out.mp4")
-    assert notes == ["not carried over, as mp4 does not take it: subtitle track 2 (srt, deu)"]
+    assert notes == [
+        "subtitle track 2 (srt, deu): not carried over, because mp4 does not support it"
+    ]
 
 
 def test_tags_metadata_and_chapters_are_copied(tmp_path):
@@ -331,7 +333,7 @@ def test_hdr10_metadata_is_copied(tmp_path, codec):
             assert made.info.siting == "topleft"
             assert made.info.hdr == info.hdr
     _, notes = passed(source, tmp_path / "out.webm", codec="vp9")
-    assert "libvpx-vp9 does not carry the HDR10 metadata over" in notes
+    assert "libvpx-vp9 does not carry over the HDR10 metadata" in notes
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux alone has it")
@@ -374,17 +376,21 @@ def test_odd_sizes_are_written(tmp_path, codec, suffix, expected):
     frames = frames_of(tmp_path / f"a{suffix}")
     assert (frames[0].width, frames[0].height, len(frames)) == (161, 121, 30)
     assert frames[0].format.name == expected
-    assert notes == ([] if expected == "yuv420p" else ["written as yuv444p, the source is yuv420p"])
+    assert notes == (
+        []
+        if expected == "yuv420p"
+        else ["pixel format: yuv444p in the output, yuv420p in the source"]
+    )
 
 
 def test_a_pixel_format_that_the_encoder_lacks_is_noted(tmp_path):
     source = write(tmp_path / "in.mkv", 3, codec="ffv1", fmt="yuv422p10le")
     _, notes = passed(source, tmp_path / "a.mkv", codec="av1")
-    assert notes == ["written as yuv420p10le, the source is yuv422p10le"]
+    assert notes == ["pixel format: yuv420p10le in the output, yuv422p10le in the source"]
     _, notes = passed(write(tmp_path / "in.gif", 3, codec="gif", fmt="rgb8"), tmp_path / "a.mp4")
     assert notes == [
         "the alpha channel is not carried over",
-        "written as yuv420p, the source is bgra",
+        "pixel format: yuv420p in the output, bgra in the source",
     ]
 
 
@@ -441,7 +447,7 @@ def test_missing_hardware_is_an_error(tmp_path):
 
 def test_a_codec_that_the_container_does_not_support_is_refused(tmp_path):
     source = write(tmp_path / "in.mkv", 2)
-    with pytest.raises(VideoError, match=r"webm does not take libx264: choose \.mkv"):
+    with pytest.raises(VideoError, match=r"webm does not support libx264: choose \.mkv"):
         passed(source, tmp_path / "out.webm", codec="h264")
     assert names(tmp_path) == ["in.mkv"]
 
@@ -501,7 +507,7 @@ def test_a_folder_of_images_is_written(tmp_path, fmt, dtype):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("out.txt", "no suffix of a video"), ("no/out.mp4", "is not a folder"), ("in.mkv", "itself")],
+    [("out.txt", "no supported suffix"), ("no/out.mp4", "is not a folder"), ("in.mkv", "itself")],
 )
 def test_invalid_destinations_are_refused(tmp_path, name, message):
     source = write(tmp_path / "in.mkv", 2)
@@ -542,7 +548,7 @@ def test_an_error_leaves_a_playable_partial_file(tmp_path, name, error):
     partial = kept["sink"].partial
     assert partial == tmp_path / ("out.partial" + Path(name).suffix)
     if isinstance(error, VideoError):
-        assert str(caught.value) == f"broken; the output until then is in {partial}"
+        assert str(caught.value) == f"broken; the partial output is {partial}"
     if "." in name:
         assert (tmp_path / name).read_bytes() == b"an older result"
         assert len(frames_of(partial)) == 20
@@ -627,7 +633,7 @@ def test_a_full_disk_is_an_error(tmp_path, name):
         assert names(tmp_path) == ["in.mkv"]
     else:
         assert names(tmp_path) == ["in.mkv", "out.partial.mkv"]
-        assert "the output until then is in" in errors
+        assert "the partial output is" in errors
         assert frames_of(tmp_path / "out.partial.mkv")
 
 

@@ -115,7 +115,7 @@ def test_damaged_sound_is_counted_and_silent_and_refused_when_strict(tmp_path):
     whole = write(tmp_path / "whole.mkv", 50, audio="flac")
     source = damaged(whole, tmp_path / "in.mkv", at=(5, 6))
     _, notes = converted(source, tmp_path / "out.mkv")
-    assert notes == ["silent, as damaged: 2 packets of audio track 1 (flac) could not be decoded"]
+    assert notes == ["audio track 1 (flac): 2 damaged packets, replaced by silence"]
     _, expected = samples_of(whole)
     _, sound = samples_of(tmp_path / "out.mkv")
     assert len(expected) <= len(sound) < len(expected) + 1024
