@@ -294,8 +294,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--real-frames",
         type=Path,
         metavar="PATH",
-        help="for openvino: video or folder of images on which bf16 and fp16 are compared with "
-        "fp32 (default: that of --calibrate, else a shipped clip)",
+        help="video or folder of images on which bf16 and fp16 are compared with fp32, for "
+        "openvino (default: that of --calibrate, else a shipped clip)",
     )
     _add_engine_arguments(parser.add_argument_group("options of --backend tensorrt"))
     return parser

@@ -18,7 +18,7 @@ from runtime.backends.demo import DEMO, demo_model
 from runtime.backends.ort.cuda_provider import PROVIDER, ProviderProblem, cuda_provider_problem
 from runtime.backends.trt.engine import import_tensorrt
 from runtime.cli.command import command_parser, run_command
-from runtime.errors import BackendError, ModelError, first_line, install_command
+from runtime.errors import BackendError, ModelError, counted, first_line, install_command
 from runtime.files import written_beside
 from runtime.machine import (
     GpuDriver,
@@ -31,6 +31,9 @@ from runtime.telemetry import import_quietly
 
 _INSTALL_NUMPY = "pip install numpy"
 _PROG = "python -m runtime.doctor"
+
+_TYPES = ("FP32", "BF16", "FP16", "INT8")
+"""The capabilities of a CPU in OpenVINO's list that are types of numbers."""
 
 
 @dataclass(frozen=True)
@@ -232,33 +235,34 @@ def recommendation(states: Sequence[BackendState], openvino_types: Sequence[str]
     """
     ready = {state.name for state in states if state.ready}
     if "openvino cpu" not in ready:
-        backend = "onnxruntime" if "onnxruntime cpu" in ready else "nothing yet"
-        return f"{backend} (OpenVINO may be faster: {install_command('openvino')})"
+        if "onnxruntime cpu" not in ready:
+            return "none, because no backend is ready"
+        return f"onnxruntime (OpenVINO may be faster: {install_command('openvino')})"
     lower = next((name.lower() for name in ("BF16", "FP16") if name in openvino_types), None)
     if lower is None:
-        return "openvino with fp32 (onnxruntime may be as fast: measure with --measure)"
+        return "openvino, in fp32 (onnxruntime may be as fast: compare them with --measure)"
     return (
-        f"openvino, which computes in {lower} if the model's manifest proves it for this CPU, else "
-        "in fp32"
+        f"openvino, which computes in {lower} if the model's manifest proves {lower} for this CPU, "
+        "and otherwise in fp32"
     )
 
 
 def _report_lines(report: dict[str, Any]) -> Iterator[str]:
     """The result of `examine` as text."""
-    yield f"platform    {report['platform']}, Python {report['python']}"
-    yield f"CPU         {report['processor']}, {report['processors']} usable"
+    yield f"{'platform':17} {report['platform']}, Python {report['python']}"
+    yield f"{'CPU':17} {report['processor']}, {counted(report['processors'], 'usable core')}"
     driver = report["gpu"]
     for gpu in driver["gpus"]:
         yield (
-            f"GPU         {gpu['name']}, compute capability {gpu['compute_capability']}, "
+            f"{'GPU':17} {gpu['name']}, compute capability {gpu['compute_capability']}, "
             f"driver for CUDA {driver['cuda_version']}"
         )
     if driver["problem"]:
-        yield f"GPU         none: {driver['problem']}"
+        yield f"{'GPU':17} none: {driver['problem']}"
     installed = ", ".join(f"{name} {v}" for name, v in report["versions"].items())
-    yield f"packages    {installed or 'none'}"
+    yield f"{'packages':17} {installed or 'none'}"
     if report["numpy_problem"]:
-        yield f"numpy             not ready: {report['numpy_problem']}"
+        yield f"{'numpy':17} not ready: {report['numpy_problem']}"
         yield f"{'':17} -> {_INSTALL_NUMPY}"
     for state in report["backends"]:
         verdict = "ready" if state["ready"] else "not ready"
@@ -269,26 +273,27 @@ def _report_lines(report: dict[str, Any]) -> Iterator[str]:
             yield from _openvino_lines(report)
     for trial in report.get("trial", []):
         yield (
-            f"{trial['name']:17} {trial['milliseconds']:.0f} ms for a pair of {trial['size']}, "
-            f"minimum of {trial['pairs']}"
+            f"{trial['name']:17} {trial['milliseconds']:.0f} ms per pair of {trial['size']} "
+            f"frames, the fastest of {counted(trial['pairs'], 'pair')}"
         )
-    yield f"on this CPU use {report['recommended']}"
-    yield (
-        "above 1920x1080 build with --flow-scale 0.5 (3.5 times as fast at 4K on a CPU, and clips "
-        "lost at most 0.6 dB)"
-    )
     if not report["video"]:
-        yield "video files       not ready: PyAV is not installed"
+        yield f"{'video files':17} not ready: PyAV is not installed"
         yield f"{'':17} -> {install_command('video')}"
     else:
-        yield f"video files       ready: PyAV {report['versions']['av']}"
+        yield f"{'video files':17} ready: PyAV {report['versions']['av']}"
+    yield f"recommended on this CPU: {report['recommended']}"
+    yield (
+        "recommended for frames above 1920x1080: a model built with --flow-scale 0.5, which was "
+        "3.5 times as fast at 4K on a CPU and lost at most 0.6 dB of PSNR"
+    )
 
 
 def _openvino_lines(report: dict[str, Any]) -> Iterator[str]:
-    if report["openvino_computes_in"]:
-        yield f"{'':17} computes in {', '.join(report['openvino_computes_in'])}"
+    types = [name.lower() for name in report["openvino_computes_in"] if name in _TYPES]
+    if types:
+        yield f"{'':17} computes in {', '.join(types)} on this CPU"
     if shipped := report["shipped_model"]:
-        yield f"{'':17} the shipped model in {shipped['precision']}"
+        yield f"{'':17} computes the shipped model in {shipped['precision']}"
         if shipped["note"]:
             yield f"{'':17} {shipped['note']}"
 
@@ -322,7 +327,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="time a pair of frames in each backend on the CPU, about five seconds in all",
+        help="also time a pair of frames in each backend on the CPU, which takes about 5 s in all",
     )
     parser.add_argument(
         "--model",
@@ -335,7 +340,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         nargs="?",
         const="-",
         metavar="FILE",
-        help="write the report as JSON; without FILE, print it in place of the text",
+        help="write the report as JSON; without FILE, print JSON instead of text",
     )
     return parser
 

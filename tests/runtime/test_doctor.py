@@ -126,9 +126,9 @@ def test_openvino_is_ready_or_has_a_remedy():
         ({"openvino": "2026.10"}, ["FP32", "BF16"], "openvino, which computes in bf16 if"),
         ({"openvino": "2025.0.0"}, ["FP32", "BF16"], "openvino, which computes in bf16 if"),
         ({"openvino": "2027.0"}, ["FP32", "FP16"], "openvino, which computes in fp16 if"),
-        ({"openvino": "1"}, ["FP32"], "openvino with fp32"),
+        ({"openvino": "1"}, ["FP32"], "openvino, in fp32"),
         ({"onnxruntime": "1"}, [], "onnxruntime (OpenVINO may be faster"),
-        ({}, [], "nothing yet"),
+        ({}, [], "none, because"),
     ],
 )
 def test_the_recommended_backend(versions, computes_in, expected):
@@ -144,12 +144,12 @@ def test_the_precision_of_the_shipped_model_is_reported(monkeypatch):
     claim_types(monkeypatch, "FP32")
     shipped, said = lines()
     assert shipped == {"precision": "fp32", "note": None}
-    assert f"{'':17} the shipped model in fp32" in said
+    assert f"{'':17} computes the shipped model in fp32" in said
     claim_types(monkeypatch, "FP32", "FP16")
     shipped, said = lines()
     assert shipped["precision"] == "fp32"
     assert "prove it with python -m export.prove demo" in shipped["note"]
-    place = said.index(f"{'':17} the shipped model in fp32")
+    place = said.index(f"{'':17} computes the shipped model in fp32")
     assert said[place - 2].startswith("openvino cpu")
     assert said[place + 1].strip() == shipped["note"]
 
@@ -208,7 +208,7 @@ def test_the_command_works_without_numpy(option):
         found = json.loads(done.stdout)
         assert found["numpy_problem"] == "not installed"
         assert not any(state["ready"] for state in found["backends"])
-        assert found["recommended"].startswith("nothing yet")
+        assert found["recommended"].startswith("none, because")
         return
     lines = [line.split() for line in done.stdout.splitlines()]
     place = lines.index(["numpy", "not", "ready:", "not", "installed"])

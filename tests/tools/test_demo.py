@@ -99,7 +99,7 @@ def test_the_demo_prints_the_type_it_used_and_why():
     assert passed  # The shipped model has a proof for CPUs with bfloat16.
     here = replace(passed[-1], instruction_sets=low_precision_sets(), real_db=74.93)
     manifest = replace(manifest, proofs=(replace(here, real_db=1.0), here))
-    note = "demo_openvino.onnx is computed in fp32, as bf16 is not proved"
+    note = "demo_openvino.onnx is computed in fp32, because bf16 is not proved"
     for backend, notes, text in (
         ("openvino cpu bf16", [], "bf16, proved for such CPUs: 74.9 dB to fp32 on real frames"),
         ("openvino cpu fp32", [note], "not proved: ifrnet prove demo"),

@@ -44,7 +44,7 @@ def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
         # In this model OpenVINO replaces nodes of the coordinates, which removes their marks.
         return _to_build(file, "it is tuned for ONNX Runtime")
     if file.manifest is None:
-        return _to_build(file, f"no manifest beside it proves {native[0]}")
+        return _to_build(file, f"it has no manifest that proves {native[0]}")
     version = openvino.get_version()
     current = version, PREPARATION, low_precision_sets()
     # The last proof of a precision counts.
@@ -68,4 +68,4 @@ def _to_build(file: OnnxFile, why: str) -> AutomaticPrecision:
 
 
 def _float32(file: OnnxFile, why: str) -> AutomaticPrecision:
-    return AutomaticPrecision("fp32", f"{file.path.name} is computed in fp32, as {why}")
+    return AutomaticPrecision("fp32", f"{file.path.name} is computed in fp32, because {why}")

@@ -91,7 +91,7 @@ def test_a_proof_for_another_cpu_or_version_does_not_count(artefact, other):
         assert vfi.backend == "openvino cpu fp32"
         (note,) = vfi.notes
     assert note == (
-        f"model.onnx is computed in fp32, as bf16 is not proved with OpenVINO "
+        f"model.onnx is computed in fp32, because bf16 is not proved with OpenVINO "
         f"{VERSION.partition('-')[0]} on this CPU: prove it with python -m export.prove {path}"
     )
 
@@ -130,7 +130,7 @@ def test_without_a_manifest_the_note_says_how_to_build_one(artefact):
     manifest_path(path).unlink()
     assert chosen(path).precision == "fp32"
     command = "python -m export.build_engine --weights demo --backend openvino"
-    assert f"no manifest beside it proves bf16: build one with {command}" in chosen(path).note
+    assert f"it has no manifest that proves bf16: build one with {command}" in chosen(path).note
 
 
 @pytest.mark.usefixtures("claims_bf16")

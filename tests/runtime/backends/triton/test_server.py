@@ -35,7 +35,7 @@ def test_notes_are_in_the_servers_log(tmp_path, export, frames, monkeypatch, cap
     write_artefact(checked._replace(backend="openvino"), path, started=0.0)
     folder = write_served_model(path, tmp_path / "r", serving=Serving(backend="python"))
     serve(folder, *frames, monkeypatch)
-    assert "model.onnx is computed in fp32, as bf16 is not proved" in caplog.text
+    assert "model.onnx is computed in fp32, because bf16 is not proved" in caplog.text
 
 
 def test_threads_come_from_the_configuration(repository, frames, monkeypatch):
