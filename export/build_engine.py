@@ -63,7 +63,7 @@ def _build_onnx(request: BuildRequest, backend: OnnxBackend) -> None:
         checked = _checked_int8(request, request.calibrate, backend, options)
     elif request.onnx is not None:
         with Stages(1) as stages:
-            stages.start("compare")
+            stages.start("compare with reference")
             checked = checked_from_onnx(
                 request.onnx,
                 tuned_for=request.tuned_for,

@@ -11,7 +11,7 @@ from runtime.manifest import EngineManifest, PrecisionProof, manifest_path
 
 def print_report(output: Path, manifest: EngineManifest, *, nodes: int) -> None:
     """Prints how the artefact was built, the results of the gate, and the path of the manifest."""
-    print(f"{output}: compared with {manifest.gate.reference}")
+    print(f"{output}: passed the comparison with {manifest.gate.reference}")
     for line in (
         *report_lines(manifest.gate, manifest.model, nodes=nodes),
         *_calibration_lines(manifest),
@@ -19,7 +19,7 @@ def print_report(output: Path, manifest: EngineManifest, *, nodes: int) -> None:
         *_engine_lines(manifest),
     ):
         print(line)
-    print(f"{manifest_path(output)}: built in {manifest.build_seconds:.1f} s")
+    print(f"  built in {manifest.build_seconds:.1f} s; manifest: {manifest_path(output)}")
 
 
 def proof_lines(proofs: Iterable[PrecisionProof]) -> Iterator[str]:
@@ -29,9 +29,9 @@ def proof_lines(proofs: Iterable[PrecisionProof]) -> Iterator[str]:
             yield f"  {proof.precision} on this CPU: not used, because {proof.problem}"
             continue
         yield (
-            f"  {proof.precision} on this CPU, lowest PSNR to fp32: {_decibels(proof.made_db)} on "
-            f"generated frames, {_decibels(proof.real_db)} on real frames; loss to the true "
-            f"frames: {proof.loss_db:.3f} dB"
+            f"  {proof.precision} on this CPU: lowest PSNR to fp32 {_decibels(proof.made_db)} on "
+            f"generated frames, {_decibels(proof.real_db)} on real frames; mean loss of PSNR to "
+            f"the true frames {proof.loss_db:.3f} dB"
         )
 
 
@@ -44,12 +44,12 @@ def _calibration_lines(manifest: EngineManifest) -> Iterator[str]:
     if calibration is None:
         return
     yield (
-        f"  int8: {len(calibration.quantised)} layers, calibrated with {calibration.frames} frames "
-        f"of {calibration.source}; float32: {len(calibration.excluded)} convolutions of encoder "
-        "and heads"
+        f"  layers in int8: {len(calibration.quantised)}, calibrated with {calibration.frames} "
+        f"frames of {calibration.source}; convolutions of encoder and heads in float32: "
+        f"{len(calibration.excluded)}"
     )
     if calibration.skipped:
-        yield f"  kept in float32 to pass the gate: {', '.join(calibration.skipped)}"
+        yield f"  layers kept in float32 to pass the comparison: {', '.join(calibration.skipped)}"
 
 
 def _engine_lines(manifest: EngineManifest) -> Iterator[str]:
@@ -68,16 +68,19 @@ def _engine_lines(manifest: EngineManifest) -> Iterator[str]:
     if build.convolutions is not None:
         yield "  convolutions: " + ", ".join(_convolutions(build.convolutions))
     if build.float32_tensors_seen is not None:
-        yield f"  {build.float32_tensors_seen} tensors checked to be float32"
+        yield f"  tensors checked to be float32: {build.float32_tensors_seen}"
     if build.inspector_problem is not None:
-        yield f"  types of layers were not checked: {build.inspector_problem}"
+        yield f"  the types of the layers were not checked: {build.inspector_problem}"
     if build.added_rewrites is not None:
         yield (
             f"  rewrite {build.added_rewrites[0]} added, because TensorRT cannot build the graph "
             "without it"
         )
     if build.portable_slowdown is not None:
-        yield f"  portable: {build.portable_slowdown:.2f}x the time of an engine for this GPU only"
+        yield (
+            f"  portable: takes {build.portable_slowdown:.2f} times as long as an engine for this "
+            "GPU only"
+        )
     if build.fallback is not None:
         yield f"  fallback: {build.fallback}"
 

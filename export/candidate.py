@@ -139,7 +139,7 @@ def proved(checked: CheckedModel, clip: Path | None) -> CheckedModel:
     if not precisions:
         return checked
     with Stages(1) as stages:
-        stages.start(f"compare {', '.join(precisions)}")
+        stages.start(f"compare {', '.join(precisions)} with fp32")
         proofs = prove(checked.model, checked.info, precisions, clip or REAL_FRAMES)
     return checked._replace(proofs=proofs)
 

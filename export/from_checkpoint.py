@@ -42,7 +42,7 @@ from runtime import __version__
 from runtime.manifest import GateReport
 from runtime.model_info import INPUTS, OUTPUT, ModelInfo, TimeSteps, TunedFor
 
-SOURCE_STAGES = ("load weights", "trace", "rewrite graph")
+SOURCE_STAGES = ("load weights", "trace network", "rewrite graph")
 """The stages of `source_from_checkpoint`."""
 
 STAGES = (*SOURCE_STAGES, "compare with PyTorch")

@@ -106,9 +106,9 @@ class Stages:
             return f"{self._done} of {self._total} stages done"
         seconds = time.monotonic() - self._started
         number = min(self._done + 1, self._total)
-        line = f"stage {number} of {self._total}, {name}: {duration(seconds)} so far"
+        line = f"stage {number} of {self._total} ({name}): {duration(seconds)} elapsed"
         innermost = None if phases is None else phases.innermost()
-        return line if innermost is None else f"{line}, {innermost}"
+        return line if innermost is None else f"{line}; TensorRT: {innermost}"
 
 
 class Phases:

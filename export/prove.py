@@ -41,11 +41,11 @@ def _prove(args: argparse.Namespace) -> int:
         check_clip(args.real_frames)
     precisions = provable_precisions(manifest.model)
     if not precisions:
-        print(f"{path}: this CPU computes in fp32 only, there is nothing to prove")
+        print(f"{path}: this CPU computes in fp32 only, so there is nothing to compare")
         return 0
     with Stages(2) as stages:
         proofs = _add_proofs(path, manifest, precisions, args.real_frames, stages)
-    print(f"{manifest_path(path)}: compared with fp32")
+    print(f"{manifest_path(path)}: results of the comparison with fp32 were added")
     print(*proof_lines(proofs), sep="\n")
     return 0 if any(proof.problem is None for proof in proofs) else 1
 
@@ -101,14 +101,14 @@ def _add_proofs(
     from export.store import add_proofs
 
     model, info = onnx.load(path), manifest.model
-    stages.start("compare fp32")
+    stages.start("compare fp32 with reference")
     gate(
         source_from_model(model, info, manifest.onnx_sha256).reference,
         candidate_runners(model, info, "openvino"),
         gate_cases(gate_sizes(info, DEFAULT_SIZE), info),
         Requirements(info.precision),
     )
-    stages.start(f"compare {', '.join(precisions)}")
+    stages.start(f"compare {', '.join(precisions)} with fp32")
     proofs = prove(model, info, precisions, clip or REAL_FRAMES)
     add_proofs(path, proofs)
     stages.finish()

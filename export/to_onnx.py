@@ -38,7 +38,7 @@ def _export(request: ExportRequest) -> None:
             request.weights, options, time_steps=request.time, stages=stages
         )
     write_onnx(checked.model, request.output)
-    print(f"{request.output}: compared with {checked.gate.reference}")
+    print(f"{request.output}: passed the comparison with {checked.gate.reference}")
     for line in report_lines(checked.gate, checked.info, nodes=len(checked.model.graph.node)):
         print(line)
 

@@ -103,7 +103,7 @@ def ground_truth_cases(
     """
     evenly = spread_steps(info.steps_per_call) * info.pairs_per_call
     return [
-        GroundTruthCase(f"{source}, {number} of {len(windows)} held out", window, evenly)
+        GroundTruthCase(f"{source}, window {number} of {len(windows)}", window, evenly)
         for number, window in enumerate(windows, 1)
     ]
 

@@ -137,13 +137,14 @@ def gate(
     problem = ""
     if worst.psnr_db < requirements.psnr_db:
         problem = (
-            f"{worst.candidate} is {worst.psnr_db:.1f} dB from {reference.name} at {worst.case}, "
-            f"{requirements.psnr_db:.0f} dB are required for {requirements.precision}"
+            f"{worst.candidate} has a PSNR of {worst.psnr_db:.1f} dB to {reference.name} at "
+            f"{worst.case}, but {requirements.psnr_db:.0f} dB are required for "
+            f"{requirements.precision}"
         )
     elif loss is not None and not loss <= ALLOWED_LOSS_DB:
         problem = (
-            f"{loser} is on average {loss:.2f} dB further from the true frames than "
-            f"{reference.name}, {ALLOWED_LOSS_DB:g} dB are allowed"
+            f"the PSNR of {loser} to the true frames is on average {loss:.2f} dB below that of "
+            f"{reference.name}, but only {ALLOWED_LOSS_DB:g} dB are allowed"
         )
     if problem:
         diagnosis = explanations.diagnose(worst_images)
@@ -201,7 +202,7 @@ def _largest_loss(comparisons: Iterable[GateComparison]) -> tuple[float | None, 
 def report_lines(report: GateReport, info: ModelInfo, *, nodes: int) -> Iterator[str]:
     """The report as lines for the user: one for each comparison, then one about the model."""
     for case in report.cases:
-        db = "identical" if case["psnr_db"] is None else f"{case['psnr_db']:.1f} dB"
+        db = "identical" if case["psnr_db"] is None else f"PSNR {case['psnr_db']:.1f} dB"
         motion = case["motion_px"]
         content = f"frames of {case['frames']}" if motion is None else f"motion {motion:.0f} px"
         yield (
@@ -211,11 +212,12 @@ def report_lines(report: GateReport, info: ModelInfo, *, nodes: int) -> Iterator
         )
     if report.loss_db is not None:
         yield (
-            f"  loss to the true frames: {report.loss_db:.3f} dB on average; allowed: "
+            f"  mean loss of PSNR to the true frames: {report.loss_db:.3f} dB; allowed: "
             f"{report.allowed_loss_db:g} dB"
         )
-    tuned = ", tuned for cpu" if info.tuned_for == "cpu" else ""
+    yield f"  required PSNR: {report.required_db:.0f} dB"
+    tuned = ", tuned for CPUs" if info.tuned_for == "cpu" else ""
     yield (
-        f"  {info.variant}, {info.precision}, {nodes} nodes{tuned}, time steps: "
-        f"{info.time_steps}; required: {report.required_db:.0f} dB"
+        f"  model: {info.variant}, {info.precision}, {nodes} nodes{tuned}, time steps: "
+        f"{info.time_steps}"
     )

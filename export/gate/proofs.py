@@ -140,11 +140,15 @@ def _problem(comparisons: Sequence[GateComparison], required: dict[str, float]) 
         limit = required["made_db" if isinstance(one.case, GateCase) else "real_db"]
         if not one.psnr_db >= limit:
             return (
-                f"it is {one.psnr_db:.1f} dB from fp32 at {one.case}, {limit:.0f} dB are required"
+                f"its PSNR to fp32 is {one.psnr_db:.1f} dB at {one.case}, but {limit:.0f} dB are "
+                "required"
             )
     loss, limit = float(np.mean(_losses(comparisons))), required["loss_db"]
     if not loss <= limit:
-        return f"it is {loss:.3f} dB further from the true frames, {limit:g} dB are allowed"
+        return (
+            f"its PSNR to the true frames is {loss:.3f} dB below that of fp32, but only {limit:g} "
+            "dB are allowed"
+        )
     return None
 
 

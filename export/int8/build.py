@@ -24,7 +24,7 @@ from export.source import SourceGraph
 from runtime.manifest import Calibration
 from runtime.model_info import ModelInfo, TunedFor
 
-STAGES = ("read frames", "calibrate", "compare")
+STAGES = ("read frames", "calibrate", "compare with float32")
 """The stages of `checked_int8`."""
 
 _METHOD = (
@@ -105,7 +105,7 @@ def checked_int8(
             more = costs.costliest[len(skipped) : len(skipped) + _SKIPPED_PER_ATTEMPT]
             if len(skipped) + len(more) > _MAXIMUM_SKIPPED * len(candidates):
                 raise
-            stages.note(f"{error}; trying with {', '.join(more)} in float32")
+            stages.note(f"trying again with {', '.join(more)} in float32: {error}")
             skipped += more
     stages.finish()
     calibration = Calibration(

@@ -56,8 +56,8 @@ def _triton(args: argparse.Namespace) -> None:
         folder = add_artefact(artefact, args.output, args.name, args.model_version, serving)
         print(*_report_lines(folder, artefact, args.model_version), sep="\n")
     print(
-        f"tritonserver --model-repository {args.output}\n"
-        f"open the model as triton://HOST:8001/{args.name or args.model[0].stem}"
+        f"start the server: tritonserver --model-repository {args.output}\n"
+        f"open the model: --model triton://HOST:8001/{args.name or args.model[0].stem}"
     )
 
 
@@ -67,14 +67,14 @@ def _report_lines(folder: Path, artefact: Artefact, version: int) -> Iterator[st
     pairs = f", up to {info.max_pairs} pairs at a time" if info.max_pairs else ""
     yield f"{folder}/{version}: {info.variant}, {info.precision}, {size}{pairs}"
     if build is not None and not build.portable:
-        yield f"  requires Triton with TensorRT {build.tensorrt}, and {build.gpu}"
+        yield f"  requires a Triton with TensorRT {build.tensorrt}, and the GPU {build.gpu}"
     elif build is not None:
         yield (
             f"  portable: requires TensorRT {build.tensorrt} or later of that major version, and "
             "--backend-config=tensorrt,version-compatible=true"
         )
     if (folder / str(version) / "model.py").exists():
-        yield "  runs in the Python backend, in which ifrnet-deploy must be installed"
+        yield "  runs in Triton's Python backend; install ifrnet-deploy in the Python of the server"
 
 
 def _parse_device(text: str) -> str:

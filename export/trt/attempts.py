@@ -37,7 +37,7 @@ from runtime.files import written_beside
 from runtime.machine import Gpu
 from runtime.manifest import GateReport
 
-STAGES = ("build engine", "gate")
+STAGES = ("build engine", "compare with reference")
 _INFERENCES = 50
 """Number of inferences whose median time gives the slowdown of a portable engine."""
 
@@ -167,7 +167,7 @@ def build_first_accepted(
             if not remaining:
                 raise
             failures.append(f"{name} failed: {error}")
-            stages.note(f"{error}; trying {remaining[0][0]}")
+            stages.note(f"trying {remaining[0][0]}: {error}")
         else:
             if failures:
                 return engine._replace(fallback=f"{name}, because {'; '.join(failures)}")
@@ -193,7 +193,7 @@ def _build_with_or_without_round(
         rounds = any(node.op_type == "Round" for node in source.model.graph.node)
         if not rounds or "round" in request.rewrites or _OUT_OF_MEMORY.search(str(error)):
             raise
-        stages.note(f"{error}; trying without the operator Round")
+        stages.note(f"trying again without the operator Round: {error}")
         without = replace(request, rewrites=(*request.rewrites, "round"))
         try:
             engine = _build_strictest(target, source, without, stages, slow_allowed=slow_allowed)
@@ -230,7 +230,7 @@ def _build_strictest(
             if isinstance(error, GateError) or _OUT_OF_MEMORY.search(str(error)):
                 break
             if constraints != choices[-1]:
-                stages.note(f"{error}; trying looser constraints than {constraints}")
+                stages.note(f"trying looser constraints than {constraints}: {error}")
             continue
         engine = engine._replace(reason="; ".join(failures) or None)
         counts = engine.inspection.convolutions
@@ -292,11 +292,11 @@ def _build_and_check(
         if options.portable:
             portable_ms = _milliseconds(backend, source)
     if options.portable:
-        stages.start("build for this GPU only, to compare")
+        stages.start("build comparison engine")
         not_portable = replace(options, portable=False)
         with _opened(_plan(trt, model, not_portable, stages), source, not_portable) as backend:
             slowdown = round(portable_ms / _milliseconds(backend, source), 3)
-        stages.note(f"portable: {slowdown:.2f}x the time of an engine for this GPU only")
+        stages.note(f"portable: takes {slowdown:.2f} times as long as an engine for this GPU only")
     stages.finish()
     return AcceptedEngine(plan, source, report, memory, inspection, slowdown, constraints)
 
@@ -337,9 +337,9 @@ def _gate(backend: TensorRTBackend, source: SourceGraph, options: BuildOptions) 
         sizes = {info.size: None}
     run, name = source.reference.run, source.reference.name
     return gate(
-        Reference(rounded_to_bytes(run), f"{name}, bytes")
+        Reference(rounded_to_bytes(run), f"{name} as bytes")
         if frames
-        else Reference(run, f"{name}, floats"),
+        else Reference(run, f"{name} as floats"),
         {backend.name: backend_runner(backend)},
         gate_cases(sizes, info),
         Requirements(info.precision, REQUIRED_DB_OF_ENGINES),

@@ -43,8 +43,8 @@ def test_the_proof_is_added_to_the_manifest_and_used(built, capsys):
     content = built.read_bytes()
     assert run(built) == 0
     said = capsys.readouterr().out
-    assert f"{manifest_path(built)}: compared with fp32" in said
-    assert "  bf16 on this CPU, lowest PSNR to fp32: " in said
+    assert f"{manifest_path(built)}: results of the comparison with fp32 were added" in said
+    assert "  bf16 on this CPU: lowest PSNR to fp32 " in said
     assert " dB on generated frames, " in said
     after = EngineManifest.read(built)
     assert [proof.precision for proof in after.proofs] == ["bf16"]
@@ -62,7 +62,7 @@ def test_a_second_run_replaces_only_its_own_result(built, monkeypatch, capsys):
     replace(manifest, proofs=(other, *manifest.proofs)).write(built)
     monkeypatch.setattr(proofs, "REQUIRED_MADE_DB", {"fp32": 200.0})
     assert run(built) == 1
-    assert "  bf16 on this CPU: not used, because it is " in capsys.readouterr().out
+    assert "  bf16 on this CPU: not used, because its PSNR " in capsys.readouterr().out
     kept, new = EngineManifest.read(built).proofs
     assert kept == other
     assert (new.precision, new.required["made_db"]) == ("bf16", 200.0)
@@ -85,14 +85,14 @@ def test_proofs_can_use_a_given_clip(built, tmp_path):
     clip = write_clip(tmp_path / "own.mkv", 12)
     assert run(built, "--real-frames", clip) == 0
     names = {case.get("frames", "") for case in EngineManifest.read(built).proofs[0].cases}
-    assert any(name.startswith("own.mkv, 1 of ") for name in names)
+    assert any(name.startswith("own.mkv, window 1 of ") for name in names)
 
 
 def test_a_cpu_that_computes_only_in_float32_has_nothing_to_prove(built, monkeypatch, capsys):
     claim_types(monkeypatch, "FP32")
     assert run(built) == 0
     assert capsys.readouterr().out == (
-        f"{built}: this CPU computes in fp32 only, there is nothing to prove\n"
+        f"{built}: this CPU computes in fp32 only, so there is nothing to compare\n"
     )
 
 

@@ -115,7 +115,7 @@ def test_a_flow_scale_is_recommended_for_large_fixed_sizes_without_one(sizes, gr
     if named is None:
         assert note is None
     else:
-        assert note.startswith(named)
+        assert note.startswith(f"note: {named}")
         assert "\n" not in note
 
 

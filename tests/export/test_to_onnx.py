@@ -223,5 +223,5 @@ def test_the_command_recommends_a_flow_scale_for_4k(tmp_path, monkeypatch, capsy
         to_onnx.main(["--weights", "demo", *options, "--output", str(tmp_path / "m.onnx")])
     printed = capsys.readouterr()
     assert printed.err.endswith("stopped\n")
-    assert printed.out.startswith("2160x3840 without --flow-scale") == noted
+    assert printed.out.startswith("note: 2160x3840 without --flow-scale") == noted
     assert len(printed.out.splitlines()) == noted

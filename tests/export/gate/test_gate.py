@@ -118,7 +118,7 @@ def test_the_gate_refuses_a_faulty_warp(monkeypatch, demo_network, fault):
             patch.setattr("ifrnet_model.model.warp", fault)
             return runner_of(demo_network)(*inputs)
 
-    with pytest.raises(GateError, match=r"dB from PyTorch .* 80 dB are required for fp32"):
+    with pytest.raises(GateError, match=r"dB to PyTorch .* 80 dB are required for fp32"):
         gate(pytorch(reference), {"it": broken}, only, Requirements("fp32"))
 
 

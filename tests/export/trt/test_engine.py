@@ -127,7 +127,7 @@ def test_an_engine_without_its_float32_islands_is_refused(sources, tmp_path, mon
             "export.trt.weakly_typed.layer_types",
             lambda layers, _: dict.fromkeys((layer.name for layer in layers), (None, [])),
         )
-        with pytest.raises(ExportError, match=r"float32 tensors in float16|dB from"):
+        with pytest.raises(ExportError, match=r"float32 tensors in float16|has a PSNR of"):
             write(sources["fp16"], tmp_path / "m.engine")
     assert list(tmp_path.iterdir()) == []
 
@@ -201,7 +201,7 @@ def test_a_portable_engine_is_compared_with_one_for_this_gpu(trt10, sources, tmp
     manifest = write(sources["frames"], tmp_path / "m.engine", portable=True, notes=notes)
     assert manifest.engine.portable
     assert manifest.engine.portable_slowdown > 0
-    assert any("x the time of an engine for this GPU only" in note for note in notes)
+    assert any("times as long as an engine for this GPU only" in note for note in notes)
     (portable, own) = (config for _, config in trt10.builds[-2:])
     assert portable.get_flag(trt10.BuilderFlag.VERSION_COMPATIBLE)
     assert not own.get_flag(trt10.BuilderFlag.VERSION_COMPATIBLE)
@@ -276,7 +276,7 @@ def test_a_fault_of_the_engine_is_named(trt10, sources, tmp_path, monkeypatch, n
     # A limit that every fault misses: float16 coordinates lose little at 70 columns.
     monkeypatch.setitem(REQUIRED_DB_OF_ENGINES, "fp32", 200.0)
     trt10.sabotage = sabotaged(FAULTS.get(name, swap_colours))
-    with pytest.raises(GateError, match=rf"it looks like {name}, which it matches"):
+    with pytest.raises(GateError, match=rf"it looks like {name}, .* to a simulation of that fault"):
         write(sources["frames"], tmp_path / "m.engine")
     assert list(tmp_path.iterdir()) == []
 
@@ -284,7 +284,7 @@ def test_a_fault_of_the_engine_is_named(trt10, sources, tmp_path, monkeypatch, n
 @pytest.mark.parametrize("name", ["nearest sampling", "a grid shifted by half a pixel"])
 def test_a_faulty_engine_misses_the_real_limits(trt10, sources, tmp_path, name):
     trt10.sabotage = sabotaged(FAULTS[name])
-    with pytest.raises(GateError, match=r"dB from .* 70 dB are required for fp32"):
+    with pytest.raises(GateError, match=r"dB to .* 70 dB are required for fp32"):
         write(sources["frames"], tmp_path / "m.engine")
 
 
@@ -324,7 +324,7 @@ def test_a_fallback_is_tried_if_one_is_allowed(trt10, sources, tmp_path):
     assert manifest.model.precision == "fp32"
     assert manifest.engine.fallback.startswith("fp32, because the requested engine failed: ")
     assert "nearest sampling" in manifest.engine.fallback
-    assert any(note.endswith("trying fp32") for note in notes)
+    assert any(note.startswith("trying fp32: ") for note in notes)
     # The request has not changed, so the engine is up to date.
     notes.clear()
     write(half, tmp_path / "m.engine", fallbacks=fallbacks, notes=notes)
@@ -573,7 +573,7 @@ def test_the_command_builds_from_an_onnx_file(
     assert f"TensorRT {trt.__version__} for NVIDIA GeForce RTX 4090 (8.9)" in text
     manifest = EngineManifest.read(output)
     assert manifest.engine.command.endswith(f"--onnx {source} --output {output}")
-    assert manifest.gate.reference == "the file in float32, unoptimised, bytes"
+    assert manifest.gate.reference == "the ONNX file in float32, not optimised as bytes"
     with Interpolator.open(output) as vfi:
         assert vfi.interpolate(*frames).shape == (50, 70, 3)
     assert command("--onnx", source, "--output", output) == 0
@@ -675,7 +675,7 @@ def test_the_reference_of_a_float16_file_is_float32(sources, frames):
     source = source_from_model(half.model, half.info, half.onnx_sha256)
     time = np.full((1, 1, 1, 1), 0.5, np.float32)
     exact = sources["frames"].reference.run(*frames, time)
-    assert source.reference.name == "the file in float32, unoptimised"
+    assert source.reference.name == "the ONNX file in float32, not optimised"
     assert HALF not in tensor_types(passes.in_float32(half.model)).values()
     # The demo weights are float16 values: rounding does not change them.
     np.testing.assert_allclose(source.reference.run(*frames, time), exact, atol=1e-5)

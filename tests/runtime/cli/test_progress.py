@@ -78,7 +78,7 @@ def test_lines_are_printed_until_the_end(fast):
         with stages.phases() as phases:
             phases.phase("Tactics", None, 340)
             phases.step("Tactics", 11)
-            fast("stage 2 of 4, trace: 0 s so far, Tactics, 12 of 340\n")
+            fast(r"stage 2 of 4 \(trace\): 0 s elapsed; TensorRT: Tactics, 12 of 340\n")
     assert "progress" not in [thread.name for thread in threading.enumerate()]
 
 
