@@ -99,7 +99,7 @@ def find_format(path: Path, content: bytes) -> Format:
         if re.match(beginning, content[:4096], re.DOTALL):
             raise CheckpointError(f"{path} {what}: {remedy}")
     raise CheckpointError(
-        f"{path} begins with {content[:8]!r}, as neither PyTorch's files nor safetensors do: "
+        f"{path} is neither a PyTorch nor a safetensors file, it begins with {content[:8]!r}: "
         f"{_NOT_WEIGHTS}"
     )
 

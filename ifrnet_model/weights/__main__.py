@@ -20,6 +20,14 @@ from ifrnet_model.errors import CheckpointError
 from ifrnet_model.weights import table
 
 _PROG = "python -m ifrnet_model.weights"
+_ORIGINS = {
+    "user": "given by --time",
+    "source": "stated by the source",
+    "published": "as published",
+    "trial": "found by a trial",
+}
+"""Where the time steps of a converted file come from, as its metadata names it -> as text."""
+
 _SHOWN_DIGITS = 8
 
 
@@ -64,7 +72,8 @@ def _table_lines(prog: str) -> Iterator[str]:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
     yield ""
-    yield "PSNR: as published, on the test part of the training set (Vimeo90K or GoPro)."
+    yield "PSNR: as published, on the test part of the training set (Vimeo90K or GoPro); -: none."
+    yield "?: not published."
     yield f"share page: {prog} download NAME prints the link."
 
 
@@ -77,13 +86,16 @@ def _download(args: argparse.Namespace) -> None:
             args.name, args.output, force=args.overwrite, progress=shown.update, note=shown.note
         )
     if done.known.sha256 is None:
-        check = "no hash is published: only the size and the file format were checked"
+        check = "not published: only the size and the file format were checked"
     else:
         whole = len(done.known.sha256) == len(done.sha256)
         check = "as published" if whole else f"the published {len(done.known.sha256)} digits match"
-    print(f"{done.path}{' exists already and is valid' if done.existed else ''}")
+    print(f"{done.path}: {'exists already and is valid' if done.existed else 'downloaded'}")
     print(f"  sha256 {done.sha256} ({check})")
-    print(f"  {done.known.variant}, time steps: {done.known.time_steps}, {done.known.licence}")
+    print(
+        f"  variant {done.known.variant}, time steps: {done.known.time_steps}, licence: "
+        f"{done.known.licence}"
+    )
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -99,15 +111,16 @@ def _convert(args: argparse.Namespace) -> None:
     done = convert_checkpoint(
         args.file, args.out, dtype=args.dtype, time_steps=args.time, force=args.overwrite
     )
-    print(f"{done.path}: loaded again and compared")
+    print(f"{done.path}: written, read back and compared with {args.file}")
     print(f"  sha256 {done.sha256}")
-    print(f"  largest difference of a weight: {done.largest_difference:.1e}")
+    print(f"  largest difference between two weights: {done.largest_difference:.1e}")
     if done.names:
-        print(f"  names in the source: {done.names}")
+        print(f"  parameter names in the source: {done.names}")
     if done.note:
         print(f"  {done.note}")
-    origin = done.metadata["timesteps_from"]
-    print(f"  {done.metadata['variant']}, time steps: {done.metadata['timesteps']} ({origin})")
+    origin = _ORIGINS.get(done.metadata["timesteps_from"], done.metadata["timesteps_from"])
+    variant = done.metadata["variant"]
+    print(f"  variant {variant}, time steps: {done.metadata['timesteps']} ({origin})")
 
 
 def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
@@ -196,7 +209,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="-",
         metavar="FILE",
-        help="write all fields as JSON; without FILE, print them in place of the text",
+        help="write all fields as JSON; without FILE, print JSON instead of text",
     )
 
 

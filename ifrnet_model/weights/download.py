@@ -141,7 +141,7 @@ def _url(known: KnownCheckpoint, mirror: str | None) -> str:
         return f"{mirror.rstrip('/')}/{known.name}"
     if known.url is None:
         raise CheckpointError(
-            f"{known.name} has no direct link, its publisher offers it on a share page "
+            f"{known.name} cannot be downloaded directly, its publisher offers it on a share page "
             f"({known.place}): save it with a browser and give the file to --weights of python -m "
             f"export.build_engine, or set {MIRROR} to a server that has it"
         )

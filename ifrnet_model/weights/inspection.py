@@ -15,7 +15,7 @@ from ifrnet_model.weights.table import Identity, TimeSteps
 _IDENTIFIED_BY = {
     "sha256": "by its sha256",
     "source_sha256": "by the source that its metadata states",
-    "name": "by its name only: no hash of that file is published",
+    "name": "by its name only, because no sha256 of that file is published",
 }
 
 
@@ -142,12 +142,16 @@ def inspection_lines(inspection: CheckpointInspection) -> Iterator[str]:
     if inspection.identity:
         known = inspection.identity.known
         yield f"known       {known.name} ({_IDENTIFIED_BY[inspection.identity.by]})"
-        yield f"            by {known.publisher}, trained on {known.training_set}, {known.licence}"
+        yield (
+            f"            publisher: {known.publisher}; training set: {known.training_set}; "
+            f"licence: {known.licence}"
+        )
     else:
-        yield "known       no: neither the hash nor the name is in the table"
-    tensors = ", ".join(f"{count} {dtype}" for dtype, count in inspection.dtypes.items())
+        yield "known       no: neither its sha256 nor its name is that of a known checkpoint"
+    tensors = ", ".join(f"{count} in {dtype}" for dtype, count in inspection.dtypes.items())
     yield (
-        f"network     {inspection.variant}, {inspection.parameters} parameters, tensors: {tensors}"
+        f"network     variant {inspection.variant}, {inspection.parameters} parameters; tensors: "
+        f"{tensors}"
     )
     if inspection.names:
         yield f"names       {inspection.names}"
@@ -156,8 +160,9 @@ def inspection_lines(inspection: CheckpointInspection) -> Iterator[str]:
     for key, value in inspection.metadata.items():
         yield f"metadata    {key}: {value}"
     yield (
-        f"time steps  {inspection.time_steps} (stated by the file: {inspection.stated or 'none'}; "
-        f"published: {inspection.published or 'none'}; by trial: {inspection.trial.time_steps})"
+        f"time steps  {inspection.time_steps} (stated by the file: "
+        f"{inspection.stated or 'nothing'}; published: {inspection.published or 'nothing'}; found "
+        f"by trial: {inspection.trial.time_steps})"
     )
     yield from trial_lines(inspection.trial)
     if inspection.time_steps != inspection.trial.time_steps:
@@ -172,10 +177,14 @@ def inspection_lines(inspection: CheckpointInspection) -> Iterator[str]:
 def trial_lines(trial: TimeStepTrial) -> Iterator[str]:
     """The trial as the lines that the command prints."""
     for step in trial.steps:
-        middle = "" if step.t == 0.5 else f", {step.middle_db:.1f} dB to the midpoint"
+        middle = "" if step.t == 0.5 else f", {step.middle_db:.1f} dB to the frame at t = 0.5"
         yield (
-            f"trial       pattern moved by {trial.motion_px} px, t = {step.t:g}: "
-            f"{step.true_db:.1f} dB to its true position{middle}; blend {step.blend_db:.1f} dB"
+            f"trial       pattern moved by {trial.motion_px} px, t = {step.t:g}: PSNR "
+            f"{step.true_db:.1f} dB to the true frame{middle}; for a blend of both inputs "
+            f"{step.blend_db:.1f} dB"
         )
     if not trial.follows_motion:
-        yield "note        at t = 0.5 the weights are no better than a blend: they may be untrained"
+        yield (
+            "note        at t = 0.5 the weights are no better than a blend of both inputs: they "
+            "may be untrained"
+        )

@@ -92,8 +92,8 @@ def _authors(
         time_steps="midpoint" if training_set == "Vimeo90K" else "arbitrary",
         licence="MIT",
         place=(
-            "https://github.com/ltkong218/IFRNet links to a shared folder (Download Pre-trained "
-            f"Models); there it is checkpoints/{folder}/{stem}.pth"
+            f"checkpoints/{folder}/{stem}.pth in the shared folder to which 'Download Pre-trained "
+            "Models' on https://github.com/ltkong218/IFRNet leads"
         ),
         megabytes=megabytes,
         figures=figures,
@@ -258,7 +258,7 @@ def checkpoint_named(name: str) -> KnownCheckpoint:
         stems = [Path(k.name).stem for k in CHECKPOINTS]
         similar = difflib.get_close_matches(name, stems, n=2) or stems
         raise CheckpointError(
-            f"{name} is not a known checkpoint: use {' or '.join(similar)} "
+            f"{name} is not a known checkpoint: use one of {', '.join(similar)} "
             "(python -m ifrnet_model.weights list shows all)"
         )
     return known

@@ -138,7 +138,7 @@ OTHER_KINDS = {
     ),
     "text": (
         b"{a configuration}",
-        "begins with b'{a confi', as neither PyTorch's files nor safetensors do: " + NOT_WEIGHTS,
+        "is neither a PyTorch nor a safetensors file, it begins with b'{a confi': " + NOT_WEIGHTS,
     ),
 }  # fmt: skip
 

@@ -114,7 +114,9 @@ def test_checkpoints_are_found_with_or_without_suffix(name, found):
 
 
 def test_the_error_for_an_unknown_name_suggests_similar_names():
-    with pytest.raises(CheckpointError, match="is not a known checkpoint: use IFRNet_S_GoPro or "):
+    with pytest.raises(
+        CheckpointError, match="is not a known checkpoint: use one of IFRNet_S_GoPro, "
+    ):
         checkpoint_named("IFRNet_S_Gopr")
 
 
@@ -315,7 +317,9 @@ def test_convert_writes_the_averaged_weights_and_prints_a_note(tmp_path, command
     average = save_both_kinds(tmp_path / "weights.pth")
     code, out, _ = command("convert", tmp_path / "weights.pth", tmp_path / "out.SafeTensors")
     assert code == 0
-    assert "  names in the source: wrapped in params_ema, prefix module." in out.splitlines()
+    assert (
+        "  parameter names in the source: wrapped in params_ema, prefix module." in out.splitlines()
+    )
     assert f"  {NOTE}" in out.splitlines()
     converted = load_checkpoint(tmp_path / "out.SafeTensors")
     assert converted.note is None
@@ -346,7 +350,10 @@ def test_inspect_shows_stated_published_and_measured_time_steps(tmp_path, comman
     code, out, _ = command("inspect", path)
     assert code == 0
     assert "IFRNet_S_Vimeo90K.pth (by its name only" in out
-    assert "midpoint (stated by the file: none; published: midpoint; by trial: arbitrary)" in out
+    assert (
+        "midpoint (stated by the file: nothing; published: midpoint; found by trial: arbitrary)"
+        in out
+    )
     assert "the trial contradicts the time steps" in out
     assert "vimeo90k: 35.59 dB, ssim_3d 0.9786 (IFRNet, CVPR 2022" in out
 
@@ -366,7 +373,7 @@ def test_a_converted_file_has_the_same_weights_and_its_origin(
     know_hash_of(source, monkeypatch)
     code, out, _ = command("convert", source, target, "--dtype", dtype)
     assert code == 0
-    assert "loaded again and compared" in out
+    assert "read back and compared with" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.pth", "mine.safetensors"]
     with safe_open(target, framework="pt") as file:
         metadata = file.metadata()
