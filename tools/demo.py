@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from runtime.backends.demo import demo_model
 from runtime.cli.command import command_parser, run_command
-from runtime.errors import InterpolationError
+from runtime.errors import InterpolationError, counted
 from runtime.machine import available_cpus, cpu_name, installed_versions, low_precision_sets
 from runtime.manifest import EngineManifest
 
@@ -48,7 +48,9 @@ def _demo(args: argparse.Namespace) -> None:
     )
     true = write_every_other_frame(args.clip, low, args.frames)
     if len(true) < 3:
-        raise InterpolationError(f"{args.clip} has {len(true)} frames: give a clip with 3 or more")
+        raise InterpolationError(
+            f"{args.clip} has {counted(len(true), 'frame')}: give a clip with 3 or more"
+        )
     report = _interpolate(low, high)
     before, after = decode(low), decode(high)
     compared = compare(true, before, after)
@@ -57,8 +59,8 @@ def _demo(args: argparse.Namespace) -> None:
     save_png(still(compared), picture)
     facts, commands = _facts(report, compared), _commands()
     captions = (
-        f"{float(rate / 2):g} frames/s: every second frame of the clip",
-        f"{float(rate):g} frames/s: with new frames between them",
+        f"every second frame of the clip, {float(rate / 2):g} frames/s",
+        f"the same with new frames between them, {float(rate):g} frames/s",
     )
     write_page(
         page,
@@ -72,9 +74,9 @@ def _demo(args: argparse.Namespace) -> None:
     made = {
         low: captions[0],
         high: captions[1],
-        both: "both of them",
-        picture: "blending, new frame, true frame",
-        page: "all of it: open it in a browser",
+        both: "both videos, side by side",
+        picture: "the same frame blended, new and true",
+        page: "page with all results: open it in a browser",
     }
     print()
     for path, text in made.items():
@@ -113,14 +115,14 @@ def _facts(report: dict[str, Any], compared: Any) -> dict[str, str]:
     manifest = EngineManifest.read(demo_model(backend))
     speed = report["frames_new"] / report["seconds"]
     return {
-        "speed": f"{speed:.1f} new frames/s, with reading, writing and loading the model",
-        "with": f"{backend} {installed_versions().get(backend, '')}, {available_cpus()} cores of "
-        f"{cpu_name() or 'an unknown CPU'}",
-        "in": _arithmetic(manifest, report["backend"], report["notes"]),
-        "quality": f"{new:.1f} dB to the true frames (PSNR, mean of {len(compared.new_psnr)}); "
-        f"blending {blended:.1f} dB",
-        "parity": f"{manifest.gate.psnr_db:.1f} dB to PyTorch in fp32, the lowest of "
-        f"{len(manifest.gate.cases)} cases",
+        "speed": f"{speed:.1f} new frames/s, including reading, writing and loading the model",
+        "backend": f"{backend} {installed_versions().get(backend, '')}, "
+        f"{counted(available_cpus(), 'core')} of {cpu_name() or 'an unknown CPU'}",
+        "type": _arithmetic(manifest, report["backend"], report["notes"]),
+        "quality": f"mean PSNR to the true frames {new:.1f} dB, blending neighbours "
+        f"{blended:.1f} dB",
+        "parity": f"PSNR to PyTorch in fp32: {manifest.gate.psnr_db:.1f} dB, the lowest of "
+        f"{counted(len(manifest.gate.cases), 'case')}",
     }
 
 
@@ -134,15 +136,15 @@ def _arithmetic(manifest: EngineManifest, backend: str, notes: list[str]) -> str
     """
     name, _, precision = backend.partition(" cpu ")
     if name != "openvino":
-        return "fp32, as OpenVINO is not installed"
+        return "fp32, because OpenVINO is not installed"
     sets = low_precision_sets()
     for proof in reversed(manifest.proofs):
         if proof.precision == precision and proof.instruction_sets == sets:
             db = f"{proof.real_db:.1f} dB to fp32 on real frames"
-            return f"{precision}, proved for such CPUs: {db}"
+            return f"{precision}, proved for this type of CPU ({db})"
     if any("is computed in fp32" in note for note in notes):
-        return "fp32; the faster type of this CPU is not proved: ifrnet prove demo"
-    return "fp32, as this CPU computes in no faster type"
+        return "fp32; a faster type is not proved yet: run ifrnet prove demo"
+    return "fp32, because this CPU has no faster type"
 
 
 def _commands() -> dict[str, str]:
@@ -150,9 +152,9 @@ def _commands() -> dict[str, str]:
     folder = Path(sys.executable).parent
     ifrnet = _shown(folder / "ifrnet")
     return {
-        "your own clip, at twice its rate": f"{ifrnet} video IN.mp4 OUT.mp4",
-        "what this machine can run": f"{ifrnet} doctor",
-        "a model of your own checkpoint, with PyTorch, after make .venv/installed": (
+        "double the frame rate of your own clip": f"{ifrnet} video IN.mp4 OUT.mp4",
+        "see what this machine can run": f"{ifrnet} doctor",
+        "build a model from your own checkpoint, after make .venv/installed": (
             ".venv/bin/ifrnet build --weights FILE --backend openvino --output model.onnx"
         ),
     }
@@ -167,20 +169,24 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """The command line."""
     parser = command_parser(
         "tools/demo.py",
-        "Drops every second frame of a clip, interpolates it again, and shows both on a page.",
+        "Drops every second frame of a clip, interpolates them, and shows both on a page.",
         "%(prog)s --clip in.mp4 --frames 100 --output demo",
     )
     parser.add_argument(
         "--clip", type=Path, default=CLIP, metavar="FILE", help="a video (default: the shipped one)"
     )
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "demo", metavar="DIR", help="folder (default: demo)"
+        "--output",
+        type=Path,
+        default=ROOT / "demo",
+        metavar="DIR",
+        help="folder for the results (default: demo)",
     )
     parser.add_argument(
         "--frames",
         type=int,
         metavar="N",
-        help="number of frames of the clip (default: all; they are held in memory)",
+        help="number of frames to read, all of which are held in memory (default: all)",
     )
     run_command(parser, _demo, extra="openvino,video", argv=argv)
 

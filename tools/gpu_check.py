@@ -86,7 +86,7 @@ def check(args: argparse.Namespace) -> int:
     entries = record["steps"]
     statuses = [entries[step.name]["status"] for step in steps if step.name in entries]
     if left := statuses.count("out of time"):
-        print(f"{left} steps did not fit into --minutes: run the same command with --resume")
+        print(f"steps that did not fit into --minutes: {left}; run the same command with --resume")
     return 1 if {"failed", "not run"} & {*statuses} else 3 if left else 0
 
 
@@ -120,7 +120,7 @@ def print_plan(steps: Sequence[Step]) -> None:
     for part, meaning in PARTS.items():
         of_part = [step for step in steps if step.part == part]
         seconds = sum(step.seconds for step in of_part if not step.name.startswith("matrix"))
-        print(*([f"\n{part}: {meaning}; {seconds:.0f} s"] if of_part else []), sep="")
+        print(*([f"\n{part} ({seconds:.0f} s): {meaning}"] if of_part else []), sep="")
         for step in of_part:
             proves = plan.PROVES[step.name.partition("_")[0]]
             print(f"{step.seconds:6.0f} s  {step.name:<45} {proves}")
@@ -165,7 +165,7 @@ def check_requirements(steps: Sequence[Step], runner: StepRunner, run: dict[str,
     needed = {name for step in steps for name in step.needs if name.startswith("MODELS/")}
     if missing := sorted(name for name in needed - made if not runner.path(name).exists()):
         raise MeasurementError(
-            f"{runner.models} lacks {len(missing)} files, {missing[0][7:]} first: unpack a pack of "
+            f"{runner.models} lacks {len(missing)} files, first {missing[0][7:]}: unpack a pack of "
             "this version there, or leave out --models to export them here"
         )
     if problem := gpu_driver().problem:
@@ -189,8 +189,8 @@ def pack(folder: Path, runner: StepRunner, steps: Sequence[Step]) -> int:
         return 1
     folder.mkdir(parents=True, exist_ok=True)
     compress(runner.models, folder, "50M")
-    print("the weights of base are RANDOM: for speed and parity, not for quality")
-    print(f"unpack in that folder: {UNPACK}")
+    print("the weights of base are RANDOM: use them for speed and parity, not for quality")
+    print(f"command that unpacks the models, to be run in {folder}: {UNPACK}")
     return 0
 
 
@@ -212,21 +212,53 @@ def arguments() -> argparse.ArgumentParser:
     )
     flag = {"action": "store_true"}
     add = parser.add_argument
-    add("--plan", **flag, help="print the steps, with seconds and what each proves, and exit")
-    add("--pack", type=Path, metavar="DIR", help="pack the models for a machine without PyTorch")
+    add(
+        "--plan",
+        **flag,
+        help="print the steps, the seconds that each takes and what it shows, and exit",
+    )
+    add(
+        "--pack",
+        type=Path,
+        metavar="DIR",
+        help="export the models and pack them into DIR, for a machine without PyTorch",
+    )
     add("--smoke", **flag, help="check that TensorRT works; the same as --part smoke")
     add("--part", nargs="+", choices=tuple(PARTS), help="the parts to run (default: all)")
-    add("--step", nargs="+", metavar="PATTERN", help="run only the steps whose names match")
-    add("--models", type=Path, metavar="DIR", help="an unpacked pack (default: export here)")
+    add(
+        "--step",
+        nargs="+",
+        metavar="PATTERN",
+        help="run only the steps whose names match, for example 'build_*'",
+    )
+    add(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="folder with unpacked models (default: export them)",
+    )
     add("--minutes", type=float, default=9.0, metavar="N", help="time limit in minutes (default 9)")
-    add("--resume", **flag, help="skip the steps that are done in the record of --json")
-    add("--json", type=Path, metavar="FILE", help="file of the record")
+    add("--resume", **flag, help="skip the steps that the record of --json has as done")
+    add("--json", type=Path, metavar="FILE", help="file for the record of the check")
     work = ROOT / "build" / "gpu"
-    add("--work", type=Path, default=work, metavar="DIR", help="engines and logs (build/gpu)")
-    add("--torch-python", default=sys.executable, metavar="PYTHON", help="Python with PyTorch")
+    add(
+        "--work",
+        type=Path,
+        default=work,
+        metavar="DIR",
+        help="folder for engines and logs (default: build/gpu)",
+    )
+    add(
+        "--torch-python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="Python that has PyTorch (default: this one)",
+    )
     add("--torch-path", default="", metavar="DIRS", help="PYTHONPATH of --torch-python")
-    add("--commit", metavar="HASH", help="version of sources that are not a git checkout")
-    add("--quick", **flag, help="tiny frames, to try the check itself; its figures do not count")
+    add("--commit", metavar="HASH", help="commit of the sources, if they are not a git checkout")
+    add(
+        "--quick", **flag, help="use tiny frames, to try the check itself; its results mean nothing"
+    )
     return parser
 
 

@@ -14,29 +14,29 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 PARTS = {
-    "smoke": "TensorRT works here: tiny engines are built and run in every way",
+    "smoke": "TensorRT works here: tiny engines are built and run with all options",
     "ort": "ONNX Runtime's CUDA provider: parity and speed without TensorRT",
-    "torch": "PyTorch on this GPU, which engines are compared with",
+    "torch": "the speed of PyTorch on this GPU, for comparison with the engines",
     "A": "the main engines: base at 720p, small at 448x256",
-    "B": "1080p, the other engines, and the export of the published code beside ours",
+    "B": "1080p, the other engines, and a plain export of the published code for comparison",
     "C": "tests/test_gpu.py, and the engines that it needs",
-    "D": "what three rewrites of the graph gain",
+    "D": "the gain of three rewrites of the graph",
 }
 IN_TORCH_PYTHON = ("models", "ort", "torch")
 """Parts that run in the Python with PyTorch; the others run in the Python with TensorRT. "models"
 makes the files that the others read."""
 
 PROVES = {
-    "arrays": "GPU arrays go to a real PyTorch and come from it without a copy",
-    "build": "the engine passes its gate; how many convolutions are float16",
-    "latency": "ms a pair, with and without a CUDA graph, one stream and two",
-    "matrix": "only if smoke_tiny fails: which way of building works, TensorRT's first error",
-    "ort": "ms a pair with I/O binding and without",
-    "pair": "PSNR to float32 PyTorch on a real pair; equal frames in every mode; layers by type",
-    "plain": "ms a pair of the published code's export in the same TensorRT",
-    "rewrite": "ms a pair with and without the rewrite",
+    "arrays": "GPU arrays are exchanged with a real PyTorch without a copy",
+    "build": "the engine passes the gate; number of convolutions in float16",
+    "latency": "ms per pair, with and without a CUDA graph, with one stream and two",
+    "matrix": "only if smoke_tiny fails: which build options work, and TensorRT's first error",
+    "ort": "ms per pair with I/O binding and without",
+    "pair": "PSNR to float32 PyTorch on a real pair; equal frames in all modes; layers by type",
+    "plain": "ms per pair of the plain export in the same TensorRT",
+    "rewrite": "ms per pair with and without the rewrite",
     "tests": "these tests pass",
-    "torch": "ms a pair and PSNR of PyTorch; matmul peak",
+    "torch": "ms per pair and PSNR of PyTorch; matmul peak of the GPU",
 }
 """First word of a step's name -> what the step proves."""
 

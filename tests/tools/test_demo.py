@@ -85,10 +85,12 @@ def test_the_printed_text_fits_a_screen(made):
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     assert "made/index.html" in printed
-    quality = re.search(r"quality +(\S+) dB to the true frames .*blending (\S+) dB", printed)
+    quality = re.search(
+        r"quality +mean PSNR to the true frames (\S+) dB, blending .* (\S+) dB", printed
+    )
     assert float(quality[1]) > float(quality[2]) + 2
-    assert re.search(r"parity +\d+\.\d dB to PyTorch in fp32", printed)
-    assert re.search(r"in +(bf16|fp16|fp32)[,;] ", printed)
+    assert re.search(r"parity +PSNR to PyTorch in fp32: \d+\.\d dB", printed)
+    assert re.search(r"type +(bf16|fp16|fp32)[,;] ", printed)
     assert re.search(r"speed +\d+\.\d new frames/s", printed)
     assert "ifrnet video IN.mp4 OUT.mp4\n" in printed
 
@@ -101,10 +103,14 @@ def test_the_demo_prints_the_type_it_used_and_why():
     manifest = replace(manifest, proofs=(replace(here, real_db=1.0), here))
     note = "demo_openvino.onnx is computed in fp32, because bf16 is not proved"
     for backend, notes, text in (
-        ("openvino cpu bf16", [], "bf16, proved for such CPUs: 74.9 dB to fp32 on real frames"),
-        ("openvino cpu fp32", [note], "not proved: ifrnet prove demo"),
-        ("openvino cpu fp32", ["a track was dropped"], "fp32, as this CPU computes in no faster"),
-        ("onnxruntime cpu", [], "fp32, as OpenVINO is not installed"),
+        (
+            "openvino cpu bf16",
+            [],
+            "bf16, proved for this type of CPU (74.9 dB to fp32 on real frames)",
+        ),
+        ("openvino cpu fp32", [note], "not proved yet: run ifrnet prove demo"),
+        ("openvino cpu fp32", ["a track was dropped"], "fp32, because this CPU has no faster"),
+        ("onnxruntime cpu", [], "fp32, because OpenVINO is not installed"),
     ):
         assert text in demo._arithmetic(manifest, backend, notes)
 

@@ -51,7 +51,7 @@ def test_the_plan_imports_little_and_no_step_is_too_long():
         assert step.seconds < 540  # A run takes 9 minutes by default.
     for part in plan.PARTS:
         seconds = sum(s.seconds for s in STEPS if s.part == part and "matrix" not in s.name)
-        assert f"{part}: {plan.PARTS[part]}; {seconds:.0f} s" in done.stdout
+        assert f"{part} ({seconds:.0f} s): {plan.PARTS[part]}" in done.stdout
 
 
 def test_steps_are_selected_by_name_in_the_order_of_the_patterns():

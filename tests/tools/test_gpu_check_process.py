@@ -163,7 +163,7 @@ def test_the_child_of_a_killed_check_ends(sleeping):
         (["--part", "ort", "--json", "gpu.json", "--torch-python", "/no/python"], {},
          "ort does not work in /no/python ("),
         (["--part", "A", "--json", "gpu.json", "--models", "empty"], {},
-         "empty lacks 4 files, base_720x1280_fp16.onnx first: unpack a pack"),
+         "empty lacks 4 files, first base_720x1280_fp16.onnx: unpack a pack"),
     ],
 )  # fmt: skip
 def test_a_missing_requirement_is_one_sentence_before_anything_is_built(

@@ -1,4 +1,4 @@
-"""Trains the demo weights: IFRNet small on real clips and exact synthetic motion.
+r"""Trains the demo weights: IFRNet small on real clips and exact synthetic motion.
 
     python tools/demo_weights/train.py --clips CLIPS --photos PHOTOS --minutes 9 \
         --output small.safetensors
@@ -273,36 +273,88 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     data = parser.add_argument_group("data")
     data.add_argument("--clips", type=Path, metavar="DIR", help="folder of video files")
     data.add_argument("--photos", type=Path, metavar="DIR", help="folder of photographs")
-    data.add_argument("--packed", type=Path, metavar="DIR", help="both, as --pack wrote them")
-    data.add_argument("--pack", type=Path, metavar="DIR", help="pack clips and photos, then stop")
-    data.add_argument("--part-mib", type=float, default=50, help="size of a part (default: 50)")
     data.add_argument(
-        "--short-side", type=int, default=720, help="frames are scaled down to it (default: 720)"
+        "--packed",
+        type=Path,
+        metavar="DIR",
+        help="folder of --pack, in place of --clips and --photos",
     )
     data.add_argument(
-        "--frames-memory", type=float, metavar="GIB", help="limit (default: half of what is free)"
+        "--pack", type=Path, metavar="DIR", help="pack clips and photographs into DIR and exit"
     )
-    data.add_argument("--held-out", nargs="+", default=[], metavar="CLIP", help="validate on these")
+    data.add_argument(
+        "--part-mib",
+        type=float,
+        default=50,
+        metavar="MIB",
+        help="size of a packed part (default 50)",
+    )
+    data.add_argument(
+        "--short-side", type=int, default=720, metavar="N",
+        help="maximum shorter side of the frames in pixels; larger ones are scaled (default 720)",
+    )  # fmt: skip
+    data.add_argument(
+        "--frames-memory", type=float, metavar="GIB",
+        help="memory limit of all frames (default: half of the free memory)",
+    )  # fmt: skip
+    data.add_argument(
+        "--held-out", nargs="+", default=[], metavar="CLIP",
+        help="names of the clips for validation (default: every tenth)",
+    )  # fmt: skip
     length = parser.add_argument_group("length")
-    length.add_argument("--minutes", type=float, help="time, from reading the clips to the end")
-    length.add_argument("--steps", type=int)
-    length.add_argument("--resume", action="store_true", help="continue from the checkpoint")
-    length.add_argument("--checkpoint-seconds", type=float, default=60)
     length.add_argument(
-        "--validations", type=int, default=4, help="number of validations, evenly spread"
+        "--minutes", type=float, metavar="N", help="time limit, from reading the clips to the end"
     )
-    length.add_argument("--validation-windows", type=int, default=32)
+    length.add_argument("--steps", type=int, metavar="N", help="number of training steps")
+    length.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    length.add_argument(
+        "--checkpoint-seconds", type=float, default=60, metavar="S",
+        help="seconds between two checkpoints (default 60)",
+    )  # fmt: skip
+    length.add_argument(
+        "--validations", type=int, default=4, metavar="N",
+        help="number of validations, evenly spread (default 4)",
+    )  # fmt: skip
+    length.add_argument(
+        "--validation-windows", type=int, default=32, metavar="N",
+        help="maximum number of windows in a validation (default 32)",
+    )  # fmt: skip
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--start", default="demo", help="weights, or none (default: demo)")
-    recipe.add_argument("--crop", type=int, default=224, help="pixels (default: 224)")
-    recipe.add_argument("--batch", default="auto", help="samples a step, or auto")
-    recipe.add_argument("--motion", type=float, default=40.0, help="pixels, of synthetic samples")
-    recipe.add_argument("--rate", type=float, default=3e-4)
-    recipe.add_argument("--seed", type=int, default=0)
-    recipe.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    recipe.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto")
+    recipe.add_argument(
+        "--start", default="demo", metavar="FILE", help="initial weights, or none (default demo)"
+    )
+    recipe.add_argument(
+        "--crop",
+        type=int,
+        default=224,
+        metavar="N",
+        help="side of a sample in pixels (default 224)",
+    )
+    recipe.add_argument(
+        "--batch", default="auto", metavar="N", help="samples in a step, or auto (default auto)"
+    )
+    recipe.add_argument(
+        "--motion", type=float, default=40.0, metavar="N",
+        help="maximum motion of synthetic samples in pixels (default 40)",
+    )  # fmt: skip
+    recipe.add_argument(
+        "--rate", type=float, default=3e-4, metavar="X", help="learning rate (default 0.0003)"
+    )
+    recipe.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
+    recipe.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="default auto: a GPU if there is one",
+    )
+    recipe.add_argument(
+        "--precision", choices=("auto", "bf16", "float32"), default="auto",
+        help="type of encoder and decoders (default auto: bf16 where the GPU supports it)",
+    )  # fmt: skip
     recipe.add_argument("--compile", action="store_true", help="compile network and loss")
-    parser.add_argument("--output", type=Path, help="the weights, x.safetensors")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="path of the weights to write, .safetensors"
+    )
     return parser.parse_args(arguments)
 
 
