@@ -69,6 +69,6 @@ def source_from_model(model: ModelProto, info: ModelInfo, onnx_sha256: str) -> S
     half = info.precision == "fp16"
     reference = Reference(
         onnx_runner(passes.in_float32(model) if half else model, info, optimised=False),
-        f"the ONNX file{' in float32' if half else ''}, not optimised",
+        f"the unoptimised ONNX file{' in float32' if half else ''}",
     )
     return SourceGraph(model, info, onnx_sha256, reference)

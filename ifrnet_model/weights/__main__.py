@@ -113,7 +113,7 @@ def _convert(args: argparse.Namespace) -> None:
     )
     print(f"{done.path}: written, read back and compared with {args.file}")
     print(f"  sha256 {done.sha256}")
-    print(f"  largest difference between two weights: {done.largest_difference:.1e}")
+    print(f"  largest difference between source and copy: {done.largest_difference:.1e}")
     if done.names:
         print(f"  parameter names in the source: {done.names}")
     if done.note:

@@ -56,7 +56,7 @@ def test_a_build_from_an_onnx_file_needs_no_torch(models, tmp_path, model):
     )
     assert done.returncode == 0, done.stderr
     manifest = EngineManifest.read(tmp_path / "m.onnx")
-    assert manifest.gate.reference == "the ONNX file, not optimised"
+    assert manifest.gate.reference == "the unoptimised ONNX file"
     assert manifest.model.variant == "small"
     assert manifest.onnx_sha256 == file_sha256(models / model)
     Interpolator.open(tmp_path / "m.onnx").close()

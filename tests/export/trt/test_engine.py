@@ -573,7 +573,7 @@ def test_the_command_builds_from_an_onnx_file(
     assert f"TensorRT {trt.__version__} for NVIDIA GeForce RTX 4090 (8.9)" in text
     manifest = EngineManifest.read(output)
     assert manifest.engine.command.endswith(f"--onnx {source} --output {output}")
-    assert manifest.gate.reference == "the ONNX file in float32, not optimised as bytes"
+    assert manifest.gate.reference == "the unoptimised ONNX file in float32 as bytes"
     with Interpolator.open(output) as vfi:
         assert vfi.interpolate(*frames).shape == (50, 70, 3)
     assert command("--onnx", source, "--output", output) == 0
@@ -675,7 +675,7 @@ def test_the_reference_of_a_float16_file_is_float32(sources, frames):
     source = source_from_model(half.model, half.info, half.onnx_sha256)
     time = np.full((1, 1, 1, 1), 0.5, np.float32)
     exact = sources["frames"].reference.run(*frames, time)
-    assert source.reference.name == "the ONNX file in float32, not optimised"
+    assert source.reference.name == "the unoptimised ONNX file in float32"
     assert HALF not in tensor_types(passes.in_float32(half.model)).values()
     # The demo weights are float16 values: rounding does not change them.
     np.testing.assert_allclose(source.reference.run(*frames, time), exact, atol=1e-5)
