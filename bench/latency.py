@@ -219,7 +219,7 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
         "--factor",
         type=int,
         metavar="N",
-        help="ratio of the new frame rate to the old, with --size (default 2)",
+        help="new frame rate divided by the old one, with --size (default 2)",
     )
 
 

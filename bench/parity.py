@@ -254,7 +254,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--factor",
         type=int,
         metavar="N",
-        help="ratio of the new frame rate to the old, with --dataset folder (default 2)",
+        help="new frame rate divided by the old one, with --dataset folder (default 2)",
     )
     group.add_argument(
         "--limit", type=int, metavar="N", help="maximum number of samples (default: all)"
