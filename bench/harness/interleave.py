@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.records.latency import Milliseconds, RatioFigures
+from runtime.errors import counted
 
 Rounds = Sequence[Sequence[float]]
 """The samples of one run in seconds or milliseconds, one inner sequence for each round."""
@@ -142,9 +143,9 @@ def parts_interleaved(
     for name in interleaved_order(list(runs), budget.rounds):
         time.sleep(interleaving.pause_s)
         calls = [runs[name]() for _ in range(interleaving.warm_up + budget.samples)]
-        counted = calls[interleaving.warm_up :]
-        for part in counted[0]:
-            measured[name].setdefault(part, []).append([call[part] for call in counted])
+        timed = calls[interleaving.warm_up :]
+        for part in timed[0]:
+            measured[name].setdefault(part, []).append([call[part] for call in timed])
     return measured
 
 
@@ -281,8 +282,8 @@ def sample_warnings(rounds: Rounds, warmed_up: WarmUp) -> list[str]:
             f"{warmed_up.runs} warm-up calls; check the samples"
         )
     if len(rounds) < _ROUNDS[0]:
-        counted = f"{len(rounds)} round{'' if len(rounds) == 1 else 's'}"
-        warnings.append(f"{counted}: the confidence interval is unreliable below {_ROUNDS[0]}")
+        measured = counted(len(rounds), "round")
+        warnings.append(f"{measured}: the confidence interval is unreliable below {_ROUNDS[0]}")
     seconds = flat(rounds)
     if len(rounds) >= _ROUNDS[0] and len(seconds) < _SAMPLES:
         warnings.append(f"{len(seconds)} samples: p90 and p99 are unreliable below {_SAMPLES}")

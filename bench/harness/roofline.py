@@ -20,6 +20,7 @@ from bench.harness.interleave import Clock, warm_up
 from bench.records.latency import CeilingsRecord, RooflineRecord, WorkRecord
 from bench.runs.torch_backend import Forward, authors_loop, our_forward
 from ifrnet_model import VARIANTS, IFRNet
+from runtime.errors import counted
 from runtime.frames import padding
 from runtime.model_info import ModelInfo
 
@@ -108,14 +109,14 @@ def work_of_a_pair(
         network = network.half() if half else network
         kind = torch.float16 if half and authors else torch.float32
         forward = authors_loop(network, kind) if authors else our_forward(network)
-        counted: dict[tuple[int, int], tuple[float, float]] = {}
+        work: dict[tuple[int, int], tuple[float, float]] = {}
         for call in set(calls):
-            counted[call] = _work_of_a_call(forward, call, (height, width), info.flow_scale, kind)
+            work[call] = _work_of_a_call(forward, call, (height, width), info.flow_scale, kind)
     weights = sum(parameter.numel() for parameter in network.parameters()) * (2 if half else 4)
     frames = (2 + new_frames) * size[0] * size[1] * 3
     return Work(
-        operations=sum(counted[call][0] for call in calls),
-        bytes_moved=sum(counted[call][1] for call in calls),
+        operations=sum(work[call][0] for call in calls),
+        bytes_moved=sum(work[call][1] for call in calls),
         bytes_least=float(weights + frames),
     )
 
@@ -176,11 +177,10 @@ def measured_ceilings(threads: int, *, clock: Clock = time.perf_counter) -> Ceil
     with torch.inference_mode():
         matmul = _best_seconds(lambda: torch.matmul(a, b, out=product), clock)
         copy = _best_seconds(lambda: target.copy_(source), clock)
-    plural = "" if threads == 1 else "s"
     return Ceilings(
         matmul_flops_per_second=2 * _MATRIX**3 / matmul,
         copy_bytes_per_second=2 * _COPIED_BYTES / copy,
-        measured_with=f"torch {torch.__version__}, {threads} thread{plural}",
+        measured_with=f"torch {torch.__version__}, {counted(threads, 'thread')}",
     )
 
 

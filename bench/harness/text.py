@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from bench.harness.layers import Layers, layer_lines
 from bench.records.latency import CaseRecord, ImageAgreement, RunRecord
+from runtime.errors import counted
 
 _INDENT = " " * 4
 
@@ -23,7 +24,7 @@ def case_lines(
     """
     runs = case["runs"]
     rounds = max((len(run["seconds"]) for run in runs.values()), default=0)
-    on = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
+    on = f", {counted(threads, 'thread')}" if threads else ""
     name = f"{case['dataset']}, " if case["dataset"] else ""
     yield ""
     yield f"{name}{case['size']}, factor {case['factor']}{on}, {rounds} interleaved rounds"

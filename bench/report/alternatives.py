@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.records.alternatives import AlternativesMeasurement, MethodRecord
 from bench.report.text import NONE, Table, rounded
+from runtime.errors import counted
 
 if TYPE_CHECKING:
     from bench.report.evidence import Alternatives
@@ -49,9 +50,8 @@ def clip_table(record: AlternativesMeasurement, name: str = "alternatives") -> T
         for one in record["methods"]
     ]
     table.sources = [
-        f"{record['pairs']} new frames of {clip} at {width}x{height}, {record['threads']} "
-        f"{'thread' if record['threads'] == 1 else 'threads'}, medians of {rounds} "
-        f"{'round' if rounds == 1 else 'rounds'}."
+        f"{record['pairs']} new frames of {clip} at {width}x{height}, "
+        f"{counted(record['threads'], 'thread')}, medians of {counted(rounds, 'round')}."
     ]
     return table
 

@@ -18,6 +18,7 @@ from bench.report.plots import Plot, latency_plots, parity_plots, quality_plots,
 from bench.report.runs import compared_runs, file_names, machine_name, measured_runs
 from bench.report.tables import origin
 from bench.report.text import NONE, Table, decibels, one_line
+from runtime.errors import counted
 
 _ASSETS = Path(__file__).with_name("assets")
 
@@ -117,14 +118,14 @@ def _lede(evidence: Evidence) -> str:
         datasets = dict.fromkeys(p.configuration["title"] for p in evidence.parities)
         hashes = {one.artefact["sha256"] for one in compared}
         sentences.append(
-            f"{_count(len(hashes), 'artefact')} of IFRNet ({', '.join(variants)}) compared with "
+            f"{counted(len(hashes), 'artefact')} of IFRNet ({', '.join(variants)}) compared with "
             f"float32 PyTorch, frame by frame, on {', '.join(datasets)}."
         )
     if measured:
         sizes = {one.case["size"] for one in measured}
         labels = {one.label for one in measured}
         sentences.append(
-            f"Latency of {_count(len(labels), 'run')} at {_count(len(sizes), 'frame size')}."
+            f"Latency of {counted(len(labels), 'run')} at {counted(len(sizes), 'frame size')}."
         )
     machines = dict.fromkeys(machine_name(file.environment) for file in evidence.files)
     return " ".join([*sentences, f"Measured on {'; '.join(machines)}."])
@@ -164,7 +165,7 @@ def _speed_headlines(evidence: Evidence) -> Iterable[_Headline]:
         yield _Headline(
             "Speed of artefacts",
             low if low == high else f"{low} to {high}",
-            f"against {name}, medians of {_count(len(factors), 'comparison')}",
+            f"against {name}, medians of {counted(len(factors), 'comparison')}",
         )
 
 
@@ -181,7 +182,3 @@ def _number_parts(text: str) -> tuple[str, str]:
     if number.startswith("-") and number != NONE:
         number = f"\N{MINUS SIGN}{number[1:]}"
     return number, f"({bracket}" if bracket else ""
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -13,6 +13,7 @@ from bench.records.common import Environment
 from bench.records.latency import CaseRecord, RunRecord
 from bench.records.parity import ArtefactSummary, ComparedArtefact
 from bench.report.evidence import Evidence, Latency, Parity
+from runtime.errors import counted
 from runtime.machine import low_precision_of
 
 
@@ -96,9 +97,8 @@ def machine_name(environment: Environment) -> str:
     """
     extensions = " ".join(low_precision_of(environment.get("instruction_sets") or ()))
     name = environment["processor"] + (f" ({extensions})" if extensions else "")
-    count = environment["processors"]
-    counted = f"{count} {'CPU' if count == 1 else 'CPUs'}"
-    return ", ".join([name, counted, *(gpu["name"] for gpu in environment["gpu"]["gpus"])])
+    cpus = counted(environment["processors"], "CPU")
+    return ", ".join([name, cpus, *(gpu["name"] for gpu in environment["gpu"]["gpus"])])
 
 
 def several_machines(evidence: Evidence) -> bool:

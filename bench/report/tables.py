@@ -21,6 +21,7 @@ from bench.report.runs import (
     several_machines,
 )
 from bench.report.text import NONE, RANDOM, Table, decibels, rounded, signed
+from runtime.errors import counted
 
 _RANDOM_NOTE = (
     "Random weights: only the agreement of artefact and PyTorch has a meaning, so the PSNR to "
@@ -101,14 +102,19 @@ def _rank(one: ComparedRun) -> tuple[int, float]:
     return -one.parity.summary["samples"], math.inf if lowest is None else lowest
 
 
+def _samples_cell(one: ComparedRun) -> str:
+    """The number of samples; of a part also that of the official data set, as "48 of 379"."""
+    samples, official = one.parity.summary["samples"], one.parity.configuration["official_samples"]
+    return str(samples) if official in (None, samples) else f"{samples} of {official}"
+
+
 def _quality_row(one: ComparedRun) -> dict[str, str]:
-    configuration, summary, result = one.parity.configuration, one.parity.summary, one.result
-    official, factor = configuration["official_samples"], configuration["protocol"]["factor"]
-    of = "" if official in (None, summary["samples"]) else f" of {official}"
+    configuration, result = one.parity.configuration, one.result
+    factor = configuration["protocol"]["factor"]
     worst, drop = result["against_reference"]["worst"], result["drop"]
     return {
         "data set": configuration["title"] + ("" if factor == 2 else f", {factor}x"),
-        "samples": f"{summary['samples']}{of}",
+        "samples": _samples_cell(one),
         "precision": one.artefact["precision"],
         "PSNR of PyTorch to the true frames, dB": decibels(result["reference_psnr"], 2),
         "PSNR of the artefact to the true frames, dB": decibels(result["psnr"], 2),
@@ -124,7 +130,6 @@ def _parity_row(table: Table, one: ComparedRun, evidence: Evidence) -> dict[str,
     notes = [f"{title}: {note}" for note in sample_notes(configuration)]
     if damaged := summary["damaged"]:
         notes.append(f"{title}: {len(damaged)} damaged, left out: {', '.join(damaged)}")
-    of = "" if official in (None, summary["samples"]) else f" of {official}"
     if official == summary["samples"] and (seconds := summary.get("wall_seconds")):
         count = len(configuration["artefacts"])
         what = "one artefact" if count == 1 else f"{count} artefacts"
@@ -132,7 +137,7 @@ def _parity_row(table: Table, one: ComparedRun, evidence: Evidence) -> dict[str,
     drop = None if random else result["drop"]
     row = {
         "data set": table.marked(title, notes),
-        "samples": f"{summary['samples']}{of}",
+        "samples": _samples_cell(one),
         "machine": machine_name(one.parity.environment) if several_machines(evidence) else "",
         "variant": configuration["weights"]["variant"] + (f" {RANDOM}" if random else ""),
         "artefact": one.artefact["name"],
@@ -309,7 +314,7 @@ def origin(environment: Environment, threads: int | None) -> str:
     """Machine, versions of the main packages, and commit, in one line."""
     parts = [machine_name(environment)]
     if threads is not None:
-        parts[0] += f", {threads} {'thread' if threads == 1 else 'threads'}"
+        parts[0] += f", {counted(threads, 'thread')}"
     known = environment["versions"]
     parts.append(", ".join(f"{name} {known[name]}" for name in _KEY_PACKAGES if name in known))
     parts.append(f"commit {environment['commit'] or 'unknown'}")

@@ -19,6 +19,7 @@ from runtime.backends.ort.binding import BoundBackend
 from runtime.backends.ov.backend import OpenVinoBackend
 from runtime.backends.registry import open_backend
 from runtime.backends.trt.backend import TensorRTBackend
+from runtime.errors import counted
 from runtime.frames import to_planes
 from runtime.manifest import file_sha256
 from runtime.model_info import ModelInfo
@@ -337,7 +338,7 @@ def execution_as_run(backend: Backend, execution: Execution) -> Execution:
 def execution_names(execution: Execution) -> Iterator[str]:
     """Yields the parts of a run's name that describe streams, CUDA graph and I/O binding."""
     if "streams" in execution:
-        yield f"{execution['streams']} {'stream' if execution['streams'] == 1 else 'streams'}"
+        yield counted(execution["streams"], "stream")
     if "cuda_graph" in execution:
         yield "CUDA graph" if execution["cuda_graph"] else "no CUDA graph"
     if "io_binding" in execution:

@@ -16,6 +16,7 @@ from bench.environment import MeasurementError
 from bench.runs.torch_backend import Computation, Forward, TorchBackend, computation_of
 from bench.runs.torch_forms import Form
 from ifrnet_model import IFRNet
+from runtime.errors import counted
 from runtime.model_info import ModelInfo
 
 
@@ -81,7 +82,7 @@ def torch_gpu(device: str) -> TorchGpu:
         )
     if index >= (count := torch.cuda.device_count()):
         raise MeasurementError(
-            f"--device is {device}, PyTorch sees {count} GPU{'' if count == 1 else 's'}: use "
+            f"--device is {device}, PyTorch sees {counted(count, 'GPU')}: use "
             f"cuda:0{'' if count == 1 else f' to cuda:{count - 1}'}"
         )
     return TorchGpu(f"cuda:{index}")
