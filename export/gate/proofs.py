@@ -19,7 +19,7 @@ from export.gate.runners import openvino_runner
 from export.gate.windows import read_windows, split_windows
 from runtime.backends.base import InferencePrecision
 from runtime.backends.ov.compilation import import_openvino, native_precisions
-from runtime.backends.ov.precision import PREPARATION
+from runtime.backends.ov.precision import PREPARATION, keeps_coordinates
 from runtime.errors import BackendError
 from runtime.machine import cpu_name, low_precision_sets
 from runtime.manifest import PrecisionProof
@@ -48,13 +48,13 @@ error grows with the motion in pixels, and versions of OpenVINO differ at the la
 def provable_precisions(info: ModelInfo) -> list[InferencePrecision]:
     """The precisions below float32 that this CPU computes in, and in which a model can run.
 
-    The list is empty for a model that is tuned for ONNX Runtime, because its coordinates would not
-    stay float32.
+    The list is empty for a model whose coordinates would not stay float32; see
+    `runtime.backends.ov.precision.keeps_coordinates`.
 
     Raises:
         BackendError: If OpenVINO is not installed.
     """
-    return native_precisions(import_openvino()) if info.tuned_for == "any" else []
+    return native_precisions(import_openvino()) if keeps_coordinates(info) else []
 
 
 def prove(

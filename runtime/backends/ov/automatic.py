@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from runtime.backends.base import InferencePrecision
 from runtime.backends.onnx_format import OnnxFile
 from runtime.backends.ov.compilation import native_precisions
-from runtime.backends.ov.precision import PREPARATION
+from runtime.backends.ov.precision import PREPARATION, keeps_coordinates
 from runtime.build_command import build_command, prove_command
 from runtime.machine import low_precision_sets
 
@@ -40,8 +40,7 @@ def automatic_precision(openvino: Any, file: OnnxFile) -> AutomaticPrecision:
     native = native_precisions(openvino)
     if not native:
         return AutomaticPrecision("fp32")
-    if file.info.tuned_for != "any":
-        # In this model OpenVINO replaces nodes of the coordinates, which removes their marks.
+    if not keeps_coordinates(file.info):
         return _to_build(file, "it is tuned for ONNX Runtime")
     if file.manifest is None:
         return _to_build(file, f"it has no manifest that proves {native[0]}")

@@ -36,7 +36,7 @@ from runtime.backends.ov.compilation import (
     reason,
     shapes_at,
 )
-from runtime.backends.ov.precision import COORDINATES_OUTPUT
+from runtime.backends.ov.precision import COORDINATES_OUTPUT, keeps_coordinates
 from runtime.backends.sizes import PreparedSizes
 from runtime.build_command import build_command
 from runtime.errors import BackendError, ModelError
@@ -278,8 +278,7 @@ def _precision(openvino: Any, file: OnnxFile, options: OpenOptions) -> Automatic
     asked = options.precision
     if asked is None or asked == "auto":
         return automatic_precision(openvino, file)
-    if asked != "fp32" and file.info.tuned_for != "any":
-        # In this model OpenVINO replaces nodes of the coordinates, which removes their marks.
+    if asked != "fp32" and not keeps_coordinates(file.info):
         raise BackendError(
             f"precision={asked!r} was asked for, {file.path.name} is tuned for ONNX Runtime: "
             f"build a plain one with {build_command(file.info, 'openvino')}"

@@ -44,6 +44,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from runtime.errors import BackendError
+from runtime.model_info import ModelInfo
 
 _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 _NEVER = frozenset({*_CONVOLUTIONS, "Constant", "Parameter", "Result"})
@@ -60,6 +61,15 @@ IDENTITY = "/Identity"
 
 COORDINATES_OUTPUT = "ifrnet.coordinates."
 """Prefix of the names of the added outputs, which are never read."""
+
+
+def keeps_coordinates(info: ModelInfo) -> bool:
+    """Whether a model can be compiled for bfloat16 or float16 with coordinates in float32.
+
+    Not if it is tuned for ONNX Runtime: OpenVINO then replaces nodes of the coordinates, which
+    removes their marks.
+    """
+    return info.tuned_for == "any"
 
 
 def compiled_with_float32(openvino: Any, core: Any, model: Any, settings: dict[str, str]) -> Any:
