@@ -247,40 +247,47 @@ def recommendation(states: Sequence[BackendState], openvino_types: Sequence[str]
     )
 
 
+def _row(name: str, text: str) -> str:
+    """A line of the report: a name, or "" for a further line of the last one, and its value."""
+    return f"{name:17} {text}"
+
+
 def _report_lines(report: dict[str, Any]) -> Iterator[str]:
     """The result of `examine` as text."""
-    yield f"{'platform':17} {report['platform']}, Python {report['python']}"
-    yield f"{'CPU':17} {report['processor']}, {counted(report['processors'], 'usable core')}"
+    yield _row("platform", f"{report['platform']}, Python {report['python']}")
+    yield _row("CPU", f"{report['processor']}, {counted(report['processors'], 'usable core')}")
     driver = report["gpu"]
     for gpu in driver["gpus"]:
-        yield (
-            f"{'GPU':17} {gpu['name']}, compute capability {gpu['compute_capability']}, "
-            f"driver for CUDA {driver['cuda_version']}"
+        yield _row(
+            "GPU",
+            f"{gpu['name']}, compute capability {gpu['compute_capability']}, "
+            f"driver for CUDA {driver['cuda_version']}",
         )
     if driver["problem"]:
-        yield f"{'GPU':17} none: {driver['problem']}"
+        yield _row("GPU", f"none: {driver['problem']}")
     installed = ", ".join(f"{name} {v}" for name, v in report["versions"].items())
-    yield f"{'packages':17} {installed or 'none'}"
+    yield _row("packages", installed or "none")
     if report["numpy_problem"]:
-        yield f"{'numpy':17} not ready: {report['numpy_problem']}"
-        yield f"{'':17} -> {_INSTALL_NUMPY}"
+        yield _row("numpy", f"not ready: {report['numpy_problem']}")
+        yield _row("", f"-> {_INSTALL_NUMPY}")
     for state in report["backends"]:
         verdict = "ready" if state["ready"] else "not ready"
-        yield f"{state['name']:17} {verdict}: {state['detail']}"
+        yield _row(state["name"], f"{verdict}: {state['detail']}")
         if state["remedy"]:
-            yield f"{'':17} -> {state['remedy']}"
+            yield _row("", f"-> {state['remedy']}")
         if state["name"] == "openvino cpu":
             yield from _openvino_lines(report)
     for trial in report.get("trial", []):
-        yield (
-            f"{trial['name']:17} {trial['milliseconds']:.0f} ms per pair of {trial['size']} "
-            f"frames, the fastest of {counted(trial['pairs'], 'pair')}"
+        yield _row(
+            trial["name"],
+            f"{trial['milliseconds']:.0f} ms per pair of {trial['size']} frames, the fastest of "
+            f"{counted(trial['pairs'], 'pair')}",
         )
     if not report["video"]:
-        yield f"{'video files':17} not ready: PyAV is not installed"
-        yield f"{'':17} -> {install_command('video')}"
+        yield _row("video files", "not ready: PyAV is not installed")
+        yield _row("", f"-> {install_command('video')}")
     else:
-        yield f"{'video files':17} ready: PyAV {report['versions']['av']}"
+        yield _row("video files", f"ready: PyAV {report['versions']['av']}")
     yield f"recommended on this CPU: {report['recommended']}"
     yield (
         "recommended for frames above 1920x1080: a model built with --flow-scale 0.5, which was "
@@ -291,11 +298,11 @@ def _report_lines(report: dict[str, Any]) -> Iterator[str]:
 def _openvino_lines(report: dict[str, Any]) -> Iterator[str]:
     types = [name.lower() for name in report["openvino_computes_in"] if name in _TYPES]
     if types:
-        yield f"{'':17} computes in {', '.join(types)} on this CPU"
+        yield _row("", f"computes in {', '.join(types)} on this CPU")
     if shipped := report["shipped_model"]:
-        yield f"{'':17} computes the shipped model in {shipped['precision']}"
+        yield _row("", f"computes the shipped model in {shipped['precision']}")
         if shipped["note"]:
-            yield f"{'':17} {shipped['note']}"
+            yield _row("", shipped["note"])
 
 
 def _doctor(args: argparse.Namespace) -> int:
