@@ -12,6 +12,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from bench.alternatives.clips import blend
 from runtime.video.reading.tags import open_for_reading
 
 Image = NDArray[np.uint8]
@@ -122,11 +123,6 @@ def psnr(image: Image, other: Image) -> float:
     """PSNR of two images in dB, over all pixels and channels; infinite for equal ones."""
     error = float(np.mean(np.square(image.astype(np.float32) - other)))
     return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
-
-
-def blend(image: Image, other: Image) -> Image:
-    """The mean of two frames, rounded to the nearest level."""
-    return ((image.astype(np.uint16) + other + 1) // 2).astype(np.uint8)
 
 
 def still(compared: Comparison) -> Image:

@@ -15,7 +15,8 @@ import numpy as np
 import PIL.Image
 from PIL import ImageDraw, ImageFont
 
-from demo_video import Image, blend, decode, psnr
+from bench.alternatives.clips import blend
+from demo_video import Image, decode, psnr
 from runtime import Interpolator
 
 CLIP = Path(__file__).resolve().parents[1] / "export" / "gate" / "frames" / "walk.mkv"

@@ -66,3 +66,8 @@ def read_halved(path: Path, pairs: int | None) -> HalvedClip:
         raise MeasurementError(f"{path} has fewer than 3 frames: give a longer clip")
     images = [converter.rgb_from_frame(frame, 8) for frame in frames]
     return HalvedClip(path.name, rate / 2, frames[::2], images[::2], images[1::2])
+
+
+def blend(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mean of two uint8 images of one shape, rounded to the nearest level, halves up."""
+    return ((image.astype(np.uint16) + other + 1) // 2).astype(np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from bench.alternatives.clips import HalvedClip
+from bench.alternatives.clips import HalvedClip, blend
 from bench.environment import MeasurementError
 from bench.runs.artefact import Case
 from runtime import Interpolator
@@ -89,10 +89,7 @@ class Blending:
         """See `Method`."""
         given = self._clip.given
         started = time.perf_counter()
-        means = [
-            ((one.astype(np.uint16) + other + 1) // 2).astype(np.uint8)
-            for one, other in itertools.pairwise(given)
-        ]
+        means = list(itertools.starmap(blend, itertools.pairwise(given)))
         return time.perf_counter() - started, means
 
     def close(self) -> None:
