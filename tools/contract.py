@@ -12,6 +12,7 @@ import inspect
 import json
 import re
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,6 +56,7 @@ def descriptions(cls: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
+@cache
 def manifest_schema() -> Schema:
     """The schema of a manifest."""
     _, generated = msgspec.json.schema_components([EngineManifest], ref_template="#/$defs/{name}")
@@ -99,6 +101,7 @@ def _property(cls: type, name: str, generated: Schema) -> Schema:
     return schema
 
 
+@cache
 def metadata_schema() -> Schema:
     """The schema of the `metadata_props` of an ONNX file, as an object of strings."""
     model = manifest_schema()["$defs"][ModelInfo.__name__]

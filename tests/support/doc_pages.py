@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from paths import ROOT
+from runtime.cli.ifrnet import COMMANDS
 
 DOCS = ROOT / "docs"
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^>]+) -->\n\Z")
@@ -75,8 +76,6 @@ def module_of(command: str) -> tuple[str, list[str]] | None:
 
     None if the command runs neither `python` nor a subcommand of `ifrnet`.
     """
-    from runtime.cli.ifrnet import COMMANDS
-
     first, *rest = shlex.split(command)
     if first == "ifrnet" and rest and rest[0] in COMMANDS:
         return COMMANDS[rest[0]].module, rest[1:]
