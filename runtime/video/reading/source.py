@@ -15,7 +15,6 @@ from typing import Any
 
 import av
 from av.packet import Packet
-from av.stream import Disposition
 
 from runtime.errors import VideoError
 from runtime.video.reading.demux import Demuxer, Part
@@ -29,13 +28,19 @@ from runtime.video.reading.info import (
     reason,
 )
 from runtime.video.reading.seeking import check_stamps, check_start, seek_to_start
+from runtime.video.reading.streams import (
+    beginning_of,
+    chapters_of,
+    duration_of,
+    tracks_of,
+    video_stream_of,
+)
 from runtime.video.reading.tags import open_for_reading, readable
 from runtime.video.reading.truncation import PacketCounts, truncation
 
 PICTURE_RATE = Fraction(25)
 """Default frames a second of a folder of images; FFmpeg's default too."""
 
-_STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _MAX_NAMES = 5
 """Limit of the file names in a note."""
 
@@ -116,8 +121,8 @@ def key_frames(
     """
     stamps, read = set(), PacketCounts()
     with _open_container(path) as container:
-        stream = _video_stream(container, str(path), video_stream)
-        tracks, dropped = _tracks(container, stream)
+        stream = video_stream_of(container, str(path), video_stream)
+        tracks, dropped = tracks_of(container, stream)
         try:
             for packet in container.demux([stream, *(track.stream for track in tracks)]):
                 read.add(packet, packet.stream.index)
@@ -280,14 +285,14 @@ def _container_source(
 ) -> Source | None:
     """The source of an opened file; None if it must be opened again and read without `seek`."""
     name = _name(path)
-    stream = _video_stream(container, name, number)
+    stream = video_stream_of(container, name, number)
     # With damage near the end, frame threads lose up to one intact frame for each thread.
     stream.thread_type = "SLICE"
-    tracks, dropped = _tracks(container, stream)
+    tracks, dropped = tracks_of(container, stream)
     streams = [stream, *(track.stream for track in tracks)]
-    beginning = _beginning(streams)
+    beginning = beginning_of(streams)
     part.convert_to_stamps(beginning)
-    duration = _duration(container, stream)
+    duration = duration_of(container, stream)
     # The duration of MPEG-PS is an estimate, which may be too short by a second.
     check_start(name, part, None if container.format.name == "mpeg" else duration)
     demuxer = Demuxer(
@@ -316,7 +321,7 @@ def _container_source(
         sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 0) or None,
         metadata=readable(container.metadata),
         video_metadata=readable(stream.metadata),
-        chapters=_chapters(container),
+        chapters=chapters_of(container),
         tracks=tuple(tracks),
         dropped=tuple(dropped),
     )
@@ -343,55 +348,3 @@ def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
         )
     if frames == 1 and part.whole:
         raise VideoError(f"{name} is a still image (one frame): give a video of two frames or more")
-
-
-def _video_stream(container: Any, name: str, number: int | None) -> Any:
-    videos = [s for s in container.streams.video if not s.disposition & _STILLS]
-    if not videos:
-        raise VideoError(f"{name} has no video track: give a file with a video")
-    if number is not None:
-        chosen = next((s for s in videos if s.index == number), None)
-        if chosen is None:
-            there = ", ".join(f"{s.index} ({s.width}x{s.height})" for s in videos)
-            raise VideoError(f"{name} has no video track {number}: choose one of {there}")
-    else:
-        best = container.streams.best("video")
-        chosen = best if best in videos else videos[0]
-    if chosen.codec_context is None:
-        raise VideoError(
-            f"{name} has a video track of a codec that this FFmpeg cannot decode: convert it first"
-        )
-    return chosen
-
-
-def _tracks(container: Any, video: Any) -> tuple[list[Track], list[Track]]:
-    kept, dropped = [], []
-    chapters = bool(container.chapters())
-    for stream in container.streams:
-        if stream.index == video.index:
-            continue
-        context = stream.codec_context
-        codec = context.name if context is not None else getattr(stream, "name", None)
-        kind = "cover picture" if stream.disposition & _STILLS else stream.type
-        language = readable(stream.metadata).get("language")
-        track = Track(stream.index, kind, codec or "unknown", language, stream)
-        if stream.type in ("audio", "subtitle") and context is not None:
-            kept.append(track)
-        elif not (chapters and stream.type == "data" and codec == "bin_data"):
-            dropped.append(track)  # Not the text track with the chapters of an MP4.
-    return kept, dropped
-
-
-def _chapters(container: Any) -> list[dict[str, Any]]:
-    return [{**c, "metadata": readable(c["metadata"])} for c in container.chapters()]
-
-
-def _beginning(streams: list[Any]) -> Fraction:
-    starts = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None]
-    return min(starts, default=Fraction(0))
-
-
-def _duration(container: Any, stream: Any) -> Fraction | None:
-    if stream.duration:
-        return Fraction(stream.duration * stream.time_base)
-    return Fraction(container.duration, av.time_base) if container.duration else None
