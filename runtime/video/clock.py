@@ -49,7 +49,14 @@ class Clock:
         repaired: Number of stamps that were missing or did not rise.
     """
 
-    def __init__(self, tick: Fraction, rate: Fraction, *, origin: Fraction | None = None) -> None:
+    def __init__(
+        self,
+        tick: Fraction,
+        rate: Fraction,
+        *,
+        origin: Fraction | None = None,
+        regular: bool = True,
+    ) -> None:
         """Starts before the first frame.
 
         Args:
@@ -57,6 +64,8 @@ class Clock:
             rate: Nominal frames a second.
             origin: The stamp, in seconds, that is time 0; frames before it get negative times. By
                 default that of the first frame.
+            regular: Whether stamps next to the grid of the rate are rounded ones, and are put back
+                onto it.
 
         Raises:
             ValueError: If `tick` or `rate` is not above 0.
@@ -67,6 +76,7 @@ class Clock:
         self.repaired = 0
         self._tick = Fraction(tick)
         self._rate = Fraction(rate)
+        self._regular = regular
         self._zero = origin
         self._grid: Fraction | None = None
         self._last: Fraction | None = None
@@ -98,6 +108,8 @@ class Clock:
             return self._grid
         if self._grid is None:
             self._grid = time
+        if not self._regular:
+            return time
         exact = on_grid(time, start=self._grid, rate=self._rate, tick=self._tick)
         return exact if last is None or exact > last else time
 

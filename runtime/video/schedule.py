@@ -48,6 +48,10 @@ class Schedule(Protocol):
     def oldest(self) -> int:
         """The lowest frame number that later output frames may refer to."""
 
+    @property
+    def end(self) -> Fraction | None:
+        """When the last output frame ends; None before `finish`, and without output frames."""
+
     def push(self, facts: FrameFacts) -> list[Shown]:
         """Adds the next frame; returns the output frames that are certain now, often none."""
 
@@ -62,6 +66,7 @@ class OnlineSchedule:
         frames: Number of frames pushed so far.
         repeats: Number of those that repeat the previous one.
         cuts: Times of the scene cuts, in seconds after the source's origin.
+        held_gaps: Number of gaps so far that were too long to interpolate.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class OnlineSchedule:
         mode: Mode,
         time_steps: TimeSteps,
         *,
+        longest_gap: Fraction | None = None,
         start: Fraction | None = None,
     ) -> None:
         """Starts before the first frame.
@@ -78,13 +84,16 @@ class OnlineSchedule:
             info: Properties of the source.
             mode: How frames are multiplied.
             time_steps: The time steps that the weights were trained for.
+            longest_gap: In a longer gap between two frames, in seconds, the first one is held;
+                None: every gap is interpolated.
             start: Seconds after the beginning at which the output begins; None: at the first
                 frame.
         """
-        self.frames = self.repeats = 0
+        self.frames = self.repeats = self.held_gaps = 0
+        self._longest_gap = longest_gap
         self.cuts: list[Fraction] = []
         self._info = info
-        self._clock = Clock(info.time_base, info.rate, origin=info.origin)
+        self._clock = Clock(info.time_base, info.rate, origin=info.origin, regular=info.regular)
         self._timeline = Timeline(
             mode,
             dyadic=MAXIMUM_DEPTH if time_steps == "midpoint" else None,
@@ -101,6 +110,12 @@ class OnlineSchedule:
         return self._timeline.oldest
 
     @property
+    def end(self) -> Fraction | None:
+        """When the last output frame ends; None before `finish`, and without output frames."""
+        origin, end = self._timeline.origin, self._timeline.end
+        return None if origin is None or end is None else origin + end
+
+    @property
     def repaired(self) -> int:
         """Number of frames without a stamp, or with one that did not rise."""
         return self._clock.repaired
@@ -114,7 +129,10 @@ class OnlineSchedule:
         self.repeats += facts.repeat
         if facts.cut:
             self.cuts.append(moment)
-        shown = self._timeline.push(moment, cut=facts.cut, repeat=facts.repeat)
+        gap, longest = self._gap, self._longest_gap
+        held = gap is not None and longest is not None and gap > longest and not facts.cut
+        self.held_gaps += held
+        shown = self._timeline.push(moment, cut=facts.cut or held, repeat=facts.repeat)
         return self._on_source_clock(shown)
 
     def finish(self) -> list[Shown]:
@@ -135,15 +153,18 @@ class PrecomputedSchedule:
 
     Attributes:
         frames: Number of frames pushed so far.
+        end: When the last output frame ends.
     """
 
-    def __init__(self, shown: Sequence[Shown]) -> None:
+    def __init__(self, shown: Sequence[Shown], end: Fraction | None) -> None:
         """Starts before the first frame.
 
         Args:
             shown: The output frames, in order; they refer to frames by their number in `push`.
+            end: When the last of them ends; None without output frames.
         """
         self.frames = 0
+        self.end = end
         self._remaining = deque(shown)
 
     @property

@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
 from runtime.video.reading.info import DecodedFrame, reason
+from runtime.video.reading.packets import ReadAhead, moment_of, track_of
 from runtime.video.reading.truncation import PacketCounts
 
 _AUDIO_LATE = Fraction(10)
@@ -100,7 +101,16 @@ class Demuxer:
         self._tracks = tracks
         self._describe = describe
         self._after_seek = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Reads from the current position of the container on."""
+        self._ahead = ReadAhead(self._read(), self._video)
         self._iterator = self._items_in_part()
+
+    def first_stamps(self, count: int) -> list[int]:
+        """The first stamps of the video; see `ReadAhead.first_stamps`."""
+        return self._ahead.first_stamps(count)
 
     def probe(self) -> int:
         """Reads up to the second frame or to the end; returns the number of frames, 0 to 2."""
@@ -121,7 +131,7 @@ class Demuxer:
         self.damaged, self.first = 0, None
         self._after_seek = True
         self.counts = PacketCounts()
-        self._iterator = self._items_in_part()
+        self._read_on()
 
     def items(self, *, decoded: bool = True) -> Iterator[DecodedFrame | Packet[Any]]:
         """Yields all items, those of `probe` included; call it once.
@@ -173,7 +183,7 @@ class Demuxer:
     def _all_items(self) -> Iterator[DecodedFrame | Packet[Any]]:
         """Yields frames, packets of other tracks, and packets of the video for their position."""
         number = 0
-        for packet in self._read():
+        for packet in self._ahead:
             if packet.has_sidedata("encryption_info"):
                 raise VideoError(f"{self._name} is encrypted: give a file without copy protection")
             self.counts.add(packet, track_of(packet))
@@ -235,22 +245,6 @@ def _decode_nothing(packet: Packet[Any]) -> list[VideoFrame]:
     """Returns no frames: the decoder for `Demuxer.items` without decoding."""
     del packet
     return []
-
-
-def track_of(packet: Packet[Any]) -> int:
-    """Index of the stream that a packet belongs to; 0 for a packet without a stream.
-
-    `Packet.stream_index` is a field of FFmpeg's packet, which is empty and therefore 0 in a packet
-    that flushes a decoder; `Packet.stream` is right in these packets too.
-    """
-    stream: Any = packet.stream
-    return 0 if stream is None else int(stream.index)
-
-
-def moment_of(packet: Packet[Any]) -> Fraction | None:
-    """The presentation stamp of a packet, or else the decoding stamp, in seconds; None without."""
-    stamp = packet.dts if packet.pts is None else packet.pts
-    return None if stamp is None else stamp * Fraction(packet.time_base)
 
 
 def _is_over(packet: Packet[Any], end: Fraction | None) -> bool:

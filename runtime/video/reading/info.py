@@ -75,6 +75,7 @@ class SourceInfo:
         pixel_format: FFmpeg's name of the pixel format.
         bits: Number of bits of a sample of the first plane.
         rate: Nominal frames a second.
+        regular: Whether the first stamps are those of this constant rate, rounded to ticks.
         time_base: The tick of video stamps, in seconds.
         origin: The stamp, in seconds, that is time 0 of the output: the start of the part or,
             without a start, the smallest first stamp of all tracks, so that they stay in step.
@@ -105,6 +106,7 @@ class SourceInfo:
     pixel_format: str
     bits: int
     rate: Fraction
+    regular: bool
     time_base: Fraction
     origin: Fraction
     duration: Fraction | None

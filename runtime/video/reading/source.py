@@ -27,6 +27,7 @@ from runtime.video.reading.info import (
     frame_properties,
     reason,
 )
+from runtime.video.reading.rate import STAMPS, NominalRate, nominal_rate
 from runtime.video.reading.seeking import check_stamps, check_start, seek_to_start
 from runtime.video.reading.streams import (
     beginning_of,
@@ -265,6 +266,7 @@ def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sourc
         name=str(path),
         **frame_properties(demuxer.first),
         rate=rate,
+        regular=True,
         time_base=1 / rate,
         origin=part.start or Fraction(0),
         duration=part.duration(len(files) / rate),
@@ -309,10 +311,12 @@ def _container_source(
     _probe(demuxer, name, part)
     check_stamps(demuxer, name, part)
     assert demuxer.first is not None
+    nominal = _nominal_rate(container, stream, demuxer)
     info = SourceInfo(
         name=name,
         **frame_properties(demuxer.first),
-        rate=Fraction(stream.guessed_rate or stream.average_rate or PICTURE_RATE),
+        rate=nominal.rate,
+        regular=nominal.regular,
         time_base=Fraction(stream.time_base),
         origin=beginning if part.start is None else part.start,
         duration=part.duration(duration),
@@ -332,6 +336,17 @@ def _container_source(
 
     notes += frame_notes(demuxer.first)
     return Source(info, notes, demuxer, missing if part.whole else lambda: None, strict)
+
+
+def _nominal_rate(container: Any, stream: Any, demuxer: Demuxer) -> NominalRate:
+    """The rate that the file declares or FFmpeg guesses, checked against the first stamps."""
+    # A pipe may be live: it is not read ahead. Y4M declares its rate, and its stamps follow it.
+    count = 0 if container.format.name == "yuv4mpegpipe" else STAMPS
+    tick = Fraction(stream.time_base)
+    stamps = [stamp * tick for stamp in demuxer.first_stamps(count)]
+    rates = stream.guessed_rate, stream.average_rate
+    average = stream.average_rate if stream.frames else None
+    return nominal_rate(rates, stamps, tick, average) or NominalRate(PICTURE_RATE, True)
 
 
 def _probe(demuxer: Demuxer, name: str, part: Part) -> None:

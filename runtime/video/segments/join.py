@@ -13,7 +13,7 @@ from av.packet import Packet
 from runtime.errors import VideoError
 from runtime.video.interpolate import rate_of
 from runtime.video.options import VideoOptions
-from runtime.video.reading.demux import moment_of
+from runtime.video.reading.packets import moment_of
 from runtime.video.reading.source import open_source
 from runtime.video.segments.file import PacketIndex, SegmentFile
 from runtime.video.timeline import Mode
