@@ -131,6 +131,8 @@ def _report_lines(report: VideoReport, output: str, printed: Sequence[str]) -> l
         lines.append(f"scene cuts, at which the previous frame is held, in seconds: {shown}{more}")
     if report.repeats:
         lines.append(f"repeated frames in the input: {report.repeats}")
+    if report.held_gaps:
+        lines.append(f"gaps too long to interpolate, in which a frame is held: {report.held_gaps}")
     return [*lines, *(f"note: {note}" for note in report.notes if note not in printed)]
 
 

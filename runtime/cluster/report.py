@@ -21,6 +21,7 @@ class VideoResult:
         segments: Number of segments; 1 for a video that was rendered in one piece.
         resumed: Number of segments that an earlier run had completed.
         cuts: Times of the scene cuts, in seconds after the beginning.
+        held_gaps: Number of gaps that were too long to interpolate, in which a frame is held.
         worker_seconds: Step -> its seconds, summed over the workers: "scan", "look" (the analysis),
             "render" and "join", or "whole" for a video that was rendered in one piece.
         notes: Notes for the user.
@@ -35,6 +36,7 @@ class VideoResult:
     segments: int = 0
     resumed: int = 0
     cuts: list[Fraction] = field(default_factory=list)
+    held_gaps: int = 0
     worker_seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

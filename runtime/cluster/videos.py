@@ -144,6 +144,7 @@ class Video:
         resumed: Number of segments that an earlier run had completed.
         segments: The planned segments; empty where the video is rendered in one piece.
         cuts: Times of the scene cuts, in seconds after the beginning.
+        held_gaps: Number of gaps that were too long to interpolate.
         seconds: Step -> its seconds so far, summed over the workers.
         notes: Notes for the user.
         done: Whether all steps have ended, by success or failure.
@@ -154,7 +155,7 @@ class Video:
         self.source, self.destination, self.batch = source.absolute(), destination.absolute(), batch
         self.error: str | None = None
         self.frames_in = self.frames_out = self.frames_new = self.frames_rendered = 0
-        self.resumed = 0
+        self.resumed = self.held_gaps = 0
         self.segments: list[Segment] = []
         self.cuts: list[Fraction] = []
         self.seconds: dict[str, float] = {}
@@ -255,6 +256,7 @@ class Video:
             max(len(self.segments), int(self.frames_out > 0)),
             self.resumed,
             self.cuts,
+            self.held_gaps,
             {step: round(seconds, 3) for step, seconds in self.seconds.items()},
             self.notes,
         )
@@ -288,10 +290,10 @@ class Video:
             self._scanned.info, self.destination, batch.factor, batch.rate, batch.options
         )
         analysed = [self._analysed[number] for number in range(self._span_count)]
-        render_plan = plan(self._scanned, analysed, self._mode, time_steps)
+        render_plan = plan(self._scanned, analysed, self._mode, time_steps, batch.options)
         self.segments = render_plan.segments
         self.frames_in, self.frames_out = render_plan.frames_in, render_plan.frames_out
-        self.cuts = render_plan.cuts
+        self.cuts, self.held_gaps = render_plan.cuts, render_plan.held_gaps
         self._left = {segment.number for segment in self.segments if not self._is_done(segment)}
         self.resumed = len(self.segments) - len(self._left)
         if not self._left:
@@ -357,8 +359,8 @@ class Video:
 
     def _copy_report(self, report: VideoReport) -> None:
         self.frames_in, self.frames_out = report.frames_in, report.frames_out
-        self.frames_new, self.cuts = report.frames_new, report.cuts
-        self.frames_rendered = report.frames_out
+        self.frames_new, self.frames_rendered = report.frames_new, report.frames_out
+        self.cuts, self.held_gaps = report.cuts, report.held_gaps
         self._note(report.notes)
 
 

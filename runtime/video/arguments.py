@@ -46,6 +46,11 @@ def parse_cuts(text: str) -> float:
         ) from error
 
 
+def parse_gap(text: str) -> Fraction | str:
+    """Parses the longest gap: auto, none, or a time in seconds or H:M:S."""
+    return text if text in ("auto", "none") else parse_time(text)
+
+
 def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --factor, --rate and --keep-vfr."""
     group = parser.add_argument_group("frame rate")
@@ -88,6 +93,14 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         "detection off",
     )
     group.add_argument(
+        "--longest-gap",
+        type=parse_gap,
+        metavar="T",
+        help="gap between two frames, in seconds, up to which it is interpolated; in a longer one "
+        "the frame is held (default auto: 1 second, or three frames if these are longer; none: no "
+        "limit)",
+    )
+    group.add_argument(
         "--dedupe", action="store_true", help="replace repeated frames by new frames"
     )
 
@@ -124,13 +137,15 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
     given: dict[str, Any] = {
         name: getattr(args, name, None)
         for name in (
-            "video_stream", "start", "end", "strict", "cuts", "dedupe", "picture_rate", "keep_vfr",
-            "codec", "quality", "preset", "lossless", "audio",
+            "video_stream", "start", "end", "strict", "cuts", "dedupe", "longest_gap",
+            "picture_rate", "keep_vfr", "codec", "quality", "preset", "lossless", "audio",
         )
     }  # fmt: skip
-    if given["cuts"] is not None and given["cuts"] == 0:
-        return VideoOptions(**{k: v for k, v in given.items() if v is not None} | {"cuts": None})
-    return VideoOptions(**{name: value for name, value in given.items() if value is not None})
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name, none in (("cuts", 0), ("longest_gap", "none")):
+        if given[name] == none:
+            chosen[name] = None
+    return VideoOptions(**chosen)
 
 
 def check_summary(path: Path | None) -> None:

@@ -106,7 +106,13 @@ def interpolate_video(
             vfi.steps_for_factor(factor)  # Raises FrameError if the weights do not support it.
         read = stack.enter_context(_open_source(source, options))
         info, mode = read.info, mode_for(read.info, destination, factor, rate, options)
-        schedule = OnlineSchedule(info, mode, vfi.info.time_steps, start=options.part.start)
+        schedule = OnlineSchedule(
+            info,
+            mode,
+            vfi.info.time_steps,
+            longest_gap=options.longest_gap_in(info),
+            start=options.part.start,
+        )
         rendering = Rendering(vfi, info, schedule, options.detector())
         sink = stack.enter_context(
             open_sink(
@@ -137,6 +143,7 @@ def interpolate_video(
         backend=vfi.backend,
         cuts=schedule.cuts,
         repeats=schedule.repeats,
+        held_gaps=schedule.held_gaps,
         damaged=read.damaged,
         notes=[
             *vfi.notes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Integral, Real
-from typing import get_args
+from typing import Literal, get_args
 
 from runtime.errors import VideoError
 from runtime.video.rates import Number, as_rate, as_seconds
@@ -16,6 +16,10 @@ from runtime.video.scenes import CUT_THRESHOLD, SceneDetector, check_threshold
 from runtime.video.timeline import Mode
 from runtime.video.writing.encoding import EncodeOptions
 from runtime.video.writing.tracks import AudioMode
+
+_LONGEST_GAP = Fraction(1)
+_LONGEST_GAP_FRAMES = 3
+"""The longest gap by default: seconds, or frames of the nominal rate if these are longer."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class VideoOptions:
         cuts: Lowest score of a scene cut, above 0 and up to 100 (percent of full scale), by default
             6. No frame is interpolated across a cut. None: cuts are not detected.
         dedupe: Whether to replace frames that repeat the previous one by new frames.
+        longest_gap: In a longer gap between two frames, in seconds, the first one is held, since
+            the screen was still or the recording stood. "auto": 1 second, or three frames of the
+            nominal rate if that is longer. None: every gap is interpolated. A number or text is
+            stored as a Fraction.
         picture_rate: Frames a second of a folder of images, by default 25; a number, or text as
             "59.94" or "60000/1001". Stored as a Fraction.
         codec: h264, hevc, vp9, av1, ffv1, prores, or the name of an encoder of FFmpeg. None: hevc
@@ -53,6 +61,7 @@ class VideoOptions:
     strict: bool = False
     cuts: float | None = CUT_THRESHOLD
     dedupe: bool = False
+    longest_gap: Number | Literal["auto"] | None = "auto"
     picture_rate: Number = PICTURE_RATE
     keep_vfr: bool = True
     codec: str | None = None
@@ -66,6 +75,11 @@ class VideoOptions:
         for name in ("start", "end"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, as_seconds(value, name))
+        if self.longest_gap not in ("auto", None):
+            gap = as_seconds(self.longest_gap, "longest_gap")
+            if gap <= 0:
+                raise VideoError(f"longest_gap is {gap}: give seconds above 0, or None")
+            object.__setattr__(self, "longest_gap", gap)
         object.__setattr__(self, "picture_rate", as_rate(self.picture_rate, "picture_rate"))
 
     @property
@@ -81,6 +95,14 @@ class VideoOptions:
     def encode(self) -> EncodeOptions:
         """How the frames are encoded."""
         return EncodeOptions(self.codec, self.quality, self.preset, self.lossless)
+
+    def longest_gap_in(self, info: SourceInfo) -> Fraction | None:
+        """The longest gap of a source that is interpolated, in seconds; None: there is no limit."""
+        if self.longest_gap is None:
+            return None
+        if self.longest_gap == "auto":
+            return max(_LONGEST_GAP, _LONGEST_GAP_FRAMES / info.rate)
+        return as_seconds(self.longest_gap, "longest_gap")
 
     def detector(self) -> SceneDetector | None:
         """A detector for cuts and repeats; None if the options turn both off."""
@@ -132,6 +154,7 @@ class VideoReport:
         backend: Name of the backend and its device, for example "onnxruntime cpu".
         cuts: Times of the scene cuts, in seconds after the beginning.
         repeats: Number of frames that repeat the previous one.
+        held_gaps: Number of gaps that were too long to interpolate, in which a frame is held.
         damaged: Number of packets that could not be decoded.
         notes: Notes for the user: what was dropped, skipped or changed.
     """
@@ -145,6 +168,7 @@ class VideoReport:
     backend: str
     cuts: list[Fraction] = field(default_factory=list)
     repeats: int = 0
+    held_gaps: int = 0
     damaged: int = 0
     notes: list[str] = field(default_factory=list)
 

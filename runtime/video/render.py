@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from runtime.batching import PairRequest
 from runtime.interpolator import Interpolator
+from runtime.model_info import ModelInfo
+from runtime.timesteps import MAXIMUM_DEPTH
 from runtime.video.colour import ColourConverter
 from runtime.video.prefetch import Prefetcher, prefetch
 from runtime.video.reading.info import DecodedFrame, SourceInfo
@@ -25,6 +27,10 @@ from runtime.video.writing.sink import Sink
 
 _AHEAD = 4
 """Limit of the frames that wait between two threads."""
+
+
+_STEPS_PER_REQUEST = 16
+"""New frames in one request: a long gap has thousands, which do not fit into memory."""
 
 
 FrameProgress = Callable[[int, int | None], None]
@@ -136,6 +142,8 @@ class Rendering:
                     sink.write(frame, moment)
                     if progress is not None:
                         progress(sink.written, total)
+            if self._schedule.end is not None:
+                sink.end_at(self._schedule.end)
             self.idle = decoded.waited / (time.perf_counter() - started)
 
     def _prepared(
@@ -179,16 +187,17 @@ class Rendering:
         """Requests for all output, in order; keeps real frames while the schedule may need them."""
         frames: dict[int, _SourceFrame] = {}
         number = 0
+        most = most_steps(self.vfi.info)
         for item in prepared:
             if isinstance(item, Packet):
                 yield _OutputRequest([], None, None, item)
                 continue
             frames[number] = _SourceFrame(item.frame, item.image)
             number += 1
-            yield from _grouped_requests(self._schedule.push(item.facts), frames)
+            yield from _grouped_requests(self._schedule.push(item.facts), frames, most)
             for old in [n for n in frames if n < self._schedule.oldest]:
                 del frames[old]
-        yield from _grouped_requests(self._schedule.finish(), frames)
+        yield from _grouped_requests(self._schedule.finish(), frames, most)
 
     def _image_depth(self) -> int:
         """Bits of the model's RGB images: 16 where source and model have more than 8, else 8."""
@@ -215,15 +224,28 @@ def frame_facts(decoded: DecodedFrame, detector: SceneDetector | None) -> FrameF
     )
 
 
+def most_steps(info: ModelInfo) -> int:
+    """Limit of the new frames in one request, which are in memory together.
+
+    Weights that know the midpoint only compute the frames of a pair from one another, so that
+    parts would compute some of them again; there are at most 63 different ones.
+    """
+    if info.time_steps == "midpoint":
+        return (1 << MAXIMUM_DEPTH) - 1
+    calls = -(-_STEPS_PER_REQUEST // info.frames_per_call)  # Whole calls of the model.
+    return calls * info.frames_per_call
+
+
 def _grouped_requests(
-    shown: list[Shown], frames: dict[int, _SourceFrame]
+    shown: list[Shown], frames: dict[int, _SourceFrame], most: int
 ) -> Iterator[_OutputRequest]:
-    """Requests for output frames; consecutive new frames of one pair become one request."""
+    """Requests for output frames; up to `most` consecutive new frames of one pair become one."""
     request: _OutputRequest | None = None
     pair: tuple[int, int] | None = None
     steps: list[float] = []
     for one in shown:
-        if one.second is not None and pair == (one.first, one.second) and request is not None:
+        same_pair = one.second is not None and pair == (one.first, one.second)
+        if same_pair and request is not None and len(steps) < most:
             request.times.append(one.time)
             steps.append(float(one.t))
             continue

@@ -32,7 +32,7 @@ def interpolate_in_segments(
     scanned = scan(source, options, Fraction(seconds))
     analysed = [analyse(source, scanned, options, *span) for span in spans(scanned, options)]
     mode = mode_for(scanned.info, destination, factor, rate, options)
-    planned = plan(scanned, analysed, mode, vfi.info.time_steps)
+    planned = plan(scanned, analysed, mode, vfi.info.time_steps, options)
     files = []
     for segment in planned.segments:
         file = destination.with_name(f"{segment.number}.segment")

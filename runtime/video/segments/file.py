@@ -93,6 +93,10 @@ class SegmentSink:
         self._add(packets)
         self.written += 1
 
+    def end_at(self, time: Fraction) -> None:
+        """Sets when the last frame ends, in seconds on the clock of the whole video."""
+        self._encoder.end = time
+
     def write_packet(self, packet: Packet[Any]) -> None:
         """Ignores a packet of another track; `join` adds these."""
 

@@ -71,6 +71,7 @@ class Segment:
         from_beginning: Whether decoding begins with the file.
         first_digest: Hash of the first frame; None where the file begins with it.
         shown: The output frames; they number source frames by their position in `stamps`.
+        end: When the last output frame ends, in seconds on the clock of the whole video.
     """
 
     number: int
@@ -78,6 +79,7 @@ class Segment:
     from_beginning: bool
     first_digest: str | None
     shown: tuple[Shown, ...]
+    end: Fraction | None
 
     @property
     def begins(self) -> int | None:
@@ -89,7 +91,7 @@ class Segment:
         """Hash that is equal for segments with the same output frames."""
         # Segments on disk store it, and `repr` has the names of `Shown` and of its fields: if these
         # are renamed, --resume does not recognise the segments of earlier versions.
-        return hashlib.sha256(repr((self.stamps, self.shown)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.stamps, self.shown, self.end)).encode()).hexdigest()
 
 
 class RenderPlan(NamedTuple):
@@ -101,6 +103,7 @@ class RenderPlan(NamedTuple):
         frames_out: Number of frames of the output.
         cuts: Times of the scene cuts, in seconds after the beginning.
         repeats: Number of source frames that repeat the previous one.
+        held_gaps: Number of gaps that were too long to interpolate.
     """
 
     segments: list[Segment]
@@ -108,6 +111,7 @@ class RenderPlan(NamedTuple):
     frames_out: int
     cuts: list[Fraction]
     repeats: int
+    held_gaps: int
 
 
 def scan(path: Path, options: VideoOptions, seconds: Fraction) -> Scan:
@@ -196,7 +200,11 @@ def analyse(
 
 
 def plan(
-    scanned: Scan, analysed: Sequence[SpanFacts], mode: Mode, time_steps: TimeSteps
+    scanned: Scan,
+    analysed: Sequence[SpanFacts],
+    mode: Mode,
+    time_steps: TimeSteps,
+    options: VideoOptions,
 ) -> RenderPlan:
     """Plans the output frames of the whole video, and divides them into segments.
 
@@ -205,12 +213,14 @@ def plan(
         analysed: The results of `analyse` for all spans, in order.
         mode: How frames are multiplied.
         time_steps: The time steps that the weights were trained for.
+        options: How the source is read.
 
     Raises:
         SeamError: If the spans do not fit together: the video must be rendered in one piece.
     """
     facts = _joined_facts(analysed)
-    schedule = OnlineSchedule(scanned.info, mode, time_steps)
+    info = scanned.info
+    schedule = OnlineSchedule(info, mode, time_steps, longest_gap=options.longest_gap_in(info))
     shown = [one for fact in facts for one in schedule.push(fact)]
     shown += schedule.finish()
     if schedule.repaired:
@@ -221,8 +231,16 @@ def plan(
     # frames before it.
     for span in reversed(analysed):
         digests |= span.digests
-    segments = _divided(stamps, shown, [s for s in scanned.seams if s in digests], digests)
-    return RenderPlan(segments, schedule.frames, len(shown), schedule.cuts, schedule.repeats)
+    seam_stamps = [stamp for stamp in scanned.seams if stamp in digests]
+    segments = _divided(stamps, shown, schedule.end, seam_stamps, digests)
+    return RenderPlan(
+        segments,
+        schedule.frames,
+        len(shown),
+        schedule.cuts,
+        schedule.repeats,
+        schedule.held_gaps,
+    )
 
 
 def _joined_facts(analysed: Sequence[SpanFacts]) -> list[FrameFacts]:
@@ -247,6 +265,7 @@ def _joined_facts(analysed: Sequence[SpanFacts]) -> list[FrameFacts]:
 def _divided(
     stamps: Sequence[int],
     shown: Sequence[Shown],
+    end_of_all: Fraction | None,
     edges_at: Sequence[int],
     digests: dict[int, str],
 ) -> list[Segment]:
@@ -269,6 +288,7 @@ def _divided(
                 begin == 0,
                 digests.get(stamps[begin]) if begin else None,
                 tuple(_renumbered(one, begin) for one in own),
+                remaining[0].time if remaining else end_of_all,
             )
         )
     return segments

@@ -68,7 +68,7 @@ def render(
             the beginning.
         VideoError: If the source cannot be read or the segment cannot be written.
     """
-    rendering = Rendering(vfi, scanned.info, PrecomputedSchedule(segment.shown))
+    rendering = Rendering(vfi, scanned.info, PrecomputedSchedule(segment.shown, segment.end))
     with (
         open_span(path, scanned.info, options, segment.begins) as source,
         open_encoder(

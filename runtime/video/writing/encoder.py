@@ -29,11 +29,14 @@ class Encoder:
     """A video track with an open codec.
 
     It needs a container, which determines whether the codec's header goes into the file or into
-    every key frame.
+    every key frame. A frame is encoded when the next one arrives, since only then its duration is
+    known.
 
     Attributes:
         stream: PyAV's stream of the track, for a muxer.
         tick: The unit of the packets' stamps, in seconds.
+        end: When the last frame ends, in seconds on the output's clock; None: one nominal frame
+            after it is shown. To be set before `flush`.
         notes: Notes for the user on properties that are not carried over.
     """
 
@@ -53,12 +56,14 @@ class Encoder:
             VideoError: If the container does not accept the codec, or the codec does not open.
         """
         self.tick = tick
+        self.end: Fraction | None = None
         self.notes: list[str] = []
         self._like = like
         self._rate = rate
         self._encoding = encoding
         self._converter, self._opaque = ColourConverter(), ColourConverter()
-        self._started = False
+        self._waiting: tuple[VideoFrame, int] | None = None
+        self._durations: dict[int, int] = {}
         self.stream = self._add_stream(output)
         self._set_up(output.format.name)
         self.stream.metadata.update(without_alpha_tag(kept_metadata(like.video_metadata)))
@@ -70,7 +75,7 @@ class Encoder:
         return self._encoding.encoder, bytes(self.stream.codec_context.extradata or b"")
 
     def encode(self, frame: VideoFrame, time: Fraction) -> list[Packet[Any]]:
-        """Encodes a frame; returns the packets that are ready, often none.
+        """Adds a frame and encodes the one before; returns the packets that are ready, often none.
 
         Args:
             frame: A frame of the size of the source; its stamp is set.
@@ -80,24 +85,41 @@ class Encoder:
             VideoError: If the frame has another size.
             FFmpegError: If the codec fails.
         """
-        frame = self._fitted(frame)
-        frame.pts = round(time / self.tick)
-        frame.time_base = self.tick
-        frame.duration = round(1 / self._rate / self.tick)
-        frame.pict_type = 0  # The encoder chooses the type, not the source.
-        self._started = True
-        packets: list[Packet[Any]] = self.stream.encode(frame)
+        frame, stamp = self._fitted(frame), round(time / self.tick)
+        packets = self._encoded_until(stamp)
+        self._waiting = frame, stamp
         return packets
 
     def flush(self) -> list[Packet[Any]]:
-        """Returns the remaining packets of the codec; none if it never received a frame.
+        """Encodes the last frame; returns the remaining packets, none if there was no frame.
 
         Raises:
             FFmpegError: If the codec fails.
         """
-        if not self._started:  # Some codecs fail without a frame.
+        if self._waiting is None:  # Some codecs fail without a frame.
             return []
-        packets: list[Packet[Any]] = self.stream.encode(None)
+        last = self._waiting[1]
+        end = last + round(1 / self._rate / self.tick)
+        if self.end is not None:
+            end = max(last + 1, round(self.end / self.tick))
+        return [*self._encoded_until(end), *self._timed(self.stream.encode(None))]
+
+    def _encoded_until(self, end: int) -> list[Packet[Any]]:
+        """Encodes the frame that waits, which is shown until `end`, in ticks."""
+        if self._waiting is None:
+            return []
+        frame, stamp = self._waiting
+        self._waiting = None
+        frame.pts, frame.time_base = stamp, self.tick
+        frame.duration = self._durations[stamp] = max(1, end - stamp)
+        frame.pict_type = 0  # The encoder chooses the type, not the source.
+        return self._timed(self.stream.encode(frame))
+
+    def _timed(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
+        """Sets the durations of packets, which not every encoder passes on."""
+        for packet in packets:
+            if packet.pts in self._durations:
+                packet.duration = self._durations.pop(packet.pts)
         return packets
 
     def _fitted(self, frame: VideoFrame) -> VideoFrame:

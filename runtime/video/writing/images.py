@@ -91,6 +91,9 @@ class Y4MSink:
             self._output.mux(self._video.encode(frame))
         self.written += 1
 
+    def end_at(self, time: Fraction) -> None:
+        """Ignores the end of the last frame, which Y4M cannot store."""
+
     def write_packet(self, packet: Packet[Any]) -> None:
         """Ignores a packet of another track, which Y4M cannot store."""
 
@@ -185,6 +188,9 @@ class FolderSink:
                 file.unlink(missing_ok=True)
                 raise
         self.written += 1
+
+    def end_at(self, time: Fraction) -> None:
+        """Ignores the end of the last frame, which a folder of images cannot store."""
 
     def write_packet(self, packet: Packet[Any]) -> None:
         """Ignores a packet of another track, which a folder of images cannot store."""

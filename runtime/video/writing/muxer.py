@@ -29,6 +29,9 @@ _EARLY_WRITES = {"cluster_time_limit": "1000", "flush_packets": "1"}
 """Options of Matroska. By default it buffers 5 seconds and the header, which a killed process
 loses."""
 
+_BY_DECODING_TIME = ("mp4", "mov")
+"""Containers that store when packets are decoded, and how long the last one lasts."""
+
 _FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Tags that describe the source file itself and are not copied."""
 
@@ -78,6 +81,9 @@ class Muxer:
         self._partial_path = partial_path(path)
         self._tracks: dict[int, TrackWriter] = {}
         self._output: Any = None
+        self._held: Packet[Any] | None = None
+        self._delay: int | None = None
+        self._end = 0
         with writing_errors(path.name):
             self._lock = claimed_file(self._partial_path)
         self.notes += self._lock.notes
@@ -102,6 +108,10 @@ class Muxer:
         with writing_errors(self._path.name):
             self._mux(self.encoder.encode(frame, time))
         self.written += 1
+
+    def end_at(self, time: Fraction) -> None:
+        """Sets when the last frame ends, in seconds on the output's clock."""
+        self.encoder.end = time
 
     def write_encoded(self, packets: Iterable[Packet[Any]]) -> None:
         """Writes packets of an encoder with the same `Encoder.identity`, in decoding order.
@@ -156,12 +166,28 @@ class Muxer:
             self._lock.release()
 
     def _mux(self, packets: Iterable[Packet[Any]]) -> None:
+        """Writes packets of the video track; holds the last one back."""
         for packet in packets:
             packet.stream = self.encoder.stream
-            self._output.mux(packet)
+            pts, dts = packet.pts or 0, packet.dts or 0
+            self._delay = pts - dts if self._delay is None else self._delay
+            self._end = max(self._end, pts + (packet.duration or 0))
+            if self._held is not None:
+                self._output.mux(self._held)
+            self._held = packet
 
     def _finish(self) -> None:
         self._mux(self.encoder.flush())
+        if (last := self._held) is not None:
+            pts, dts, delay = last.pts or 0, last.dts or 0, self._delay or 0
+            # Only the duration of the last packet tells when the video ends, on the clock of
+            # decoding times. With a variable rate and B-frames the clocks may end apart, so the
+            # last packet is decoded when it is shown.
+            ends_right = dts + (last.duration or 0) + delay == self._end
+            if self._output.format.name in _BY_DECODING_TIME and not ends_right:
+                last.dts, last.duration = pts, self._end - pts
+            self._held = None
+            self._output.mux(last)
         for writer in self._tracks.values():
             writer.finish()
         self._output.close()

@@ -52,6 +52,12 @@ class Sink(Protocol):
             VideoError: If it cannot be written.
         """
 
+    def end_at(self, time: Fraction) -> None:
+        """Sets when the last frame ends, in seconds on the output's clock.
+
+        Without this call it ends one nominal frame after it is shown.
+        """
+
     def write_packet(self, packet: Packet[Any]) -> None:
         """Writes a packet of another track of the source; shifts its stamps to the output's clock.
 

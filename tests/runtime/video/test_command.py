@@ -1,6 +1,12 @@
-"""The command that writes a video: its default model."""
+"""The command that writes a video: its default model, and options that are parsed."""
+
+from fractions import Fraction
+
+import pytest
 
 from commands import run_module
+from runtime.__main__ import make_parser
+from runtime.video.arguments import options_from
 from video_clips import write
 
 
@@ -19,3 +25,11 @@ def test_a_given_model_gives_no_note(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "note:" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("none", None), ("auto", "auto"), ("2.5", Fraction(5, 2)), ("1:00", 60)]
+)
+def test_the_longest_gap_is_auto_none_or_a_time(text, value):
+    args = make_parser().parse_args(["in.mkv", "out.mkv", "--longest-gap", text])
+    assert options_from(args).longest_gap == value

@@ -189,6 +189,7 @@ def test_a_video_without_timestamps_is_not_split(tmp_path, vfi):
             analysed,
             mode_for(scanned.info, tmp_path / "o.mkv", 2, None, WHOLE),
             "arbitrary",
+            WHOLE,
         )
 
 
@@ -203,6 +204,7 @@ def test_a_damaged_video_is_not_split(tmp_path, vfi):
             analysed,
             mode_for(scanned.info, tmp_path / "o.mkv", 2, None, WHOLE),
             "arbitrary",
+            WHOLE,
         )
 
 
@@ -216,9 +218,11 @@ def test_a_key_frame_that_needs_earlier_frames_is_recognised(tmp_path, vfi, at):
     if at == "look":
         analysed[1].digests[scanned.seams[0]] = "0" * 32
         with pytest.raises(SeamError, match="refer to frames before"):
-            plan(scanned, analysed, mode, "arbitrary")
+            plan(scanned, analysed, mode, "arbitrary", WHOLE)
         return
-    segment = replace(plan(scanned, analysed, mode, "arbitrary").segments[1], first_digest="0" * 32)
+    segment = replace(
+        plan(scanned, analysed, mode, "arbitrary", WHOLE).segments[1], first_digest="0" * 32
+    )
     output = tmp_path / "1.segment"
     with pytest.raises(SeamError, match="before the key frame"):
         render(vfi, source, scanned, segment, mode, WHOLE, like=tmp_path / "o.mkv", output=output)
