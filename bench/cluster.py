@@ -208,7 +208,8 @@ class EmptyWorker:
 
 
 def _jobs_per_second(threads: int) -> float:
-    from runtime.cluster.pool import Job, Pool, Share
+    from runtime.cluster.pool import Pool, Share
+    from runtime.video.segments.jobs import Job
 
     with Pool(EmptyWorker, (), share=Share(cpus=threads), workers=2) as pool:
         for number in range(_EMPTY_JOBS):

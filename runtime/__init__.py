@@ -16,7 +16,8 @@
 Frames are NumPy arrays (H, W, 3), uint8, uint16 or float32, in RGB; in BGR, as OpenCV has them,
 with `Interpolator.open(..., channels="bgr")`. Every error is a subclass of `InterpolationError`
 with one sentence. The first use of a name imports its module and NumPy. The names for videos
-(`interpolate_video`, `plan_video`, `VideoOptions`, `VideoReport`, `Plan`) need PyAV too.
+(`interpolate_video`, `interpolate_video_resumable`, `plan_video`, `VideoOptions`, `VideoReport`,
+`Plan`) need PyAV too.
 """
 
 import importlib
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
     from runtime.batching import PairRequest
     from runtime.errors import BackendError, FrameError, InterpolationError, ModelError, VideoError
     from runtime.interpolator import Interpolator
-    from runtime.video import Plan, VideoOptions, VideoReport, interpolate_video, plan_video
+    from runtime.video import (
+        Plan,
+        VideoOptions,
+        VideoReport,
+        interpolate_video,
+        interpolate_video_resumable,
+        plan_video,
+    )
 
 __version__ = "0.2.0"
 
@@ -43,6 +51,7 @@ __all__ = [
     "VideoOptions",
     "VideoReport",
     "interpolate_video",
+    "interpolate_video_resumable",
     "plan_video",
 ]
 

@@ -42,6 +42,7 @@ _DEMO_NOTE = (
 
 def _interpolate(args: argparse.Namespace) -> None:
     from runtime.video.interpolate import interpolate_video, plan_video
+    from runtime.video.segments.resume import interpolate_video_resumable
 
     options = options_from(args)
     # With Y4M on stdout, messages go to stderr.
@@ -70,7 +71,8 @@ def _interpolate(args: argparse.Namespace) -> None:
     with FrameBar(Path(args.input).name) as bar, _names_partial_output(args.output):
         if args.model is None:
             print_note(_DEMO_NOTE)
-        report = interpolate_video(
+        interpolate = interpolate_video_resumable if args.resume else interpolate_video
+        report = interpolate(
             args.input,
             args.output,
             model=DEMO if args.model is None else args.model,
@@ -85,7 +87,8 @@ def _interpolate(args: argparse.Namespace) -> None:
             progress=bar.update,
             on_note=print_note,
         )
-    print(*_report_lines(report, args.output, printed), sep="\n", file=messages)
+    for line in _report_lines(report, args.output, printed):
+        print(line, file=messages)
     write_summary(args.json, report)
 
 
@@ -101,6 +104,8 @@ def _names_partial_output(output: str) -> Iterator[None]:
         partial = partial_path(output)
         if output != "-" and partial.exists() and not is_locked(partial):
             print(f"the partial output is {partial}", file=sys.stderr)
+        if Path(f"{output}.segments").is_dir():
+            print("complete segments are kept: continue with --resume", file=sys.stderr)
         raise
 
 
@@ -119,6 +124,8 @@ def _plan_lines(plan: Plan, output: str) -> list[str]:
 
 def _report_lines(report: VideoReport, output: str, printed: Sequence[str]) -> list[str]:
     """The report as text, with the notes that are not in `printed`."""
+    if not report.frames_out:  # An earlier run with --resume completed it.
+        return [f"note: {note}" for note in report.notes if note not in printed]
     lines = [
         f"{output}: {report.frames_in} -> {report.frames_out} frames at "
         f"{float(report.rate):.3f} frames/s",
@@ -186,6 +193,12 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     add_reading_arguments(reading)
     writing = parser.add_argument_group("output")
     add_writing_arguments(writing)
+    writing.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an earlier run with this option; the video is rendered in segments, which "
+        "are kept until all are complete",
+    )
     writing.add_argument("--json", type=Path, metavar="FILE", help="write the summary as JSON")
     writing.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     running = parser.add_argument_group("inference")

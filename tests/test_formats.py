@@ -18,12 +18,12 @@ from fake_triton import serve
 from paths import DATA
 from runtime import Interpolator
 from runtime.backends.onnx_format import read_onnx
-from runtime.cluster.pool import Done
-from runtime.cluster.videos import BatchOptions, Video
 from runtime.cluster.worker import ModelChoice, VideoWorker
 from runtime.manifest import EngineManifest, file_sha256, manifest_path
 from runtime.model_info import PROPERTY_PREFIX
 from runtime.video.options import VideoOptions
+from runtime.video.segments.jobs import Done
+from runtime.video.segments.video import BatchOptions, Video
 from video_parts import times_and_hashes
 
 FORMATS = DATA / "formats"
@@ -100,11 +100,18 @@ def test_a_repository_of_an_earlier_version_is_served(model, frames, tmp_path, m
     assert_within_a_level(serve(tmp_path, frame0, frame1, monkeypatch), middle)
 
 
-def test_segments_of_an_interrupted_run_are_reused_and_joined(model, tmp_path):
+@pytest.mark.parametrize(
+    ("folder", "reused"),
+    [
+        ("out.mkv.segments", False),  # Its packets have no durations, so it is rendered again.
+        ("timed.mkv.segments", True),
+    ],
+)
+def test_segments_of_an_interrupted_run_are_reused_and_joined(model, tmp_path, folder, reused):
     clip = Path(shutil.copy(FORMATS / "clip.mkv", tmp_path))
     os.utime(clip, (WRITTEN_AT, WRITTEN_AT))
     made = tmp_path / "out.mkv"
-    shutil.copytree(FORMATS / "out.mkv.segments", tmp_path / "out.mkv.segments")
+    shutil.copytree(FORMATS / folder, tmp_path / "out.mkv.segments")
     options = VideoOptions(codec="ffv1", cuts=None)
     video = Video(clip, made, BatchOptions(2, None, options, Fraction("0.15"), "0" * 64, True))
     worker = VideoWorker(ModelChoice(model, file_sha256(model), "onnxruntime", threads=1))
@@ -115,8 +122,9 @@ def test_segments_of_an_interrupted_run_are_reused_and_joined(model, tmp_path):
         steps.append(job.method)
         result = getattr(worker, job.method)(**job.arguments)
         jobs += video.after(Done(job, result, None, 0.0), "midpoint")
-    assert steps == ["scan", "look", "look", "look", "join"]
-    assert video.result().resumed == 3
+    rendered = [] if reused else ["render"] * 3
+    assert steps == ["scan", "look", "look", "look", *rendered, "join"]
+    assert video.resumed == (3 if reused else 0)
     expected = json.loads((FORMATS / "shown.json").read_text())
     assert times_and_hashes(made) == [(Fraction(time), digest) for time, digest in expected]
 

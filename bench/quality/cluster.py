@@ -12,7 +12,8 @@ from bench.environment import MeasurementError
 from bench.quality.evaluate import Comparison, measure_all
 from bench.quality.request import ParityRequest
 from bench.quality.setup import open_comparison
-from runtime.cluster.pool import Job, Pool, Share, connected
+from runtime.cluster.pool import Pool, Share, connected
+from runtime.video.segments.jobs import Job
 
 _SAMPLES = 4
 """Samples in one job of a worker."""

@@ -18,6 +18,7 @@ from runtime import __version__
 from runtime.errors import InterpolationError, counted, first_line
 from runtime.machine import available_cpus
 from runtime.telemetry import import_quietly
+from runtime.video.segments.jobs import Done, Job
 
 TRIES = 3
 """A job fails after this many workers have died while they ran it."""
@@ -80,37 +81,6 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-
-
-class Job(NamedTuple):
-    """One call of a worker's method.
-
-    Attributes:
-        method: Name of the method.
-        arguments: Its arguments, by name; they are pickled.
-        about: Any object by which the caller identifies the result; it is not sent to the worker.
-    """
-
-    method: str
-    arguments: dict[str, Any]
-    about: Any
-
-
-class Done(NamedTuple):
-    """A job that has succeeded or failed.
-
-    Attributes:
-        job: The job.
-        result: The return value of the method; None after an error.
-        error: The exception of the method, or a ClusterError because its workers died; None where
-            the job succeeded.
-        seconds: Duration of the call; 0 after an error.
-    """
-
-    job: Job
-    result: Any
-    error: Exception | None
-    seconds: float
 
 
 class Pool:

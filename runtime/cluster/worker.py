@@ -19,11 +19,8 @@ from runtime.errors import ModelError, VideoError
 from runtime.interpolator import Interpolator
 from runtime.machine import cache_folder
 from runtime.manifest import file_sha256
-from runtime.video.interpolate import interpolate_video
-from runtime.video.options import VideoReport
-from runtime.video.segments.join import join
-from runtime.video.segments.plan import Scan, SpanFacts, analyse, scan
-from runtime.video.segments.render import Rendered, render
+from runtime.video.segments.plan import Scan
+from runtime.video.segments.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -112,18 +109,18 @@ def _built_here(onnx: Path, options: str) -> Path:
     return engine
 
 
-class VideoWorker:
+class VideoWorker(Steps):
     """Runs the steps of `runtime.video.segments` with a model that it opens once.
 
     `Pool` calls the methods by name; the names are also those of the steps in reports.
     """
 
     def __init__(self, choice: ModelChoice) -> None:
-        self._vfi = open_on_worker(choice)
+        super().__init__(open_on_worker(choice))
 
     def ready(self) -> dict[str, Any]:
         """The backend of this worker, and the time steps that its weights were trained for."""
-        return {"backend": self._vfi.backend, "time_steps": self._vfi.info.time_steps}
+        return {"backend": self.vfi.backend, "time_steps": self.vfi.info.time_steps}
 
     def scan(self, **arguments: Any) -> Scan:
         """Scans a video, with the arguments of `runtime.video.segments.plan.scan`.
@@ -137,20 +134,4 @@ class VideoWorker:
                 f"{path} does not exist on {socket.gethostname()}: put the videos where all "
                 "workers see them"
             )
-        return scan(**arguments)
-
-    def look(self, **arguments: Any) -> SpanFacts:
-        """Analyses a span, with the arguments of `runtime.video.segments.plan.analyse`."""
-        return analyse(**arguments)
-
-    def render(self, **arguments: Any) -> Rendered:
-        """Renders a segment, with the arguments of `runtime.video.segments.render.render`."""
-        return render(self._vfi, **arguments)
-
-    def join(self, **arguments: Any) -> list[str]:
-        """Joins segments, with the arguments of `runtime.video.segments.join.join`."""
-        return join(**arguments)
-
-    def whole(self, **arguments: Any) -> VideoReport:
-        """Renders a video in one piece, with the arguments of `interpolate_video`."""
-        return interpolate_video(model=self._vfi, **arguments)
+        return super().scan(**arguments)

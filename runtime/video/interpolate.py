@@ -87,8 +87,8 @@ def interpolate_video(
         ModelError: If the model cannot be opened.
         BackendError: If the backend is not available or fails.
     """
-    options = _checked_options(source, destination, options)
-    factor, rate = _factor_and_rate(factor, rate)
+    options = checked_options(source, destination, options)
+    factor, rate = factor_and_rate(factor, rate)
     for name, callback in (("progress", progress), ("on_note", on_note)):
         if callback is not None and not callable(callback):
             raise VideoError(f"{name} is {kind_of(callback)}: give a function, or leave it out")
@@ -101,7 +101,7 @@ def interpolate_video(
     }
     started = time.perf_counter()
     with ExitStack() as stack:
-        vfi = _opened(model, opening, stack)
+        vfi = opened_model(model, opening, stack)
         if rate is None:
             vfi.steps_for_factor(factor)  # Raises FrameError if the weights do not support it.
         read = stack.enter_context(_open_source(source, options))
@@ -177,8 +177,8 @@ def plan_video(
             options.
         FrameError: If the factor is not a whole number above 0.
     """
-    options = _checked_options(source, destination, options)
-    factor, rate = _factor_and_rate(factor, rate)
+    options = checked_options(source, destination, options)
+    factor, rate = factor_and_rate(factor, rate)
     with _open_source(source, options) as read:
         info = read.info
         mode = mode_for(info, destination, factor, rate, options)
@@ -199,7 +199,7 @@ def plan_video(
         )
 
 
-def _checked_options(
+def checked_options(
     source: str | Path, destination: str | Path, options: VideoOptions | None
 ) -> VideoOptions:
     """The options, by default those of `VideoOptions()`; checks the paths too.
@@ -218,7 +218,7 @@ def _checked_options(
     return options or VideoOptions()
 
 
-def _opened(
+def opened_model(
     model: str | Path | Interpolator, opening: dict[str, Any], stack: ExitStack
 ) -> Interpolator:
     """Opens a model with the options of `opening` until `stack` closes; an open one is returned.
@@ -235,7 +235,7 @@ def _opened(
     return model
 
 
-def _factor_and_rate(factor: int | None, rate: Number | None) -> tuple[int, Fraction | None]:
+def factor_and_rate(factor: int | None, rate: Number | None) -> tuple[int, Fraction | None]:
     """The factor, 2 by default, and the exact rate, which replaces the factor if it is not None.
 
     Raises:

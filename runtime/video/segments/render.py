@@ -13,7 +13,7 @@ from runtime.video.interpolate import rate_of
 from runtime.video.options import VideoOptions
 from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import Source
-from runtime.video.render import Rendering
+from runtime.video.render import FrameProgress, Rendering
 from runtime.video.schedule import PrecomputedSchedule
 from runtime.video.segments.decode import frame_digest, frames_from, open_span
 from runtime.video.segments.errors import SeamError
@@ -31,12 +31,14 @@ class Rendered(NamedTuple):
         frames: Number of frames in it.
         frames_new: Number of those that the model computed.
         notes: Notes for the user.
+        idle: Share of the time, in [0, 1], in which the model waited for frames.
     """
 
     sha256: str
     frames: int
     frames_new: int
     notes: list[str]
+    idle: float
 
 
 def render(
@@ -49,6 +51,7 @@ def render(
     *,
     like: Path,
     output: Path,
+    progress: FrameProgress | None = None,
 ) -> Rendered:
     """Interpolates and encodes one segment; the file is written atomically.
 
@@ -62,6 +65,8 @@ def render(
         like: The video file to which the segments will be joined; its suffix chooses encoder and
             container.
         output: The segment file.
+        progress: Called after each frame, with the number of frames of the segment so far and of
+            all.
 
     Raises:
         SeamError: If decoding from the segment's key frame gives other frames than decoding from
@@ -77,14 +82,16 @@ def render(
         written_beside(output) as temporary,
         SegmentSink(temporary, encoder, like.name) as sink,
     ):
-        rendering.run(_frames_of(source, segment), sink)
+        rendering.run(_frames_of(source, segment), sink, progress, len(segment.shown))
         sink.finish()
         if sink.written != len(segment.shown):
             raise VideoError(
                 f"segment {segment.number} of {path} has {sink.written} frames, but "
                 f"{len(segment.shown)} were planned: the file changed during the run, start again"
             )
-    return Rendered(sink.sha256, sink.written, rendering.frames_new, rendering.notes)
+    return Rendered(
+        sink.sha256, sink.written, rendering.frames_new, rendering.notes, rendering.idle
+    )
 
 
 def _frames_of(source: Source, segment: Segment) -> Iterator[DecodedFrame]:

@@ -19,13 +19,14 @@ from commands import run_module
 from openvino_types import claim_types
 from runtime import Interpolator, VideoError, files, interpolate_video
 from runtime.cluster.__main__ import sources_in
-from runtime.cluster.pool import TRIES, ClusterError, Job, Pool, Share, connected
+from runtime.cluster.pool import TRIES, ClusterError, Pool, Share, connected
 from runtime.cluster.videos import interpolate_many
 from runtime.cluster.worker import ModelChoice, open_on_worker
 from runtime.errors import BackendError, ModelError
 from runtime.files import lock_file
 from runtime.manifest import file_sha256
 from runtime.video.options import VideoOptions
+from runtime.video.segments.jobs import Job
 from video_clips import write
 from video_parts import KEYS, times_and_hashes
 
