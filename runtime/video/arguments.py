@@ -85,12 +85,20 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--strict", action="store_true", help="stop with an error if a file is damaged or truncated"
     )
-    group.add_argument(
+    cuts = group.add_mutually_exclusive_group()
+    cuts.add_argument(
         "--cuts",
         type=parse_cuts,
         metavar="X",
         help="minimum score of a scene cut, above 0 and up to 100 (default 6); none switches the "
         "detection off",
+    )
+    cuts.add_argument(
+        "--cut-list",
+        type=Path,
+        metavar="FILE",
+        help="scene cuts that are known, in place of detection: the CSV of PySceneDetect's "
+        "list-scenes, or a text with a time in each line",
     )
     group.add_argument(
         "--longest-gap",
@@ -137,7 +145,7 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
     given: dict[str, Any] = {
         name: getattr(args, name, None)
         for name in (
-            "video_stream", "start", "end", "strict", "cuts", "dedupe", "longest_gap",
+            "video_stream", "start", "end", "strict", "cuts", "cut_list", "dedupe", "longest_gap",
             "picture_rate", "keep_vfr", "codec", "quality", "preset", "lossless", "audio",
         )
     }  # fmt: skip

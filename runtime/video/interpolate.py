@@ -110,6 +110,7 @@ def interpolate_video(
             info,
             mode,
             vfi.info.time_steps,
+            known_cuts=options.known_cuts(info),
             longest_gap=options.longest_gap_in(info),
             start=options.part.start,
         )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Literal, get_args
 
-from runtime.errors import VideoError
+from runtime.errors import VideoError, kind_of
 from runtime.video.rates import Number, as_rate, as_seconds
 from runtime.video.reading.demux import Part
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import PICTURE_RATE
-from runtime.video.scenes import CUT_THRESHOLD, SceneDetector, check_threshold
+from runtime.video.scenes import CUT_THRESHOLD, SceneDetector, check_threshold, read_cut_list
 from runtime.video.timeline import Mode
 from runtime.video.writing.encoding import EncodeOptions
 from runtime.video.writing.tracks import AudioMode
@@ -34,6 +37,9 @@ class VideoOptions:
         strict: Whether a damaged or truncated file is an error; otherwise damage is skipped.
         cuts: Lowest score of a scene cut, above 0 and up to 100 (percent of full scale), by default
             6. No frame is interpolated across a cut. None: cuts are not detected.
+        cut_list: Cuts that are known, in place of detection: times in seconds after the first frame
+            of the video, or a file with them (the CSV of PySceneDetect's list-scenes, or a time in
+            each line). Stored as a tuple of Fractions.
         dedupe: Whether to replace frames that repeat the previous one by new frames.
         longest_gap: In a longer gap between two frames, in seconds, the first one is held, since
             the screen was still or the recording stood. "auto": 1 second, or three frames of the
@@ -60,6 +66,7 @@ class VideoOptions:
     end: Number | None = None
     strict: bool = False
     cuts: float | None = CUT_THRESHOLD
+    cut_list: str | Path | Sequence[Number] | None = None
     dedupe: bool = False
     longest_gap: Number | Literal["auto"] | None = "auto"
     picture_rate: Number = PICTURE_RATE
@@ -75,6 +82,8 @@ class VideoOptions:
         for name in ("start", "end"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, as_seconds(value, name))
+        if self.cut_list is not None:
+            object.__setattr__(self, "cut_list", _cut_times(self.cut_list))
         if self.longest_gap not in ("auto", None):
             gap = as_seconds(self.longest_gap, "longest_gap")
             if gap <= 0:
@@ -106,9 +115,23 @@ class VideoOptions:
 
     def detector(self) -> SceneDetector | None:
         """A detector for cuts and repeats; None if the options turn both off."""
-        if self.cuts is None and not self.dedupe:
+        threshold = self.cuts if self.cut_list is None else None
+        if threshold is None and not self.dedupe:
             return None
-        return SceneDetector(threshold=self.cuts, dedupe=self.dedupe)
+        return SceneDetector(threshold=threshold, dedupe=self.dedupe)
+
+    def known_cuts(self, info: SourceInfo) -> tuple[Fraction, ...]:
+        """The times of `cut_list`, in seconds after `info.origin`."""
+        times = () if self.cut_list is None else _cut_times(self.cut_list)
+        return tuple(time + info.first - info.origin for time in times)
+
+
+def _cut_times(given: str | Path | Sequence[Number]) -> tuple[Fraction, ...]:
+    if isinstance(given, str | os.PathLike):
+        return read_cut_list(Path(given))
+    if not isinstance(given, Sequence):
+        raise VideoError(f"cut_list is {kind_of(given)}: give a file, or a sequence of times")
+    return tuple(sorted(as_seconds(time, "a time of cut_list") for time in given))
 
 
 def _is_number(value: object, kind: type) -> bool:

@@ -5,7 +5,10 @@ The detector receives each frame once, in order, does not look ahead, and does n
 
 from __future__ import annotations
 
+import csv
 import re
+from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import VideoError
 from runtime.video.planes import bits_of, plane_views
+from runtime.video.rates import as_seconds
 
 CUT_THRESHOLD = 6.0
 """Percent of full scale. On eight real clips the score within a shot is at most 3.9, or 5.1 with
@@ -32,6 +36,9 @@ REPEAT_MEAN = 0.75
 """Largest mean absolute difference of a plane in a repeat, in levels of 255.
 
 At crf 23 repeats reach 0.64."""
+
+_START = "Start Time (seconds)"
+"""Column of PySceneDetect's list of scenes."""
 
 _LONG_SIDE = 320
 """Pixels. Long side of the image in which cuts are detected: cheap, and noise averages out."""
@@ -70,6 +77,40 @@ def check_threshold(threshold: float | None) -> None:
     """
     if threshold is not None and not 0 < threshold <= 100:
         raise VideoError(f"the cut threshold is {threshold:g}: give one above 0 and up to 100")
+
+
+def read_cut_list(path: Path) -> tuple[Fraction, ...]:
+    """Reads the times of scene cuts, in seconds after the first frame of the video.
+
+    Args:
+        path: The CSV of PySceneDetect's `list-scenes`, or a text with one time in each line, in
+            seconds as 90.5, or as a clock time as 1:30.5.
+
+    Raises:
+        VideoError: If the file cannot be read, or has something else.
+    """
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
+        raise VideoError(f"{path} cannot be read as a list of cuts: give a text file") from error
+    column = 0
+    for number, row in enumerate(rows):
+        if _START in row:
+            # The first scene begins with the video, which is no cut.
+            column, rows = row.index(_START), rows[number + 2 :]
+            break
+    times = []
+    for row in rows:
+        if not any(cell.strip() for cell in row):
+            continue
+        try:
+            times.append(as_seconds(row[column].strip()))
+        except (VideoError, IndexError) as error:
+            raise VideoError(
+                f"{path} has the line {','.join(row)!r}: give the CSV of PySceneDetect's "
+                "list-scenes, or a time in each line"
+            ) from error
+    return tuple(sorted(times))
 
 
 class SceneDetector:

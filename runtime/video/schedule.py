@@ -18,6 +18,8 @@ from runtime.video.clock import Clock
 from runtime.video.reading.info import SourceInfo
 from runtime.video.timeline import Mode, Shown, Timeline
 
+_HALF = Fraction(1, 2)
+
 
 class FrameFacts(NamedTuple):
     """The facts of a decoded frame that a schedule needs.
@@ -75,6 +77,7 @@ class OnlineSchedule:
         mode: Mode,
         time_steps: TimeSteps,
         *,
+        known_cuts: Sequence[Fraction] = (),
         longest_gap: Fraction | None = None,
         start: Fraction | None = None,
     ) -> None:
@@ -84,6 +87,9 @@ class OnlineSchedule:
             info: Properties of the source.
             mode: How frames are multiplied.
             time_steps: The time steps that the weights were trained for.
+            known_cuts: Times of scene cuts, rising, in seconds after the source's origin, besides
+                those of the frames' facts. A cut is at the first frame that is not more than half
+                a nominal frame before its time.
             longest_gap: In a longer gap between two frames, in seconds, the first one is held;
                 None: every gap is interpolated.
             start: Seconds after the beginning at which the output begins; None: at the first
@@ -91,6 +97,7 @@ class OnlineSchedule:
         """
         self.frames = self.repeats = self.held_gaps = 0
         self._longest_gap = longest_gap
+        self._known_cuts = deque(known_cuts)
         self.cuts: list[Fraction] = []
         self._info = info
         self._clock = Clock(info.time_base, info.rate, origin=info.origin, regular=info.regular)
@@ -127,13 +134,22 @@ class OnlineSchedule:
         self._duration = facts.duration
         self.frames += 1
         self.repeats += facts.repeat
-        if facts.cut:
-            self.cuts.append(moment)
         gap, longest = self._gap, self._longest_gap
-        held = gap is not None and longest is not None and gap > longest and not facts.cut
+        cut = self._is_known_cut(moment) or facts.cut
+        held = gap is not None and longest is not None and gap > longest and not cut
         self.held_gaps += held
-        shown = self._timeline.push(moment, cut=facts.cut or held, repeat=facts.repeat)
+        if cut:
+            self.cuts.append(moment)
+        shown = self._timeline.push(moment, cut=cut or held, repeat=facts.repeat)
         return self._on_source_clock(shown)
+
+    def _is_known_cut(self, moment: Fraction) -> bool:
+        """Whether a known cut is at the frame, and not at the first one."""
+        found = False
+        while self._known_cuts and self._known_cuts[0] <= moment + _HALF / self._info.rate:
+            self._known_cuts.popleft()
+            found = self.frames > 1
+        return found
 
     def finish(self) -> list[Shown]:
         """Ends the input; returns the remaining output frames."""

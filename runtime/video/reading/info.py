@@ -79,6 +79,8 @@ class SourceInfo:
         time_base: The tick of video stamps, in seconds.
         origin: The stamp, in seconds, that is time 0 of the output: the start of the part or,
             without a start, the smallest first stamp of all tracks, so that they stay in step.
+        first: The stamp, in seconds, of the first frame of the whole track, as the file declares
+            it, else of the first frame that is read.
         duration: Duration of the part to read, in seconds; None where it is not known.
         frames: Number of frames that the container declares; None where it does not, and for a
             part.
@@ -109,6 +111,7 @@ class SourceInfo:
     regular: bool
     time_base: Fraction
     origin: Fraction
+    first: Fraction
     duration: Fraction | None
     frames: int | None
     end: Fraction | None

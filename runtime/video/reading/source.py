@@ -269,6 +269,7 @@ def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sourc
         regular=True,
         time_base=1 / rate,
         origin=part.start or Fraction(0),
+        first=Fraction(0),
         duration=part.duration(len(files) / rate),
         frames=len(files) if part.whole else None,
         end=part.end,
@@ -319,6 +320,7 @@ def _container_source(
         regular=nominal.regular,
         time_base=Fraction(stream.time_base),
         origin=beginning if part.start is None else part.start,
+        first=_first_stamp(stream, demuxer),
         duration=part.duration(duration),
         frames=(stream.frames or None) if part.whole else None,
         end=part.end,
@@ -336,6 +338,13 @@ def _container_source(
 
     notes += frame_notes(demuxer.first)
     return Source(info, notes, demuxer, missing if part.whole else lambda: None, strict)
+
+
+def _first_stamp(stream: Any, demuxer: Demuxer) -> Fraction:
+    stamp = stream.start_time
+    if stamp is None and demuxer.first is not None:
+        stamp = demuxer.first.pts
+    return (stamp or 0) * Fraction(stream.time_base)
 
 
 def _nominal_rate(container: Any, stream: Any, demuxer: Demuxer) -> NominalRate:

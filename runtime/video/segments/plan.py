@@ -220,7 +220,13 @@ def plan(
     """
     facts = _joined_facts(analysed)
     info = scanned.info
-    schedule = OnlineSchedule(info, mode, time_steps, longest_gap=options.longest_gap_in(info))
+    schedule = OnlineSchedule(
+        info,
+        mode,
+        time_steps,
+        known_cuts=options.known_cuts(info),
+        longest_gap=options.longest_gap_in(info),
+    )
     shown = [one for fact in facts for one in schedule.push(fact)]
     shown += schedule.finish()
     if schedule.repaired:
