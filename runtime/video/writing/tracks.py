@@ -13,19 +13,18 @@ from av.packet import Packet
 from runtime.errors import VideoError, counted
 from runtime.video.reading.info import SourceInfo, Track, reason
 from runtime.video.reading.tags import readable
+from runtime.video.writing.layouts import aac_layout
 
 AudioMode = Literal["copy", "aac", "none"]
 """Treatment of audio tracks: copy their packets, encode them as AAC, or leave them out."""
 
 _ENCODED = "encoded as AAC"
-"""What `track_action` returns for an audio track that is decoded and encoded again."""
+"""Begin of what `track_action` returns for an audio track that is decoded and encoded again."""
 
 _NANO = Fraction(1, 10**9)
 """Seconds. The tick of shifted stamps, before the container rounds them to its own."""
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
-"""Number of channels -> layout, since many files do not declare it; others become stereo."""
 
 _AAC_BITS_A_CHANNEL = 96_000
 _STALE = ("duration", "encoder", "bps", "number_of_frames", "number_of_bytes", "_statistics")
@@ -69,7 +68,9 @@ def open_tracks(
     writers: dict[int, TrackWriter] = {}
     for track in like.tracks:
         what = track_action(output.format.name, track, audio)
-        if what == _ENCODED:
+        if what.startswith(_ENCODED):
+            if what != _ENCODED:
+                notes.append(f"{track}: {what}")
             writers[track.index] = _Aac(output, track, origin, like.end, notes, strict)
         elif what == "copied":
             writers[track.index] = _Copy(output, track, origin, notes)
@@ -79,7 +80,7 @@ def open_tracks(
 
 
 def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
-    """What happens to a track: "copied", "encoded as AAC", or why it is left out.
+    """What happens to a track: "copied", "encoded as AAC" with changes, or why it is left out.
 
     Args:
         format_name: FFmpeg's name of the container.
@@ -87,14 +88,15 @@ def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
         audio: "copy", "aac" or "none", for audio tracks.
 
     Raises:
-        VideoError: If the container does not accept the codec of an audio track.
+        VideoError: If the container does not accept the codec of an audio track, or its channels
+            cannot be encoded.
     """
     if track.kind == "audio" and audio == "none":
         return "not carried over"
     if track.kind == "audio" and audio == "aac":
         with av.open(io.BytesIO(), "w", format=format_name) as trial:
             if "aac" in trial.supported_codecs:
-                return _ENCODED
+                return _encoded(track)
         raise VideoError(
             f"{format_name} does not support aac: choose .mkv, or --audio copy or none"
         )
@@ -106,6 +108,17 @@ def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
             f"{'none' if format_name == 'webm' else 'aac'}"
         )
     return f"not carried over, because {format_name} does not support it"
+
+
+def _encoded(track: Track) -> str:
+    source = track.stream.codec_context.layout
+    layout = aac_layout(source)
+    if layout is None:
+        raise VideoError(
+            f"{track} has {source.nb_channels} channels without known positions: choose .mkv and "
+            "--audio copy, or --audio none"
+        )
+    return f"{_ENCODED}, {layout.change}" if layout.change else _ENCODED
 
 
 def accepts(format_name: str, track: Track) -> bool:
@@ -198,7 +211,9 @@ class _Aac:
         # thread uses this one.
         source = self._decoder = track.stream.codec_context
         rate = source.sample_rate if source.sample_rate in _AAC_RATES else 48000
-        self._layout = _AAC_LAYOUTS.get(source.layout.nb_channels, "stereo")
+        layout = aac_layout(source.layout)
+        assert layout is not None  # `track_action` refuses the others.
+        self._layout = layout.name
         self._stream = output.add_stream("aac", rate=rate, layout=self._layout)
         self._stream.bit_rate = _AAC_BITS_A_CHANNEL * self._stream.layout.nb_channels
         self._stream.time_base = Fraction(1, rate)
