@@ -111,6 +111,12 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--dedupe", action="store_true", help="replace repeated frames by new frames"
     )
+    group.add_argument(
+        "--deinterlace",
+        choices=("frame", "field"),
+        help="deinterlace interlaced frames: one frame for each, or one for each field, at twice "
+        "the frame rate (default: they are processed like progressive frames)",
+    )
 
 
 def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
@@ -146,6 +152,7 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
         name: getattr(args, name, None)
         for name in (
             "video_stream", "start", "end", "strict", "cuts", "cut_list", "dedupe", "longest_gap",
+            "deinterlace",
             "picture_rate", "keep_vfr", "codec", "quality", "preset", "lossless", "audio",
         )
     }  # fmt: skip

@@ -55,7 +55,7 @@ class Clock:
         rate: Fraction,
         *,
         origin: Fraction | None = None,
-        regular: bool = True,
+        rounding: Fraction | None = None,
     ) -> None:
         """Starts before the first frame.
 
@@ -64,8 +64,8 @@ class Clock:
             rate: Nominal frames a second.
             origin: The stamp, in seconds, that is time 0; frames before it get negative times. By
                 default that of the first frame.
-            regular: Whether stamps next to the grid of the rate are rounded ones, and are put back
-                onto it.
+            rounding: The tick to which the file rounds the stamps of a constant rate, in seconds;
+                None for `tick`, 0 where the rate varies.
 
         Raises:
             ValueError: If `tick` or `rate` is not above 0.
@@ -75,8 +75,8 @@ class Clock:
         self.origin = origin
         self.repaired = 0
         self._tick = Fraction(tick)
+        self._rounding = self._tick if rounding is None else rounding
         self._rate = Fraction(rate)
-        self._regular = regular
         self._zero = origin
         self._grid: Fraction | None = None
         self._last: Fraction | None = None
@@ -108,9 +108,7 @@ class Clock:
             return self._grid
         if self._grid is None:
             self._grid = time
-        if not self._regular:
-            return time
-        exact = on_grid(time, start=self._grid, rate=self._rate, tick=self._tick)
+        exact = on_grid(time, start=self._grid, rate=self._rate, tick=self._rounding)
         return exact if last is None or exact > last else time
 
     def _expected(self) -> Fraction:

@@ -261,6 +261,7 @@ def _open_source(source: str | Path, options: VideoOptions) -> AbstractContextMa
         start=options.part.start,
         end=options.part.end,
         picture_rate=as_rate(options.picture_rate),
+        deinterlace=options.deinterlace,
     )
 
 

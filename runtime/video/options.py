@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from runtime.errors import VideoError, kind_of
 from runtime.video.rates import Number, as_rate, as_seconds
 from runtime.video.reading.demux import Part
+from runtime.video.reading.filters import Deinterlace
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import PICTURE_RATE
 from runtime.video.scenes import CUT_THRESHOLD, SceneDetector, check_threshold, read_cut_list
@@ -45,6 +46,9 @@ class VideoOptions:
             the screen was still or the recording stood. "auto": 1 second, or three frames of the
             nominal rate if that is longer. None: every gap is interpolated. A number or text is
             stored as a Fraction.
+        deinterlace: "frame" for one frame for each interlaced one, "field" for one for each of its
+            fields, at twice the rate. Progressive frames pass unchanged. None: interlaced frames
+            are processed like progressive ones.
         picture_rate: Frames a second of a folder of images, by default 25; a number, or text as
             "59.94" or "60000/1001". Stored as a Fraction.
         codec: h264, hevc, vp9, av1, ffv1, prores, or the name of an encoder of FFmpeg. None: hevc
@@ -69,6 +73,7 @@ class VideoOptions:
     cut_list: str | Path | Sequence[Number] | None = None
     dedupe: bool = False
     longest_gap: Number | Literal["auto"] | None = "auto"
+    deinterlace: Deinterlace | None = None
     picture_rate: Number = PICTURE_RATE
     keep_vfr: bool = True
     codec: str | None = None
@@ -160,6 +165,10 @@ def _check_types(options: VideoOptions) -> None:
             raise VideoError(f"{name} is {value!r}: give a name, or None for the default")
     if options.audio not in get_args(AudioMode):
         raise VideoError(f"audio is {options.audio!r}: use one of {', '.join(get_args(AudioMode))}")
+    if options.deinterlace not in (None, *get_args(Deinterlace)):
+        raise VideoError(
+            f"deinterlace is {options.deinterlace!r}: use frame or field, or None to leave it"
+        )
     check_threshold(options.cuts)
 
 

@@ -100,7 +100,7 @@ class OnlineSchedule:
         self._known_cuts = deque(known_cuts)
         self.cuts: list[Fraction] = []
         self._info = info
-        self._clock = Clock(info.time_base, info.rate, origin=info.origin, regular=info.regular)
+        self._clock = Clock(info.time_base, info.rate, origin=info.origin, rounding=info.rounding)
         self._timeline = Timeline(
             mode,
             dyadic=MAXIMUM_DEPTH if time_steps == "midpoint" else None,

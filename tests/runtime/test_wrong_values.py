@@ -248,6 +248,7 @@ def test_other_wrong_arguments_of_a_video_are_refused(tmp_path, given, message):
         ("strict", ["no", 0, None]),
         ("dedupe", [3]),
         ("keep_vfr", [None]),
+        ("deinterlace", ["yes", True]),
         ("lossless", ["no"]),
         ("cuts", ["5", True]),
         ("quality", ["20", True]),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import av
 from av.packet import Packet
@@ -55,6 +55,16 @@ class Part:
         return min(ends) - (self.start or self.zero) if ends else None
 
 
+class Stage(Protocol):
+    """Processes decoded frames before they are counted and cut to the part."""
+
+    def restart(self) -> None:
+        """Starts again after a seek."""
+
+    def passed(self, packet: Packet[Any], frames: Iterable[VideoFrame]) -> Iterable[VideoFrame]:
+        """Yields the frames that are complete after those of a packet; an empty packet is last."""
+
+
 class Demuxer:
     """Converts packets to items: decoded frames, and packets of other tracks.
 
@@ -75,6 +85,7 @@ class Demuxer:
         strict: bool,
         tracks: int = 0,
         describe: Callable[[int], str] = "packet {} of the video".format,
+        stage: Stage | None = None,
     ) -> None:
         """Sets the source; reads nothing.
 
@@ -87,6 +98,7 @@ class Demuxer:
             strict: Whether damage is an error.
             tracks: Number of audio tracks; reading stops when all have reached the part's end.
             describe: Returns a description of the packet with a number, for errors.
+            stage: Processes the decoded frames; None: they are not changed.
         """
         self.damaged = 0
         self.counts = PacketCounts()
@@ -100,6 +112,9 @@ class Demuxer:
         self._strict = strict
         self._tracks = tracks
         self._describe = describe
+        self._stage = stage
+        self._size: tuple[int, int] | None = None
+        self._last: Fraction | None = None
         self._after_seek = False
         self._read_on()
 
@@ -128,8 +143,10 @@ class Demuxer:
         key frames, packets cannot be decoded without those before them.
         """
         self.probed.clear()
-        self.damaged, self.first = 0, None
+        self.damaged, self.first, self._size, self._last = 0, None, None, None
         self._after_seek = True
+        if self._stage is not None:
+            self._stage.restart()
         self.counts = PacketCounts()
         self._read_on()
 
@@ -197,8 +214,12 @@ class Demuxer:
                 self._damage(self._describe(number), error)
                 frames = []
             number += 1
-            for frame in frames:
-                yield self._checked(frame)
+            checked: Iterable[VideoFrame] = self._of_one_size(frames)
+            if self._stage is not None:
+                checked = self._stage.passed(packet, checked)
+            for frame in checked:
+                self.first = frame if self.first is None else self.first
+                yield DecodedFrame(frame, frame.pts, Fraction(frame.time_base or 1))
             if packet.size:
                 yield packet
 
@@ -230,15 +251,23 @@ class Demuxer:
                 "--strict to skip it"
             ) from error
 
-    def _checked(self, frame: VideoFrame) -> DecodedFrame:
-        first = self.first = frame if self.first is None else self.first
-        self._after_seek = False
-        if (frame.width, frame.height) != (first.width, first.height):
-            raise VideoError(
-                f"the frame size changes from {first.width}x{first.height} to "
-                f"{frame.width}x{frame.height}: cut the file there first"
-            )
-        return DecodedFrame(frame, frame.pts, Fraction(frame.time_base or 1))
+    def _of_one_size(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+        for frame in frames:
+            self._after_seek = False
+            size = frame.width, frame.height
+            self._size = self._size or size
+            moment = None if frame.pts is None else frame.pts * Fraction(frame.time_base or 1)
+            if size != self._size:
+                # Where stamps begin again, as in joined recordings, they are no times.
+                times = moment is not None and (self._last is None or moment > self._last)
+                time = float((moment or 0) - self._part.zero)
+                place = f"at {time:.3f} s" if times else "where the time stamps begin again"
+                raise VideoError(
+                    f"the frame size changes from {self._size[0]}x{self._size[1]} to "
+                    f"{size[0]}x{size[1]} {place}: cut the file there first"
+                )
+            self._last = moment
+            yield frame
 
 
 def _decode_nothing(packet: Packet[Any]) -> list[VideoFrame]:

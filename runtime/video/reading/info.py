@@ -75,8 +75,10 @@ class SourceInfo:
         pixel_format: FFmpeg's name of the pixel format.
         bits: Number of bits of a sample of the first plane.
         rate: Nominal frames a second.
-        regular: Whether the first stamps are those of this constant rate, rounded to ticks.
         time_base: The tick of video stamps, in seconds.
+        rounding: The tick to which the file rounds the stamps of a constant rate, in seconds:
+            `time_base`, or twice it where frames are the fields of deinterlaced ones; 0 where the
+            first stamps are not those of a constant rate.
         origin: The stamp, in seconds, that is time 0 of the output: the start of the part or,
             without a start, the smallest first stamp of all tracks, so that they stay in step.
         first: The stamp, in seconds, of the first frame of the whole track, as the file declares
@@ -108,8 +110,8 @@ class SourceInfo:
     pixel_format: str
     bits: int
     rate: Fraction
-    regular: bool
     time_base: Fraction
+    rounding: Fraction
     origin: Fraction
     first: Fraction
     duration: Fraction | None
@@ -166,16 +168,19 @@ _DYNAMIC = {
 """FFmpeg's name -> display name, of per-frame metadata, which is not passed to encoders."""
 
 
+INTERLACED = (
+    "interlaced, and processed like progressive ones: use --deinterlace frame, or --deinterlace "
+    "field for twice the frame rate"
+)
+"""End of a note on interlaced frames."""
+
+
 def frame_notes(frame: VideoFrame) -> list[str]:
     """Notes for the user on properties of the first frame that are not preserved."""
     notes = []
     dynamic = [_DYNAMIC[name] for name in _side_data(frame) if name in _DYNAMIC]
     if dynamic:
         notes.append(f"not carried over: the dynamic metadata of {' and '.join(dynamic)}")
-    if frame.interlaced_frame:
-        notes.append(
-            "interlaced frames are processed like progressive ones: deinterlace them first"
-        )
     return notes
 
 

@@ -18,6 +18,7 @@ from av.packet import Packet
 
 from runtime.errors import VideoError
 from runtime.video.reading.demux import Demuxer, Part
+from runtime.video.reading.filters import Deinterlace, Deinterlacer
 from runtime.video.reading.images import ImageReader, images_at, is_pattern
 from runtime.video.reading.info import (
     DecodedFrame,
@@ -38,6 +39,7 @@ from runtime.video.reading.streams import (
 )
 from runtime.video.reading.tags import open_for_reading, readable
 from runtime.video.reading.truncation import PacketCounts, truncation
+from runtime.video.reading.watch import FrameWatch
 
 PICTURE_RATE = Fraction(25)
 """Default frames a second of a folder of images; FFmpeg's default too."""
@@ -58,6 +60,7 @@ def open_source(
     start: Fraction | None = None,
     end: Fraction | None = None,
     picture_rate: Fraction = PICTURE_RATE,
+    deinterlace: Deinterlace | None = None,
 ) -> Iterator[Source]:
     """Opens a video and decodes its first frames.
 
@@ -71,6 +74,7 @@ def open_source(
         start: Seconds after the beginning. The last frame before it is yielded too.
         end: Seconds after the beginning. The first frame at or after it is the last one yielded.
         picture_rate: Frames a second of a folder of images.
+        deinterlace: "frame" or "field": what becomes of interlaced frames, see `Deinterlacer`.
 
     Raises:
         VideoError: If there is no video to decode, or the track or the part does not exist; while
@@ -87,6 +91,8 @@ def open_source(
     if isinstance(path, str | Path) and str(path) != "-":
         path = Path(path)
         if path.is_dir() or is_pattern(path):
+            if deinterlace is not None:
+                raise VideoError(f"{path} has images, which are progressive: leave deinterlace out")
             yield _image_source(path, picture_rate, Part(start, end), strict)
             return
         if not path.is_file():
@@ -94,7 +100,7 @@ def open_source(
     for seek in (True, False):
         with _open_container(path) as container:
             source = _container_source(
-                container, path, video_stream, Part(start, end), strict, seek=seek
+                container, path, video_stream, Part(start, end), strict, deinterlace, seek=seek
             )
             if source is not None:
                 yield source
@@ -162,6 +168,7 @@ class Source:
         missing: Callable[[], str | None] = lambda: None,
         strict: bool = False,
         failed: Sequence[str] = (),
+        watch: FrameWatch | None = None,
     ) -> None:
         """Wraps an opened source.
 
@@ -172,6 +179,7 @@ class Source:
             missing: Called at the end; returns a sentence about a truncated file, else None.
             strict: Whether a truncated file is an error.
             failed: Names of images that could not be read or decoded; complete at the end.
+            watch: Has notes on all frames at the end; None for images.
         """
         self.info = info
         self.notes = notes
@@ -179,6 +187,9 @@ class Source:
         self._missing = missing
         self._strict = strict
         self._failed = failed
+        self._watch = watch
+        self._early = [] if watch is None else watch.early_notes()
+        self.notes += self._early
 
     @property
     def damaged(self) -> int:
@@ -201,6 +212,9 @@ class Source:
 
     def __iter__(self) -> Iterator[DecodedFrame | Packet[Any]]:
         yield from self._demuxer.items()
+        if self._watch is not None:
+            self.notes[:] = [note for note in self.notes if note not in self._early]
+            self.notes += self._watch.notes()
         if self._failed:
             self.notes.append(f"images that cannot be read or decoded: {_listed(self._failed)}")
         if self.damaged:
@@ -266,8 +280,8 @@ def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sourc
         name=str(path),
         **frame_properties(demuxer.first),
         rate=rate,
-        regular=True,
         time_base=1 / rate,
+        rounding=1 / rate,
         origin=part.start or Fraction(0),
         first=Fraction(0),
         duration=part.duration(len(files) / rate),
@@ -284,7 +298,14 @@ def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sourc
 
 
 def _container_source(
-    container: Any, path: Any, number: int | None, part: Part, strict: bool, *, seek: bool
+    container: Any,
+    path: Any,
+    number: int | None,
+    part: Part,
+    strict: bool,
+    deinterlace: Deinterlace | None,
+    *,
+    seek: bool,
 ) -> Source | None:
     """The source of an opened file; None if it must be opened again and read without `seek`."""
     name = _name(path)
@@ -298,6 +319,7 @@ def _container_source(
     duration = duration_of(container, stream)
     # The duration of MPEG-PS is an estimate, which may be too short by a second.
     check_start(name, part, None if container.format.name == "mpeg" else duration)
+    watch = FrameWatch(part, stream.codec_context)
     demuxer = Demuxer(
         name,
         lambda: container.demux(streams),
@@ -306,23 +328,27 @@ def _container_source(
         part,
         strict,
         sum(track.kind == "audio" for track in tracks),
+        stage=watch,
     )
+    nominal, fields = _nominal_rate(container, stream, demuxer), 1
+    if deinterlace is not None:
+        watch.deinterlacer = Deinterlacer(deinterlace, nominal.rate)
+        fields = watch.deinterlacer.factor
     if seek and not seek_to_start(container, stream, demuxer, part):
         return None
     _probe(demuxer, name, part)
     check_stamps(demuxer, name, part)
     assert demuxer.first is not None
-    nominal = _nominal_rate(container, stream, demuxer)
     info = SourceInfo(
         name=name,
         **frame_properties(demuxer.first),
-        rate=nominal.rate,
-        regular=nominal.regular,
-        time_base=Fraction(stream.time_base),
+        rate=nominal.rate * fields,
+        time_base=Fraction(stream.time_base) / fields,
+        rounding=Fraction(stream.time_base) if nominal.regular else Fraction(0),
         origin=beginning if part.start is None else part.start,
         first=_first_stamp(stream, demuxer),
         duration=part.duration(duration),
-        frames=(stream.frames or None) if part.whole else None,
+        frames=(stream.frames * fields or None) if part.whole else None,
         end=part.end,
         sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 0) or None,
         metadata=readable(container.metadata),
@@ -337,7 +363,8 @@ def _container_source(
         return _truncation(path, container, stream, tracks, dropped, demuxer.counts)
 
     notes += frame_notes(demuxer.first)
-    return Source(info, notes, demuxer, missing if part.whole else lambda: None, strict)
+    whole = missing if part.whole else lambda: None
+    return Source(info, notes, demuxer, whole, strict, watch=watch)
 
 
 def _first_stamp(stream: Any, demuxer: Demuxer) -> Fraction:

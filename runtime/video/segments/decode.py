@@ -28,7 +28,13 @@ def open_span(
         VideoError: On entry, if it cannot be read.
     """
     start = None if begins is None else begins * info.time_base - info.origin
-    return open_source(path, video_stream=options.video_stream, strict=options.strict, start=start)
+    return open_source(
+        path,
+        video_stream=options.video_stream,
+        strict=options.strict,
+        start=start,
+        deinterlace=options.deinterlace,
+    )
 
 
 def frames_from(source: Source, begins: int | None) -> Iterator[DecodedFrame]:

@@ -41,7 +41,9 @@ def join(
             destination cannot be written.
     """
     with (
-        open_source(path, video_stream=options.video_stream) as source,
+        open_source(
+            path, video_stream=options.video_stream, deinterlace=options.deinterlace
+        ) as source,
         open_sink(
             destination,
             like=source.info,

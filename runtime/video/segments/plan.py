@@ -117,7 +117,8 @@ class RenderPlan(NamedTuple):
 def scan(path: Path, options: VideoOptions, seconds: Fraction) -> Scan:
     """Reads the properties of a video and chooses the key frames at which spans begin.
 
-    Decodes two frames and reads the stamps of the whole file.
+    Decodes two frames and reads the stamps of the whole file. With `deinterlace` the whole video is
+    one span.
 
     Args:
         path: A video file.
@@ -127,10 +128,17 @@ def scan(path: Path, options: VideoOptions, seconds: Fraction) -> Scan:
     Raises:
         VideoError: If the file has no video, or it is damaged or truncated and `options.strict`.
     """
-    with open_source(path, video_stream=options.video_stream, strict=options.strict) as read:
+    with open_source(
+        path,
+        video_stream=options.video_stream,
+        strict=options.strict,
+        deinterlace=options.deinterlace,
+    ) as read:
         # Streams and chapters belong to the open file, and are not needed before `join`.
         info = replace(read.info, tracks=(), dropped=(), chapters=[])
     stamps, truncated = key_frames(path, options.video_stream, strict=options.strict)
+    if options.deinterlace is not None:
+        stamps = []  # A deinterlaced frame depends on the frame before it.
     notes = () if truncated is None else (truncated,)
     return Scan(info, seams(stamps, info.time_base, seconds), notes)
 

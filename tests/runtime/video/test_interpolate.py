@@ -14,12 +14,14 @@ from av.video.frame import VideoFrame
 from blend import Blend
 from commands import run_module
 from export.gate.cases import moving_frames
+from interlaced_clips import luma, psnr, scene, write_interlaced
 from moving_clips import RATE, read_clip, write_clip
 from paths import DATA
 from runtime import FrameError, Interpolator, VideoError, interpolate_video
 from runtime.__main__ import main, parse_time
 from runtime.video.interpolate import plan_video
 from runtime.video.options import VideoOptions
+from video_clips import samples_of
 
 QUICK = VideoOptions(preset="8")
 
@@ -118,9 +120,60 @@ def test_an_input_with_the_name_of_the_partial_file_is_not_overwritten(tmp_path,
 
 def test_interlaced_frames_are_named(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 3, options={"flags": "+ildct", "x264-params": "tff=1"})
-    report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
-    (note,) = report.notes
-    assert "deinterlace them first" in note
+    early = []
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, on_note=early.append)
+    for (note,) in (early, report.notes):
+        assert "use --deinterlace frame, or --deinterlace field" in note
+    assert report.notes[0].startswith("3 of 3 frames are interlaced")
+
+
+@pytest.mark.parametrize("how", [{"factor": 2}, {"rate": "120"}])
+@pytest.mark.parametrize("mode", ["frame", "field"])
+def test_interlaced_sources_are_deinterlaced(tmp_path, mean, mode, how):
+    source = write_interlaced(tmp_path / "in.mkv", 12, sound=True)
+    options = VideoOptions(deinterlace=mode, codec="ffv1", cuts=None)
+    planned = plan_video(source, tmp_path / "out.mkv", options=options, **how)
+    report = interpolate_video(source, tmp_path / "out.mkv", model=mean, options=options, **how)
+    frames, times, _ = read_clip(tmp_path / "out.mkv")
+    rate = Fraction(50 if mode == "field" else 25)
+    assert report.notes == []
+    assert report.frames_in == 12 * rate / 25
+    assert report.rate == (120 if "rate" in how else 2 * rate)
+    assert len(frames) == report.frames_out == planned.frames == round(12 * report.rate / 25)
+    for k, time in enumerate(times):
+        assert abs(time - k / report.rate) <= Fraction(1, 1000)
+    original = scene(24)[:: 1 if mode == "field" else 2]
+    if "factor" in how:
+        for frame, picture in zip(frames[::2], original, strict=True):
+            assert psnr(luma(frame), picture) > 40
+    assert len(samples_of(tmp_path / "out.mkv")[1]) == 12 * 48000 // 25
+
+
+def test_a_change_of_size_is_an_error_with_its_time_and_the_output_reaches_it(tmp_path, mean):
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for k in range(20):
+            coder = av.CodecContext.create("mjpeg", "w")
+            coder.width, coder.height, coder.pix_fmt = 64, 48 if k < 12 else 32, "yuvj420p"
+            coder.time_base, coder.thread_type = Fraction(1, 25), "SLICE"
+            frame = VideoFrame(coder.width, coder.height, "yuvj420p")
+            for plane in frame.planes:
+                plane.update(bytes([10 * k]) * plane.buffer_size)
+            frame.pts, frame.time_base = k, Fraction(1, 25)
+            for packet in coder.encode(frame):
+                packet.stream = stream
+                out.mux(packet)
+    with pytest.raises(
+        VideoError,
+        match=r"the frame size changes from 64x48 to 64x32 at 0\.480 s: cut .*out\.partial\.mkv",
+    ):
+        interpolate_video(source, tmp_path / "out.mkv", model=mean, options=VideoOptions(cuts=None))
+    _, times, _ = read_clip(tmp_path / "out.partial.mkv")
+    # The last frame before the change, at 0.44 s, is complete; none after it is.
+    assert float(times[-1]) == pytest.approx(0.44, abs=1e-3)
+    assert len(times) == 23
 
 
 def test_odd_sizes_are_kept(tmp_path, mean):

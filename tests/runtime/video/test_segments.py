@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blend import Blend
+from interlaced_clips import write_interlaced
 from runtime import Interpolator, VideoError
 from runtime.video.interpolate import interpolate_video, mode_for
 from runtime.video.options import VideoOptions
@@ -132,6 +133,15 @@ def test_repeated_frames_across_a_segment_border(tmp_path, vfi):
     options = VideoOptions(codec="ffv1", dedupe=True)
     planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, options)
     assert planned.repeats >= 15
+
+
+@pytest.mark.parametrize("mode", ["frame", "field"])
+def test_a_deinterlaced_source_is_one_segment(tmp_path, vfi, mode):
+    source = write_interlaced(tmp_path / "in.mkv", 30, options={"g": "1"}, sound=True)
+    options = VideoOptions(codec="ffv1", deinterlace=mode)
+    planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, options, least=1)
+    assert len(planned.segments) == 1
+    assert planned.frames_in == (60 if mode == "field" else 30)
 
 
 def test_sound_subtitles_and_chapters_are_added_once(tmp_path, vfi):

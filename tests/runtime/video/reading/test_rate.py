@@ -95,7 +95,7 @@ def test_a_file_with_a_wrong_declaration(tmp_path):
     """Stamps of 30 frames a second in a track that declares 25."""
     stamps = [round(k * 1000 / 30) for k in range(60)]
     with open_source(write(tmp_path / "in.mkv", 60, rate=Fraction(25), stamps=stamps)) as source:
-        assert (source.info.rate, source.info.regular) == (30, True)
+        assert (source.info.rate, source.info.rounding) == (30, MILLISECOND)
         frames = [item for item in source if not isinstance(item, av.Packet)]
     assert [frame.pts for frame in frames] == stamps
 
@@ -118,7 +118,7 @@ def test_a_gif_whose_rate_is_guessed_wrong(tmp_path):
     with av.open(str(path)) as clip:
         assert clip.streams.video[0].guessed_rate == Fraction(343, 12)
     with open_source(path) as source:
-        assert (source.info.rate, source.info.regular) == (Fraction(100, 7), True)
+        assert (source.info.rate, source.info.rounding) == (Fraction(100, 7), Fraction(1, 100))
 
 
 def test_frames_are_the_same_with_b_frames_sound_and_a_part(tmp_path):

@@ -375,7 +375,7 @@ def test_dynamic_hdr_metadata_is_named(container):
     held = container(
         "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "CONTENT_LIGHT_LEVEL", "DOVI_METADATA"
     )
-    (note,) = frame_notes(SimpleNamespace(side_data=held, interlaced_frame=False))
+    (note,) = frame_notes(SimpleNamespace(side_data=held))
     assert note == "not carried over: the dynamic metadata of HDR10+ and Dolby Vision"
 
 

@@ -1,0 +1,206 @@
+"""Interlaced sources that are deinterlaced while they are read."""
+
+from fractions import Fraction
+
+import av
+import pytest
+
+from interlaced_clips import RATE, luma, psnr, scene, write_interlaced
+from runtime import VideoError
+from runtime.video.reading.info import DecodedFrame
+from runtime.video.reading.source import open_source
+from video_clips import frames_of, pictures, planes, write
+
+CODECS = [
+    ("in.mkv", "ffv1", {}, True),
+    ("in.mkv", "ffv1", {}, False),
+    ("in.mp4", "libx264", {"x264-params": "tff=1", "crf": "5"}, True),
+    ("in.mp4", "libx264", {"x264-params": "bff=1", "crf": "5"}, False),
+    ("in.ts", "mpeg2video", {"b": "8M"}, True),
+    ("in.mpg", "mpeg2video", {"b": "8M"}, False),
+]
+
+
+def read(path, **options):
+    """(info, frames, their times in seconds, notes) of a source."""
+    with open_source(path, **options) as source:
+        info = source.info
+        items = [item for item in source if isinstance(item, DecodedFrame)]
+    times = [None if i.pts is None else i.pts * i.time_base - info.origin for i in items]
+    return info, [item.frame for item in items], times, source.notes
+
+
+@pytest.mark.parametrize(("name", "codec", "options", "top_first"), CODECS)
+@pytest.mark.parametrize("mode", ["frame", "field"])
+def test_frames_and_times_of_the_progressive_original(
+    tmp_path, name, codec, options, top_first, mode
+):
+    path = write_interlaced(
+        tmp_path / name, codec=codec, options=options, top_first=top_first, rate=RATE
+    )
+    factor = 2 if mode == "field" else 1
+    info, frames, times, notes = read(path, deinterlace=mode)
+    original = scene(24)[:: 2 // factor]
+    assert notes == []
+    assert info.rate == RATE * factor
+    assert len(frames) == len(original)
+    assert times == [k / (RATE * factor) for k in range(12 * factor)]
+    assert not any(frame.interlaced_frame for frame in frames)
+    assert [frame.duration * frame.time_base for frame in frames][-1] == 1 / info.rate
+    for frame, picture in zip(frames, original, strict=True):
+        assert psnr(luma(frame), picture) > 36
+    combed = [psnr(luma(frame), picture) for frame, picture in zip(
+        frames_of(path), scene(24)[::2], strict=True
+    )]  # fmt: skip
+    assert max(combed) < 28
+
+
+def test_times_half_way_between_frames_of_a_variable_rate(tmp_path):
+    stamps = [0, 1, 3, 4, 20, 21, 22]
+    path = write_interlaced(
+        tmp_path / "in.mp4", 7, codec="libx264", options={"bf": "0"}, stamps=stamps
+    )
+    _, _, times, _ = read(path, deinterlace="frame")
+    assert times == [stamp / RATE for stamp in stamps]
+    _, frames, times, _ = read(path, deinterlace="field")
+    half = Fraction(1, 2)
+    # In the gap from 4 to 20 frames are missing: the field belongs to the frame at 4.
+    expected = [0, half, 1, 2, 3, 3 + half, 4, 4 + half, 20, 20 + half, 21, 21 + half, 22]
+    assert times == [stamp / RATE for stamp in [*expected, 22 + half]]
+    for frame, picture in zip(frames, scene(14), strict=True):
+        assert psnr(luma(frame), picture) > 36
+
+
+def test_only_frames_that_are_marked_as_interlaced_are_changed(tmp_path):
+    path = write_interlaced(tmp_path / "in.mkv", progressive=range(3, 8))
+    _, frames, times, notes = read(path, deinterlace="field")
+    assert notes == ["7 of 12 frames are marked as interlaced, the others are unchanged"]
+    whole = [*range(3, 8)]
+    numbers = sorted([*range(12), *(k + 0.5 for k in range(12) if k not in whole)])
+    assert times == [Fraction(number) / RATE for number in numbers]
+    stored = frames_of(path)
+    for frame, number in zip(frames, numbers, strict=True):
+        if number in whole:
+            assert (planes(frame) == planes(stored[number])).all()
+
+
+def test_a_video_without_interlaced_frames_is_unchanged_and_a_note_says_so(tmp_path):
+    path = write(tmp_path / "in.mkv", 4)
+    _, frames, _, notes = read(path, deinterlace="field")
+    assert notes == [
+        "0 of 4 frames are marked as interlaced, the others are unchanged: mark the frames with "
+        "FFmpeg's setfield first"
+    ]
+    for frame, stored in zip(frames, frames_of(path), strict=True):
+        assert (planes(frame) == planes(stored)).all()
+
+
+@pytest.mark.parametrize("mode", ["frame", "field"])
+@pytest.mark.parametrize("name", ["in.mkv", "in.mp4", "in.ts"])
+@pytest.mark.parametrize("number", [1, 11, 12, 13, 24])
+def test_a_part_has_the_frames_of_the_whole(tmp_path, name, mode, number):
+    codec = "mpeg2video" if name == "in.ts" else "libx264"
+    path = write_interlaced(tmp_path / name, 30, codec=codec, options={"g": "6"})
+    _, whole, all_times, _ = read(path, deinterlace=mode)
+    start, end = number / RATE, (number + 4) / RATE
+    _, frames, times, _ = read(path, start=start, end=end, deinterlace=mode)
+    times = [start + time for time in times]
+    assert times[0] <= start
+    assert times[-1] == end
+    place = all_times.index(times[0])
+    assert times == all_times[place : place + len(times)]
+    for frame, same in zip(frames, whole[place:], strict=False):
+        assert (planes(frame) == planes(same)).all()
+
+
+def test_rounded_times_of_matroska_become_exact_ones_of_the_field_rate(tmp_path):
+    """Half of a millisecond is the rounding of a field's time; the clock must undo it."""
+    from runtime.video.schedule import FrameFacts, OnlineSchedule
+    from runtime.video.timeline import Multiply
+
+    rate = Fraction(30000, 1001)
+    path = write_interlaced(tmp_path / "in.mkv", 30, rate=rate)
+    with open_source(path, deinterlace="field") as source:
+        schedule = OnlineSchedule(source.info, Multiply(1), "any")
+        shown = []
+        for item in source:
+            shown += schedule.push(FrameFacts(item.pts, item.time_base, None, False, False))
+        shown += schedule.finish()
+    assert [one.time for one in shown] == [k / (2 * source.info.rate / 2) for k in range(60)]
+    assert source.info.rate == 2 * rate
+
+
+def test_colours_and_side_data_of_deinterlaced_frames_are_those_of_the_source(tmp_path):
+    tags = {"colorspace": 5, "color_range": 1, "color_primaries": 5, "color_trc": 6}
+    path = write_interlaced(tmp_path / "in.mkv", 4, tags=tags)
+    plain, progressive = read(path)[0], read(path, deinterlace="field")[0]
+    names = ("colorspace", "color_range", "color_primaries", "color_trc", "siting", "hdr")
+    for name in (*names, "width", "height", "pixel_format", "origin", "duration"):
+        assert getattr(progressive, name) == getattr(plain, name), name
+    assert progressive.colorspace == 5
+
+
+def test_interlaced_frames_are_counted_if_they_are_not_deinterlaced(tmp_path):
+    path = write_interlaced(tmp_path / "in.mkv", progressive=range(7))
+    with open_source(path) as source:
+        assert source.notes == []
+        list(source)
+    (note,) = source.notes
+    assert note.startswith("5 of 12 frames are interlaced, and processed like progressive ones")
+    assert "--deinterlace frame" in note
+    # From frame 3 to frame 9, and the frame before it.
+    part = {"start": 3 / RATE, "end": 9 / RATE}
+    (note,) = read(path, **part)[3]
+    assert note.startswith("3 of 8 frames are interlaced")
+
+
+def test_the_note_on_interlaced_first_frames_is_early_and_becomes_exact(tmp_path):
+    path = write_interlaced(tmp_path / "in.mkv", progressive=range(7, 12))
+    with open_source(path) as source:
+        (note,) = source.notes
+        assert note.startswith("the first frames are interlaced")
+        list(source)
+    (note,) = source.notes
+    assert note.startswith("7 of 12 frames are interlaced")
+
+
+def test_images_are_not_deinterlaced(tmp_path):
+    (tmp_path / "frames").mkdir()
+    with (
+        pytest.raises(VideoError, match="images, which are progressive: leave deinterlace out"),
+        open_source(tmp_path / "frames", deinterlace="frame"),
+    ):
+        pass
+
+
+def write_changing_aspect(path, aspects, each=6):
+    """Writes `each` frames for each pixel aspect ratio, which only the codec declares."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg2video", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspects[0]
+        for number, aspect in enumerate(aspects):
+            coder = av.CodecContext.create("mpeg2video", "w")
+            coder.width, coder.height, coder.pix_fmt = 64, 48, "yuv420p"
+            coder.time_base, coder.framerate = 1 / RATE, RATE
+            coder.sample_aspect_ratio = aspect
+            frames = list(pictures(each, seed=number))
+            for k, frame in enumerate(frames):
+                frame.pts, frame.time_base = number * each + k, 1 / RATE
+            for packet in [p for frame in [*frames, None] for p in coder.encode(frame)]:
+                packet.stream = stream
+                out.mux(packet)
+    return path
+
+
+def test_a_change_of_the_pixel_aspect_ratio_is_named_with_its_time(tmp_path):
+    wide, narrow = Fraction(4, 3), Fraction(1)
+    path = write_changing_aspect(tmp_path / "in.ts", [wide, narrow, wide])
+    info, frames, _, notes = read(path)
+    assert (info.sample_aspect_ratio, len(frames)) == (wide, 18)
+    (note,) = notes
+    assert note.startswith(
+        "the pixel aspect ratio changes at 0.240 s to 1, and 1 time after that: the output keeps"
+    )
+    assert read(path, end=Fraction(1, 5))[3] == []
+    assert read(write_changing_aspect(tmp_path / "same.ts", [wide, wide]))[3] == []
