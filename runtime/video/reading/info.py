@@ -75,12 +75,12 @@ class SourceInfo:
         pixel_format: FFmpeg's name of the pixel format.
         bits: Number of bits of a sample of the first plane.
         rate: Nominal frames a second.
+        fields: 2 where the frames are the fields of the file's frames, else 1.
+        regular: Whether the first stamps are those of a constant rate, rounded by the file.
         time_base: The tick of video stamps, in seconds.
-        rounding: The tick to which the file rounds the stamps of a constant rate, in seconds:
-            `time_base`, or twice it where frames are the fields of deinterlaced ones; 0 where the
-            first stamps are not those of a constant rate.
         origin: The stamp, in seconds, that is time 0 of the output: the start of the part or,
             without a start, the smallest first stamp of all tracks, so that they stay in step.
+        beginning: The smallest first stamp of all tracks, in seconds; `origin` without a start.
         first: The stamp, in seconds, of the first frame of the whole track, as the file declares
             it, else of the first frame that is read.
         duration: Duration of the part to read, in seconds; None where it is not known.
@@ -110,9 +110,11 @@ class SourceInfo:
     pixel_format: str
     bits: int
     rate: Fraction
+    fields: int
+    regular: bool
     time_base: Fraction
-    rounding: Fraction
     origin: Fraction
+    beginning: Fraction
     first: Fraction
     duration: Fraction | None
     frames: int | None
@@ -133,9 +135,26 @@ class SourceInfo:
     dropped: tuple[Track, ...]
 
     @property
+    def rounding(self) -> Fraction:
+        """The tick to which the file rounds the stamps of a constant rate, in seconds, else 0."""
+        return self.time_base * self.fields if self.regular else Fraction(0)
+
+    @property
     def is_hdr(self) -> bool:
         """Whether the transfer is PQ or HLG."""
         return self.color_trc in (16, 18)
+
+    @property
+    def timecode_tracks(self) -> list[Track]:
+        """The tracks in `dropped` whose content FFmpeg also reads as a tag of the video."""
+        label = self.video_metadata.get("timecode")
+        return [
+            track
+            for track in self.dropped
+            if track.kind == "data"
+            and label is not None
+            and track.stream.metadata.get("timecode") == label
+        ]
 
 
 def frame_properties(frame: VideoFrame) -> dict[str, Any]:

@@ -280,9 +280,11 @@ def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sourc
         name=str(path),
         **frame_properties(demuxer.first),
         rate=rate,
+        fields=1,
+        regular=True,
         time_base=1 / rate,
-        rounding=1 / rate,
         origin=part.start or Fraction(0),
+        beginning=Fraction(0),
         first=Fraction(0),
         duration=part.duration(len(files) / rate),
         frames=len(files) if part.whole else None,
@@ -343,9 +345,11 @@ def _container_source(
         name=name,
         **frame_properties(demuxer.first),
         rate=nominal.rate * fields,
+        fields=fields,
+        regular=nominal.regular,
         time_base=Fraction(stream.time_base) / fields,
-        rounding=Fraction(stream.time_base) if nominal.regular else Fraction(0),
         origin=beginning if part.start is None else part.start,
+        beginning=beginning,
         first=_first_stamp(stream, demuxer),
         duration=part.duration(duration),
         frames=(stream.frames * fields or None) if part.whole else None,
@@ -357,7 +361,8 @@ def _container_source(
         tracks=tuple(tracks),
         dropped=tuple(dropped),
     )
-    notes = [f"not carried over: {', '.join(map(str, dropped))}"] if dropped else []
+    lost = [track for track in dropped if track not in info.timecode_tracks]
+    notes = [f"not carried over: {', '.join(map(str, lost))}"] if lost else []
 
     def missing() -> str | None:
         return _truncation(path, container, stream, tracks, dropped, demuxer.counts)

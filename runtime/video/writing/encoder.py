@@ -22,6 +22,7 @@ from runtime.video.timeline import output_time_base
 from runtime.video.writing.alpha import opaque, without_alpha_tag
 from runtime.video.writing.destination import container_of
 from runtime.video.writing.encoding import DEFAULT, EncodeOptions, Encoding, encoding_for, tag
+from runtime.video.writing.timecode import with_timecode
 from runtime.video.writing.tracks import kept_metadata
 
 
@@ -66,7 +67,8 @@ class Encoder:
         self._durations: dict[int, int] = {}
         self.stream = self._add_stream(output)
         self._set_up(output.format.name)
-        self.stream.metadata.update(without_alpha_tag(kept_metadata(like.video_metadata)))
+        tags = without_alpha_tag(kept_metadata(like.video_metadata))
+        self.stream.metadata.update(with_timecode(tags, like, rate, self.notes))
         self._rotate()
 
     @property

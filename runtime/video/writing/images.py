@@ -48,8 +48,8 @@ class Y4MSink:
         self.partial: Path | None = None
         self._file = stream
         self._converter = ColourConverter()
-        if like.tracks:
-            self.notes.append(f"not carried over by Y4M: {', '.join(map(str, like.tracks))}")
+        if lost := [*like.tracks, *like.timecode_tracks]:
+            self.notes.append(f"not carried over by Y4M: {', '.join(map(str, lost))}")
         if any(value != 2 for value in (like.colorspace, like.color_primaries, like.color_trc)):
             self.notes.append(
                 "Y4M does not declare matrix, primaries and transfer: set them in the reader"
@@ -143,8 +143,8 @@ class FolderSink:
         self._partial_path = partial_path(path)
         self._depth = 8 if like.bits <= 8 else 16
         self._converter = ColourConverter()
-        if like.tracks:
-            self.notes.append(f"not carried over: {', '.join(map(str, like.tracks))}")
+        if lost := [*like.tracks, *like.timecode_tracks]:
+            self.notes.append(f"not carried over: {', '.join(map(str, lost))}")
         if like.rotation:
             self.notes.append(
                 f"the source is rotated by {like.rotation} degrees, the images are not"

@@ -23,6 +23,7 @@ from runtime.video.writing.destination import (
 )
 from runtime.video.writing.encoder import Encoder, writing_errors
 from runtime.video.writing.encoding import Encoding
+from runtime.video.writing.timecode import with_timecode
 from runtime.video.writing.tracks import AudioMode, TrackWriter, open_tracks
 
 _EARLY_WRITES = {"cluster_time_limit": "1000", "flush_packets": "1"}
@@ -93,7 +94,7 @@ class Muxer:
                 self.encoder = Encoder(self._output, like, rate, tick, encoding)
                 self.notes += self.encoder.notes
                 self._tracks = open_tracks(self._output, like, audio, origin, self.notes, strict)
-                self._describe(like, origin)
+                self._describe(like, origin, rate)
                 self._output.start_encoding()
         except BaseException:
             self.abort()
@@ -192,8 +193,12 @@ class Muxer:
             writer.finish()
         self._output.close()
 
-    def _describe(self, like: SourceInfo, origin: Fraction) -> None:
-        metadata = without_alpha_tag(like.metadata)
+    def _describe(self, like: SourceInfo, origin: Fraction, rate: Fraction) -> None:
+        metadata = with_timecode(without_alpha_tag(like.metadata), like, rate, self.notes)
+        if like.timecode_tracks and self._output.format.name in ("matroska", "webm"):
+            self.notes.append(
+                f"the timecode track becomes a tag, as {self._path.suffix} has no such tracks"
+            )
         self._output.metadata.update(
             {k: v for k, v in metadata.items() if k.lower() not in _FILE_TAGS}
         )
