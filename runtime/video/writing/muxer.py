@@ -33,6 +33,9 @@ loses."""
 _BY_DECODING_TIME = ("mp4", "mov")
 """Containers that store when packets are decoded, and how long the last one lasts."""
 
+_MATROSKA_TICKS = 1000
+"""Ticks a second of stamps in Matroska; FFmpeg's muxer has no option for more."""
+
 _FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Tags that describe the source file itself and are not copied."""
 
@@ -93,6 +96,11 @@ class Muxer:
                 self._output = _opened(self._partial_path, container_of(path))
                 self.encoder = Encoder(self._output, like, rate, tick, encoding)
                 self.notes += self.encoder.notes
+                if rate > _MATROSKA_TICKS and self._output.format.name in ("matroska", "webm"):
+                    self.notes.append(
+                        f"at {float(rate):g} frames a second several frames have the same time, as "
+                        f"{path.suffix} counts milliseconds: choose .mp4 or .mov"
+                    )
                 self._tracks = open_tracks(self._output, like, audio, origin, self.notes, strict)
                 self._describe(like, origin, rate)
                 self._output.start_encoding()

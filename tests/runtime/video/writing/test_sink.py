@@ -141,6 +141,20 @@ def test_times_are_exact(tmp_path, rate, suffix):
         assert abs(Fraction(clip.duration, av.time_base) - 30 / rate) <= Fraction(1, 500)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "ffv1", "libvpx-vp9"])
+def test_more_frames_than_matroska_has_milliseconds_are_written_and_named(tmp_path, codec):
+    rate = Fraction(2400)
+    source = write(tmp_path / "in.mp4", 60, rate=rate)
+    options = {"rate": rate, "codec": codec}
+    _, notes = passed(source, tmp_path / "out.mkv", **options)
+    assert len(frames_of(tmp_path / "out.mkv")) == 60
+    assert "at 2400 frames a second several frames have the same time, as .mkv counts" in notes[-1]
+    assert passed(source, tmp_path / "slow.mkv", **{**options, "rate": Fraction(1000)})[1] == []
+    if codec in ("libx264", "libx265"):
+        assert passed(source, tmp_path / "out.mp4", **options)[1] == []
+        assert times_of(tmp_path / "out.mp4") == [k / rate for k in range(60)]
+
+
 def test_variable_times_are_kept_within_a_tick(tmp_path):
     moments = [Fraction(k * k, 7 * 600) for k in range(12)]
     with open_source(write(tmp_path / "in.mkv", 2)) as source:
