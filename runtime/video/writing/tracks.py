@@ -156,6 +156,7 @@ class _Copy:
         self._notes = notes
         self._stream = output.add_stream_from_template(track.stream)
         _describe(self._stream, track)
+        self._has_edit_lists = output.format.name in ("mp4", "mov")
         self._last: int | None = None
         self._dropped = 0
 
@@ -164,6 +165,8 @@ class _Copy:
         tick = Fraction(packet.time_base)
         pts, dts = (None if s is None else self._nano(s, tick) for s in (packet.pts, packet.dts))
         dts = pts if dts is None else dts
+        if pts is not None and packet.is_discard and self._is_hidden(pts, packet, tick):
+            return
         rises = self._last is None or (dts is not None and dts >= self._last)
         if dts is None or not rises:
             self._dropped += 1
@@ -181,6 +184,17 @@ class _Copy:
         if self._dropped:
             packets = counted(self._dropped, "packet")
             self._notes.append(f"{self._track}: {packets} out of order, dropped")
+
+    def _is_hidden(self, pts: int, packet: Packet[Any], tick: Fraction) -> bool:
+        """Whether a packet that the source's edit list hides would be heard in the output.
+
+        The last packet before time 0 stays, since a decoder may need it for the next one; in a
+        container without edit lists it makes all tracks begin later, by its duration at most.
+        """
+        if pts >= 0:
+            return True
+        last = -(packet.duration or 0) * tick / _NANO
+        return not self._has_edit_lists and pts < last - 1
 
     def _nano(self, stamp: int, tick: Fraction) -> int:
         return round((stamp * tick - self._origin) / _NANO)
