@@ -142,6 +142,12 @@ def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
         choices=("copy", "aac", "none"),
         help="copy audio tracks, encode them as AAC, or leave them out (default copy)",
     )
+    group.add_argument(
+        "--alpha",
+        choices=("interpolate", "blend", "none"),
+        help="alpha channel of new frames: computed by the model (default), or a linear mix; none "
+        "writes no alpha channel",
+    )
 
 
 def options_from(args: argparse.Namespace) -> VideoOptions:
@@ -152,8 +158,8 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
         name: getattr(args, name, None)
         for name in (
             "video_stream", "start", "end", "strict", "cuts", "cut_list", "dedupe", "longest_gap",
-            "deinterlace",
-            "picture_rate", "keep_vfr", "codec", "quality", "preset", "lossless", "audio",
+            "deinterlace", "picture_rate", "keep_vfr", "codec", "quality", "preset", "lossless",
+            "audio", "alpha",
         )
     }  # fmt: skip
     chosen = {name: value for name, value in given.items() if value is not None}

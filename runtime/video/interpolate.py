@@ -114,7 +114,7 @@ def interpolate_video(
             longest_gap=options.longest_gap_in(info),
             start=options.part.start,
         )
-        rendering = Rendering(vfi, info, schedule, options.detector())
+        rendering = Rendering(vfi, info, schedule, options.detector(), options.alpha)
         sink = stack.enter_context(
             open_sink(
                 destination,
@@ -183,10 +183,11 @@ def plan_video(
     with _open_source(source, options) as read:
         info = read.info
         mode = mode_for(info, destination, factor, rate, options)
-        encoder, notes = "PNG", [*read.notes, *alpha_notes(info)]
+        alpha = options.encode.alpha
+        encoder, notes = "PNG", [*read.notes, *([] if alpha else alpha_notes(info))]
         tracks = [f"{track}: not carried over" for track in info.tracks]
         if str(destination) == "-":
-            encoder = "Y4M"
+            encoder, notes = "Y4M", [*read.notes, *alpha_notes(info, "Y4M" if alpha else None)]
         elif not is_folder(destination):
             encoding = encoding_for(info, Path(destination).suffix.lower(), options.encode)
             encoder = encoding.encoder

@@ -15,9 +15,10 @@ from runtime.video.rates import Number, as_rate, as_seconds
 from runtime.video.reading.demux import Part
 from runtime.video.reading.filters import Deinterlace
 from runtime.video.reading.info import SourceInfo
-from runtime.video.reading.source import PICTURE_RATE
+from runtime.video.reading.rate import DEFAULT_RATE
 from runtime.video.scenes import CUT_THRESHOLD, SceneDetector, check_threshold, read_cut_list
 from runtime.video.timeline import Mode
+from runtime.video.transparency import AlphaMode
 from runtime.video.writing.encoding import EncodeOptions
 from runtime.video.writing.tracks import AudioMode
 
@@ -60,6 +61,8 @@ class VideoOptions:
         preset: Preset of the encoder; None for the default.
         lossless: Whether to encode without loss.
         audio: "copy" for copied packets, "aac" to encode, "none" for no audio.
+        alpha: The alpha channel of new frames, where source and output have one: "interpolate" by
+            the model, "blend" for a linear mix, "none" for an output without alpha.
 
     Raises:
         VideoError: If a value is of another type, or `cuts` is out of range.
@@ -74,13 +77,14 @@ class VideoOptions:
     dedupe: bool = False
     longest_gap: Number | Literal["auto"] | None = "auto"
     deinterlace: Deinterlace | None = None
-    picture_rate: Number = PICTURE_RATE
+    picture_rate: Number = DEFAULT_RATE
     keep_vfr: bool = True
     codec: str | None = None
     quality: float | None = None
     preset: str | None = None
     lossless: bool = False
     audio: AudioMode = "copy"
+    alpha: AlphaMode = "interpolate"
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -108,7 +112,9 @@ class VideoOptions:
     @property
     def encode(self) -> EncodeOptions:
         """How the frames are encoded."""
-        return EncodeOptions(self.codec, self.quality, self.preset, self.lossless)
+        return EncodeOptions(
+            self.codec, self.quality, self.preset, self.lossless, self.alpha != "none"
+        )
 
     def longest_gap_in(self, info: SourceInfo) -> Fraction | None:
         """The longest gap of a source that is interpolated, in seconds; None: there is no limit."""
@@ -169,6 +175,8 @@ def _check_types(options: VideoOptions) -> None:
         raise VideoError(
             f"deinterlace is {options.deinterlace!r}: use frame or field, or None to leave it"
         )
+    if options.alpha not in get_args(AlphaMode):
+        raise VideoError(f"alpha is {options.alpha!r}: use one of {', '.join(get_args(AlphaMode))}")
     check_threshold(options.cuts)
 
 

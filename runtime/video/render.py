@@ -13,16 +13,19 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from runtime.batching import PairRequest
+from runtime.errors import counted
 from runtime.interpolator import Interpolator
 from runtime.model_info import ModelInfo
 from runtime.timesteps import MAXIMUM_DEPTH
 from runtime.video.colour import ColourConverter
+from runtime.video.layers import LayerConverter, Layers, NewLayers, with_alpha
+from runtime.video.planes import has_alpha, is_transparent
 from runtime.video.prefetch import Prefetcher, prefetch
 from runtime.video.reading.info import DecodedFrame, SourceInfo
 from runtime.video.scenes import SceneDetector
 from runtime.video.schedule import FrameFacts, Schedule
 from runtime.video.timeline import Shown
-from runtime.video.writing.alpha import opaque
+from runtime.video.transparency import AlphaConverter, AlphaMode
 from runtime.video.writing.sink import Sink
 
 _AHEAD = 4
@@ -38,18 +41,23 @@ FrameProgress = Callable[[int, int | None], None]
 
 
 class _PreparedFrame(NamedTuple):
-    """A decoded frame without alpha, its facts for the schedule, and its RGB image (H, W, 3)."""
+    """A frame to write, its facts for the schedule, and its RGB image (H, W, 3) for the model.
+
+    Layers are None where the output has no alpha; then the frame has none either.
+    """
 
     frame: VideoFrame
     facts: FrameFacts
     image: NDArray[Any]
+    layers: Layers | None
 
 
 class _SourceFrame(NamedTuple):
-    """A real frame and its RGB image, in memory while the schedule may refer to it."""
+    """A real frame, its RGB image and layers, in memory while the schedule may refer to it."""
 
     frame: VideoFrame
     image: NDArray[Any]
+    layers: Layers | None
 
 
 class _OutputRequest(NamedTuple):
@@ -60,12 +68,14 @@ class _OutputRequest(NamedTuple):
         like: The real frame, or the one before the new frames; None for a packet.
         between: Request for the new frames; None for a real frame and for a packet.
         packet: The packet of another track; None for frames.
+        layers: Those of the real frames before and after the new ones; None without alpha.
     """
 
     times: list[Fraction]
     like: VideoFrame | None
     between: PairRequest | None
     packet: Packet[Any] | None = None
+    layers: tuple[Layers, Layers] | None = None
 
 
 class Rendering:
@@ -83,6 +93,7 @@ class Rendering:
         info: SourceInfo,
         schedule: Schedule,
         detector: SceneDetector | None = None,
+        alpha: AlphaMode = "interpolate",
     ) -> None:
         """Checks that the frames fit the model.
 
@@ -91,6 +102,7 @@ class Rendering:
             info: Properties of the source.
             schedule: Chooses the frames to show; it cannot be used again.
             detector: Detects cuts and repeats for the schedule; None: neither is detected.
+            alpha: How the alpha of new frames is made, where the output has an alpha channel.
 
         Raises:
             FrameError: If the frames do not fit the model.
@@ -103,6 +115,10 @@ class Rendering:
         self._schedule = schedule
         self._detector = detector
         self._converter = ColourConverter()
+        self._alpha = AlphaConverter()
+        self._mode = alpha
+        self._layers: LayerConverter | None = None
+        self._transparent = 0
         self._depth = self._image_depth()
         vfi.check_takes(
             info.height, info.width, np.dtype(np.uint8 if self._depth == 8 else np.uint16)
@@ -128,6 +144,10 @@ class Rendering:
             BackendError: If the inference fails.
         """
         started = time.perf_counter()
+        if sink.alpha:
+            self._layers = LayerConverter(
+                self._converter, self._depth, self.info.pixel_format, self._mode
+            )
         prepared = self._prepared(items)
         with prefetch(prepared, ahead=_AHEAD, name="decode", weight=_weight) as decoded:
             output = self._interpolated(decoded)
@@ -137,7 +157,10 @@ class Rendering:
                         sink.write_packet(item)
                         continue
                     moment, frame, image = item
-                    if image is not None:
+                    if isinstance(image, NewLayers):
+                        assert self._layers is not None
+                        frame = self._layers.put_together(image)
+                    elif image is not None:
                         frame = self._converter.frame_from_rgb(image, like=frame)
                     sink.write(frame, moment)
                     if progress is not None:
@@ -145,6 +168,11 @@ class Rendering:
             if self._schedule.end is not None:
                 sink.end_at(self._schedule.end)
             self.idle = decoded.waited / (time.perf_counter() - started)
+        if self._transparent and not has_alpha(self.info.pixel_format):
+            self.notes.append(
+                f"{counted(self._transparent, 'frame')} with an alpha channel, which the first one "
+                "does not have: it is not carried over"
+            )
 
     def _prepared(
         self, items: Iterable[DecodedFrame | Packet[Any]]
@@ -152,24 +180,33 @@ class Rendering:
         """Decodes, detects cuts and converts to RGB; runs in the first thread."""
         for item in items:
             if isinstance(item, DecodedFrame):
-                frame = opaque(item.frame, self._converter)
+                facts = frame_facts(item, self._detector)
+                if self._layers is not None:
+                    layers = self._layers.taken_apart(item.frame)
+                    yield _PreparedFrame(item.frame, facts, layers.image, layers)
+                    continue
+                self._transparent += is_transparent(item.frame)
+                frame = self._alpha.without_alpha(item.frame)
                 image = self._converter.rgb_from_frame(frame, self._depth)
-                yield _PreparedFrame(frame, frame_facts(item, self._detector), image)
+                yield _PreparedFrame(frame, facts, image, None)
             else:
                 yield item
 
     def _interpolated(
         self, prepared: Prefetcher[_PreparedFrame | Packet[Any]]
-    ) -> Iterator[tuple[Fraction, VideoFrame, NDArray[Any] | None] | Packet[Any]]:
+    ) -> Iterator[tuple[Fraction, VideoFrame, NDArray[Any] | NewLayers | None] | Packet[Any]]:
         """Runs the model; runs in the second thread.
 
         Yields:
             Packets, and output frames as time, frame and image. For a new frame, image is its RGB
-            image, and frame is the real frame before it, whose format it gets; for a real frame
-            image is None.
+            image, or its layers where it gets alpha, and frame is the real frame before it, whose
+            format it gets; for a real frame image is None.
         """
-        requests = ((request, request.between) for request in self._requests(prepared))
-        for request, images in self.vfi.interpolate_tagged(requests):
+        requests = (
+            (request, request.between, self._alpha_request(request))
+            for request in self._requests(prepared)
+        )
+        for request, images, alphas in with_alpha(self.vfi, requests):
             if request.packet is not None:
                 yield request.packet
                 continue
@@ -177,9 +214,19 @@ class Rendering:
             if request.between is None:
                 yield request.times[0], request.like, None
                 continue
-            for moment, image in zip(request.times, images, strict=True):
+            for n, (moment, image) in enumerate(zip(request.times, images, strict=True)):
                 self.frames_new += 1
-                yield moment, request.like, image
+                if request.layers is None:
+                    yield moment, request.like, image
+                    continue
+                alpha, t = alphas[n] if alphas else None, request.between.timesteps[n]
+                yield moment, request.like, NewLayers(image, alpha, request.layers, t)
+
+    def _alpha_request(self, request: _OutputRequest) -> PairRequest | None:
+        """The request for the alpha of new frames; None where there is nothing to compute."""
+        if self._layers is None or request.layers is None or request.between is None:
+            return None
+        return self._layers.alpha_request(request.layers, request.between.timesteps)
 
     def _requests(
         self, prepared: Prefetcher[_PreparedFrame | Packet[Any]]
@@ -192,7 +239,7 @@ class Rendering:
             if isinstance(item, Packet):
                 yield _OutputRequest([], None, None, item)
                 continue
-            frames[number] = _SourceFrame(item.frame, item.image)
+            frames[number] = _SourceFrame(item.frame, item.image, item.layers)
             number += 1
             yield from _grouped_requests(self._schedule.push(item.facts), frames, most)
             for old in [n for n in frames if n < self._schedule.oldest]:
@@ -256,8 +303,12 @@ def _grouped_requests(
             pair, request = None, _OutputRequest([one.time], first.frame, None)
         else:
             pair, steps = (one.first, one.second), [float(one.t)]
-            between = PairRequest(first.image, frames[one.second].image, steps)
-            request = _OutputRequest([one.time], first.frame, between)
+            second = frames[one.second]
+            between = PairRequest(first.image, second.image, steps)
+            layers = None
+            if first.layers is not None and second.layers is not None:
+                layers = first.layers, second.layers
+            request = _OutputRequest([one.time], first.frame, between, layers=layers)
     if request is not None:
         yield request
 

@@ -86,6 +86,7 @@ class Demuxer:
         tracks: int = 0,
         describe: Callable[[int], str] = "packet {} of the video".format,
         stage: Stage | None = None,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         """Sets the source; reads nothing.
 
@@ -99,6 +100,7 @@ class Demuxer:
             tracks: Number of audio tracks; reading stops when all have reached the part's end.
             describe: Returns a description of the packet with a number, for errors.
             stage: Processes the decoded frames; None: they are not changed.
+            flush: Called after a seek, if the decoder is not that of the container.
         """
         self.damaged = 0
         self.counts = PacketCounts()
@@ -115,6 +117,7 @@ class Demuxer:
         self._stage = stage
         self._size: tuple[int, int] | None = None
         self._last: Fraction | None = None
+        self._flush = flush
         self._after_seek = False
         self._read_on()
 
@@ -142,6 +145,7 @@ class Demuxer:
         Errors before the first frame do not count as damage: after a seek to a position between two
         key frames, packets cannot be decoded without those before them.
         """
+        self._flush()
         self.probed.clear()
         self.damaged, self.first, self._size, self._last = 0, None, None, None
         self._after_seek = True

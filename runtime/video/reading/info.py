@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from av.video.frame import VideoFrame
 
 from runtime.video.colour import Siting, range_of, siting_of
+from runtime.video.planes import is_transparent
 
 
 class DecodedFrame(NamedTuple):
@@ -72,7 +73,8 @@ class SourceInfo:
         name: Name for messages.
         width: Width of a frame in pixels, before rotation.
         height: Height of a frame in pixels, before rotation.
-        pixel_format: FFmpeg's name of the pixel format.
+        pixel_format: FFmpeg's name of the pixel format; bgra for a palette with a colour that is
+            not opaque.
         bits: Number of bits of a sample of the first plane.
         rate: Nominal frames a second.
         fields: 2 where the frames are the fields of the file's frames, else 1.
@@ -161,11 +163,7 @@ def frame_properties(frame: VideoFrame) -> dict[str, Any]:
     """The fields of `SourceInfo` that the first frame determines."""
     form = frame.format
     halved = len(form.components) >= 3 and form.components[1].width < form.width
-    return {
-        "width": frame.width,
-        "height": frame.height,
-        "pixel_format": form.name,
-        "bits": form.components[0].bits,
+    return pixel_properties(frame) | {
         "rotation": frame.rotation,
         "display_matrix": _display_matrix(frame),
         "color_primaries": int(frame.color_primaries),
@@ -176,6 +174,20 @@ def frame_properties(frame: VideoFrame) -> dict[str, Any]:
         else int(frame.color_range),
         "siting": siting_of(frame) if halved and not form.is_rgb else None,
         "hdr": _hdr10(frame),
+    }
+
+
+def pixel_properties(frame: VideoFrame) -> dict[str, Any]:
+    """The fields of `SourceInfo` on the size and the format of the first frame.
+
+    A palette with a colour that is not opaque counts as bgra, to which it is converted.
+    """
+    form = frame.format
+    return {
+        "width": frame.width,
+        "height": frame.height,
+        "pixel_format": "bgra" if is_transparent(frame) and form.has_palette else form.name,
+        "bits": form.components[0].bits,
     }
 
 

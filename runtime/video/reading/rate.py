@@ -12,6 +12,9 @@ from fractions import Fraction
 from statistics import fmean, median_low
 from typing import NamedTuple
 
+DEFAULT_RATE = Fraction(25)
+"""Frames a second of images, and of a file that tells nothing; FFmpeg's default too."""
+
 STAMPS = 48
 """Number of stamps to compare with. With ticks of a millisecond 47 frames at 24 and at 23.976
 frames a second end 2 ticks apart."""

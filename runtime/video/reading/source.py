@@ -17,6 +17,7 @@ import av
 from av.packet import Packet
 
 from runtime.errors import VideoError
+from runtime.video.reading.decoder import Decoder
 from runtime.video.reading.demux import Demuxer, Part
 from runtime.video.reading.filters import Deinterlace, Deinterlacer
 from runtime.video.reading.images import ImageReader, images_at, is_pattern
@@ -26,23 +27,23 @@ from runtime.video.reading.info import (
     Track,
     frame_notes,
     frame_properties,
+    pixel_properties,
     reason,
 )
-from runtime.video.reading.rate import STAMPS, NominalRate, nominal_rate
+from runtime.video.reading.rate import DEFAULT_RATE
 from runtime.video.reading.seeking import check_stamps, check_start, seek_to_start
 from runtime.video.reading.streams import (
     beginning_of,
     chapters_of,
     duration_of,
+    first_stamp_of,
+    nominal_rate_of,
     tracks_of,
     video_stream_of,
 )
 from runtime.video.reading.tags import open_for_reading, readable
 from runtime.video.reading.truncation import PacketCounts, truncation
 from runtime.video.reading.watch import FrameWatch
-
-PICTURE_RATE = Fraction(25)
-"""Default frames a second of a folder of images; FFmpeg's default too."""
 
 _MAX_NAMES = 5
 """Limit of the file names in a note."""
@@ -59,7 +60,7 @@ def open_source(
     strict: bool = False,
     start: Fraction | None = None,
     end: Fraction | None = None,
-    picture_rate: Fraction = PICTURE_RATE,
+    picture_rate: Fraction = DEFAULT_RATE,
     deinterlace: Deinterlace | None = None,
 ) -> Iterator[Source]:
     """Opens a video and decodes its first frames.
@@ -322,17 +323,19 @@ def _container_source(
     # The duration of MPEG-PS is an estimate, which may be too short by a second.
     check_start(name, part, None if container.format.name == "mpeg" else duration)
     watch = FrameWatch(part, stream.codec_context)
+    decoder = Decoder(stream)
     demuxer = Demuxer(
         name,
         lambda: container.demux(streams),
-        lambda packet: packet.decode(),
+        decoder.decode,
         stream.index,
         part,
         strict,
         sum(track.kind == "audio" for track in tracks),
         stage=watch,
+        flush=decoder.flush,
     )
-    nominal, fields = _nominal_rate(container, stream, demuxer), 1
+    nominal, fields = nominal_rate_of(container, stream, demuxer.first_stamps), 1
     if deinterlace is not None:
         watch.deinterlacer = Deinterlacer(deinterlace, nominal.rate)
         fields = watch.deinterlacer.factor
@@ -341,16 +344,17 @@ def _container_source(
     _probe(demuxer, name, part)
     check_stamps(demuxer, name, part)
     assert demuxer.first is not None
+    declaring = decoder.declaring(demuxer.first)
     info = SourceInfo(
         name=name,
-        **frame_properties(demuxer.first),
+        **frame_properties(declaring) | pixel_properties(demuxer.first),
         rate=nominal.rate * fields,
         fields=fields,
         regular=nominal.regular,
         time_base=Fraction(stream.time_base) / fields,
         origin=beginning if part.start is None else part.start,
         beginning=beginning,
-        first=_first_stamp(stream, demuxer),
+        first=first_stamp_of(stream, demuxer.first),
         duration=part.duration(duration),
         frames=(stream.frames * fields or None) if part.whole else None,
         end=part.end,
@@ -367,27 +371,9 @@ def _container_source(
     def missing() -> str | None:
         return _truncation(path, container, stream, tracks, dropped, demuxer.counts)
 
-    notes += frame_notes(demuxer.first)
+    notes += [*decoder.notes, *frame_notes(declaring)]
     whole = missing if part.whole else lambda: None
     return Source(info, notes, demuxer, whole, strict, watch=watch)
-
-
-def _first_stamp(stream: Any, demuxer: Demuxer) -> Fraction:
-    stamp = stream.start_time
-    if stamp is None and demuxer.first is not None:
-        stamp = demuxer.first.pts
-    return (stamp or 0) * Fraction(stream.time_base)
-
-
-def _nominal_rate(container: Any, stream: Any, demuxer: Demuxer) -> NominalRate:
-    """The rate that the file declares or FFmpeg guesses, checked against the first stamps."""
-    # A pipe may be live: it is not read ahead. Y4M declares its rate, and its stamps follow it.
-    count = 0 if container.format.name == "yuv4mpegpipe" else STAMPS
-    tick = Fraction(stream.time_base)
-    stamps = [stamp * tick for stamp in demuxer.first_stamps(count)]
-    rates = stream.guessed_rate, stream.average_rate
-    average = stream.average_rate if stream.frames else None
-    return nominal_rate(rates, stamps, tick, average) or NominalRate(PICTURE_RATE, True)
 
 
 def _probe(demuxer: Demuxer, name: str, part: Part) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import av
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
 from runtime.video.reading.info import Track
+from runtime.video.reading.rate import DEFAULT_RATE, STAMPS, NominalRate, nominal_rate
 from runtime.video.reading.tags import readable
 
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
@@ -79,3 +82,31 @@ def duration_of(container: Any, stream: Any) -> Fraction | None:
     if stream.duration:
         return Fraction(stream.duration * stream.time_base)
     return Fraction(container.duration, av.time_base) if container.duration else None
+
+
+def first_stamp_of(stream: Any, first: VideoFrame | None) -> Fraction:
+    """The stamp, in seconds, at which a track begins, else that of the first frame that is read."""
+    stamp = stream.start_time
+    if stamp is None and first is not None:
+        stamp = first.pts
+    return (stamp or 0) * Fraction(stream.time_base)
+
+
+def nominal_rate_of(
+    container: Any, stream: Any, first_stamps: Callable[[int], list[int]]
+) -> NominalRate:
+    """The rate that the file declares or FFmpeg guesses, checked against the first stamps.
+
+    Args:
+        container: The opened file.
+        stream: PyAV's stream of the video.
+        first_stamps: Returns the first stamps of the video, in ticks, from at most that number of
+            packets.
+    """
+    # A pipe may be live: it is not read ahead. Y4M declares its rate, and its stamps follow it.
+    count = 0 if container.format.name == "yuv4mpegpipe" else STAMPS
+    tick = Fraction(stream.time_base)
+    stamps = [stamp * tick for stamp in first_stamps(count)]
+    rates = stream.guessed_rate, stream.average_rate
+    average = stream.average_rate if stream.frames else None
+    return nominal_rate(rates, stamps, tick, average) or NominalRate(DEFAULT_RATE, True)

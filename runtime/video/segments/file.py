@@ -8,9 +8,9 @@ import struct
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from av.packet import Packet
+from av.packet import Packet, PacketSideData, PktSideDataT
 from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
@@ -18,6 +18,8 @@ from runtime.video.writing.encoder import Encoder, writing_errors
 
 _MAGIC = b"ifrnet-segment-1"
 _LENGTH = struct.Struct("<Q")
+_ALPHA: PktSideDataT = "matroska_block_additional"
+"""PyAV's name of the side data in which libvpx's encoders return alpha."""
 
 
 class PacketIndex(NamedTuple):
@@ -29,6 +31,7 @@ class PacketIndex(NamedTuple):
         key: Whether it is a key frame.
         offset: Position in the file, in bytes.
         size: In bytes.
+        side: Size of the alpha channel of VP8 and VP9, which follows the packet, in bytes.
     """
 
     pts: int
@@ -36,6 +39,7 @@ class PacketIndex(NamedTuple):
     key: bool
     offset: int
     size: int
+    side: int = 0
 
 
 class SegmentSink:
@@ -71,6 +75,11 @@ class SegmentSink:
         self._digest = hashlib.sha256()
         self._offset = 0
         self._file = path.open("wb")
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the alpha channel of frames is written."""
+        return self._encoder.alpha
 
     def __enter__(self) -> SegmentSink:
         return self
@@ -123,14 +132,13 @@ class SegmentSink:
 
     def _add(self, packets: Iterable[Packet[Any]]) -> None:
         for packet in packets:
-            content = bytes(packet)
+            content, side = bytes(packet), bytes(packet.get_sidedata(_ALPHA))
             assert packet.pts is not None
+            pts, duration, key = packet.pts, packet.duration or 0, packet.is_keyframe
             self._index.append(
-                PacketIndex(
-                    packet.pts, packet.duration or 0, packet.is_keyframe, self._offset, len(content)
-                )
+                PacketIndex(pts, duration, key, self._offset, len(content), len(side))
             )
-            self._write(content)
+            self._write(content + side)
 
     def _write(self, content: bytes) -> None:
         self._file.write(content)
@@ -193,6 +201,12 @@ class SegmentFile:
         with self.path.open("rb") as file:
             file.seek(entry.offset)
             packet: Packet[Any] = Packet(file.read(entry.size))
+            side = file.read(entry.side)
+        if side:
+            create: Any = PacketSideData  # PyAV's type annotations lack the constructor.
+            data = create(get_args(PktSideDataT).index(_ALPHA), len(side))
+            data.update(side)
+            packet.set_sidedata(data, move=True)
         packet.time_base = tick
         packet.pts, packet.dts, packet.duration = entry.pts, dts, entry.duration
         packet.is_keyframe = entry.key

@@ -73,7 +73,8 @@ def render(
             the beginning.
         VideoError: If the source cannot be read or the segment cannot be written.
     """
-    rendering = Rendering(vfi, scanned.info, PrecomputedSchedule(segment.shown, segment.end))
+    schedule = PrecomputedSchedule(segment.shown, segment.end)
+    rendering = Rendering(vfi, scanned.info, schedule, alpha=options.alpha)
     with (
         open_span(path, scanned.info, options, segment.begins) as source,
         open_encoder(

@@ -1,71 +1,85 @@
-"""Removes alpha channels, which outputs do not have, from frames, formats and tags."""
+"""Which outputs have an alpha channel, and the notes and tags for those that have none."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import lru_cache
+from typing import Any
 
-from av.video.format import VideoFormat
+import av
+import numpy as np
 from av.video.frame import VideoFrame
 
-from runtime.video.colour import ColourConverter
-from runtime.video.planes import without_alpha_plane
+from runtime.video.planes import alpha_of, has_alpha, set_alpha
+from runtime.video.reading.decoder import Decoder
 from runtime.video.reading.info import SourceInfo
 
 _TAG = "alpha_mode"
-"""Matroska's tag for alpha in a second VP8 or VP9 stream, which FFmpeg does not decode."""
+"""Matroska's tag for alpha in a second stream of VP8 or VP9, inside the packets of the first."""
 
-_WITHOUT = (("yuva", "yuv"), ("gbrap", "gbrp"), ("yaf", "grayf"), ("ya", "gray"))
-"""Prefixes of planar and gray formats with alpha, and of their counterparts without."""
+_SIDE = 64
+"""Width and height of the frame with which an encoder is tried."""
 
-_PACKED = {
-    "rgba": "rgb24", "argb": "rgb24", "bgra": "bgr24", "abgr": "bgr24",
-    "rgba64le": "rgb48le", "rgba64be": "rgb48be", "bgra64le": "bgr48le", "bgra64be": "bgr48be",
-    "rgbaf16le": "rgbf16le", "rgbaf16be": "rgbf16be", "rgbaf32le": "rgbf32le",
-    "rgbaf32be": "rgbf32be", "ayuv": "yuv444p", "vuya": "yuv444p", "uyva": "yuv444p",
-    "ayuv64le": "yuv444p16le", "ayuv64be": "yuv444p16be",
-}  # fmt: skip
+_OPAQUE = ("h264", "hevc", "av1")
+"""Codecs whose alpha, where an encoder accepts it, most players do not show."""
 
 
-def has_alpha(pixel_format: str) -> bool:
-    """Whether a pixel format has an alpha channel; False for palettes."""
-    return any(component.is_alpha for component in VideoFormat(pixel_format).components)
+@lru_cache
+def keeps_alpha(
+    encoder: str, options: tuple[tuple[str, str], ...], pixel_format: str, container: str
+) -> bool:
+    """Whether an encoder, in a container, keeps the alpha channel of frames.
 
+    This function encodes and decodes a small frame to find out. Encoders also offer formats whose
+    alpha they drop (NVENC's rgba), or with which they do not open; and in MP4, VP9 loses its alpha.
 
-def without_alpha(pixel_format: str) -> str:
-    """The pixel format without alpha that has the same colour samples, or the same depth."""
-    if not has_alpha(pixel_format):
-        return pixel_format
-    if pixel_format in _PACKED:
-        return _PACKED[pixel_format]
-    for beginning, plain in _WITHOUT:
-        if pixel_format.startswith(beginning):
-            with suppress(ValueError):  # Not every format has a counterpart without alpha.
-                return VideoFormat(plain + pixel_format[len(beginning) :]).name
-    return "gbrp16le" if VideoFormat(pixel_format).is_rgb else "yuv444p16le"
-
-
-def opaque(frame: VideoFrame, converter: ColourConverter) -> VideoFrame:
-    """Removes the alpha channel of a frame; returns a frame without alpha unchanged.
-
-    Colour samples are not changed: not multiplied by alpha, and not blended.
+    Args:
+        encoder: FFmpeg's name of the encoder.
+        options: Names and values of its options.
+        pixel_format: A format with alpha.
+        container: FFmpeg's name of the container.
     """
-    name = frame.format.name
-    plain = without_alpha(name)
-    if plain == name:
-        return frame
-    copied = without_alpha_plane(frame)
-    return converter.reformatted(frame, plain, frame) if copied is frame else copied
+    if av.Codec(encoder, "w").canonical_name in _OPAQUE:
+        return False
+    file = io.BytesIO()
+    frame = VideoFrame(_SIDE, _SIDE, pixel_format)
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    wanted = np.zeros((_SIDE, _SIDE), np.uint8)
+    wanted[:, _SIDE // 2 :] = 255
+    set_alpha(frame, wanted, 8)
+    try:
+        with av.open(file, "w", format=container) as output:
+            stream: Any = output.add_stream(encoder, rate=25, options=dict(options))
+            stream.width, stream.height, stream.pix_fmt = _SIDE, _SIDE, pixel_format
+            output.mux([*stream.encode(frame), *stream.encode(None)])
+        file.seek(0)
+        with av.open(file, "r") as read:
+            video = read.streams.video[0]
+            decoder = Decoder(video)
+            shown = [one for packet in read.demux(video) for one in decoder.decode(packet)]
+    except (av.error.FFmpegError, OSError, ValueError, IndexError):
+        return False
+    difference = np.abs(alpha_of(shown[0], 8).astype(int) - wanted) if shown else 255
+    return bool(np.mean(difference) < _SIDE)
 
 
-def alpha_notes(like: SourceInfo) -> list[str]:
-    """Notes for the user on the source's alpha channel; none where it has none."""
-    tags = {name.lower(): value for name, value in like.video_metadata.items()}
-    if has_alpha(like.pixel_format) or tags.get(_TAG, "0") != "0":
+def alpha_notes(like: SourceInfo, output: str | None = None) -> list[str]:
+    """Notes for the user on an alpha channel that is lost; none if the source has none.
+
+    Args:
+        like: Properties of the source.
+        output: What cannot store it; None if the user does not want it.
+    """
+    if not has_alpha(like.pixel_format):
+        return []
+    if output is None:
         return ["the alpha channel is not carried over"]
-    if VideoFormat(like.pixel_format).has_palette:
-        return ["transparent colours of the palette, if there are any, are written opaque"]
-    return []
+    return [
+        f"the alpha channel is not carried over by {output}: choose codec vp9 (.webm, .mkv), ffv1 "
+        "(.mkv) or prores (.mov, .mkv), or a folder of PNG images"
+    ]
 
 
 def without_alpha_tag(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,8 @@ from runtime.errors import VideoError
 from runtime.video.colour import ColourConverter
 from runtime.video.reading.info import SourceInfo, reason
 from runtime.video.timeline import output_time_base
-from runtime.video.writing.alpha import opaque, without_alpha_tag
+from runtime.video.transparency import AlphaConverter
+from runtime.video.writing.alpha import without_alpha_tag
 from runtime.video.writing.destination import container_of
 from runtime.video.writing.encoding import DEFAULT, EncodeOptions, Encoding, encoding_for, tag
 from runtime.video.writing.timecode import with_timecode
@@ -62,7 +63,7 @@ class Encoder:
         self._like = like
         self._rate = rate
         self._encoding = encoding
-        self._converter, self._opaque = ColourConverter(), ColourConverter()
+        self._converter, self._alpha = ColourConverter(), AlphaConverter()
         self._waiting: tuple[VideoFrame, int] | None = None
         self._durations: dict[int, int] = {}
         self.stream = self._add_stream(output)
@@ -70,6 +71,11 @@ class Encoder:
         tags = without_alpha_tag(kept_metadata(like.video_metadata))
         self.stream.metadata.update(with_timecode(tags, like, rate, self.notes))
         self._rotate()
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the alpha channel of frames is encoded."""
+        return self._encoding.alpha
 
     @property
     def identity(self) -> tuple[str, bytes]:
@@ -130,7 +136,9 @@ class Encoder:
                 f"a frame of {frame.width}x{frame.height} was given for a video of "
                 f"{self._like.width}x{self._like.height}: give frames of one size"
             )
-        frame = opaque(frame, self._opaque)
+        if self.alpha:
+            return self._alpha.fitted(frame, self._encoding.pixel_format)
+        frame = self._alpha.without_alpha(frame)
         if frame.format.name == self._encoding.pixel_format:
             return frame
         return self._converter.reformatted(frame, self._encoding.pixel_format, frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -14,8 +15,11 @@ from av.video.reformatter import ColorRange
 
 from runtime.errors import VideoError
 from runtime.video.colour import matrix_of, range_of
+from runtime.video.planes import has_alpha
 from runtime.video.reading.info import HDR10, SourceInfo
-from runtime.video.writing.alpha import alpha_notes, has_alpha, without_alpha
+from runtime.video.transparency import without_alpha
+from runtime.video.writing.alpha import alpha_notes, keeps_alpha
+from runtime.video.writing.destination import container_of
 
 _NAMES = {
     "h264": ("libx264",),
@@ -42,12 +46,15 @@ class EncodeOptions:
         preset: A preset of the encoder: a name as "slow", or a number (cpu-used) for VP9 and AV1;
             for ProRes a profile.
         lossless: Whether to encode without loss.
+        alpha: Whether to write the alpha channel of a source that has one, if encoder and container
+            can store it.
     """
 
     codec: str | None = None
     quality: float | None = None
     preset: str | None = None
     lossless: bool = False
+    alpha: bool = True
 
 
 DEFAULT = EncodeOptions()
@@ -91,6 +98,16 @@ _KINDS = {
 }
 """Name of an encoder, or suffix of the names of one vendor's hardware encoders -> its options."""
 
+_ALPHA_OPTIONS = {name: {"auto-alt-ref": "0"} for name in ("libvpx", "libvpx-vp9")}
+"""Options of encoders for frames with alpha. libvpx's hidden frames have none."""
+
+_LAYOUTS = {
+    "nv12": "yuv420p", "nv16": "yuv422p", "p010le": "yuv420p10le",
+    **dict.fromkeys(("argb", "bgra", "abgr", "gbrap"), "rgba"),
+    **dict.fromkeys(("rgba64be", "bgra64le", "bgra64be", "gbrap16le"), "rgba64le"),
+}  # fmt: skip
+"""Format -> another one that stores the same samples in another order."""
+
 _QP2LAMBDA = 118
 """FF_QP2LAMBDA, FFmpeg's factor between qscale and global_quality."""
 
@@ -103,12 +120,14 @@ class Encoding:
         encoder: FFmpeg's name of the encoder.
         options: Options of the encoder, by name.
         pixel_format: FFmpeg's name of the format of the frames to encode.
+        alpha: Whether alpha is encoded. Without, a format that has it is filled opaque.
         notes: Notes for the user on properties that are changed or lost.
     """
 
     encoder: str
     options: dict[str, str]
     pixel_format: str
+    alpha: bool
     notes: list[str]
 
 
@@ -144,9 +163,18 @@ def encoding_for(like: SourceInfo, suffix: str, encode: EncodeOptions = DEFAULT)
             raise VideoError(f"{name} takes no preset: leave it out")
         options[kind.preset] = preset
     options |= _parameters(name, like, lossless)
-    pixel_format = _pixel_format(name, kind, like, lossless)
-    notes = alpha_notes(like)
-    if not _same(pixel_format, without_alpha(like.pixel_format)):
+    notes: list[str] = []
+    kept = without_alpha(like.pixel_format)
+    found = None
+    if encode.alpha and has_alpha(like.pixel_format):
+        in_alpha = options | _ALPHA_OPTIONS.get(name, {})
+        found = _format_with_alpha(name, kind, like, lossless, in_alpha, suffix)
+    if found is not None:
+        pixel_format, options, kept = found, in_alpha, like.pixel_format
+    else:
+        pixel_format = _pixel_format(name, kind, like, lossless)
+        notes = alpha_notes(like, f"{name} in {suffix}" if encode.alpha else None)
+    if not _same(pixel_format, kept):
         notes.append(
             f"pixel format: {pixel_format} in the output, {like.pixel_format} in the source"
         )
@@ -155,7 +183,7 @@ def encoding_for(like: SourceInfo, suffix: str, encode: EncodeOptions = DEFAULT)
     elif like.hdr is not None and (like.hdr.primaries is None) != (like.hdr.luminance is None):
         lacks = "primaries" if like.hdr.primaries is None else "luminance"
         notes.append(f"the mastering display is not carried over, as its {lacks} is not declared")
-    return Encoding(name, options, pixel_format, notes)
+    return Encoding(name, options, pixel_format, found is not None, notes)
 
 
 def tag(context: Any, like: SourceInfo, pixel_format: str) -> None:
@@ -274,14 +302,38 @@ def _unit(value: Fraction, unit: int) -> str:
 
 
 def _pixel_format(name: str, kind: _Kind, like: SourceInfo, lossless: bool) -> str:
-    """The pixel format nearest to the source's among those that the encoder accepts."""
-    codec = av.Codec(name, "w")
-    offered = [f for f in codec.video_formats or [] if f.components]
+    """The pixel format nearest to the source's without alpha, of those that the encoder accepts."""
+    offered = _offered(name)
     if not offered:
         return without_alpha(like.pixel_format)
-    names = [f.name for f in offered if not has_alpha(f.name)]
-    names = names or [f.name for f in offered]  # In a format with alpha all frames are opaque.
-    wanted = _wanted(like, lossless, names)
+    # If all have alpha, frames are written opaque.
+    names = [n for n in offered if not has_alpha(n)] or offered
+    return _nearest(names, kind, like, _wanted(like, lossless, names, alpha=False))
+
+
+def _format_with_alpha(
+    name: str, kind: _Kind, like: SourceInfo, lossless: bool, options: dict[str, str], suffix: str
+) -> str | None:
+    """The nearest pixel format with which alpha is kept; None where it is not kept."""
+    container = container_of(Path(f"output{suffix}"))
+    least = min(len(VideoFormat(like.pixel_format).components), 4)
+    names = [n for n in _offered(name) or [like.pixel_format] if has_alpha(n)]
+    names = [n for n in names if len(VideoFormat(n).components) >= least]
+    while names:
+        best = _nearest(names, kind, like, _wanted(like, lossless, names, alpha=True))
+        if keeps_alpha(name, tuple(options.items()), best, container):
+            return best
+        names.remove(best)
+    return None
+
+
+def _offered(name: str) -> list[str]:
+    """The pixel formats that an encoder accepts; an empty list where it accepts all."""
+    return [f.name for f in av.Codec(name, "w").video_formats or [] if f.components]
+
+
+def _nearest(names: list[str], kind: _Kind, like: SourceInfo, wanted: str) -> str:
+    """The one of several pixel formats that is nearest to the wanted one."""
     if kind.even and _is_odd(like, wanted):
         names = [n for n in names if not _is_odd(like, n)] or names
         wanted = _without_subsampling(wanted)
@@ -289,24 +341,24 @@ def _pixel_format(name: str, kind: _Kind, like: SourceInfo, lossless: bool) -> s
         return wanted
     if wanted.startswith("yuvj") and wanted.replace("yuvj", "yuv") in names:
         return wanted.replace("yuvj", "yuv")
-    best, _ = find_best_pix_fmt_of_list(names, wanted)
+    best, _ = find_best_pix_fmt_of_list(names, wanted, has_alpha(wanted))
     assert best is not None
     return best.name
 
 
-def _wanted(like: SourceInfo, lossless: bool, offered: list[str]) -> str:
-    """The source's format without alpha; for RGB, YUV with halved chroma unless lossless.
+def _wanted(like: SourceInfo, lossless: bool, offered: list[str], *, alpha: bool) -> str:
+    """The source's format, with or without alpha; for RGB, YUV with halved chroma unless lossless.
 
     Many players show no other YUV format.
     """
     form = VideoFormat(like.pixel_format)
     if not (form.is_rgb or form.has_palette):
-        return without_alpha(like.pixel_format)
-    deep = "10le" if like.bits > 8 else ""
+        return like.pixel_format if alpha else without_alpha(like.pixel_format)
+    yuv, deep = "yuva" if alpha else "yuv", "10le" if like.bits > 8 else ""
     if not lossless:
-        return f"yuv420p{deep}"
+        return f"{yuv}420p{deep}"
     same = [n for n in offered if VideoFormat(n).is_rgb and _bits(n) == like.bits]
-    return same[0] if same else f"yuv444p{deep}"
+    return same[0] if same else f"{yuv}444p{deep}"
 
 
 def _bits(name: str) -> int:
@@ -336,5 +388,4 @@ def _same(one: str, other: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    packed = {"nv12": "yuv420p", "nv16": "yuv422p", "p010le": "yuv420p10le"}
-    return packed.get(name, name).replace("yuvj", "yuv")
+    return _LAYOUTS.get(name, name).replace("yuvj", "yuv")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.codec import CodecContext
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -18,9 +19,11 @@ from av.video.frame import VideoFrame
 from runtime.errors import VideoError
 from runtime.files import empty_folder
 from runtime.video.colour import ColourConverter
+from runtime.video.planes import alpha_of, has_alpha
 from runtime.video.reading.images import is_pattern
 from runtime.video.reading.info import SourceInfo, reason
-from runtime.video.writing.alpha import alpha_notes, without_alpha
+from runtime.video.transparency import AlphaConverter, without_alpha
+from runtime.video.writing.alpha import alpha_notes
 from runtime.video.writing.destination import (
     check_folder,
     check_own,
@@ -40,10 +43,23 @@ class Y4MSink:
         notes: Notes for the user.
         written: Number of frames written so far.
         partial: Always None, as no file is left after an error.
+        alpha: Always False, as Y4M has no alpha channel.
     """
 
-    def __init__(self, stream: Any, like: SourceInfo, rate: Fraction) -> None:
-        self.notes = alpha_notes(like)
+    def __init__(self, stream: Any, like: SourceInfo, rate: Fraction, alpha: bool = True) -> None:
+        """Writes the header.
+
+        Args:
+            stream: The binary file object.
+            like: Properties of the source.
+            rate: Frames a second.
+            alpha: Whether the user wants the alpha channel, for a note.
+
+        Raises:
+            VideoError: If it cannot be written.
+        """
+        self.notes = alpha_notes(like, "Y4M" if alpha else None)
+        self.alpha = False
         self.written = 0
         self.partial: Path | None = None
         self._file = stream
@@ -131,10 +147,22 @@ class FolderSink:
         notes: Notes for the user.
         written: Number of images written so far.
         partial: After an error, the folder with the images so far; None if there are none.
+        alpha: Whether the images have an alpha channel.
     """
 
-    def __init__(self, path: Path, like: SourceInfo) -> None:
-        self.notes = alpha_notes(like)
+    def __init__(self, path: Path, like: SourceInfo, alpha: bool = True) -> None:
+        """Creates the folder under its partial name.
+
+        Args:
+            path: The folder, or a pattern as %06d.png.
+            like: Properties of the source.
+            alpha: Whether to write the alpha channel of a source that has one.
+
+        Raises:
+            VideoError: If the folder cannot be written.
+        """
+        self.alpha = alpha and has_alpha(like.pixel_format)
+        self.notes = [] if self.alpha else alpha_notes(like)
         self.written = 0
         self.partial: Path | None = None
         check_folder(path)
@@ -142,7 +170,7 @@ class FolderSink:
         self._name = path.name if is_pattern(path) else _FILE_NAMES
         self._partial_path = partial_path(path)
         self._depth = 8 if like.bits <= 8 else 16
-        self._converter = ColourConverter()
+        self._converter, self._alpha = ColourConverter(), AlphaConverter()
         if lost := [*like.tracks, *like.timecode_tracks]:
             self.notes.append(f"not carried over: {', '.join(map(str, lost))}")
         if like.rotation:
@@ -152,7 +180,8 @@ class FolderSink:
         context = CodecContext.create("png", "w")
         assert isinstance(context, VideoCodecContext)
         context.width, context.height = like.width, like.height
-        context.pix_fmt = "rgb24" if self._depth == 8 else "rgb48be"
+        names = ("rgba", "rgba64be") if self.alpha else ("rgb24", "rgb48be")
+        context.pix_fmt = self._format = names[self._depth > 8]
         context.time_base = Fraction(1, 25)
         context.thread_type = "SLICE"  # Frame threads would return an image several frames late.
         self._context = context
@@ -173,11 +202,11 @@ class FolderSink:
             VideoError: If it cannot be written.
         """
         del time
-        rgb = self._converter.rgb_from_frame(frame, self._depth)
-        if self._depth == 16:
-            converted = VideoFrame.from_ndarray(rgb, format="rgb48le").reformat(format="rgb48be")
-        else:
-            converted = VideoFrame.from_ndarray(rgb, format="rgb24")
+        plain = self._alpha.without_alpha(frame)
+        pixels = self._converter.rgb_from_frame(plain, self._depth)
+        if self.alpha:
+            pixels = np.dstack([pixels, alpha_of(frame, self._depth)])
+        converted = VideoFrame.from_ndarray(pixels, format=self._format)
         converted.pts = self.written
         with self._errors():
             data = b"".join(bytes(packet) for packet in self._context.encode(converted))

@@ -108,6 +108,11 @@ class Muxer:
             self.abort()
             raise
 
+    @property
+    def alpha(self) -> bool:
+        """Whether the alpha channel of frames is written."""
+        return self.encoder.alpha
+
     def write(self, frame: VideoFrame, time: Fraction) -> None:
         """Encodes and writes a frame that is shown at `time`, in seconds on the output's clock.
 

@@ -37,11 +37,16 @@ class Sink(Protocol):
         written: Number of frames written so far.
         partial: After an error, the path of the incomplete output: a playable file, or a folder
             with the images so far; None if there is none.
+        alpha: Whether the alpha channel of frames is written. Otherwise frames must have none.
     """
 
     notes: list[str]
     written: int
     partial: Path | None
+
+    @property
+    def alpha(self) -> bool:
+        """See the attributes."""
 
     def write(self, frame: VideoFrame, time: Fraction) -> None:
         """Writes a frame that is shown at `time`, in seconds on the output's clock.
@@ -108,11 +113,12 @@ def open_sink(
     sink: _OwnedSink
     if not isinstance(path, str | Path) or str(path) == "-":
         _refuse_choice("Y4M", encode)
-        sink = Y4MSink(sys.stdout.buffer if isinstance(path, str | Path) else path, like, rate)
+        stream = sys.stdout.buffer if isinstance(path, str | Path) else path
+        sink = Y4MSink(stream, like, rate, encode.alpha)
     elif is_folder(path):
         _refuse_choice("PNG", encode)
         check_destination(path, like.name)
-        sink = FolderSink(Path(path), like)
+        sink = FolderSink(Path(path), like, encode.alpha)
     else:
         path = Path(path)
         check_destination(path, like.name)

@@ -1,32 +1,49 @@
-"""Sources with alpha: the result has none and declares none, and a note says so in time."""
+"""Sources with alpha: outputs that can store it have it; others declare none, with a note."""
 
 import io
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
-from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
+from alpha_clips import (
+    SIZE,
+    alpha_of,
+    colours,
+    frames_of,
+    layered,
+    metadata,
+    noise,
+    samples,
+    write,
+    write_noise,
+    write_pngs,
+    write_vp9,
+)
 from blend import Blend
-from runtime import Interpolator, interpolate_video
+from runtime import Interpolator, VideoError, interpolate_video
 from runtime.__main__ import main
-from runtime.video.colour import ColourConverter
 from runtime.video.interpolate import plan_video
 from runtime.video.options import VideoOptions
+from runtime.video.planes import has_alpha
 from runtime.video.reading.source import open_source
-from runtime.video.segments.join import join
-from runtime.video.segments.plan import scan
-from runtime.video.writing.alpha import has_alpha, opaque, without_alpha
+from runtime.video.transparency import AlphaConverter
 from runtime.video.writing.encoding import EncodeOptions, encoding_for
 from runtime.video.writing.sink import open_sink
-from video_clips import frames_of
 from video_parts import interpolate_in_segments
 
-SIZE = 48, 64
-NOTE = "the alpha channel is not carried over"
+LOST = "the alpha channel is not carried over"
+REMEDY = "choose codec vp9 (.webm, .mkv), ffv1 (.mkv) or prores (.mov, .mkv), or a folder of PNG"
 LOSSLESS = VideoOptions(codec="ffv1", lossless=True, cuts=None)
+FORMATS = (
+    "yuva420p", "yuva422p", "yuva444p", "yuva420p10le", "yuva444p10le", "yuva422p12le",
+    "yuva444p16le", "bgra", "gbrap10le", "gbrap12le", "gbrap16le", "ya8",
+)  # fmt: skip
+PLAIN = {
+    "yuva420p": "yuv420p", "yuva444p10le": "yuv444p10le", "yuva422p12le": "yuv422p12le",
+    "bgra": "bgr0", "gbrap12le": "gbrp12le", "ya8": "gray",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -34,239 +51,342 @@ def vfi():
     return Interpolator(Blend())
 
 
-def transparent(fmt, number, size=SIZE):
-    """A frame of noise, also in its alpha."""
-    frame = VideoFrame(size[1], size[0], fmt)
-    noise = np.random.default_rng(number)
-    bits = frame.format.components[0].bits
-    for plane in frame.planes:
-        dtype = np.uint8 if bits <= 8 else np.uint16
-        count = plane.buffer_size // dtype().itemsize
-        plane.update(noise.integers(0, 1 << bits, count, dtype).tobytes())
-    return frame
+@pytest.fixture
+def deep():
+    return Interpolator(Blend(io="float"))
 
 
-def write(path, fmt, codec="ffv1", *, count=4, options=None, tags=()):
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, rate=25, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], fmt
-        stream.metadata.update(dict(tags))
-        for number in range(count):
-            frame = transparent(fmt, number)
-            frame.pts = number
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
+def blob(number, *, size=SIZE, hidden=0, shade=200):
+    """RGB and alpha of a disc with a soft edge that moves 4 pixels a frame.
+
+    Its colour is that of `shade`; `hidden` is the colour of transparent pixels.
+    """
+    y, x = np.mgrid[: size[0], : size[1]]
+    distance = np.hypot(y - size[0] / 2, x - 20 - 4 * number)
+    alpha = np.rint(np.clip((14 - distance) / 4, 0, 1) * 255).astype(np.uint8)
+    visible = np.array([shade, shade // 2, 255 - shade])
+    colour = np.where((alpha > 0)[..., None], visible, np.asarray(hidden))
+    return np.broadcast_to(colour, (*size, 3)).astype(np.uint8), alpha
 
 
-def write_vp9(path, count=4):
-    """Writes a WebM as FFmpeg does: alpha in BlockAdditions, and the tag alpha_mode."""
-    options = {"auto-alt-ref": "0", "g": "10", "lossless": "1"}
-    return write(
-        path, "yuva420p", "libvpx-vp9", count=count, options=options, tags={"alpha_mode": "1"}
+def blobs(fmt, count=3, **how):
+    return [layered(*blob(number, **how), fmt) for number in range(count)]
+
+
+@pytest.mark.parametrize("size", [(48, 64), (35, 51)])
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_lossless_output_has_the_samples_of_the_source(tmp_path, deep, fmt, size):
+    source, out = write_noise(tmp_path / "in.mkv", fmt, size=size), tmp_path / "out.mkv"
+    report = interpolate_video(source, out, model=deep, options=LOSSLESS)
+    assert report.notes == []
+    made = frames_of(out)
+    assert {frame.format.name for frame in made} == {fmt}
+    assert len(made) == 8
+    real = frames_of(source)
+    for before, after in zip(real, made[::2], strict=True):
+        assert all(map(np.array_equal, samples(before), samples(after)))
+    for one, new, two in zip(real, made[1:7:2], real[1:], strict=False):
+        first, second = (alpha_of(frame).astype(int) for frame in (one, two))
+        assert np.abs(alpha_of(new) - (first + second) / 2).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "fmt", "written"),
+    [
+        ("out.webm", None, "yuva420p", "yuva420p"),
+        ("out.webm", None, "rgba", "yuva420p"),
+        ("out.webm", None, "yuva444p10le", "yuva420p"),
+        ("out.webm", "libvpx", "yuva420p", "yuva420p"),
+        ("out.mkv", "vp9", "yuva420p", "yuva420p"),
+        ("out.mkv", "ffv1", "rgba", "yuva420p"),
+        ("out.mkv", "ffv1", "yuva444p10le", "yuva444p10le"),
+        ("out.mov", "prores", "rgba", "yuva444p10le"),
+        ("out.mov", "prores", "yuva420p", "yuva444p10le"),
+        ("out.mkv", "prores", "yuva444p10le", "yuva444p12le"),
+        ("out.mov", "qtrle", "rgba", "argb"),
+        ("out.mov", "png", "rgba", "rgba"),
+        ("out.mov", "png", "yuva444p10le", "rgba64be"),
+        ("out.mov", "rawvideo", "rgba", "argb"),
+    ],
+)
+@pytest.mark.parametrize("size", [(48, 64), (35, 51)])
+def test_outputs_that_can_store_alpha_have_it(tmp_path, deep, name, codec, fmt, written, size):
+    kept = "ffv1" if fmt.startswith("yuva") else "qtrle"
+    frames = blobs("argb" if kept == "qtrle" else fmt, size=size)
+    source = write(tmp_path / ("in.mkv" if kept == "ffv1" else "in.mov"), frames, kept)
+    out = tmp_path / name
+    options = VideoOptions(codec=codec, cuts=None)
+    report = interpolate_video(source, out, model=deep, options=options)
+    assert LOST not in " ".join(report.notes)
+    made = frames_of(out)
+    if codec == "prores":  # The decoder returns 10 or 12 bits, by the profile.
+        assert {frame.format.name for frame in made} <= {"yuva444p10le", "yuva444p12le"}
+    else:
+        assert {frame.format.name for frame in made} == {written}
+    assert len(made) == 6
+    assert {(frame.height, frame.width) for frame in made} == {size}
+    for number, frame in enumerate(made[:-1]):
+        top = (1 << frame.format.components[-1].bits) - 1
+        alpha = alpha_of(frame) * (255 / top)
+        one, two = (blob(n, size=size)[1] for n in (number // 2, (number + 1) // 2))
+        assert np.abs(alpha - (one.astype(float) + two) / 2).mean() < 1.5
+        rgb = frame.reformat(format="rgb24").to_ndarray()
+        assert np.abs(rgb[alpha > 250].mean(0) - (200, 100, 55)).max() < 4
+
+
+@pytest.mark.parametrize("name", ["out.webm", "out.mkv"])
+def test_vp9_declares_its_alpha(tmp_path, vfi, name):
+    source, out = write_vp9(tmp_path / "in.webm"), tmp_path / name
+    options = VideoOptions(codec="vp9", lossless=True, cuts=None)
+    report = interpolate_video(source, out, model=vfi, options=options)
+    assert report.notes == []
+    assert metadata(out)["alpha_mode"] == "1"
+    for before, after in zip(frames_of(source), frames_of(out)[::2], strict=True):
+        assert all(map(np.array_equal, samples(before), samples(after)))
+
+
+@pytest.mark.parametrize("fmt", ["rgba", "rgba64be", "ya8", "yuva420p", "gbrap10le"])
+def test_images_have_alpha(tmp_path, deep, fmt):
+    if fmt in ("rgba", "rgba64be", "ya8"):
+        source = write_pngs(tmp_path / "in", [noise(fmt, number) for number in range(3)])
+        real = [frames_of(file)[0] for file in sorted(source.iterdir())]
+    else:
+        source = write_noise(tmp_path / "in.mkv", fmt, count=3)
+        real = frames_of(source)
+    assert LOST not in " ".join(plan_video(source, tmp_path / "out").notes)
+    report = interpolate_video(source, tmp_path / "out", model=deep)
+    assert report.notes == []
+    made = [frames_of(file)[0] for file in sorted((tmp_path / "out").iterdir())]
+    bits = real[0].format.components[0].bits
+    assert {frame.format.name for frame in made} == {"rgba" if bits == 8 else "rgba64be"}
+    for before, after in zip(real, made[::2], strict=True):
+        scale = 65535 / ((1 << bits) - 1) if bits > 8 else 1
+        assert np.abs(alpha_of(after) - alpha_of(before) * scale).max() <= 0.5
+        if fmt.startswith("rgba"):
+            assert all(map(np.array_equal, samples(before), samples(after)))
+
+
+@pytest.mark.parametrize("fmt", ["yuva420p", "yuva422p10le", "gbrap10le"])
+@pytest.mark.parametrize("mode", ["interpolate", "blend"])
+def test_opaque_frames_give_the_colours_of_a_source_without_alpha(tmp_path, deep, fmt, mode):
+    plain = [noise(fmt.replace("a", "", 1), number) for number in range(3)]
+    converter = AlphaConverter()
+    opaque = [converter.fitted(frame, fmt) for frame in plain]
+    sources = write(tmp_path / "a.mkv", opaque), write(tmp_path / "b.mkv", plain)
+    options = VideoOptions(codec="ffv1", lossless=True, cuts=None, alpha=mode)
+    made = []
+    for source in sources:
+        out = source.with_suffix(".out.mkv")
+        interpolate_video(source, out, model=deep, factor=3, options=options)
+        made.append(frames_of(out))
+    assert [len(frames) for frames in made] == [9, 9]
+    for one, two in zip(*made, strict=True):
+        assert (alpha_of(one) == (1 << one.format.components[-1].bits) - 1).all()
+        assert all(map(np.array_equal, colours(one), colours(two)))
+
+
+def test_a_part_has_the_frames_of_the_whole_with_alpha(tmp_path, vfi):
+    source = write_vp9(tmp_path / "in.webm", 30)
+    part = VideoOptions(codec="ffv1", lossless=True, cuts=None, start="0.5", end="0.8")
+    interpolate_video(source, tmp_path / "part.mkv", model=vfi, options=part)
+    interpolate_video(source, tmp_path / "whole.mkv", model=vfi, options=LOSSLESS)
+    whole, made = frames_of(tmp_path / "whole.mkv"), frames_of(tmp_path / "part.mkv")
+    assert len(made) == 15
+    for one, two in zip(whole[25:40], made, strict=True):
+        assert all(map(np.array_equal, samples(one), samples(two)))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("out.webm", None), ("out.mkv", "ffv1")])
+def test_segments_have_the_alpha_of_a_run_in_one_piece(tmp_path, vfi, name, codec):
+    source, out = write_vp9(tmp_path / "in.webm", 30), tmp_path / name
+    options = VideoOptions(codec=codec, cuts=None, lossless=True)
+    planned = interpolate_in_segments(source, out, vfi, options)
+    assert len(planned.segments) > 1
+    interpolate_video(source, whole := tmp_path / f"whole{name}", model=vfi, options=options)
+    assert metadata(out).get("alpha_mode") == metadata(whole).get("alpha_mode")
+    made, expected = frames_of(out), frames_of(whole)
+    assert len(made) == len(expected) == 60
+    assert {frame.format.name for frame in made} == {"yuva420p"}
+    for one, two in zip(made, expected, strict=True):
+        assert one.pts == two.pts
+        assert all(map(np.array_equal, samples(one), samples(two)))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "preset", "by"),
+    [
+        ("out.mp4", None, None, "libx264 in .mp4"),
+        ("out.mkv", None, None, "libx264 in .mkv"),
+        ("out.mkv", "hevc", None, "libx265 in .mkv"),
+        ("out.mkv", "av1", "12", "libsvtav1 in .mkv"),
+        ("out.mp4", "vp9", None, "libvpx-vp9 in .mp4"),
+        ("out.mov", "prores", "hq", "prores_ks in .mov"),
+    ],
+)
+@pytest.mark.parametrize("webm", [True, False])
+def test_other_outputs_have_no_alpha_and_declare_none(tmp_path, vfi, name, codec, preset, by, webm):
+    source = tmp_path / ("in.webm" if webm else "in.mkv")
+    (write_vp9 if webm else write_noise)(source)
+    options, told = VideoOptions(codec=codec, preset=preset, cuts=None), []
+    report = interpolate_video(
+        source, tmp_path / name, model=vfi, options=options, on_note=told.append
     )
+    (note,) = [note for note in report.notes if "alpha" in note]
+    assert note.startswith(f"{LOST} by {by}: {REMEDY}")
+    assert note in told
+    assert note in plan_video(source, tmp_path / name, options=options).notes
+    assert "alpha_mode" not in metadata(tmp_path / name)
+    made = frames_of(tmp_path / name)
+    assert len(made) == 8
+    assert not any(has_alpha(frame.format.name) for frame in made)
 
 
-def colours(frame):
-    """Samples without alpha: R, G, B or Y, U, V as arrays."""
-    form = frame.format
-    dtype = np.uint8 if form.components[0].bits <= 8 else np.uint16
-    if form.is_planar or len(frame.planes) > 1:
-        arrays = [
-            np.frombuffer(p, dtype).reshape(p.height, -1)[:, : p.width] for p in frame.planes[:3]
-        ]
-        return [arrays[k] for k in (2, 0, 1)] if form.is_rgb else arrays
-    order = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "ya": (0,), "gray": (0,)}
-    (plane,) = frame.planes
-    samples = np.frombuffer(plane, dtype).reshape(plane.height, -1)
-    picked = next(place for name, place in order.items() if form.name.startswith(name))
-    count = form.padded_bits_per_pixel // (8 * dtype().itemsize)
-    pixels = samples[:, : plane.width * count].reshape(plane.height, plane.width, count)
-    return [pixels[..., k] for k in picked]
-
-
-def metadata(path):
-    with av.open(str(path)) as clip:
-        return {**clip.metadata, **clip.streams.video[0].metadata}
-
-
-FORMATS = {
-    "yuva420p": "yuv420p", "yuva422p": "yuv422p", "yuva444p": "yuv444p",
-    "yuva420p10le": "yuv420p10le", "yuva444p10le": "yuv444p10le", "yuva422p12le": "yuv422p12le",
-    "yuva444p16le": "yuv444p16le", "bgra": "bgr0", "gbrap10le": "gbrp10le",
-    "gbrap12le": "gbrp12le", "gbrap16le": "gbrp16le", "rgba64le": "gbrp16le", "ya8": "gray",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("fmt", "expected"), FORMATS.items())
-def test_lossless_results_keep_colours_without_alpha(tmp_path, vfi, fmt, expected):
-    source, out = write(tmp_path / "in.mkv", fmt), tmp_path / "out.mkv"
-    told = []
-    report = interpolate_video(source, out, model=vfi, options=LOSSLESS, on_note=told.append)
-    assert report.notes.count(NOTE) == 1
-    assert NOTE in told
+@pytest.mark.parametrize(("fmt", "expected"), PLAIN.items())
+def test_none_writes_no_alpha_and_keeps_the_colours(tmp_path, vfi, fmt, expected):
+    source, out = write_noise(tmp_path / "in.mkv", fmt), tmp_path / "out.mkv"
+    options = VideoOptions(codec="ffv1", lossless=True, cuts=None, alpha="none")
+    assert LOST in plan_video(source, out, options=options).notes
+    assert interpolate_video(source, out, model=vfi, options=options).notes.count(LOST) == 1
     made = frames_of(out)
     assert {frame.format.name for frame in made} == {expected}
-    assert len(made) == 8
     for real, kept in zip(frames_of(source), made[::2], strict=True):
-        assert real.format.name == ("gbrap16le" if fmt == "rgba64le" else fmt)
-        for before, after in zip(colours(real), colours(kept), strict=True):
-            assert np.array_equal(before, after)
+        assert all(map(np.array_equal, colours(real), colours(kept)))
 
 
-@pytest.mark.parametrize("name", ["out.webm", "out.mkv", "out.mp4"])
-def test_alpha_of_vp9_is_neither_written_nor_declared(tmp_path, vfi, name):
+@pytest.mark.parametrize("name", ["out.webm", "out"])
+def test_none_is_for_every_output(tmp_path, vfi, name):
     source, out = write_vp9(tmp_path / "in.webm"), tmp_path / name
-    assert {tag.lower(): value for tag, value in metadata(source).items()}["alpha_mode"] == "1"
-    report = interpolate_video(source, out, model=vfi, options=VideoOptions(codec="vp9"))
-    assert report.notes == [NOTE]
-    assert "alpha_mode" not in {tag.lower() for tag in metadata(out)}
-    assert {frame.format.name for frame in frames_of(out)} == {"yuv420p"}
+    options = VideoOptions(cuts=None, alpha="none")
+    assert plan_video(source, out, options=options).notes == [LOST]
+    assert interpolate_video(source, out, model=vfi, options=options).notes == [LOST]
+    file = out / "000001.png" if out.is_dir() else out
+    assert not has_alpha(frames_of(file)[0].format.name)
+    assert "alpha_mode" not in metadata(file)
 
 
 def test_the_alpha_tag_is_removed_in_any_spelling(tmp_path):
-    source, out = write(tmp_path / "in.mkv", "yuv420p"), tmp_path / "out.mkv"
+    source, out = write_noise(tmp_path / "in.mkv", "yuv420p"), tmp_path / "out.mkv"
     with open_source(source) as opened:
         info = opened.info
         info.metadata["Alpha_Mode"] = info.video_metadata["ALPHA_MODE"] = "1"
         with open_sink(out, like=info, rate=info.rate) as sink:
             sink.write(VideoFrame(SIZE[1], SIZE[0], "yuv420p"), Fraction(0))
-    assert sink.notes == [NOTE]
-    assert "alpha_mode" not in {tag.lower() for tag in metadata(out)}
+    assert sink.notes == []
+    assert "alpha_mode" not in metadata(out)
 
 
 def test_a_source_with_alpha_mode_0_has_no_alpha(tmp_path, vfi):
-    source = write(tmp_path / "in.mkv", "yuv420p", tags={"ALPHA_MODE": "0"})
+    source = write_noise(tmp_path / "in.mkv", "yuv420p", tags={"ALPHA_MODE": "0"})
     report = interpolate_video(source, tmp_path / "out.mkv", model=vfi, options=LOSSLESS)
     assert report.notes == []
 
 
-@pytest.mark.parametrize("how", ["cut", "in one piece"])
-def test_segments_have_no_alpha(tmp_path, vfi, how):
-    source, out = write_vp9(tmp_path / "in.webm", 30), tmp_path / "out.webm"
-    options = VideoOptions(cuts=None)
-    if how == "cut":
-        decided = interpolate_in_segments(source, out, vfi, options)
-        assert len(decided.segments) > 1
-        files = sorted(tmp_path.glob("*.segment"))
-        found = scan(source, options, Fraction(1))
-        assert NOTE in join(source, out, files, mode_of(found), options)
-    else:
-        assert NOTE in interpolate_video(source, out, model=vfi, options=options).notes
-    assert "alpha_mode" not in {tag.lower() for tag in metadata(out)}
-    assert len(frames_of(out)) == 60
-
-
-def mode_of(found):
-    from runtime.video.interpolate import mode_for
-
-    return mode_for(found.info, "out.webm", 2, None, VideoOptions())
-
-
-ENCODERS = [
-    *((name, True) for name in ("ffv1", "libvpx-vp9", "libx264", "libx265")),
-    *((name, False) for name in (
-        "ffv1", "prores_ks", "libvpx-vp9", "libvpx", "libx265", "png", "qtrle", "ffvhuff",
-        "magicyuv", "utvideo", "cfhd", "rawvideo", "libx264",
-    )),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("fmt", ["yuva420p", "yuva444p10le", "bgra", "gbrap12le", "ya8"])
-@pytest.mark.parametrize(("encoder", "lossless"), ENCODERS)
-def test_encoders_get_frames_without_alpha(tmp_path, encoder, lossless, fmt):
-    with open_source(write(tmp_path / "in.mkv", fmt)) as source:
-        encoding = encoding_for(
-            source.info, ".mkv", EncodeOptions(codec=encoder, lossless=lossless)
-        )
-    assert not has_alpha(encoding.pixel_format)
-    assert encoding.notes[0] == NOTE
-    assert NOTE not in encoding.notes[1:]
-
-
-def test_an_encoder_that_needs_alpha_gets_it_opaque(tmp_path, vfi):
-    source, out = write(tmp_path / "in.mkv", "bgra"), tmp_path / "out.mov"
+def test_an_encoder_that_drops_the_alpha_it_accepts_gets_opaque_frames(tmp_path, vfi):
+    source, out = write_noise(tmp_path / "in.mkv", "bgra"), tmp_path / "out.mov"
     report = interpolate_video(source, out, model=vfi, options=VideoOptions(codec="dxv"))
-    assert report.notes == [NOTE, "pixel format: rgba in the output, bgra in the source"]
+    assert report.notes[0].startswith(f"{LOST} by dxv in .mov: ")
+    assert report.notes[1:] == ["pixel format: rgba in the output, bgra in the source"]
     for frame in frames_of(out):
         assert (frame.to_ndarray(format="rgba")[..., 3] == 255).all()
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
-@pytest.mark.parametrize("size", [(48, 64), (35, 51)])
-def test_colour_samples_are_not_changed(fmt, size):
-    before = transparent(fmt, 0, size)
-    after = opaque(before, ColourConverter())
-    assert after.format.name == without_alpha(fmt)
-    assert all(map(np.array_equal, colours(before), colours(after)))
-    assert opaque(after, ColourConverter()) is after
-
-
-def test_alpha_of_prores_4444_is_dropped(tmp_path, vfi):
-    source, out = write(tmp_path / "in.mkv", "yuva444p10le"), tmp_path / "out.mov"
-    report = interpolate_video(source, out, model=vfi, options=VideoOptions(codec="prores"))
-    assert report.notes[1:] == [NOTE]  # The note before it: the model takes 8 bits.
-    assert not any(has_alpha(frame.format.name) for frame in frames_of(out))
-
-
-def test_every_format_with_alpha_has_an_opaque_format():
-    found = [name for name in sorted(av.video.format.names) if has_alpha(name)]
-    assert len(found) > 40
-    for name in found:
-        other = without_alpha(name)
-        assert not has_alpha(other), name
-        if name.startswith(("gbrap32", "rgba128")):
-            continue  # 32-bit integers, which no decoder outputs, become 16-bit.
-        before, after = VideoFormat(name, 64, 64), VideoFormat(other, 64, 64)
-        assert len(after.components) == len(before.components) - 1, name
-        assert before.is_rgb == after.is_rgb, name
-        for one, two in zip(after.components, before.components[:-1], strict=True):
-            assert (one.bits, one.width, one.height) == (two.bits, two.width, two.height), name
+@pytest.mark.parametrize(
+    ("encoder", "fmt", "lossless", "expected"),
+    [
+        ("ffv1", "gbrap12le", True, "gbrap12le"),
+        ("ffv1", "bgra", True, "bgra"),
+        ("ffv1", "gbrap10le", False, "yuva420p10le"),
+        ("ffv1", "ya8", False, "ya8"),
+        ("libvpx-vp9", "yuva444p", True, "yuva420p"),
+        ("png", "ya8", False, "ya8"),
+        ("png", "yuva420p", False, "rgba"),
+        ("jpeg2000", "yuva422p10le", False, "yuva422p10le"),
+    ],
+)
+def test_the_nearest_pixel_format_with_alpha_is_written(tmp_path, encoder, fmt, lossless, expected):
+    with open_source(write_noise(tmp_path / "in.mkv", fmt)) as source:
+        suffix = ".mov" if encoder in ("png", "jpeg2000") else ".mkv"
+        choice = EncodeOptions(codec=encoder, lossless=lossless)
+        encoding = encoding_for(source.info, suffix, choice)
+    assert encoding.alpha
+    assert encoding.pixel_format == expected
+    assert [note[:12] for note in encoding.notes] == (["pixel format"] if fmt != expected else [])
 
 
 @pytest.mark.parametrize(("fmt", "expected"), [("yuva420p", "yuv420p"), ("ya8", "gray")])
-def test_y4m_has_no_alpha(tmp_path, fmt, expected):
-    stream = io.BytesIO()
+def test_y4m_has_no_alpha(tmp_path, vfi, fmt, expected):
+    source, stream = write_noise(tmp_path / "in.mkv", fmt), io.BytesIO()
     with (
-        open_source(write(tmp_path / "in.mkv", fmt)) as source,
-        open_sink(stream, like=source.info, rate=source.info.rate) as sink,
+        open_source(source) as opened,
+        open_sink(stream, like=opened.info, rate=opened.info.rate) as sink,
     ):
-        for number, item in enumerate(source):
-            sink.write(item.frame, Fraction(number, 25))
-    assert sink.notes == [NOTE]
+        assert not sink.alpha
+        for number, item in enumerate(opened):
+            sink.write(AlphaConverter().without_alpha(item.frame), Fraction(number, 25))
+    assert len(sink.notes) == 1
+    assert sink.notes[0].startswith(f"{LOST} by Y4M: {REMEDY}")
+    assert plan_video(source, "-").notes == sink.notes
     (tmp_path / "out.y4m").write_bytes(stream.getvalue())
-    for before, after in zip(
-        frames_of(tmp_path / "in.mkv"), frames_of(tmp_path / "out.y4m"), strict=True
-    ):
+    for before, after in zip(frames_of(source), frames_of(tmp_path / "out.y4m"), strict=True):
         assert after.format.name == expected
         assert all(map(np.array_equal, colours(before), colours(after)))
 
 
-def test_a_folder_of_images_has_no_alpha(tmp_path, vfi):
-    source = write(tmp_path / "in.mkv", "bgra")
-    assert NOTE in plan_video(source, tmp_path / "out").notes
-    report = interpolate_video(source, tmp_path / "out", model=vfi)
-    assert report.notes == [NOTE]
-    first = frames_of(tmp_path / "out" / "000001.png")[0]
-    assert first.format.name == "rgb24"
-    # Back again: without alpha there is no note.
-    report = interpolate_video(tmp_path / "out", tmp_path / "out.mkv", model=vfi, options=LOSSLESS)
-    assert NOTE not in report.notes
+def palettes(transparent):
+    frames = [noise("pal8", number) for number in range(3)]
+    for frame in frames:
+        palette = np.frombuffer(frame.planes[1], np.uint8).reshape(256, 4).copy()
+        palette[:, 3] = 255
+        palette[:100, 3] = 0 if transparent else 255
+        frame.planes[1].update(palette.tobytes())
+    return frames
 
 
-def test_transparent_colours_of_a_palette_are_dropped(tmp_path, vfi):
-    (tmp_path / "in").mkdir()
-    context = av.CodecContext.create("png", "w")
-    context.width, context.height, context.pix_fmt = SIZE[1], SIZE[0], "pal8"
-    context.time_base = Fraction(1, 25)
-    context.thread_type = "SLICE"
-    for number in range(2):
-        frame = transparent("pal8", number)
-        (tmp_path / "in" / f"{number}.png").write_bytes(b"".join(map(bytes, context.encode(frame))))
-    report = interpolate_video(tmp_path / "in", tmp_path / "out.mkv", model=vfi)
-    assert "transparent colours of the palette, if there are any, are written opaque" in (
-        report.notes
-    )
+def test_transparent_colours_of_a_palette_stay_transparent(tmp_path, vfi):
+    frames = palettes(True)
+    source, out = write_pngs(tmp_path / "in", frames), tmp_path / "out.mkv"
+    report = interpolate_video(source, out, model=vfi, options=LOSSLESS)
+    assert report.notes == []
+    made = frames_of(out)
+    assert {frame.format.name for frame in made} == {"bgra"}
+    for before, after in zip(frames, made[::2], strict=True):
+        palette = np.frombuffer(before.planes[1], np.uint8).reshape(256, 4)
+        numbers = np.frombuffer(before.planes[0], np.uint8).reshape(SIZE)
+        assert np.array_equal(samples(after)[0].reshape(*SIZE, 4), palette[numbers])
+
+
+def test_an_opaque_palette_has_no_alpha(tmp_path, vfi):
+    source, out = write_pngs(tmp_path / "in", palettes(False)), tmp_path / "out.webm"
+    report = interpolate_video(source, out, model=vfi)
+    assert "alpha" not in " ".join(report.notes)
+    assert "alpha_mode" not in metadata(out)
+
+
+def test_alpha_that_begins_after_the_first_frame_is_noted(tmp_path, vfi):
+    frames = [noise("rgb24", 0), noise("rgba", 1), noise("rgba", 2), noise("rgb24", 3)]
+    source, out = write_pngs(tmp_path / "in", frames), tmp_path / "out.webm"
+    report = interpolate_video(source, out, model=vfi)
+    assert (
+        "2 frames with an alpha channel, which the first one does not have: it is not carried over"
+    ) in report.notes
+    assert not has_alpha(frames_of(out)[0].format.name)
+
+
+def test_frames_without_alpha_after_the_first_are_opaque(tmp_path, vfi):
+    frames = [noise("rgba", 0), noise("rgb24", 1), noise("rgb24", 2)]
+    source, out = write_pngs(tmp_path / "in", frames), tmp_path / "out.mkv"
+    report = interpolate_video(source, out, model=vfi, options=LOSSLESS)
+    assert report.notes == []
+    made = frames_of(out)
+    assert np.array_equal(alpha_of(made[0]), alpha_of(frames[0]))
+    half = (alpha_of(frames[0]).astype(int) + 255) / 2
+    assert np.abs(alpha_of(made[1]) - half).max() <= 1
+    assert all((alpha_of(frame) == 255).all() for frame in made[2:])
+
+
+def test_an_unknown_mode_is_an_error():
+    with pytest.raises(VideoError, match="alpha is 'mix': use one of interpolate, blend, none"):
+        VideoOptions(alpha="mix")
 
 
 @pytest.fixture
@@ -287,7 +407,7 @@ def test_the_command_prints_the_note_once_before_the_first_frame(
 ):
     import runtime.video.arguments as shared
 
-    write(tmp_path / "in.mkv", "yuva420p")
+    write_noise(tmp_path / "in.mkv", "yuva420p")
     before = []
     update = shared.FrameBar.update
 
@@ -296,30 +416,26 @@ def test_the_command_prints_the_note_once_before_the_first_frame(
         update(bar, *how)
 
     monkeypatch.setattr(shared.FrameBar, "update", watched)
-    assert command("in.mkv", "out.mkv", "--codec", "ffv1", "--json", "said.json") == 0
+    assert command("in.mkv", "out.mp4", "--json", "said.json") == 0
     after = capsys.readouterr().out
-    assert before[0] == f"note: {NOTE}\n"
-    assert NOTE not in "".join([*before[1:], after])
+    assert before[0].startswith(f"note: {LOST} by libx264 in .mp4: {REMEDY}")
+    assert LOST not in "".join([*before[1:], after])
     assert "4 -> 8 frames" in after
-    assert NOTE in (tmp_path / "said.json").read_text()
+    assert LOST in (tmp_path / "said.json").read_text()
 
 
-def test_alpha_that_is_found_later_is_noted_at_the_end(tmp_path, command, capsys):
-    source = write_vp9(tmp_path / "in.webm", 12)
-    with av.open(str(source)) as clip:
-        packet = bytes([p for p in clip.demux(video=0) if p.size][5])
-    source.write_bytes(source.read_bytes().replace(packet, bytes(len(packet))))
-    assert command("in.webm", "out.mkv") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"note: {NOTE}"
-    assert [line for line in lines[1:] if line.startswith("note")] == [
-        "note: damaged packets skipped: 1"
-    ]
+@pytest.mark.parametrize("mode", ["interpolate", "blend", "none"])
+def test_the_command_takes_the_mode(tmp_path, command, capsys, mode):
+    write_vp9(tmp_path / "in.webm", 2)
+    assert command("in.webm", "out.webm", "--alpha", mode) == 0
+    assert (f"note: {LOST}\n" in capsys.readouterr().out) == (mode == "none")
+    shown = frames_of(tmp_path / "out.webm")[0]
+    assert has_alpha(shown.format.name) == (mode != "none")
 
 
 def test_with_y4m_on_stdout_the_note_is_on_stderr(tmp_path, command, capfdbinary):
-    write(tmp_path / "in.mkv", "yuva420p")
+    write_noise(tmp_path / "in.mkv", "yuva420p")
     assert command("in.mkv", "-") == 0
     out, errors = capfdbinary.readouterr()
     assert out.startswith(b"YUV4MPEG2 ")
-    assert errors.count(NOTE.encode()) == 1
+    assert errors.count(LOST.encode()) == 1
