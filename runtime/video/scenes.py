@@ -17,7 +17,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from runtime.errors import VideoError
-from runtime.video.planes import bits_of, plane_views
+from runtime.video.planes import alpha_of, bits_of, is_transparent, plane_views
 from runtime.video.rates import as_seconds
 
 CUT_THRESHOLD = 6.0
@@ -127,6 +127,8 @@ class SceneDetector:
     - the mean absolute difference after each block is moved to its best match. Without it the
       sudden start of a pan has the score of a cut.
 
+    Frames with alpha are compared over black, as under transparent pixels colour is arbitrary.
+
     A flash of one frame is two cuts; a fade over ten frames or more is none. A change of size or
     pixel format is a cut.
 
@@ -149,7 +151,7 @@ class SceneDetector:
         self._threshold = threshold
         self._dedupe = dedupe
         self._kind: tuple[int, int, str] | None = None
-        self._scaler = VideoReformatter()
+        self._scaler, self._alpha_scaler = VideoReformatter(), VideoReformatter()
         self._luma: NDArray[np.int16] | None = None
         self._mafds = 0.0, 0.0
         self._reference: list[NDArray[Any]] = []
@@ -184,10 +186,20 @@ class SceneDetector:
         return score
 
     def _small(self, frame: VideoFrame) -> NDArray[np.int16]:
-        """The luma, scaled to a long side of at most `_LONG_SIDE`; coded values, 0 to 255."""
+        """The luma over black, scaled to a long side of `_LONG_SIDE`; coded values, 0 to 255."""
+        luma = self._scaled(frame, self._scaler)
+        if not is_transparent(frame):
+            return luma
+        alpha = VideoFrame.from_ndarray(np.ascontiguousarray(alpha_of(frame, 8)), format="gray")
+        visible = luma * self._scaled(alpha, self._alpha_scaler).astype(np.int32) // 255
+        return visible.astype(np.int16)
+
+    @staticmethod
+    def _scaled(frame: VideoFrame, scaler: VideoReformatter) -> NDArray[np.int16]:
+        """The luma of a frame, scaled to a long side of at most `_LONG_SIDE`."""
         shrink = min(1.0, _LONG_SIDE / max(frame.width, frame.height))
         width, height = (max(1, round(side * shrink)) for side in (frame.width, frame.height))
-        small = self._scaler.reformat(
+        small = scaler.reformat(
             frame,
             width,
             height,
@@ -241,10 +253,14 @@ def _unexplained(before: NDArray[np.int16], after: NDArray[np.int16]) -> float:
 
 
 def planes_of(frame: VideoFrame) -> tuple[list[NDArray[Any]], int]:
-    """Planes of a frame as YUV or gray, and their largest value; no copies of planar formats."""
-    if not _PLANAR.fullmatch(frame.format.name):
-        frame = frame.reformat(format="yuv444p")
-    return plane_views(frame), (1 << bits_of(frame)) - 1
+    """Planes of a frame as YUV or gray, then alpha if it has it, and their largest value.
+
+    Planar formats without alpha are not copied.
+    """
+    if _PLANAR.fullmatch(frame.format.name):
+        return plane_views(frame), (1 << bits_of(frame)) - 1
+    planes = plane_views(frame.reformat(format="yuv444p"))
+    return [*planes, alpha_of(frame, 8)] if is_transparent(frame) else planes, 255
 
 
 def _alike(plane0: NDArray[Any], plane1: NDArray[Any], peak: int) -> bool:

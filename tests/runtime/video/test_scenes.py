@@ -10,6 +10,7 @@ from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alpha_clips import layered
 from paths import DATA, ROOT, WALK
 from runtime import VideoError
 from runtime.video.scenes import CUT_THRESHOLD, SceneDetector
@@ -277,3 +278,35 @@ def test_fast_motion_of_real_clips_is_not_a_cut(path, step):
     """Also at four times the speed. In the second clip a pan starts suddenly at frame 283."""
     path = path if path.is_absolute() else shared(path.name)
     assert cuts(decoded(path, step)) == []
+
+
+def opaque_and_hidden(alphas, hidden):
+    """Frames of one picture with several alpha channels and hidden colours."""
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3))
+    for alpha, seed in zip(alphas, hidden, strict=True):
+        other = np.random.default_rng(seed).integers(0, 256, (64, 64, 3))
+        yield layered(np.where(alpha[..., None] > 0, picture, other), alpha, "yuva444p")
+
+
+def test_a_frame_whose_alpha_alone_changes_is_no_repeat():
+    alphas = [np.full((64, 64), value) for value in (255, 255, 128, 128, 0)]
+    detector = SceneDetector(dedupe=True)
+    frames = opaque_and_hidden(alphas, [0] * 5)
+    assert [detector.flags(f).repeat for f in frames] == [False, True, False, True, False]
+
+
+def test_hidden_colours_are_no_cut():
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[:, :8] = 255
+    frames = list(opaque_and_hidden([alpha] * 6, range(1, 7)))
+    detector = SceneDetector()
+    assert not any(detector.flags(frame).cut for frame in frames)
+    detector = SceneDetector()
+    assert any(detector.flags(frame.reformat(format="yuv444p")).score > 1 for frame in frames)
+
+
+def test_a_picture_that_appears_by_its_alpha_is_a_cut():
+    alphas = [np.full((64, 64), value) for value in (0, 0, 0, 0, 255, 255)]
+    detector = SceneDetector()
+    frames = opaque_and_hidden(alphas, [0] * 6)
+    assert [detector.flags(f).cut for f in frames] == [False] * 4 + [True, False]
