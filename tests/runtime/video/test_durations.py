@@ -179,6 +179,8 @@ class Counting(Blend):
 class Discard:
     """A sink that counts frames."""
 
+    alpha = False
+
     def __init__(self):
         self.written = 0
 
