@@ -31,7 +31,7 @@ def layered(colour, alpha, fmt="rgba"):
     return frame if fmt == "rgba" else frame.reformat(format=fmt)
 
 
-def write(path, frames, codec="ffv1", *, options=None, tags=(), **properties):
+def write(path, frames, codec="ffv1", *, options=None, tags=(), rotation=0, **properties):
     """Writes frames at 25 a second; returns the path."""
     frames = list(frames)
     with av.open(str(path), "w") as out:
@@ -41,6 +41,8 @@ def write(path, frames, codec="ffv1", *, options=None, tags=(), **properties):
         for name, value in properties.items():
             setattr(stream.codec_context, name, value)
         stream.metadata.update(dict(tags))
+        if rotation:
+            stream.set_display_rotation(rotation)
         for number, frame in enumerate(frames):
             frame.pts = number
             out.mux(stream.encode(frame))

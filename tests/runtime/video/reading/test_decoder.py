@@ -92,11 +92,14 @@ def test_without_libvpx_a_note_says_that_alpha_is_lost(tmp_path, monkeypatch):
 
 
 def test_what_the_container_declares_is_read(tmp_path):
-    path = write_vp9(tmp_path / "in.mkv", color_primaries=9, color_trc=16, colorspace=9)
+    colours = {"color_primaries": 9, "color_trc": 16, "colorspace": 9}
+    path = write_vp9(tmp_path / "in.mkv", rotation=90, **colours)
     with open_source(path) as source:
         info = source.info
         frame = next(item.frame for item in source if isinstance(item, DecodedFrame))
     assert (info.color_primaries, info.color_trc, info.colorspace) == (9, 16, 9)
+    assert info.rotation == 90
+    assert info.display_matrix is not None
     assert (frame.color_primaries, frame.color_trc, frame.colorspace) == (9, 16, 9)
 
 

@@ -3,6 +3,7 @@
 import io
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
@@ -29,6 +30,7 @@ from runtime.video.options import VideoOptions
 from runtime.video.planes import has_alpha
 from runtime.video.reading.source import open_source
 from runtime.video.transparency import AlphaConverter
+from runtime.video.writing.alpha import keeps_alpha
 from runtime.video.writing.encoding import EncodeOptions, encoding_for
 from runtime.video.writing.sink import open_sink
 from video_parts import interpolate_in_segments
@@ -212,6 +214,21 @@ def test_segments_have_the_alpha_of_a_run_in_one_piece(tmp_path, vfi, name, code
         assert all(map(np.array_equal, samples(one), samples(two)))
 
 
+@pytest.mark.parametrize(("mode", "passes"), [("interpolate", 2), ("blend", 1), ("none", 1)])
+def test_segments_take_the_mode(tmp_path, mode, passes):
+    source, out, backend = write_vp9(tmp_path / "in.webm", 30), tmp_path / "out.mkv", Blend()
+    options = VideoOptions(codec="ffv1", cuts=None, alpha=mode)
+    interpolate_in_segments(source, out, Interpolator(backend), options)
+    assert len(backend.calls) == 29 * passes
+    assert has_alpha(frames_of(out)[0].format.name) == (mode != "none")
+
+
+@pytest.mark.parametrize("encoder", ["libx264", "libx265", "libsvtav1", "h264_nvenc"])
+def test_encoders_whose_alpha_players_do_not_show_are_not_tried(monkeypatch, encoder):
+    monkeypatch.setattr(av, "open", None)
+    assert not keeps_alpha(encoder, (), "yuva420p", "matroska")
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "preset", "by"),
     [
@@ -310,6 +327,8 @@ def test_the_nearest_pixel_format_with_alpha_is_written(tmp_path, encoder, fmt, 
         encoding = encoding_for(source.info, suffix, choice)
     assert encoding.alpha
     assert encoding.pixel_format == expected
+    if encoder == "libvpx-vp9":
+        assert encoding.options["auto-alt-ref"] == "0"
     assert [note[:12] for note in encoding.notes] == (["pixel format"] if fmt != expected else [])
 
 
