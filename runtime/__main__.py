@@ -23,6 +23,7 @@ from runtime.video.arguments import (
     add_rate_arguments,
     add_reading_arguments,
     add_writing_arguments,
+    ask_to_overwrite,
     check_summary,
     options_from,
     parse_rate,
@@ -62,6 +63,7 @@ def _interpolate(args: argparse.Namespace) -> None:
         )
         print(*_plan_lines(plan, args.output), sep="\n", file=messages)
         return
+    options = ask_to_overwrite(args.input, args.output, options)
     printed: list[str] = []
 
     def print_note(note: str) -> None:

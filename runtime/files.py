@@ -104,6 +104,24 @@ def empty_folder(folder: Path, *, keep: str | None = None) -> None:
             entry.unlink(missing_ok=True)
 
 
+def rename_over(folder: Path, target: Path) -> None:
+    """Renames a folder to `target`, and removes the folder with its content that is there.
+
+    If the rename fails, the folder at `target` is unchanged.
+
+    Raises:
+        OSError: If a folder cannot be renamed, or the old one not removed.
+    """
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.old")
+    target.rename(aside)
+    try:
+        folder.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside)
+
+
 class Lock:
     """An exclusive lock on a file or a folder; held until `release`.
 

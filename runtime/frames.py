@@ -53,15 +53,28 @@ def check_frame(frame: object, name: str) -> None:
         raise FrameError(
             f"{name} is {frame.dtype}: frames are {', '.join(_PEAK)} in [0, 1], convert it"
         )
-    if min(frame.shape[:2]) < MINIMUM_SIDE:
-        raise FrameError(
-            f"{name} is {frame.shape[0]}x{frame.shape[1]}: "
-            f"frames are at least {MINIMUM_SIDE}x{MINIMUM_SIDE}"
-        )
+    check_sides(frame.shape[0], frame.shape[1], name)
     # NaN fails too, as every comparison with it is false.
     if frame.dtype == np.float32 and not (frame.min() >= 0.0 and frame.max() <= 1.0):
         raise FrameError(
             f"{name} holds float32 values outside [0, 1], or NaN: scale it to [0, 1] and clip it"
+        )
+
+
+def check_sides(height: int, width: int, name: str) -> None:
+    """Checks that a frame is not too small for the network.
+
+    Args:
+        height: Height of the frame in pixels.
+        width: Width of the frame in pixels.
+        name: Its name in error messages.
+
+    Raises:
+        FrameError: If a side is below `MINIMUM_SIDE`.
+    """
+    if min(height, width) < MINIMUM_SIDE:
+        raise FrameError(
+            f"{name} is {height}x{width}: frames are at least {MINIMUM_SIDE}x{MINIMUM_SIDE}"
         )
 
 

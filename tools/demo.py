@@ -92,7 +92,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 def _interpolate(low: Path, high: Path) -> dict[str, Any]:
     """Interpolates with `ifrnet video`; returns its summary."""
-    arguments = [low.name, high.name, "--model", "demo", "--quality", "10"]
+    arguments = [low.name, high.name, "--model", "demo", "--quality", "10", "--overwrite"]
     print("$ ifrnet video", *arguments, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         summary = Path(folder) / "summary.json"

@@ -76,7 +76,7 @@ def encode(clip: Path, frames: Sequence[DecodedFrame], out: Path) -> None:
     """Writes each frame twice without conversion, in the pixel format of `clip`."""
     with open_source(clip) as source:
         info = source.info
-    with open_sink(out, like=info, rate=_FACTOR * info.rate, audio="none") as sink:
+    with open_sink(out, like=info, rate=_FACTOR * info.rate, audio="none", overwrite=True) as sink:
         for number in range(_FACTOR * len(frames)):
             sink.write(frames[number // _FACTOR].frame, number / (_FACTOR * info.rate))
 
@@ -98,12 +98,15 @@ def measure(clip: Path) -> dict[str, Any]:
         VideoError: If the clip cannot be read, or the output cannot be written.
     """
     frames = decode(clip)
+    again = VideoOptions(overwrite=True)
     with tempfile.TemporaryDirectory() as folder, Interpolator(PassThrough()) as vfi:
         out = Path(folder) / f"out{clip.suffix}"
         stages: dict[str, Callable[[], object]] = {
             "decode": lambda: decode(clip),
             "encode": lambda: encode(clip, frames, out),
-            "pipeline": lambda: interpolate_video(clip, out, model=vfi, factor=_FACTOR),
+            "pipeline": lambda: interpolate_video(
+                clip, out, model=vfi, factor=_FACTOR, options=again
+            ),
         }
         seconds: dict[str, list[float]] = {name: [] for name in stages}
         for number in range(1 + _ROUNDS):
@@ -115,7 +118,7 @@ def measure(clip: Path) -> dict[str, Any]:
         median = {name: statistics.median(rounds) for name, rounds in seconds.items()}
         slow = _SLOWEST * median["pipeline"] / len(frames)
         with Interpolator(PassThrough(seconds=slow)) as slowest:
-            idle = interpolate_video(clip, out, model=slowest, factor=_FACTOR).idle
+            idle = interpolate_video(clip, out, model=slowest, factor=_FACTOR, options=again).idle
     written = _FACTOR * len(frames)
     first = frames[0].frame
     return {

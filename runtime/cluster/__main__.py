@@ -73,9 +73,11 @@ def sources_in(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
 
 
 def _interpolate(args: argparse.Namespace) -> int:
+    from runtime.cluster.checks import check_existing
     from runtime.cluster.pool import Share, connected
     from runtime.cluster.videos import interpolate_many
     from runtime.cluster.worker import ModelChoice
+    from runtime.video.checks import factor_and_rate
 
     check_summary(args.json)
     if not args.model.is_file():
@@ -85,6 +87,9 @@ def _interpolate(args: argparse.Namespace) -> int:
             f"{args.onnx} does not exist: give the file that the engine was built from"
         )
     sources = sources_in(args.input, args.output)
+    options = options_from(args)
+    factor, rate = factor_and_rate(args.factor, args.rate)
+    check_existing(sources, options, resume=args.resume)
     for _, destination in sources:
         destination.parent.mkdir(parents=True, exist_ok=True)
     share = Share(args.cpus_per_worker, args.gpus_per_worker)
@@ -102,9 +107,9 @@ def _interpolate(args: argparse.Namespace) -> int:
         report = interpolate_many(
             sources,
             model,
-            factor=2 if args.factor is None else args.factor,
-            rate=args.rate,
-            options=options_from(args),
+            factor=factor,
+            rate=rate,
+            options=options,
             share=share,
             workers=args.workers,
             segment_seconds=args.segment_seconds,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from runtime.cluster.checks import check_run
 from runtime.cluster.pool import Pool, Share
 from runtime.cluster.report import ClusterReport, VideoResult
 from runtime.cluster.worker import ModelChoice, VideoWorker
-from runtime.errors import InterpolationError, VideoError
+from runtime.errors import InterpolationError
+from runtime.video.checks import factor_and_rate
 from runtime.video.options import VideoOptions
-from runtime.video.segments.folder import SegmentFolder
 from runtime.video.segments.jobs import Done
 from runtime.video.segments.video import SEGMENT_SECONDS, BatchOptions, Video
-from runtime.video.writing.destination import check_destination
 
 BatchProgress = Callable[[int, int], None]
 """Called with the numbers of output frames rendered and planned so far, of all videos."""
@@ -55,17 +56,15 @@ def interpolate_many(
 
     Raises:
         ClusterError: If the cluster cannot be used.
-        VideoError: If a destination cannot be written, another run writes to it, or two are the
-            same.
+        VideoError: If a destination cannot be written, another run writes to it, two are the
+            same, or one exists without `resume` and `VideoOptions.overwrite`.
+        FrameError: If the factor is not a whole number above 0.
     """
     options = options or VideoOptions()
-    if options.start is not None or options.end is not None:
-        raise VideoError("a cluster takes whole videos: leave start and end out")
-    if len({destination for _, destination in sources}) < len(sources):
-        raise VideoError("two inputs have the same output: rename one of them")
-    for source, destination in sources:
-        check_destination(destination, source)
-        SegmentFolder(destination).check_free()
+    factor, rate = factor_and_rate(None if rate is not None else factor, rate)
+    check_run(sources, options, resume=resume)
+    # A step that is repeated after its worker died may find its own output.
+    options = replace(options, overwrite=True)
     started = time.perf_counter()
     batch = BatchOptions(factor, rate, options, segment_seconds, model.sha256, resume)
     videos = [Video(source, to, batch) for source, to in sources]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -24,6 +25,17 @@ def parse_rate(text: str) -> Fraction:
         return as_rate(text)
     except VideoError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def parse_factor(text: str) -> int | float:
+    """Parses a factor; one that is not whole is refused later, with the rate that it stands for."""
+    try:
+        factor = float(text)
+        return int(factor) if factor.is_integer() else factor
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a factor: write a whole number, 2 or more, or use --rate"
+        ) from error
 
 
 def parse_time(text: str) -> Fraction:
@@ -57,7 +69,7 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     rate = group.add_mutually_exclusive_group()
     rate.add_argument(
         "--factor",
-        type=int,
+        type=parse_factor,
         metavar="N",
         help="new frame rate divided by the old one (default 2)",
     )
@@ -138,6 +150,9 @@ def add_writing_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--lossless", action="store_true", help="encode losslessly")
     group.add_argument(
+        "-y", "--overwrite", action="store_true", help="replace an output that exists"
+    )
+    group.add_argument(
         "--audio",
         choices=("copy", "aac", "none"),
         help="copy audio tracks, encode them as AAC, or leave them out (default copy)",
@@ -159,7 +174,7 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
         for name in (
             "video_stream", "start", "end", "strict", "cuts", "cut_list", "dedupe", "longest_gap",
             "deinterlace", "picture_rate", "keep_vfr", "codec", "quality", "preset", "lossless",
-            "audio", "alpha",
+            "audio", "alpha", "overwrite",
         )
     }  # fmt: skip
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -167,6 +182,33 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
         if given[name] == none:
             chosen[name] = None
     return VideoOptions(**chosen)
+
+
+def ask_to_overwrite(source: str, destination: str, options: VideoOptions) -> VideoOptions:
+    """Asks on a terminal whether an output that exists is replaced.
+
+    Args:
+        source: The input; "-" is stdin, where no answer can be read.
+        destination: The output.
+        options: The options of the command line.
+
+    Returns:
+        The options, with `overwrite` after the answer y.
+
+    Raises:
+        VideoError: If the output cannot be written, whatever the answer.
+    """
+    from runtime.video.writing.destination import check_destination, is_taken
+
+    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if options.overwrite or "-" in (source, destination) or not terminal:
+        return options
+    check_destination(destination, source, overwrite=True)
+    if not is_taken(destination):
+        return options
+    print(f"{destination} exists, overwrite? [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline().strip().lower()
+    return replace(options, overwrite=answer in ("y", "yes"))
 
 
 def check_summary(path: Path | None) -> None:

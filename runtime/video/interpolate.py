@@ -6,7 +6,6 @@ and chapters are carried over.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -18,7 +17,7 @@ from runtime.backends.base import BackendName, PrecisionChoice
 from runtime.backends.demo import DEMO
 from runtime.errors import VideoError, counted, kind_of
 from runtime.interpolator import Interpolator
-from runtime.timesteps import checked_factor
+from runtime.video.checks import check_mode, check_size, checked_options, factor_and_rate
 from runtime.video.options import Plan, VideoOptions, VideoReport
 from runtime.video.rates import Number, as_rate
 from runtime.video.reading.info import SourceInfo
@@ -27,7 +26,7 @@ from runtime.video.render import FrameProgress, Rendering
 from runtime.video.schedule import OnlineSchedule
 from runtime.video.timeline import ConstantRate, Mode, Multiply, output_frame_count
 from runtime.video.writing.alpha import alpha_notes
-from runtime.video.writing.destination import check_destination, container_of, is_folder
+from runtime.video.writing.destination import container_of, is_folder
 from runtime.video.writing.encoding import encoding_for
 from runtime.video.writing.sink import open_sink
 from runtime.video.writing.tracks import track_action
@@ -66,11 +65,11 @@ def interpolate_video(
             a folder or a pattern as %06d.png for PNG; "-" for Y4M on stdout.
         model: A model file, "demo" for the shipped one (the default), or an Interpolator, which
             stays open.
-        factor: New frame rate over old, 2 or more; 2^k with weights that know the midpoint only.
+        factor: New frame rate over old, 2 to 1000; 2^k with weights that know the midpoint only.
             Without `factor` and `rate` it is 2.
-        rate: Frames a second of the output, in place of `factor`: a number, or text as "60",
-            "59.94" or "60000/1001". A rounded NTSC rate in decimals stands for the exact one: 59.94
-            is 60000/1001.
+        rate: Frames a second of the output, 10 000 at most, in place of `factor`: a number, or text
+            as "60", "59.94" or "60000/1001". A rounded NTSC rate in decimals stands for the exact
+            one: 59.94 is 60000/1001.
         options: How to read, cut and write.
         backend: Argument of `Interpolator.open`, for a model file.
         device: Argument of `Interpolator.open`, for a model file.
@@ -83,12 +82,12 @@ def interpolate_video(
 
     Raises:
         VideoError: If the source cannot be read or the destination cannot be written.
-        FrameError: If the factor is not possible or the frames do not fit the model.
+        FrameError: If the factor is not possible, or the frames are too small or do not fit the
+            model.
         ModelError: If the model cannot be opened.
         BackendError: If the backend is not available or fails.
     """
     options = checked_options(source, destination, options)
-    factor, rate = factor_and_rate(factor, rate)
     for name, callback in (("progress", progress), ("on_note", on_note)):
         if callback is not None and not callable(callback):
             raise VideoError(f"{name} is {kind_of(callback)}: give a function, or leave it out")
@@ -101,11 +100,14 @@ def interpolate_video(
     }
     started = time.perf_counter()
     with ExitStack() as stack:
+        read = stack.enter_context(_open_source(source, options))
+        info = read.info
+        check_size(info)
+        factor, rate = factor_and_rate(factor, rate, info)
+        mode = mode_for(info, destination, factor, rate, options)
         vfi = opened_model(model, opening, stack)
         if rate is None:
             vfi.steps_for_factor(factor)  # Raises FrameError if the weights do not support it.
-        read = stack.enter_context(_open_source(source, options))
-        info, mode = read.info, mode_for(read.info, destination, factor, rate, options)
         schedule = OnlineSchedule(
             info,
             mode,
@@ -123,6 +125,7 @@ def interpolate_video(
                 encode=options.encode,
                 audio=options.audio,
                 strict=options.strict,
+                overwrite=options.overwrite,
             )
         )
         if on_note is not None:
@@ -176,12 +179,13 @@ def plan_video(
     Raises:
         VideoError: If the source cannot be read, or the destination cannot be written with these
             options.
-        FrameError: If the factor is not a whole number above 0.
+        FrameError: If the factor is not a whole number above 0, or the frames are too small.
     """
     options = checked_options(source, destination, options)
-    factor, rate = factor_and_rate(factor, rate)
     with _open_source(source, options) as read:
         info = read.info
+        check_size(info)
+        factor, rate = factor_and_rate(factor, rate, info)
         mode = mode_for(info, destination, factor, rate, options)
         alpha = options.encode.alpha
         encoder, notes = "PNG", [*read.notes, *([] if alpha else alpha_notes(info))]
@@ -201,25 +205,6 @@ def plan_video(
         )
 
 
-def checked_options(
-    source: str | Path, destination: str | Path, options: VideoOptions | None
-) -> VideoOptions:
-    """The options, by default those of `VideoOptions()`; checks the paths too.
-
-    Raises:
-        VideoError: If one of the three is of another type, or the destination cannot be written.
-    """
-    for name, path in (("source", source), ("destination", destination)):
-        if not isinstance(path, str | os.PathLike) or not str(path):
-            found = "''" if path == "" else kind_of(path)
-            raise VideoError(f"{name} is {found}: give a path, or '-' for Y4M")
-    if not isinstance(options, VideoOptions | None):
-        raise VideoError(f"options is {kind_of(options)}: give VideoOptions(...)")
-    if str(destination) != "-":
-        check_destination(destination, source)
-    return options or VideoOptions()
-
-
 def opened_model(
     model: str | Path | Interpolator, opening: dict[str, Any], stack: ExitStack
 ) -> Interpolator:
@@ -235,23 +220,6 @@ def opened_model(
             f"{', '.join(given)} was given with an open Interpolator: give it to Interpolator.open"
         )
     return model
-
-
-def factor_and_rate(factor: int | None, rate: Number | None) -> tuple[int, Fraction | None]:
-    """The factor, 2 by default, and the exact rate, which replaces the factor if it is not None.
-
-    Raises:
-        VideoError: If both are given, or the rate is invalid.
-        FrameError: If the factor is invalid.
-    """
-    if rate is None:
-        return checked_factor(2 if factor is None else factor), None
-    if factor is not None:
-        raise VideoError(
-            f"factor={factor} and rate={rate} were both given, the rate takes the place of the "
-            "factor: leave one out"
-        )
-    return 2, as_rate(rate)
 
 
 def _open_source(source: str | Path, options: VideoOptions) -> AbstractContextManager[Source]:
@@ -293,16 +261,18 @@ def mode_for(
         options: Only `keep_vfr` is used.
 
     Raises:
-        VideoError: If the factor is below 2.
+        VideoError: If the factor is below 2, or `check_mode` refuses the output.
     """
-    if rate is not None:
-        return ConstantRate(rate)
-    if factor < 2:
+    if rate is None and factor < 2:
         raise VideoError(f"factor is {factor}: give 2 or more")
+    mode: Mode = Multiply(factor)
     # Images and Y4M have no time stamps.
-    if not options.keep_vfr or str(destination) == "-" or is_folder(destination):
-        return ConstantRate(info.rate * factor)
-    return Multiply(factor)
+    if rate is not None:
+        mode = ConstantRate(rate)
+    elif not options.keep_vfr or str(destination) == "-" or is_folder(destination):
+        mode = ConstantRate(info.rate * factor)
+    check_mode(mode, info, factor if rate is None else None, frames_expected(mode, info))
+    return mode
 
 
 def rate_of(mode: Mode, info: SourceInfo) -> Fraction:

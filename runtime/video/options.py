@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, get_args
 
 from runtime.errors import VideoError, kind_of
-from runtime.video.rates import Number, as_rate, as_seconds
+from runtime.video.rates import MAXIMUM_RATE, Number, as_rate, as_seconds
 from runtime.video.reading.demux import Part
 from runtime.video.reading.filters import Deinterlace
 from runtime.video.reading.info import SourceInfo
@@ -63,6 +64,9 @@ class VideoOptions:
         audio: "copy" for copied packets, "aac" to encode, "none" for no audio.
         alpha: The alpha channel of new frames, where source and output have one: "interpolate" by
             the model, "blend" for a linear mix, "none" for an output without alpha.
+        overwrite: Whether an output that exists is replaced when the new one is complete; otherwise
+            it is an error. A folder is replaced only if it has images with the names of the output
+            and nothing else.
 
     Raises:
         VideoError: If a value is of another type, or `cuts` is out of range.
@@ -85,6 +89,7 @@ class VideoOptions:
     lossless: bool = False
     audio: AudioMode = "copy"
     alpha: AlphaMode = "interpolate"
+    overwrite: bool = field(default=False, repr=False)  # The repr identifies equal frames.
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -98,7 +103,8 @@ class VideoOptions:
             if gap <= 0:
                 raise VideoError(f"longest_gap is {gap}: give seconds above 0, or None")
             object.__setattr__(self, "longest_gap", gap)
-        object.__setattr__(self, "picture_rate", as_rate(self.picture_rate, "picture_rate"))
+        rate = as_rate(self.picture_rate, "picture_rate", MAXIMUM_RATE)
+        object.__setattr__(self, "picture_rate", rate)
 
     @property
     def part(self) -> Part:
@@ -160,11 +166,12 @@ def _check_types(options: VideoOptions) -> None:
         raise VideoError(
             f"video_stream is {options.video_stream!r}: give the index of a track, or None"
         )
-    for name in ("strict", "dedupe", "keep_vfr", "lossless"):
+    for name in ("strict", "dedupe", "keep_vfr", "lossless", "overwrite"):
         if not isinstance(value := getattr(options, name), bool):
             raise VideoError(f"{name} is {value!r}: give True or False")
     for name in ("cuts", "quality"):
-        if not _is_number(value := getattr(options, name), Real):
+        value = getattr(options, name)
+        if not _is_number(value, Real) or (name == "quality" and not isfinite(value or 0)):
             raise VideoError(f"{name} is {value!r}: give a number, or None")
     for name in ("codec", "preset"):
         if not isinstance(value := getattr(options, name), str | None) or value == "":

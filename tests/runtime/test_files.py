@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from runtime import files
-from runtime.files import natural_key, read_with_digest, write_with_digest, written_beside
+from runtime.files import (
+    natural_key,
+    read_with_digest,
+    rename_over,
+    write_with_digest,
+    written_beside,
+)
 from runtime.manifest import EngineManifest, GateReport
 from runtime.model_info import ModelInfo
 
@@ -126,3 +132,23 @@ def test_content_with_a_digest_is_read_only_if_intact(tmp_path):
     assert read_with_digest(path, b"mark-1\n") == b""
     with pytest.raises(FileNotFoundError):
         read_with_digest(tmp_path / "none", b"mark-1\n")
+
+
+def test_a_folder_replaces_another_with_its_content(tmp_path):
+    new, old = tmp_path / "new", tmp_path / "old"
+    for folder in (new, old):
+        folder.mkdir()
+        (folder / folder.name).write_text(folder.name)
+    rename_over(new, old)
+    assert names(tmp_path) == ["old"]
+    assert names(old) == ["new"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "kept").write_text("kept")
+    with pytest.raises(FileNotFoundError):
+        rename_over(tmp_path / "none", old)
+    assert names(tmp_path) == ["old"]
+    assert names(old) == ["kept"]

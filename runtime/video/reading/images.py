@@ -39,7 +39,7 @@ def images_at(path: Path) -> tuple[list[Path], list[str]]:
     Raises:
         VideoError: If there are fewer than two images, or the folder cannot be read.
     """
-    folder, wanted = (path.parent, _matcher(path.name)) if is_pattern(path) else (path, None)
+    folder, wanted = (path.parent, matcher_of(path.name)) if is_pattern(path) else (path, None)
     if not folder.is_dir():
         raise VideoError(f"{folder} does not exist: give a folder of images")
     try:
@@ -127,7 +127,8 @@ class ImageReader:
         return frames
 
 
-def _matcher(name: str) -> re.Pattern[str]:
+def matcher_of(name: str) -> re.Pattern[str]:
+    """Matches the names of a pattern as %06d.png; longer numbers have more digits."""
     before, width, after = _NUMBER.split(name, maxsplit=1)
     digits = rf"\d{{{width},}}" if width else r"\d+"
     return re.compile(f"{re.escape(before)}({digits}){re.escape(after)}")

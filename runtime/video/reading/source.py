@@ -275,7 +275,7 @@ def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sourc
     demuxer = Demuxer(
         str(path), reader.packets, reader.decode, 0, part, strict, describe=reader.describe
     )
-    _probe(demuxer, str(path), part)
+    _probe(demuxer, str(path), part, lambda: f"of {len(files)} images")
     assert demuxer.first is not None
     info = SourceInfo(
         name=str(path),
@@ -341,7 +341,19 @@ def _container_source(
         fields = watch.deinterlacer.factor
     if seek and not seek_to_start(container, stream, demuxer, part):
         return None
-    _probe(demuxer, name, part)
+
+    def missing() -> str | None:
+        return _truncation(path, container, stream, tracks, dropped, demuxer.counts)
+
+    def lost() -> str | None:
+        packets = demuxer.counts.packets.get(stream.index, 0)
+        if packets > 1:
+            return f"of {packets} packets"
+        if stream.frames > 1:
+            return missing() or f"the file declares {stream.frames} frames"
+        return missing() or ("damaged data follows" if demuxer.damaged else None)
+
+    _probe(demuxer, name, part, lost)
     check_stamps(demuxer, name, part)
     assert demuxer.first is not None
     declaring = decoder.declaring(demuxer.first)
@@ -365,18 +377,26 @@ def _container_source(
         tracks=tuple(tracks),
         dropped=tuple(dropped),
     )
-    lost = [track for track in dropped if track not in info.timecode_tracks]
-    notes = [f"not carried over: {', '.join(map(str, lost))}"] if lost else []
-
-    def missing() -> str | None:
-        return _truncation(path, container, stream, tracks, dropped, demuxer.counts)
-
+    left_out = [track for track in dropped if track not in info.timecode_tracks]
+    notes = [f"not carried over: {', '.join(map(str, left_out))}"] if left_out else []
     notes += [*decoder.notes, *frame_notes(declaring)]
     whole = missing if part.whole else lambda: None
     return Source(info, notes, demuxer, whole, strict, watch=watch)
 
 
-def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
+def _probe(demuxer: Demuxer, name: str, part: Part, lost: Callable[[], str | None]) -> None:
+    """Decodes up to the second frame.
+
+    Args:
+        demuxer: Reads the source.
+        name: Name of the source, for errors.
+        part: The part to read.
+        lost: Called if the whole source has one frame; returns how it is known that it should have
+            more, or None for a still image.
+
+    Raises:
+        VideoError: If there is no frame, or only one in the whole source.
+    """
     frames = demuxer.probe()
     if frames == 0 and part.whole:
         raise VideoError(
@@ -387,6 +407,10 @@ def _probe(demuxer: Demuxer, name: str, part: Part) -> None:
             f"{name} has no frame that can be decoded from "
             f"{float((part.start or part.zero) - part.zero):g} s on: start earlier, or give a "
             "whole file"
+        )
+    if frames == 1 and part.whole and (problem := lost()):
+        raise VideoError(
+            f"{name} has only one frame that can be decoded ({problem}): give a whole file"
         )
     if frames == 1 and part.whole:
         raise VideoError(f"{name} is a still image (one frame): give a video of two frames or more")

@@ -50,6 +50,7 @@ def join(
             rate=rate_of(mode, source.info),
             audio=options.audio,
             strict=options.strict,
+            overwrite=options.overwrite,
             encode=options.encode,
         ) as sink,
     ):

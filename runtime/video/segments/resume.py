@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,8 @@ from runtime.backends.base import BackendName, PrecisionChoice
 from runtime.backends.demo import DEMO
 from runtime.errors import InterpolationError, VideoError, counted
 from runtime.interpolator import Interpolator
-from runtime.video.interpolate import (
-    checked_options,
-    factor_and_rate,
-    mode_for,
-    opened_model,
-    rate_of,
-)
+from runtime.video.checks import checked_options, factor_and_rate
+from runtime.video.interpolate import mode_for, opened_model, rate_of
 from runtime.video.options import VideoOptions, VideoReport
 from runtime.video.rates import Number
 from runtime.video.reading.source import open_source
@@ -80,7 +76,9 @@ def interpolate_video_resumable(
         ModelError: If the model cannot be opened.
         BackendError: If the backend is not available or fails.
     """
-    options = checked_options(source, destination, options)
+    # An output that exists is complete; only a call that made its segments may replace it.
+    options = replace(options or VideoOptions(), overwrite=True)
+    checked_options(source, destination, options)
     factor, rate = factor_and_rate(factor, rate)
     source, destination = Path(source), Path(destination)
     if not source.is_file():

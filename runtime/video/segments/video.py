@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from runtime.files import written_beside
 from runtime.manifest import file_sha256
 from runtime.model_info import TimeSteps
+from runtime.video.checks import check_size
 from runtime.video.interpolate import mode_for
 from runtime.video.options import VideoOptions, VideoReport
 from runtime.video.segments.errors import SeamError
@@ -56,11 +57,11 @@ class BatchOptions(NamedTuple):
     def key(self) -> str:
         """Text that is equal for options which give equal frames and packets; segments store it."""
         # Options with their default are left out, so that a later version, which has further
-        # options, recognises the segments.
+        # options, recognises the segments. Options without `repr` do not change frames.
         options = {
             field.name: value
             for field in fields(self.options)
-            if (value := getattr(self.options, field.name)) != field.default
+            if field.repr and (value := getattr(self.options, field.name)) != field.default
         }
         return repr((self.factor, self.rate, options, self.model))
 
@@ -185,6 +186,11 @@ class Video:
         return Job(step, arguments, (self, number))
 
     def _analyse_jobs(self, scanned: Scan) -> list[Job]:
+        check_size(scanned.info)
+        batch = self.batch
+        self._mode = mode_for(
+            scanned.info, self.destination, batch.factor, batch.rate, batch.options
+        )
         self._note(self.folder.claim(keep=self.batch.resume))
         self._scanned = scanned
         self._note(scanned.notes)
@@ -205,10 +211,8 @@ class Video:
 
     def _render_jobs(self, time_steps: TimeSteps) -> list[Job]:
         assert self._scanned is not None
+        assert self._mode is not None
         batch = self.batch
-        self._mode = mode_for(
-            self._scanned.info, self.destination, batch.factor, batch.rate, batch.options
-        )
         analysed = [self._analysed[number] for number in range(self._span_count)]
         render_plan = plan(self._scanned, analysed, self._mode, time_steps, batch.options)
         self.segments = render_plan.segments

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from runtime.errors import VideoError
 from runtime.files import HAS_FLOCK, Lock, is_locked, lock_file, lock_folder
-from runtime.video.reading.images import is_pattern
+from runtime.video.reading.images import is_pattern, matcher_of
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm")
+
+_FILE_NAMES = "%06d.png"
+"""Names of the images in an output folder that is given without a pattern."""
 
 _FORMATS = {".mkv": "matroska", ".m4v": "mp4"}
 
@@ -34,6 +37,11 @@ def folder_of(path: Path) -> Path:
     return path.parent if is_pattern(path) else path
 
 
+def file_names(path: Path) -> str:
+    """The pattern of the names of the images: that of the path, or %06d.png."""
+    return path.name if is_pattern(path) else _FILE_NAMES
+
+
 def partial_path(path: str | Path) -> Path:
     """The path at which a file or a folder is written until it is complete."""
     path = Path(path)
@@ -43,25 +51,37 @@ def partial_path(path: str | Path) -> Path:
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
-def check_destination(path: str | Path, source: str | Path) -> None:
-    """Checks that an output can be written without damage to the source; changes nothing.
+def check_destination(path: str | Path, source: str | Path, *, overwrite: bool = False) -> None:
+    """Checks that an output can be written without damage to other files; changes nothing.
+
+    Args:
+        path: The output.
+        source: The input.
+        overwrite: Whether an output that exists may be replaced.
 
     Raises:
-        VideoError: If the path is not possible for an output, is or contains the source, or another
-            run is writing it.
+        VideoError: If the path is not possible for an output, is or contains the source, another
+            run is writing it, or it exists and `overwrite` is False.
     """
-    path = Path(path)
-    if is_folder(path):
-        check_folder(path)
-    elif path.suffix.lower() not in SUFFIXES:
+    path, here = Path(path), Path.cwd()
+    # The output folder is replaced by a rename at the end.
+    if is_folder(path) and folder_of(path).resolve() in (here, *here.parents):
+        raise VideoError(
+            f"{folder_of(path)} is or contains the current folder: give a folder that is only for "
+            "the images"
+        )
+    if not is_folder(path) and path.suffix.lower() not in SUFFIXES:
         raise VideoError(
             f"{path.name} has no supported suffix: use one of {', '.join(SUFFIXES)}, a folder, "
             "or %06d.png"
         )
-    elif not path.parent.is_dir():
+    if not is_folder(path) and not path.parent.is_dir():
         raise VideoError(f"{path.parent} is not a folder: create it first")
     temp, read = partial_path(path), Path(source).resolve()
-    if path.resolve() == read or (path.exists() and read.exists() and path.samefile(read)):
+    own, given = folder_of(path), folder_of(Path(source))
+    if own.resolve() == given.resolve() or (
+        own.exists() and given.exists() and own.samefile(given)
+    ):
         raise VideoError(f"{path} is the input itself: write to another file")
     if temp.exists() and temp.resolve() in (read, *read.parents):
         raise VideoError(
@@ -75,21 +95,52 @@ def check_destination(path: str | Path, source: str | Path) -> None:
     # The final name may be the partial name of another run.
     check_free(temp)
     check_free(path)
+    if is_folder(path):
+        check_folder(path, overwrite=overwrite)
+    elif is_taken(path) and not overwrite:
+        raise VideoError(f"{path} exists: write to another file, or replace it with --overwrite")
 
 
-def check_folder(path: Path) -> None:
+def is_taken(path: str | Path) -> bool:
+    """Whether a file exists at the path of an output, or its folder has files."""
+    path = Path(path)
+    if is_folder(path):
+        folder = folder_of(path)
+        return folder.is_dir() and any(folder.iterdir())
+    return path.exists() or path.is_symlink()
+
+
+def check_folder(path: Path, *, overwrite: bool = False) -> None:
     """Checks that images can be written to a folder, or to the folder of a pattern.
 
+    Args:
+        path: The folder or the pattern.
+        overwrite: Whether a folder may be replaced that has images with the names of this output,
+            and nothing else.
+
     Raises:
-        VideoError: If it is a file, a folder that is not empty, or the working folder.
+        VideoError: If it is a file, a symbolic link, or a folder that is not empty and may not be
+            replaced.
     """
-    folder = folder_of(path)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise VideoError(f"{folder} is not empty: give a folder that is new or empty")
-    if folder.resolve() == Path.cwd():  # The output folder is replaced by a rename at the end.
+    folder, names = folder_of(path), matcher_of(file_names(path))
+    if folder.exists() and not folder.is_dir():
+        raise VideoError(f"{folder} is a file: give a folder that is new or empty")
+    if folder.is_symlink():
+        raise VideoError(f"{folder} is a symbolic link: give the folder that it leads to")
+    entries = list(folder.iterdir()) if folder.exists() else []
+    others = [
+        entry.name
+        for entry in entries
+        if not names.fullmatch(entry.name) or entry.is_symlink() or not entry.is_file()
+    ]
+    if others and overwrite:
         raise VideoError(
-            f"{folder} is the current folder: give a folder that is only for the images"
+            f"{folder} cannot be replaced, because it has {min(others)}, which is no image of this "
+            "output: give a folder that is new or empty"
         )
+    if entries and not overwrite:
+        replace = "" if others else ", or replace its images with --overwrite"
+        raise VideoError(f"{folder} is not empty: give a folder that is new or empty{replace}")
 
 
 def check_free(path: Path) -> None:

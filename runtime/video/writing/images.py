@@ -17,10 +17,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
-from runtime.files import empty_folder
+from runtime.files import empty_folder, rename_over
 from runtime.video.colour import ColourConverter
 from runtime.video.planes import alpha_of, has_alpha
-from runtime.video.reading.images import is_pattern
 from runtime.video.reading.info import SourceInfo, reason
 from runtime.video.transparency import AlphaConverter, without_alpha
 from runtime.video.writing.alpha import alpha_notes
@@ -28,12 +27,11 @@ from runtime.video.writing.destination import (
     check_folder,
     check_own,
     claimed_folder,
+    file_names,
     folder_of,
     partial_path,
 )
 from runtime.video.writing.encoding import tag
-
-_FILE_NAMES = "%06d.png"
 
 
 class Y4MSink:
@@ -150,13 +148,16 @@ class FolderSink:
         alpha: Whether the images have an alpha channel.
     """
 
-    def __init__(self, path: Path, like: SourceInfo, alpha: bool = True) -> None:
+    def __init__(
+        self, path: Path, like: SourceInfo, alpha: bool = True, *, overwrite: bool = False
+    ) -> None:
         """Creates the folder under its partial name.
 
         Args:
             path: The folder, or a pattern as %06d.png.
             like: Properties of the source.
             alpha: Whether to write the alpha channel of a source that has one.
+            overwrite: Whether a folder of images that exists is replaced.
 
         Raises:
             VideoError: If the folder cannot be written.
@@ -165,9 +166,11 @@ class FolderSink:
         self.notes = [] if self.alpha else alpha_notes(like)
         self.written = 0
         self.partial: Path | None = None
-        check_folder(path)
+        check_folder(path, overwrite=overwrite)
+        self._path = path
+        self._overwrite = overwrite
         self._folder = folder_of(path)
-        self._name = path.name if is_pattern(path) else _FILE_NAMES
+        self._name = file_names(path)
         self._partial_path = partial_path(path)
         self._depth = 8 if like.bits <= 8 else 16
         self._converter, self._alpha = ColourConverter(), AlphaConverter()
@@ -225,16 +228,18 @@ class FolderSink:
         """Ignores a packet of another track, which a folder of images cannot store."""
 
     def close(self) -> None:
-        """Renames the folder to its final name.
+        """Renames the folder to its final name; a folder of an earlier run is removed.
 
         Raises:
             VideoError: If it cannot be renamed.
         """
         with self._errors():
             check_own(self._lock)
+            check_folder(self._path, overwrite=self._overwrite)
             if self._folder.exists():
-                self._folder.rmdir()  # Fails if the folder is not empty.
-            self._partial_path.rename(self._folder)
+                rename_over(self._partial_path, self._folder)
+            else:
+                self._partial_path.rename(self._folder)
         self._lock.release()
 
     def abort(self) -> None:

@@ -90,11 +90,12 @@ def open_sink(
     encode: EncodeOptions = DEFAULT,
     audio: AudioMode = "copy",
     strict: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[Sink]:
     """Opens an output for a source; leaving the `with` block finishes it, also after an error.
 
     Args:
-        path: .mp4, .mkv, .mov, .m4v or .webm; a folder or a pattern as %06d.png, new or empty;
+        path: .mp4, .mkv, .mov, .m4v or .webm; a folder or a pattern as %06d.png;
             "-" for Y4M on stdout, or a binary file object for Y4M.
         like: Properties of the source.
         rate: Nominal frames a second.
@@ -106,6 +107,7 @@ def open_sink(
         audio: "copy" for copied packets, "aac" to encode, "none" for no audio.
         strict: Whether damaged audio is an error with "aac"; by default it is counted and becomes
             silence.
+        overwrite: Whether an output that exists may be replaced.
 
     Raises:
         VideoError: If the output cannot be written, on entry or later.
@@ -117,11 +119,11 @@ def open_sink(
         sink = Y4MSink(stream, like, rate, encode.alpha)
     elif is_folder(path):
         _refuse_choice("PNG", encode)
-        check_destination(path, like.name)
-        sink = FolderSink(Path(path), like, encode.alpha)
+        check_destination(path, like.name, overwrite=overwrite)
+        sink = FolderSink(Path(path), like, encode.alpha, overwrite=overwrite)
     else:
         path = Path(path)
-        check_destination(path, like.name)
+        check_destination(path, like.name, overwrite=overwrite)
         sink = Muxer(
             path,
             like,

@@ -5,7 +5,7 @@ import pytest
 from export.build_engine import make_parser as build_parser
 from export.triton.__main__ import make_parser as triton_parser
 from runtime.cli.arguments import gpu_index, parse_device, parse_size
-from runtime.video.arguments import parse_cuts
+from runtime.video.arguments import parse_cuts, parse_factor
 
 
 def test_a_size_is_height_x_width():
@@ -51,6 +51,13 @@ def test_no_engine_is_built_on_a_cpu(capsys):
 def test_a_served_model_has_a_device_of_the_same_grammar(text, device):
     arguments = ["--model", "m.onnx", "--output", "repository", "--device", text]
     assert triton_parser().parse_args(arguments).device == device
+
+
+def test_a_factor_is_a_number():
+    assert [parse_factor(text) for text in ("2", "3.0", "2.5")] == [2, 3, 2.5]
+    assert type(parse_factor("3.0")) is int
+    with pytest.raises(argparse.ArgumentTypeError, match="write a whole number, 2 or more, or use"):
+        parse_factor("two")
 
 
 def test_scene_cuts_are_switched_off_by_a_word():

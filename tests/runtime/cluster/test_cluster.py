@@ -17,7 +17,7 @@ import pytest
 
 from commands import run_module
 from openvino_types import claim_types
-from runtime import Interpolator, VideoError, files, interpolate_video
+from runtime import FrameError, Interpolator, VideoError, files, interpolate_video
 from runtime.cluster.__main__ import sources_in
 from runtime.cluster.pool import TRIES, ClusterError, Pool, Share, connected
 from runtime.cluster.videos import interpolate_many
@@ -74,9 +74,9 @@ def one_run(clip, model, tmp_path_factory):
     return times_and_hashes(made)
 
 
-def many(sources, model, **how):
+def many(sources, model, options=WHOLE, **how):
     return interpolate_many(
-        sources, model, options=WHOLE, share=ONE, segment_seconds=SECONDS, **how
+        sources, model, options=options, share=ONE, segment_seconds=SECONDS, **how
     )
 
 
@@ -160,18 +160,22 @@ def test_bad_files_are_named_and_good_ones_are_rendered(cluster, model, clip, on
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all")
     wrong = write(tmp_path / "wrong.mkv", 20, size=(64, 80), options=KEYS)
+    tiny = write(tmp_path / "tiny.mkv", 20, size=(8, 8), codec="ffv1")
     good = [tmp_path / f"good{k}.mkv" for k in range(2)]
     for path in good:
         shutil.copy(clip, path)
     out = tmp_path / "out"
     out.mkdir()
-    sources = [(p, out / p.with_suffix(".mkv").name) for p in [good[0], broken, wrong, good[1]]]
+    sources = [
+        (p, out / p.with_suffix(".mkv").name) for p in [good[0], broken, wrong, good[1], tiny]
+    ]
     report = many(sources, model)
-    assert [video.error is None for video in report.videos] == [True, False, False, True]
+    assert [video.error is None for video in report.videos] == [True, False, False, True, False]
     assert "broken.mp4 cannot be read as a video" in report.videos[1].error
     assert (
         "frames are 64x80 (height x width), this model takes 50x70 only" in report.videos[2].error
     )
+    assert "tiny.mkv is 8x8: frames are at least 16x16" in report.videos[4].error
     assert all(times_and_hashes(out / path.name) == one_run for path in good)
     # No files of the bad one are left.
     assert sorted(p.name for p in out.iterdir()) == ["good0.mkv", "good1.mkv"]
@@ -207,6 +211,18 @@ def test_resume_reuses_complete_segments(cluster, model, clip, one_run, tmp_path
     again = many([(clip, out)], model, resume=True)
     assert again.videos[0].notes == ["the output was complete already"]
     assert out.stat().st_mtime_ns == before
+
+    folder.mkdir()  # As after a kill between the join and the removal of the segments.
+    again = many([(clip, out)], model, resume=True)
+    assert again.failures == []
+    assert out.stat().st_mtime_ns > before
+    assert not folder.exists()
+    with pytest.raises(VideoError, match=r"out\.mkv exists already: keep results with --resume"):
+        many([(clip, out)], model)
+    before = out.stat().st_mtime_ns
+    assert many([(clip, out)], model, options=replace(WHOLE, overwrite=True)).failures == []
+    assert out.stat().st_mtime_ns > before
+    assert times_and_hashes(out) == one_run
 
 
 def test_segments_of_other_arguments_are_not_reused(cluster, model, clip, tmp_path):
@@ -338,10 +354,15 @@ def test_more_resources_than_a_machine_has_are_refused(cluster, model, clip, tmp
         interpolate_many([(clip, tmp_path / "o.mkv")], model, share=Share(cpus=1, gpus=1))
 
 
-def test_parts_of_videos_and_duplicate_outputs_are_refused(cluster, model, clip, tmp_path):
+def test_parts_duplicate_outputs_and_wrong_rates_are_refused(cluster, model, clip, tmp_path):
     out = tmp_path / "out.mkv"
     with pytest.raises(VideoError, match="two inputs have the same output"):
         interpolate_many([(clip, out), (clip, out)], model)
+    with pytest.raises(FrameError, match=r"factor is 2\.5: give a whole number, 2 or more, or"):
+        many([(clip, out)], model, factor=2.5)
+    (video,) = many([(clip, out)], model, rate=Fraction(10**6)).videos
+    assert "rate 1000000 would make about 2221000 frames of" in video.error
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(VideoError, match="whole videos"):
         interpolate_many([(clip, out)], model, options=VideoOptions(start=Fraction(1)))
 

@@ -17,13 +17,14 @@ from export.gate.cases import moving_frames
 from interlaced_clips import luma, psnr, scene, write_interlaced
 from moving_clips import RATE, read_clip, write_clip
 from paths import DATA
-from runtime import FrameError, Interpolator, VideoError, interpolate_video
+from runtime import BackendError, FrameError, Interpolator, VideoError, interpolate_video
 from runtime.__main__ import main, parse_time
 from runtime.video.interpolate import plan_video
 from runtime.video.options import VideoOptions
 from video_clips import samples_of
 
 QUICK = VideoOptions(preset="8")
+OVERWRITE = VideoOptions(overwrite=True)
 
 
 @pytest.fixture(scope="module")
@@ -500,10 +501,29 @@ def test_a_failure_keeps_the_old_file_and_a_playable_part(tmp_path, mean):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interpolate_video(source, out, model=mean, progress=stop)
+        interpolate_video(source, out, model=mean, progress=stop, options=OVERWRITE)
     assert out.read_bytes() == b"an older result"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "out.partial.mp4"]
     assert len(read_clip(tmp_path / "out.partial.mp4")[0]) >= 3  # It plays up to the error.
+
+
+@pytest.mark.parametrize("size", [(8, 8), (15, 64), (64, 14)])
+def test_frames_that_are_too_small_are_refused_before_anything_is_written(tmp_path, mean, size):
+    source = write_clip(tmp_path / "in.mkv", 3, size=size, codec="ffv1")
+    message = rf"in\.mkv is {size[0]}x{size[1]}: frames are at least 16x16"
+    with pytest.raises(FrameError, match=message):
+        plan_video(source, tmp_path / "out.mkv")
+    for model in (mean, tmp_path / "none.onnx"):  # Refused before the model is opened.
+        with pytest.raises(FrameError, match=message):
+            interpolate_video(source, tmp_path / "out.mkv", model=model)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_the_smallest_frames_are_interpolated(tmp_path):
+    source = write_clip(tmp_path / "in.mkv", 3, size=(16, 16), codec="ffv1")
+    interpolate_video(source, tmp_path / "out.mkv", options=VideoOptions(codec="ffv1"))
+    frames, _, _ = read_clip(tmp_path / "out.mkv")
+    assert [(frame.width, frame.height) for frame in frames] == 6 * [(16, 16)]
 
 
 def test_a_model_of_another_size_is_named_before_anything_is_written(tmp_path, models):
@@ -520,6 +540,62 @@ def test_invalid_factors_are_refused(tmp_path, mean, factor):
         interpolate_video(source, tmp_path / "out.mp4", model=mean, factor=factor)
     with pytest.raises((FrameError, VideoError), match="factor is"):
         plan_video(source, tmp_path / "out.mp4", factor=factor)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"factor": 2.5},
+            "factor is 2.5: give a whole number, 2 or more, or 62.5 as the rate (--rate), 2.5 times"
+            " that of in.mp4",
+        ),
+        ({"factor": np.float32(1.5)}, "or 37.5 as the rate (--rate)"),
+        (
+            {"factor": 1001},
+            "factor 1001 would make about 5005 frames of in.mp4, a factor is 1000 at most: give a",
+        ),
+        (
+            {"rate": 10**9},
+            "rate 1000000000 would make about 200000000 frames of in.mp4, at most 10000 frames a "
+            "second are possible: give a lower rate",
+        ),
+        ({"rate": "10000.5"}, "rate 10000.5 would make about 2000 frames of in.mp4, at most"),
+        (
+            {"factor": 500, "options": VideoOptions(keep_vfr=False)},
+            "factor 500, which is rate 12500, would make about 2500 frames of in.mp4, at most 10000"
+            " frames a second are possible: give a lower factor",
+        ),
+        ({"rate": 0.5}, "rate 0.5 would make one frame of in.mp4: give a higher rate"),
+    ],
+)
+def test_rates_and_factors_beyond_sense_are_refused(tmp_path, monkeypatch, mean, given, message):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "in.mp4", 5, rate=Fraction(25))
+    with pytest.raises((FrameError, VideoError), match=re.escape(message)):
+        plan_video("in.mp4", "out.mp4", **given)
+    for model in (mean, "none.onnx"):  # Refused before the model is opened.
+        with pytest.raises((FrameError, VideoError), match=re.escape(message)):
+            interpolate_video("in.mp4", "out.mp4", model=model, **given)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_without_a_duration_a_rate_beyond_sense_is_refused_too(tmp_path, mean):
+    source = write_clip(tmp_path / "in.h264", 3, rate=Fraction(25))
+    for given in ({"rate": 10**9}, {"factor": 10**9}):
+        with pytest.raises(VideoError, match=r"would make too many frames of .*in\.h264, "):
+            plan_video(source, tmp_path / "out.mp4", **given)
+
+
+def test_a_rate_below_that_of_the_source_is_kept(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mp4", 5, rate=Fraction(25))
+    report = interpolate_video(source, tmp_path / "out.mp4", model=mean, rate=10)
+    assert read_clip(tmp_path / "out.mp4")[1] == [0, Fraction(1, 10)]
+    assert (report.frames_out, report.rate) == (2, 10)
+    # One frame of one frame is no fault of the rate.
+    one = VideoOptions(end=0.04)
+    report = interpolate_video(source, tmp_path / "one.mp4", model=mean, rate=25, options=one)
+    assert report.frames_out == 1
 
 
 def test_a_factor_and_a_rate_are_refused(tmp_path, mean):
@@ -544,7 +620,10 @@ def test_times_can_be_numbers_or_text(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 20, rate=Fraction(25))
     written = [
         interpolate_video(
-            source, tmp_path / "out.mp4", model=mean, options=VideoOptions(start=start, end=end)
+            source,
+            tmp_path / "out.mp4",
+            model=mean,
+            options=VideoOptions(start=start, end=end, overwrite=True),
         ).frames_out
         for start, end in ((Fraction(1, 5), Fraction(3, 5)), (0.2, 0.6), ("0:00.2", "0.6"))
     ]
@@ -600,6 +679,25 @@ def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
     ("arguments", "message"),
     [
         (["out.mp4", "--factor", "0"], "factor is 0"),
+        (["out.mp4", "--factor=-2"], "factor is -2: give a whole number, 2 or more"),
+        (["out.mp4", "--factor", "nan"], "factor is nan, a float: give a whole number, 2 or more"),
+        (["out.mp4", "--factor", "inf"], "factor is inf, a float: give a whole number, 2 or more"),
+        (["out.mp4", "--factor", "2.5"], "or 62.5 as the rate"),
+        (["out.mp4", "--factor", "100000"], "would make about 300000 frames of in.mp4"),
+        (["out.mp4", "--rate", "1e9", "--dry-run"], "would make about 120000000 frames of in.mp4"),
+        (["out.mp4", "--picture-rate", "1e6"], "picture_rate is 1000000 frames a second: give one"),
+        (["out.mp4", "--quality", "nan"], "quality is nan: give a number, or None"),
+        (["out.mp4", "--quality", "inf"], "quality is inf: give a number, or None"),
+        (
+            ["out.mp4", "--quality=-5"],
+            "encoder libx264 does not open .*: check its preset and qual",
+        ),
+        (["out.mp4", "--cuts", "nan"], "the cut threshold is nan: give one above 0 and up to 100"),
+        (["out.mp4", "--cuts", "inf"], "the cut threshold is inf: give one above 0 and up to 100"),
+        (["out.mp4", "--cuts=-1"], "the cut threshold is -1: give one above 0 and up to 100"),
+        (["out.mp4", "--video-stream=-1"], "no video track -1: choose one of 0"),
+        (["out.mp4", "--end", "0"], "end is 0 s: give a time above 0"),
+        (["out.mp4", "--start", "1e9"], "in.mp4 lasts .* s, but start is 1000000000.000 s: give"),
         (["out.mp4", "--json", "no/s.json"], "no is not a folder: create it first"),
         (["out.mp4", "--json", "s.json", "--dry-run"], "a dry run has no summary: leave one out"),
         (["out.mp4", "--rate", "60", "--keep-vfr"], "--rate gives a constant rate: use --factor"),
@@ -607,7 +705,7 @@ def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
             ["out.webm", "--dry-run"],
             "webm does not support aac audio: choose .mkv, or --audio none",
         ),
-        (["%06d.png"], "working folder|not empty"),
+        (["%06d.png"], r"\. is or contains the current folder: give a folder that is only"),
         (["out.mp4", "--start", "1.5", "--end", "1"], "part is 1.5 s to 1 s: give a start of 0"),
         (["out.mp4", "--start", "0.115"], "no frame of in.mp4 is between start and end"),
     ],
@@ -617,6 +715,40 @@ def test_refused_arguments_leave_no_files(tmp_path, command, arguments, message)
     code, _, errors = command("in.mp4", *arguments, "--model", "m")
     assert code == 1
     assert re.search(message, errors), errors
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "message"),
+    [
+        ("--rate", ["nan", "inf", "1/0"], "is not understood: give frames a second as 60"),
+        ("--rate", ["0", "-5", "1e-999999999"], "frames a second: give one above 0"),
+        ("--rate", ["1e20"], "frames a second: give one of 10000 at most"),
+        ("--picture-rate", ["0", "-5"], "frames a second: give one above 0"),
+        ("--picture-rate", ["nan", "inf"], "is not understood: give frames a second as 60"),
+        ("--start", ["-1", "nan", "inf", "1e400"], "is not understood: give seconds as 90.5"),
+        ("--end", ["-1", "nan", "inf", "1e999999999"], "is not understood: give seconds as 90.5"),
+        ("--factor", ["x", "1/2"], "is not a factor: write a whole number, 2 or more, or use"),
+        ("--threads", ["nan", "1.5"], "invalid int value"),
+        ("--streams", ["inf", "1.5"], "invalid int value"),
+    ],
+)
+def test_values_that_no_option_takes_are_wrong_command_lines(command, option, values, message):
+    for value in values:
+        code, _, errors = command("in.mp4", "out.mp4", f"{option}={value}")
+        assert code == 2
+        assert f"argument {option}: " in errors
+        assert message in " ".join(errors.split())
+
+
+@pytest.mark.parametrize("option", ["threads", "streams"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_of_threads_and_streams_below_one_are_refused(tmp_path, models, option, value):
+    source = write_clip(tmp_path / "in.mp4", 2)
+    with pytest.raises(BackendError, match=f"{option} is {value}: use 1 or more, or None for"):
+        interpolate_video(
+            source, tmp_path / "out.mp4", model=models / "dynamic.onnx", **{option: value}
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 

@@ -34,6 +34,7 @@ def vfi():
 
 
 def assert_equal_to_one_run(source, tmp_path, vfi, options, *, suffix=".mkv", least=3, **how):
+    options = replace(options, overwrite=True)  # Some tests call this twice.
     one, cut = tmp_path / f"one{suffix}", tmp_path / f"cut{suffix}"
     report = interpolate_video(
         source, one, model=vfi, factor=how.get("factor"), rate=how.get("rate"), options=options

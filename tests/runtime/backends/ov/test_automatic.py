@@ -163,7 +163,7 @@ def test_a_video_names_the_precision_and_repeats_the_note(artefact, tmp_path):
     assert "bf16 is not proved" in report.notes[0]
     assert given == report.notes
     report = interpolate_video(
-        tmp_path / "in.mkv", tmp_path / "out.mkv", model=artefact(proof()), precision="auto"
+        tmp_path / "in.mkv", tmp_path / "again.mkv", model=artefact(proof()), precision="auto"
     )
     assert report.backend == "openvino cpu bf16"
     assert report.notes == []

@@ -315,6 +315,37 @@ def test_a_still_image_is_refused(tmp_path, name):
         read(tmp_path / name)
 
 
+def test_a_video_with_one_frame_that_can_be_decoded_is_no_still_image(tmp_path):
+    path = write(tmp_path / "a.mov", 5, codec="png", fmt="rgb24")
+    with av.open(str(path)) as clip:
+        packets = [bytes(packet) for packet in clip.demux(video=0) if packet.size]
+    content = path.read_bytes()
+    for packet in packets[1:]:
+        content = content.replace(packet, bytes(len(packet)))
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=r"a\.mov has only one frame .* \(of 5 packets\): give a"):
+        read(path)
+
+
+def test_a_video_that_was_cut_off_after_the_first_frame_is_no_still_image(tmp_path):
+    path = write(tmp_path / "a.mp4", 5, codec="mpeg4", container_options={"movflags": "faststart"})
+    with av.open(str(path)) as clip:
+        first, second = (entry.pos for entry in clip.streams.video[0].index_entries[:2])
+    assert 0 < first < second
+    path.write_bytes(path.read_bytes()[:second])
+    with pytest.raises(
+        VideoError, match=r"only one frame .* \(the file declares 5 frames .*\): give"
+    ):
+        read(path)
+
+
+def test_a_folder_with_one_image_that_can_be_decoded_is_no_still_image(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"" if number else png())
+    with pytest.raises(VideoError, match=r"has only one frame .* \(of 3 images\): give a whole"):
+        read(tmp_path)
+
+
 def test_an_encrypted_file_is_named_as_encrypted(tmp_path):
     key = "00112233445566778899aabbccddeeff"
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}

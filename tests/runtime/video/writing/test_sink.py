@@ -275,7 +275,7 @@ def test_sound_that_the_container_does_not_support_is_refused(tmp_path, audio, s
     assert notes == [f"audio track 1 ({audio.removeprefix('lib')}): not carried over"]
     if suffix == ".webm":
         with pytest.raises(VideoError, match="webm does not support aac"):
-            passed(source, out, audio="aac")
+            passed(source, out, audio="aac", overwrite=True)
 
 
 def test_subtitles_are_copied(tmp_path):
@@ -545,7 +545,7 @@ def test_an_error_leaves_a_playable_partial_file(tmp_path, name, error):
     def run():
         with (
             open_source(source) as opened,
-            open_sink(tmp_path / name, like=opened.info, rate=RATE) as sink,
+            open_sink(tmp_path / name, like=opened.info, rate=RATE, overwrite=True) as sink,
         ):
             kept["sink"] = sink
             for item in opened:

@@ -1,0 +1,51 @@
+"""The checks of a run before Ray is started."""
+
+import pytest
+
+from runtime import VideoError, VideoOptions
+from runtime.cluster.__main__ import main
+from runtime.cluster.checks import check_run
+from video_clips import write
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Three videos, of which two have an output already."""
+    (tmp_path / "made").mkdir()
+    pairs = [
+        (write(tmp_path / f"{name}.mkv", 2), tmp_path / "made" / f"{name}.mkv") for name in "abc"
+    ]
+    for _, destination in pairs[1:]:
+        destination.write_bytes(b"an older result")
+    return pairs
+
+
+def test_outputs_that_exist_are_kept_or_replaced_only_on_demand(sources):
+    with pytest.raises(VideoError) as refused:
+        check_run(sources, VideoOptions(), resume=False)
+    assert str(refused.value) == (
+        f"{sources[1][1]} exists already, as do 1 more: keep results with --resume, replace them "
+        "with --overwrite, or write to another folder"
+    )
+    check_run(sources[:1], VideoOptions(), resume=False)
+    check_run(sources, VideoOptions(overwrite=True), resume=False)
+    check_run(sources, VideoOptions(), resume=True)
+
+
+def test_the_command_refuses_before_it_starts_ray_or_writes(tmp_path, sources, monkeypatch, capsys):
+    monkeypatch.setattr("runtime.cluster.pool.connected", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "deep").mkdir()
+    write(tmp_path / "more" / "deep" / "d.mkv", 2)
+    inputs = ["a.mkv", "b.mkv", "c.mkv", "more"]
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, message in (
+        ([], "b.mkv exists already, as do 1 more: keep results with --resume"),
+        (["--overwrite", "--factor", "2.5"], "factor is 2.5: give a whole number, 2 or more, or a"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([*inputs, "--output", "made", "--model", "demo", *arguments])
+        assert left.value.code == 1
+        assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
