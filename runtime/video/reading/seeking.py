@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -36,6 +37,38 @@ def check_start(name: str, part: Part, duration: Fraction | None) -> None:
             f"{name} lasts {float(duration):.3f} s, but start is "
             f"{float(part.start - part.zero):.3f} s: give an earlier start"
         )
+
+
+def check_frames(demuxer: Demuxer, name: str, part: Part, lost: Callable[[], str | None]) -> None:
+    """Decodes up to the second frame.
+
+    Args:
+        demuxer: Reads the source.
+        name: Name of the source, for errors.
+        part: The part to read.
+        lost: Called if the whole source has one frame; returns how it is known that it should have
+            more, or None for a still image.
+
+    Raises:
+        VideoError: If there is no frame, or only one in the whole source.
+    """
+    frames = demuxer.probe()
+    if frames == 0 and part.whole:
+        raise VideoError(
+            f"{name} has no frame that can be decoded, it is damaged or empty: give a whole file"
+        )
+    if frames == 0:
+        raise VideoError(
+            f"{name} has no frame that can be decoded from "
+            f"{float((part.start or part.zero) - part.zero):g} s on: start earlier, or give a "
+            "whole file"
+        )
+    if frames == 1 and part.whole and (problem := lost()):
+        raise VideoError(
+            f"{name} has only one frame that can be decoded ({problem}): give a whole file"
+        )
+    if frames == 1 and part.whole:
+        raise VideoError(f"{name} is a still image (one frame): give a video of two frames or more")
 
 
 def check_stamps(demuxer: Demuxer, name: str, part: Part) -> None:

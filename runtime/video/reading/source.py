@@ -31,7 +31,12 @@ from runtime.video.reading.info import (
     reason,
 )
 from runtime.video.reading.rate import DEFAULT_RATE
-from runtime.video.reading.seeking import check_stamps, check_start, seek_to_start
+from runtime.video.reading.seeking import (
+    check_frames,
+    check_stamps,
+    check_start,
+    seek_to_start,
+)
 from runtime.video.reading.streams import (
     beginning_of,
     chapters_of,
@@ -275,7 +280,7 @@ def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sourc
     demuxer = Demuxer(
         str(path), reader.packets, reader.decode, 0, part, strict, describe=reader.describe
     )
-    _probe(demuxer, str(path), part, lambda: f"of {len(files)} images")
+    check_frames(demuxer, str(path), part, lambda: f"of {len(files)} images")
     assert demuxer.first is not None
     info = SourceInfo(
         name=str(path),
@@ -353,7 +358,7 @@ def _container_source(
             return missing() or f"the file declares {stream.frames} frames"
         return missing() or ("damaged data follows" if demuxer.damaged else None)
 
-    _probe(demuxer, name, part, lost)
+    check_frames(demuxer, name, part, lost)
     check_stamps(demuxer, name, part)
     assert demuxer.first is not None
     declaring = decoder.declaring(demuxer.first)
@@ -382,35 +387,3 @@ def _container_source(
     notes += [*decoder.notes, *frame_notes(declaring)]
     whole = missing if part.whole else lambda: None
     return Source(info, notes, demuxer, whole, strict, watch=watch)
-
-
-def _probe(demuxer: Demuxer, name: str, part: Part, lost: Callable[[], str | None]) -> None:
-    """Decodes up to the second frame.
-
-    Args:
-        demuxer: Reads the source.
-        name: Name of the source, for errors.
-        part: The part to read.
-        lost: Called if the whole source has one frame; returns how it is known that it should have
-            more, or None for a still image.
-
-    Raises:
-        VideoError: If there is no frame, or only one in the whole source.
-    """
-    frames = demuxer.probe()
-    if frames == 0 and part.whole:
-        raise VideoError(
-            f"{name} has no frame that can be decoded, it is damaged or empty: give a whole file"
-        )
-    if frames == 0:
-        raise VideoError(
-            f"{name} has no frame that can be decoded from "
-            f"{float((part.start or part.zero) - part.zero):g} s on: start earlier, or give a "
-            "whole file"
-        )
-    if frames == 1 and part.whole and (problem := lost()):
-        raise VideoError(
-            f"{name} has only one frame that can be decoded ({problem}): give a whole file"
-        )
-    if frames == 1 and part.whole:
-        raise VideoError(f"{name} is a still image (one frame): give a video of two frames or more")

@@ -251,7 +251,7 @@ def test_other_outputs_have_no_alpha_and_declare_none(tmp_path, vfi, name, codec
     (note,) = [note for note in report.notes if "alpha" in note]
     assert note.startswith(f"{LOST} by {by}: {REMEDY}")
     assert note in told
-    assert note in plan_video(source, tmp_path / name, options=options).notes
+    assert note in plan_video(source, tmp_path / f"plan-{name}", options=options).notes
     assert "alpha_mode" not in metadata(tmp_path / name)
     made = frames_of(tmp_path / name)
     assert len(made) == 8

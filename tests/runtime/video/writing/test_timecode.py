@@ -47,7 +47,7 @@ def test_the_timecode_counts_frames_of_the_new_rate_from_the_first_output_frame(
     assert report.notes == (note if suffix == ".mkv" else [])
     number = (3600 * 50 + 24) if suffix != ".mkv" else None
     assert timecode_of(out) == ("01:00:00:24", number)
-    options = VideoOptions(start="1.2")
+    options = VideoOptions(start="1.2", overwrite=True)
     interpolate_video(source, out, model=model, factor=2, options=options)
     number = (3601 * 50 + 34) if suffix != ".mkv" else None
     assert timecode_of(out) == ("01:00:01:34", number)
