@@ -13,6 +13,10 @@ from runtime.errors import counted
 from runtime.video.reading.demux import Part
 from runtime.video.reading.filters import Deinterlacer
 from runtime.video.reading.info import INTERLACED
+from runtime.video.reading.levels import is_beyond_limits
+
+_FEW = 0.1
+"""Share of the frames below which luma beyond black and white is not reported."""
 
 
 class FrameWatch:
@@ -59,10 +63,10 @@ class FrameWatch:
 
     def notes(self) -> list[str]:
         """Notes on the frames so far; call it at the end."""
-        return [*self._interlaced_notes(), *self._aspect_notes()]
+        return [*self._interlaced_notes(), *self._aspect_notes(), *self._level_notes()]
 
     def _reset(self) -> None:
-        self._frames = self._interlaced = 0
+        self._frames = self._interlaced = self._beyond = 0
         self._begun = self._part.start is None
         self._over = False
         self._aspect: Fraction | None = None
@@ -79,12 +83,13 @@ class FrameWatch:
         start, end = self._part.start, self._part.end
         moment = None if frame.pts is None else frame.pts * Fraction(frame.time_base or 1)
         if not self._begun and moment is not None and start is not None and moment < start:
-            self._frames = self._interlaced = 0
+            self._frames = self._interlaced = self._beyond = 0
         else:
             self._begun = True
         self._over = end is not None and moment is not None and moment >= end
         self._frames += 1
         self._interlaced += frame.interlaced_frame
+        self._beyond += is_beyond_limits(frame)
 
     def _see_aspect(self, packet: Packet[Any]) -> None:
         """Compares the pixel aspect ratio, which the decoder reads with the packet."""
@@ -108,6 +113,15 @@ class FrameWatch:
                 + ("" if interlaced else ": mark the frames with FFmpeg's setfield first")
             ]
         return []
+
+    def _level_notes(self) -> list[str]:
+        if self._beyond < _FEW * self._frames or not self._beyond:
+            return []
+        return [
+            f"{self._beyond} of {counted(self._frames, 'frame')} have luma below black or above "
+            "white, which new frames clip: where that flickers, bring the levels into the limited "
+            "range first, or mark the video as full range if it is"
+        ]
 
     def _aspect_notes(self) -> list[str]:
         if not self._changes:
