@@ -57,13 +57,20 @@ def _interpolate(args: argparse.Namespace) -> None:
         raise VideoError(
             "--keep-vfr and --rate were both given, but --rate gives a constant rate: use --factor"
         )
+    for option, images in (("picture_rate", True), ("video_stream", False)):
+        if getattr(args, option) is not None and _is_of_images(args.input) != images:
+            raise VideoError(
+                f"--{option.replace('_', '-')} was given, but {args.input} is "
+                f"{'no folder of images' if images else 'of images'}: leave it out"
+            )
     if args.dry_run:
         plan = plan_video(
             args.input, args.output, factor=args.factor, rate=args.rate, options=options
         )
         print(*_plan_lines(plan, args.output), sep="\n", file=messages)
         return
-    options = ask_to_overwrite(args.input, args.output, options)
+    if not args.resume:
+        options = ask_to_overwrite(args.input, args.output, options)
     printed: list[str] = []
 
     def print_note(note: str) -> None:
@@ -92,6 +99,13 @@ def _interpolate(args: argparse.Namespace) -> None:
     for line in _report_lines(report, args.output, printed):
         print(line, file=messages)
     write_summary(args.json, report)
+
+
+def _is_of_images(path: str) -> bool:
+    """Whether the input is a folder of images or a pattern as %06d.png."""
+    from runtime.video.reading.images import is_pattern
+
+    return Path(path).is_dir() or is_pattern(Path(path))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from runtime.video.arguments import (
     add_writing_arguments,
     check_summary,
     options_from,
+    parse_time,
     write_summary,
 )
 
@@ -214,7 +215,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     )
     cluster.add_argument(
         "--segment-seconds",
-        type=Fraction,
+        type=parse_time,
         default=Fraction(10),
         metavar="S",
         help="minimum duration of a segment in seconds (default %(default)s)",

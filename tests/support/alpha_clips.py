@@ -11,16 +11,17 @@ VP9 = {"auto-alt-ref": "0", "g": "10", "lossless": "1"}
 LIBVPX = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
-def noise(fmt, number, size=SIZE):
-    """A frame of noise, also in its alpha."""
+def noise(fmt, seed, size=SIZE):
+    """A frame of noise, also in its alpha; luma is within the limited range."""
     frame = VideoFrame(size[1], size[0], fmt)
-    source = np.random.default_rng(number)
+    source = np.random.default_rng(seed)
     bits = frame.format.components[0].bits
     order = ">" if frame.format.is_big_endian else "<"
-    for plane in frame.planes:
+    for number, plane in enumerate(frame.planes):
         dtype = np.uint8 if bits <= 8 else np.uint16
         count = plane.buffer_size // dtype().itemsize
-        values = source.integers(0, 1 << bits, count, dtype)
+        low, high = (16, 236) if number == 0 and fmt.startswith("yuv") else (0, 256)
+        values = source.integers(low << (bits - 8), high << (bits - 8), count, dtype)
         plane.update(values.astype(f"{order}u{values.itemsize}").tobytes())
     return frame
 
@@ -54,13 +55,14 @@ def write_noise(path, fmt="yuva420p", codec="ffv1", *, count=4, size=SIZE, **how
     return write(path, [noise(fmt, number, size) for number in range(count)], codec, **how)
 
 
-def coarse(number, size=SIZE):
+def coarse(seed, size=SIZE):
     """A yuva420p frame of coarse noise, which is small enough for libvpx's buffers."""
     frame = VideoFrame(size[1], size[0], "yuva420p")
-    source = np.random.default_rng(number)
-    for plane in frame.planes:
+    source = np.random.default_rng(seed)
+    for number, plane in enumerate(frame.planes):
+        low, high = (16, 236) if number == 0 else (0, 256)
         blocks = source.integers(
-            0, 256, (plane.height // 8 + 1, plane.line_size // 8 + 1), np.uint8
+            low, high, (plane.height // 8 + 1, plane.line_size // 8 + 1), np.uint8
         )
         rows = blocks.repeat(8, 0).repeat(8, 1)[: plane.height, : plane.line_size]
         plane.update(np.ascontiguousarray(rows).tobytes())

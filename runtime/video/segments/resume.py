@@ -60,7 +60,7 @@ def interpolate_video_resumable(
         model: As for `interpolate_video`.
         factor: As for `interpolate_video`.
         rate: As for `interpolate_video`.
-        options: How to read, cut and write; without `start` and `end`.
+        options: How to read, cut and write; without `start`, `end` and `overwrite`.
         backend: As for `interpolate_video`.
         device: As for `interpolate_video`.
         threads: As for `interpolate_video`.
@@ -76,8 +76,13 @@ def interpolate_video_resumable(
         ModelError: If the model cannot be opened.
         BackendError: If the backend is not available or fails.
     """
-    # An output that exists is complete; only a call that made its segments may replace it.
-    options = replace(options or VideoOptions(), overwrite=True)
+    if isinstance(options, VideoOptions) and options.overwrite:
+        raise VideoError(
+            "overwrite was given, but a run with segments keeps an output that exists: remove it, "
+            "or leave overwrite out"
+        )
+    # Without its segments, an output that exists is complete; it is not replaced.
+    options = replace(checked_options(source, "-", options), overwrite=True)
     checked_options(source, destination, options)
     factor, rate = factor_and_rate(factor, rate)
     source, destination = Path(source), Path(destination)

@@ -705,6 +705,7 @@ def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
             ["out.webm", "--dry-run"],
             "webm does not support aac audio: choose .mkv, or --audio none",
         ),
+        (["out.mp4", "--picture-rate", "30"], "but in.mp4 is no folder of images: leave it out"),
         (["%06d.png"], r"\. is or contains the current folder: give a folder that is only"),
         (["out.mp4", "--start", "1.5", "--end", "1"], "part is 1.5 s to 1 s: give a start of 0"),
         (["out.mp4", "--start", "0.115"], "no frame of in.mp4 is between start and end"),

@@ -154,6 +154,7 @@ def test_a_video_that_cannot_be_divided_is_rendered_in_one_piece(tmp_path, vfi):
         ("in.mkv", "frames", {}, "frames is not a video file"),
         ("in.mkv", "-", {}, "- is not a video file"),
         ("in.mkv", "out.mkv", {"start": 1}, "leave start and end out"),
+        ("in.mkv", "out.mkv", {"overwrite": True}, "or leave overwrite out"),
         (".", "out.mkv", {}, "is not a file, which a run with segments needs"),
         ("-", "out.mkv", {}, "is not a file, which a run with segments needs"),
     ],
