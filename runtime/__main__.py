@@ -171,7 +171,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "input",
         metavar="IN",
-        help="a video, a folder of images, a pattern as %%06d.png, or - for Y4M on stdin",
+        help="a video, the address of a network stream (rtsp://, udp://, http:// ...), a folder of "
+        "images, a pattern as %%06d.png, or - for Y4M on stdin",
     )
     parser.add_argument(
         "output",

@@ -59,8 +59,9 @@ def interpolate_video(
         print(report.frames_in, report.frames_out)
 
     Args:
-        source: Any video that FFmpeg reads; a folder of PNG or JPEG images, or a pattern as
-            %06d.png; "-" for Y4M on stdin.
+        source: Any video that FFmpeg reads; the address of a network stream (rtsp://, udp://,
+            http:// ...); a folder of PNG or JPEG images, or a pattern as %06d.png; "-" for Y4M on
+            stdin.
         destination: .mp4, .mkv, .mov, .m4v or .webm, written as NAME.partial.EXT and then renamed;
             a folder or a pattern as %06d.png for PNG; "-" for Y4M on stdout.
         model: A model file, "demo" for the shipped one (the default), or an Interpolator, which

@@ -19,7 +19,8 @@ from runtime.video.reading.truncation import PacketCounts
 _AUDIO_LATE = Fraction(10)
 """Seconds after the end of the part in which packets of other tracks are still expected."""
 
-_READ_ATTEMPTS = 10
+READ_ATTEMPTS = 10
+"""How often a file is read on after an error."""
 
 
 class Part:
@@ -87,6 +88,7 @@ class Demuxer:
         describe: Callable[[int], str] = "packet {} of the video".format,
         stage: Stage | None = None,
         flush: Callable[[], None] = lambda: None,
+        attempts: int = READ_ATTEMPTS,
     ) -> None:
         """Sets the source; reads nothing.
 
@@ -101,6 +103,7 @@ class Demuxer:
             describe: Returns a description of the packet with a number, for errors.
             stage: Processes the decoded frames; None: they are not changed.
             flush: Called after a seek, if the decoder is not that of the container.
+            attempts: Number of errors of the source after which reading ends.
         """
         self.damaged = 0
         self.counts = PacketCounts()
@@ -118,6 +121,7 @@ class Demuxer:
         self._size: tuple[int, int] | None = None
         self._last: Fraction | None = None
         self._flush = flush
+        self._attempts = attempts
         self._after_seek = False
         self._read_on()
 
@@ -229,7 +233,7 @@ class Demuxer:
 
     def _read(self) -> Iterator[Packet[Any]]:
         """Yields packets; continues after an error, since later packets may be intact."""
-        attempts = _READ_ATTEMPTS
+        attempts = self._attempts
         packets = self._packets()
         while True:
             try:

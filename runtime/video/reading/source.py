@@ -1,4 +1,4 @@
-"""Reads videos, folders of images, and Y4M streams.
+"""Reads videos, network streams, folders of images, and Y4M pipes.
 
 One pass over a file yields the frames of one video track and the packets of the audio and subtitle
 tracks, in the order of the file.
@@ -6,7 +6,6 @@ tracks, in the order of the file.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -18,7 +17,7 @@ from av.packet import Packet
 
 from runtime.errors import VideoError
 from runtime.video.reading.decoder import Decoder
-from runtime.video.reading.demux import Demuxer, Part
+from runtime.video.reading.demux import READ_ATTEMPTS, Demuxer, Part
 from runtime.video.reading.filters import Deinterlace, Deinterlacer
 from runtime.video.reading.images import ImageReader, images_at, is_pattern
 from runtime.video.reading.info import (
@@ -30,6 +29,7 @@ from runtime.video.reading.info import (
     pixel_properties,
     reason,
 )
+from runtime.video.reading.opening import is_url, name_of, open_container
 from runtime.video.reading.rate import DEFAULT_RATE
 from runtime.video.reading.seeking import (
     check_frames,
@@ -46,7 +46,7 @@ from runtime.video.reading.streams import (
     tracks_of,
     video_stream_of,
 )
-from runtime.video.reading.tags import open_for_reading, readable
+from runtime.video.reading.tags import readable
 from runtime.video.reading.truncation import PacketCounts, truncation
 from runtime.video.reading.watch import FrameWatch
 
@@ -71,9 +71,10 @@ def open_source(
     """Opens a video and decodes its first frames.
 
     Args:
-        path: A file that FFmpeg reads, a folder of PNG or JPEG files, a pattern as %06d.png, "-"
-            for Y4M on stdin, or a binary file object with Y4M. An image that cannot be read or
-            decoded is skipped and named in the notes; the others keep their times.
+        path: A file that FFmpeg reads, the address of a network stream (rtsp://, udp://, http://
+            ...), a folder of PNG or JPEG files, a pattern as %06d.png, "-" for Y4M on stdin, or a
+            binary file object with Y4M. An image that cannot be read or decoded is skipped and
+            named in the notes; the others keep their times.
         video_stream: Index of the video track; by default FFmpeg's choice.
         strict: Whether a damaged or truncated file is an error; by default damaged packets are
             skipped and counted, and the notes describe what is missing.
@@ -94,7 +95,7 @@ def open_source(
         )
     if end is not None and end <= 0:
         raise VideoError(f"end is {float(end):g} s: give a time above 0")
-    if isinstance(path, str | Path) and str(path) != "-":
+    if isinstance(path, str | Path) and str(path) != "-" and not is_url(path):
         path = Path(path)
         if path.is_dir() or is_pattern(path):
             if deinterlace is not None:
@@ -104,7 +105,7 @@ def open_source(
         if not path.is_file():
             raise VideoError(f"{path} does not exist: give a video file")
     for seek in (True, False):
-        with _open_container(path) as container:
+        with open_container(path) as container:
             source = _container_source(
                 container, path, video_stream, Part(start, end), strict, deinterlace, seek=seek
             )
@@ -133,7 +134,7 @@ def key_frames(
             or truncated and `strict`.
     """
     stamps, read = set(), PacketCounts()
-    with _open_container(path) as container:
+    with open_container(path) as container:
         stream = video_stream_of(container, str(path), video_stream)
         tracks, dropped = tracks_of(container, stream)
         try:
@@ -255,24 +256,6 @@ def _truncation(
     return truncation(path, container, stream, [t.stream for t in tracks], read, complete)
 
 
-def _name(path: Any) -> str:
-    return str(path) if isinstance(path, Path) else "the Y4M stream"
-
-
-def _open_container(path: Any) -> Any:
-    try:
-        if isinstance(path, Path):
-            # Without "file:" FFmpeg would read a name with a colon as a protocol.
-            return open_for_reading(f"file:{path}")
-        stream = sys.stdin.buffer if path == "-" else path
-        return open_for_reading(stream, format="yuv4mpegpipe")
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(
-            f"{_name(path)} cannot be read as a video ({reason(error)}): "
-            "give a whole file in a format that FFmpeg reads"
-        ) from error
-
-
 def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Source:
     files, notes = images_at(path)
     reader = ImageReader(files, rate)
@@ -316,7 +299,7 @@ def _container_source(
     seek: bool,
 ) -> Source | None:
     """The source of an opened file; None if it must be opened again and read without `seek`."""
-    name = _name(path)
+    name = name_of(path)
     stream = video_stream_of(container, name, number)
     # With damage near the end, frame threads lose up to one intact frame for each thread.
     stream.thread_type = "SLICE"
@@ -339,6 +322,8 @@ def _container_source(
         sum(track.kind == "audio" for track in tracks),
         stage=watch,
         flush=decoder.flush,
+        # A stream that fails is not there any more; a file may be intact after a bad part.
+        attempts=1 if is_url(path) else READ_ATTEMPTS,
     )
     nominal, fields = nominal_rate_of(container, stream, demuxer.first_stamps), 1
     if deinterlace is not None:

@@ -19,7 +19,7 @@ AudioMode = Literal["copy", "aac", "none"]
 """Treatment of audio tracks: copy their packets, encode them as AAC, or leave them out."""
 
 _ENCODED = "encoded as AAC"
-"""Begin of what `track_action` returns for an audio track that is decoded and encoded again."""
+"""Beginning of what `track_action` returns for an audio track that is decoded and encoded again."""
 
 _NANO = Fraction(1, 10**9)
 """Seconds. The tick of shifted stamps, before the container rounds them to its own."""
