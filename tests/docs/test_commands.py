@@ -68,7 +68,8 @@ def run(command, folder):
     called = module_of(command)
     assert called, f"{command!r} is no command of this package: say why it is not run"
     module, arguments = called
-    arguments += EXTRA_ARGUMENTS.get(module, [])
+    if "--resume" not in arguments:  # With it, an output that exists is kept.
+        arguments += EXTRA_ARGUMENTS.get(module, [])
     if (ROOT / module.replace(".", "/")).is_dir():
         module += ".__main__"
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
