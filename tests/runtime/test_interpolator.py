@@ -8,6 +8,7 @@ from commands import run_module
 from export.gate.cases import moving_frames
 from export.wrapper import ExportOptions, wrap
 from runtime import BackendError, FrameError, InterpolationError, Interpolator, ModelError
+from video_clips import write
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +246,7 @@ def test_every_error_is_an_interpolation_error():
 
 
 def test_the_command_refuses_a_missing_model(tmp_path):
-    (tmp_path / "in.mp4").write_bytes(b"")
+    write(tmp_path / "in.mp4", 3)
     done = run_module("runtime", "in.mp4", "out.mp4", "--model", "no.onnx", cwd=tmp_path)
     assert done.returncode == 1
     assert "no.onnx does not exist" in done.stderr

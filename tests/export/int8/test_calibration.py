@@ -15,7 +15,7 @@ from export.int8.calibration import read_calibration_frames
 from export.source import source_from_onnx
 from image_folders import image_folder
 from paths import WALK
-from runtime.video.reading.demux import Demuxer
+from runtime.video.reading.decoder import Decoder
 from runtime.video.reading.images import ImageReader
 
 LENGTH = 3
@@ -69,10 +69,14 @@ def numbered_video(path, count, key_frames):
 def decoded(monkeypatch):
     """A list that grows by one with each decoded frame of a video."""
     counted = []
-    honest = Demuxer._checked
-    monkeypatch.setattr(
-        Demuxer, "_checked", lambda self, frame: counted.append(1) or honest(self, frame)
-    )
+    honest = Decoder.decode
+
+    def decode(self, packet):
+        frames = honest(self, packet)
+        counted.extend(frames)
+        return frames
+
+    monkeypatch.setattr(Decoder, "decode", decode)
     return counted
 
 
