@@ -126,7 +126,10 @@ def test_segments_of_an_interrupted_run_are_reused_and_joined(model, tmp_path, f
     assert steps == ["scan", "look", "look", "look", *rendered, "join"]
     assert video.resumed == (3 if reused else 0)
     expected = json.loads((FORMATS / "shown.json").read_text())
-    assert times_and_hashes(made) == [(Fraction(time), digest) for time, digest in expected]
+    written = times_and_hashes(made)
+    assert [time for time, _ in written] == [Fraction(time) for time, _ in expected]
+    if reused:  # Another ONNX Runtime may render frames that differ in the last bit.
+        assert [digest for _, digest in written] == [digest for _, digest in expected]
 
 
 def test_a_parity_record_is_resumed(tmp_path):
