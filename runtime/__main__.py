@@ -43,6 +43,7 @@ _DEMO_NOTE = (
 
 def _interpolate(args: argparse.Namespace) -> None:
     from runtime.video.interpolate import interpolate_video, plan_video
+    from runtime.video.reading.images import is_of_images
     from runtime.video.segments.resume import interpolate_video_resumable
 
     options = options_from(args)
@@ -58,7 +59,7 @@ def _interpolate(args: argparse.Namespace) -> None:
             "--keep-vfr and --rate were both given, but --rate gives a constant rate: use --factor"
         )
     for option, images in (("picture_rate", True), ("video_stream", False)):
-        if getattr(args, option) is not None and _is_of_images(args.input) != images:
+        if getattr(args, option) is not None and is_of_images(Path(args.input)) != images:
             raise VideoError(
                 f"--{option.replace('_', '-')} was given, but {args.input} is "
                 f"{'no folder of images' if images else 'of images'}: leave it out"
@@ -99,13 +100,6 @@ def _interpolate(args: argparse.Namespace) -> None:
     for line in _report_lines(report, args.output, printed):
         print(line, file=messages)
     write_summary(args.json, report)
-
-
-def _is_of_images(path: str) -> bool:
-    """Whether the input is a folder of images or a pattern as %06d.png."""
-    from runtime.video.reading.images import is_pattern
-
-    return Path(path).is_dir() or is_pattern(Path(path))
 
 
 @contextmanager

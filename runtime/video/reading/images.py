@@ -27,6 +27,11 @@ def is_pattern(path: Path) -> bool:
     return path.suffix.lower() in DECODERS and _NUMBER.search(path.name) is not None
 
 
+def is_of_images(path: Path) -> bool:
+    """Whether a source is a folder of images, or a pattern as %06d.png."""
+    return path.is_dir() or is_pattern(path)
+
+
 def images_at(path: Path) -> tuple[list[Path], list[str]]:
     """Lists the images of a folder or of a pattern.
 

@@ -19,7 +19,7 @@ from runtime.errors import VideoError
 from runtime.video.reading.decoder import Decoder
 from runtime.video.reading.demux import READ_ATTEMPTS, Demuxer, Part
 from runtime.video.reading.filters import Deinterlace, Deinterlacer
-from runtime.video.reading.images import ImageReader, images_at, is_pattern
+from runtime.video.reading.images import ImageReader, images_at, is_of_images
 from runtime.video.reading.info import (
     DecodedFrame,
     SourceInfo,
@@ -97,7 +97,7 @@ def open_source(
         raise VideoError(f"end is {float(end):g} s: give a time above 0")
     if isinstance(path, str | Path) and str(path) != "-" and not is_url(path):
         path = Path(path)
-        if path.is_dir() or is_pattern(path):
+        if is_of_images(path):
             if deinterlace is not None:
                 raise VideoError(f"{path} has images, which are progressive: leave deinterlace out")
             yield _image_source(path, picture_rate, Part(start, end), strict)
