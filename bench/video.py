@@ -27,9 +27,10 @@ def _measure(args: argparse.Namespace) -> None:
         "kind": "video",
         "format_version": 1,
         "what": "decoding, encoding and the whole pipeline with a model that takes no time; "
-        "frames_per_second counts written frames; memory is the peak memory of a new process in "
-        "bytes; flicker is the largest mean difference between a plane of a new frame and of the "
-        "original frame in a still scene, in 8-bit levels",
+        "frames_per_second counts written frames; cpu_seconds is the sum over all threads; memory "
+        "is the peak memory of a new process in bytes; flicker is the largest mean difference "
+        "between a plane of a new frame and of the original frame in a still scene, in 8-bit "
+        "levels",
         "clips": [],
     }
     for clip in args.clip:
@@ -59,10 +60,12 @@ def _measured(
             write_clip(clip, size, length, scaled)
             measured["memory"][str(length)] = peak_memory(scaled)
     speeds = ", ".join(f"{name} {fps:.1f}" for name, fps in measured["frames_per_second"].items())
+    used = ", ".join(f"{name} {cpus:.1f}" for name, cpus in measured["cpus"].items())
     print(
         f"{clip.name}, {measured['size']}\n"
         f"  written frames per second: {speeds}\n"
         f"  speed of the pipeline: {measured['share']:.0%} of its slower stage alone\n"
+        f"  CPUs in use: {used}, of {measured['cpus_available']}\n"
         f"  a slow model waits for frames: {measured['idle']:.1%} of the time"
     )
     levels = ", ".join(f"{name} {level:.3f}" for name, level in measured["flicker"].items())

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from bench.harness.cold_start import peak_host_bytes
 from runtime import Interpolator, interpolate_video
 from runtime.backends.base import HostBackend
+from runtime.machine import available_cpus
 from runtime.model_info import ModelInfo
 from runtime.video.options import VideoOptions
 from runtime.video.planes import plane_views
@@ -88,11 +89,12 @@ def measure(clip: Path) -> dict[str, Any]:
         clip: A video whose frames all fit into memory.
 
     Returns:
-        "seconds" of each stage and round; "frames", the number of frames written;
-        "frames_per_second" of each stage, from its median; "share", the speed of the pipeline
-        divided by that of its slower stage alone; "idle", the share of time for which a model that
-        is the slowest stage waits for frames, and "model_seconds", the time of that model for a
-        pair; "clip", "size" and "pixel_format".
+        "seconds" of each stage and round, and "cpu_seconds", the sum over its threads; "cpus", the
+        mean number of CPUs that each stage keeps busy, and "cpus_available"; "frames", the number
+        of frames written; "frames_per_second" of each stage, from its median; "share", the speed of
+        the pipeline divided by that of its slower stage alone; "idle", the share of time for which
+        a model that is the slowest stage waits for frames, and "model_seconds", the time of that
+        model for a pair; "clip", "size" and "pixel_format".
 
     Raises:
         VideoError: If the clip cannot be read, or the output cannot be written.
@@ -109,12 +111,14 @@ def measure(clip: Path) -> dict[str, Any]:
             ),
         }
         seconds: dict[str, list[float]] = {name: [] for name in stages}
+        cpu_seconds: dict[str, list[float]] = {name: [] for name in stages}
         for number in range(1 + _ROUNDS):
             for name, stage in stages.items():
-                started = time.perf_counter()
+                started, worked = time.perf_counter(), time.process_time()
                 stage()
                 if number:  # The first round fills caches.
                     seconds[name].append(time.perf_counter() - started)
+                    cpu_seconds[name].append(time.process_time() - worked)
         median = {name: statistics.median(rounds) for name, rounds in seconds.items()}
         slow = _SLOWEST * median["pipeline"] / len(frames)
         with Interpolator(PassThrough(seconds=slow)) as slowest:
@@ -127,6 +131,9 @@ def measure(clip: Path) -> dict[str, Any]:
         "pixel_format": first.format.name,
         "frames": written,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "cpus": {name: sum(cpu_seconds[name]) / sum(rounds) for name, rounds in seconds.items()},
+        "cpus_available": available_cpus(),
         "frames_per_second": {name: written / value for name, value in median.items()},
         "share": max(median["decode"], median["encode"]) / median["pipeline"],
         "model_seconds": slow,

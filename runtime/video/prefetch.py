@@ -5,7 +5,7 @@
             for frame in shown:
                 encode(frame)
 
-An exception in any of the three threads ends the other two and reaches the caller.
+An exception in any of the threads ends the others and reaches the caller.
 """
 
 from __future__ import annotations

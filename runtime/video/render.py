@@ -1,11 +1,11 @@
-"""Decodes, interpolates and encodes the frames that a schedule chooses, in three threads."""
+"""Decodes, interpolates and encodes the frames that a schedule chooses, in four threads."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from av.packet import Packet
@@ -76,6 +76,13 @@ class _OutputRequest(NamedTuple):
     between: PairRequest | None
     packet: Packet[Any] | None = None
     layers: tuple[Layers, Layers] | None = None
+
+
+_Output: TypeAlias = "tuple[Fraction, VideoFrame, NDArray[Any] | NewLayers | None] | Packet[Any]"
+"""A packet of another track, or an output frame as time, frame and image.
+
+For a new frame, image is its RGB image, or its layers where it gets alpha, and frame is the real
+frame before it, whose format it gets; for a real frame image is None."""
 
 
 class Rendering:
@@ -151,17 +158,15 @@ class Rendering:
         prepared = self._prepared(items)
         with prefetch(prepared, ahead=_AHEAD, name="decode", weight=_weight) as decoded:
             output = self._interpolated(decoded)
-            with prefetch(output, ahead=_AHEAD, name="interpolate", weight=_weight) as shown:
-                for item in shown:
+            with (
+                prefetch(output, ahead=_AHEAD, name="interpolate", weight=_weight) as new,
+                prefetch(self._converted(new), ahead=_AHEAD, name="convert", weight=_weight) as out,
+            ):
+                for item in out:
                     if isinstance(item, Packet):
                         sink.write_packet(item)
                         continue
-                    moment, frame, image = item
-                    if isinstance(image, NewLayers):
-                        assert self._layers is not None
-                        frame = self._layers.put_together(image)
-                    elif image is not None:
-                        frame = self._converter.frame_from_rgb(image, like=frame)
+                    moment, frame = item
                     sink.write(frame, moment)
                     if progress is not None:
                         progress(sink.written, total)
@@ -194,14 +199,8 @@ class Rendering:
 
     def _interpolated(
         self, prepared: Prefetcher[_PreparedFrame | Packet[Any]]
-    ) -> Iterator[tuple[Fraction, VideoFrame, NDArray[Any] | NewLayers | None] | Packet[Any]]:
-        """Runs the model; runs in the second thread.
-
-        Yields:
-            Packets, and output frames as time, frame and image. For a new frame, image is its RGB
-            image, or its layers where it gets alpha, and frame is the real frame before it, whose
-            format it gets; for a real frame image is None.
-        """
+    ) -> Iterator[_Output]:
+        """Runs the model; runs in the second thread."""
         requests = (
             (request, request.between, self._alpha_request(request))
             for request in self._requests(prepared)
@@ -221,6 +220,29 @@ class Rendering:
                     continue
                 alpha, t = alphas[n] if alphas else None, request.between.timesteps[n]
                 yield moment, request.like, NewLayers(image, alpha, request.layers, t)
+
+    def _converted(
+        self, output: Iterable[_Output]
+    ) -> Iterator[tuple[Fraction, VideoFrame] | Packet[Any]]:
+        """Converts new frames to the source's format; runs in the third thread.
+
+        Encoders have threads of their own, which would wait for frames if the thread that calls the
+        encoder also converted them.
+
+        Yields:
+            Packets, and frames with the time when they are shown.
+        """
+        for item in output:
+            if isinstance(item, Packet):
+                yield item
+                continue
+            moment, frame, image = item
+            if isinstance(image, NewLayers):
+                assert self._layers is not None
+                frame = self._layers.put_together(image)
+            elif image is not None:
+                frame = self._converter.frame_from_rgb(image, like=frame)
+            yield moment, frame
 
     def _alpha_request(self, request: _OutputRequest) -> PairRequest | None:
         """The request for the alpha of new frames; None where there is nothing to compute."""

@@ -21,6 +21,10 @@ def test_stages_and_pipeline_are_measured_on_the_same_frames(tmp_path, capsys):
     }  # fmt: skip
     slower = min(one["frames_per_second"][name] for name in ("decode", "encode"))
     assert one["share"] == pytest.approx(one["frames_per_second"]["pipeline"] / slower)
+    for name, seconds in one["seconds"].items():
+        busy = sum(one["cpu_seconds"][name]) / sum(seconds)
+        assert busy > 0
+        assert one["cpus"][name] == pytest.approx(busy)
     assert 0 <= one["idle"] < 1
     assert set(one["flicker"]) == {"yuv420p", "yuv422p", "yuv444p", "yuv420p10le"}
     assert all(levels < 5 for levels in one["flicker"].values())
