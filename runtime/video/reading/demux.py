@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
 from runtime.video.reading.info import DecodedFrame, reason
-from runtime.video.reading.packets import ReadAhead, moment_of, track_of
+from runtime.video.reading.packets import ReadAhead, moment_of, padding_of, track_of
 from runtime.video.reading.truncation import PacketCounts
 
 _AUDIO_LATE = Fraction(10)
@@ -294,13 +294,16 @@ def _is_over(packet: Packet[Any], end: Fraction | None) -> bool:
 def _clipped(
     packet: Packet[Any], start: Fraction | None, end: Fraction | None
 ) -> Packet[Any] | None:
-    """Returns the packet if it begins in the part, else None; a subtitle is cut at the start."""
+    """Returns the packet if it begins in the part, else None; a subtitle is cut at the start.
+
+    Packets of sound that FFmpeg skips at the beginning are returned too, from before the start.
+    """
     moment = moment_of(packet)
     if moment is None:
         return packet
     if end is not None and moment >= end:
         return None
-    if start is None or moment >= start:
+    if start is None or moment >= start - padding_of(packet.stream):
         return packet
     tick = Fraction(packet.time_base)
     over = moment + (packet.duration or 0) * tick

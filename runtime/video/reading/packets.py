@@ -32,6 +32,21 @@ def moment_of(packet: Packet[Any]) -> Fraction | None:
     return None if stamp is None else stamp * Fraction(packet.time_base)
 
 
+def padding_of(stream: Any) -> Fraction:
+    """Seconds of sound that FFmpeg skips after the first packet of a track, in files it writes too.
+
+    It is the encoder's delay and what an edit list hides. FFmpeg 9 and later skip it for every
+    codec; PyAV before 19, which has earlier releases, does not tell it.
+
+    Returns:
+        The duration; 0 for tracks other than audio and with PyAV before 19.
+    """
+    if stream.type != "audio":
+        return Fraction(0)
+    context = stream.codec_context
+    return Fraction(getattr(context, "initial_padding", 0), context.sample_rate or 1)
+
+
 class ReadAhead:
     """Yields the packets of an iterator; can read some of them before they are asked for."""
 

@@ -11,6 +11,7 @@ import av
 from runtime.errors import VideoError
 from runtime.video.reading.demux import Demuxer, Part
 from runtime.video.reading.info import DecodedFrame
+from runtime.video.reading.packets import padding_of
 
 _SEEK_MARGINS = (Fraction(0), Fraction(5), Fraction(30))
 """Distances before the start, in seconds, at which a seek is tried, until it finds a frame at or
@@ -100,8 +101,9 @@ def seek_to_start(container: Any, stream: Any, demuxer: Demuxer, part: Part) -> 
     start = part.start
     if start is None or container.format.name in _WITHOUT_SEEK:
         return True
+    padding = max((padding_of(track) for track in container.streams), default=Fraction(0))
     for margin in _SEEK_MARGINS:
-        target = start - margin
+        target = start - padding - margin
         if target < part.zero:
             return False
         try:

@@ -12,6 +12,7 @@ from av.packet import Packet
 
 from runtime.errors import VideoError, counted
 from runtime.video.reading.info import SourceInfo, Track, reason
+from runtime.video.reading.packets import padding_of
 from runtime.video.reading.tags import readable
 from runtime.video.writing.layouts import aac_layout
 
@@ -156,6 +157,7 @@ class _Copy:
         self._notes = notes
         self._stream = output.add_stream_from_template(track.stream)
         _describe(self._stream, track)
+        self._padding = round(padding_of(track.stream) / _NANO)
         self._has_edit_lists = output.format.name in ("mp4", "mov")
         self._last: int | None = None
         self._dropped = 0
@@ -188,13 +190,14 @@ class _Copy:
     def _is_hidden(self, pts: int, packet: Packet[Any], tick: Fraction) -> bool:
         """Whether a packet that the source's edit list hides would be heard in the output.
 
-        The last packet before time 0 stays, since a decoder may need it for the next one; in a
-        container without edit lists it makes all tracks begin later, by its duration at most.
+        In a container without edit lists, the packets stay that players skip because the file
+        declares a padding. Where it declares none, the last packet before time 0 stays, since a
+        decoder may need it for the next one; all tracks then begin later, by its duration at most.
         """
         if pts >= 0:
             return True
-        last = -(packet.duration or 0) * tick / _NANO
-        return not self._has_edit_lists and pts < last - 1
+        kept = self._padding or (packet.duration or 0) * tick / _NANO
+        return not self._has_edit_lists and pts < -kept - 1
 
     def _nano(self, stamp: int, tick: Fraction) -> int:
         return round((stamp * tick - self._origin) / _NANO)
