@@ -125,9 +125,17 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--deinterlace",
-        choices=("frame", "field"),
+        choices=("frame", "field", "film"),
         help="deinterlace interlaced frames: one frame for each, or one for each field, at twice "
-        "the frame rate (default: they are processed like progressive frames)",
+        "the frame rate; film restores telecined film, 29.97 becomes 23.976 (default: they are "
+        "processed like progressive frames)",
+    )
+    group.add_argument(
+        "--detelecine",
+        action="store_const",
+        const="film",
+        dest="deinterlace",
+        help="restore telecined film: the same as --deinterlace film",
     )
 
 

@@ -49,8 +49,9 @@ class VideoOptions:
             nominal rate if that is longer. None: every gap is interpolated. A number or text is
             stored as a Fraction.
         deinterlace: "frame" for one frame for each interlaced one, "field" for one for each of its
-            fields, at twice the rate. Progressive frames pass unchanged. None: interlaced frames
-            are processed like progressive ones.
+            fields, at twice the rate; progressive frames pass unchanged. "film" restores telecined
+            film: four progressive frames for five. None: interlaced frames are processed like
+            progressive ones.
         picture_rate: Frames a second of a folder of images, by default 25; a number, or text as
             "59.94" or "60000/1001". Stored as a Fraction.
         codec: h264, hevc, vp9, av1, ffv1, prores, or the name of an encoder of FFmpeg. None: hevc
@@ -180,7 +181,7 @@ def _check_types(options: VideoOptions) -> None:
         raise VideoError(f"audio is {options.audio!r}: use one of {', '.join(get_args(AudioMode))}")
     if options.deinterlace not in (None, *get_args(Deinterlace)):
         raise VideoError(
-            f"deinterlace is {options.deinterlace!r}: use frame or field, or None to leave it"
+            f"deinterlace is {options.deinterlace!r}: use frame, field or film, or None to leave it"
         )
     if options.alpha not in get_args(AlphaMode):
         raise VideoError(f"alpha is {options.alpha!r}: use one of {', '.join(get_args(AlphaMode))}")

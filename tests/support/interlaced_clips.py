@@ -1,4 +1,4 @@
-"""Writes small interlaced clips of a scene that moves, and its progressive original."""
+"""Writes small interlaced clips of a scene that moves, also telecined, and the original."""
 
 from fractions import Fraction
 
@@ -74,16 +74,7 @@ def write_interlaced(
             setattr(stream.codec_context, name, value)
         audio = out.add_stream("pcm_s16le", rate=48000) if sound else None
         for k in range(count):
-            frame = VideoFrame(WIDTH, HEIGHT, "yuv420p")
-            for plane, samples in zip(
-                frame.planes, (whole[k] if k in progressive else pictures[k], 128, 128), strict=True
-            ):
-                np.ndarray(
-                    (plane.height, plane.width),
-                    np.uint8,
-                    memoryview(plane),
-                    strides=(plane.line_size, 1),
-                )[:] = samples
+            frame = _frame(whole[k] if k in progressive else pictures[k])
             order = "tff" if top_first else "bff"
             frame = marks["prog" if k in progressive else order](frame)
             frame.pts, frame.time_base = k if stamps is None else stamps[k], tick
@@ -95,6 +86,58 @@ def write_interlaced(
             frame.sample_rate, frame.pts = 48000, 0
             out.mux(audio.encode(frame))
     return path
+
+
+def write_telecined(
+    path, count=24, *, codec="ffv1", options=None, top_first=True, lost=(), form="yuv420p"
+):
+    """Writes `count` film frames of the `scene` as video with 3:2 pulldown; returns its path.
+
+    The video has 30000/1001 frames a second, five for four film frames; those with a number in
+    `lost` are left out.
+    """
+    graph = Graph()
+    film, video = Fraction(24000, 1001), Fraction(30000, 1001)
+    source = graph.add(
+        "buffer",
+        f"video_size={WIDTH}x{HEIGHT}:pix_fmt=yuv420p:time_base={1 / film}:frame_rate={film}",
+    )
+    first, order = ("top", "tff") if top_first else ("bottom", "bff")
+    telecine = graph.add("telecine", f"pattern=23:first_field={first}")
+    marked = graph.add("setfield", order)
+    graph.link_nodes(source, telecine, marked, graph.add("buffersink")).configure()
+    frames = []
+    for k, picture in enumerate([*scene(count), None]):
+        frame = None if picture is None else _frame(picture)
+        if frame is not None:
+            frame.pts, frame.time_base = k, 1 / film
+        graph.push(frame)
+        while True:
+            try:
+                frames.append(graph.pull())
+            except (av.error.BlockingIOError, av.error.EOFError):
+                break
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=video, options={**FLAGS, **(options or {})})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, form
+        stream.codec_context.time_base = 1 / video
+        for k, frame in enumerate(frames):
+            if k not in lost:
+                stored = frame.reformat(format=form)
+                stored.pts, stored.time_base = k, 1 / video
+                out.mux(stream.encode(stored))
+        out.mux(stream.encode(None))
+    return path
+
+
+def _frame(luminance):
+    """A gray frame."""
+    frame = VideoFrame(WIDTH, HEIGHT, "yuv420p")
+    for plane, samples in zip(frame.planes, (luminance, 128, 128), strict=True):
+        np.ndarray(
+            (plane.height, plane.width), np.uint8, memoryview(plane), strides=(plane.line_size, 1)
+        )[:] = samples
+    return frame
 
 
 def _marking(order):

@@ -77,9 +77,10 @@ class SourceInfo:
             not opaque.
         bits: Number of bits of a sample of the first plane.
         rate: Nominal frames a second.
-        fields: 2 where the frames are the fields of the file's frames, else 1.
+        stored_rate: The same of the frames in the file, before they are deinterlaced.
         regular: Whether the first stamps are those of a constant rate, rounded by the file.
         time_base: The tick of video stamps, in seconds.
+        stored_tick: The same of the stamps in the file, before frames are deinterlaced.
         origin: The stamp, in seconds, that is time 0 of the output: the start of the part or,
             without a start, the smallest first stamp of all tracks, so that they stay in step.
         beginning: The smallest first stamp of all tracks, in seconds; `origin` without a start.
@@ -112,9 +113,10 @@ class SourceInfo:
     pixel_format: str
     bits: int
     rate: Fraction
-    fields: int
+    stored_rate: Fraction
     regular: bool
     time_base: Fraction
+    stored_tick: Fraction
     origin: Fraction
     beginning: Fraction
     first: Fraction
@@ -139,7 +141,7 @@ class SourceInfo:
     @property
     def rounding(self) -> Fraction:
         """The tick to which the file rounds the stamps of a constant rate, in seconds, else 0."""
-        return self.time_base * self.fields if self.regular else Fraction(0)
+        return self.stored_tick if self.regular else Fraction(0)
 
     @property
     def is_hdr(self) -> bool:
@@ -200,8 +202,8 @@ _DYNAMIC = {
 
 
 INTERLACED = (
-    "interlaced, and processed like progressive ones: use --deinterlace frame, or --deinterlace "
-    "field for twice the frame rate"
+    "interlaced, and processed like progressive ones: use --deinterlace frame, --deinterlace field "
+    "for twice the frame rate, or --deinterlace film for telecined film"
 )
 """End of a note on interlaced frames."""
 

@@ -18,7 +18,7 @@ from av.packet import Packet
 from runtime.errors import VideoError
 from runtime.video.reading.decoder import Decoder
 from runtime.video.reading.demux import READ_ATTEMPTS, Demuxer, Part
-from runtime.video.reading.filters import Deinterlace, Deinterlacer
+from runtime.video.reading.filters import Deinterlace, deinterlacer
 from runtime.video.reading.images import ImageReader, images_at, is_of_images
 from runtime.video.reading.info import (
     DecodedFrame,
@@ -81,7 +81,8 @@ def open_source(
         start: Seconds after the beginning. The last frame before it is yielded too.
         end: Seconds after the beginning. The first frame at or after it is the last one yielded.
         picture_rate: Frames a second of a folder of images.
-        deinterlace: "frame" or "field": what becomes of interlaced frames, see `Deinterlacer`.
+        deinterlace: "frame", "field" or "film": what becomes of interlaced frames, see
+            `Deinterlace`.
 
     Raises:
         VideoError: If there is no video to decode, or the track or the part does not exist; while
@@ -269,9 +270,10 @@ def _image_source(path: Path, rate: Fraction, part: Part, strict: bool) -> Sourc
         name=str(path),
         **frame_properties(demuxer.first),
         rate=rate,
-        fields=1,
+        stored_rate=rate,
         regular=True,
         time_base=1 / rate,
+        stored_tick=1 / rate,
         origin=part.start or Fraction(0),
         beginning=Fraction(0),
         first=Fraction(0),
@@ -325,10 +327,11 @@ def _container_source(
         # A stream that fails is not there any more; a file may be intact after a bad part.
         attempts=1 if is_url(path) else READ_ATTEMPTS,
     )
-    nominal, fields = nominal_rate_of(container, stream, demuxer.first_stamps), 1
+    nominal = nominal_rate_of(container, stream, demuxer.first_stamps)
+    factor, ticks = Fraction(1), 1
     if deinterlace is not None:
-        watch.deinterlacer = Deinterlacer(deinterlace, nominal.rate)
-        fields = watch.deinterlacer.factor
+        watch.deinterlacer = deinterlacer(deinterlace, nominal.rate)
+        factor, ticks = watch.deinterlacer.factor, watch.deinterlacer.ticks
     if seek and not seek_to_start(container, stream, demuxer, part):
         return None
 
@@ -350,15 +353,16 @@ def _container_source(
     info = SourceInfo(
         name=name,
         **frame_properties(declaring) | pixel_properties(demuxer.first),
-        rate=nominal.rate * fields,
-        fields=fields,
+        rate=nominal.rate * factor,
+        stored_rate=nominal.rate,
         regular=nominal.regular,
-        time_base=Fraction(stream.time_base) / fields,
+        time_base=Fraction(stream.time_base) / ticks,
+        stored_tick=Fraction(stream.time_base),
         origin=beginning if part.start is None else part.start,
         beginning=beginning,
         first=first_stamp_of(stream, demuxer.first),
         duration=part.duration(duration),
-        frames=(stream.frames * fields or None) if part.whole else None,
+        frames=(int(stream.frames * factor) or None) if part.whole else None,
         end=part.end,
         sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 0) or None,
         metadata=readable(container.metadata),

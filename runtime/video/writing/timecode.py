@@ -74,7 +74,7 @@ def with_timecode(
     for name in [name for name in tags if name.lower() == _TAG]:
         made = converted(
             tags[name],
-            source=like.rate / like.fields,
+            source=like.stored_rate,
             rate=rate,
             start=like.origin - like.beginning,
         )

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from blend import Blend
 from commands import run_module
 from export.gate.cases import moving_frames
-from interlaced_clips import luma, psnr, scene, write_interlaced
+from interlaced_clips import luma, psnr, scene, write_interlaced, write_telecined
 from moving_clips import RATE, read_clip, write_clip
 from paths import DATA
 from runtime import BackendError, FrameError, Interpolator, VideoError, interpolate_video
@@ -124,7 +124,7 @@ def test_interlaced_frames_are_named(tmp_path, mean):
     early = []
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean, on_note=early.append)
     for (note,) in (early, report.notes):
-        assert "use --deinterlace frame, or --deinterlace field" in note
+        assert "use --deinterlace frame, --deinterlace field for twice" in note
     assert report.notes[0].startswith("3 of 3 frames are interlaced")
 
 
@@ -148,6 +148,22 @@ def test_interlaced_sources_are_deinterlaced(tmp_path, mean, mode, how):
         for frame, picture in zip(frames[::2], original, strict=True):
             assert psnr(luma(frame), picture) > 40
     assert len(samples_of(tmp_path / "out.mkv")[1]) == 12 * 48000 // 25
+
+
+def test_telecined_film_is_restored_before_new_frames_are_made(tmp_path, mean):
+    source = write_telecined(tmp_path / "in.mp4", codec="libx264", options={"qp": "0"})
+    options = VideoOptions(deinterlace="film", codec="ffv1", cuts=None)
+    planned = plan_video(source, tmp_path / "out.mkv", options=options)
+    report = interpolate_video(source, tmp_path / "out.mkv", model=mean, options=options)
+    frames, times, _ = read_clip(tmp_path / "out.mkv")
+    rate = Fraction(48000, 1001)
+    assert planned.rate == report.rate == rate
+    assert (report.frames_in, report.frames_new) == (24, 23)
+    assert report.frames_out == planned.frames == len(frames) == 48
+    for k, time in enumerate(times):
+        assert abs(time - k / rate) <= Fraction(1, 1000)
+    for frame, picture in zip(frames[::2], scene(24), strict=True):
+        assert psnr(luma(frame), picture) > 60
 
 
 def test_a_change_of_size_is_an_error_with_its_time_and_the_output_reaches_it(tmp_path, mean):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blend import Blend
-from interlaced_clips import write_interlaced
+from interlaced_clips import write_interlaced, write_telecined
 from runtime import Interpolator, VideoError
 from runtime.video.interpolate import interpolate_video, mode_for
 from runtime.video.options import VideoOptions
@@ -143,6 +143,13 @@ def test_a_deinterlaced_source_is_one_segment(tmp_path, vfi, mode):
     planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, options, least=1)
     assert len(planned.segments) == 1
     assert planned.frames_in == (60 if mode == "field" else 30)
+
+
+def test_restored_film_is_one_segment(tmp_path, vfi):
+    source = write_telecined(tmp_path / "in.mkv", 24, options={"g": "1"})
+    options = VideoOptions(codec="ffv1", deinterlace="film")
+    planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, options, least=1)
+    assert (len(planned.segments), planned.frames_in) == (1, 24)
 
 
 def test_sound_subtitles_and_chapters_are_added_once(tmp_path, vfi):

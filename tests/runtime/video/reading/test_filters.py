@@ -1,11 +1,12 @@
 """Interlaced sources that are deinterlaced while they are read."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import pytest
 
-from interlaced_clips import RATE, luma, psnr, scene, write_interlaced
+from interlaced_clips import RATE, luma, psnr, scene, write_interlaced, write_telecined
 from runtime import VideoError
 from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
@@ -111,6 +112,87 @@ def test_a_part_has_the_frames_of_the_whole(tmp_path, name, mode, number):
     assert times == all_times[place : place + len(times)]
     for frame, same in zip(frames, whole[place:], strict=False):
         assert (planes(frame) == planes(same)).all()
+
+
+FILM = Fraction(24000, 1001)
+
+
+@pytest.mark.parametrize("count", [24, 22])
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "top_first"),
+    [
+        ("in.ts", "mpeg2video", {"b": "8M", "bf": "0"}, True),
+        ("in.mp4", "libx264", {"x264-params": "tff=1", "qp": "0"}, True),
+        ("in.mp4", "libx264", {"x264-params": "bff=1", "qp": "0"}, False),
+    ],
+)
+def test_telecined_film_is_restored(tmp_path, name, codec, options, top_first, count):
+    path = write_telecined(
+        tmp_path / name, count, codec=codec, options=options, top_first=top_first
+    )
+    stored = frames_of(path)
+    assert len(stored) == count * 5 // 4
+    combed = [psnr(luma(frame), scene(count)[4]) for frame in stored[2:4]]
+    assert max(combed) < 28
+    info, frames, times, notes = read(path, deinterlace="film")
+    assert notes == []
+    assert info.rate == FILM
+    assert len(frames) == count
+    assert times == [k / FILM for k in range(len(frames))]
+    for frame, picture in zip(frames, scene(count), strict=True):
+        assert psnr(luma(frame), picture) > 36
+    assert {frame.duration * frame.time_base for frame in frames} == {1 / FILM}
+
+
+def test_film_frames_after_a_gap_in_the_video_keep_their_times(tmp_path):
+    path = write_telecined(tmp_path / "in.mp4", codec="libx264", options={"qp": "0"},
+                           lost=range(10, 15))  # fmt: skip
+    _, frames, times, _ = read(path, deinterlace="film")
+    numbers = [k for k in range(24) if not 8 <= k < 12]
+    assert times == [k / FILM for k in numbers]
+    for frame, number in zip(frames, numbers, strict=True):
+        assert psnr(luma(frame), scene(24)[number]) > 60
+
+
+def test_a_part_of_telecined_film_has_film_frames(tmp_path):
+    options = {"qp": "0", "g": "6"}
+    path = write_telecined(tmp_path / "in.mp4", 48, codec="libx264", options=options)
+    _, frames, times, _ = read(path, deinterlace="film", start=Fraction(1), end=Fraction(3, 2))
+    inside = [frame for frame, time in zip(frames, times, strict=True) if 0 <= time < 0.5]
+    assert len(inside) == 12
+    assert {late - early for early, late in pairwise(times)} == {1 / FILM}
+    numbers = [max(range(48), key=lambda n: psnr(luma(f), scene(48)[n])) for f in inside]
+    assert numbers == list(range(numbers[0], numbers[0] + 12))
+    assert 23 <= numbers[0] <= 25
+    assert all(
+        psnr(luma(frame), scene(48)[n]) > 60 for frame, n in zip(inside, numbers, strict=True)
+    )
+
+
+def test_rounded_times_of_telecined_film_in_matroska_become_exact_ones(tmp_path):
+    from runtime.video.schedule import FrameFacts, OnlineSchedule
+    from runtime.video.timeline import Multiply
+
+    path = write_telecined(tmp_path / "in.mkv")
+    with open_source(path, deinterlace="film") as source:
+        schedule = OnlineSchedule(source.info, Multiply(2), "any")
+        shown = []
+        for item in source:
+            shown += schedule.push(FrameFacts(item.pts, item.time_base, None, False, False))
+        shown += schedule.finish()
+    assert [one.time for one in shown] == [k / (2 * FILM) for k in range(48)]
+
+
+def test_video_that_cannot_be_telecined_film_is_refused(tmp_path):
+    path = write_interlaced(tmp_path / "in.mkv")
+    with pytest.raises(VideoError, match=r"29\.97 or 30 frames a second, and this video 25: use"):
+        read(path, deinterlace="film")
+
+
+def test_a_pixel_format_that_fieldmatch_does_not_take_is_refused(tmp_path):
+    path = write_telecined(tmp_path / "in.mkv", form="yuv422p10le")
+    with pytest.raises(VideoError, match="in the pixel format yuv422p10le: convert the video to"):
+        read(path, deinterlace="film")
 
 
 def test_rounded_times_of_matroska_become_exact_ones_of_the_field_rate(tmp_path):
