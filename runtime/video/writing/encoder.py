@@ -20,6 +20,7 @@ from runtime.video.colour import ColourConverter
 from runtime.video.reading.info import SourceInfo, reason
 from runtime.video.timeline import output_time_base
 from runtime.video.transparency import AlphaConverter
+from runtime.video.writing.advice import opening_advice
 from runtime.video.writing.alpha import without_alpha_tag
 from runtime.video.writing.destination import container_of
 from runtime.video.writing.encoding import DEFAULT, EncodeOptions, Encoding, encoding_for, tag
@@ -176,8 +177,8 @@ class Encoder:
                 context.open()
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(
-                f"the encoder {encoding.encoder} does not open ({reason(error)}): check its "
-                "preset and quality, and whether this machine has the hardware that it needs"
+                f"the encoder {encoding.encoder} does not open ({reason(error)}): "
+                f"{opening_advice(encoding.encoder, self._rate)}"
             ) from error
 
     def _rotate(self) -> None:

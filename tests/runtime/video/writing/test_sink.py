@@ -450,11 +450,30 @@ def test_unsuitable_encoders_are_refused(tmp_path, choice, message):
     assert names(tmp_path) == ["in.mkv"]
 
 
-def test_missing_hardware_is_an_error(tmp_path):
-    if "hevc_nvenc" not in available() or Path("/dev/nvidia0").exists():
-        pytest.skip("needs an FFmpeg with nvenc on a machine without")
-    with pytest.raises(VideoError, match=r"hevc_nvenc does not open .* hardware"):
-        passed(write(tmp_path / "in.mkv", 2), tmp_path / "out.mkv", codec="hevc_nvenc")
+@pytest.mark.parametrize(
+    ("codec", "device", "advice"),
+    [
+        ("h264_nvenc", "nvidia0", "an NVIDIA GPU with its driver, so .*, or choose libx264"),
+        ("hevc_nvenc", "nvidia0", "an NVIDIA GPU with its driver, so .*, or choose libx265"),
+        ("av1_qsv", "dri", "an Intel GPU with its driver, so .*, or choose libsvtav1"),
+        ("hevc_amf", "dri", "an AMD GPU with its driver, so .*, or choose libx265"),
+    ],
+)
+def test_missing_hardware_is_an_error_that_names_it(tmp_path, codec, device, advice):
+    if codec not in available() or Path("/dev", device).exists():
+        pytest.skip(f"needs an FFmpeg with {codec} on a machine without the hardware")
+    with pytest.raises(VideoError, match=rf"{codec} does not open \(.*\): it needs {advice}$"):
+        passed(write(tmp_path / "in.mkv", 2), tmp_path / "out.mkv", codec=codec)
+    assert names(tmp_path) == ["in.mkv"]
+
+
+def test_the_frame_rate_that_svt_av1_takes_is_named(tmp_path):
+    if "libsvtav1" not in available():
+        pytest.skip("this FFmpeg has no libsvtav1")
+    source = write(tmp_path / "in.mkv", 2)
+    with pytest.raises(VideoError, match=r"\): it takes 240 frames a second at most, so choose"):
+        passed(source, tmp_path / "out.mkv", codec="av1", rate=Fraction(241))
+    passed(source, tmp_path / "out.mkv", codec="av1", rate=Fraction(240))
 
 
 def test_a_codec_that_the_container_does_not_support_is_refused(tmp_path):
