@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,9 @@ from runtime.video.reading.source import Source, open_source
 from runtime.video.render import FrameProgress, Rendering
 from runtime.video.schedule import OnlineSchedule
 from runtime.video.timeline import ConstantRate, Mode, Multiply, output_frame_count
-from runtime.video.writing.alpha import alpha_notes
-from runtime.video.writing.destination import container_of, is_folder
+from runtime.video.writing.destination import container_of, images_of
 from runtime.video.writing.encoding import encoding_for
+from runtime.video.writing.losses import image_notes
 from runtime.video.writing.sink import open_sink
 from runtime.video.writing.tracks import track_action
 
@@ -188,21 +189,25 @@ def plan_video(
         check_size(info)
         factor, rate = factor_and_rate(factor, rate, info)
         mode = mode_for(info, destination, factor, rate, options)
-        alpha = options.encode.alpha
-        encoder, notes = "PNG", [*read.notes, *([] if alpha else alpha_notes(info))]
-        tracks = [f"{track}: not carried over" for track in info.tracks]
-        if str(destination) == "-":
-            encoder, notes = "Y4M", [*read.notes, *alpha_notes(info, "Y4M" if alpha else None)]
-        elif not is_folder(destination):
+        images = images_of(destination)
+        if images is not None:
+            lost = image_notes(replace(info, tracks=()), images, options.encode.alpha)
+            tracks = [f"{track}: not carried over" for track in info.tracks]
+        else:
             encoding = encoding_for(info, Path(destination).suffix.lower(), options.encode)
-            encoder = encoding.encoder
-            notes = [*read.notes, *encoding.notes]
+            lost = encoding.notes
             kind = container_of(Path(destination))
             tracks = [
                 f"{track}: {track_action(kind, track, options.audio)}" for track in info.tracks
             ]
         return Plan(
-            info, mode, rate_of(mode, info), frames_expected(mode, info), encoder, tracks, notes
+            info,
+            mode,
+            rate_of(mode, info),
+            frames_expected(mode, info),
+            images or encoding.encoder,
+            tracks,
+            [*read.notes, *lost],
         )
 
 
@@ -270,7 +275,7 @@ def mode_for(
     # Images and Y4M have no time stamps.
     if rate is not None:
         mode = ConstantRate(rate)
-    elif not options.keep_vfr or str(destination) == "-" or is_folder(destination):
+    elif not options.keep_vfr or images_of(destination) is not None:
         mode = ConstantRate(info.rate * factor)
     check_mode(mode, info, factor if rate is None else None, frames_expected(mode, info))
     return mode

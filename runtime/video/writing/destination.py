@@ -7,6 +7,7 @@ when it is complete.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from runtime.errors import VideoError
 from runtime.files import HAS_FLOCK, Lock, is_locked, lock_file, lock_folder
@@ -26,10 +27,21 @@ def container_of(path: Path) -> str:
     return _FORMATS.get(suffix, suffix[1:])
 
 
+Images = Literal["PNG", "Y4M"]
+"""Files of a folder, or a stream on stdout: outputs without a container."""
+
+
 def is_folder(path: str | Path) -> bool:
     """Whether PNG files are written to a path: a folder, or a pattern as %06d.png."""
     path = Path(path)
     return path.is_dir() or not path.suffix or (is_pattern(path) and path.suffix == ".png")
+
+
+def images_of(path: str | Path) -> Images | None:
+    """The images that are written to a path; None for a video file."""
+    if str(path) == "-":
+        return "Y4M"
+    return "PNG" if is_folder(path) else None
 
 
 def folder_of(path: Path) -> Path:

@@ -27,6 +27,9 @@ from runtime.video.writing.encoding import DEFAULT, EncodeOptions, Encoding, enc
 from runtime.video.writing.timecode import with_timecode
 from runtime.video.writing.tracks import kept_metadata
 
+_OWN_ASPECT = "264|265|hevc|mpeg[24]"
+"""Pattern of encoders that store the pixel aspect ratio in their own stream."""
+
 
 class Encoder:
     """A video track with an open codec.
@@ -164,8 +167,8 @@ class Encoder:
         context.bit_rate = 0  # Otherwise the quality of VP9 is only an upper bound.
         if like.sample_aspect_ratio not in (None, 1):
             context.sample_aspect_ratio = like.sample_aspect_ratio
-            if kind in ("matroska", "webm") and re.search("vp[89]|av1", encoding.encoder):
-                # PyAV cannot set it in the container, and these streams do not store it.
+            if kind in ("matroska", "webm") and not re.search(_OWN_ASPECT, encoding.encoder):
+                # PyAV cannot set it in the container.
                 self.notes.append(
                     f"the pixel aspect ratio, {like.sample_aspect_ratio}, is not carried over by "
                     f"{encoding.encoder} in {kind}: choose .mp4 or .mov"

@@ -22,7 +22,6 @@ from runtime.video.colour import ColourConverter
 from runtime.video.planes import alpha_of, has_alpha
 from runtime.video.reading.info import SourceInfo, reason
 from runtime.video.transparency import AlphaConverter, without_alpha
-from runtime.video.writing.alpha import alpha_notes
 from runtime.video.writing.destination import (
     check_folder,
     check_own,
@@ -32,6 +31,13 @@ from runtime.video.writing.destination import (
     partial_path,
 )
 from runtime.video.writing.encoding import tag
+from runtime.video.writing.losses import image_notes
+
+_SD_AND_HD = (1, 5, 6)
+"""Primaries of BT.709 and BT.601, numbers of ITU-T H.273."""
+
+_SDR = (1, 6, 13, 14, 15)
+"""Transfer characteristics of BT.709, BT.601, sRGB and BT.2020 without HDR, as numbers of it."""
 
 
 class Y4MSink:
@@ -56,23 +62,12 @@ class Y4MSink:
         Raises:
             VideoError: If it cannot be written.
         """
-        self.notes = alpha_notes(like, "Y4M" if alpha else None)
+        self.notes = image_notes(like, "Y4M", alpha)
         self.alpha = False
         self.written = 0
         self.partial: Path | None = None
         self._file = stream
         self._converter = ColourConverter()
-        if lost := [*like.tracks, *like.timecode_tracks]:
-            self.notes.append(f"not carried over by Y4M: {', '.join(map(str, lost))}")
-        if any(value != 2 for value in (like.colorspace, like.color_primaries, like.color_trc)):
-            self.notes.append(
-                "Y4M does not declare matrix, primaries and transfer: set them in the reader"
-            )
-        if like.sample_aspect_ratio not in (None, 1):
-            self.notes.append(
-                f"Y4M is written without the pixel aspect ratio, {like.sample_aspect_ratio}: set "
-                "it in the reader"
-            )
         self._format = _y4m_format(like)
         if self._format != without_alpha(like.pixel_format).replace("yuvj", "yuv"):
             self.notes.append(
@@ -163,7 +158,7 @@ class FolderSink:
             VideoError: If the folder cannot be written.
         """
         self.alpha = alpha and has_alpha(like.pixel_format)
-        self.notes = [] if self.alpha else alpha_notes(like)
+        self.notes = image_notes(like, "PNG", alpha)
         self.written = 0
         self.partial: Path | None = None
         check_folder(path, overwrite=overwrite)
@@ -174,18 +169,16 @@ class FolderSink:
         self._partial_path = partial_path(path)
         self._depth = 8 if like.bits <= 8 else 16
         self._converter, self._alpha = ColourConverter(), AlphaConverter()
-        if lost := [*like.tracks, *like.timecode_tracks]:
-            self.notes.append(f"not carried over: {', '.join(map(str, lost))}")
-        if like.rotation:
-            self.notes.append(
-                f"the source is rotated by {like.rotation} degrees, the images are not"
-            )
+        # PNG without tags is sRGB, whose primaries are those of BT.709.
+        wide = like.color_primaries not in (*_SD_AND_HD, 2) or like.color_trc not in (*_SDR, 2)
+        self._colours = (like.color_primaries, like.color_trc) if wide else None
         context = CodecContext.create("png", "w")
         assert isinstance(context, VideoCodecContext)
         context.width, context.height = like.width, like.height
         names = ("rgba", "rgba64be") if self.alpha else ("rgb24", "rgb48be")
         context.pix_fmt = self._format = names[self._depth > 8]
         context.time_base = Fraction(1, 25)
+        context.sample_aspect_ratio = like.sample_aspect_ratio or Fraction(1)
         context.thread_type = "SLICE"  # Frame threads would return an image several frames late.
         self._context = context
         with self._errors():
@@ -211,6 +204,8 @@ class FolderSink:
             pixels = np.dstack([pixels, alpha_of(frame, self._depth)])
         converted = VideoFrame.from_ndarray(pixels, format=self._format)
         converted.pts = self.written
+        if self._colours is not None:
+            converted.color_primaries, converted.color_trc = self._colours
         with self._errors():
             data = b"".join(bytes(packet) for packet in self._context.encode(converted))
             file = self._partial_path / (self._name % (self.written + 1))

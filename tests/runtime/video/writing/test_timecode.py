@@ -71,7 +71,7 @@ def test_images_do_not_carry_the_timecode_over(tmp_path):
     source = write_timecode(tmp_path / "in.mov", "01:00:00:12", count=3)
     report = interpolate_video(source, tmp_path / "out", model=Interpolator(Blend()))
     (note,) = report.notes
-    assert note.startswith("not carried over: data track 1")
+    assert note == "not carried over by PNG: the timecode 01:00:00:12"
 
 
 @pytest.mark.parametrize(
