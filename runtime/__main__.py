@@ -145,7 +145,7 @@ def _report_lines(report: VideoReport, output: str, printed: Sequence[str]) -> l
     if report.cuts:
         shown = ", ".join(f"{float(moment):.3f}" for moment in report.cuts[:20])
         more = f" and {len(report.cuts) - 20} more" if len(report.cuts) > 20 else ""
-        lines.append(f"scene cuts, at which the previous frame is held, in seconds: {shown}{more}")
+        lines.append(f"scene cuts, in seconds: {shown}{more}")
     if report.repeats:
         lines.append(f"repeated frames in the input: {report.repeats}")
     if report.held_gaps:

@@ -63,8 +63,22 @@ def parse_gap(text: str) -> Fraction | str:
     return text if text in ("auto", "none") else parse_time(text)
 
 
+class _DedupeOnly(argparse.Action):
+    """Sets what --dedupe-only stands for: factor 1 with --dedupe."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        del parser, values, option_string
+        namespace.factor, namespace.dedupe = 1, True
+
+
 def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --factor, --rate and --keep-vfr."""
+    """Adds --factor, --rate, --dedupe-only and --keep-vfr."""
     group = parser.add_argument_group("frame rate")
     rate = group.add_mutually_exclusive_group()
     rate.add_argument(
@@ -78,6 +92,12 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_rate,
         metavar="R",
         help="constant frame rate in place of --factor, for example 60, 59.94 or 60000/1001",
+    )
+    rate.add_argument(
+        "--dedupe-only",
+        action=_DedupeOnly,
+        nargs=0,
+        help="replace repeated frames by new frames at the same frame rate, and add none",
     )
     group.add_argument(
         "--keep-vfr",
@@ -111,6 +131,12 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="scene cuts that are known, in place of detection: the CSV of PySceneDetect's "
         "list-scenes, or a text with a time in each line",
+    )
+    group.add_argument(
+        "--cut-policy",
+        choices=("hold", "blend"),
+        help="new frames at a scene cut: hold the frame before it (default), or blend the frames "
+        "before and after it",
     )
     group.add_argument(
         "--longest-gap",
@@ -180,9 +206,9 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
     given: dict[str, Any] = {
         name: getattr(args, name, None)
         for name in (
-            "video_stream", "start", "end", "strict", "cuts", "cut_list", "dedupe", "longest_gap",
-            "deinterlace", "picture_rate", "keep_vfr", "codec", "quality", "preset", "lossless",
-            "audio", "alpha", "overwrite",
+            "video_stream", "start", "end", "strict", "cuts", "cut_list", "cut_policy", "dedupe",
+            "longest_gap", "deinterlace", "picture_rate", "keep_vfr", "codec", "quality", "preset",
+            "lossless", "audio", "alpha", "overwrite",
         )
     }  # fmt: skip
     chosen = {name: value for name, value in given.items() if value is not None}

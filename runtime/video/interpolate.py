@@ -53,8 +53,9 @@ def interpolate_video(
 
     With `factor` the new frames divide the time between two real ones evenly, real frames keep
     their times, and a variable rate stays variable (see `VideoOptions.keep_vfr`). With `rate` the
-    output has a constant rate. At a scene cut the previous frame is held, not interpolated. Sound
-    stays in step. Memory use does not depend on the length of the video.
+    output has a constant rate. No frame is interpolated across a scene cut, see
+    `VideoOptions.cut_policy`. Sound stays in step. Memory use does not depend on the length of the
+    video.
 
         report = interpolate_video("in.mp4", "out.mp4", factor=2)
         print(report.frames_in, report.frames_out)
@@ -68,7 +69,8 @@ def interpolate_video(
         model: A model file, "demo" for the shipped one (the default), or an Interpolator, which
             stays open.
         factor: New frame rate over old, 2 to 1000; 2^k with weights that know the midpoint only.
-            Without `factor` and `rate` it is 2.
+            Without `factor` and `rate` it is 2. With 1 and `VideoOptions.dedupe` only repeated
+            frames are replaced.
         rate: Frames a second of the output, 10 000 at most, in place of `factor`: a number, or text
             as "60", "59.94" or "60000/1001". A rounded NTSC rate in decimals stands for the exact
             one: 59.94 is 60000/1001.
@@ -116,6 +118,7 @@ def interpolate_video(
             vfi.info.time_steps,
             known_cuts=options.known_cuts(info),
             longest_gap=options.longest_gap_in(info),
+            blend_cuts=options.cut_policy == "blend",
             start=options.part.start,
         )
         rendering = Rendering(vfi, info, schedule, options.detector(), options.alpha)
@@ -262,15 +265,18 @@ def mode_for(
     Args:
         info: Properties of the source.
         destination: Where the output is written; images and Y4M have a constant rate.
-        factor: New frame rate over old, 2 or more.
+        factor: New frame rate over old, 2 or more; 1 with `options.dedupe`.
         rate: Frames a second of the output; None to use `factor`.
-        options: Only `keep_vfr` is used.
+        options: `keep_vfr` and `dedupe` are used.
 
     Raises:
-        VideoError: If the factor is below 2, or `check_mode` refuses the output.
+        VideoError: If the factor changes nothing, or `check_mode` refuses the output.
     """
-    if rate is None and factor < 2:
-        raise VideoError(f"factor is {factor}: give 2 or more")
+    if rate is None and factor == 1 and not options.dedupe:
+        raise VideoError(
+            "factor is 1, which changes nothing: give 2 or more, or 1 with dedupe (--dedupe-only) "
+            "to replace repeated frames at the same rate"
+        )
     mode: Mode = Multiply(factor)
     # Images and Y4M have no time stamps.
     if rate is not None:

@@ -64,6 +64,12 @@ class NewLayers(NamedTuple):
     t: float
 
 
+def mixed(first: NDArray[Any], second: NDArray[Any], t: float) -> NDArray[Any]:
+    """The linear mix of two arrays of integers at `t`, 0 for the first, rounded to nearest."""
+    exact = first * np.float32(1 - t) + second * np.float32(t)
+    return np.rint(exact).astype(first.dtype)
+
+
 class LayerConverter:
     """Converts the frames of one stream to layers, and layers to frames.
 
@@ -129,8 +135,7 @@ class LayerConverter:
     def _new_alpha(self, new: NewLayers) -> NDArray[Any]:
         first, second = (layers.alpha for layers in new.real)
         if new.alpha is None:
-            mixed = first * np.float32(1 - new.t) + second * np.float32(new.t)
-            return np.rint(mixed).astype(first.dtype)
+            return mixed(first, second, new.t)
         one, two, three = (new.alpha[..., channel] for channel in range(3))
         # Ten times as fast as `sum` over the last axis.
         alpha = ((one.astype(np.uint32) + two + three + 1) // 3).astype(first.dtype)

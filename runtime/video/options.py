@@ -23,6 +23,9 @@ from runtime.video.transparency import AlphaMode
 from runtime.video.writing.encoding import EncodeOptions
 from runtime.video.writing.tracks import AudioMode
 
+CutPolicy = Literal["hold", "blend"]
+"""What is shown between the frames before and after a cut: the first of them, or a mix of both."""
+
 _LONGEST_GAP = Fraction(1)
 _LONGEST_GAP_FRAMES = 3
 """The longest gap by default: seconds, or frames of the nominal rate if these are longer."""
@@ -43,6 +46,8 @@ class VideoOptions:
         cut_list: Cuts that are known, in place of detection: times in seconds after the first frame
             of the video, or a file with them (the CSV of PySceneDetect's list-scenes, or a time in
             each line). Stored as a tuple of Fractions.
+        cut_policy: What is shown between the frames before and after a cut: "hold" for the first of
+            them, "blend" for a linear mix.
         dedupe: Whether to replace frames that repeat the previous one by new frames.
         longest_gap: In a longer gap between two frames, in seconds, the first one is held, since
             the screen was still or the recording stood. "auto": 1 second, or three frames of the
@@ -79,6 +84,7 @@ class VideoOptions:
     strict: bool = False
     cuts: float | None = CUT_THRESHOLD
     cut_list: str | Path | Sequence[Number] | None = None
+    cut_policy: CutPolicy = "hold"
     dedupe: bool = False
     longest_gap: Number | Literal["auto"] | None = "auto"
     deinterlace: Deinterlace | None = None
@@ -183,6 +189,8 @@ def _check_types(options: VideoOptions) -> None:
         raise VideoError(
             f"deinterlace is {options.deinterlace!r}: use frame, field or film, or None to leave it"
         )
+    if options.cut_policy not in get_args(CutPolicy):
+        raise VideoError(f"cut_policy is {options.cut_policy!r}: use hold or blend")
     if options.alpha not in get_args(AlphaMode):
         raise VideoError(f"alpha is {options.alpha!r}: use one of {', '.join(get_args(AlphaMode))}")
     check_threshold(options.cuts)

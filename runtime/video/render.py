@@ -18,13 +18,13 @@ from runtime.interpolator import Interpolator
 from runtime.model_info import ModelInfo
 from runtime.timesteps import MAXIMUM_DEPTH
 from runtime.video.colour import ColourConverter
-from runtime.video.layers import LayerConverter, Layers, NewLayers, with_alpha
+from runtime.video.layers import LayerConverter, Layers, NewLayers, mixed, with_alpha
 from runtime.video.planes import has_alpha, is_transparent
 from runtime.video.prefetch import Prefetcher, prefetch
 from runtime.video.reading.info import DecodedFrame, SourceInfo
 from runtime.video.scenes import SceneDetector
 from runtime.video.schedule import FrameFacts, Schedule
-from runtime.video.timeline import Shown
+from runtime.video.timeline import Blended, Shown
 from runtime.video.transparency import AlphaConverter, AlphaMode
 from runtime.video.writing.sink import Sink
 
@@ -69,6 +69,8 @@ class _OutputRequest(NamedTuple):
         between: Request for the new frames; None for a real frame and for a packet.
         packet: The packet of another track; None for frames.
         layers: Those of the real frames before and after the new ones; None without alpha.
+        mix: Images of the real frames before and after one new frame that mixes them, and its
+            position in (0, 1); None otherwise.
     """
 
     times: list[Fraction]
@@ -76,6 +78,7 @@ class _OutputRequest(NamedTuple):
     between: PairRequest | None
     packet: Packet[Any] | None = None
     layers: tuple[Layers, Layers] | None = None
+    mix: tuple[NDArray[Any], NDArray[Any], float] | None = None
 
 
 _Output: TypeAlias = "tuple[Fraction, VideoFrame, NDArray[Any] | NewLayers | None] | Packet[Any]"
@@ -210,6 +213,11 @@ class Rendering:
                 yield request.packet
                 continue
             assert request.like is not None
+            if request.mix is not None:
+                image, pair = mixed(*request.mix), request.layers
+                new = image if pair is None else NewLayers(image, None, pair, request.mix[2])
+                yield request.times[0], request.like, new
+                continue
             if request.between is None:
                 yield request.times[0], request.like, None
                 continue
@@ -320,16 +328,20 @@ def _grouped_requests(
             continue
         if request is not None:
             yield request
-        first = frames[one.first]
+        first, pair = frames[one.first], None
         if one.second is None:
-            pair, request = None, _OutputRequest([one.time], first.frame, None)
+            request = _OutputRequest([one.time], first.frame, None)
+            continue
+        second = frames[one.second]
+        layers = None
+        if first.layers is not None and second.layers is not None:
+            layers = first.layers, second.layers
+        if isinstance(one, Blended):
+            mix = first.image, second.image, float(one.t)
+            request = _OutputRequest([one.time], first.frame, None, layers=layers, mix=mix)
         else:
             pair, steps = (one.first, one.second), [float(one.t)]
-            second = frames[one.second]
             between = PairRequest(first.image, second.image, steps)
-            layers = None
-            if first.layers is not None and second.layers is not None:
-                layers = first.layers, second.layers
             request = _OutputRequest([one.time], first.frame, between, layers=layers)
     if request is not None:
         yield request

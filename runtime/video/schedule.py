@@ -79,6 +79,7 @@ class OnlineSchedule:
         *,
         known_cuts: Sequence[Fraction] = (),
         longest_gap: Fraction | None = None,
+        blend_cuts: bool = False,
         start: Fraction | None = None,
     ) -> None:
         """Starts before the first frame.
@@ -92,11 +93,14 @@ class OnlineSchedule:
                 a nominal frame before its time.
             longest_gap: In a longer gap between two frames, in seconds, the first one is held;
                 None: every gap is interpolated.
+            blend_cuts: Whether new frames at a cut mix the frames before and after it; otherwise
+                the one before is held.
             start: Seconds after the beginning at which the output begins; None: at the first
                 frame.
         """
         self.frames = self.repeats = self.held_gaps = 0
         self._longest_gap = longest_gap
+        self._blend_cuts = blend_cuts
         self._known_cuts = deque(known_cuts)
         self.cuts: list[Fraction] = []
         self._info = info
@@ -140,7 +144,9 @@ class OnlineSchedule:
         self.held_gaps += held
         if cut:
             self.cuts.append(moment)
-        shown = self._timeline.push(moment, cut=cut or held, repeat=facts.repeat)
+        shown = self._timeline.push(
+            moment, cut=cut or held, repeat=facts.repeat, blend=self._blend_cuts and not held
+        )
         return self._on_source_clock(shown)
 
     def _is_known_cut(self, moment: Fraction) -> bool:

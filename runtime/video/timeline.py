@@ -16,13 +16,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 _MIN_TICKS = 60_000
 """Smallest number of ticks a second of an output; any time is then exact to 17 us."""
 
 
 _HALF = Fraction(1, 2)
+
+_Between = Literal["new", "blended", "held"]
+"""What is shown between two real frames: frames of the model, mixed frames, or the first one."""
 
 
 def output_time_base(rate: Fraction, factor: int = 1) -> Fraction:
@@ -52,6 +55,12 @@ class Shown(NamedTuple):
     first: int
     second: int | None = None
     t: Fraction = Fraction(0)
+
+
+class Blended(Shown):
+    """A new frame that mixes the two real ones linearly; the model is not used."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -112,8 +121,8 @@ def output_frame_count(mode: Mode, *, duration: Fraction, rate: Fraction) -> int
 class Timeline:
     """Chooses the frame to show at each time of the output; real frames are pushed in order.
 
-    - At a scene cut the previous frame is held, not interpolated. The last frame is held for its
-      duration.
+    - At a scene cut the previous frame is held, not interpolated, or on request mixed with the
+      next one. The last frame is held for its duration.
     - Up to `most_repeats` repeats of a frame mean that the scene has a lower rate: A A B B C C is
       A, B, C over twice the gaps, at the same output times. A longer run, or one that ends at a
       cut, is a still scene: its frames are shown unchanged, and motion begins at the last.
@@ -198,13 +207,16 @@ class Timeline:
         number = self._run[0].number
         return min(number, self._pending[0].first) if self._pending else number
 
-    def push(self, time: Fraction, *, cut: bool = False, repeat: bool = False) -> list[Shown]:
+    def push(
+        self, time: Fraction, *, cut: bool = False, repeat: bool = False, blend: bool = False
+    ) -> list[Shown]:
         """Adds the next frame.
 
         Args:
             time: Seconds from any origin; later than that of the previous frame.
             cut: Whether a new scene begins with this frame.
             repeat: Whether it repeats the previous frame; ignored at a cut and for the first frame.
+            blend: Whether new frames at a cut mix the two; otherwise the previous one is held.
 
         Returns:
             The output frames that are certain now, in order; often none, or several.
@@ -233,7 +245,8 @@ class Timeline:
             if cut:
                 self._show_unchanged()
             times = [*(repeated.time for repeated in self._run[1:]), frame.time]
-            self._fill(times, self._run[0], frame, moves=not cut)
+            between: _Between = "new" if not cut else "blended" if blend else "held"
+            self._fill(times, self._run[0], frame, between)
             self._run, self._still = [frame], False
         return self._certain_frames(frame.time)
 
@@ -281,8 +294,7 @@ class Timeline:
         times: Sequence[Fraction],
         first: _InputFrame,
         second: _InputFrame,
-        *,
-        moves: bool = False,
+        between: _Between = "held",
     ) -> None:
         """Chooses the output frames after `first` up to `second`.
 
@@ -291,7 +303,7 @@ class Timeline:
                 repeats of `first`.
             first: A real frame; the output frame at its time was chosen before.
             second: The real frame at the end; the output frame at its time is chosen too.
-            moves: Whether there are new frames between the two; otherwise `first` is held.
+            between: Whether the frames between the two are new ones, or `first` is held.
         """
         if self.done:
             return
@@ -305,10 +317,15 @@ class Timeline:
                 return
             if self.origin is None:
                 self.origin = slot
-            self._pending.append(self._frame_at(slot, slot - self.origin, first, second, moves))
+            self._pending.append(self._frame_at(slot, slot - self.origin, first, second, between))
 
     def _frame_at(
-        self, slot: Fraction, time: Fraction, first: _InputFrame, second: _InputFrame, moves: bool
+        self,
+        slot: Fraction,
+        time: Fraction,
+        first: _InputFrame,
+        second: _InputFrame,
+        between: _Between,
     ) -> Shown:
         """Chooses the output frame at an output time `slot` on the input's clock."""
         if slot == second.time:
@@ -316,9 +333,11 @@ class Timeline:
         after, before = slot - first.time, second.time - slot
         if before <= self._snap and before <= after:
             return Shown(time, second.number)
-        if not moves or after <= self._snap:
+        if between == "held" or after <= self._snap:
             return Shown(time, first.number)
         t = after / (after + before)
+        if between == "blended":
+            return Blended(time, first.number, second.number, t)
         if self._parts is not None:
             t = Fraction(round(t * self._parts), self._parts)
         if t.denominator == 1:

@@ -249,6 +249,7 @@ def test_other_wrong_arguments_of_a_video_are_refused(tmp_path, given, message):
         ("dedupe", [3]),
         ("keep_vfr", [None]),
         ("deinterlace", ["yes", True]),
+        ("cut_policy", ["drop", None]),
         ("lossless", ["no"]),
         ("overwrite", ["yes", 1, None]),
         ("cuts", ["5", True]),

@@ -234,6 +234,7 @@ def plan(
         time_steps,
         known_cuts=options.known_cuts(info),
         longest_gap=options.longest_gap_in(info),
+        blend_cuts=options.cut_policy == "blend",
     )
     shown = [one for fact in facts for one in schedule.push(fact)]
     shown += schedule.finish()

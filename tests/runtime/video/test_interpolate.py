@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
@@ -347,6 +348,31 @@ def test_the_frame_before_a_scene_cut_is_repeated(tmp_path, mean):
     assert not np.array_equal(melted.to_ndarray(), real[2].to_ndarray())
 
 
+def test_the_frames_at_a_cut_are_mixed_with_cut_policy_blend(tmp_path, mean):
+    scenes = [(0, False), (2, False), (4, False), (0, True), (2, True)]
+    source = write_pictures(tmp_path / "in.mkv", scenes)
+    options = VideoOptions(codec="ffv1", cut_policy="blend")
+    report = interpolate_video(source, tmp_path / "out.mkv", model=mean, factor=4, options=options)
+    assert report.cuts == [Fraction(3, 25)]
+    assert report.frames_new == 3 * 3  # The model did not make the three frames at the cut.
+    made, real = read_clip(tmp_path / "out.mkv")[0], read_clip(source)[0]
+    for number, frame in enumerate(real):
+        assert_same_planes(made[4 * number], frame)
+    before, after = planes(real[2])[0], planes(real[3])[0]
+    for k in (1, 2, 3):
+        wanted = before + (after - before) * k / 4
+        assert np.abs(planes(made[8 + k])[0] - wanted).mean() < 1
+
+
+def test_a_long_gap_is_held_also_with_cut_policy_blend(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mkv", 4, stamps=[0, 40, 3000, 3040])
+    options = VideoOptions(codec="ffv1", cut_policy="blend", cuts=None)
+    report = interpolate_video(source, tmp_path / "out.mkv", model=mean, options=options)
+    made, real = read_clip(tmp_path / "out.mkv")[0], read_clip(source)[0]
+    assert report.held_gaps == 1
+    assert_same_planes(made[3], real[1])
+
+
 def test_at_the_cut_of_a_real_clip_the_frame_before_is_repeated(tmp_path, mean):
     source, out = DATA / "bbb_642x642_768kbps_30fps_vp9.webm", tmp_path / "out.mkv"
     options = VideoOptions(codec="ffv1", end=Fraction(4, 15))
@@ -376,6 +402,30 @@ def test_repeated_frames_are_replaced_by_new_ones(tmp_path, mean):
     for k in (1, 2, 3):
         wanted = luma[0] + (luma[4] - luma[0]) * k / 4
         assert np.abs(luma[k] - wanted).mean() < 1
+
+
+def test_with_factor_one_only_repeated_frames_are_replaced(tmp_path, mean):
+    doubled = [(4 * (k // 2), False) for k in range(8)]
+    source = write_pictures(tmp_path / "in.mkv", doubled)
+    options = VideoOptions(codec="ffv1", dedupe=True)
+    report = interpolate_video(source, tmp_path / "out.mkv", model=mean, factor=1, options=options)
+    assert (report.repeats, report.frames_new, report.frames_out, report.rate) == (4, 3, 8, 25)
+    (made, times, _), (real, real_times, _) = (
+        read_clip(tmp_path / n) for n in ("out.mkv", "in.mkv")
+    )
+    assert times == real_times
+    for k in (0, 2, 4, 6, 7):  # Nothing follows the last one.
+        assert_same_planes(made[k], real[k])
+    for k in (1, 3, 5):
+        wanted = (planes(real[k - 1])[0] + planes(real[k + 1])[0]) / 2
+        assert np.abs(planes(made[k])[0] - wanted).mean() < 1
+
+
+def test_factor_one_without_dedupe_is_refused(tmp_path, mean):
+    source = write_clip(tmp_path / "in.mkv", 3)
+    for call in (partial(interpolate_video, model=mean), plan_video):
+        with pytest.raises(VideoError, match="factor is 1, which changes nothing: give 2 or more"):
+            call(source, tmp_path / "out.mkv", factor=1)
 
 
 def test_a_part_of_a_clip_can_be_interpolated(tmp_path, mean):

@@ -89,8 +89,9 @@ def test_midpoint_weights_in_segments(tmp_path):
     assert_equal_to_one_run(source, tmp_path, vfi, WHOLE, rate=Fraction(60))
 
 
+@pytest.mark.parametrize("policy", ["hold", "blend"])
 @pytest.mark.parametrize("first", [17, 18, 19, 20, 21, 22, 23])
-def test_a_scene_cut_near_a_segment_border(tmp_path, vfi, first):
+def test_a_scene_cut_near_a_segment_border(tmp_path, vfi, first, policy):
     """A cut is judged by the frames before it, which are in another segment."""
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w") as out:
@@ -102,7 +103,8 @@ def test_a_scene_cut_near_a_segment_border(tmp_path, vfi, first):
             frame.pts, frame.time_base = k, 1 / RATE
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, VideoOptions(codec="ffv1"))
+    options = VideoOptions(codec="ffv1", cut_policy=policy)
+    planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, options)
     assert planned.cuts == [first / RATE]
 
 

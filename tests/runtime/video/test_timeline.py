@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from runtime.video.clock import Clock, on_grid
 from runtime.video.timeline import (
+    Blended,
     ConstantRate,
     Multiply,
     Shown,
@@ -40,12 +41,12 @@ def regular(rate, count, start=Fraction(0)):
     return [start + k / Fraction(rate) for k in range(count)]
 
 
-def play(mode, times, *, cuts=(), repeats=(), duration=None, **options):
+def play(mode, times, *, cuts=(), repeats=(), blend=False, duration=None, **options):
     """Pushes all frames; checks that no output frame needs an input frame that was released."""
     run = Run(line=(line := Timeline(mode, **options)))
     oldest = []
     for number, time in enumerate(times):
-        run.shown += line.push(time, cut=number in cuts, repeat=number in repeats)
+        run.shown += line.push(time, cut=number in cuts, repeat=number in repeats, blend=blend)
         run.known.append(len(run.shown))
         run.kept.append(number + 1 - line.oldest)
         oldest.append(line.oldest)
@@ -144,6 +145,23 @@ def test_a_variable_rate_becomes_constant():
 )  # fmt: skip
 def test_the_frame_before_a_cut_is_repeated(mode, out):
     assert spelled(play(mode, regular(25, 4), cuts={2}).shown) == out
+
+
+@pytest.mark.parametrize(
+    ("mode", "out"),
+    [(Multiply(3), "0 0+1/3 0+2/3 1 1+1/3 1+2/3 2 2+1/3 2+2/3 3 3 3"),
+     (ConstantRate(Fraction(50)), "0 0+1/2 1 1+1/2 2 2+1/2 3 3")],
+)  # fmt: skip
+def test_the_frames_at_a_cut_are_mixed_on_request(mode, out):
+    shown = play(mode, regular(25, 4), cuts={2}, blend=True).shown
+    assert spelled(shown) == out
+    assert {s.first for s in shown if isinstance(s, Blended)} == {1}
+    assert all(isinstance(s, Blended) == (s.first == 1 and s.second == 2) for s in shown)
+
+
+def test_the_mix_at_a_cut_is_exact_with_midpoint_weights_and_after_a_still_scene():
+    run = play(Multiply(3), regular(24, 5), cuts={4}, repeats={2, 3}, blend=True, dyadic=6)
+    assert spelled(run.shown) == "0 0+21/64 0+43/64 1 1 1 2 2 2 3 3+1/3 3+2/3 4 4 4"
 
 
 def test_doubled_frames_are_treated_as_a_lower_rate():
