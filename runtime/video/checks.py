@@ -14,7 +14,7 @@ from runtime.timesteps import checked_factor
 from runtime.video.options import VideoOptions
 from runtime.video.rates import MAXIMUM_RATE, Number, as_rate
 from runtime.video.reading.info import SourceInfo
-from runtime.video.timeline import Mode, Multiply
+from runtime.video.timing.timeline import Mode, Multiply
 from runtime.video.writing.destination import check_destination
 
 MAXIMUM_FACTOR = 1000

@@ -24,8 +24,8 @@ from runtime.video.rates import Number, as_rate
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import Source, open_source
 from runtime.video.render import FrameProgress, Rendering
-from runtime.video.schedule import OnlineSchedule
-from runtime.video.timeline import ConstantRate, Mode, Multiply, output_frame_count
+from runtime.video.timing.schedule import OnlineSchedule
+from runtime.video.timing.timeline import ConstantRate, Mode, Multiply, output_frame_count
 from runtime.video.writing.destination import container_of, images_of
 from runtime.video.writing.encoding import encoding_for
 from runtime.video.writing.losses import image_notes

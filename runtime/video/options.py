@@ -18,7 +18,7 @@ from runtime.video.reading.filters import Deinterlace
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.rate import DEFAULT_RATE
 from runtime.video.scenes import CUT_THRESHOLD, SceneDetector, check_threshold, read_cut_list
-from runtime.video.timeline import Mode
+from runtime.video.timing.timeline import Mode
 from runtime.video.transparency import AlphaMode
 from runtime.video.writing.encoding import EncodeOptions
 from runtime.video.writing.tracks import AudioMode

@@ -23,8 +23,8 @@ from runtime.video.planes import has_alpha, is_transparent
 from runtime.video.prefetch import Prefetcher, prefetch
 from runtime.video.reading.info import DecodedFrame, SourceInfo
 from runtime.video.scenes import SceneDetector
-from runtime.video.schedule import FrameFacts, Schedule
-from runtime.video.timeline import Blended, Shown
+from runtime.video.timing.schedule import FrameFacts, Schedule
+from runtime.video.timing.timeline import Blended, Shown
 from runtime.video.transparency import AlphaConverter, AlphaMode
 from runtime.video.writing.sink import Sink
 

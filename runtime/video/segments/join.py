@@ -16,7 +16,7 @@ from runtime.video.options import VideoOptions
 from runtime.video.reading.packets import moment_of
 from runtime.video.reading.source import open_source
 from runtime.video.segments.file import PacketIndex, SegmentFile
-from runtime.video.timeline import Mode
+from runtime.video.timing.timeline import Mode
 from runtime.video.writing.muxer import Muxer
 from runtime.video.writing.sink import open_sink
 

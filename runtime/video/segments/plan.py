@@ -16,10 +16,10 @@ from runtime.video.options import VideoOptions
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.source import key_frames, open_source
 from runtime.video.render import frame_facts
-from runtime.video.schedule import FrameFacts, OnlineSchedule
 from runtime.video.segments.decode import frame_digest, frames_from, open_span
 from runtime.video.segments.errors import SeamError
-from runtime.video.timeline import Mode, Shown
+from runtime.video.timing.schedule import FrameFacts, OnlineSchedule
+from runtime.video.timing.timeline import Mode, Shown
 
 _OVERLAP = 4
 """Number of frames that are analysed beyond the end of a span.

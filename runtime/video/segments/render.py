@@ -14,12 +14,12 @@ from runtime.video.options import VideoOptions
 from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import Source
 from runtime.video.render import FrameProgress, Rendering
-from runtime.video.schedule import PrecomputedSchedule
 from runtime.video.segments.decode import frame_digest, frames_from, open_span
 from runtime.video.segments.errors import SeamError
 from runtime.video.segments.file import SegmentSink
 from runtime.video.segments.plan import Scan, Segment
-from runtime.video.timeline import Mode
+from runtime.video.timing.schedule import PrecomputedSchedule
+from runtime.video.timing.timeline import Mode
 from runtime.video.writing.encoder import open_encoder
 
 

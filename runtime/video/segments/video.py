@@ -27,7 +27,7 @@ from runtime.video.segments.folder import SegmentFolder
 from runtime.video.segments.jobs import Done, Job
 from runtime.video.segments.plan import Scan, Segment, SpanFacts, plan, spans
 from runtime.video.segments.render import Rendered
-from runtime.video.timeline import Mode
+from runtime.video.timing.timeline import Mode
 
 SEGMENT_SECONDS = Fraction(10)
 """Minimum duration of a segment. Each segment needs a start of the encoder and a key frame, which

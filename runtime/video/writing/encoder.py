@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from runtime.errors import VideoError
 from runtime.video.colour import ColourConverter
 from runtime.video.reading.info import SourceInfo, reason
-from runtime.video.timeline import output_time_base
+from runtime.video.timing.timeline import output_time_base
 from runtime.video.transparency import AlphaConverter
 from runtime.video.writing.advice import opening_advice
 from runtime.video.writing.alpha import without_alpha_tag

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 
 from runtime.errors import InterpolationError, VideoError
 from runtime.video.reading.info import SourceInfo
-from runtime.video.timeline import output_time_base
+from runtime.video.timing.timeline import output_time_base
 from runtime.video.writing.destination import check_destination, is_folder
 from runtime.video.writing.encoding import DEFAULT, EncodeOptions, encoding_for
 from runtime.video.writing.images import FolderSink, Y4MSink

@@ -13,8 +13,8 @@ from runtime import Interpolator, VideoError, interpolate_video
 from runtime.video.options import VideoOptions
 from runtime.video.reading.source import open_source
 from runtime.video.render import Rendering
-from runtime.video.schedule import OnlineSchedule
-from runtime.video.timeline import ConstantRate
+from runtime.video.timing.schedule import OnlineSchedule
+from runtime.video.timing.timeline import ConstantRate
 from video_clips import pictures, write
 from video_parts import KEYS, interpolate_in_segments
 

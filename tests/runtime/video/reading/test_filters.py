@@ -170,8 +170,8 @@ def test_a_part_of_telecined_film_has_film_frames(tmp_path):
 
 
 def test_rounded_times_of_telecined_film_in_matroska_become_exact_ones(tmp_path):
-    from runtime.video.schedule import FrameFacts, OnlineSchedule
-    from runtime.video.timeline import Multiply
+    from runtime.video.timing.schedule import FrameFacts, OnlineSchedule
+    from runtime.video.timing.timeline import Multiply
 
     path = write_telecined(tmp_path / "in.mkv")
     with open_source(path, deinterlace="film") as source:
@@ -197,8 +197,8 @@ def test_a_pixel_format_that_fieldmatch_does_not_take_is_refused(tmp_path):
 
 def test_rounded_times_of_matroska_become_exact_ones_of_the_field_rate(tmp_path):
     """Half of a millisecond is the rounding of a field's time; the clock must undo it."""
-    from runtime.video.schedule import FrameFacts, OnlineSchedule
-    from runtime.video.timeline import Multiply
+    from runtime.video.timing.schedule import FrameFacts, OnlineSchedule
+    from runtime.video.timing.timeline import Multiply
 
     rate = Fraction(30000, 1001)
     path = write_interlaced(tmp_path / "in.mkv", 30, rate=rate)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 from typing import Literal, NamedTuple
+
+from runtime.video.timing.slots import EvenSlots, RegularSlots
 
 _MIN_TICKS = 60_000
 """Smallest number of ticks a second of an output; any time is then exact to 17 us."""
@@ -32,11 +34,6 @@ def output_time_base(rate: Fraction, factor: int = 1) -> Fraction:
     """The tick of an output, in seconds; a frame at `rate` x `factor` is a whole number of it."""
     frames = rate.numerator * factor
     return Fraction(1, frames * ceil(Fraction(_MIN_TICKS, frames)))
-
-
-def times_between(time0: Fraction, time1: Fraction, factor: int) -> list[Fraction]:
-    """The `factor` - 1 times that divide the time between two frames evenly."""
-    return [time0 + (time1 - time0) * k / factor for k in range(1, factor)]
 
 
 class Shown(NamedTuple):
@@ -179,13 +176,13 @@ class Timeline:
         self.origin: Fraction | None = None
         self.end: Fraction | None = None
         self.done = False
-        self._slots: _EvenSlots | _RegularSlots
+        self._slots: EvenSlots | RegularSlots
         if isinstance(mode, Multiply):
-            self._slots = _EvenSlots(mode.factor)
+            self._slots = EvenSlots(mode.factor)
             self._frame, self._snap = None, Fraction(0)
         else:
             self._frame = 1 / Fraction(mode.rate)
-            self._slots = _RegularSlots(self._frame, start)
+            self._slots = RegularSlots(self._frame, start)
             self._snap = mode.snap * self._frame
         # A slot is part of the output where the input lasts at least this long after it.
         self._margin = (self._frame or Fraction(0)) / 2
@@ -364,34 +361,3 @@ class _InputFrame(NamedTuple):
 
     number: int
     time: Fraction
-
-
-class _EvenSlots:
-    """Output times of `Multiply`: those of the input frames, and those that divide the gaps."""
-
-    def __init__(self, factor: int) -> None:
-        self._factor = factor
-        self._last: Fraction | None = None
-
-    def until(self, times: Sequence[Fraction]) -> Iterator[Fraction]:
-        for time in times:
-            if self._last is not None:
-                yield from times_between(self._last, time, self._factor)
-            yield time
-            self._last = time
-
-
-class _RegularSlots:
-    """Output times of `ConstantRate`: equal steps from the first frame, or from a later `start`."""
-
-    def __init__(self, step: Fraction, start: Fraction | None) -> None:
-        self._step = step
-        self._start = start
-        self._next: Fraction | None = None
-
-    def until(self, times: Sequence[Fraction]) -> Iterator[Fraction]:
-        if self._next is None:
-            self._next = times[0] if self._start is None else max(times[0], self._start)
-        while self._next <= times[-1]:
-            yield self._next
-            self._next += self._step

@@ -14,9 +14,9 @@ from typing import NamedTuple, Protocol
 
 from runtime.model_info import TimeSteps
 from runtime.timesteps import MAXIMUM_DEPTH
-from runtime.video.clock import Clock
 from runtime.video.reading.info import SourceInfo
-from runtime.video.timeline import Mode, Shown, Timeline
+from runtime.video.timing.clock import Clock
+from runtime.video.timing.timeline import Mode, Shown, Timeline
 
 _HALF = Fraction(1, 2)
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.video.clock import Clock, on_grid
-from runtime.video.timeline import (
+from runtime.video.timing.clock import Clock, on_grid
+from runtime.video.timing.slots import times_between
+from runtime.video.timing.timeline import (
     Blended,
     ConstantRate,
     Multiply,
@@ -15,7 +16,6 @@ from runtime.video.timeline import (
     Timeline,
     output_frame_count,
     output_time_base,
-    times_between,
 )
 
 NTSC_FILM = Fraction(24000, 1001)
