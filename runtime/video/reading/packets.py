@@ -36,7 +36,7 @@ def padding_of(stream: Any) -> Fraction:
     """Seconds of sound that FFmpeg skips after the first packet of a track, in files it writes too.
 
     It is the encoder's delay and what an edit list hides. FFmpeg 9 and later skip it for every
-    codec; PyAV before 19, which has earlier releases, does not tell it.
+    codec; PyAV before 19, which contains earlier releases, does not tell it.
 
     Returns:
         The duration; 0 for tracks other than audio and with PyAV before 19.

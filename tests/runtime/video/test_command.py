@@ -2,12 +2,13 @@
 
 from fractions import Fraction
 
+import av
 import pytest
 
 from commands import run_module
 from runtime.__main__ import make_parser
 from runtime.video.arguments import options_from
-from video_clips import write
+from video_clips import pictures, write
 
 
 def test_without_a_model_the_command_uses_the_shipped_one_and_notes_it(tmp_path):
@@ -33,3 +34,32 @@ def test_a_given_model_gives_no_note(tmp_path):
 def test_the_longest_gap_is_auto_none_or_a_time(text, value):
     args = make_parser().parse_args(["in.mkv", "out.mkv", "--longest-gap", text])
     assert options_from(args).longest_gap == value
+
+
+def test_dedupe_only_replaces_repeated_frames_and_keeps_the_rate(tmp_path):
+    pairs = [frame for frame in pictures(3) for _ in range(2)]
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number, frame in enumerate(pairs):
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    done = run_module(
+        "runtime", "in.mkv", "out.mkv", "--dedupe-only", "--cuts", "none", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "out.mkv: 6 -> 6 frames at 25.000 frames/s" in done.stdout
+    assert "repeated frames in the input: 3" in done.stdout
+
+
+@pytest.mark.parametrize("other", [("--factor", "2"), ("--rate", "60")])
+def test_dedupe_only_and_another_rate_are_refused(other, capsys):
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["in.mkv", "out.mkv", "--dedupe-only", *other])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_detelecine_is_deinterlace_film():
+    args = make_parser().parse_args(["in.mkv", "out.mkv", "--detelecine"])
+    assert options_from(args).deinterlace == "film"
