@@ -13,6 +13,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
+from runtime.video.reading.rate import FilmRate, NominalRate
 
 Deinterlace = Literal["frame", "field", "film"]
 """One progressive frame for each interlaced one, one for each of its two fields, or the film frames
@@ -24,29 +25,53 @@ _CYCLE = 5
 _FILM = _CYCLE - 1
 
 
-def deinterlacer(mode: Deinterlace, rate: Fraction) -> FrameFilter:
+def deinterlacer(mode: Deinterlace, nominal: NominalRate) -> FrameFilter:
     """The filter for a mode, before the first frame.
 
     Args:
         mode: See `Deinterlace`.
-        rate: Nominal frames a second of the source.
+        nominal: The nominal rate of the source.
 
     Raises:
         VideoError: If this FFmpeg lacks a filter, or the rate is not that of telecined film.
     """
-    return FilmRestorer(rate) if mode == "film" else Deinterlacer(mode, rate)
+    if mode != "film":
+        return Deinterlacer(mode, nominal.rate)
+    return (
+        FilmRetimer(nominal.rate) if isinstance(nominal, FilmRate) else FilmRestorer(nominal.rate)
+    )
 
 
 class FrameFilter(ABC):
-    """Passes frames through a filter graph, which is created again where their format changes.
+    """Makes progressive frames at the right times.
 
     Attributes:
-        factor: Frames for each interlaced frame.
+        factor: Frames for each frame of the source.
         ticks: The tick of the stamps is that of the source divided by this number.
     """
 
     factor: Fraction
     ticks: int
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Starts again after a seek."""
+
+    @abstractmethod
+    def filtered(self, frames: Iterable[VideoFrame], *, last: bool) -> Iterator[VideoFrame]:
+        """Yields the frames that are complete after these.
+
+        Args:
+            frames: The next frames, in order of presentation.
+            last: Whether the source ends with them.
+
+        Raises:
+            VideoError: If a filter does not take the pixel format.
+        """
+
+
+class _GraphFilter(FrameFilter):
+    """Passes frames through a filter graph, which is created again where their format changes."""
 
     def __init__(self, filters: tuple[tuple[str, str], ...], rate: Fraction) -> None:
         """Sets the filters.
@@ -74,15 +99,7 @@ class FrameFilter(ABC):
         self._graph = None
 
     def filtered(self, frames: Iterable[VideoFrame], *, last: bool) -> Iterator[VideoFrame]:
-        """Yields the frames that are complete after these.
-
-        Args:
-            frames: The next frames, in order of presentation; not changed.
-            last: Whether the source ends with them.
-
-        Raises:
-            VideoError: If a filter does not take the pixel format.
-        """
+        """Yields the frames that are complete after these, which are not changed."""
         for frame in frames:
             yield from self._after(frame)
         if last:
@@ -136,7 +153,7 @@ class FrameFilter(ABC):
             yield frame
 
 
-class Deinterlacer(FrameFilter):
+class Deinterlacer(_GraphFilter):
     """Deinterlaces with FFmpeg's bwdif; frames that are not interlaced pass unchanged.
 
     The order of the fields is the one that each frame declares. With "field" the second field of a
@@ -199,7 +216,7 @@ class Deinterlacer(FrameFilter):
                 frame.pts = self._shown + round(1 / (2 * self._rate) / tick)
 
 
-class FilmRestorer(FrameFilter):
+class FilmRestorer(_GraphFilter):
     """Restores the frames of film that 3:2 pulldown turned into interlaced video (telecine).
 
     FFmpeg's fieldmatch puts the fields of each film frame together again, bwdif deinterlaces the
@@ -275,3 +292,46 @@ class FilmRestorer(FrameFilter):
         frame.pts = None if stamp is None else stamp * _FILM + round(late / tick)
         frame.duration = round(1 / (self.factor * self._rate) / tick)
         frame.time_base = tick
+
+
+class FilmRetimer(FrameFilter):
+    """Shows film frames at equal distances that have the times of 3:2 pulldown (soft telecine).
+
+    MPEG-2 can store the frames of film and let the player repeat fields, so that the frames are
+    shown for two and three fields in turn. A frame that is more than a field away from its time
+    begins a new count, since frames are missing before it. Only stamps and durations are changed.
+    """
+
+    factor = Fraction(1)
+    ticks = _FILM
+
+    def __init__(self, rate: Fraction) -> None:
+        """Starts before the first frame.
+
+        Args:
+            rate: Frames a second of the film.
+        """
+        self._rate = rate
+        self._next: Fraction | None = None
+
+    def restart(self) -> None:
+        """Starts again after a seek."""
+        self._next = None
+
+    def filtered(self, frames: Iterable[VideoFrame], *, last: bool) -> Iterator[VideoFrame]:
+        """Yields each frame with its new time."""
+        del last
+        frame_lasts = 1 / self._rate
+        field = frame_lasts * Fraction(2, _CYCLE)
+        for frame in frames:
+            tick = Fraction(frame.time_base or 1)
+            stamp = None if frame.pts is None else frame.pts * tick
+            time = self._next
+            if stamp is not None and (time is None or abs(stamp - time) > field):
+                time = stamp
+            if time is not None:
+                frame.pts = None if stamp is None else round(time / tick * self.ticks)
+                self._next = time + frame_lasts
+            frame.time_base = tick / self.ticks
+            frame.duration = round(frame_lasts / frame.time_base)
+            yield frame

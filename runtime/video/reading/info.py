@@ -207,6 +207,12 @@ INTERLACED = (
 )
 """End of a note on interlaced frames."""
 
+PULLDOWN = (
+    "the frames are those of film, shown for two and three fields in turn: use --deinterlace film "
+    "to show them at equal distances"
+)
+"""Note on film with the times of 3:2 pulldown."""
+
 
 def frame_notes(frame: VideoFrame) -> list[str]:
     """Notes for the user on properties of the first frame that are not preserved."""

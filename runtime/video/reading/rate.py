@@ -32,6 +32,15 @@ _NEAR = Fraction(1, 10)
 """Relative difference up to which a declared rate describes frames whose rate varies."""
 
 _NTSC = Fraction(1000, 1001)
+_FILM = (Fraction(24000, 1001), Fraction(24))
+_FEWEST_OF_FILM = 8
+"""With fewer stamps 3:2 pulldown is not recognised."""
+
+_TURNS = 0.8
+"""Share of the frames that must be shown for two and three fields in turn."""
+
+_MILLISECOND = Fraction(1, 1000)
+
 _HALVES = (Fraction(25, 2), Fraction(15, 2))
 
 
@@ -48,6 +57,15 @@ class NominalRate(NamedTuple):
     regular: bool
 
 
+class FilmRate(NominalRate):
+    """The rate of film whose frames are shown for two and three fields in turn (3:2 pulldown).
+
+    The file stores film frames, not fields; its stamps are not those of a constant rate.
+    """
+
+    __slots__ = ()
+
+
 def nominal_rate(
     declared: Iterable[Fraction | None],
     stamps: Sequence[Fraction],
@@ -56,7 +74,8 @@ def nominal_rate(
 ) -> NominalRate | None:
     """Chooses the declared or usual rate that fits the stamps.
 
-    Where none does, the rate varies. Then it is the first declared rate that is near to the usual
+    Where none does, the rate varies. Then it is that of film with the times of 3:2 pulldown, else
+    the first declared rate that is near to the usual
     distance of two stamps or to their average, else the average of the track, else the rate of the
     usual distance.
 
@@ -81,9 +100,30 @@ def nominal_rate(
         fitting = {rate: spread for rate, spread in spreads.items() if spread is not None}
         if fitting:
             return NominalRate(min(fitting, key=fitting.__getitem__), True)
+    if (film := _film_rate(stamps, tick)) is not None:
+        return FilmRate(film, False)
     both = measured, len(steps) / (stamps[-1] - stamps[0])
     near = (rate for one in both for rate in known if abs(rate - one) <= _NEAR * one)
     return NominalRate(next(near, average or 1 / step), False)
+
+
+def _film_rate(stamps: Sequence[Fraction], tick: Fraction) -> Fraction | None:
+    """The rate of film whose frames are shown for two and three fields in turn; None for others."""
+    if len(stamps) < _FEWEST_OF_FILM:
+        return None
+    clock = max(tick, _MILLISECOND)  # Stamps may come from a file that counted milliseconds.
+    pairs = [after - before for before, after in zip(stamps, stamps[2:], strict=False)]
+    usual = median_low(pairs)
+    like_it = [pair for pair in pairs if abs(pair - usual) <= clock]
+    average = 2 * len(like_it) / sum(like_it, Fraction(0))
+    rate = min(_FILM, key=lambda film: abs(film - average))
+    field = 1 / (rate * Fraction(5, 2))
+    steps = [after - before for before, after in itertools.pairwise(stamps)]
+    fields = [
+        n if abs(step - n * field) <= clock else 0 for step in steps for n in [round(step / field)]
+    ]
+    turns = sum({one, other} == {2, 3} for one, other in itertools.pairwise(fields))
+    return rate if turns >= _TURNS * (len(fields) - 1) else None
 
 
 def _usual_rates(measured: Fraction) -> list[Fraction]:

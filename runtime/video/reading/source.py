@@ -21,6 +21,7 @@ from runtime.video.reading.demux import READ_ATTEMPTS, Demuxer, Part
 from runtime.video.reading.filters import Deinterlace, deinterlacer
 from runtime.video.reading.images import ImageReader, images_at, is_of_images
 from runtime.video.reading.info import (
+    PULLDOWN,
     DecodedFrame,
     SourceInfo,
     Track,
@@ -30,7 +31,7 @@ from runtime.video.reading.info import (
     reason,
 )
 from runtime.video.reading.opening import is_url, name_of, open_container
-from runtime.video.reading.rate import DEFAULT_RATE
+from runtime.video.reading.rate import DEFAULT_RATE, FilmRate
 from runtime.video.reading.seeking import (
     check_frames,
     check_stamps,
@@ -328,9 +329,10 @@ def _container_source(
         attempts=1 if is_url(path) else READ_ATTEMPTS,
     )
     nominal = nominal_rate_of(container, stream, demuxer.first_stamps)
+    uneven = isinstance(nominal, FilmRate)
     factor, ticks = Fraction(1), 1
     if deinterlace is not None:
-        watch.deinterlacer = deinterlacer(deinterlace, nominal.rate)
+        watch.deinterlacer = deinterlacer(deinterlace, nominal)
         factor, ticks = watch.deinterlacer.factor, watch.deinterlacer.ticks
     if seek and not seek_to_start(container, stream, demuxer, part):
         return None
@@ -355,7 +357,7 @@ def _container_source(
         **frame_properties(declaring) | pixel_properties(demuxer.first),
         rate=nominal.rate * factor,
         stored_rate=nominal.rate,
-        regular=nominal.regular,
+        regular=nominal.regular or (uneven and deinterlace == "film"),
         time_base=Fraction(stream.time_base) / ticks,
         stored_tick=Fraction(stream.time_base),
         origin=beginning if part.start is None else part.start,
@@ -374,5 +376,7 @@ def _container_source(
     left_out = [track for track in dropped if track not in info.timecode_tracks]
     notes = [f"not carried over: {', '.join(map(str, left_out))}"] if left_out else []
     notes += [*decoder.notes, *frame_notes(declaring)]
+    if uneven and deinterlace != "film":
+        notes.append(PULLDOWN)
     whole = missing if part.whole else lambda: None
     return Source(info, notes, demuxer, whole, strict, watch=watch)

@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 
 from runtime.errors import counted
 from runtime.video.reading.demux import Part
-from runtime.video.reading.filters import FilmRestorer, FrameFilter
+from runtime.video.reading.filters import Deinterlacer, FrameFilter
 from runtime.video.reading.info import INTERLACED
 from runtime.video.reading.levels import is_beyond_limits
 
@@ -107,9 +107,8 @@ class FrameWatch:
         interlaced, frames = self._interlaced, counted(self._frames, "frame")
         if self.deinterlacer is None and interlaced:
             return [f"{interlaced} of {frames} are {INTERLACED}"]
-        if isinstance(self.deinterlacer, FilmRestorer):  # It needs no marks.
-            return []
-        if self.deinterlacer is not None and interlaced < self._frames:
+        # The others need no marks.
+        if isinstance(self.deinterlacer, Deinterlacer) and interlaced < self._frames:
             return [
                 f"{interlaced} of {frames} are marked as interlaced, the others are unchanged"
                 + ("" if interlaced else ": mark the frames with FFmpeg's setfield first")

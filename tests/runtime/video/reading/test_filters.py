@@ -10,6 +10,8 @@ from interlaced_clips import RATE, luma, psnr, scene, write_interlaced, write_te
 from runtime import VideoError
 from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
+from runtime.video.timing.schedule import FrameFacts, OnlineSchedule
+from runtime.video.timing.timeline import Multiply
 from video_clips import frames_of, pictures, planes, write
 
 CODECS = [
@@ -170,9 +172,6 @@ def test_a_part_of_telecined_film_has_film_frames(tmp_path):
 
 
 def test_rounded_times_of_telecined_film_in_matroska_become_exact_ones(tmp_path):
-    from runtime.video.timing.schedule import FrameFacts, OnlineSchedule
-    from runtime.video.timing.timeline import Multiply
-
     path = write_telecined(tmp_path / "in.mkv")
     with open_source(path, deinterlace="film") as source:
         schedule = OnlineSchedule(source.info, Multiply(2), "any")
@@ -181,6 +180,44 @@ def test_rounded_times_of_telecined_film_in_matroska_become_exact_ones(tmp_path)
             shown += schedule.push(FrameFacts(item.pts, item.time_base, None, False, False))
         shown += schedule.finish()
     assert [one.time for one in shown] == [k / (2 * FILM) for k in range(48)]
+
+
+SOFT = [round(1000 * n / (FILM * Fraction(5, 2))) for n in range(60) if n % 5 in (0, 2)]
+"""Stamps of film frames for two and three fields in turn, in milliseconds."""
+
+
+@pytest.mark.parametrize("name", ["in.mkv", "in.mp4"])
+def test_film_with_the_times_of_pulldown_gets_equal_distances(tmp_path, name):
+    path = write(tmp_path / name, len(SOFT), stamps=SOFT)
+    info, plain, times, (note,) = read(path)
+    assert [1000 * time for time in times] == pytest.approx(SOFT, abs=1)
+    assert "film, shown for two and three fields in turn: use --deinterlace film" in note
+    assert info.rate == FILM
+    info, frames, times, notes = read(path, deinterlace="film")
+    assert notes == []
+    assert info.rate == FILM
+    assert len(frames) == len(plain) == 24
+    assert times == pytest.approx([float(k / FILM) for k in range(24)], abs=0.001)
+    for frame, same in zip(frames, plain, strict=True):
+        assert (planes(frame) == planes(same)).all()
+    schedule = OnlineSchedule(info, Multiply(2), "any")
+    shown = [
+        one for frame in frames
+        for one in schedule.push(FrameFacts(frame.pts, frame.time_base, None, False, False))
+    ]  # fmt: skip
+    assert [one.time for one in shown] == [k / (2 * FILM) for k in range(len(shown))]
+
+
+def test_film_frames_after_missing_ones_keep_their_times(tmp_path):
+    kept = [*range(9), *range(14, 24)]
+    path = write(tmp_path / "in.mkv", len(kept), stamps=[SOFT[k] for k in kept])
+    _, _, times, _ = read(path, deinterlace="film")
+    exact = [float(k / FILM) for k in kept]
+    assert times[:9] == pytest.approx(exact[:9], abs=0.001)
+    assert times[9:] == pytest.approx(exact[9:], abs=0.01)
+    assert [late - early for early, late in pairwise(times[9:])] == pytest.approx(
+        [float(1 / FILM)] * 9, abs=0.001
+    )
 
 
 def test_video_that_cannot_be_telecined_film_is_refused(tmp_path):
@@ -197,9 +234,6 @@ def test_a_pixel_format_that_fieldmatch_does_not_take_is_refused(tmp_path):
 
 def test_rounded_times_of_matroska_become_exact_ones_of_the_field_rate(tmp_path):
     """Half of a millisecond is the rounding of a field's time; the clock must undo it."""
-    from runtime.video.timing.schedule import FrameFacts, OnlineSchedule
-    from runtime.video.timing.timeline import Multiply
-
     rate = Fraction(30000, 1001)
     path = write_interlaced(tmp_path / "in.mkv", 30, rate=rate)
     with open_source(path, deinterlace="field") as source:

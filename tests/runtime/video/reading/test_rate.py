@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.video.reading.rate import STAMPS, NominalRate, nominal_rate
+from runtime.video.reading.rate import STAMPS, FilmRate, NominalRate, nominal_rate
 from runtime.video.reading.source import open_source
 from video_clips import write
 
@@ -28,6 +28,39 @@ def stamps_of(rate, tick, count=STAMPS, *, start=0, rounded=round):
 def test_a_wrong_declaration_is_replaced_by_the_rate_of_the_stamps(rate, declared, rounded, start):
     stamps = stamps_of(rate, MILLISECOND, start=start, rounded=rounded)
     assert nominal_rate(declared, stamps, MILLISECOND) == (rate, True)
+
+
+def pulled_down(film, count, *, long_first=False):
+    """Stamps of film frames that are shown for two and three fields in turn, in seconds."""
+    fields = [0]
+    for k in range(count - 1):
+        fields.append(fields[-1] + 2 + (k + long_first) % 2)
+    return [n / (film * Fraction(5, 2)) for n in fields]
+
+
+@pytest.mark.parametrize("film", [Fraction(24000, 1001), Fraction(24)])
+@pytest.mark.parametrize("tick", [MILLISECOND, Fraction(1, 90_000)])
+@pytest.mark.parametrize("long_first", [False, True])
+def test_film_with_the_times_of_pulldown_is_recognised(film, tick, long_first):
+    exact = pulled_down(film, 48, long_first=long_first)
+    stamps = [round(time / tick) * tick for time in exact]
+    declared = [Fraction(60000, 1001), Fraction(30000, 1001)]
+    found = nominal_rate(declared, stamps, tick)
+    assert found == (film, False)
+    assert isinstance(found, FilmRate)
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        pulled_down(Fraction(24), 7),
+        pulled_down(Fraction(20), 20),
+        [Fraction(n, 60) for n in (0, 2, 4, 7, 10, 12, 15, 17, 20, 22)],
+    ],
+)
+def test_other_times_are_not_those_of_pulldown(stamps):
+    found = nominal_rate([Fraction(30)], stamps, Fraction(1, 90_000))
+    assert not isinstance(found, FilmRate)
 
 
 @given(st.fractions(1, 250), st.sampled_from([1000, 600, 90_000, 12_800]), st.integers(4, STAMPS))
