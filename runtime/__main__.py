@@ -171,8 +171,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     parser.add_argument(
         "output",
         metavar="OUT",
-        help="a video (.mp4, .mkv, .mov, .m4v, .webm), a folder for PNG images, a pattern as "
-        "%%06d.png, or - for Y4M on stdout",
+        help="a video (.mp4, .mkv, .mov, .m4v, .webm), an animated image (.gif, .apng, .webp), a "
+        "folder for PNG images, a pattern as %%06d.png, or - for Y4M on stdout",
     )
     parser.add_argument(
         "--model",

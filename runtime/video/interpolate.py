@@ -26,8 +26,8 @@ from runtime.video.reading.source import Source, open_source
 from runtime.video.render import FrameProgress, Rendering
 from runtime.video.timing.schedule import OnlineSchedule
 from runtime.video.timing.timeline import ConstantRate, Mode, Multiply, output_frame_count
+from runtime.video.writing.animation import encoding_of
 from runtime.video.writing.destination import container_of, images_of
-from runtime.video.writing.encoding import encoding_for
 from runtime.video.writing.losses import image_notes
 from runtime.video.writing.sink import open_sink
 from runtime.video.writing.tracks import track_action
@@ -64,8 +64,9 @@ def interpolate_video(
         source: Any video that FFmpeg reads; the address of a network stream (rtsp://, udp://,
             http:// ...); a folder of PNG or JPEG images, or a pattern as %06d.png; "-" for Y4M on
             stdin.
-        destination: .mp4, .mkv, .mov, .m4v or .webm, written as NAME.partial.EXT and then renamed;
-            a folder or a pattern as %06d.png for PNG; "-" for Y4M on stdout.
+        destination: .mp4, .mkv, .mov, .m4v or .webm, or .gif, .apng or .webp for an animated image,
+            written as NAME.partial.EXT and then renamed; a folder or a pattern as %06d.png for PNG;
+            "-" for Y4M on stdout.
         model: A model file, "demo" for the shipped one (the default), or an Interpolator, which
             stays open.
         factor: New frame rate over old, 2 to 1000; 2^k with weights that know the midpoint only.
@@ -197,7 +198,7 @@ def plan_video(
             lost = image_notes(replace(info, tracks=()), images, options.encode.alpha)
             tracks = [f"{track}: not carried over" for track in info.tracks]
         else:
-            encoding = encoding_for(info, Path(destination).suffix.lower(), options.encode)
+            encoding = encoding_of(info, Path(destination), rate_of(mode, info), options.encode)
             lost = encoding.notes
             kind = container_of(Path(destination))
             tracks = [

@@ -60,7 +60,7 @@ class VideoOptions:
         picture_rate: Frames a second of a folder of images, by default 25; a number, or text as
             "59.94" or "60000/1001". Stored as a Fraction.
         codec: h264, hevc, vp9, av1, ffv1, prores, or the name of an encoder of FFmpeg. None: hevc
-            for HDR, vp9 for .webm, otherwise h264.
+            for HDR, vp9 for .webm, otherwise h264. Animated images (.gif, .apng, .webp) take none.
         keep_vfr: Whether a variable rate stays variable if a factor is given; otherwise the output
             has the constant rate of the nominal rate times the factor. Without effect if a rate is
             given, and for images and Y4M, which are constant.

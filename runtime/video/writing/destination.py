@@ -15,6 +15,12 @@ from runtime.video.reading.images import is_pattern, matcher_of
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm")
 
+Animation = Literal["GIF", "APNG", "WebP"]
+"""Animated images: one file without sound."""
+
+ANIMATIONS: dict[str, Animation] = {".gif": "GIF", ".apng": "APNG", ".webp": "WebP"}
+"""Suffixes of animated images."""
+
 _FILE_NAMES = "%06d.png"
 """Names of the images in an output folder that is given without a pattern."""
 
@@ -42,6 +48,11 @@ def images_of(path: str | Path) -> Images | None:
     if str(path) == "-":
         return "Y4M"
     return "PNG" if is_folder(path) else None
+
+
+def animation_of(path: str | Path) -> Animation | None:
+    """The animated image that is written to a path; None for other outputs."""
+    return None if is_folder(path) else ANIMATIONS.get(Path(path).suffix.lower())
 
 
 def folder_of(path: Path) -> Path:
@@ -82,10 +93,10 @@ def check_destination(path: str | Path, source: str | Path, *, overwrite: bool =
             f"{folder_of(path)} is or contains the current folder: give a folder that is only for "
             "the images"
         )
-    if not is_folder(path) and path.suffix.lower() not in SUFFIXES:
+    if not is_folder(path) and path.suffix.lower() not in (*SUFFIXES, *ANIMATIONS):
         raise VideoError(
-            f"{path.name} has no supported suffix: use one of {', '.join(SUFFIXES)}, a folder, "
-            "or %06d.png"
+            f"{path.name} has no supported suffix: use one of "
+            f"{', '.join((*SUFFIXES, *ANIMATIONS))}, a folder, or %06d.png"
         )
     if not is_folder(path) and not path.parent.is_dir():
         raise VideoError(f"{path.parent} is not a folder: create it first")

@@ -140,6 +140,10 @@ class Encoder:
                 f"a frame of {frame.width}x{frame.height} was given for a video of "
                 f"{self._like.width}x{self._like.height}: give frames of one size"
             )
+        return self._converted(frame)
+
+    def _converted(self, frame: VideoFrame) -> VideoFrame:
+        """Converts a frame of the right size to the format that is encoded."""
         if self.alpha:
             return self._alpha.fitted(frame, self._encoding.pixel_format)
         frame = self._alpha.without_alpha(frame)
@@ -163,7 +167,7 @@ class Encoder:
         context.width, context.height = like.width, like.height
         context.time_base = self.stream.time_base = self.tick
         context.pix_fmt = encoding.pixel_format
-        tag(context, like, encoding.pixel_format)
+        self._tag(context)
         context.bit_rate = 0  # Otherwise the quality of VP9 is only an upper bound.
         if like.sample_aspect_ratio not in (None, 1):
             context.sample_aspect_ratio = like.sample_aspect_ratio
@@ -183,6 +187,9 @@ class Encoder:
                 f"the encoder {encoding.encoder} does not open ({reason(error)}): "
                 f"{opening_advice(encoding.encoder, self._rate)}"
             ) from error
+
+    def _tag(self, context: Any) -> None:
+        tag(context, self._like, self._encoding.pixel_format)
 
     def _rotate(self) -> None:
         like = self._like

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.codec import CodecContext
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -19,9 +18,9 @@ from av.video.frame import VideoFrame
 from runtime.errors import VideoError
 from runtime.files import empty_folder, rename_over
 from runtime.video.colour import ColourConverter
-from runtime.video.planes import alpha_of, has_alpha
+from runtime.video.planes import has_alpha
 from runtime.video.reading.info import SourceInfo, reason
-from runtime.video.transparency import AlphaConverter, without_alpha
+from runtime.video.transparency import without_alpha
 from runtime.video.writing.destination import (
     check_folder,
     check_own,
@@ -32,12 +31,7 @@ from runtime.video.writing.destination import (
 )
 from runtime.video.writing.encoding import tag
 from runtime.video.writing.losses import image_notes
-
-_SD_AND_HD = (1, 5, 6)
-"""Primaries of BT.709 and BT.601, numbers of ITU-T H.273."""
-
-_SDR = (1, 6, 13, 14, 15)
-"""Transfer characteristics of BT.709, BT.601, sRGB and BT.2020 without HDR, as numbers of it."""
+from runtime.video.writing.rgb import RGBConverter
 
 
 class Y4MSink:
@@ -167,16 +161,12 @@ class FolderSink:
         self._folder = folder_of(path)
         self._name = file_names(path)
         self._partial_path = partial_path(path)
-        self._depth = 8 if like.bits <= 8 else 16
-        self._converter, self._alpha = ColourConverter(), AlphaConverter()
-        # PNG without tags is sRGB, whose primaries are those of BT.709.
-        wide = like.color_primaries not in (*_SD_AND_HD, 2) or like.color_trc not in (*_SDR, 2)
-        self._colours = (like.color_primaries, like.color_trc) if wide else None
         context = CodecContext.create("png", "w")
         assert isinstance(context, VideoCodecContext)
         context.width, context.height = like.width, like.height
         names = ("rgba", "rgba64be") if self.alpha else ("rgb24", "rgb48be")
-        context.pix_fmt = self._format = names[self._depth > 8]
+        context.pix_fmt = names[like.bits > 8]
+        self._converter = RGBConverter(names[like.bits > 8], like)
         context.time_base = Fraction(1, 25)
         context.sample_aspect_ratio = like.sample_aspect_ratio or Fraction(1)
         context.thread_type = "SLICE"  # Frame threads would return an image several frames late.
@@ -198,14 +188,8 @@ class FolderSink:
             VideoError: If it cannot be written.
         """
         del time
-        plain = self._alpha.without_alpha(frame)
-        pixels = self._converter.rgb_from_frame(plain, self._depth)
-        if self.alpha:
-            pixels = np.dstack([pixels, alpha_of(frame, self._depth)])
-        converted = VideoFrame.from_ndarray(pixels, format=self._format)
+        converted = self._converter.converted(frame)
         converted.pts = self.written
-        if self._colours is not None:
-            converted.color_primaries, converted.color_trc = self._colours
         with self._errors():
             data = b"".join(bytes(packet) for packet in self._context.encode(converted))
             file = self._partial_path / (self._name % (self.written + 1))

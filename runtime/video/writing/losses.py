@@ -1,11 +1,12 @@
-"""Notes on what images and Y4M do not store."""
+"""Notes on what images, animated ones too, and Y4M do not store."""
 
 from __future__ import annotations
 
 from runtime.errors import counted
 from runtime.video.reading.info import SourceInfo
 from runtime.video.writing.alpha import alpha_notes
-from runtime.video.writing.destination import Images
+from runtime.video.writing.destination import Animation, Images
+from runtime.video.writing.rgb import needs_tags
 from runtime.video.writing.tracks import kept_metadata
 
 _TECHNICAL = (
@@ -15,8 +16,8 @@ _TECHNICAL = (
 """Tags, in lower case, that describe the file rather than the video."""
 
 
-def image_notes(like: SourceInfo, kind: Images, alpha: bool) -> list[str]:
-    """Notes on what images or Y4M do not store of a source, apart from the pixel format.
+def image_notes(like: SourceInfo, kind: Images | Animation, alpha: bool) -> list[str]:
+    """Notes on what images and Y4M do not store of a source, apart from the pixel format.
 
     Args:
         like: Properties of the source.
@@ -34,9 +35,16 @@ def image_notes(like: SourceInfo, kind: Images, alpha: bool) -> list[str]:
         )
     if like.hdr is not None:
         notes.append(f"{kind} does not carry over the HDR10 metadata")
-    if not like.regular:
+    if not like.regular and kind in ("PNG", "Y4M"):
         notes.append(f"the frame rate of the source varies, that of {kind} is constant")
-    if kind == "PNG":
+    if kind in ("GIF", "WebP") and needs_tags(like):
+        notes.append(f"{kind} does not declare primaries and transfer: convert to sRGB first")
+    if kind == "WebP" and like.sample_aspect_ratio not in (None, 1):
+        notes.append(
+            f"WebP is written without the pixel aspect ratio, {like.sample_aspect_ratio}: choose "
+            ".gif or .apng"
+        )
+    if kind != "Y4M":
         return notes
     if any(value != 2 for value in (like.colorspace, like.color_primaries, like.color_trc)):
         notes.append("Y4M does not declare matrix, primaries and transfer: set them in the reader")

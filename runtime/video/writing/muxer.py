@@ -1,4 +1,4 @@
-"""Writes video files: a video track, audio and subtitle tracks, tags and chapters."""
+"""Writes video files (a video track, audio and subtitles, tags, chapters) and animated images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from av.video.frame import VideoFrame
 from runtime.video.reading.info import SourceInfo
 from runtime.video.reading.tags import open_for_reading
 from runtime.video.writing.alpha import without_alpha_tag
+from runtime.video.writing.animation_encoder import MUXER_OPTIONS, AnimationEncoder
 from runtime.video.writing.destination import (
+    animation_of,
     check_own,
     claimed_file,
     container_of,
@@ -94,7 +96,8 @@ class Muxer:
         try:
             with writing_errors(path.name):
                 self._output = _opened(self._partial_path, container_of(path))
-                self.encoder = Encoder(self._output, like, rate, tick, encoding)
+                made_by = AnimationEncoder if animation_of(path) else Encoder
+                self.encoder = made_by(self._output, like, rate, tick, encoding)
                 self.notes += self.encoder.notes
                 if rate > _MATROSKA_TICKS and self._output.format.name in ("matroska", "webm"):
                     self.notes.append(
@@ -102,7 +105,8 @@ class Muxer:
                         f"{path.suffix} counts milliseconds: choose .mp4 or .mov"
                     )
                 self._tracks = open_tracks(self._output, like, audio, origin, self.notes, strict)
-                self._describe(like, origin, rate)
+                if animation_of(path) is None:
+                    self._describe(like, origin, rate)
                 self._output.start_encoding()
         except BaseException:
             self.abort()
@@ -221,7 +225,7 @@ class Muxer:
 
 def _opened(path: Path, kind: str) -> Any:
     # Without "file:" FFmpeg would read a name with a colon as a protocol.
-    options = _EARLY_WRITES if kind in ("matroska", "webm") else {}
+    options = _EARLY_WRITES if kind in ("matroska", "webm") else MUXER_OPTIONS.get(kind, {})
     return av.open(f"file:{path}", "w", format=kind, container_options=options)
 
 
@@ -242,6 +246,8 @@ def _shifted(
 
 
 def _is_playable(path: Path) -> bool:
+    if path.suffix.lower() == ".webp":  # FFmpeg does not decode animations, which come as a whole.
+        return path.stat().st_size > 0
     try:
         with open_for_reading(f"file:{path}") as clip:
             return next(clip.decode(video=0), None) is not None

@@ -1,4 +1,4 @@
-"""Opens outputs: a video file, a folder of PNG files, or Y4M on stdout.
+"""Opens outputs: a video file, an animated image, a folder of PNG files, or Y4M on stdout.
 
 A file is written as NAME.partial.EXT (a folder as NAME.partial) and renamed when it is complete, so
 that the final path never has an incomplete one. One run at a time may write it. After an error or
@@ -19,11 +19,11 @@ from typing import Any, BinaryIO, Protocol
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from runtime.errors import InterpolationError, VideoError
+from runtime.errors import InterpolationError
 from runtime.video.reading.info import SourceInfo
-from runtime.video.timing.timeline import output_time_base
+from runtime.video.writing.animation import check_choice, encoding_of, tick_of
 from runtime.video.writing.destination import check_destination, is_folder
-from runtime.video.writing.encoding import DEFAULT, EncodeOptions, encoding_for
+from runtime.video.writing.encoding import DEFAULT, EncodeOptions
 from runtime.video.writing.images import FolderSink, Y4MSink
 from runtime.video.writing.muxer import Muxer
 from runtime.video.writing.tracks import AudioMode
@@ -95,12 +95,13 @@ def open_sink(
     """Opens an output for a source; leaving the `with` block finishes it, also after an error.
 
     Args:
-        path: .mp4, .mkv, .mov, .m4v or .webm; a folder or a pattern as %06d.png;
-            "-" for Y4M on stdout, or a binary file object for Y4M.
+        path: .mp4, .mkv, .mov, .m4v or .webm; .gif, .apng or .webp; a folder or a pattern as
+            %06d.png; "-" for Y4M on stdout, or a binary file object for Y4M.
         like: Properties of the source.
         rate: Nominal frames a second.
         time_base: The tick, in seconds, to which times are rounded; by default one that divides the
-            duration of a frame at `rate`. Matroska and WebM always round to milliseconds.
+            duration of a frame at `rate`. Matroska, WebM and WebP round to milliseconds, GIF to
+            10 ms.
         origin: The stamp in the source, in seconds, that is time 0 of the output; by default
             `like.origin`.
         encode: How the frames of a video file are encoded.
@@ -114,11 +115,11 @@ def open_sink(
     """
     sink: _OwnedSink
     if not isinstance(path, str | Path) or str(path) == "-":
-        _refuse_choice("Y4M", encode)
+        check_choice("Y4M", encode)
         stream = sys.stdout.buffer if isinstance(path, str | Path) else path
         sink = Y4MSink(stream, like, rate, encode.alpha)
     elif is_folder(path):
-        _refuse_choice("PNG", encode)
+        check_choice("PNG", encode)
         check_destination(path, like.name, overwrite=overwrite)
         sink = FolderSink(Path(path), like, encode.alpha, overwrite=overwrite)
     else:
@@ -128,8 +129,8 @@ def open_sink(
             path,
             like,
             rate=rate,
-            tick=time_base or output_time_base(rate),
-            encoding=encoding_for(like, path.suffix.lower(), encode),
+            tick=time_base or tick_of(path, rate),
+            encoding=encoding_of(like, path, rate, encode),
             audio=audio,
             origin=like.origin if origin is None else origin,
             strict=strict,
@@ -142,14 +143,3 @@ def open_sink(
         if isinstance(error, InterpolationError) and sink.partial is not None:
             raise type(error)(f"{error}; the partial output is {sink.partial}") from error
         raise
-
-
-def _refuse_choice(kind: str, encode: EncodeOptions) -> None:
-    """Checks that no options of an encoder are set; images are always lossless.
-
-    Raises:
-        VideoError: If one is set.
-    """
-    given = [name for name in ("codec", "quality", "preset") if getattr(encode, name) is not None]
-    if given:
-        raise VideoError(f"{kind} takes no {' or '.join(given)}: leave it out")

@@ -14,6 +14,7 @@ from runtime.errors import VideoError, counted
 from runtime.video.reading.info import SourceInfo, Track, reason
 from runtime.video.reading.packets import padding_of
 from runtime.video.reading.tags import readable
+from runtime.video.writing.destination import ANIMATIONS
 from runtime.video.writing.layouts import aac_layout
 
 AudioMode = Literal["copy", "aac", "none"]
@@ -101,6 +102,8 @@ def track_action(format_name: str, track: Track, audio: AudioMode) -> str:
         raise VideoError(
             f"{format_name} does not support aac: choose .mkv, or --audio copy or none"
         )
+    if f".{format_name}" in ANIMATIONS:
+        return "not carried over"
     if accepts(format_name, track):
         return "copied"
     if track.kind == "audio":
