@@ -34,8 +34,8 @@ _LARGEST = 0xFFFF
 class AnimationEncoder(Encoder):
     """The frames of an animated image, with an open codec; an `Encoder` for gif, apng or webp.
 
-    Durations are exact, that of the last frame too: FFmpeg's muxers know the duration of a frame
-    from the stamp of the next one.
+    FFmpeg takes the duration of a frame from the stamp of the next one. That of the last frame is
+    set here for APNG and WebP; the muxer of GIF takes it from the packet.
     """
 
     def __init__(
@@ -68,15 +68,9 @@ class AnimationEncoder(Encoder):
         if not packets:
             return []
         last = packets[-1]
-        if self._kind == "gif":
-            # The muxer takes its stamp for the end of the frame before, and writes no byte of it.
-            end: Packet[Any] = Packet(0)
-            end.pts = end.dts = self._over
-            end.time_base = self.tick
-            packets.append(end)
-        elif self._kind == "apng":
+        if self._kind == "apng":
             _set_apng_delay(last, (self._over - self._stamp) * self.tick)
-        else:
+        elif self._kind == "webp":
             _set_webp_duration(last, self._over - (self._first or 0))
         return packets
 

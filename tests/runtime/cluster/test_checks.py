@@ -32,6 +32,12 @@ def test_outputs_that_exist_are_kept_or_replaced_only_on_demand(sources):
     check_run(sources, VideoOptions(), resume=True)
 
 
+def test_animated_images_have_no_segments(sources):
+    pair = sources[0][0], sources[0][1].with_suffix(".gif")
+    with pytest.raises(VideoError, match=r"a\.gif is not a video file, which a run with segments"):
+        check_run([pair], VideoOptions(), resume=False)
+
+
 def test_the_command_refuses_before_it_starts_ray_or_writes(tmp_path, sources, monkeypatch, capsys):
     monkeypatch.setattr("runtime.cluster.pool.connected", None)
     monkeypatch.chdir(tmp_path)
