@@ -199,7 +199,9 @@ PROPERTIES = {
     ),
     "HDR10": Property("hdr.mkv", lambda a, b: a.hdr10 == b.hdr10, "HDR10"),
     "10 bits": Property(
-        "hdr.mkv", lambda _, b: b.frame.format.components[0].bits >= 10, "pixel format"
+        "hdr.mkv",
+        lambda _, b: b.frame.format.components[0].bits >= 10,
+        "pixel format|of the 10 bits",
     ),
     "4:2:2": Property(
         "wide.mkv",
@@ -207,7 +209,10 @@ PROPERTIES = {
         "pixel format",
     ),
     "alpha": Property("alpha.mkv", lambda a, b: a.alpha == b.alpha, "alpha"),
-    "pixel aspect": Property("marked.mkv", lambda a, b: a.aspect == b.aspect, "aspect"),
+    # GIF stores the ratio in a byte.
+    "pixel aspect": Property(
+        "marked.mkv", lambda a, b: abs(a.aspect / b.aspect - 1) < 1 / 64, "aspect"
+    ),
     "rotation": Property(
         "marked.mkv", lambda a, b: a.frame.rotation == b.frame.rotation, "rotated"
     ),
@@ -227,6 +232,8 @@ OUTPUTS: dict[str, tuple[str, str | None]] = {
         for codec in ("h264", "hevc", "vp9", "av1", "ffv1", "prores")
     },
     **{f"`.webm` {codec}": ("out.webm", codec) for codec in ("vp9", "av1")},
+    "`.gif`": ("out.gif", None),
+    "`.apng`": ("out.apng", None),
     "a folder of PNG": ("frames/%06d.png", None),
     "Y4M": ("-", None),
 }

@@ -87,6 +87,10 @@ class AnimationEncoder(Encoder):
     def _converted(self, frame: VideoFrame) -> VideoFrame:
         return self._images.converted(frame)
 
+    def _set_aspect(self, context: Any, kind: str, aspect: Fraction) -> None:
+        """Sets the pixel aspect ratio of GIF; WebP has none, and FFmpeg's of APNG is wrong."""
+        context.sample_aspect_ratio = aspect if kind == "gif" else Fraction(1)
+
     def _tag(self, context: Any) -> None:
         """Sets no colour tags: the frames have them, where APNG stores them."""
 

@@ -169,14 +169,7 @@ class Encoder:
         context.pix_fmt = encoding.pixel_format
         self._tag(context)
         context.bit_rate = 0  # Otherwise the quality of VP9 is only an upper bound.
-        if like.sample_aspect_ratio not in (None, 1):
-            context.sample_aspect_ratio = like.sample_aspect_ratio
-            if kind in ("matroska", "webm") and not re.search(_OWN_ASPECT, encoding.encoder):
-                # PyAV cannot set it in the container.
-                self.notes.append(
-                    f"the pixel aspect ratio, {like.sample_aspect_ratio}, is not carried over by "
-                    f"{encoding.encoder} in {kind}: choose .mp4 or .mov"
-                )
+        self._set_aspect(context, kind, like.sample_aspect_ratio or Fraction(1))
         if encoding.encoder == "libx265" and kind in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # Apple's players accept no other.
         try:
@@ -187,6 +180,18 @@ class Encoder:
                 f"the encoder {encoding.encoder} does not open ({reason(error)}): "
                 f"{opening_advice(encoding.encoder, self._rate)}"
             ) from error
+
+    def _set_aspect(self, context: Any, kind: str, aspect: Fraction) -> None:
+        if aspect == 1:
+            return
+        context.sample_aspect_ratio = aspect
+        encoder = self._encoding.encoder
+        if kind in ("matroska", "webm") and not re.search(_OWN_ASPECT, encoder):
+            # PyAV cannot set it in the container.
+            self.notes.append(
+                f"the pixel aspect ratio, {aspect}, is not carried over by {encoder} in {kind}: "
+                "choose .mp4 or .mov"
+            )
 
     def _tag(self, context: Any) -> None:
         tag(context, self._like, self._encoding.pixel_format)

@@ -168,7 +168,7 @@ class FolderSink:
         context.pix_fmt = names[like.bits > 8]
         self._converter = RGBConverter(names[like.bits > 8], like)
         context.time_base = Fraction(1, 25)
-        context.sample_aspect_ratio = like.sample_aspect_ratio or Fraction(1)
+        context.sample_aspect_ratio = Fraction(1)  # Without it FFmpeg writes 0:1.
         context.thread_type = "SLICE"  # Frame threads would return an image several frames late.
         self._context = context
         with self._errors():

@@ -39,19 +39,14 @@ def image_notes(like: SourceInfo, kind: Images | Animation, alpha: bool) -> list
         notes.append(f"the frame rate of the source varies, that of {kind} is constant")
     if kind in ("GIF", "WebP") and needs_tags(like):
         notes.append(f"{kind} does not declare primaries and transfer: convert to sRGB first")
-    if kind == "WebP" and like.sample_aspect_ratio not in (None, 1):
-        notes.append(
-            f"WebP is written without the pixel aspect ratio, {like.sample_aspect_ratio}: choose "
-            ".gif or .apng"
-        )
-    if kind != "Y4M":
-        return notes
-    if any(value != 2 for value in (like.colorspace, like.color_primaries, like.color_trc)):
+    tags = like.colorspace, like.color_primaries, like.color_trc
+    if kind == "Y4M" and any(value != 2 for value in tags):
         notes.append("Y4M does not declare matrix, primaries and transfer: set them in the reader")
-    if like.sample_aspect_ratio not in (None, 1):
+    # FFmpeg writes that of PNG upside down.
+    if like.sample_aspect_ratio not in (None, 1) and kind != "GIF":
         notes.append(
-            f"Y4M is written without the pixel aspect ratio, {like.sample_aspect_ratio}: set it in "
-            "the reader"
+            f"{kind} is written without the pixel aspect ratio, {like.sample_aspect_ratio}: set it "
+            "in the reader"
         )
     return notes
 

@@ -302,10 +302,10 @@ def test_pixel_aspect_ratio(tmp_path, mean):
     for suffix in KINDS:
         report = interpolate_video(source, tmp_path / f"out{suffix}", model=mean)
         assert [note for note in report.notes if "aspect" not in note] == []
-        assert bool(report.notes) == (suffix == ".webp")
-    # GIF stores 64 * ratio - 15, and FFmpeg reads and writes pHYs as numerator and denominator.
-    assert (tmp_path / "out.gif").read_bytes()[12] == 70
-    assert dict(png_chunks((tmp_path / "out.apng").read_bytes()))[b"pHYs"][3:8:4] == b"\4\3"
+        assert bool(report.notes) == (suffix != ".gif")
+    assert (tmp_path / "out.gif").read_bytes()[12] == 70  # 64 * ratio - 15
+    # FFmpeg writes numerator and denominator for the pixels per unit, the other way round.
+    assert dict(png_chunks((tmp_path / "out.apng").read_bytes()))[b"pHYs"][3:8:4] == b"\1\1"
 
 
 def test_hdr_is_declared_in_apng_only(tmp_path, mean):
