@@ -93,8 +93,8 @@ class OnlineSchedule:
                 a nominal frame before its time.
             longest_gap: In a longer gap between two frames, in seconds, the first one is held;
                 None: every gap is interpolated.
-            blend_cuts: Whether new frames at a cut mix the frames before and after it; otherwise
-                the one before is held.
+            blend_cuts: Whether new frames at a cut mix the frames before and after it; otherwise,
+                and in a gap longer than `longest_gap`, the one before is held.
             start: Seconds after the beginning at which the output begins; None: at the first
                 frame.
         """
@@ -140,12 +140,13 @@ class OnlineSchedule:
         self.repeats += facts.repeat
         gap, longest = self._gap, self._longest_gap
         cut = self._is_known_cut(moment) or facts.cut
-        held = gap is not None and longest is not None and gap > longest and not cut
+        is_long = gap is not None and longest is not None and gap > longest
+        held = is_long and not cut
         self.held_gaps += held
         if cut:
             self.cuts.append(moment)
         shown = self._timeline.push(
-            moment, cut=cut or held, repeat=facts.repeat, blend=self._blend_cuts and not held
+            moment, cut=cut or held, repeat=facts.repeat, blend=self._blend_cuts and not is_long
         )
         return self._on_source_clock(shown)
 

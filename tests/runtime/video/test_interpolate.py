@@ -364,12 +364,13 @@ def test_the_frames_at_a_cut_are_mixed_with_cut_policy_blend(tmp_path, mean):
         assert np.abs(planes(made[8 + k])[0] - wanted).mean() < 1
 
 
-def test_a_long_gap_is_held_also_with_cut_policy_blend(tmp_path, mean):
+@pytest.mark.parametrize("cut_list", [None, ["3"]])
+def test_a_long_gap_is_held_also_with_cut_policy_blend(tmp_path, mean, cut_list):
     source = write_clip(tmp_path / "in.mkv", 4, stamps=[0, 40, 3000, 3040])
-    options = VideoOptions(codec="ffv1", cut_policy="blend", cuts=None)
+    options = VideoOptions(codec="ffv1", cut_policy="blend", cuts=None, cut_list=cut_list)
     report = interpolate_video(source, tmp_path / "out.mkv", model=mean, options=options)
     made, real = read_clip(tmp_path / "out.mkv")[0], read_clip(source)[0]
-    assert report.held_gaps == 1
+    assert (report.held_gaps, len(report.cuts)) == ((1, 0) if cut_list is None else (0, 1))
     assert_same_planes(made[3], real[1])
 
 
