@@ -7,8 +7,8 @@ from pathlib import Path
 
 from runtime.errors import VideoError
 from runtime.video.options import VideoOptions
-from runtime.video.segments.folder import SegmentFolder
-from runtime.video.writing.destination import animation_of, check_destination, is_taken
+from runtime.video.segments.folder import SegmentFolder, check_is_video
+from runtime.video.writing.destination import check_destination, is_taken
 
 
 def check_run(sources: Sequence[tuple[Path, Path]], options: VideoOptions, *, resume: bool) -> None:
@@ -29,11 +29,7 @@ def check_run(sources: Sequence[tuple[Path, Path]], options: VideoOptions, *, re
         raise VideoError("two inputs have the same output: rename one of them")
     for source, destination in sources:
         check_destination(destination, source, overwrite=True)
-        if animation_of(destination):
-            raise VideoError(
-                f"{destination} is not a video file, which a run with segments writes: give a name "
-                "as out.mkv"
-            )
+        check_is_video(destination)
         SegmentFolder(destination).check_free()
     check_existing(sources, options, resume=resume)
 

@@ -1,4 +1,4 @@
-"""The folder for the segments of one video until they are joined."""
+"""The folder for the segments of one video until they are joined, and which outputs have one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,22 @@ from pathlib import Path
 
 from runtime.errors import VideoError
 from runtime.files import HAS_FLOCK, Lock, empty_folder, is_locked, lock_file
+from runtime.video.writing.destination import animation_of, images_of
 
 _LOCK = "lock"
+
+
+def check_is_video(destination: Path) -> None:
+    """Checks that an output can be joined from segments.
+
+    Raises:
+        VideoError: If it is no video file, but images, animated ones too, or a stream.
+    """
+    if images_of(destination) is not None or animation_of(destination) is not None:
+        raise VideoError(
+            f"{destination} is not a video file, which a run with segments writes: give a name as "
+            "out.mkv"
+        )
 
 
 class SegmentFolder:

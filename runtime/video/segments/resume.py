@@ -23,10 +23,10 @@ from runtime.video.rates import Number
 from runtime.video.reading.source import open_source
 from runtime.video.render import FrameProgress
 from runtime.video.segments.errors import SeamError
+from runtime.video.segments.folder import check_is_video
 from runtime.video.segments.jobs import Done, Job
 from runtime.video.segments.steps import Steps
 from runtime.video.segments.video import SEGMENT_SECONDS, BatchOptions, Video
-from runtime.video.writing.destination import animation_of, images_of
 
 
 def interpolate_video_resumable(
@@ -88,11 +88,7 @@ def interpolate_video_resumable(
     source, destination = Path(source), Path(destination)
     if not source.is_file():
         raise VideoError(f"{source} is not a file, which a run with segments needs: give a video")
-    if images_of(destination) is not None or animation_of(destination):
-        raise VideoError(
-            f"{destination} is not a video file, which a run with segments writes: give a name as "
-            "out.mkv"
-        )
+    check_is_video(destination)
     if not options.part.whole:
         raise VideoError("a run with segments takes whole videos: leave start and end out")
     opening = {

@@ -33,6 +33,15 @@ def read(path, **options):
     return info, [item.frame for item in items], times, source.notes
 
 
+def shown_at(info, frames, *, factor):
+    """When the output frames of a run with these frames are shown, in seconds."""
+    schedule = OnlineSchedule(info, Multiply(factor), "any")
+    shown = []
+    for frame in frames:
+        shown += schedule.push(FrameFacts(frame.pts, frame.time_base, None, False, False))
+    return [one.time for one in [*shown, *schedule.finish()]]
+
+
 @pytest.mark.parametrize(("name", "codec", "options", "top_first"), CODECS)
 @pytest.mark.parametrize("mode", ["frame", "field"])
 def test_frames_and_times_of_the_progressive_original(
@@ -172,14 +181,8 @@ def test_a_part_of_telecined_film_has_film_frames(tmp_path):
 
 
 def test_rounded_times_of_telecined_film_in_matroska_become_exact_ones(tmp_path):
-    path = write_telecined(tmp_path / "in.mkv")
-    with open_source(path, deinterlace="film") as source:
-        schedule = OnlineSchedule(source.info, Multiply(2), "any")
-        shown = []
-        for item in source:
-            shown += schedule.push(FrameFacts(item.pts, item.time_base, None, False, False))
-        shown += schedule.finish()
-    assert [one.time for one in shown] == [k / (2 * FILM) for k in range(48)]
+    info, frames, _, _ = read(write_telecined(tmp_path / "in.mkv"), deinterlace="film")
+    assert shown_at(info, frames, factor=2) == [k / (2 * FILM) for k in range(48)]
 
 
 SOFT = [round(1000 * n / (FILM * Fraction(5, 2))) for n in range(60) if n % 5 in (0, 2)]
@@ -200,12 +203,7 @@ def test_film_with_the_times_of_pulldown_gets_equal_distances(tmp_path, name):
     assert times == pytest.approx([float(k / FILM) for k in range(24)], abs=0.001)
     for frame, same in zip(frames, plain, strict=True):
         assert (planes(frame) == planes(same)).all()
-    schedule = OnlineSchedule(info, Multiply(2), "any")
-    shown = [
-        one for frame in frames
-        for one in schedule.push(FrameFacts(frame.pts, frame.time_base, None, False, False))
-    ]  # fmt: skip
-    assert [one.time for one in shown] == [k / (2 * FILM) for k in range(len(shown))]
+    assert shown_at(info, frames, factor=2) == [k / (2 * FILM) for k in range(48)]
 
 
 def test_film_frames_after_missing_ones_keep_their_times(tmp_path):
@@ -236,14 +234,9 @@ def test_rounded_times_of_matroska_become_exact_ones_of_the_field_rate(tmp_path)
     """Half of a millisecond is the rounding of a field's time; the clock must undo it."""
     rate = Fraction(30000, 1001)
     path = write_interlaced(tmp_path / "in.mkv", 30, rate=rate)
-    with open_source(path, deinterlace="field") as source:
-        schedule = OnlineSchedule(source.info, Multiply(1), "any")
-        shown = []
-        for item in source:
-            shown += schedule.push(FrameFacts(item.pts, item.time_base, None, False, False))
-        shown += schedule.finish()
-    assert [one.time for one in shown] == [k / (2 * source.info.rate / 2) for k in range(60)]
-    assert source.info.rate == 2 * rate
+    info, frames, _, _ = read(path, deinterlace="field")
+    assert shown_at(info, frames, factor=1) == [k / (2 * rate) for k in range(60)]
+    assert info.rate == 2 * rate
 
 
 def test_colours_and_side_data_of_deinterlaced_frames_are_those_of_the_source(tmp_path):
