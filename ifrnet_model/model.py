@@ -87,12 +87,12 @@ class IFRNet(nn.Module):
                 `divisor(flow_scale)`.
             img1: Second frames, like `img0`.
             timestep: Time steps, float32 (T, 1, 1, 1) in (0, 1). T = N: one step for each pair.
-                N = 1: all steps of one pair, which is encoded once.
+                T = k * N: k steps for each pair, which is encoded once; step t is of pair t mod N.
             flow_scale: Size of the frame on which motion is estimated, relative to the frame
                 (the authors' `scale_factor`).
 
         Returns:
-            imgt, float32 (max(N, T), 3, H, W), RGB in [0, 1].
+            imgt, float32 (T, 3, H, W), RGB in [0, 1].
 
         Raises:
             ValueError: If a shape or the flow scale does not fit.
@@ -112,8 +112,11 @@ class IFRNet(nn.Module):
         down = (size * scale.numerator // scale.denominator for size in (height, width))
         features = self.encoder(resize(centred, *down).to(dtype))
         if batch != pairs:
-            features = tuple(f.repeat(batch, 1, 1, 1) for f in features)
-            images = images.expand(batch, -1, -1, -1)
+            features = tuple(f.repeat(batch // pairs, 1, 1, 1) for f in features)
+            if pairs == 1:
+                images = images.expand(batch, -1, -1, -1)  # No copy.
+            else:
+                images = images.repeat(batch // pairs, 1, 1, 1)
         f1, f2, f3, f4 = features
 
         steps = timestep.to(dtype).expand(-1, 1, *f4.shape[-2:])
@@ -167,10 +170,10 @@ def _check_inputs(img0: Tensor, img1: Tensor, timestep: Tensor, multiple: int) -
         )
     if timestep.ndim != 4 or timestep.shape[1:] != (1, 1, 1):
         raise ValueError(f"timestep is {tuple(timestep.shape)}: it must be (T, 1, 1, 1)")
-    if img0.shape[0] not in (1, timestep.shape[0]):
+    if timestep.shape[0] % img0.shape[0]:
         raise ValueError(
             f"{img0.shape[0]} pairs came with {timestep.shape[0]} time steps: "
-            "give one step for each pair, or one pair with many steps"
+            "give one step for each pair, or the same number for all"
         )
     height, width = img0.shape[-2:]
     if height % multiple or width % multiple:

@@ -65,6 +65,18 @@ def test_a_batch_of_pairs_equals_one_at_a_time(demo_network):
             torch.testing.assert_close(together[k : k + 1], alone, atol=1e-5, rtol=0)
 
 
+def test_several_time_steps_of_each_pair_equal_one_at_a_time(demo_network):
+    img0, img1 = images(2, 48, 64)
+    timestep = torch.tensor([0.125, 0.25, 0.5, 0.75]).view(4, 1, 1, 1)
+    with torch.inference_mode():
+        together = demo_network(img0, img1, timestep)
+        assert together.shape == (4, 3, 48, 64)
+        for k in range(4):
+            pair = slice(k % 2, k % 2 + 1)
+            alone = demo_network(img0[pair], img1[pair], timestep[k : k + 1])
+            torch.testing.assert_close(together[k : k + 1], alone, atol=1e-5, rtol=0)
+
+
 def test_between_identical_frames_the_result_is_that_frame(demo_network):
     frame, _ = images(1, 64, 64)
     with torch.inference_mode():
