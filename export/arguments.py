@@ -93,6 +93,13 @@ def add_graph_arguments(
         "elementary operators only",
     )
     parser.add_argument(
+        "--tta",
+        action="store_const",
+        const=True,
+        help="test-time augmentation: return the mean of two results, for the frames and for the "
+        "frames flipped in both axes; takes twice the time",
+    )
+    parser.add_argument(
         "--time",
         choices=get_args(TimeSteps),
         help="time steps that the weights were trained for (default: as stated by the file or "
@@ -127,4 +134,5 @@ def graph_request(args: argparse.Namespace) -> GraphRequest:
         max_batch=args.max_batch,
         dynamic=bool(args.dynamic),
         warp=args.warp,
+        tta=bool(args.tta),
     )

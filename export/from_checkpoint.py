@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -135,9 +135,9 @@ def _traced(
     model.producer_name, model.producer_version = "ifrnet-deploy", __version__
     plain, info = finalise(model, _describe(checkpoint, options, time_steps), "any")
     onnx_sha256 = hashlib.sha256(plain.SerializeToString()).hexdigest()
-    # The reference is fp32 with GridSample, independent of the options.
+    # The reference is fp32 with GridSample, independent of the options. It flips by itself.
     network.warp_lowering = "gridsample"
-    module = wrap(network, replace(options, precision="fp32", warp="gridsample"))
+    module = wrap(network, replace(options, precision="fp32", warp="gridsample", tta=False))
     reference = Reference(_pytorch_runner(module, info), f"PyTorch {torch.__version__} fp32")
     stages.finish()
     return _Traced(SourceGraph(plain, info, onnx_sha256, reference), network)
@@ -195,6 +195,7 @@ def _describe(checkpoint: Checkpoint, options: ExportOptions, time_steps: TimeSt
         tuned_for="any",
         tool_version=__version__,
         max_pairs=options.max_batch,
+        tta=options.tta,
     )
 
 
@@ -212,7 +213,8 @@ def _compare_with_pytorch(
     """
     candidates = candidate_runners(model, info, backend)
     if info.precision == "fp16":
-        rounded = wrap(rounding_to_fp16(traced.network), replace(options, precision="fp32"))
+        simulated = replace(options, precision="fp32", tta=False)
+        rounded = wrap(rounding_to_fp16(traced.network), simulated)
         candidates["float16 simulated in PyTorch"] = _pytorch_runner(rounded, info)
     return gate(
         traced.source.reference,
@@ -223,14 +225,29 @@ def _compare_with_pytorch(
 
 
 def _pytorch_runner(module: FloatIO | FrameIO, info: ModelInfo) -> Runner:
+    """Runs a module without `tta`; with `info.tta` twice, the second time on flipped images."""
+
+    def compute(
+        img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            imgt: Tensor = module.unrounded(*map(torch.from_numpy, (img0, img1, timestep)))
+        result: NDArray[np.float32] = imgt.numpy()
+        return result
+
     def run(
         frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        inputs = (*images_for(info, frame0, frame1, rows=len(timestep)), timestep)
-        with torch.inference_mode():
-            imgt: Tensor = module.unrounded(*map(torch.from_numpy, inputs))
-        result: NDArray[np.float32] = imgt.numpy()
-        return result
+        img0, img1 = images_for(info, frame0, frame1, rows=len(timestep))
+        imgt = compute(img0, img1, timestep)
+        if not info.tta:
+            return imgt
+        flipped0, flipped1 = (
+            np.flip(image, info.layout.size_axes).copy() for image in (img0, img1)
+        )
+        flipped = np.flip(compute(flipped0, flipped1, timestep), (2, 3))
+        mean: NDArray[np.float32] = np.mean((imgt, flipped), axis=0)
+        return mean
 
     return run
 

@@ -59,6 +59,7 @@ class GraphRequest:
         max_batch: Maximum number of pairs in a call, if that number is free.
         dynamic: Whether height and width are free.
         warp: The operators that compute a warp.
+        tta: Whether the result is the mean with that of the flipped frames.
     """
 
     io: IOKind | None = None
@@ -69,6 +70,7 @@ class GraphRequest:
     max_batch: int | None = None
     dynamic: bool = False
     warp: Warp | None = None
+    tta: bool = False
 
     def given(self) -> dict[str, Any]:
         """The options that were given, by name."""

@@ -35,6 +35,8 @@ class ExportOptions:
             is `batch`.
         dynamic: Whether height and width are free.
         warp: "gridsample", or "gather" for elementary operators.
+        tta: Whether the graph returns the mean of two results, for the frames and for the frames
+            flipped in both axes (test-time augmentation).
 
     Raises:
         ExportError: If a value is out of range or contradicts another.
@@ -50,6 +52,7 @@ class ExportOptions:
     max_batch: int | None = None
     dynamic: bool = False
     warp: Warp = "gridsample"
+    tta: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (("io", IOKind), ("precision", TracedPrecision), ("warp", Warp)):
@@ -108,6 +111,7 @@ class FloatIO(nn.Module):
         super().__init__()
         self.network = network
         self.flow_scale = options.flow_scale
+        self.tta = options.tta
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """Interpolates; inputs and output as of `IFRNet.forward`."""
@@ -115,8 +119,10 @@ class FloatIO(nn.Module):
 
     def unrounded(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """The interpolated image before it is rounded to 8 bits: float32 (B, 3, H, W) in [0, 1]."""
+        if self.tta:
+            img0, img1, timestep = with_flipped(img0), with_flipped(img1), twice(timestep)
         imgt: Tensor = self.network(img0, img1, timestep, self.flow_scale)
-        return imgt
+        return mean_with_flipped(imgt) if self.tta else imgt
 
 
 class FrameIO(nn.Module):
@@ -131,6 +137,7 @@ class FrameIO(nn.Module):
         self.network = network
         self.flow_scale = options.flow_scale
         self.divisor = options.divisor
+        self.tta = options.tta
 
     def unrounded(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """The interpolated image before it is rounded to 8 bits: float32 (B, 3, H, W) in [0, 1]."""
@@ -144,16 +151,36 @@ class FrameIO(nn.Module):
 
         def planes(frames: Tensor) -> Tensor:
             scaled = frames.float().permute(0, 3, 1, 2) / 255
+            if self.tta:
+                # Before it is padded, so that both copies have the padding at the same sides.
+                scaled = with_flipped(scaled)
             return F.pad(scaled, pad, mode="replicate") if _any(pad) else scaled
 
+        if self.tta:
+            timestep = twice(timestep)
         imgt = self.network(planes(img0), planes(img1), timestep, self.flow_scale)
         cropped: Tensor = imgt[:, :, top : top + height, left : left + width]
-        return cropped
+        return mean_with_flipped(cropped) if self.tta else cropped
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """Pads (centred, border repeated), scales to [0, 1], interpolates, crops, rounds."""
         imgt = self.unrounded(img0, img1, timestep) * 255
         return imgt.round().permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def with_flipped(images: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (2N, 3, H, W): each image, and after it the same flipped in both axes."""
+    return torch.cat((images, images.flip(2, 3)), 1).reshape(-1, *images.shape[1:])
+
+
+def twice(timestep: Tensor) -> Tensor:
+    """(T, 1, 1, 1) -> (2T, 1, 1, 1): each time step twice, as `with_flipped` has the images."""
+    return torch.cat((timestep, timestep), 1).reshape(-1, 1, 1, 1)
+
+
+def mean_with_flipped(images: Tensor) -> Tensor:
+    """(2N, 3, H, W) -> (N, 3, H, W): the mean of each image and the flipped one after it."""
+    return (images[::2] + images[1::2].flip(2, 3)) * 0.5
 
 
 def _any(pad: tuple[int | torch.SymInt, ...]) -> bool:

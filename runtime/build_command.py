@@ -91,4 +91,6 @@ def _options(info: ModelInfo, io: IOKind, *, default_precision: str) -> list[str
     ):
         if value != default:
             options.append(f"{option} {value}")
+    if info.tta:
+        options.append("--tta")
     return options

@@ -192,7 +192,7 @@ class EngineManifest:
     def write(self, artefact: Path) -> Path:
         """Writes the manifest beside `artefact`, atomically; returns its path."""
         path = manifest_path(artefact)
-        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        values = {"format_version": FORMAT_VERSION, **asdict(self), "model": self.model.to_dict()}
         if not self.proofs:
             del values["proofs"]  # An earlier version reads a manifest without them.
         text = json.dumps(values, indent=2)

@@ -116,6 +116,8 @@ class ModelInfo:
         tool_version: Version of ifrnet-deploy that wrote the file.
         max_pairs: Limit of N if N is free, for a server that batches the requests of several
             clients; `pairs_per_call` is then 1. None if N is fixed.
+        tta: Whether the result is the mean of two: for the frames, and for the frames flipped in
+            both axes, flipped back (test-time augmentation). Absent if it is not.
 
     Raises:
         ModelError: If a value is invalid.
@@ -136,6 +138,7 @@ class ModelInfo:
     tuned_for: TunedFor
     tool_version: str
     max_pairs: int | None = None
+    tta: bool = False
 
     def __post_init__(self) -> None:
         literals = {
@@ -212,9 +215,19 @@ class ModelInfo:
 
     def to_properties(self) -> dict[str, str]:
         """The metadata as `metadata_props` of an ONNX file."""
-        properties = {"format_version": str(FORMAT_VERSION)}
-        properties |= {key: str(value) for key, value in asdict(self).items() if value is not None}
-        return {PROPERTY_PREFIX + key: value for key, value in properties.items()}
+        properties = {"format_version": FORMAT_VERSION, **self.to_dict()}
+        return {
+            PROPERTY_PREFIX + key: str(value).lower() if isinstance(value, bool) else str(value)
+            for key, value in properties.items()
+            if value is not None
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, without `tta` if it is False: earlier versions do not know it."""
+        values = asdict(self)
+        if not self.tta:
+            del values["tta"]
+        return values
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], *, source: str) -> ModelInfo:
@@ -242,6 +255,8 @@ class ModelInfo:
                 if key in parsed:
                     parsed[key] = int(parsed[key])
             parsed["flow_scale"] = float(parsed["flow_scale"])
+            if "tta" in parsed:
+                parsed["tta"] = {"false": False, "true": True}[parsed["tta"]]
         except (KeyError, ValueError) as error:
             raise ModelError(f"{source} has damaged metadata ({error}): export it again") from error
         return cls.from_dict({"height": None, "width": None, **parsed}, source=source)

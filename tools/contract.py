@@ -110,7 +110,7 @@ def metadata_schema() -> Schema:
     required = ["format_version"]
     for name, schema in model["properties"].items():
         properties[name] = _as_text(schema) | {"description": _without_none(texts[name], "absent")}
-        if "null" not in schema.get("type", ()):
+        if name in model["required"] and "null" not in schema.get("type", ()):
             required.append(name)
     size = [PROPERTY_PREFIX + name for name in ("height", "width")]
     return {
@@ -130,6 +130,8 @@ def _as_text(schema: Schema) -> Schema:
     """The schema of a value that is written as a string."""
     if "enum" in schema:
         return {"enum": schema["enum"]}
+    if schema["type"] == "boolean":
+        return {"enum": ["false", "true"]}
     numbers = {"integer": _INTEGER, "number": _NUMBER}
     for kind, pattern in numbers.items():
         if kind in schema["type"]:

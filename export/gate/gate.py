@@ -217,7 +217,8 @@ def report_lines(report: GateReport, info: ModelInfo, *, nodes: int) -> Iterator
         )
     yield f"  required PSNR: {report.required_db:.0f} dB"
     tuned = ", tuned for CPUs" if info.tuned_for == "cpu" else ""
+    tta = ", mean with flipped frames" if info.tta else ""
     yield (
-        f"  model: {info.variant}, {info.precision}, {nodes} nodes{tuned}, time steps: "
+        f"  model: {info.variant}, {info.precision}, {nodes} nodes{tuned}{tta}, time steps: "
         f"{info.time_steps}"
     )

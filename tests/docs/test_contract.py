@@ -53,6 +53,7 @@ GRAPHS = {
     "`--size HxW` of which a side is padded": PADDED,
     "the same with `--steps-per-call 3`": {**PADDED, "timesteps": 3},
     "`--size HxW --precision fp16`": {**FIXED, "io": "frames", "precision": "fp16"},
+    "`--size HxW --tta`": {"height": 64, "width": 96, "tta": True},
     "`--io float`": {**FREE, "io": "float"},
     "none": FREE,
 }

@@ -53,6 +53,7 @@ def with_torch(monkeypatch):
         ({"flow_scale": 0.5, "steps_per_call": 3, "warp": "gather"}, "openvino", {},
          "--backend openvino --flow-scale 0.5 --steps-per-call 3 --warp gather "
          "--output model.onnx"),
+        ({"tta": True}, "onnxruntime", {}, "--backend onnxruntime --tta --output model.onnx"),
     ],
 )  # fmt: skip
 def test_the_command_builds_a_model_with_the_same_options(changes, backend, given, command):

@@ -16,6 +16,18 @@ def test_properties_round_trip():
     assert INFO.size == (720, 1280)
 
 
+def test_tta_is_in_the_metadata_only_where_it_is_on():
+    tta = replace(INFO, tta=True)
+    assert tta.to_properties()["ifrnet.tta"] == "true"
+    assert ModelInfo.from_properties(tta.to_properties(), source="x") == tta
+    assert tta.to_dict() == {**INFO.to_dict(), "tta": True}
+    # Files without it can be read by earlier versions.
+    assert "ifrnet.tta" not in INFO.to_properties()
+    assert "tta" not in INFO.to_dict()
+    off = {**INFO.to_properties(), "ifrnet.tta": "false"}
+    assert ModelInfo.from_properties(off, source="x") == INFO
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -23,6 +35,7 @@ def test_properties_round_trip():
         ({"ifrnet.format_version": None}, "format version None"),
         ({"ifrnet.divisor": "many"}, "damaged metadata"),
         ({"ifrnet.flow_scale": None}, "damaged metadata"),
+        ({"ifrnet.tta": "1"}, "damaged metadata"),
         ({"ifrnet.io": "bytes"}, "'bytes', not one of float, frames"),
         ({"ifrnet.variant": None}, r"missing or unknown fields \(variant\)"),
         ({"ifrnet.extra": "1"}, r"missing or unknown fields \(extra\)"),
