@@ -104,6 +104,7 @@ def work_of_a_pair(
     """
     height, width = (n + sum(padding(n, info.divisor)) for n in size)
     half = info.precision == "fp16"
+    copies = 2 if info.tta else 1  # The frames, and the flipped frames.
     with torch.device("meta"):
         network = IFRNet(VARIANTS[info.variant])
         network = network.half() if half else network
@@ -111,7 +112,10 @@ def work_of_a_pair(
         forward = authors_loop(network, kind) if authors else our_forward(network)
         work: dict[tuple[int, int], tuple[float, float]] = {}
         for call in set(calls):
-            work[call] = _work_of_a_call(forward, call, (height, width), info.flow_scale, kind)
+            pairs, steps = (n * copies for n in call)
+            work[call] = _work_of_a_call(
+                forward, (pairs, steps), (height, width), info.flow_scale, kind
+            )
     weights = sum(parameter.numel() for parameter in network.parameters()) * (2 if half else 4)
     frames = (2 + new_frames) * size[0] * size[1] * 3
     return Work(

@@ -89,7 +89,8 @@ def configuration_of(
             "time_steps": comparison.artefacts[0].vfi.info.time_steps,
             "random": request.random_weights,
         },
-        "reference": f"float32 PyTorch on {request.reference_device}",
+        "reference": f"float32 PyTorch on {request.reference_device}"
+        + (", mean with flipped frames" if comparison.artefacts[0].vfi.info.tta else ""),
         "artefacts": [
             {
                 "name": artefact.name,
@@ -134,7 +135,7 @@ def _references(
     artefacts: Sequence[Artefact],
     owner: contextlib.ExitStack,
 ) -> dict[Compared, Interpolator]:
-    """PyTorch with the input and output, flow scale and time steps of the artefacts."""
+    """PyTorch with the input and output, flow scale, time steps and TTA of the artefacts."""
     import torch
 
     from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
@@ -156,7 +157,11 @@ def _references(
     for artefact in artefacts:
         if artefact.compared not in opened:
             info = reference_info(
-                checkpoint, first.time_steps, io=artefact.vfi.info.io, flow_scale=first.flow_scale
+                checkpoint,
+                first.time_steps,
+                io=artefact.vfi.info.io,
+                flow_scale=first.flow_scale,
+                tta=first.tta,
             )
             backend = TorchBackend(
                 our_forward(network), info, name="PyTorch", device=request.reference_device
@@ -172,7 +177,7 @@ def _deviations(
     first = artefacts[0].vfi.info
     for artefact in artefacts:
         info = artefact.vfi.info
-        for name in ("flow_scale", "time_steps"):
+        for name in ("flow_scale", "time_steps", "tta"):
             if getattr(info, name) != getattr(first, name):
                 raise MeasurementError(
                     f"{artefact.name} has the {name.replace('_', ' ')} {getattr(info, name)} and "

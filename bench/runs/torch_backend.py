@@ -51,8 +51,9 @@ class Computation:
 class TorchBackend(HostBackend):
     """A network as a `Backend`, on a device of PyTorch.
 
-    Padding, scaling and cropping of frames are implemented here independently of the exported
-    graph, so that comparing the two shows an error in either.
+    Padding, scaling and cropping of frames, and the mean with the result for flipped frames, are
+    implemented here independently of the exported graph, so that comparing the two shows an error
+    in either.
 
     Args:
         computation: The computation, or its forward function if inputs need no conversion.
@@ -92,11 +93,13 @@ class TorchBackend(HostBackend):
     ) -> NDArray[Any]:
         """See `HostBackend.run`."""
         with torch.inference_mode():
-            imgt = self._float_image(img0, img1, timestep)
+            imgt = self._cropped(img0, img1, timestep)
+            if self.info.tta:
+                axes = self.info.layout.size_axes
+                flipped0, flipped1 = (np.flip(image, axes).copy() for image in (img0, img1))
+                flipped = self._cropped(flipped0, flipped1, timestep)
+                imgt = (imgt + flipped.flip(2, 3)) / 2
             if self.info.io == "frames":
-                height, width = img0.shape[1:3]
-                (top, _), (left, _) = self._padding(img0.shape[1:3])
-                imgt = imgt[:, :, top : top + height, left : left + width]
                 imgt = (imgt * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
             frames: NDArray[Any] = imgt.cpu().numpy()
         return frames
@@ -104,7 +107,7 @@ class TorchBackend(HostBackend):
     def float_image(
         self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """The result of a call before cropping and rounding.
+        """The result of a call before cropping and rounding, without the mean of `info.tta`.
 
         Args:
             img0: First frames, as `HostBackend.run` takes them.
@@ -141,6 +144,17 @@ class TorchBackend(HostBackend):
     ) -> Tensor:
         inputs = self.prepared(img0, img1, timestep)
         return self.computation.forward(*inputs, self.info.flow_scale).float()
+
+    def _cropped(
+        self, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+    ) -> Tensor:
+        """The result without the padding of frames."""
+        imgt = self._float_image(img0, img1, timestep)
+        if self.info.io == "float":
+            return imgt
+        height, width = img0.shape[1:3]
+        (top, _), (left, _) = self._padding(img0.shape[1:3])
+        return imgt[:, :, top : top + height, left : left + width]
 
     def _planes(self, frames: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) -> float32 (N, 3, H', W') in [0, 1], padded to multiples."""
@@ -286,6 +300,7 @@ def reference_info(
     flow_scale: float = 1.0,
     steps_per_call: int = 1,
     precision: Precision = "fp32",
+    tta: bool = False,
 ) -> ModelInfo:
     """Metadata of a network in PyTorch, as an artefact would have them; any frame size.
 
@@ -296,6 +311,7 @@ def reference_info(
         flow_scale: Scale of the frame on which motion is estimated, relative to the frame.
         steps_per_call: Number of time steps of a pair in one call.
         precision: Precision of the convolutions.
+        tta: Whether the result is the mean with that of the flipped frames.
     """
     return ModelInfo(
         variant=checkpoint.network.config.variant,
@@ -312,4 +328,5 @@ def reference_info(
         warp="gridsample",
         tuned_for="any",
         tool_version=__version__,
+        tta=tta,
     )

@@ -65,6 +65,14 @@ def test_encoding_a_pair_once_is_less_work_than_once_for_each_time_step():
     assert together.bytes_least - single.bytes_least == 6 * 256 * 448 * 3
 
 
+def test_the_mean_with_flipped_frames_is_twice_the_work():
+    for call in ((1, 1), (1, 3), (2, 2)):
+        plain = work_of_a_pair(model(), (64, 64), [call], new_frames=1)
+        mean = work_of_a_pair(model(tta=True), (64, 64), [call], new_frames=1)
+        assert mean.operations == 2 * plain.operations
+        assert mean.bytes_least == plain.bytes_least
+
+
 def test_a_call_of_two_pairs_is_twice_the_work_of_one():
     one, two = (
         work_of_a_pair(model(), (64, 64), [call], new_frames=1) for call in ((1, 1), (2, 2))

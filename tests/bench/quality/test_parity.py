@@ -383,6 +383,19 @@ def test_models_of_equal_names_or_different_kinds_are_refused(
     assert "measure them in separate runs" in run(*mixed, *arguments, "--allow-mismatch", code=1)[1]
 
 
+def test_pytorch_returns_the_mean_with_flipped_frames_too(models, export, ucf101, run, tmp_path):
+    write_onnx(export(height=50, width=70, tta=True).model, tmp_path / "tta.onnx")
+    arguments = ("--weights", "demo", "--dataset", "ucf101", "--root", ucf101)
+    lines, _ = run("--model", tmp_path / "tta.onnx", *arguments)
+    reference = lines[0]["configuration"]["reference"]
+    assert reference == "float32 PyTorch on cpu, mean with flipped frames"
+    found = lines[-1]["summary"]["artefacts"]["tta.onnx"]
+    assert found["against_reference"]["mean"] is None or found["against_reference"]["mean"] > 70
+    assert found["psnr"] == pytest.approx(found["reference_psnr"], abs=1e-3)
+    mixed = ("--model", models / "frames.onnx", tmp_path / "tta.onnx")
+    assert "has the tta True and frames.onnx False" in run(*mixed, *arguments, code=1)[1]
+
+
 def test_the_command_as_a_user_runs_it(models, ucf101, tmp_path):
     done = run_module("bench.parity", *ucf101_arguments(models, ucf101), "--limit", "1")
     assert done.returncode == 0, done.stderr
