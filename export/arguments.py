@@ -97,7 +97,7 @@ def add_graph_arguments(
         action="store_const",
         const=True,
         help="test-time augmentation: return the mean of two results, for the frames and for the "
-        "frames flipped in both axes; takes twice the time",
+        "frames flipped in both axes; takes about twice the time",
     )
     parser.add_argument(
         "--time",

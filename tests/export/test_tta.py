@@ -17,6 +17,8 @@ from export.gate.runners import onnx_runner, openvino_runner
 from export.int8 import build as int8
 from export.source import source_from_model
 from export.store import write_onnx
+from export.trt.build import BuildOptions
+from export.trt.engine import EngineRequest, target_at, write_engine
 from export.wrapper import ExportOptions
 from image_folders import image_folder
 from runtime import Interpolator
@@ -147,6 +149,14 @@ def test_int8_is_quantised_from_such_a_graph(export, tmp_path, monkeypatch):
     made = int8.checked_int8(source, image_folder(tmp_path / "clip", frames))
     assert made.info.tta
     assert made.calibration.quantised
+
+
+def test_an_engine_passes_the_gate_in_a_fake_of_tensorrt(trt, export, tmp_path):
+    checked = export(height=50, width=70, precision="fp16", tta=True)
+    path = tmp_path / "m.engine"
+    source = source_from_model(checked.model, checked.info, checked.onnx_sha256)
+    write_engine(target_at(0), source, path, EngineRequest(BuildOptions(), command="rebuild it"))
+    assert EngineManifest.read(path).model.tta
 
 
 def test_a_build_takes_it_from_the_file(export, tmp_path, frames, demo_network):
