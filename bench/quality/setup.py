@@ -17,6 +17,7 @@ from bench.records.parity import Configuration
 from runtime import Interpolator
 from runtime.errors import first_line
 from runtime.manifest import file_sha256
+from runtime.model_info import ModelInfo
 
 if TYPE_CHECKING:
     from ifrnet_model import Checkpoint
@@ -170,6 +171,15 @@ def _references(
     return opened
 
 
+def _shared(info: ModelInfo) -> tuple[str, ...]:
+    """What all models of a run must have in common, in words."""
+    return (
+        f"flow scale {info.flow_scale:g}",
+        f"{info.time_steps} time steps",
+        f"{'a' if info.tta else 'no'} mean with flipped frames",
+    )
+
+
 def _deviations(
     artefacts: Sequence[Artefact], protocol: Protocol, sha256: str, *, force: bool
 ) -> list[str]:
@@ -177,11 +187,11 @@ def _deviations(
     first = artefacts[0].vfi.info
     for artefact in artefacts:
         info = artefact.vfi.info
-        for name in ("flow_scale", "time_steps", "tta"):
-            if getattr(info, name) != getattr(first, name):
+        for found, wanted in zip(_shared(info), _shared(first), strict=True):
+            if found != wanted:
                 raise MeasurementError(
-                    f"{artefact.name} has the {name.replace('_', ' ')} {getattr(info, name)} and "
-                    f"{artefacts[0].name} {getattr(first, name)}: measure them in separate runs"
+                    f"{artefact.name} has {found} and {artefacts[0].name} has {wanted}: measure "
+                    "them in separate runs"
                 )
     mismatches = [
         f"{artefact.name} was built from weights {artefact.vfi.info.weights_sha256[:12]}, "
