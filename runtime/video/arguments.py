@@ -150,6 +150,13 @@ def add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         "--dedupe", action="store_true", help="replace repeated frames by new frames"
     )
     group.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="where new frames show the nearest real frame, for logos and subtitles: white in a "
+        "PNG or JPEG image of the size of the video",
+    )
+    group.add_argument(
         "--deinterlace",
         choices=("frame", "field", "film"),
         help="deinterlace interlaced frames: one frame for each, or one for each field, at twice "
@@ -207,8 +214,8 @@ def options_from(args: argparse.Namespace) -> VideoOptions:
         name: getattr(args, name, None)
         for name in (
             "video_stream", "start", "end", "strict", "cuts", "cut_list", "cut_policy", "dedupe",
-            "longest_gap", "deinterlace", "picture_rate", "keep_vfr", "codec", "quality", "preset",
-            "lossless", "audio", "alpha", "overwrite",
+            "longest_gap", "mask", "deinterlace", "picture_rate", "keep_vfr", "codec", "quality",
+            "preset", "lossless", "audio", "alpha", "overwrite",
         )
     }  # fmt: skip
     chosen = {name: value for name, value in given.items() if value is not None}

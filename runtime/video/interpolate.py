@@ -108,6 +108,7 @@ def interpolate_video(
         read = stack.enter_context(_open_source(source, options))
         info = read.info
         check_size(info)
+        mask = options.mask_for(info)
         factor, rate = factor_and_rate(factor, rate, info)
         mode = mode_for(info, destination, factor, rate, options)
         vfi = opened_model(model, opening, stack)
@@ -122,7 +123,7 @@ def interpolate_video(
             blend_cuts=options.cut_policy == "blend",
             start=options.part.start,
         )
-        rendering = Rendering(vfi, info, schedule, options.detector(), options.alpha)
+        rendering = Rendering(vfi, info, schedule, options.detector(), options.alpha, mask)
         sink = stack.enter_context(
             open_sink(
                 destination,
@@ -191,6 +192,7 @@ def plan_video(
     with _open_source(source, options) as read:
         info = read.info
         check_size(info)
+        options.mask_for(info)
         factor, rate = factor_and_rate(factor, rate, info)
         mode = mode_for(info, destination, factor, rate, options)
         images = images_of(destination)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from runtime.errors import VideoError, kind_of
+from runtime.video.mask import Mask, MaskSource, as_mask, check_mask
 from runtime.video.rates import MAXIMUM_RATE, Number, as_rate, as_seconds
 from runtime.video.reading.demux import Part
 from runtime.video.reading.filters import Deinterlace
@@ -53,6 +54,9 @@ class VideoOptions:
             the screen was still or the recording stood. "auto": 1 second, or three frames of the
             nominal rate if that is longer. None: every gap is interpolated. A number or text is
             stored as a Fraction.
+        mask: Where new frames show the nearest real frame: an image file, white for the real frame
+            and black for the new one, or an array (H, W), uint8 or bool, of the size at which the
+            video is shown. Stored as a Mask. None: nowhere.
         deinterlace: "frame" for one frame for each interlaced one, "field" for one for each of its
             fields, at twice the rate; progressive frames pass unchanged. "film" restores telecined
             film: four progressive frames for five. None: interlaced frames are processed like
@@ -87,6 +91,7 @@ class VideoOptions:
     cut_policy: CutPolicy = "hold"
     dedupe: bool = False
     longest_gap: Number | Literal["auto"] | None = "auto"
+    mask: MaskSource | None = None
     deinterlace: Deinterlace | None = None
     picture_rate: Number = DEFAULT_RATE
     keep_vfr: bool = True
@@ -105,6 +110,8 @@ class VideoOptions:
                 object.__setattr__(self, name, as_seconds(value, name))
         if self.cut_list is not None:
             object.__setattr__(self, "cut_list", _cut_times(self.cut_list))
+        if self.mask is not None:
+            object.__setattr__(self, "mask", as_mask(self.mask))
         if self.longest_gap not in ("auto", None):
             gap = as_seconds(self.longest_gap, "longest_gap")
             if gap <= 0:
@@ -128,6 +135,18 @@ class VideoOptions:
         return EncodeOptions(
             self.codec, self.quality, self.preset, self.lossless, self.alpha != "none"
         )
+
+    def mask_for(self, info: SourceInfo) -> Mask | None:
+        """The mask, for the frames of a source.
+
+        Raises:
+            VideoError: If it does not fit them.
+        """
+        if self.mask is None:
+            return None
+        mask = as_mask(self.mask)
+        check_mask(mask, info)
+        return mask
 
     def longest_gap_in(self, info: SourceInfo) -> Fraction | None:
         """The longest gap of a source that is interpolated, in seconds; None: there is no limit."""

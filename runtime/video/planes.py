@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.video.format import VideoFormat
@@ -14,6 +14,9 @@ _PACKED_ALPHA = {
     "rgba": 3, "bgra": 3, "vuya": 3, "uyva": 3, "ya": 1, "argb": 0, "abgr": 0, "ayuv": 0,
 }  # fmt: skip
 """Beginning of the names of formats with one plane -> position of alpha in a pixel."""
+
+_SIDE = 64
+"""Side of a picture for which every format has whole chroma samples."""
 
 
 def plane_views(frame: VideoFrame) -> list[NDArray[Any]]:
@@ -184,3 +187,73 @@ def _rescaled(samples: NDArray[Any], top: int, new_top: int) -> NDArray[Any]:
     wide = samples.astype(np.uint32 if max(top, new_top) < 1 << 16 else np.uint64)
     result: NDArray[Any] = (wide * new_top + top // 2) // top
     return result
+
+
+class SampleView(NamedTuple):
+    """The samples of one plane, as a view.
+
+    Attributes:
+        samples: (h, w, c), uint8 or uint16: c samples for each place, which may be of several
+            components.
+        rows: Number of rows of the picture in a place.
+        columns: Number of columns of the picture in a place.
+    """
+
+    samples: NDArray[Any]
+    rows: int
+    columns: int
+
+
+def is_coarse(pixel_format: str) -> bool:
+    """Whether a format has a palette, or RGB of fewer than 8 bits, so that colours are dithered."""
+    form = VideoFormat(pixel_format)
+    return form.has_palette or (form.is_rgb and min(c.bits for c in form.components) < 8)
+
+
+def has_whole_samples(pixel_format: str) -> bool:
+    """Whether each sample of a format has its own bytes, so that `sample_views` can be used.
+
+    False for palettes, for several samples in a byte or word (monob, rgb565le, x2rgb10le), and for
+    floating point.
+    """
+    form = VideoFormat(pixel_format, _SIDE, _SIDE)
+    bits = {component.bits for component in form.components}
+    if form.has_palette or len(bits) != 1 or not 8 <= max(bits) <= 16:
+        return False
+    if len({component.plane for component in form.components}) > 1:
+        return True
+    size = _sample_size(form)
+    samples = sum(component.width * component.height for component in form.components)
+    whole = form.padded_bits_per_pixel % (8 * size) == 0
+    return whole and 8 * size * samples <= form.padded_bits_per_pixel * _SIDE * _SIDE
+
+
+def sample_views(frame: VideoFrame) -> list[SampleView]:
+    """All samples of a frame, plane by plane; writing to the views changes the frame.
+
+    Args:
+        frame: A frame of a format with `has_whole_samples`. In packed YUV (yuyv422) a place is the
+            two pixels that share a chroma sample.
+    """
+    form = VideoFormat(frame.format.name, _SIDE, _SIDE)
+    size = _sample_size(form)
+    dtype = np.dtype(f"{'>' if form.is_big_endian else '<'}u{size}")
+    views = []
+    for number, plane in enumerate(frame.planes):
+        own = [component for component in form.components if component.plane == number]
+        count = len(own)
+        rows, columns = (
+            _SIDE // min(sides) for sides in ([c.height for c in own], [c.width for c in own])
+        )
+        if len(frame.planes) == 1:
+            count = columns * form.padded_bits_per_pixel // (8 * size)
+        shape = -(-frame.height // rows), -(-frame.width // columns), count
+        strides = plane.line_size, size * count, size
+        samples = np.ndarray(shape, dtype, memoryview(plane), strides=strides)
+        views.append(SampleView(samples, rows, columns))
+    return views
+
+
+def _sample_size(form: VideoFormat) -> int:
+    """Number of bytes of a sample."""
+    return 1 if form.components[0].bits <= 8 else 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.packet import Packet
@@ -19,6 +19,7 @@ from runtime.model_info import ModelInfo
 from runtime.timesteps import MAXIMUM_DEPTH
 from runtime.video.colour import ColourConverter
 from runtime.video.layers import LayerConverter, Layers, NewLayers, mixed, with_alpha
+from runtime.video.mask import Mask, MaskedFrames
 from runtime.video.planes import has_alpha, is_transparent
 from runtime.video.prefetch import Prefetcher, prefetch
 from runtime.video.reading.info import DecodedFrame, SourceInfo
@@ -68,6 +69,7 @@ class _OutputRequest(NamedTuple):
         like: The real frame, or the one before the new frames; None for a packet.
         between: Request for the new frames; None for a real frame and for a packet.
         packet: The packet of another track; None for frames.
+        after: The real frame after the new ones; None for a real frame and for a packet.
         layers: Those of the real frames before and after the new ones; None without alpha.
         mix: Images of the real frames before and after one new frame that mixes them, and its
             position in (0, 1); None otherwise.
@@ -77,15 +79,25 @@ class _OutputRequest(NamedTuple):
     like: VideoFrame | None
     between: PairRequest | None
     packet: Packet[Any] | None = None
+    after: VideoFrame | None = None
     layers: tuple[Layers, Layers] | None = None
     mix: tuple[NDArray[Any], NDArray[Any], float] | None = None
 
 
-_Output: TypeAlias = "tuple[Fraction, VideoFrame, NDArray[Any] | NewLayers | None] | Packet[Any]"
-"""A packet of another track, or an output frame as time, frame and image.
+class _OutputFrame(NamedTuple):
+    """A frame for the encoder.
 
-For a new frame, image is its RGB image, or its layers where it gets alpha, and frame is the real
-frame before it, whose format it gets; for a real frame image is None."""
+    Attributes:
+        time: When it is shown, in seconds on the source's clock.
+        like: A real frame; or the one before a new frame, whose format the new one gets.
+        image: For a new frame its RGB image, or its layers where it gets alpha; otherwise None.
+        nearest: The real frame that a mask shows; None for a real frame.
+    """
+
+    time: Fraction
+    like: VideoFrame
+    image: NDArray[Any] | NewLayers | None = None
+    nearest: VideoFrame | None = None
 
 
 class Rendering:
@@ -104,6 +116,7 @@ class Rendering:
         schedule: Schedule,
         detector: SceneDetector | None = None,
         alpha: AlphaMode = "interpolate",
+        mask: Mask | None = None,
     ) -> None:
         """Checks that the frames fit the model.
 
@@ -113,6 +126,7 @@ class Rendering:
             schedule: Chooses the frames to show; it cannot be used again.
             detector: Detects cuts and repeats for the schedule; None: neither is detected.
             alpha: How the alpha of new frames is made, where the output has an alpha channel.
+            mask: Where new frames show the nearest real frame; None for nowhere.
 
         Raises:
             FrameError: If the frames do not fit the model.
@@ -127,6 +141,7 @@ class Rendering:
         self._converter = ColourConverter()
         self._alpha = AlphaConverter()
         self._mode = alpha
+        self._masked = None if mask is None else MaskedFrames(mask, info.rotation)
         self._layers: LayerConverter | None = None
         self._transparent = 0
         self._depth = self._image_depth()
@@ -202,7 +217,7 @@ class Rendering:
 
     def _interpolated(
         self, prepared: Prefetcher[_PreparedFrame | Packet[Any]]
-    ) -> Iterator[_Output]:
+    ) -> Iterator[_OutputFrame | Packet[Any]]:
         """Runs the model; runs in the second thread."""
         requests = (
             (request, request.between, self._alpha_request(request))
@@ -212,25 +227,28 @@ class Rendering:
             if request.packet is not None:
                 yield request.packet
                 continue
-            assert request.like is not None
+            like, after, pair = request.like, request.after, request.layers
+            assert like is not None
             if request.mix is not None:
-                image, pair = mixed(*request.mix), request.layers
-                new = image if pair is None else NewLayers(image, None, pair, request.mix[2])
-                yield request.times[0], request.like, new
+                image, t = mixed(*request.mix), request.mix[2]
+                new = image if pair is None else NewLayers(image, None, pair, t)
+                yield _OutputFrame(request.times[0], like, new, like if t <= 1 / 2 else after)
                 continue
             if request.between is None:
-                yield request.times[0], request.like, None
+                yield _OutputFrame(request.times[0], like)
                 continue
             for n, (moment, image) in enumerate(zip(request.times, images, strict=True)):
                 self.frames_new += 1
-                if request.layers is None:
-                    yield moment, request.like, image
-                    continue
-                alpha, t = alphas[n] if alphas else None, request.between.timesteps[n]
-                yield moment, request.like, NewLayers(image, alpha, request.layers, t)
+                t = request.between.timesteps[n]
+                new = (
+                    image
+                    if pair is None
+                    else NewLayers(image, alphas[n] if alphas else None, pair, t)
+                )
+                yield _OutputFrame(moment, like, new, like if t <= 1 / 2 else after)
 
     def _converted(
-        self, output: Iterable[_Output]
+        self, output: Iterable[_OutputFrame | Packet[Any]]
     ) -> Iterator[tuple[Fraction, VideoFrame] | Packet[Any]]:
         """Converts new frames to the source's format; runs in the third thread.
 
@@ -244,13 +262,15 @@ class Rendering:
             if isinstance(item, Packet):
                 yield item
                 continue
-            moment, frame, image = item
-            if isinstance(image, NewLayers):
+            frame = item.like
+            if isinstance(item.image, NewLayers):
                 assert self._layers is not None
-                frame = self._layers.put_together(image)
-            elif image is not None:
-                frame = self._converter.frame_from_rgb(image, like=frame)
-            yield moment, frame
+                frame = self._layers.put_together(item.image)
+            elif item.image is not None:
+                frame = self._converter.frame_from_rgb(item.image, like=frame)
+            if self._masked is not None and item.nearest is not None:
+                self._masked.cover(frame, item.nearest)
+            yield item.time, frame
 
     def _alpha_request(self, request: _OutputRequest) -> PairRequest | None:
         """The request for the alpha of new frames; None where there is nothing to compute."""
@@ -338,11 +358,15 @@ def _grouped_requests(
             layers = first.layers, second.layers
         if isinstance(one, Blended):
             mix = first.image, second.image, float(one.t)
-            request = _OutputRequest([one.time], first.frame, None, layers=layers, mix=mix)
+            request = _OutputRequest(
+                [one.time], first.frame, None, after=second.frame, layers=layers, mix=mix
+            )
         else:
             pair, steps = (one.first, one.second), [float(one.t)]
             between = PairRequest(first.image, second.image, steps)
-            request = _OutputRequest([one.time], first.frame, between, layers=layers)
+            request = _OutputRequest(
+                [one.time], first.frame, between, after=second.frame, layers=layers
+            )
     if request is not None:
         yield request
 

@@ -74,7 +74,8 @@ def render(
         VideoError: If the source cannot be read or the segment cannot be written.
     """
     schedule = PrecomputedSchedule(segment.shown, segment.end)
-    rendering = Rendering(vfi, scanned.info, schedule, alpha=options.alpha)
+    mask = options.mask_for(scanned.info)
+    rendering = Rendering(vfi, scanned.info, schedule, alpha=options.alpha, mask=mask)
     with (
         open_span(path, scanned.info, options, segment.begins) as source,
         open_encoder(

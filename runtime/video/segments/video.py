@@ -188,6 +188,7 @@ class Video:
     def _analyse_jobs(self, scanned: Scan) -> list[Job]:
         check_size(scanned.info)
         batch = self.batch
+        batch.options.mask_for(scanned.info)
         self._mode = mode_for(
             scanned.info, self.destination, batch.factor, batch.rate, batch.options
         )

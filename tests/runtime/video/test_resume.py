@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
 from blend import Blend
@@ -21,6 +22,7 @@ from video_clips import write
 from video_parts import KEYS, times_and_hashes
 
 OPTIONS = VideoOptions(codec="ffv1", cuts=None)
+MASK = np.tri(48, 64, dtype=bool)
 
 
 @pytest.fixture(autouse=True)
@@ -92,11 +94,12 @@ def test_a_run_continues_after_an_interruption(tmp_path, clip, vfi):
     "change",
     [
         {"options": replace(OPTIONS, codec="h264", lossless=True)},
+        {"options": replace(OPTIONS, mask=MASK)},
         {"rate": 40},
         {"model": Interpolator(Blend(weights_sha256="1" * 64))},
         {},
     ],
-    ids=["options", "rate", "model", "source"],
+    ids=["options", "mask", "rate", "model", "source"],
 )
 def test_segments_of_other_frames_are_not_used(tmp_path, clip, vfi, change):
     cut = tmp_path / "cut.mkv"
