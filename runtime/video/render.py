@@ -20,7 +20,7 @@ from runtime.timesteps import MAXIMUM_DEPTH
 from runtime.video.colour import ColourConverter
 from runtime.video.layers import LayerConverter, Layers, NewLayers, mixed, with_alpha
 from runtime.video.mask import Mask, MaskedFrames
-from runtime.video.planes import has_alpha, is_transparent
+from runtime.video.planes import has_alpha, is_coarse, is_transparent
 from runtime.video.prefetch import Prefetcher, prefetch
 from runtime.video.reading.info import DecodedFrame, SourceInfo
 from runtime.video.scenes import SceneDetector
@@ -140,6 +140,7 @@ class Rendering:
         self._detector = detector
         self._converter = ColourConverter()
         self._alpha = AlphaConverter()
+        self._coarse = ColourConverter()
         self._mode = alpha
         self._masked = None if mask is None else MaskedFrames(mask, info.rotation)
         self._layers: LayerConverter | None = None
@@ -210,6 +211,9 @@ class Rendering:
                     continue
                 self._transparent += is_transparent(item.frame)
                 frame = self._alpha.without_alpha(item.frame)
+                if is_coarse(frame.format.name):
+                    # New frames of the source's format would be dithered.
+                    frame = self._coarse.reformatted(frame, "rgb24", frame)
                 image = self._converter.rgb_from_frame(frame, self._depth)
                 yield _PreparedFrame(frame, facts, image, None)
             else:

@@ -357,7 +357,7 @@ def _wanted(like: SourceInfo, lossless: bool, offered: list[str], *, alpha: bool
     yuv, deep = "yuva" if alpha else "yuv", "10le" if like.bits > 8 else ""
     if not lossless:
         return f"{yuv}420p{deep}"
-    same = [n for n in offered if VideoFormat(n).is_rgb and _bits(n) == like.bits]
+    same = [n for n in offered if VideoFormat(n).is_rgb and _bits(n) == max(like.bits, 8)]
     return same[0] if same else f"{yuv}444p{deep}"
 
 

@@ -374,6 +374,36 @@ def test_a_long_gap_is_held_also_with_cut_policy_blend(tmp_path, mean, cut_list)
     assert_same_planes(made[3], real[1])
 
 
+@pytest.mark.parametrize("output", ["out.mkv", "out"])
+@pytest.mark.parametrize("fmt", ["pal8", "rgb8", "rgb565le"])
+def test_new_frames_of_a_source_with_few_colours_are_not_dithered(tmp_path, mean, fmt, output):
+    frame = VideoFrame(80, 64, fmt)
+    rows = np.add.outer(np.arange(64), np.arange(frame.planes[0].line_size)).astype(np.uint8)
+    frame.planes[0].update(rows.tobytes())
+    if fmt == "pal8":
+        palette = np.random.default_rng(0).integers(0, 256, (256, 4), np.uint8)
+        palette[:, 3] = 255
+        frame.planes[1].update(palette.tobytes())
+    source = tmp_path / "in.nut"
+    with av.open(str(source), "w") as clip:
+        stream = clip.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, fmt
+        for number in range(2):
+            frame.pts = number
+            clip.mux(stream.encode(frame))
+        clip.mux(stream.encode(None))
+    options = VideoOptions(codec=None if output == "out" else "ffv1", lossless=output != "out")
+    report = interpolate_video(source, tmp_path / output, model=mean, options=options)
+    assert report.frames_new == 1
+    files = sorted((tmp_path / output).iterdir()) if output == "out" else [tmp_path / output]
+    made = [f.to_ndarray(format="rgb24") for file in files for f in read_clip(file)[0]]
+    with av.open(str(source)) as clip:
+        real = next(clip.decode(video=0)).to_ndarray(format="rgb24")
+    assert len(made) == 4
+    for frame in made:
+        assert np.array_equal(frame, real)
+
+
 def test_at_the_cut_of_a_real_clip_the_frame_before_is_repeated(tmp_path, mean):
     source, out = DATA / "bbb_642x642_768kbps_30fps_vp9.webm", tmp_path / "out.mkv"
     options = VideoOptions(codec="ffv1", end=Fraction(4, 15))
