@@ -87,6 +87,16 @@ def _interpolate(args: argparse.Namespace) -> int:
         raise VideoError(
             f"{args.onnx} does not exist: give the file that the engine was built from"
         )
+    if args.onnx is not None and args.model.suffix == ".onnx":
+        raise VideoError(
+            f"--onnx is for engines, but the model is {args.model.name}, which every worker can "
+            "open: leave --onnx out"
+        )
+    if args.build_options and args.onnx is None:
+        raise VideoError(
+            "--build-options was given without --onnx: give the ONNX file to build from, or leave "
+            "it out"
+        )
     sources = sources_in(args.input, args.output)
     options = options_from(args)
     factor, rate = factor_and_rate(args.factor, args.rate)

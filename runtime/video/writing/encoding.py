@@ -71,6 +71,7 @@ class _Kind:
         lossless: Options for lossless encoding; None if it is not supported.
         always: Options that are always set.
         even: Whether formats with halved chroma need an even size.
+        most: Highest value for a constant quality; the lowest is 0.
     """
 
     quality: str | None = None
@@ -79,22 +80,23 @@ class _Kind:
     lossless: dict[str, str] | None = None
     always: dict[str, str] = field(default_factory=dict)
     even: bool = True
+    most: int = 51
 
 
 _KINDS = {
     "libx264": _Kind("crf", "16", "preset", {"qp": "0"}),
     "libx265": _Kind("crf", "16", "preset", {}),
-    "libvpx-vp9": _Kind("crf", "16", "cpu-used", {"lossless": "1"}, {"row-mt": "1"}, even=False),
-    "libsvtav1": _Kind("crf", "20", "preset", even=False),
+    "libvpx-vp9": _Kind("crf", "16", "cpu-used", {"lossless": "1"}, {"row-mt": "1"}, False, 63),
+    "libsvtav1": _Kind("crf", "20", "preset", even=False, most=63),
     "libaom-av1": _Kind(
-        "crf", "16", "cpu-used", {"aom-params": "lossless=1"}, {"row-mt": "1"}, even=False
+        "crf", "16", "cpu-used", {"aom-params": "lossless=1"}, {"row-mt": "1"}, False, 63
     ),
     "ffv1": _Kind(lossless={}, always={"level": "3"}, even=False),
     "prores_ks": _Kind(preset="profile"),
     "_nvenc": _Kind("cq", "19", "preset", {"tune": "lossless"}, {"rc": "vbr"}),
     "_qsv": _Kind("global_quality", "19", "preset"),
     "_amf": _Kind("qp_i", "19", "quality", always={"rc": "cqp"}),
-    "_videotoolbox": _Kind("global_quality", "65"),
+    "_videotoolbox": _Kind("global_quality", "65", most=100),
 }
 """Name of an encoder, or suffix of the names of one vendor's hardware encoders -> its options."""
 
@@ -156,6 +158,8 @@ def encoding_for(like: SourceInfo, suffix: str, encode: EncodeOptions = DEFAULT)
         options |= kind.lossless
     elif quality is not None and kind.quality is None:
         raise VideoError(f"{name} takes no quality: leave it out")
+    elif quality is not None and not 0 <= quality <= kind.most:
+        raise VideoError(f"quality is {quality:g}: {name} takes 0 to {kind.most}")
     elif kind.quality is not None:
         options |= _quality(name, kind, kind.default if quality is None else f"{quality:g}")
     if preset is not None:

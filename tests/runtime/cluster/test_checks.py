@@ -48,6 +48,8 @@ def test_the_command_refuses_before_it_starts_ray_or_writes(tmp_path, sources, m
     before = sorted(tmp_path.rglob("*"))
     for arguments, message in (
         ([], "b.mkv exists already, as do 1 more: keep results with --resume"),
+        (["--onnx", "a.mkv"], "--onnx is for engines, but the model is "),
+        (["--build-options=--portable"], "--build-options was given without --onnx: give"),
         (["--overwrite", "--factor", "2.5"], "factor is 2.5: give a whole number, 2 or more, or a"),
     ):
         with pytest.raises(SystemExit) as left:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
+import alpha_clips
 from blend import Blend
 from commands import run_module
 from export.gate.cases import moving_frames
@@ -362,6 +363,51 @@ def test_the_frames_at_a_cut_are_mixed_with_cut_policy_blend(tmp_path, mean):
     for k in (1, 2, 3):
         wanted = before + (after - before) * k / 4
         assert np.abs(planes(made[8 + k])[0] - wanted).mean() < 1
+
+
+def blended_at_the_cut(tmp_path, fmt, model, **how):
+    """The frames of a source of two scenes of one frame each, and those of the output."""
+    source = alpha_clips.write(tmp_path / "in.mkv", [alpha_clips.noise(fmt, n) for n in range(2)])
+    cut = {"cut_policy": "blend", "cut_list": [Fraction(1, 25)]}
+    options = VideoOptions(codec="ffv1", lossless=True, **cut)
+    with Interpolator(model) as vfi:
+        report = interpolate_video(source, tmp_path / "o.mkv", model=vfi, options=options, **how)
+    assert (report.frames_new, model.calls) == (0, [])
+    return alpha_clips.frames_of(source), alpha_clips.frames_of(tmp_path / "o.mkv")
+
+
+def test_mixed_frames_at_a_cut_have_16_bits(tmp_path):
+    (first, second), made = blended_at_the_cut(tmp_path, "gbrp16le", Blend(io="float"), factor=4)
+    for k in range(5):
+        share = min(k, 4) / 4
+        for one, two, found in zip(
+            *map(alpha_clips.colours, (first, second, made[k])), strict=True
+        ):
+            assert np.abs(one * (1 - share) + two * share - found).max() <= 1
+
+
+def test_mixed_frames_at_a_cut_have_mixed_alpha(tmp_path):
+    (first, second), made = blended_at_the_cut(tmp_path, "bgra", Blend(), factor=2)
+    alphas = [alpha_clips.alpha_of(frame).astype(float) for frame in (first, second)]
+    mean = sum(alphas) / 2
+    found = alpha_clips.alpha_of(made[1])
+    assert np.abs(found - mean).max() <= 0.5
+    seen = mean > 64
+    for one, two, colour in zip(*map(alpha_clips.colours, (first, second, made[1])), strict=True):
+        wanted = (one * alphas[0] + two * alphas[1])[seen] / (2 * mean[seen])
+        # The product of colour and alpha has 8 bits.
+        assert (np.abs(colour[seen] - wanted) <= 1.5 * 255 / mean[seen] + 0.5).all()
+
+
+def test_mixed_frames_at_a_cut_have_their_exact_time_with_midpoint_weights(tmp_path):
+    model = Blend(time_steps="midpoint")
+    (first, second), made = blended_at_the_cut(tmp_path, "gray", model, rate=75)
+    one, two = (alpha_clips.colours(frame)[0].astype(float) for frame in (first, second))
+    for k in (1, 2):
+        found = alpha_clips.colours(made[k])[0]
+        # Noise has values beyond black and white, which new frames clip.
+        inside = (np.minimum(one, two) > 20) & (np.maximum(one, two) < 230)
+        assert np.abs(found - (one * (3 - k) + two * k) / 3)[inside].max() <= 1
 
 
 @pytest.mark.parametrize("cut_list", [None, ["3"]])
