@@ -108,16 +108,25 @@ def check_mask(mask: Mask, info: SourceInfo) -> None:
     """
     height, width = mask.weights.shape
     shown = (info.height, info.width) if info.rotation % 180 == 0 else (info.width, info.height)
-    name = info.pixel_format
-    if not (is_coarse(name) or has_whole_samples(name)):
-        raise VideoError(
-            f"{info.name} has the pixel format {name}, whose samples cannot be mixed under a mask: "
-            "convert the video, or leave the mask out"
-        )
+    if not is_coarse(info.pixel_format):  # Otherwise the frames are converted to RGB.
+        _check_format(info.pixel_format)
     if (height, width) != shown:
         raise VideoError(
             f"{mask.name} is {width}x{height} and {info.name} is shown at {shown[1]}x{shown[0]}: "
             "give a mask of that size"
+        )
+
+
+def _check_format(pixel_format: str) -> None:
+    """Checks that the samples of a pixel format can be mixed.
+
+    Raises:
+        VideoError: If they cannot.
+    """
+    if not has_whole_samples(pixel_format):
+        raise VideoError(
+            f"frames of the pixel format {pixel_format} cannot be mixed under a mask: convert the "
+            "video to another format, or leave the mask out"
         )
 
 
@@ -148,8 +157,12 @@ class MaskedFrames:
         Args:
             new: The new frame.
             real: The nearest real frame; it is converted if its format is another one.
+
+        Raises:
+            VideoError: If the samples of the format cannot be mixed.
         """
         name = new.format.name
+        _check_format(name)
         if not has_alpha(name):
             if real.format.name != name:
                 real = self._colour.reformatted(real, name, real)

@@ -205,16 +205,16 @@ class SampleView(NamedTuple):
 
 
 def is_coarse(pixel_format: str) -> bool:
-    """Whether a format has a palette, or RGB of fewer than 8 bits, so that colours are dithered."""
+    """Whether a format has a palette, or fewer than 8 bits, so that swscale dithers colours."""
     form = VideoFormat(pixel_format)
-    return form.has_palette or (form.is_rgb and min(c.bits for c in form.components) < 8)
+    return form.has_palette or min(component.bits for component in form.components) < 8
 
 
 def has_whole_samples(pixel_format: str) -> bool:
     """Whether each sample of a format has its own bytes, so that `sample_views` can be used.
 
-    False for palettes, for several samples in a byte or word (monob, rgb565le, x2rgb10le), and for
-    floating point.
+    False for palettes, for several samples in a byte or a word (monob, rgb565le, x2rgb10le), and
+    for floating point.
     """
     form = VideoFormat(pixel_format, _SIDE, _SIDE)
     bits = {component.bits for component in form.components}

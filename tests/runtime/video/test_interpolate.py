@@ -421,7 +421,7 @@ def test_a_long_gap_is_held_also_with_cut_policy_blend(tmp_path, mean, cut_list)
 
 
 @pytest.mark.parametrize("output", ["out.mkv", "out"])
-@pytest.mark.parametrize("fmt", ["pal8", "rgb8", "rgb565le"])
+@pytest.mark.parametrize("fmt", ["pal8", "rgb8", "rgb565le", "monow"])
 def test_new_frames_of_a_source_with_few_colours_are_not_dithered(tmp_path, mean, fmt, output):
     frame = VideoFrame(80, 64, fmt)
     rows = np.add.outer(np.arange(64), np.arange(frame.planes[0].line_size)).astype(np.uint8)
@@ -831,8 +831,9 @@ def test_the_command_plans_reports_and_writes_a_summary(tmp_path, command):
         (["out.mp4", "--picture-rate", "1e6"], "picture_rate is 1000000 frames a second: give one"),
         (["out.mp4", "--quality", "nan"], "quality is nan: give a number, or None"),
         (["out.mp4", "--quality", "inf"], "quality is inf: give a number, or None"),
+        (["out.mp4", "--quality=-5"], "quality is -5: libx264 takes 0 to 51"),
         (
-            ["out.mp4", "--quality=-5"],
+            ["out.mp4", "--preset", "warp"],
             "encoder libx264 does not open .*: check its preset and qual",
         ),
         (["out.mp4", "--cuts", "nan"], "the cut threshold is nan: give one above 0 and up to 100"),

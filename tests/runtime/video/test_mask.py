@@ -269,11 +269,14 @@ def test_a_mask_of_another_size_is_refused_before_the_model_is_opened(tmp_path):
             call(source, tmp_path / "out.mkv", options=VideoOptions(mask=mask), **more)
 
 
-@pytest.mark.parametrize("fmt", ["monob", "gbrpf32le"])
+@pytest.mark.parametrize("fmt", ["x2rgb10le", "gbrpf32le"])
 def test_a_format_whose_samples_cannot_be_mixed_is_refused(fmt):
     info = SimpleNamespace(pixel_format=fmt, name="in.mkv", rotation=0, height=HEIGHT, width=WIDTH)
-    with pytest.raises(VideoError, match=f"in.mkv has the pixel format {fmt}, whose samples"):
+    with pytest.raises(VideoError, match=f"frames of the pixel format {fmt} cannot be mixed"):
         check_mask(Mask(rectangle()), info)
+    frames = VideoFrame(WIDTH, HEIGHT, fmt), VideoFrame(WIDTH, HEIGHT, fmt)
+    with pytest.raises(VideoError, match=f"frames of the pixel format {fmt} cannot be mixed"):
+        covered(rectangle(), *frames)
 
 
 def test_the_option_of_the_command(tmp_path):
