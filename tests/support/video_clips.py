@@ -142,6 +142,26 @@ def _sound(out, sound, seconds, start):
     out.mux(sound.encode(None))
 
 
+def write_changing_aspect(path, aspects, each=6):
+    """Writes `each` frames for each pixel aspect ratio, which only the codec declares."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg2video", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspects[0]
+        for number, aspect in enumerate(aspects):
+            coder = av.CodecContext.create("mpeg2video", "w")
+            coder.width, coder.height, coder.pix_fmt = 64, 48, "yuv420p"
+            coder.time_base, coder.framerate = 1 / RATE, RATE
+            coder.sample_aspect_ratio = aspect
+            frames = list(pictures(each, seed=number))
+            for k, frame in enumerate(frames):
+                frame.pts, frame.time_base = number * each + k, 1 / RATE
+            for packet in [p for frame in [*frames, None] for p in coder.encode(frame)]:
+                packet.stream = stream
+                out.mux(packet)
+    return path
+
+
 def png():
     context = av.CodecContext.create("png", "w")
     context.width, context.height, context.pix_fmt = 16, 16, "rgb24"

@@ -49,7 +49,7 @@ from runtime.video.reading.streams import (
 )
 from runtime.video.reading.tags import readable
 from runtime.video.reading.truncation import PacketCounts, truncation
-from runtime.video.reading.watch import FrameWatch
+from runtime.video.reading.watch import FrameWatch, Seen
 
 _MAX_NAMES = 5
 """Limit of the file names in a note."""
@@ -167,6 +167,7 @@ class Source:
     Attributes:
         info: Properties of the source.
         notes: Notes for the user; complete at the end of the iteration.
+        early: Those notes on the first frames that notes on all frames replace at the end.
     """
 
     def __init__(
@@ -197,13 +198,18 @@ class Source:
         self._strict = strict
         self._failed = failed
         self._watch = watch
-        self._early = [] if watch is None else watch.early_notes()
-        self.notes += self._early
+        self.early = [] if watch is None else watch.early_notes()
+        self.notes += self.early
 
     @property
     def damaged(self) -> int:
         """Number of packets so far that could not be read or decoded."""
         return self._demuxer.damaged
+
+    @property
+    def seen(self) -> Seen:
+        """What was seen in the frames so far; nothing for images."""
+        return Seen() if self._watch is None else self._watch.seen
 
     @property
     def decoded_from(self) -> Fraction | None:
@@ -222,7 +228,7 @@ class Source:
     def __iter__(self) -> Iterator[DecodedFrame | Packet[Any]]:
         yield from self._demuxer.items()
         if self._watch is not None:
-            self.notes[:] = [note for note in self.notes if note not in self._early]
+            self.notes[:] = [note for note in self.notes if note not in self.early]
             self.notes += self._watch.notes()
         if self._failed:
             self.notes.append(f"images that cannot be read or decoded: {_listed(self._failed)}")
@@ -313,7 +319,7 @@ def _container_source(
     duration = duration_of(container, stream)
     # The duration of MPEG-PS is an estimate, which may be too short by a second.
     check_start(name, part, None if container.format.name == "mpeg" else duration)
-    watch = FrameWatch(part, stream.codec_context)
+    watch = FrameWatch(part, stream.codec_context, deinterlace)
     decoder = Decoder(stream)
     demuxer = Demuxer(
         name,

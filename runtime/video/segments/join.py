@@ -67,7 +67,8 @@ def join(
                 sink.write_encoded(_until(video, reached, encoder.tick))
             sink.write_packet(packet)
         sink.write_encoded(_until(video, None, encoder.tick))
-        return [*source.notes, *sink.notes]
+        # No frame is decoded here: the plan has notes on all frames.
+        return [*(note for note in source.notes if note not in source.early), *sink.notes]
 
 
 Stamped = tuple[SegmentFile, PacketIndex, int]

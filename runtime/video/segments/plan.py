@@ -14,7 +14,9 @@ from typing import NamedTuple
 from runtime.model_info import TimeSteps
 from runtime.video.options import VideoOptions
 from runtime.video.reading.info import SourceInfo
+from runtime.video.reading.levels import is_beyond_limits
 from runtime.video.reading.source import key_frames, open_source
+from runtime.video.reading.watch import Seen, joined, notes_on
 from runtime.video.render import frame_facts
 from runtime.video.segments.decode import frame_digest, frames_from, open_span
 from runtime.video.segments.errors import SeamError
@@ -52,12 +54,14 @@ class SpanFacts(NamedTuple):
         beyond: Facts of the first frames of the next span, decoded after those of this one.
         digests: Stamp -> hash, of the frames at the seams.
         damaged: Number of packets that could not be decoded.
+        seen: What was seen in the frames, for notes.
     """
 
     facts: list[FrameFacts]
     beyond: list[FrameFacts]
     digests: dict[int, str]
     damaged: int
+    seen: Seen
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class RenderPlan(NamedTuple):
         cuts: Times of the scene cuts, in seconds after the beginning.
         repeats: Number of source frames that repeat the previous one.
         held_gaps: Number of gaps that were too long to interpolate.
+        notes: Notes for the user on all frames.
     """
 
     segments: list[Segment]
@@ -112,6 +117,7 @@ class RenderPlan(NamedTuple):
     cuts: list[Fraction]
     repeats: int
     held_gaps: int
+    notes: list[str]
 
 
 def scan(path: Path, options: VideoOptions, seconds: Fraction) -> Scan:
@@ -194,17 +200,26 @@ def analyse(
     beyond: list[FrameFacts] = []
     digests: dict[int, str] = {}
     marks = set(scanned.seams)
+    interlaced = with_wide_luma = 0
     detector = options.detector()
     with open_span(path, scanned.info, options, begins) as source:
         for frame in frames_from(source, begins):
             fact = frame_facts(frame, detector)
             if frame.pts in marks:
                 digests[frame.pts] = frame_digest(frame)
-            over = ends is not None and frame.pts is not None and frame.pts >= ends
-            (beyond if over else facts).append(fact)
-            if len(beyond) == _OVERLAP:
-                break
-        return SpanFacts(facts, beyond, digests, source.damaged)
+            if ends is not None and frame.pts is not None and frame.pts >= ends:
+                beyond.append(fact)
+                if len(beyond) == _OVERLAP:
+                    break
+                continue
+            facts.append(fact)
+            interlaced += frame.frame.interlaced_frame
+            with_wide_luma += is_beyond_limits(frame.frame)
+        seen = source.seen
+        if (begins, ends) != (None, None):
+            # The source has seen frames of the next span too.
+            seen = Seen(len(facts), interlaced, with_wide_luma, seen.aspects)
+        return SpanFacts(facts, beyond, digests, source.damaged, seen)
 
 
 def plan(
@@ -255,6 +270,7 @@ def plan(
         schedule.cuts,
         schedule.repeats,
         schedule.held_gaps,
+        notes_on(joined([span.seen for span in analysed]), info.beginning, options.deinterlace),
     )
 
 

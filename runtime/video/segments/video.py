@@ -220,6 +220,7 @@ class Video:
         self.frames_in, self.frames_out = render_plan.frames_in, render_plan.frames_out
         self.cuts, self.held_gaps = render_plan.cuts, render_plan.held_gaps
         self.repeats = render_plan.repeats
+        self._note(render_plan.notes)
         self._left = {segment.number for segment in self.segments if not self._is_done(segment)}
         self.resumed = len(self.segments) - len(self._left)
         if not self._left:

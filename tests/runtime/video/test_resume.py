@@ -14,11 +14,12 @@ import pytest
 
 from blend import Blend
 from commands import run_module
+from interlaced_clips import write_interlaced
 from runtime import BackendError, Interpolator, VideoError, interpolate_video
 from runtime.video.options import VideoOptions
 from runtime.video.segments import resume
 from runtime.video.segments.resume import interpolate_video_resumable
-from video_clips import write
+from video_clips import write, write_changing_aspect
 from video_parts import KEYS, times_and_hashes
 
 OPTIONS = VideoOptions(codec="ffv1", cuts=None)
@@ -112,6 +113,47 @@ def test_segments_of_other_frames_are_not_used(tmp_path, clip, vfi, change):
     one = tmp_path / "one.mkv"
     interpolate_video(clip, one, **changed)
     assert times_and_hashes(cut) == times_and_hashes(one)
+
+
+def write_wide_luma(path):
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(45):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            value = 250 if number % 3 == 0 else 200
+            for plane, sample in zip(frame.planes, (value, 128, 128), strict=True):
+                plane.update(bytes([sample]) * plane.buffer_size)
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write_source", "note"),
+    [
+        (lambda path: write_interlaced(path, 45, progressive=range(20, 45)),
+         "20 of 45 frames are interlaced"),
+        (lambda path: write_interlaced(path, 45, progressive=range(25)),
+         "20 of 45 frames are interlaced"),
+        (lambda path: write_changing_aspect(path, [Fraction(4, 3), 1, Fraction(4, 3)], 15),
+         "the pixel aspect ratio changes at 0.600 s to 1, and 1 time after that"),
+        (write_wide_luma, "15 of 45 frames have luma below black or above white"),
+    ],
+    ids=["interlaced at first", "interlaced later", "aspect", "luma"],
+)  # fmt: skip
+def test_notes_are_on_the_frames_of_all_segments(tmp_path, vfi, write_source, note):
+    source = write_source(tmp_path / "in.mkv")
+    results = []
+    for run, name in (
+        (interpolate_video, "one.mkv"),
+        (interpolate_video_resumable, "cut.mkv"),
+    ):
+        results.append(run(source, tmp_path / name, model=vfi, options=OPTIONS))
+    one, cut = results
+    assert cut.notes == one.notes
+    assert cut.notes[0].startswith(note)
 
 
 def test_a_complete_output_is_kept(tmp_path, clip, vfi):

@@ -3,7 +3,6 @@
 from fractions import Fraction
 from itertools import pairwise
 
-import av
 import pytest
 
 from interlaced_clips import RATE, luma, psnr, scene, write_interlaced, write_telecined
@@ -12,7 +11,7 @@ from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
 from runtime.video.timing.schedule import FrameFacts, OnlineSchedule
 from runtime.video.timing.timeline import Multiply
-from video_clips import frames_of, pictures, planes, write
+from video_clips import frames_of, planes, write, write_changing_aspect
 
 CODECS = [
     ("in.mkv", "ffv1", {}, True),
@@ -280,26 +279,6 @@ def test_images_are_not_deinterlaced(tmp_path):
         open_source(tmp_path / "frames", deinterlace="frame"),
     ):
         pass
-
-
-def write_changing_aspect(path, aspects, each=6):
-    """Writes `each` frames for each pixel aspect ratio, which only the codec declares."""
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("mpeg2video", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = aspects[0]
-        for number, aspect in enumerate(aspects):
-            coder = av.CodecContext.create("mpeg2video", "w")
-            coder.width, coder.height, coder.pix_fmt = 64, 48, "yuv420p"
-            coder.time_base, coder.framerate = 1 / RATE, RATE
-            coder.sample_aspect_ratio = aspect
-            frames = list(pictures(each, seed=number))
-            for k, frame in enumerate(frames):
-                frame.pts, frame.time_base = number * each + k, 1 / RATE
-            for packet in [p for frame in [*frames, None] for p in coder.encode(frame)]:
-                packet.stream = stream
-                out.mux(packet)
-    return path
 
 
 def test_a_change_of_the_pixel_aspect_ratio_is_named_with_its_time(tmp_path):
