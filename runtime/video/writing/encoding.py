@@ -332,8 +332,12 @@ def _format_with_alpha(
 
 
 def _offered(name: str) -> list[str]:
-    """The pixel formats that an encoder accepts; an empty list where it accepts all."""
-    return [f.name for f in av.Codec(name, "w").video_formats or [] if f.components]
+    """The pixel formats that an encoder accepts; an empty list where it accepts all.
+
+    Without the mosaics of camera sensors, which FFV1 of FFmpeg 9 accepts but not for video.
+    """
+    formats = av.Codec(name, "w").video_formats or []
+    return [f.name for f in formats if f.components and not f.name.startswith("bayer")]
 
 
 def _nearest(names: list[str], kind: _Kind, like: SourceInfo, wanted: str) -> str:
