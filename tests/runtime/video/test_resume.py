@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+import alpha_clips
 from blend import Blend
 from commands import run_module
 from interlaced_clips import write_interlaced
@@ -115,19 +116,11 @@ def test_segments_of_other_frames_are_not_used(tmp_path, clip, vfi, change):
     assert times_and_hashes(cut) == times_and_hashes(one)
 
 
-def write_wide_luma(path):
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(45):
-            frame = av.VideoFrame(64, 48, "yuv420p")
-            value = 250 if number % 3 == 0 else 200
-            for plane, sample in zip(frame.planes, (value, 128, 128), strict=True):
-                plane.update(bytes([sample]) * plane.buffer_size)
-            frame.pts = number
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
+def gray_frame(luma):
+    frame = av.VideoFrame(64, 48, "yuv420p")
+    for plane, sample in zip(frame.planes, (luma, 128, 128), strict=True):
+        plane.update(bytes([sample]) * plane.buffer_size)
+    return frame
 
 
 @pytest.mark.parametrize(
@@ -139,19 +132,15 @@ def write_wide_luma(path):
          "20 of 45 frames are interlaced"),
         (lambda path: write_changing_aspect(path, [Fraction(4, 3), 1, Fraction(4, 3)], 15),
          "the pixel aspect ratio changes at 0.600 s to 1, and 1 time after that"),
-        (write_wide_luma, "15 of 45 frames have luma below black or above white"),
+        (lambda path: alpha_clips.write(path, [gray_frame(250 - n % 3 * 25) for n in range(45)]),
+         "15 of 45 frames have luma below black or above white"),
     ],
     ids=["interlaced at first", "interlaced later", "aspect", "luma"],
 )  # fmt: skip
 def test_notes_are_on_the_frames_of_all_segments(tmp_path, vfi, write_source, note):
     source = write_source(tmp_path / "in.mkv")
-    results = []
-    for run, name in (
-        (interpolate_video, "one.mkv"),
-        (interpolate_video_resumable, "cut.mkv"),
-    ):
-        results.append(run(source, tmp_path / name, model=vfi, options=OPTIONS))
-    one, cut = results
+    one = interpolate_video(source, tmp_path / "one.mkv", model=vfi, options=OPTIONS)
+    cut = interpolate_video_resumable(source, tmp_path / "cut.mkv", model=vfi, options=OPTIONS)
     assert cut.notes == one.notes
     assert cut.notes[0].startswith(note)
 
