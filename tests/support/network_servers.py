@@ -39,6 +39,31 @@ def free_port(kind=socket.SOCK_DGRAM):
         return probe.getsockname()[1]
 
 
+# A packet of MPEG-TS that every reader skips: synchronisation byte, identifier 0x1FFF, stuffing.
+_NULL_PACKET = bytes([0x47, 0x1F, 0xFF, 0x10]) + bytes([0xFF]) * 184
+
+
+def _wait_for_reader(port, timeout=30):
+    """Returns once a socket receives on the port: what is sent before that is lost."""
+    end = time.monotonic() + timeout
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("127.0.0.1", port))
+        while time.monotonic() < end:
+            # Where no socket receives, the first packet is refused, and the second raises that.
+            with contextlib.suppress(ConnectionRefusedError):
+                probe.send(_NULL_PACKET)
+                time.sleep(0.01)
+                probe.send(_NULL_PACKET)
+                return
+            time.sleep(0.01)
+
+
+def _send_once_read(port, count, pace):
+    _wait_for_reader(port)
+    address = f"udp://127.0.0.1:{port}?pkt_size=1316"
+    _send(address, "mpegts", count, pace=pace)
+
+
 def _send(address, container, count, *, pace):
     """Encodes and sends `count` frames at 25 a second, `pace` seconds apart."""
     options = {"g": "5", "bf": "0", "tune": "zerolatency", "x264-params": "repeat-headers=1"}
@@ -54,13 +79,9 @@ def _send(address, container, count, *, pace):
 
 @contextlib.contextmanager
 def udp_sender(count, *, pace=0.005):
-    """Sends MPEG-TS; yields the address to read from."""
+    """Sends MPEG-TS from the moment that the address, which is yielded, is read from."""
     port = free_port()
-    thread = threading.Thread(
-        target=_send,
-        args=(f"udp://127.0.0.1:{port}?pkt_size=1316", "mpegts", count),
-        kwargs={"pace": pace},
-    )
+    thread = threading.Thread(target=_send_once_read, args=(port, count, pace))
     thread.start()
     try:
         yield f"udp://127.0.0.1:{port}?timeout=1000000"
