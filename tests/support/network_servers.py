@@ -39,8 +39,8 @@ def free_port(kind=socket.SOCK_DGRAM):
         return probe.getsockname()[1]
 
 
-# A packet of MPEG-TS that every reader skips: synchronisation byte, identifier 0x1FFF, stuffing.
 _NULL_PACKET = bytes([0x47, 0x1F, 0xFF, 0x10]) + bytes([0xFF]) * 184
+"""A packet of MPEG-TS that readers skip: synchronisation byte, identifier 0x1FFF, stuffing."""
 
 
 def _wait_for_reader(port, timeout=30):

@@ -430,14 +430,7 @@ def test_new_frames_of_a_source_with_few_colours_are_not_dithered(tmp_path, mean
         palette = np.random.default_rng(0).integers(0, 256, (256, 4), np.uint8)
         palette[:, 3] = 255
         frame.planes[1].update(palette.tobytes())
-    source = tmp_path / "in.nut"
-    with av.open(str(source), "w") as clip:
-        stream = clip.add_stream("rawvideo", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 80, 64, fmt
-        for number in range(2):
-            frame.pts = number
-            clip.mux(stream.encode(frame))
-        clip.mux(stream.encode(None))
+    source = alpha_clips.write(tmp_path / "in.nut", [frame, frame], "rawvideo")
     options = VideoOptions(codec=None if output == "out" else "ffv1", lossless=output != "out")
     report = interpolate_video(source, tmp_path / output, model=mean, options=options)
     assert report.frames_new == 1
