@@ -74,11 +74,12 @@ def checkpoint_from_file(
     """Builds the network and loads the tensors of `file` into it.
 
     Raises:
-        CheckpointError: If names or shapes are not those of a variant, or a value is not finite.
+        CheckpointError: If names or shapes are not those of a variant, a type is not a float type
+            that converts to float32, or a value is not finite in float32.
     """
     network = IFRNet(_find_variant(file.state, file.path), warp_lowering=warp_lowering)
     _check_keys(file.state, network.state_dict(), file.path)
-    network.load_state_dict({name: tensor.float() for name, tensor in file.state.items()})
+    network.load_state_dict(_as_float32(file.state, file.path))
     identity = identify(
         file.path.name,
         sha256=file.sha256,
@@ -108,10 +109,10 @@ def _find_variant(state: Mapping[str, Tensor], path: Path) -> IFRNetConfig:
 
 
 def _check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    """Checks names, shapes and values; one error names all tensors that are wrong.
+    """Checks names and shapes; one error names all tensors that are wrong.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected, of another shape, or not finite.
+        CheckpointError: If a tensor is missing, unexpected or of another shape.
     """
     problems = []
     if missing := sorted(expected.keys() - state.keys()):
@@ -130,13 +131,40 @@ def _check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
             f"{path} does not fit IFRNet, tensors {'; '.join(problems)}: give a checkpoint of the "
             "published IFRNet, small, base or large"
         )
-    if not_float := [name for name, tensor in state.items() if not tensor.is_floating_point()]:
+
+
+def _as_float32(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Converts the tensors to float32.
+
+    Raises:
+        CheckpointError: If a type is not a float type that converts to float32, or a value is not
+            finite in float32.
+    """
+    converted, not_float = {}, []
+    for name, tensor in state.items():
+        float32 = _float32_of(tensor)
+        if float32 is None:
+            not_float.append(name)
+        else:
+            converted[name] = float32
+    if not_float:
         raise CheckpointError(
             f"{path} contains tensors that are not of a float type ({shortened(not_float)}): give "
             "the checkpoint before it was quantised"
         )
-    if not_finite := [name for name, t in state.items() if not t.float().isfinite().all()]:
+    if not_finite := [name for name, tensor in converted.items() if not tensor.isfinite().all()]:
         raise CheckpointError(
             f"{path} contains infinities or NaN ({shortened(not_finite)}): give a checkpoint from "
             "before the training diverged, or copy the file again if it is damaged"
         )
+    return converted
+
+
+def _float32_of(tensor: Tensor) -> Tensor | None:
+    """The tensor in float32; None if its type is not a float type that PyTorch converts."""
+    if not tensor.is_floating_point():
+        return None
+    try:
+        return tensor.float()
+    except RuntimeError:  # A packed type, as float4.
+        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import struct
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -66,6 +65,12 @@ _LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
 _LARGEST_HEADER = 100_000_000
 """Maximum size of the header of a safetensors file in bytes."""
 
+_MOST_UNPACKED = 8
+"""Limit of the unpacked size of a zip archive relative to its own; PyTorch does not compress."""
+
+_BYTEARRAY = re.compile(rb"c(__builtin__|builtins)\nbytearray\n")
+"""The opcode of a pickle that names bytearray. PyTorch would allocate one of any size."""
+
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 
@@ -87,6 +92,7 @@ def find_format(path: Path, content: bytes) -> Format:
         return _check_zip(path, content)
     if _PICKLE.match(content):
         if _LEGACY_MAGIC in content[:32]:
+            _check_pickle(path, content)
             return "pytorch"
         raise CheckpointError(
             f"{path} is a pickle that torch.save did not write, which could run code, and was not "
@@ -116,12 +122,27 @@ def _check_zip(path: Path, content: bytes) -> Format:
     """Distinguishes PyTorch's zip archives from others by the names in them."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
-    except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as error:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            unpacked = sum(entry.file_size for entry in entries)
+            fits = unpacked <= _MOST_UNPACKED * len(content)
+            pickles = [
+                archive.read(entry)
+                for entry in entries
+                if fits and PurePosixPath(entry.filename).name == "data.pkl"
+            ]
+    except Exception as error:  # BadZipFile, and the errors of each compression.
         raise CheckpointError(
-            f"{path} is an incomplete or damaged zip archive (PyTorch's format), the list of "
-            f"contents at its end cannot be read: {_AGAIN}"
+            f"{path} is an incomplete or damaged zip archive (PyTorch's format): {_AGAIN}"
         ) from error
+    if not fits:
+        raise CheckpointError(
+            f"{path} has {len(content)} bytes and would unpack to {unpacked}, more than "
+            f"{_MOST_UNPACKED} times as many: save the network's state_dict() with torch.save, "
+            "which does not compress"
+        )
+    for pickled in pickles:
+        _check_pickle(path, pickled)
+    names = [entry.filename for entry in entries]
     # PyTorch puts everything into one folder with an arbitrary name.
     inside = {"/".join(PurePosixPath(name).parts[1:]) for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
@@ -140,6 +161,15 @@ def _check_zip(path: Path, content: bytes) -> Format:
             "torch.save(dict(torch.export.load(path).state_dict), 'weights.pth')"
         )
     raise _archive_error(path, names)
+
+
+def _check_pickle(path: Path, content: bytes) -> None:
+    """Checks that a pickle cannot allocate more memory than its size."""
+    if _BYTEARRAY.search(content):
+        raise CheckpointError(
+            f"{path} contains the Python object builtins.bytearray, which could use any amount of "
+            "memory, and was not loaded: save only the network's state_dict() with torch.save"
+        )
 
 
 def _archive_error(path: Path, names: list[str]) -> CheckpointError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ifrnet_model.errors import CheckpointError, shortened
 
@@ -20,6 +23,9 @@ _WRAPPER_NAMES = (
     "generator_ema", "state_dict_ema", "model_ema", "online_model",
 )  # fmt: skip
 """Keys of dictionaries around the tensors; each may also be a prefix of names, with a dot."""
+
+_MOST_NAMES = 16
+"""Limit of the number of dictionaries, and of prefixes, around the tensors."""
 
 _COUNTERS = ("n_averaged", "steps", "step", "num_updates", "initted", "decay")
 """Scalars that the averages of PyTorch, MMEngine and others store beside the weights."""
@@ -64,7 +70,7 @@ def find_network(stored: object, path: Path) -> StoredNetwork:
 
     Raises:
         CheckpointError: If there is no network or more than one of the same kind, or an entry of
-            the network is not a tensor.
+            the network is not a tensor, or is a sparse, nested or meta tensor.
     """
     if not isinstance(stored, Mapping):
         raise CheckpointError(
@@ -78,7 +84,7 @@ def find_network(stored: object, path: Path) -> StoredNetwork:
     if not chosen:
         raise _missing_error(stored, path)
     if len(chosen) > 1:
-        places = " and ".join(f"({network.place})" for network in chosen)
+        places = shortened([f"({network.place})" for network in chosen])
         kind = "averaged " if averages else ""
         raise CheckpointError(
             f"{path} contains {len(chosen)} {kind}networks {places}: save the state_dict() of one "
@@ -109,10 +115,10 @@ class _Level:
 def _levels(stored: Mapping[Any, Any], *, every_key: bool = False) -> Iterator[_Level]:
     """Yields the dictionary and those inside it, each once: a dictionary may contain itself."""
     seen = set()
-    pending = [_Level(stored, (), averaged=False)]
+    pending = deque([_Level(stored, (), averaged=False)])
     while pending:
-        level = pending.pop(0)
-        if id(level.entries) in seen:
+        level = pending.popleft()
+        if id(level.entries) in seen or len(level.keys) > _MOST_NAMES:
             continue
         seen.add(id(level.entries))
         yield level
@@ -135,16 +141,17 @@ def _is_average(key: str, beside: Mapping[Any, Any] | None = None) -> bool:
 def _networks(stored: Mapping[Any, Any]) -> Iterator[StoredNetwork]:
     """All networks whose wrappers and prefixes are known names."""
     for level in _levels(stored):
-        found = [
-            p for p in _prefixes(level.entries) if all(name in _WRAPPER_NAMES for name in _parts(p))
-        ]
-        for prefix in found:
-            inner = tuple(p for p in found if p != prefix and p.startswith(prefix))
-            tensors = {
-                str(key)[len(prefix) :]: value
-                for key, value in level.entries.items()
-                if str(key).startswith(prefix) and not (inner and str(key).startswith(inner))
-            }
+        found: dict[str, dict[str, Any]] = {
+            prefix: {} for prefix in _prefixes(level.entries) if _is_known(prefix)
+        }
+        if not found:
+            continue
+        for key, value in level.entries.items():
+            name = str(key)
+            prefix = _longest_prefix(name, found)
+            if prefix is not None:
+                found[prefix][name[len(prefix) :]] = value
+        for prefix, tensors in found.items():
             averaged = level.averaged or any(map(_is_average, _parts(prefix)))
             prefixes = tuple(f"{name}." for name in _parts(prefix))
             yield StoredNetwork(tensors, level.keys, prefixes, averaged)
@@ -156,6 +163,22 @@ def _prefixes(entries: Mapping[Any, Any]) -> list[str]:
     return [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
 
 
+def _is_known(prefix: str) -> bool:
+    parts = _parts(prefix)
+    return len(parts) <= _MOST_NAMES and all(name in _WRAPPER_NAMES for name in parts)
+
+
+def _longest_prefix(name: str, prefixes: Mapping[str, object]) -> str | None:
+    """The longest of the prefixes with which a name begins; None if it begins with none."""
+    longest = "" if "" in prefixes else None
+    start = ""
+    for part in name.split(".", _MOST_NAMES)[:-1]:
+        start += f"{part}."
+        if start in prefixes:
+            longest = start
+    return longest
+
+
 def _parts(prefix: str) -> list[str]:
     return prefix.split(".")[:-1]
 
@@ -164,12 +187,27 @@ def _only_tensors(entries: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The entries without counters.
 
     Raises:
-        CheckpointError: If another entry is not a tensor.
+        CheckpointError: If another entry is not a tensor, or is one without a dense array of
+            values in memory.
     """
     tensors = {name: value for name, value in entries.items() if name not in _COUNTERS}
     if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
         raise _other_entries_error(others, path)
+    if unusual := [name for name, value in tensors.items() if not _is_dense(value)]:
+        raise CheckpointError(
+            f"{path} contains sparse, nested, meta or other special tensors ({shortened(unusual)}):"
+            " save ordinary dense tensors on the CPU with torch.save"
+        )
     return tensors
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return (
+        type(tensor) in (Tensor, Parameter)
+        and tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_nested
+    )
 
 
 def _other_entries_error(others: list[str], path: Path) -> CheckpointError:
@@ -182,7 +220,7 @@ def _other_entries_error(others: list[str], path: Path) -> CheckpointError:
 def _missing_error(stored: Mapping[Any, Any], path: Path) -> CheckpointError:
     for level in _levels(stored, every_key=True):
         for prefix in _prefixes(level.entries):
-            names = ", ".join((*level.keys, *filter(None, [prefix])))
+            names = shortened([*level.keys, *filter(None, [prefix])])
             return CheckpointError(
                 f"{path} has {STEM} under names that are not known ({names}): "
                 "save the network's own state_dict() with torch.save"

@@ -113,8 +113,7 @@ OTHER_KINDS = {
     ),
     "cut zip": (
         pytorch()[:-30],
-        "is an incomplete or damaged zip archive (PyTorch's format), the list of contents at its "
-        f"end cannot be read: {AGAIN}",
+        f"is an incomplete or damaged zip archive (PyTorch's format): {AGAIN}",
     ),
     "pickle": (
         pickle.dumps({STEM: [1.0]}),

@@ -170,12 +170,12 @@ def test_prefixes_are_removed_in_safetensors_too(tmp_path):
     [
         (
             {"net": tensors(), "params": tensors("module.")},
-            "contains 2 networks (params, module.) and (net): save the state_dict() of one of them "
+            "contains 2 networks (params, module.), (net): save the state_dict() of one of them "
             "with torch.save",
         ),
         (
             {"ema": tensors(), "params_ema": tensors(), "params": tensors()},
-            "contains 2 averaged networks (params_ema) and (ema): save the state_dict() of one of "
+            "contains 2 averaged networks (params_ema), (ema): save the state_dict() of one of "
             "them with torch.save",
         ),
         (
