@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from export.errors import ExportError
 from export.files import check_source
+from runtime.backends.build_command import build_command
 from runtime.backends.demo import DEMO, demo_model
-from runtime.build_command import build_command
 from runtime.cli.command import command_parser, run_command
 from runtime.manifest import EngineManifest, manifest_path
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import Backend, Image
+from runtime.backends.build_command import build_command
 from runtime.backends.process import OpenedBackend
-from runtime.build_command import build_command
 from runtime.errors import FrameError, kind_of
 from runtime.frames import (
     Channels,

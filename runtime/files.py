@@ -1,4 +1,4 @@
-"""Atomic writes, files with a checksum, locks, and the natural order of file names.
+"""Atomic writes, files with a checksum, JSON, locks, and the natural order of file names.
 
 The locks are those of flock(2): they exclude other processes and other threads of this process,
 and the system releases them when the process ends, also when it is killed. Without flock (Windows)
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -16,6 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
@@ -80,6 +82,28 @@ def read_with_digest(path: Path, magic: bytes) -> bytes | None:
     if stored[: len(magic)] != magic or stored[len(magic) : start] != digest:
         return None
     return bytes(content)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: If it is not JSON, or is nested too deeply.
+        OSError: If it cannot be read.
+    """
+    return parse_json(path.read_bytes())
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Parses JSON, in UTF-8, UTF-16 or UTF-32 if it is bytes.
+
+    Raises:
+        ValueError: If it is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

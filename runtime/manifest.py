@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ModelError
-from runtime.files import written_beside
-from runtime.model_info import FORMAT_VERSION, ModelInfo, record_from
+from runtime.files import read_json, written_beside
+from runtime.model_info import ModelInfo
+from runtime.records import FORMAT_VERSION, record_from
 
 
 @dataclass(frozen=True)
@@ -209,33 +210,16 @@ class EngineManifest:
         """
         path = manifest_path(artefact)
         try:
-            values = json.loads(path.read_text())
-            version = {"format_version": values["format_version"]}
-            model = ModelInfo.from_dict({**values["model"], **version}, source=str(path))
-            gate = record_from(GateReport, {**values["gate"], **version}, str(path))
-            engine = values["engine"]
-            if engine is not None:
-                engine = record_from(EngineBuild, {**engine, **version}, str(path))
-            calibration = values["calibration"]
-            if calibration is not None:
-                calibration = record_from(Calibration, {**calibration, **version}, str(path))
-            proofs = tuple(
-                record_from(PrecisionProof, {**proof, **version}, str(path))
-                for proof in values.get("proofs", ())
-            )
-            parts = {
-                "model": model, "gate": gate, "engine": engine, "calibration": calibration,
-                "proofs": proofs,
-            }  # fmt: skip
-            manifest = record_from(cls, {**values, **parts}, str(path))
+            values = read_json(path)
         except FileNotFoundError as error:
             raise ModelError(
                 f"{path} is missing: put it beside {artefact.name}, or build the artefact again"
             ) from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise ModelError(
                 f"{path} cannot be read ({error}): build the artefact again"
             ) from error
+        manifest = record_from(cls, values, str(path), required={"engine", "calibration"})
         sha256 = file_sha256(artefact)
         if sha256 != manifest.artefact_sha256:
             raise ModelError(
@@ -256,7 +240,7 @@ def backend_in_manifest(artefact: Path) -> str | None:
     Nothing else is checked: `EngineManifest.read` does that when the file is opened.
     """
     try:
-        backend = json.loads(manifest_path(artefact).read_text())["backend"]
+        backend = read_json(manifest_path(artefact))["backend"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return backend if isinstance(backend, str) else None

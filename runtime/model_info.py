@@ -7,13 +7,11 @@ that the runtime never guesses a size, a type or a capability.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from runtime.errors import ModelError
-
-FORMAT_VERSION = 1
-"""Version of the metadata and the manifest; a reader refuses other versions."""
+from runtime.records import FORMAT_VERSION, record_from
 
 PROPERTY_PREFIX = "ifrnet."
 """Prefix of the keys of this package in `metadata_props`."""
@@ -27,6 +25,8 @@ OUTPUT = "imgt"
 _NUMBERS = (
     "format_version", "divisor", "steps_per_call", "pairs_per_call", "height", "width", "max_pairs",
 )  # fmt: skip
+
+_LARGEST = 2**31 - 1
 
 Precision = Literal["fp32", "fp16", "int8"]
 IOKind = Literal["float", "frames"]
@@ -158,10 +158,10 @@ class ModelInfo:
             raise ModelError("the model fixes only one of height and width: export it again")
         numbers = [self.divisor, self.steps_per_call, self.pairs_per_call]
         numbers += [n for n in (self.height, self.width, self.max_pairs) if n is not None]
-        if min(numbers) < 1 or not self.flow_scale > 0:
+        if min(numbers) < 1 or max(numbers) > _LARGEST or not 0 < self.flow_scale <= _LARGEST:
             raise ModelError(
-                "the model's metadata has sizes or counts below 1, or flow_scale is not above 0: "
-                "export it again"
+                "the model's metadata has sizes or counts below 1 or above 2^31 - 1, or flow_scale "
+                "is not above 0: export it again"
             )
         if self.steps_per_call > 1 and self.pairs_per_call > 1:
             raise ModelError("the model has several pairs and several time steps: export it again")
@@ -266,36 +266,7 @@ class ModelInfo:
         """Builds a ModelInfo from its fields and `format_version`; `source` is for messages.
 
         Raises:
-            ModelError: If a field is missing or unknown, or the format version differs.
+            ModelError: If a field is missing, unknown or of another type, or the format version
+                differs.
         """
         return record_from(cls, values, source)
-
-
-_Record = TypeVar("_Record")
-
-
-def record_from(cls: type[_Record], values: Mapping[str, Any], source: str) -> _Record:
-    """Builds a dataclass from a mapping of exactly its fields and `format_version`.
-
-    Args:
-        cls: The dataclass. Fields with a default may be missing, as in older files.
-        values: The mapping.
-        source: Name of the file, for messages.
-
-    Raises:
-        ModelError: If a field is missing or unknown, or the format version differs.
-    """
-    if values.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"{source} has format version {values.get('format_version')}, this runtime reads "
-            f"{FORMAT_VERSION}: export the model with the same version of ifrnet-deploy"
-        )
-    arguments = {key: value for key, value in values.items() if key != "format_version"}
-    known = fields(cls)  # type: ignore[arg-type]  # Callers pass dataclasses.
-    expected = {f.name for f in known if f.name in arguments or f.default is MISSING}
-    if wrong := expected ^ arguments.keys():
-        raise ModelError(
-            f"{source} has missing or unknown fields ({', '.join(sorted(wrong))}): "
-            "export the model with the same version of ifrnet-deploy"
-        )
-    return cls(**arguments)

@@ -6,6 +6,7 @@ between frames that they computed before. Others ("arbitrary") reach any time st
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -16,6 +17,10 @@ from runtime.model_info import TimeSteps
 MIDPOINT = 0.5
 MAXIMUM_DEPTH = 6
 """Largest number of levels of recursion with midpoint-only weights: 64 times the frame rate."""
+
+
+MAXIMUM_FACTOR = 1000
+"""Limit of a factor: 10 frames a second become `runtime.video.rates.MAXIMUM_RATE`."""
 
 
 class Level(NamedTuple):
@@ -46,10 +51,10 @@ def checked_timesteps(timesteps: Iterable[float] | None) -> list[float]:
         )
     try:
         steps = [float(t) for t in timesteps]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise FrameError(
-            f"timesteps is {timesteps!r}, not only numbers: give positions in (0, 1), as "
-            "(0.25, 0.5, 0.75)"
+            f"timesteps is {reprlib.repr(timesteps)}, not only numbers: give positions in (0, 1), "
+            "as (0.25, 0.5, 0.75)"
         ) from error
     for t in steps:
         if not 0.0 < t < 1.0:
@@ -79,9 +84,12 @@ def timesteps_for_factor(factor: int, known: TimeSteps) -> tuple[float, ...]:
         known: "midpoint" or "arbitrary": the time steps that the weights were trained for.
 
     Raises:
-        FrameError: If the factor is below 1, or not 2^k with midpoint-only weights.
+        FrameError: If the factor is below 1, above `MAXIMUM_FACTOR`, or not 2^k with midpoint-only
+            weights.
     """
     factor = checked_factor(factor)
+    if factor > MAXIMUM_FACTOR:
+        raise FrameError(f"factor is {reprlib.repr(factor)}: give {MAXIMUM_FACTOR} at most")
     steps = tuple(k / factor for k in range(1, factor))
     if known == "midpoint":
         for t in steps:

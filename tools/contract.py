@@ -21,7 +21,8 @@ import msgspec
 from export.request import Constraints, OnnxBackend
 from ifrnet_model.config import VARIANTS
 from runtime.manifest import Calibration, EngineBuild, EngineManifest, GateReport, PrecisionProof
-from runtime.model_info import FORMAT_VERSION, PROPERTY_PREFIX, ModelInfo
+from runtime.model_info import PROPERTY_PREFIX, ModelInfo
+from runtime.records import FORMAT_VERSION
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "onnx_contract.md"

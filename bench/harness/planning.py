@@ -8,7 +8,7 @@ from bench.environment import MeasurementError
 from bench.runs.artefact import ArtefactRun, Case, Run, calls_of_a_pair, is_engine
 from bench.runs.plain_engine import PlainRun
 from bench.runs.pytorch import PyTorchRun
-from runtime.build_command import build_command
+from runtime.backends.build_command import build_command
 
 
 def plan_runs(

@@ -10,15 +10,12 @@ from pathlib import Path
 
 from runtime.errors import FrameError, VideoError, kind_of
 from runtime.frames import check_sides
-from runtime.timesteps import checked_factor
+from runtime.timesteps import MAXIMUM_FACTOR, checked_factor
 from runtime.video.options import VideoOptions
 from runtime.video.rates import MAXIMUM_RATE, Number, as_rate
 from runtime.video.reading.info import SourceInfo
 from runtime.video.timing.timeline import Mode, Multiply
 from runtime.video.writing.destination import check_destination
-
-MAXIMUM_FACTOR = 1000
-"""Limit of a factor: 10 frames a second become `MAXIMUM_RATE`."""
 
 
 def checked_options(

@@ -9,6 +9,7 @@ from runtime.manifest import (
     EngineManifest,
     GateReport,
     PrecisionProof,
+    backend_in_manifest,
     file_sha256,
     manifest_path,
 )
@@ -66,12 +67,39 @@ def test_a_missing_manifest_is_an_error(artefact):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "{}", '"x"', '{"format_version": 1}', '{"format_version": 1, "model": 3}'],
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '"x"',
+        '{"format_version": 1}',
+        '{"format_version": 1, "model": 3}',
+        "[" * 100_000,
+        '{"format_version": ' + "9" * 10_000 + "}",
+        b"\xff\xfe{",
+    ],
 )
 def test_damaged_manifests_are_refused(artefact, content):
     path, _ = artefact
-    manifest_path(path).write_text(content)
+    manifest_path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ModelError):
+        EngineManifest.read(path)
+    assert backend_in_manifest(path) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("artefact_sha256", 5), ("backend", None), ("versions", []), ("build_seconds", "1"),
+        ("gate", []), ("engine", []), ("calibration", {}), ("proofs", {}), ("proofs", [1]),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_type_is_refused(artefact, field, value):
+    path, _ = artefact
+    values = json.loads(manifest_path(path).read_text())
+    manifest_path(path).write_text(json.dumps({**values, field: value}))
+    with pytest.raises(ModelError, match=r"is damaged, its field |missing or unknown fields"):
         EngineManifest.read(path)
 
 

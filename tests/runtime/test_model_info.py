@@ -43,7 +43,9 @@ def test_tta_is_in_the_metadata_only_where_it_is_on():
         ({"ifrnet.divisor": "0"}, "sizes or counts below 1"),
         ({"ifrnet.width": "0"}, "sizes or counts below 1"),
         ({"ifrnet.max_pairs": "0"}, "sizes or counts below 1"),
-        ({"ifrnet.flow_scale": "nan"}, "sizes or counts below 1"),
+        ({"ifrnet.flow_scale": "nan"}, "its field flow_scale is nan, not a finite number"),
+        ({"ifrnet.flow_scale": "0"}, "flow_scale is not above 0"),
+        ({"ifrnet.divisor": "9" * 20}, r"or above 2\^31 - 1"),
     ],
 )
 def test_damaged_properties_are_refused(change, message):

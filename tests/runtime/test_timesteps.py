@@ -58,6 +58,19 @@ def test_invalid_factors_are_refused(factor):
         timesteps_for_factor(factor, "arbitrary")
 
 
+@pytest.mark.parametrize("factor", [1001, 10**9, 10**100])
+def test_a_factor_beyond_any_use_is_refused(factor):
+    assert len(timesteps_for_factor(1000, "arbitrary")) == 999
+    with pytest.raises(FrameError, match=r"factor is [\d.]{4,40}: give 1000 at most"):
+        timesteps_for_factor(factor, "arbitrary")
+
+
+@pytest.mark.parametrize("timesteps", [[None], [10**400], [0.5] * 99 + ["x" * 10_000]])
+def test_time_steps_that_are_not_numbers_are_refused_in_short(timesteps):
+    with pytest.raises(FrameError, match=r"timesteps is \[.{1,200}\], not only numbers: give"):
+        checked_timesteps(timesteps)
+
+
 def test_the_default_time_step_is_the_midpoint():
     assert checked_timesteps(None) == [0.5]
     assert checked_timesteps([]) == []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from runtime.backends.base import InferencePrecision
+from runtime.backends.build_command import build_command, prove_command
 from runtime.backends.onnx_format import OnnxFile
 from runtime.backends.ov.compilation import native_precisions
 from runtime.backends.ov.precision import PREPARATION, keeps_coordinates
-from runtime.build_command import build_command, prove_command
 from runtime.machine import low_precision_sets
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends.base import HostBackend, InferencePrecision, OpenOptions, concatenated
+from runtime.backends.build_command import build_command
 from runtime.backends.onnx_format import OnnxFile, check_ports, read_onnx
 from runtime.backends.ov.automatic import AutomaticPrecision, automatic_precision
 from runtime.backends.ov.compilation import (
@@ -38,7 +39,6 @@ from runtime.backends.ov.compilation import (
 )
 from runtime.backends.ov.precision import COORDINATES_OUTPUT, keeps_coordinates
 from runtime.backends.sizes import PreparedSizes
-from runtime.build_command import build_command
 from runtime.errors import BackendError, ModelError
 from runtime.machine import available_cpus
 from runtime.model_info import INPUTS, OUTPUT, ModelInfo, Port

@@ -14,6 +14,7 @@ from av.packet import Packet, PacketSideData, PktSideDataT
 from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
+from runtime.files import parse_json
 from runtime.video.writing.encoder import Encoder, writing_errors
 
 _MAGIC = b"ifrnet-segment-1"
@@ -169,11 +170,11 @@ class SegmentFile:
                 if magic != _MAGIC:
                     raise ValueError("its end is not that of a segment")
                 file.seek(-tail - length[0], 2)
-                index = json.loads(file.read(length[0]))
+                index = parse_json(file.read(length[0]))
             self._encoder = index["encoder"], bytes.fromhex(index["header"])
             self._tick = Fraction(index["tick"])
             self.packets = [PacketIndex(*entry) for entry in index["packets"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ArithmeticError, ValueError, KeyError, TypeError) as error:
             raise VideoError(
                 f"{path} is not a complete segment ({error}): remove it and use --resume"
             ) from error

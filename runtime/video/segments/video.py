@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.files import written_beside
+from runtime.files import read_json, written_beside
 from runtime.manifest import file_sha256
 from runtime.model_info import TimeSteps
 from runtime.video.checks import check_size
@@ -270,14 +270,15 @@ class Video:
         """Whether an earlier run completed this segment; if so, adds its frames to the counts."""
         file = self.folder.file(segment.number)
         try:
-            record = json.loads(file.with_suffix(".json").read_text())
+            record = read_json(file.with_suffix(".json"))
             if record["key"] != self._key(segment) or record["sha256"] != file_sha256(file):
                 return False
-            self.frames_new += record["frames_new"]
-            self.frames_rendered += record["frames"]
-            self._note(record["notes"])
+            rendered = {name: record[name] for name in Rendered._fields}
         except (OSError, ValueError, KeyError, TypeError):
             return False
+        self.frames_new += rendered["frames_new"]
+        self.frames_rendered += rendered["frames"]
+        self._note(rendered["notes"])
         return True
 
     def _note(self, notes: Sequence[str]) -> None:

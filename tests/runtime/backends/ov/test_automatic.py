@@ -8,11 +8,11 @@ import pytest
 
 from openvino_types import claim_types
 from runtime import Interpolator, interpolate_video
+from runtime.backends.build_command import prove_command
 from runtime.backends.demo import demo_model
 from runtime.backends.onnx_format import read_onnx
 from runtime.backends.ov.automatic import automatic_precision
 from runtime.backends.ov.precision import PREPARATION
-from runtime.build_command import prove_command
 from runtime.machine import low_precision_sets
 from runtime.manifest import EngineManifest, PrecisionProof, manifest_path
 from runtime.telemetry import import_quietly

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shlex
 from pathlib import Path
 
 from runtime.errors import install_command
-from runtime.files import SHIPPED_MODELS
+from runtime.files import SHIPPED_MODELS, read_json
 from runtime.frames import padding
 from runtime.model_info import IOKind, ModelInfo
 
@@ -69,7 +68,7 @@ def prove_command(model: Path) -> str:
 
 def _weights(info: ModelInfo) -> str:
     """The value of --weights: demo, or a placeholder: metadata has no path of a checkpoint."""
-    manifest = json.loads((SHIPPED_MODELS / "demo_openvino.onnx.json").read_text())
+    manifest = read_json(SHIPPED_MODELS / "demo_openvino.onnx.json")
     demo = manifest["model"]["weights_sha256"]
     return "demo" if info.weights_sha256 == demo else "CHECKPOINT"
 

@@ -10,8 +10,8 @@ import pytest
 from artefacts import INFO
 from export.build_engine import make_parser
 from runtime import FrameError, Interpolator
+from runtime.backends.build_command import build_command
 from runtime.backends.demo import demo_model
-from runtime.build_command import build_command
 from runtime.manifest import EngineManifest
 
 PLAIN = replace(
