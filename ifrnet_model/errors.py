@@ -1,11 +1,24 @@
-"""The exception of this package, and lists of names for messages."""
+"""The exception of this package, and texts for messages and output."""
+
+import re
 
 _NAMES_SHOWN = 4
 _CHARACTERS_SHOWN = 200
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, other ends of lines, changes of direction, and what has no encoding."""
+
 
 class CheckpointError(Exception):
     """A checkpoint cannot be downloaded, loaded or written; the message says what to do."""
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would act on, as escapes.
+
+    Tabs and ends of lines stay.
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shortened(names: list[str]) -> str:

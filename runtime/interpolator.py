@@ -343,7 +343,7 @@ class Interpolator:
         """The time steps that multiply a frame rate by `factor`: 1/factor, 2/factor and so on.
 
         Raises:
-            FrameError: If the factor is below 1, or not 2^k with midpoint-only weights.
+            FrameError: If the factor is below 1, above 1000, or not 2^k with midpoint-only weights.
         """
         return timesteps_for_factor(factor, self.info.time_steps)
 

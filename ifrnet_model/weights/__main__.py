@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ifrnet_model import __version__
-from ifrnet_model.errors import CheckpointError
+from ifrnet_model.errors import CheckpointError, printable
 from ifrnet_model.weights import table
 
 _PROG = "python -m ifrnet_model.weights"
@@ -39,7 +39,7 @@ def _list(args: argparse.Namespace) -> None:
 def _show(json_file: str | None, data: Any, lines: Iterable[str]) -> None:
     """Prints the lines; writes the data to the file as JSON, or with "-" prints it instead."""
     text = json.dumps(data, indent=2)
-    print(text if json_file == "-" else "\n".join(lines))
+    print(text if json_file == "-" else printable("\n".join(lines)))
     if json_file not in (None, "-"):
         Path(str(json_file)).write_text(text + "\n")
 
@@ -115,12 +115,12 @@ def _convert(args: argparse.Namespace) -> None:
     print(f"  sha256 {done.sha256}")
     print(f"  largest difference between source and copy: {done.largest_difference:.1e}")
     if done.names:
-        print(f"  parameter names in the source: {done.names}")
+        print(f"  parameter names in the source: {printable(done.names)}")
     if done.note:
         print(f"  {done.note}")
     origin = _ORIGINS.get(done.metadata["timesteps_from"], done.metadata["timesteps_from"])
     variant = done.metadata["variant"]
-    print(f"  variant {variant}, time steps: {done.metadata['timesteps']} ({origin})")
+    print(f"  variant {variant}, time steps: {done.metadata['timesteps']} ({printable(origin)})")
 
 
 def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
@@ -259,7 +259,7 @@ def _run(argv: Sequence[str] | None, prog: str) -> int:
             message = (
                 f"the package {error.name} is not installed: pip install 'ifrnet-deploy[export]'"
             )
-        print(f"{prog}: error: {message}", file=sys.stderr)
+        print(f"{prog}: error: {printable(message)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # A second Ctrl-C ends the process at once.

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from ifrnet_model.errors import printable
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -48,7 +50,8 @@ class ByteProgress:
             print(f"{self._name}: {_text(done, total, rate)}", file=sys.stderr, flush=True)
 
     def note(self, line: str) -> None:
-        """Prints a line on stderr, above the bar."""
+        """Prints a line on stderr, above the bar; control characters are printed as escapes."""
+        line = printable(line)
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:

@@ -86,3 +86,25 @@ main(["--json", "report.json"])
 def test_a_program_without_a_console_works(tmp_path):
     subprocess.run([sys.executable, "-c", NO_CONSOLE], cwd=tmp_path, check=True)
     assert (tmp_path / "report.json").is_file()
+
+
+HOSTILE = """
+import sys
+from runtime.cli.streams import repair_streams
+repair_streams()
+for stream in (sys.stdout, sys.stderr):
+    print("tab\\tred \\x1b[31m bell \\a back \\x9b \\u202eover \\udcff \\rfirst é 字", file=stream)
+    stream.write("\\rbar")
+    stream.write("\\n\\x1b[A")
+"""
+
+
+def test_control_characters_are_printed_as_escapes():
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", HOSTILE.replace("\\\\", "\\")],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    expected = (
+        "tab\tred \\x1b[31m bell \\x07 back \\x9b \\u202eover \\udcff \\rfirst é 字\n\rbar\n\x1b[A"
+    )
+    assert done.stdout.decode() == done.stderr.decode() == expected
