@@ -45,7 +45,7 @@ class Stages:
         """Ends the current stage and starts the stage `name`.
 
         Raises:
-            KeyboardInterrupt: If Ctrl-C was pressed and a library caught the exception.
+            KeyboardInterrupt: After Ctrl-C or SIGTERM, if a library caught the exception.
         """
         raise_if_interrupted()
         self.finish()

@@ -104,7 +104,7 @@ def _interpolate(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _names_partial_output(output: str) -> Iterator[None]:
-    """After Ctrl-C prints the path of the partial output, if there is one."""
+    """After Ctrl-C or SIGTERM prints the path of the partial output, if there is one."""
     from runtime.files import is_locked
     from runtime.video.writing.destination import partial_path
 

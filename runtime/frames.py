@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from runtime.errors import FrameError, kind_of
 
 Frame = NDArray[Any]
-"""(H, W, 3) RGB or BGR: uint8 in 0..255, uint16 in 0..65535 or float32 in [0, 1]."""
+"""(H, W, 3) RGB or BGR: uint8 in 0..255, uint16 in 0..65535 or float32 in [0, 1].
+
+The byte order is that of the machine or the other one.
+"""
 
 Channels = Literal["rgb", "bgr"]
 """Order of the channels of frames."""
@@ -55,7 +58,7 @@ def check_frame(frame: object, name: str) -> None:
         )
     check_sides(frame.shape[0], frame.shape[1], name)
     # NaN fails too, as every comparison with it is false.
-    if frame.dtype == np.float32 and not (frame.min() >= 0.0 and frame.max() <= 1.0):
+    if _is_float(frame) and not (frame.min() >= 0.0 and frame.max() <= 1.0):
         raise FrameError(
             f"{name} holds float32 values outside [0, 1], or NaN: scale it to [0, 1] and clip it"
         )
@@ -97,7 +100,7 @@ def check_pair(frame0: Frame, frame1: Frame) -> None:
     """
     check_frame(frame0, "frame0")
     check_frame(frame1, "frame1")
-    if frame0.shape != frame1.shape or frame0.dtype != frame1.dtype:
+    if frame0.shape != frame1.shape or frame0.dtype.name != frame1.dtype.name:
         raise FrameError(
             f"frame0 is {_describe(frame0)} and frame1 {_describe(frame1)}: "
             "both frames of a pair have one size and one type"
@@ -132,7 +135,7 @@ def to_planes(frame: Frame, divisor: int) -> NDArray[np.float32]:
     """
     rows, columns = (padding(size, divisor) for size in frame.shape[:2])
     planes = frame.transpose(2, 0, 1).astype(np.float32, order="C")
-    if frame.dtype != np.float32:
+    if not _is_float(frame):
         planes /= _PEAK[frame.dtype.name]
     if any(rows + columns):
         planes = np.pad(planes, ((0, 0), rows, columns), mode="edge")
@@ -142,16 +145,22 @@ def to_planes(frame: Frame, divisor: int) -> NDArray[np.float32]:
 def from_planes(planes: NDArray[np.float32], like: Frame, divisor: int) -> Frame:
     """Converts float32 planes (3, H', W') in [0, 1] to a frame of the size and type of `like`.
 
-    Padding to multiples of `divisor` is cut off; integers are rounded to nearest.
+    The byte order is that of `like` too. Padding to multiples of `divisor` is cut off; integers are
+    rounded to nearest.
     """
     height, width = like.shape[:2]
     top, left = padding(height, divisor)[0], padding(width, divisor)[0]
     image = planes[:, top : top + height, left : left + width].transpose(1, 2, 0)
-    if like.dtype == np.float32:
-        return np.ascontiguousarray(image)
+    if _is_float(like):
+        return np.ascontiguousarray(image, like.dtype)
     scaled = np.rint(image * np.float32(_PEAK[like.dtype.name]))
     frame: Frame = scaled.astype(like.dtype, order="C")
     return frame
+
+
+def _is_float(frame: Frame) -> bool:
+    # The name has no byte order: ">f4" and "<f4" are both "float32", but not equal.
+    return frame.dtype.name == "float32"
 
 
 def _describe(frame: Frame) -> str:

@@ -21,6 +21,7 @@ from export.trt import cache as trt_cache
 from export.trt.versions import CONSTRAINTS, BuildMonitor, Generation, generation_of
 from runtime.backends.cuda.runtime import Cuda
 from runtime.backends.trt.engine import logger_for
+from runtime.cli.interrupt import exit_code
 from runtime.machine import is_jetson
 
 
@@ -126,7 +127,7 @@ def engine_from_onnx(
     Raises:
         ExportError: If TensorRT cannot parse the graph; with TensorRT's messages.
         BuildError: If TensorRT cannot build the engine; with TensorRT's messages.
-        KeyboardInterrupt: After Ctrl-C has stopped the build.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM has stopped the build.
     """
     generation = generation_of(trt)
     gpu = Cuda(options.device)
@@ -308,7 +309,7 @@ def _in_thread(
     *,
     can_be_cancelled: bool,
 ) -> SerialisedEngine:
-    """Builds in another thread, because only this one receives Ctrl-C.
+    """Builds in another thread, because only this one receives Ctrl-C and SIGTERM.
 
     Raises:
         KeyboardInterrupt: Once the build has stopped.
@@ -348,7 +349,7 @@ def _exit_at_once(reason: str) -> NoReturn:
     """Ends the process during a build; nothing was written yet."""
     print(f"\ninterrupted: {reason}, exiting", file=sys.stderr)
     sys.stderr.flush()
-    os._exit(130)
+    os._exit(exit_code())
 
 
 def _parse_error(parser: Any, version: str) -> str:

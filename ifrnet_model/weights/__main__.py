@@ -10,7 +10,9 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -227,7 +229,7 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
-    """Runs the command and exits: with 0, with 1 after an error, with 130 after Ctrl-C.
+    """Runs the command and exits: with 0, with 1 after an error, with 130 or 143 after a signal.
 
     Repeats `runtime.cli.command.run_command`, because this package does not import `runtime`.
     """
@@ -241,13 +243,37 @@ def main(argv: Sequence[str] | None = None, *, prog: str = _PROG) -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Terminated(KeyboardInterrupt):
+    """The process received SIGTERM."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes the block raise _Terminated after SIGTERM, unless the process handles or ignores it."""
+
+    def terminate(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _run(argv: Sequence[str] | None, prog: str) -> int:
     try:
         args = make_parser(prog).parse_args(argv)  # Prints --help, before Python 3.12 unguarded.
     except BrokenPipeError:
         return 0
     try:
-        args.run(args)
+        with _terminable():
+            args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
         return 0
@@ -261,10 +287,13 @@ def _run(argv: Sequence[str] | None, prog: str) -> int:
             )
         print(f"{prog}: error: {printable(message)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # A second Ctrl-C ends the process at once.
-        print(f"{prog}: interrupted", file=sys.stderr, flush=True)
-        os._exit(130)  # At its normal end Python may replace the code by the signal.
+        terminated = isinstance(stop, _Terminated)
+        how = "ended by SIGTERM" if terminated else "interrupted"
+        print(f"{prog}: {how}", file=sys.stderr, flush=True)
+        # At its normal end Python may replace the code by the signal.
+        os._exit(143 if terminated else 130)
     return 0
 
 

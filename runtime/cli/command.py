@@ -11,7 +11,7 @@ from runtime import __version__
 from runtime.cli.grammar import with_current_names
 from runtime.cli.interrupt import exit_interrupted, interruptible
 from runtime.cli.streams import repair_streams
-from runtime.errors import InterpolationError, install_command
+from runtime.errors import InterpolationError, first_line, install_command
 
 VERSION = f"ifrnet-deploy {__version__}"
 """The output of --version."""
@@ -56,8 +56,8 @@ def run_command(
 ) -> NoReturn:
     """Parses the arguments, runs the command and exits with its code.
 
-    The exit code is 1 after an error and 130 after Ctrl-C. Standard streams that are closed or
-    broken do not change it.
+    The exit code is 1 after an error, 130 after Ctrl-C and 143 after SIGTERM. Standard streams
+    that are closed or broken do not change it.
 
     Args:
         parser: From `command_parser`.
@@ -82,6 +82,15 @@ def run_command(
         print(
             f"{parser.prog}: error: the package {error.name} is not installed: "
             f"{install_command(_EXTRAS.get(error.name or '', extra))}",
+            file=sys.stderr,
+        )
+        code = 1
+    except MemoryError as error:
+        if args.debug:
+            raise
+        print(
+            f"{parser.prog}: error: there is not enough memory ({first_line(error)}): close other "
+            "programs, or give smaller frames",
             file=sys.stderr,
         )
         code = 1

@@ -125,7 +125,7 @@ class Progress:
         """Sets the number of units done so far and the total, None if it is not known.
 
         Raises:
-            KeyboardInterrupt: If Ctrl-C was pressed and a library caught the exception.
+            KeyboardInterrupt: After Ctrl-C or SIGTERM, if a library caught the exception.
         """
         raise_if_interrupted()
         self._done = done

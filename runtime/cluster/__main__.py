@@ -134,7 +134,7 @@ def _interpolate(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _suggests_resume() -> Iterator[None]:
-    """After Ctrl-C prints that --resume continues the run."""
+    """After Ctrl-C or SIGTERM prints that --resume continues the run."""
     try:
         yield
     except KeyboardInterrupt:

@@ -6,8 +6,10 @@ detects those that die, and transports arguments and results.
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -60,7 +62,8 @@ def connected(address: str) -> Iterator[None]:
         options |= {"num_cpus": available_cpus(), "include_dashboard": False}
     try:
         _check_reachable(address)
-        ray.init(address, **options)
+        with _keeping_sigterm():
+            ray.init(address, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"there is no Ray cluster at {address} ({first_line(error)}): start one with "
@@ -70,6 +73,18 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Keeps the handler of SIGTERM: `ray.init` replaces it by one that exits with code 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # None: one that was not set from Python, which Python cannot set again.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _check_reachable(address: str) -> None:

@@ -17,18 +17,21 @@ def test_padding_is_centred_and_minimal(size, divisor):
 
 @given(
     st.integers(16, 40), st.integers(16, 40), st.sampled_from([16, 20]),
-    st.sampled_from([np.uint8, np.uint16, np.float32]),
+    st.sampled_from(["u1", "<u2", ">u2", "<f4", ">f4"]).map(np.dtype),
 )  # fmt: skip
 def test_planes_and_back_is_exact(height, width, divisor, dtype):
     rng = np.random.default_rng(height * width)
-    peak = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    peak = 1 if dtype.kind == "f" else np.iinfo(dtype).max
     frame = (rng.random((height, width, 3)) * peak).astype(dtype)
     planes = to_planes(frame, divisor)
     assert planes.dtype == np.float32
     assert planes.shape[2] % divisor == 0
     assert planes.shape[3] % divisor == 0
     assert planes.max() <= 1
-    np.testing.assert_array_equal(from_planes(planes[0], frame, divisor), frame)
+    np.testing.assert_array_equal(planes, to_planes(frame.astype(dtype.newbyteorder("=")), divisor))
+    made = from_planes(planes[0], frame, divisor)
+    assert made.dtype == dtype
+    np.testing.assert_array_equal(made, frame)
 
 
 def test_padding_repeats_the_border():
@@ -56,6 +59,8 @@ def test_padding_repeats_the_border():
         (np.full((20, 20, 3), 1.5, np.float32), r"outside \[0, 1\]"),
         (np.full((20, 20, 3), -0.1, np.float32), r"outside \[0, 1\]"),
         (np.full((20, 20, 3), np.nan, np.float32), "or NaN"),
+        (np.full((20, 20, 3), np.nan, ">f4"), "or NaN"),
+        (np.full((20, 20, 3), 2, ">f4"), r"outside \[0, 1\]"),
     ],
 )
 def test_invalid_frames_are_refused_and_named(frame, message):
@@ -69,3 +74,7 @@ def test_invalid_frames_are_refused_and_named(frame, message):
 def test_frames_that_do_not_match_are_refused(other):
     with pytest.raises(FrameError, match="both frames of a pair have one size and one type"):
         check_pair(np.zeros((20, 20, 3), np.uint8), other)
+
+
+def test_the_frames_of_a_pair_may_have_different_byte_orders():
+    check_pair(np.zeros((20, 20, 3), "<u2"), np.zeros((20, 20, 3), ">u2"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,29 @@ def run_module(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
         check=False,
         timeout=300,
     )
+
+
+def signalled(number, *arguments: object, when: Callable[[], bool], cwd: Path | None = None):
+    """Runs `python -m ...` and sends it a signal as soon as `when` is true.
+
+    Returns:
+        The CompletedProcess, whose stdout was dropped.
+    """
+    command = [sys.executable, "-m", *map(str, arguments)]
+    deadline = time.monotonic() + 120
+    with subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            while not when():
+                assert process.poll() is None, f"it ended before: {process.communicate()[1]}"
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, "", errors)
 
 
 def need_torch() -> None:

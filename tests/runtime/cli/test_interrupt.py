@@ -1,13 +1,17 @@
-"""Ctrl-C in real processes."""
+"""Ctrl-C and SIGTERM in real processes."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
+from paths import ROOT
 from runtime.cli.command import command_parser, run_command
 
 COMMAND = """
@@ -98,16 +102,23 @@ def started(body, **options):
             process.kill()
 
 
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+ENDS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "ended by SIGTERM")}
+
+
+@SIGNALS
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_ctrl_c_is_one_line_and_code_130(body, tmp_path):
+def test_a_signal_is_one_line_and_its_code(body, number, tmp_path):
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     with started(body.replace("{folder!r}", repr(str(tmp_path)))) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, errors = process.communicate(timeout=20)
-    assert (process.returncode, out, errors) == (130, "", "made: interrupted\n")
+    code, how = ENDS[number]
+    assert (process.returncode, out, errors) == (code, "", f"made: {how}\n")
 
 
-def test_a_second_ctrl_c_ends_at_once():
+@SIGNALS
+def test_a_second_signal_ends_at_once(number):
     body = """
 try:
     ready()
@@ -117,24 +128,66 @@ finally:
     time.sleep(60)
 """
     with started(body) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.stdout.readline() == "cleaning up\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.communicate(timeout=20) == ("", "")
-    assert process.returncode == -signal.SIGINT
+    assert process.returncode == -number
 
 
-def test_an_ignored_ctrl_c_stays_ignored():
+@SIGNALS
+def test_an_ignored_signal_stays_ignored(number):
     def ignore():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)
 
     with started("ready()\ntime.sleep(1)\nreturn 7\n", preexec_fn=ignore) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.communicate(timeout=20) == ("", "")
     assert process.returncode == 7
 
 
-def test_the_signal_handler_is_restored(capsys):
+def test_sigterm_ends_a_command_whose_ctrl_c_is_ignored():
+    def ignore():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with started("ready()\ntime.sleep(60)\n", preexec_fn=ignore) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20) == ("", "made: ended by SIGTERM\n")
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "."], ["convert", ".", "out.safetensors"]])
+def test_sigterm_ends_the_commands_of_weights(arguments, tmp_path):
+    fifo = tmp_path / "weights.pth"
+    os.mkfifo(fifo)  # Reading it waits for a writer.
+    command = ["-m", "ifrnet_model.weights", *(str(fifo) if a == "." else a for a in arguments)]
+    with (
+        subprocess.Popen(
+            [sys.executable, *command],
+            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ) as process,
+        fifo.open("wb"),  # Waits for the reader.
+    ):  # fmt: skip
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20)[1].endswith(": ended by SIGTERM\n")
+    assert process.returncode == 143
+
+
+def test_too_little_memory_is_one_line(capsys):
+    def fill(_):
+        np.empty(1 << 60, np.uint8)
+
+    with pytest.raises(SystemExit) as left:
+        run_command(command_parser("made", "A command."), fill, extra="none", argv=[])
+    assert left.value.code == 1
+    assert re.fullmatch(
+        r"made: error: there is not enough memory \(Unable to allocate .*\): close other programs, "
+        r"or give smaller frames\n",
+        capsys.readouterr().err,
+    )
+
+
+def test_the_signal_handlers_are_restored(capsys):
     seen = []
 
     def fail(_):
@@ -145,3 +198,4 @@ def test_the_signal_handler_is_restored(capsys):
         run_command(command_parser("made", "A command."), fail, extra="none", argv=[])
     assert (left.value.code, capsys.readouterr().err) == (1, "made: error: full\n")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler is not seen[0]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

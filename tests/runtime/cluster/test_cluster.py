@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import pytest
 
-from commands import run_module
+from commands import run_module, signalled
 from openvino_types import claim_types
 from runtime import FrameError, Interpolator, VideoError, files, interpolate_video
 from runtime.cluster.__main__ import sources_in
@@ -402,6 +402,24 @@ def test_the_command(model, clip, one_run, tmp_path):
     said = json.loads((tmp_path / "said.json").read_text())
     assert said["videos"][0]["segments"] == 6
     assert said["workers"][0]["backend"] == "onnxruntime cpu"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_sigterm_ends_the_command_and_keeps_segments(model, clip, tmp_path):
+    made = tmp_path / "made"
+    segment = made / "in.mkv.segments" / "00000.json"
+    run = signalled(
+        signal.SIGTERM, "runtime.cluster", clip, "--output", made, "--model", model.path,
+        "--backend", "onnxruntime", "--cpus-per-worker", "1", "--workers", "1", "--codec", "ffv1",
+        "--cuts", "none", "--segment-seconds", "0.4", when=segment.exists,
+    )  # fmt: skip
+    assert run.returncode == 143
+    assert run.stderr.endswith(
+        "complete segments are kept: continue with --resume\n"
+        "python -m runtime.cluster: ended by SIGTERM\n"
+    )
+    assert "Traceback" not in run.stderr
+    assert segment.exists()
 
 
 @pytest.mark.parametrize(

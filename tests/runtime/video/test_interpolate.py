@@ -1,6 +1,7 @@
 import itertools
 import json
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from av.video.frame import VideoFrame
 
 import alpha_clips
 from blend import Blend
-from commands import run_module
+from commands import run_module, signalled
 from export.gate.cases import moving_frames
 from interlaced_clips import luma, psnr, scene, write_interlaced, write_telecined
 from moving_clips import RATE, read_clip, write_clip
@@ -900,6 +901,22 @@ def test_after_ctrl_c_the_message_names_the_written_images(tmp_path, command, mo
     assert code == 130
     assert "the partial output is out.partial" in errors
     assert [p.name for p in (tmp_path / "out.partial").iterdir()] == ["001.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_sigterm_leaves_a_partial_output_that_plays(tmp_path, models):
+    write_clip(tmp_path / "in.mp4", 2000)
+    partial = tmp_path / "out.partial.mp4"
+    run = signalled(
+        signal.SIGTERM, "runtime", "in.mp4", "out.mp4", "--model", models / "dynamic.onnx",
+        when=lambda: partial.exists() and partial.stat().st_size > 0, cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 143
+    assert run.stderr == (
+        "the partial output is out.partial.mp4\npython -m runtime: ended by SIGTERM\n"
+    )
+    with av.open(str(partial)) as container:
+        assert len(list(container.decode(video=0))) > 0
 
 
 def test_y4m_is_written_to_a_pipe(tmp_path, models):
