@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import os
 import re
 import shutil
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from email.message import Message
 from http.client import HTTPMessage
 from pathlib import Path
@@ -25,14 +23,8 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ifrnet_model.errors import CheckpointError
+from ifrnet_model.weights.partial_file import PartialFile, opened_to_append
 from ifrnet_model.weights.table import DEMO_WEIGHTS, KnownCheckpoint, checkpoint_named
-
-try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # Windows: two downloads of one file at the same time are not detected.
-    HAS_FLOCK = False
-else:
-    HAS_FLOCK = True
 
 MIRROR = "IFRNET_WEIGHTS_MIRROR"
 """Environment variable: the base URL of a server that has the checkpoints under their names."""
@@ -49,6 +41,12 @@ _WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
 
 _SIZE_TOLERANCE = 0.05
 """The sizes in the table are rounded, and pickles of one network differ by a few kB."""
+
+_MOST_MEGABYTES = 1000.0
+"""Limit of the size of a file whose size is not in the table."""
+
+_DIGITS = re.compile(r"[0-9]{1,18}")
+"""A size in a header. int() accepts other digits and more of them, and then fails or is slow."""
 
 _PYTORCH_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02")
 """A PyTorch file is a zip archive, or a pickle if PyTorch was older than 1.6."""
@@ -113,7 +111,8 @@ def download_checkpoint(
     shipped = known.name == DEMO_WEIGHTS.name
     url = "" if shipped else _url(known, os.environ.get(MIRROR) if mirror is None else mirror)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = _PartialFile(target.with_name(f"{target.name}.partial"), url)
+    most = (1 + _SIZE_TOLERANCE) * (known.megabytes or _MOST_MEGABYTES) * 1e6
+    partial = PartialFile(target.with_name(f"{target.name}.partial"), url, int(most))
     with partial.locked(note):
         if shipped:
             shutil.copyfile(DEMO_WEIGHTS, partial.path)
@@ -133,7 +132,10 @@ def download_checkpoint(
 
 def _url(known: KnownCheckpoint, mirror: str | None) -> str:
     if mirror:
-        parts = urlsplit(mirror)
+        try:
+            parts = urlsplit(mirror)
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise CheckpointError(
                 f"{MIRROR} is {mirror}: give a base URL, such as https://host/folder/"
@@ -171,79 +173,8 @@ class _TransferError(Exception):
     """The connection or the server failed in a way that a retry may fix."""
 
 
-class _PartialFile:
-    """The bytes received so far, and the server's version of the file that they belong to.
-
-    `NAME.partial.json` beside the file contains the URL and the validator (RFC 9110: a strong ETag,
-    or else Last-Modified), without which resuming could mix two versions.
-    """
-
-    def __init__(self, path: Path, url: str) -> None:
-        self.path = path
-        self.url = url
-        self._record = path.with_name(f"{path.name}.json")
-
-    @property
-    def size(self) -> int:
-        """Number of bytes; 0 without a file."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    @property
-    def validator(self) -> str | None:
-        """The validator of the bytes; None if they cannot be resumed."""
-        try:
-            record = json.loads(self._record.read_text())
-            return str(record["validator"]) if record["url"] == self.url else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def restart(self, validator: str | None) -> None:
-        """Deletes the bytes and records the validator of those that follow."""
-        self.clear()
-        if validator is not None:
-            self._record.write_text(json.dumps({"url": self.url, "validator": validator}))
-
-    def clear(self) -> None:
-        """Deletes the bytes; the locked, empty file stays until `locked` removes it at its end."""
-        self._record.unlink(missing_ok=True)
-        if self.path.exists():
-            os.truncate(self.path, 0)
-
-    @contextmanager
-    def locked(self, note: Callable[[str], object]) -> Iterator[None]:
-        """Locks the file against other downloads, and removes it at the end if it is empty.
-
-        Raises:
-            CheckpointError: If another download is writing the file.
-            OSError: If the file cannot be created.
-        """
-        with self._lock(note) if HAS_FLOCK else nullcontext():
-            try:
-                yield
-            finally:
-                if self.size == 0:
-                    self.path.unlink(missing_ok=True)
-
-    def _lock(self, note: Callable[[str], object]) -> IO[bytes]:
-        while True:
-            file = self.path.open("ab")
-            try:
-                flock(file, LOCK_EX | LOCK_NB)
-            except BlockingIOError as error:
-                file.close()
-                raise CheckpointError(
-                    f"{self.path} is being written by another download: wait until it has ended"
-                ) from error
-            except OSError as error:
-                note(f"{self.path} is not locked ({error}): do not download it twice at a time")
-            # Another download may have renamed or removed the file between the two calls.
-            if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
-                return file
-            file.close()
-
-
 def _receive_with_retries(
-    partial: _PartialFile,
+    partial: PartialFile,
     progress: DownloadProgress,
     note: Callable[[str], object],
     pauses: Sequence[float],
@@ -264,7 +195,7 @@ def _receive_with_retries(
             time.sleep(pause)
 
 
-def _receive(partial: _PartialFile, progress: DownloadProgress) -> None:
+def _receive(partial: PartialFile, progress: DownloadProgress) -> None:
     """Receives the rest of the file, or all of it if the server has another version meanwhile.
 
     Raises:
@@ -287,6 +218,11 @@ def _receive(partial: _PartialFile, progress: DownloadProgress) -> None:
             raise _status_error(error, partial) from error
     except (OSError, http.client.HTTPException) as error:
         raise _connection_error(error, partial.url) from error
+    except ValueError as error:  # Of urllib, for a host that cannot be one.
+        raise CheckpointError(
+            f"{partial.url} is not an address, or redirects to none ({error}): set {MIRROR} to "
+            "another server"
+        ) from error
     with response:
         block = _read(response)
         page = response.headers.get_content_type() in ("text/html", "application/xhtml+xml")
@@ -296,10 +232,16 @@ def _receive(partial: _PartialFile, progress: DownloadProgress) -> None:
                 f"the file with a browser, or set {MIRROR} to a server that has it"
             )
         received, total = _begin(response, partial, start)
-        with partial.path.open("ab") as file:
+        with opened_to_append(partial.path) as file:
             while block:
                 file.write(block)
                 received += len(block)
+                if received > partial.most:
+                    partial.clear()
+                    raise CheckpointError(
+                        f"{partial.url} sends more than {partial.most} bytes, the limit for this "
+                        f"file: set {MIRROR} to another server"
+                    )
                 progress(received, total)
                 block = _read(response)
             file.flush()
@@ -308,19 +250,18 @@ def _receive(partial: _PartialFile, progress: DownloadProgress) -> None:
         raise _TransferError(f"the connection broke off at {received} of {total} bytes")
 
 
-def _begin(response: Any, partial: _PartialFile, start: int) -> tuple[int, int | None]:
+def _begin(response: Any, partial: PartialFile, start: int) -> tuple[int, int | None]:
     """The offset of the body in the file, 0 if the file is restarted, and the size of the file."""
     headers: Message = response.headers
     if response.status == 206:
-        content_range = re.match(r"bytes (\d+)-", headers.get("Content-Range", ""))
+        content_range = re.match(r"bytes ([0-9]{1,18})-", headers.get("Content-Range", ""))
         other_version = _validator(headers) not in (None, partial.validator)
         if content_range is None or int(content_range.group(1)) != start or other_version:
             partial.clear()
             raise _TransferError("the server sent another part or another version of the file")
         return start, _total_size(headers)
     partial.restart(_validator(headers))
-    length = headers.get("Content-Length", "")
-    return 0, int(length) if length.isdigit() else None
+    return 0, _size(headers.get("Content-Length", ""))
 
 
 def _read(response: IO[bytes]) -> bytes:
@@ -338,11 +279,14 @@ def _validator(headers: Message) -> str | None:
 
 
 def _total_size(headers: Message) -> int | None:
-    total = headers.get("Content-Range", "").rpartition("/")[2]
-    return int(total) if total.isdigit() else None
+    return _size(headers.get("Content-Range", "").rpartition("/")[2])
 
 
-def _status_error(error: HTTPError, partial: _PartialFile) -> _TransferError | CheckpointError:
+def _size(text: str) -> int | None:
+    return int(text) if _DIGITS.fullmatch(text) else None
+
+
+def _status_error(error: HTTPError, partial: PartialFile) -> _TransferError | CheckpointError:
     """The error for a status that is not a success, by whether a retry may help."""
     if error.code == 416:
         partial.clear()
@@ -377,6 +321,22 @@ def _reason(error: object) -> str:
 
 class _HttpRedirects(HTTPRedirectHandler):
     """Follows redirects to http and https only, and never from https to http."""
+
+    def http_error_302(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> Any:
+        """Follows a redirect; closes the response if its target is not an address.
+
+        Raises:
+            ValueError: If the target is not an address.
+        """
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str

@@ -1,8 +1,10 @@
 """Downloads from a local server that fails in the ways of real servers."""
 
+import contextlib
 import errno
 import hashlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -16,8 +18,8 @@ from ifrnet_model.weights import (
     DEMO_WEIGHTS,
     KnownCheckpoint,
     __main__,
-    download,
     download_checkpoint,
+    partial_file,
 )
 from ifrnet_model.weights import table as table_module
 
@@ -171,7 +173,7 @@ __main__.main(["download", sys.argv[1], "--output", sys.argv[3]])
 """
 
 
-@pytest.mark.skipif(not download.HAS_FLOCK, reason="flock is of POSIX")
+@pytest.mark.skipif(not partial_file.HAS_FLOCK, reason="flock is of POSIX")
 def test_a_second_download_of_the_same_file_is_refused(server, fetch, known, tmp_path):
     """Without a known hash nothing else would notice a mixture of two downloads."""
     known(sha256=None)
@@ -189,26 +191,26 @@ def test_a_second_download_of_the_same_file_is_refused(server, fetch, known, tmp
     assert len(server.asked) == 1
 
 
-@pytest.mark.skipif(not download.HAS_FLOCK, reason="flock is of POSIX")
+@pytest.mark.skipif(not partial_file.HAS_FLOCK, reason="flock is of POSIX")
 def test_a_partial_file_that_is_renamed_before_it_is_locked(fetch, tmp_path, monkeypatch):
-    real = download.flock
+    real = partial_file.flock
 
     def late(file, how):
-        monkeypatch.setattr(download, "flock", real)
+        monkeypatch.setattr(partial_file, "flock", real)
         (tmp_path / f"{NAME}.partial").rename(tmp_path / "of the other")
         real(file, how)
 
-    monkeypatch.setattr(download, "flock", late)
+    monkeypatch.setattr(partial_file, "flock", late)
     assert fetch().path.read_bytes() == CONTENT
     assert (tmp_path / "of the other").read_bytes() == b""
 
 
-@pytest.mark.skipif(not download.HAS_FLOCK, reason="flock is of POSIX")
+@pytest.mark.skipif(not partial_file.HAS_FLOCK, reason="flock is of POSIX")
 def test_a_file_system_without_locks_is_named(fetch, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOTSUP, "not supported")
 
-    monkeypatch.setattr(download, "flock", unsupported)
+    monkeypatch.setattr(partial_file, "flock", unsupported)
     notes = []
     assert fetch(note=notes.append).path.read_bytes() == CONTENT
     assert len(notes) == 1
@@ -385,6 +387,76 @@ def test_redirects_to_other_schemes_are_refused(server, fetch, tmp_path, target)
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "target", ["http://[::1", "http://[x]/", "http://h\u2100/", "//[", "http://:x/"]
+)
+def test_redirects_to_nonsense_are_one_sentence(server, fetch, tmp_path, target):
+    server.replies = [status(302, Location=target.encode().decode("latin-1"))]
+    with pytest.raises(CheckpointError) as error:
+        fetch()
+    assert re.search(
+        r"is not an address, or redirects to none|is not followed|cannot be reached|in the last of",
+        str(error.value),
+    )
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("length", ["\xb2", "\u0663", "-5", "9" * 5000, "x", ""])
+def test_a_length_that_is_no_number_is_ignored(server, fetch, length):
+    def reply(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", length.encode().decode("latin-1"))
+        handler.end_headers()
+        handler.wfile.write(CONTENT)
+
+    server.replies = [reply]
+    assert fetch().path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("content_range", ["bytes \xb2-5/9", "bytes " + "9" * 5000 + "-1/2", "x"])
+def test_a_range_that_is_none_restarts_the_download(server, fetch, content_range):
+    server.replies = [
+        answer(cut=CUT), status(206, **{"Content-Range": content_range}), answer()
+    ]  # fmt: skip
+    assert fetch().path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("megabytes", "limit"), [(0.1, 105_000), (None, 200_000)])
+def test_a_download_stops_at_the_known_size(
+    server, fetch, known, tmp_path, monkeypatch, megabytes, limit
+):
+    sent = []
+
+    def reply(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while len(sent) < 10_000:
+                handler.wfile.write(bytes(1 << 16))
+                sent.append(1 << 16)
+
+    known(megabytes=megabytes)
+    monkeypatch.setattr("ifrnet_model.weights.download._MOST_MEGABYTES", 0.2 / 1.05)
+    server.replies = [reply]
+    with pytest.raises(CheckpointError, match=f"sends more than {limit} bytes, the limit for"):
+        fetch()
+    assert names(tmp_path) == []
+    assert len(sent) < 10_000
+
+
+@pytest.mark.parametrize("name", [f"{NAME}.partial", f"{NAME}.partial.json"])
+def test_a_link_in_place_of_a_partial_file_is_not_followed(server, fetch, tmp_path, name):
+    other = tmp_path / "other"
+    other.write_bytes(b"mine")
+    (tmp_path / name).symlink_to(other)
+    if name.endswith(".json"):
+        fetch()  # What is there is removed first.
+    else:
+        with pytest.raises(OSError, match="symbolic link"):
+            fetch()
+    assert other.read_bytes() == b"mine"
+
+
 def test_endless_redirects_are_an_error(server, fetch):
     server.replies = [status(302, Location=f"/{NAME}")]
     with pytest.raises(CheckpointError, match="is not followed"):
@@ -415,7 +487,9 @@ def test_a_mirror_of_the_environment_is_preferred(server, fetch, known, monkeypa
     assert [path for path, _ in server.asked] == [f"/folder/{NAME}"]
 
 
-@pytest.mark.parametrize("mirror", ["file:///srv", "example.org", "https://"])
+@pytest.mark.parametrize(
+    "mirror", ["file:///srv", "example.org", "https://", "http://[::1", "http://h\u2100/"]
+)
 def test_a_mirror_must_be_a_base_url(fetch, mirror):
     with pytest.raises(CheckpointError, match=r"IFRNET_WEIGHTS_MIRROR is .*: give a base URL"):
         fetch(mirror=mirror)
