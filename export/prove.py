@@ -17,6 +17,7 @@ from export.errors import ExportError
 from export.files import check_source
 from runtime.backends.build_command import build_command
 from runtime.backends.demo import DEMO, demo_model
+from runtime.backends.onnx_format import read_self_contained
 from runtime.cli.command import command_parser, run_command
 from runtime.manifest import EngineManifest, manifest_path
 
@@ -100,7 +101,7 @@ def _add_proofs(
     from export.source import source_from_model
     from export.store import add_proofs
 
-    model, info = onnx.load(path), manifest.model
+    model, info = onnx.load_model_from_string(read_self_contained(path)), manifest.model
     stages.start("compare fp32 with reference")
     gate(
         source_from_model(model, info, manifest.onnx_sha256).reference,

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from google.protobuf.message import Message
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto, helper
 
 from bench.harness.layers import profile_onnx
@@ -16,7 +17,7 @@ from export.graph import passes as graph
 from export.source import source_from_onnx
 from runtime import Interpolator, ModelError
 from runtime.backends import onnx_format
-from runtime.backends.onnx_format import has_external_data
+from runtime.backends.onnx_format import has_external_data, rebuilt
 from runtime.telemetry import import_quietly
 
 WIDE = 1 << 32
@@ -254,6 +255,26 @@ def test_all_paths_to_tensors_are_followed():
     }
 
 
+def test_the_table_of_fields_is_that_of_the_schema():
+    """Repeated numbers may be packed into a string or not."""
+    floats = {FieldDescriptor.TYPE_FLOAT: 5, FieldDescriptor.TYPE_DOUBLE: 1}
+    in_strings = {
+        FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES,
+    }  # fmt: skip
+    for kind, known in onnx_format._KNOWN_FIELDS.items():
+        expected = {}
+        for field in getattr(onnx, _message(kind)).DESCRIPTOR.fields:
+            is_number = field.type not in in_strings
+            if is_number:
+                expected.setdefault(floats.get(field.type, 0), set()).add(field.number)
+            if not is_number or field.is_repeated:
+                expected.setdefault(2, set()).add(field.number)
+        for wire_type, numbers in expected.items():
+            # Earlier releases of onnx have fewer fields.
+            assert numbers <= known[wire_type], (kind, wire_type)
+        assert known.keys() == expected.keys()
+
+
 def _message(kind):
     """The message class of the schema for a name in the table."""
     return kind.title().replace(" ", "") + "Proto"
@@ -444,6 +465,65 @@ def test_external_data_at_every_place_is_found():
         assert has_external_data(model.SerializeToString())
         tensor.ClearField("data_location")
     assert not has_external_data(model.SerializeToString())
+
+
+def test_a_usual_file_is_not_changed(models):
+    for path in models.glob("*.onnx"):
+        content = path.read_bytes()
+        assert rebuilt(content) is content
+    content = small_model().SerializeToString()
+    assert rebuilt(content) is content
+
+
+@pytest.mark.parametrize("often", [0.0005, 0.002])
+def test_a_rebuilt_file_has_the_same_model(often):
+    """What onnx reads from both is the same, but for unknown fields."""
+    model, compared = small_model(), 0
+    for seed in range(600):
+        content = Mutator(seed, often, 0).written(model)
+        try:
+            made = rebuilt(content)
+            expected = ModelProto.FromString(content)
+        except (ValueError, DecodeError):
+            continue
+        read = ModelProto.FromString(made)
+        expected.DiscardUnknownFields()
+        read.DiscardUnknownFields()
+        assert read.SerializeToString(deterministic=True) == expected.SerializeToString(
+            deterministic=True
+        )
+        assert rebuilt(made) is made
+        compared += made != content
+    assert compared > 10
+
+
+def test_fields_that_are_not_of_onnx_do_not_reach_a_backend(plain, tmp_path, monkeypatch):
+    onnxruntime = import_quietly("onnxruntime")
+    given, session = [], onnxruntime.InferenceSession
+
+    def keep(content, *arguments, **options):
+        given.append(content)
+        return session(content, *arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", keep)
+    path = tmp_path / "more.onnx"
+    more = bytes_field(99, b"/etc/passwd") + bytes_field(GRAPH, number_field(1, 5))
+    path.write_bytes(plain + more)
+    Interpolator.open(path, backend="onnxruntime").close()
+    assert given == [plain + bytes_field(GRAPH, b"")]
+
+
+def test_messages_that_are_too_deep_are_refused(plain, tmp_path):
+    """Parsers of protobuf read at most 100 messages in one another."""
+    deep = b""
+    for _ in range(60):  # A graph in an attribute of a node.
+        deep = bytes_field(1, bytes_field(5, bytes_field(6, deep)))
+    path = tmp_path / "deep.onnx"
+    path.write_bytes(plain + bytes_field(GRAPH, deep))
+    with pytest.raises(
+        ModelError, match=r"cannot be read as ONNX \(its messages are more than 100"
+    ):
+        onnx_format.read_onnx(path)
 
 
 def all_tensors(message):
