@@ -1,4 +1,4 @@
-"""Atomic writes, files with a checksum, JSON, locks, and the natural order of file names.
+"""Atomic writes, files with a checksum, caches, JSON, locks, and the order of file names.
 
 The locks are those of flock(2): they exclude other processes and other threads of this process,
 and the system releases them when the process ends, also when it is killed. Without flock (Windows)
@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,8 +38,9 @@ def written_beside(path: Path) -> Iterator[Path]:
     """Creates an empty temporary file beside `path`, and renames it to `path` on success.
 
     The temporary file has the suffix of `path` and a random name, so that several writers of one
-    `path`, even on several machines, never share it; the last one to finish wins. After an error
-    it is removed, and the file at `path`, if any, is unchanged.
+    `path`, even on several machines, never share it; the last one to finish wins. It is created
+    exclusively: a file or a symbolic link of that name is an error. After an error it is removed,
+    and the file at `path`, if any, is unchanged.
 
     Yields:
         The path of the temporary file.
@@ -82,6 +84,36 @@ def read_with_digest(path: Path, magic: bytes) -> bytes | None:
     if stored[: len(magic)] != magic or stored[len(magic) : start] != digest:
         return None
     return bytes(content)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Creates a folder, and those above it that are missing, for this user alone.
+
+    Raises:
+        OSError: If it cannot be created.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def distrust(folder: Path) -> str | None:
+    """Why a cache in this folder must not be used; None if only this user can write to it.
+
+    A compiled model or an engine runs as code, and a checksum does not show who wrote it. Folders
+    are not examined on Windows, nor where they do not exist yet.
+    """
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    if not hasattr(os, "geteuid"):
+        return None
+    if status.st_uid != os.geteuid():
+        return f"{folder} belongs to another user"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"other users can write to {folder}"
+    return None
 
 
 def read_json(path: Path) -> Any:

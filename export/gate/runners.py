@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.errors import GateError
-from runtime.backends.base import NO_CACHE, Backend, InferencePrecision
+from runtime.backends.base import Backend, InferencePrecision
 from runtime.backends.ort.backend import free_axes
 from runtime.backends.sizes import PreparedSizes
 from runtime.frames import to_planes
@@ -111,9 +111,7 @@ def openvino_runner(
 
     model, tap = _tapped(model, info)
     openvino, content = import_openvino(), model.SerializeToString()
-    compilation = Compilation(
-        precision=precision, streams=1, threads=available_cpus(), cache=NO_CACHE
-    )
+    compilation = Compilation(precision=precision, streams=1, threads=available_cpus(), cache=None)
     requests = PreparedSizes(
         lambda size: compiled_model(
             openvino, content, compilation, shapes=shapes_at(info, size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ModelError
-from runtime.files import read_with_digest, write_with_digest
+from runtime.files import distrust, make_private_folder, read_with_digest, write_with_digest
 from runtime.machine import cache_folder
 from runtime.manifest import EngineManifest
 
@@ -27,8 +27,10 @@ def read_timing_cache(path: Path) -> tuple[bytes, str | None]:
 
     Returns:
         The content, empty if the file is missing or unusable, and a note for the user if it is
-        unusable.
+        unusable, also because other users can write to its folder.
     """
+    if why := distrust(path.parent):
+        return b"", f"the timing cache {path} is not used, {why}: make it yours alone (chmod 700)"
     try:
         payload = read_with_digest(path, _MAGIC)
     except FileNotFoundError:
@@ -41,9 +43,10 @@ def read_timing_cache(path: Path) -> tuple[bytes, str | None]:
 
 
 def write_timing_cache(path: Path, payload: bytes) -> None:
-    """Writes the cache with its checksum atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_with_digest(path, _MAGIC, payload)
+    """Writes the cache with its checksum atomically, unless other users can write there."""
+    make_private_folder(path.parent)
+    if distrust(path.parent) is None:
+        write_with_digest(path, _MAGIC, payload)
 
 
 def dependency_hash(depends_on: Mapping[str, Any]) -> str:

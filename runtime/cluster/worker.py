@@ -16,6 +16,7 @@ from typing import Any
 
 from runtime.backends.base import BackendName, PrecisionChoice
 from runtime.errors import ModelError, VideoError
+from runtime.files import distrust, make_private_folder
 from runtime.interpolator import Interpolator
 from runtime.machine import cache_folder
 from runtime.manifest import file_sha256
@@ -92,7 +93,12 @@ def _built_here(onnx: Path, options: str) -> Path:
     from filelock import FileLock
 
     folder = cache_folder() / "engines"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
+    if why := distrust(folder):
+        raise ModelError(
+            f"engines cannot be kept on {socket.gethostname()}, {why}: make it yours alone "
+            "(chmod 700), or set XDG_CACHE_HOME"
+        )
     engine = folder / f"{onnx.stem}-{file_sha256(onnx)[:16]}.engine"
     command = [
         sys.executable, "-m", "export.build_engine", "--onnx", str(onnx), "--backend", "tensorrt",

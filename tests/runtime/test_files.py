@@ -1,5 +1,6 @@
 """Writing files completely or not at all, with several writers."""
 
+import os
 import stat
 import threading
 from pathlib import Path
@@ -152,3 +153,33 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
         rename_over(tmp_path / "none", old)
     assert names(tmp_path) == ["old"]
     assert names(old) == ["kept"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users of POSIX")
+def test_only_a_folder_of_this_user_alone_is_trusted(tmp_path, monkeypatch):
+    folder = tmp_path / "a" / "b"
+    assert files.distrust(folder) is None  # It does not exist yet.
+    umask = os.umask(0)
+    try:
+        files.make_private_folder(folder)
+    finally:
+        os.umask(umask)
+    for made in (folder, folder.parent):
+        assert made.stat().st_mode & 0o777 == 0o700
+        assert files.distrust(made) is None
+    for mode, trusted in ((0o755, True), (0o775, False), (0o757, False), (0o1777, False)):
+        folder.chmod(mode)
+        expected = None if trusted else f"other users can write to {folder}"
+        assert files.distrust(folder) == expected
+    folder.chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    assert files.distrust(folder) == f"{folder} belongs to another user"
+
+
+def test_a_link_in_place_of_a_temporary_file_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0")
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / ".out.0.partial.txt").symlink_to(tmp_path / "other")
+    with pytest.raises(FileExistsError), files.written_beside(tmp_path / "out.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "other").read_text() == "mine"

@@ -36,6 +36,7 @@ from runtime.backends.ov.compilation import (
     import_openvino,
     reason,
     shapes_at,
+    trusted_cache,
 )
 from runtime.backends.ov.precision import COORDINATES_OUTPUT, keeps_coordinates
 from runtime.backends.sizes import PreparedSizes
@@ -241,11 +242,12 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
     file = read_onnx(path)
     info = file.info
     chosen = _precision(openvino, file, options)
+    cache, cache_note = trusted_cache(options.cache)
     compilation = Compilation(
         precision=chosen.precision,
         streams=options.streams or 1,
         threads=options.threads or available_cpus(),
-        cache=options.cache,
+        cache=cache,
     )
     compilation.check(openvino)
 
@@ -258,7 +260,7 @@ def open_model(path: Path, options: OpenOptions) -> OpenVinoBackend:
         info=info,
         precision=compilation.precision,
         streams=compilation.streams,
-        notes=[chosen.note] if chosen.note else [],
+        notes=[note for note in (chosen.note, cache_note) if note],
     )
     if info.size is None:
         with _loading(path):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.ov.precision import PREPARATION
-from runtime.files import read_with_digest, write_with_digest
+from runtime.files import make_private_folder, read_with_digest, write_with_digest
 
 _MAGIC = b"ifrnet-openvino-2\n"
 """First bytes of a file, with the version of its format."""
@@ -84,7 +84,7 @@ class CacheEntry:
         blob = compiled.export_model()
         content = blob if isinstance(blob, bytes) else blob.getvalue()
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(self.path.parent)
             write_with_digest(self.path, _MAGIC, content)
             self._evict()
 

@@ -12,6 +12,7 @@ from typing import Any
 from runtime.backends.base import NO_CACHE, InferencePrecision
 from runtime.backends.ov.cache import CacheEntry
 from runtime.errors import BackendError, install_command
+from runtime.files import distrust
 from runtime.machine import cache_folder
 from runtime.model_info import INPUTS, ModelInfo
 from runtime.telemetry import import_quietly
@@ -28,14 +29,14 @@ class Compilation:
         precision: Type in which convolutions are computed.
         streams: Number of inferences that run at the same time.
         threads: Number of CPUs that they share.
-        cache: Folder for compiled models; None for the default folder, "none" for no cache.
+        cache: Folder for compiled models; None for no cache.
         profile: Whether OpenVINO measures the time of each layer, which slows the model a little.
     """
 
     precision: InferencePrecision
     streams: int
     threads: int
-    cache: str | None
+    cache: Path | None
     profile: bool = False
 
     def check(self, openvino: Any) -> None:
@@ -63,6 +64,24 @@ class Compilation:
         }
 
 
+def trusted_cache(asked: str | None) -> tuple[Path | None, str | None]:
+    """The folder of the cache, and a note.
+
+    Args:
+        asked: A folder; None for the default folder, "none" for no cache.
+
+    Returns:
+        The folder, None for no cache; and a note for the user if a folder is not used, because
+        other users can write to it.
+    """
+    if asked == NO_CACHE:
+        return None, None
+    folder = cache_folder() / "openvino" if asked is None else Path(asked)
+    if why := distrust(folder):
+        return None, f"compiled models are not cached, {why}: make it yours alone (chmod 700)"
+    return folder, None
+
+
 def compiled_model(
     openvino: Any,
     content: bytes,
@@ -86,10 +105,9 @@ def compiled_model(
         RuntimeError: If OpenVINO cannot read the file.
     """
     core, settings = _core(openvino), options.settings()
-    folder = cache_folder() / "openvino" if options.cache is None else Path(options.cache)
     entry = None
-    if options.cache != NO_CACHE:
-        entry = CacheEntry(folder, openvino, core, content, settings, shapes)
+    if options.cache is not None:
+        entry = CacheEntry(options.cache, openvino, core, content, settings, shapes)
         if (compiled := entry.read()) is not None:
             return compiled
     model = from_onnx(openvino, content)

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from runtime.backends.base import NO_CACHE, InferencePrecision
+from runtime.backends.base import InferencePrecision
 from runtime.backends.onnx_format import read_onnx
 from runtime.backends.ov.compilation import (
     Compilation,
@@ -46,7 +46,7 @@ def profile_layers(
     """
     openvino = import_openvino()
     file = read_onnx(path)
-    options = Compilation(precision, streams=1, threads=threads, cache=NO_CACHE, profile=True)
+    options = Compilation(precision, streams=1, threads=threads, cache=None, profile=True)
     shapes = shapes_at(file.info, file.info.layout.size_of(inputs["img0"].shape))
     request = compiled_model(openvino, file.content, options, shapes=shapes).create_infer_request()
     request.infer(inputs)

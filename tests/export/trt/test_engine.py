@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import threading
 import time
@@ -414,6 +415,21 @@ def test_the_timing_cache_is_used_and_grows(trt, sources, tmp_path):
     assert built.notes == []
     assert cache.read_bytes() != first
     assert [p.name for p in cache.parent.iterdir()] == ["timing.cache"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users of POSIX")
+def test_a_timing_cache_that_others_can_write_to_is_not_used(trt10, sources, tmp_path):
+    cache = tmp_path / "timing.cache"
+    options = BuildOptions(timing_cache=cache)
+    engine_from_onnx(trt10, sources["frames"].model, options)
+    good = cache.read_bytes()
+    tmp_path.chmod(0o777)
+    built = engine_from_onnx(trt10, sources["frames"].model, options)
+    assert built.notes == [
+        f"the timing cache {cache} is not used, other users can write to {tmp_path}: make it yours "
+        "alone (chmod 700)"
+    ]
+    assert cache.read_bytes() == good
 
 
 @pytest.mark.parametrize("damage", [b"", b"noise", None])

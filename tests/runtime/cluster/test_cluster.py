@@ -21,7 +21,7 @@ from runtime import FrameError, Interpolator, VideoError, files, interpolate_vid
 from runtime.cluster.__main__ import sources_in
 from runtime.cluster.pool import TRIES, ClusterError, Pool, Share, connected
 from runtime.cluster.videos import interpolate_many
-from runtime.cluster.worker import ModelChoice, open_on_worker
+from runtime.cluster.worker import ModelChoice, _built_here, open_on_worker
 from runtime.errors import BackendError, ModelError
 from runtime.files import lock_file
 from runtime.manifest import file_sha256
@@ -469,6 +469,17 @@ def test_output_paths_of_inputs(tmp_path):
     empty.mkdir()
     with pytest.raises(VideoError, match="contains no video"):
         sources_in([empty], out)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users of POSIX")
+def test_no_engine_is_kept_where_others_can_write(tmp_path, monkeypatch):
+    (tmp_path / "m.onnx").write_bytes(b"graph")
+    folder = tmp_path / "ifrnet-deploy" / "engines"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match=r"engines cannot be kept on .*, other users can write to"):
+        _built_here(tmp_path / "m.onnx", "")
 
 
 def test_an_engine_for_another_gpu_is_built_once_for_all_workers(tmp_path, monkeypatch):

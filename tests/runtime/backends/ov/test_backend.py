@@ -1,6 +1,7 @@
 """OpenVINO: comparison with ONNX Runtime, streams, cache, precision, errors."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -272,6 +273,22 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(models, frames, tmp_p
     (tmp_path / "file").write_text("no folder")
     with opened(models / "frames.onnx", cache=tmp_path / "file" / "cache") as vfi:
         assert vfi.interpolate(*frames).shape == (50, 70, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users of POSIX")
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
+def test_a_cache_that_others_can_write_to_is_not_used(models, tmp_path, compiled, mode):
+    opened(models / "frames.onnx", cache=tmp_path).close()
+    (blob,) = tmp_path.iterdir()
+    before = blob.stat().st_mtime_ns
+    tmp_path.chmod(mode)
+    with opened(models / "frames.onnx", cache=tmp_path) as vfi:
+        assert vfi.notes[-1] == (
+            f"compiled models are not cached, other users can write to {tmp_path}: make it yours "
+            "alone (chmod 700)"
+        )
+    assert compiled.count == 2
+    assert [(p, p.stat().st_mtime_ns) for p in tmp_path.iterdir()] == [(blob, before)]
 
 
 def test_the_size_of_the_cache_folder_is_limited(models, tmp_path, monkeypatch):

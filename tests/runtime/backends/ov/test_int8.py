@@ -114,7 +114,7 @@ def convolutions(compiled, kind="Convolution"):
 def test_integer_convolutions_stay_integer_beside_bfloat16(openvino, bf16_cpu, int8):
     path, layers, *_ = int8
     compiled = {
-        precision: compiled_model(openvino, path.read_bytes(), Compilation(precision, 1, 1, "none"))
+        precision: compiled_model(openvino, path.read_bytes(), Compilation(precision, 1, 1, None))
         for precision in ("fp32", "bf16")
     }
     assert convolutions(compiled["fp32"]) == {"u8": layers, "f32": 8}
