@@ -10,6 +10,7 @@ from av.codec import CodecContext
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
+from runtime.video.reading.info import DECODER_OPTIONS
 from runtime.video.reading.tags import readable
 
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -42,6 +43,7 @@ class Decoder:
             return
         try:
             self._own = CodecContext.create(name, "r")
+            self._own.options = DECODER_OPTIONS
         except av.codec.codec.UnknownCodecError:
             self.notes.append(
                 f"the alpha channel is not carried over: this FFmpeg has no {name} to decode it"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +18,12 @@ from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
 from runtime.files import natural_key
-from runtime.video.reading.info import reason
+from runtime.video.reading.info import DECODER_OPTIONS, reason
 
 DECODERS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
+_LARGEST = (1 << 31) - 1
+"""Limit of the size of an image file in bytes, that of FFmpeg's packets."""
+
 _NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
@@ -84,6 +89,7 @@ class ImageReader:
         self._files = files
         self._tick = 1 / rate
         self._contexts: dict[str, VideoCodecContext] = {}
+        self._size: tuple[int, int] | None = None
 
     def packets(self) -> Iterator[Packet[Any]]:
         """Yields a packet without data for each image, with the image's number as its stamp."""
@@ -102,16 +108,24 @@ class ImageReader:
 
         Raises:
             OSError: If the file cannot be read, or has no image.
-            av.error.FFmpegError: If the image is damaged.
+            av.error.FFmpegError: If the image is damaged or too large.
+            VideoError: If its size differs from that of the images before it.
         """
         assert packet.pts is not None
         file = self._files[packet.pts]
         try:
-            frames = self._decoded(file.read_bytes())
+            frames = self._decoded(_content(file))
         except (av.error.FFmpegError, OSError):
             self.failed.append(file.name)
             raise
         for frame in frames:
+            size = frame.width, frame.height
+            self._size = self._size or size
+            if size != self._size:
+                raise VideoError(
+                    f"{file.name} is {size[0]}x{size[1]}, the images before it are "
+                    f"{self._size[0]}x{self._size[1]}: give images of one size"
+                )
             frame.pts, frame.time_base = packet.pts, self._tick
         return frames
 
@@ -122,6 +136,7 @@ class ImageReader:
             assert isinstance(context, VideoCodecContext)
             # With frame threads the decoder would return an image several packets late.
             context.thread_type = "SLICE"
+            context.options = DECODER_OPTIONS
             self._contexts[name] = context
         packet: Packet[Any] = Packet(content)
         packet.is_keyframe = True  # Otherwise the PNG decoder adds the previous image.
@@ -130,6 +145,27 @@ class ImageReader:
         if not frames:
             raise OSError("the file contains no image")
         return frames
+
+
+def _content(file: Path) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        OSError: If it cannot be read, is too large, or is a pipe or a device, which might never
+            end.
+    """
+
+    def at_once(name: str, flags: int) -> int:
+        # Without the flag, opening a pipe waits for a writer.
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(file, "rb", opener=at_once) as opened:
+        status = os.fstat(opened.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is not a regular file")
+        if status.st_size > _LARGEST:
+            raise OSError(f"it has more than {_LARGEST} bytes")
+        return opened.read()
 
 
 def matcher_of(name: str) -> re.Pattern[str]:

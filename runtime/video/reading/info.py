@@ -12,6 +12,12 @@ from av.video.frame import VideoFrame
 from runtime.video.colour import Siting, range_of, siting_of
 from runtime.video.planes import is_transparent
 
+MAXIMUM_PIXELS = 1 << 27
+"""Limit of the pixels of a frame: 16K (15360x8640) fits. A file can declare a billion in a line."""
+
+DECODER_OPTIONS = {"max_pixels": str(MAXIMUM_PIXELS)}
+"""Options of every decoder of pictures; one that sets no limit allocates what a file declares."""
+
 
 class DecodedFrame(NamedTuple):
     """A decoded frame with its stamp from FFmpeg, which may be missing, or lower than the last.

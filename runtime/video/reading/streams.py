@@ -11,7 +11,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 
 from runtime.errors import VideoError
-from runtime.video.reading.info import Track
+from runtime.video.reading.info import DECODER_OPTIONS, MAXIMUM_PIXELS, Track
 from runtime.video.reading.rate import DEFAULT_RATE, STAMPS, NominalRate, nominal_rate
 from runtime.video.reading.tags import readable
 
@@ -27,7 +27,8 @@ def video_stream_of(container: Any, name: str, number: int | None) -> Any:
         number: Index of the track in the file; None for FFmpeg's choice.
 
     Raises:
-        VideoError: If there is no video track, not this one, or no decoder for it.
+        VideoError: If there is no video track, not this one, no decoder for it, or its frames are
+            too large.
     """
     videos = [s for s in container.streams.video if not s.disposition & _STILLS]
     if not videos:
@@ -44,6 +45,12 @@ def video_stream_of(container: Any, name: str, number: int | None) -> Any:
         raise VideoError(
             f"{name} has a video track of a codec that this FFmpeg cannot decode: convert it first"
         )
+    if chosen.width * chosen.height > MAXIMUM_PIXELS:
+        raise VideoError(
+            f"{name} has frames of {chosen.width}x{chosen.height}, the limit is {MAXIMUM_PIXELS} "
+            "pixels: make them smaller first"
+        )
+    chosen.codec_context.options = DECODER_OPTIONS
     return chosen
 
 

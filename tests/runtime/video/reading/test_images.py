@@ -1,6 +1,8 @@
 """Folders of images, some of which cannot be read or decoded."""
 
 import os
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,9 +40,44 @@ def make_a_folder(file):
     file.mkdir()
 
 
+def make_a_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def link_to_a_device(file):
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def declare(width, height):
+    """Writes a small PNG file that declares a size."""
+
+    def chunk(kind, content):
+        end = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + end
+
+    def write(file):
+        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+        file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+
+    return write
+
+
+def huge_file(file):
+    with file.open("r+b") as opened:
+        opened.truncate(1 << 31)
+
+
 SPOILT = {
     "a dangling link": (dangle, "No such file or directory"),
     "a folder": (make_a_folder, "Is a directory"),
+    "a pipe": (make_a_pipe, "it is not a regular file"),
+    "a device": (link_to_a_device, "it is not a regular file"),
+    "a picture of 900 megapixels": (declare(30_000, 30_000), ""),
+    "a picture of 2^62 pixels": (declare(2**31 - 1, 2**31 - 1), ""),
+    "a file of 2 GiB": (huge_file, "it has more than 2147483647 bytes"),
     "an empty file": (lambda file: file.write_bytes(b""), "the file contains no image"),
     "no picture": (lambda file: file.write_bytes(b"text" * 50), ""),
     "a damaged picture": (lambda file: file.write_bytes(b"\x89PNG no more"), "Invalid data"),
@@ -72,6 +109,16 @@ def test_a_bad_image_is_skipped_and_noted(folder, kind):
             assert (shown[number].to_ndarray() == wanted.to_ndarray()).all()
     part = read(folder, start=Fraction(3, 25), end=Fraction(6, 25))
     assert part[0] == [2, 4, 5, 6]
+
+
+def test_an_image_of_another_size_is_named(folder):
+    other = next(pictures(1, size=(64, 64), fmt="rgb24"))
+    other.save(str(folder / "f5.png"))
+    with pytest.raises(VideoError) as error:
+        read(folder)
+    assert str(error.value) == (
+        "f5.png is 64x64, the images before it are 64x48: give images of one size"
+    )
 
 
 def test_an_image_that_is_deleted_during_reading_is_skipped(folder):
