@@ -26,6 +26,7 @@ from runtime.cli.arguments import parse_model_file
 from runtime.cli.command import command_parser, run_command
 from runtime.machine import available_cpus
 from runtime.manifest import file_sha256
+from runtime.video.arguments import parse_time
 
 _PROG = "python -m bench.cluster"
 _ROUNDS = 2
@@ -290,7 +291,7 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--segment-seconds",
-        type=Fraction,
+        type=parse_time,
         default=Fraction(10),
         metavar="S",
         help="minimum duration of a segment in seconds (default %(default)s)",

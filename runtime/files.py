@@ -86,6 +86,18 @@ def read_with_digest(path: Path, magic: bytes) -> bytes | None:
     return bytes(content)
 
 
+def path_problem(path: str | os.PathLike[str]) -> str | None:
+    """Why no file can have this path, as the end of a sentence; None if one can."""
+    try:
+        os.lstat(path)
+    except ValueError:  # A null character, or half of a surrogate pair.
+        return "which has characters that no path can have"
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "which is too long for a path"
+    return None
+
+
 def make_private_folder(folder: Path) -> None:
     """Creates a folder, and those above it that are missing, for this user alone.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from fractions import Fraction
 from math import isfinite
 from numbers import Rational, Real
@@ -11,7 +12,7 @@ from runtime.backends.base import Image
 from runtime.batching import ImagePair, PairRunner
 from runtime.errors import FrameError
 from runtime.frames import Frame, check_frame
-from runtime.timesteps import checked_factor, timesteps_for_factor
+from runtime.timesteps import as_float, checked_factor, timesteps_for_factor
 
 Time = int | float | Fraction
 """A point in time, in any unit, from any origin; NumPy scalars are accepted."""
@@ -91,8 +92,8 @@ class Live:
             FrameError: If `frame` or `time` is invalid, or the frame does not fit the model.
             BackendError: If the inference fails. After an error the state is unchanged.
         """
-        if type(time) is bool or not isinstance(time, Real) or not isfinite(time):
-            raise FrameError(f"time is {time!r}: give a finite int, float or Fraction")
+        if type(time) is bool or not isinstance(time, Real) or not isfinite(as_float(time)):
+            raise FrameError(f"time is {reprlib.repr(time)}: give a finite int, float or Fraction")
         check_frame(frame, "frame")
         self._runner.check_takes_frame(frame)
         held = self._held

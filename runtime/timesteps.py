@@ -6,10 +6,11 @@ between frames that they computed before. Others ("arbitrary") reach any time st
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 from runtime.errors import FrameError, kind_of
 from runtime.model_info import TimeSteps
@@ -33,6 +34,14 @@ class Level(NamedTuple):
 
     half: float
     timesteps: list[float]
+
+
+def as_float(value: SupportsFloat) -> float:
+    """A number as a float, which is infinite if it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
 def checked_timesteps(timesteps: Iterable[float] | None) -> list[float]:

@@ -285,7 +285,7 @@ def _figures(run: Run, case: Case, rounds: list[list[float]], warmed_up: WarmUp)
         "fps": new_frames / median,
         "samples": len(seconds),
         "seconds": rounds,
-        "warm_up": warmed_up._asdict(),
+        "warm_up": {"runs": warmed_up.runs, "steady": warmed_up.steady},
     }
 
 

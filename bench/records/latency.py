@@ -83,6 +83,13 @@ class RunDetails(_NewInRunDetails):
     artefact: FileRecord | None
 
 
+class WarmUpRecord(TypedDict):
+    """How a run was warmed up, `bench.harness.interleave.WarmUp`."""
+
+    runs: int
+    steady: bool
+
+
 class RunFigures(TypedDict):
     """The samples of a run, "seconds" by round, and their statistics."""
 
@@ -93,7 +100,7 @@ class RunFigures(TypedDict):
     fps: float
     samples: int
     seconds: list[list[float]]
-    warm_up: dict[str, Any]
+    warm_up: WarmUpRecord
 
 
 class WorkRecord(TypedDict):

@@ -204,7 +204,7 @@ def _parity(path: Path, text: str) -> Parity:
     header = _decoded(path, first, ParityHeader, "line 1: ")
     try:
         complete = "summary" in msgspec.json.decode(lines[-1], type=dict[str, Any])
-    except (IndexError, msgspec.DecodeError):
+    except (IndexError, msgspec.DecodeError, RecursionError):
         complete = False  # The run was stopped while it wrote a line.
     if not complete:
         raise EvidenceError(
@@ -215,6 +215,8 @@ def _parity(path: Path, text: str) -> Parity:
         _decoded(path, line, dict[str, Any], f"line {number}: ")
     summary = _decoded(path, lines[-1], ParityEnd, f"line {len(lines) + 1}: ")["summary"]
     configuration = header["configuration"]
+    if type(configuration["protocol"].get("factor")) is not int:
+        raise _unusable(path, "its protocol has no factor")
     for artefact in configuration["artefacts"]:
         if artefact["name"] not in summary["artefacts"]:
             problem = "which its first line names"
@@ -226,7 +228,7 @@ def _decoded(path: Path, text: str, expected: type[T], place: str = "") -> T:
     """Parses JSON and checks its types; keys that the types do not name are dropped."""
     try:
         return msgspec.json.decode(text, type=expected)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise _unusable(path, f"{place}{error}") from error
 
 

@@ -29,7 +29,8 @@ def read_pictures(evidence: Evidence) -> Pictures:
     """Reads the images of all parity files.
 
     Raises:
-        MeasurementError: If an image is missing or is not a PNG file.
+        MeasurementError: If an image is missing, is not a PNG file, or is outside the folder of its
+            parity file.
     """
     images: dict[str, int] = {}
     views: list[dict[str, Any]] = []
@@ -64,6 +65,12 @@ def _read_png(evidence: Path, relative: str) -> tuple[str, tuple[int, int]]:
     from PIL import Image, UnidentifiedImageError
 
     path = evidence.parent / relative
+    # A page with evidence of somebody else must not publish other files of this machine.
+    if not path.resolve().is_relative_to(evidence.parent.resolve()):
+        raise MeasurementError(
+            f"{evidence} names the image {relative}, which is not in its folder: measure again "
+            "with --pictures"
+        )
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, get_args
 
-from runtime.errors import BackendError, kind_of
+from runtime.errors import BackendError, counted, kind_of
+from runtime.files import path_problem
+from runtime.machine import available_cpus
 from runtime.model_info import ModelInfo
 
 # Commands use the names below before they need NumPy, and doctor runs where it is missing.
@@ -31,6 +34,10 @@ PrecisionChoice = Literal["auto", InferencePrecision]
 
 NO_CACHE = "none"
 """Value of `OpenOptions.cache` that turns the cache off."""
+
+_MOST_THREADS_PER_CPU = 4
+_MOST_THREADS = 16
+"""Limit of threads and of streams: so many on each CPU, or on a small machine in all."""
 
 TRITON_SCHEME = "triton://"
 """Prefix of the address of a model on a Triton server; any other model is a file."""
@@ -237,20 +244,29 @@ class OpenOptions:
         known = isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device)
         if device is not None and not known:
             raise BackendError(f"device {device!r} is unknown: use cpu, cuda or cuda:N")
+        most = max(_MOST_THREADS, _MOST_THREADS_PER_CPU * available_cpus())
         for name, meaning in (("threads", "all CPUs"), ("streams", "one")):
             value = getattr(self, name)
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise BackendError(f"{name} is {value!r}, {kind_of(value)}: give a whole number")
+            value = int(value)  # Bindings refuse NumPy's integers.
             if value < 1:
                 raise BackendError(f"{name} is {value}: use 1 or more, or None for {meaning}")
-            object.__setattr__(self, name, int(value))  # Bindings refuse NumPy's integers.
+            if value > most:
+                raise BackendError(
+                    f"{name} is {value}, this machine has {counted(available_cpus(), 'CPU')}: use "
+                    f"{most} at most, or None for {meaning}"
+                )
+            object.__setattr__(self, name, value)
         for name in ("cuda_graph", "io_binding"):
             if not isinstance(value := getattr(self, name), bool | None):
                 raise BackendError(f"{name} is {value!r}: use True, False, or None for the default")
         if self.cache == "":
             raise BackendError(f"cache is '': give a folder, or {NO_CACHE!r} for no cache")
+        if self.cache is not None and (why := path_problem(self.cache)):
+            raise BackendError(f"cache is {reprlib.repr(self.cache)}, {why}: give another folder")
         if self.precision not in (None, *get_args(PrecisionChoice)):
             raise BackendError(
                 f"precision {self.precision!r} is unknown: use one of "

@@ -58,16 +58,31 @@ def open_backend(
         path = demo_model(name, options.device)
     else:
         path = Path(model)
-        if path.is_dir():
-            raise ModelError(f"{path} is a folder: give the model file in it")
-        if not path.is_file():
-            raise ModelError(
-                f"{path} does not exist: give a file of export.build_engine, or demo for the model "
-                "that is shipped"
-            )
+        _check_file(path)
         name = backend or default_backend(path, options)
     opened = importlib.import_module(_MODULES[name]).open_model(path, options)
     return opened
+
+
+def _check_file(path: Path) -> None:
+    """Checks that the path is that of a file.
+
+    Raises:
+        ModelError: If it is not.
+    """
+    try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder: give the model file in it")
+        exists = path.is_file()
+    except OSError as error:  # As for a name that is too long.
+        raise ModelError(
+            f"{path} cannot be opened ({error.strerror}): give the path of a model file"
+        ) from error
+    if not exists:
+        raise ModelError(
+            f"{path} does not exist: give a file of export.build_engine, or demo for the model "
+            "that is shipped"
+        )
 
 
 def _check_model(model: object) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from fractions import Fraction
 from math import inf
 from numbers import Real
 from pathlib import Path
 
 from runtime.errors import FrameError, VideoError, kind_of
+from runtime.files import path_problem
 from runtime.frames import check_sides
-from runtime.timesteps import MAXIMUM_FACTOR, checked_factor
+from runtime.timesteps import MAXIMUM_FACTOR, as_float, checked_factor
 from runtime.video.options import VideoOptions
 from runtime.video.rates import MAXIMUM_RATE, Number, as_rate
 from runtime.video.reading.info import SourceInfo
+from runtime.video.reading.opening import is_url
 from runtime.video.timing.timeline import Mode, Multiply
 from runtime.video.writing.destination import check_destination
 
@@ -24,12 +27,15 @@ def checked_options(
     """The options, by default those of `VideoOptions()`; checks the paths too.
 
     Raises:
-        VideoError: If one of the three is of another type, or the destination cannot be written.
+        VideoError: If one of the three is of another type, a path is impossible, or the destination
+            cannot be written.
     """
     for name, path in (("source", source), ("destination", destination)):
         if not isinstance(path, str | os.PathLike) or not str(path):
             found = "''" if path == "" else kind_of(path)
             raise VideoError(f"{name} is {found}: give a path, or '-' for Y4M")
+        if not is_url(path) and (why := path_problem(path)):
+            raise VideoError(f"{name} is {reprlib.repr(str(path))}, {why}: give another path")
     if not isinstance(options, VideoOptions | None):
         raise VideoError(f"options is {kind_of(options)}: give VideoOptions(...)")
     options = options or VideoOptions()
@@ -110,7 +116,9 @@ def check_size(info: SourceInfo) -> None:
 
 def _is_between_whole_numbers(factor: object) -> bool:
     """Whether a factor is a finite number above 1 that is not whole."""
-    return isinstance(factor, Real) and 1 < float(factor) < inf and not float(factor).is_integer()
+    if not isinstance(factor, Real):
+        return False
+    return 1 < as_float(factor) < inf and not as_float(factor).is_integer()
 
 
 def _shown(rate: Fraction) -> str:

@@ -208,7 +208,7 @@ def _decoded(path: Path) -> VideoFrame:
     reader = ImageReader([path], Fraction(1))
     try:
         return reader.decode(next(reader.packets()))[0]
-    except (av.error.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path} cannot be read as a mask ({reason(error)}): give a PNG or JPEG image"
         ) from error

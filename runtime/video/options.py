@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from runtime.errors import VideoError, kind_of
+from runtime.timesteps import as_float
 from runtime.video.mask import Mask, MaskSource, as_mask, check_mask
 from runtime.video.rates import MAXIMUM_RATE, Number, as_rate, as_seconds
 from runtime.video.reading.demux import Part
@@ -197,7 +198,10 @@ def _check_types(options: VideoOptions) -> None:
             raise VideoError(f"{name} is {value!r}: give True or False")
     for name in ("cuts", "quality"):
         value = getattr(options, name)
-        if not _is_number(value, Real) or (name == "quality" and not isfinite(value or 0)):
+        is_valid = _is_number(value, Real)
+        if is_valid and name == "quality":
+            is_valid = isfinite(as_float(value or 0))
+        if not is_valid:
             raise VideoError(f"{name} is {value!r}: give a number, or None")
     for name in ("codec", "preset"):
         if not isinstance(value := getattr(options, name), str | None) or value == "":

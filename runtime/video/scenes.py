@@ -17,6 +17,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from runtime.errors import VideoError
+from runtime.timesteps import as_float
 from runtime.video.planes import alpha_of, bits_of, is_transparent, plane_views
 from runtime.video.rates import as_seconds
 
@@ -76,7 +77,9 @@ def check_threshold(threshold: float | None) -> None:
         VideoError: If it is out of range.
     """
     if threshold is not None and not 0 < threshold <= 100:
-        raise VideoError(f"the cut threshold is {threshold:g}: give one above 0 and up to 100")
+        raise VideoError(
+            f"the cut threshold is {as_float(threshold):g}: give one above 0 and up to 100"
+        )
 
 
 def read_cut_list(path: Path) -> tuple[Fraction, ...]:

@@ -188,11 +188,19 @@ def test_objects_that_are_not_backends_are_refused(backend):
         ({"threads": "2"}, "threads is '2', a str: give a whole number"),
         ({"threads": 2.0}, "threads is 2.0, a float: give a whole number"),
         ({"threads": True}, "threads is True, a bool: give a whole number"),
+        (
+            {"threads": 1000},
+            r"threads is 1000, this machine has \d+ CPUs?: use \d+ at most, or None",
+        ),
+        ({"threads": 10**30}, r"threads is 10+, this machine has \d+ CPUs?: use \d+ at most"),
+        ({"streams": 1000}, r"streams is 1000, this machine has \d+ CPUs?: use \d+ at most, or"),
         ({"streams": 1.5, "backend": "openvino"}, "streams is 1.5, a float"),
         ({"io_binding": "no"}, "io_binding is 'no': use True, False"),
         ({"cuda_graph": 1}, "cuda_graph is 1: use True, False"),
         ({"cache": 5}, "cache is an int: give a folder"),
         ({"cache": ""}, "cache is '': give a folder"),
+        ({"cache": "a\0"}, "cache is 'a.x00', which has characters that no path can have: give"),
+        ({"cache": "a" * 300}, "cache is 'a+[.]{3}a+', which is too long for a path: give another"),
         ({"backend": ["onnxruntime"]}, "is unknown: use one of"),
     ],
 )
@@ -214,6 +222,11 @@ def test_options_of_wrong_types_are_refused(models, options, message):
         ({"destination": None}, "destination is None: give a path"),
         ({"destination": 5}, "destination is an int: give a path"),
         ({"destination": "no/out.mp4"}, "no is not a folder: create it first"),
+        ({"source": "\ud800.mp4"}, "source is '.ud800.mp4', which has characters that no path"),
+        ({"source": "a" * 300}, "source is 'a+[.]{3}a+', which is too long for a path: give"),
+        ({"destination": "\0.mp4"}, "destination is '.x00.mp4', which has characters that no path"),
+        ({"destination": "a" * 300}, "destination is 'a+[.]{3}a+', which is too long for a path"),
+        ({"factor": 10**400}, "give a lower factor"),
     ],
 )
 def test_wrong_arguments_of_a_video_are_refused(tmp_path, given, message):
@@ -241,6 +254,24 @@ def test_other_wrong_arguments_of_a_video_are_refused(tmp_path, given, message):
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
+@pytest.mark.parametrize("cuts", [10**400, -(10**400), float("nan"), float("inf")])
+def test_a_threshold_of_any_size_is_refused(cuts):
+    with pytest.raises(VideoError, match=r"the cut threshold is (-?inf|nan): give one above 0"):
+        VideoOptions(cuts=cuts)
+
+
+@pytest.mark.parametrize("time", [10**400, float("inf"), float("nan")])
+def test_times_that_no_float_holds_are_refused(vfi, time):
+    with pytest.raises(FrameError, match=r"time is .{1,60}: give a finite int, float or Fraction"):
+        vfi.live().push(time, FRAME)
+
+
+@pytest.mark.parametrize("mask", ["a\0.png", "\ud800.png", "a" * 300 + ".png"])
+def test_a_mask_with_an_impossible_path_is_refused(mask):
+    with pytest.raises(VideoError, match="cannot be read as a mask"):
+        VideoOptions(mask=mask)
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -253,7 +284,7 @@ def test_other_wrong_arguments_of_a_video_are_refused(tmp_path, given, message):
         ("lossless", ["no"]),
         ("overwrite", ["yes", 1, None]),
         ("cuts", ["5", True]),
-        ("quality", ["20", True, float("nan"), float("inf")]),
+        ("quality", ["20", True, float("nan"), float("inf"), 10**400]),
         ("codec", [5, ""]),
         ("preset", [5, ""]),
         ("audio", ["mp3", None, True]),

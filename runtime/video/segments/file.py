@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Iterable
 from fractions import Fraction
@@ -18,6 +19,7 @@ from runtime.files import parse_json
 from runtime.video.writing.encoder import Encoder, writing_errors
 
 _MAGIC = b"ifrnet-segment-1"
+_TICK = re.compile(r"[0-9]{1,18}(/[0-9]{1,18})?")
 _LENGTH = struct.Struct("<Q")
 _ALPHA: PktSideDataT = "matroska_block_additional"
 """PyAV's name of the side data in which libvpx's encoders return alpha."""
@@ -172,6 +174,8 @@ class SegmentFile:
                 file.seek(-tail - length[0], 2)
                 index = parse_json(file.read(length[0]))
             self._encoder = index["encoder"], bytes.fromhex(index["header"])
+            if not _TICK.fullmatch(index["tick"]):  # Fraction would compute 1e999999999.
+                raise ValueError("its tick is no fraction")
             self._tick = Fraction(index["tick"])
             self.packets = [PacketIndex(*entry) for entry in index["packets"]]
         except (OSError, ArithmeticError, ValueError, KeyError, TypeError) as error:

@@ -228,7 +228,7 @@ def hostile_records(folder):
         summary={"damaged": [HOSTILE], "published": published,
                  "pictures": [a_picture(folder, sample=HOSTILE, artefact=name)]},
         dataset=HOSTILE, title=HOSTILE, notes=[HOSTILE], environment=where,
-        protocol={HOSTILE: [HOSTILE]},
+        protocol={"factor": 2, HOSTILE: [HOSTILE]},
     )  # fmt: skip
     ceilings = {"problem": HOSTILE}
     return [latency(*cases, environment=where, what=HOSTILE, ceilings=ceilings), lines]
@@ -299,6 +299,24 @@ def test_a_missing_or_invalid_image_is_named(tmp_path):
     assert f"{named}is not a PNG file" in run_report(path, "--html", tmp_path / "page.html")
     picture.unlink()
     assert f"{named}cannot be read" in run_report(path, "--html", tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    "relative", ["../secret.png", "ABSOLUTE", "p/link.png", "p/../../secret.png"]
+)
+def test_an_image_outside_the_folder_of_its_evidence_is_not_published(tmp_path, relative):
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    picture = a_picture(folder)
+    secret = tmp_path / "secret.png"
+    secret.write_bytes((folder / "p" / "0_made.png").read_bytes())
+    (folder / "p" / "link.png").symlink_to(secret)
+    named = str(secret) if relative == "ABSOLUTE" else relative
+    record = parity(summary={"pictures": [{**picture, "made": named}]})
+    path = write(folder / "parity.jsonl", record)
+    said = run_report(path, "--html", tmp_path / "page.html")
+    assert f"{path} names the image {named}, which is not in its folder" in said
     assert not (tmp_path / "page.html").exists()
 
 

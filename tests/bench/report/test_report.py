@@ -198,9 +198,13 @@ def test_an_artefact_has_the_same_label_in_latency_and_parity(tmp_path):
 # Reading
 
 
-def without_p90():
+def without(*keys):
+    """The evidence of a latency run without an entry of its first case's run."""
     record = latency()
-    del record["cases"][0]["runs"][ARTEFACT]["milliseconds"]["p90"]
+    holder = record["cases"][0]["runs"][ARTEFACT]
+    for key in keys[:-1]:
+        holder = holder[key]
+    del holder[keys[-1]]
     return record
 
 
@@ -210,7 +214,12 @@ UNUSABLE = {
     "latin.json": (b'{"kind": "\xe9"}', "is not UTF-8 text"),
     "video.json": ({"kind": "video"}, "Invalid enum value 'video' - at `$.kind`"),
     "future.json": (latency(format_version=2), "Invalid enum value 2 - at `$.format_version`"),
-    "lacks.json": (without_p90(), "field `p90` - at `$.cases[0].runs[...].milliseconds`"),
+    "lacks.json": (without("milliseconds", "p90"),
+                   "field `p90` - at `$.cases[0].runs[...].milliseconds`"),
+    "warm.json": (without("warm_up", "runs"), "field `runs` - at `$.cases[0].runs[...].warm_up`"),
+    "deep.json": ('{"other": ' + "[" * 100_000, "recursion"),
+    "deep.jsonl": ('{"other": ' + "[" * 100_000, "recursion"),
+    "factor.jsonl": (re.sub('"factor": [0-9]+', '"other": 1', WHOLE), "its protocol has no factor"),
     "empty.json": (latency(ev.a_case({"x": {**ev.a_run(0.1), "seconds": [[]]}})),
                    "its run 'x' at 256x448 has no samples"),
     "size.json": (latency(ev.a_case(size="large")), "the size 'large', not HEIGHTxWIDTH"),
