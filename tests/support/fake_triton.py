@@ -15,11 +15,12 @@ class Registry:
     def __init__(self):
         self.known = {}
 
-    def register_cuda_shared_memory(self, name, raw_handle, device_id, byte_size):
+    def register_cuda_shared_memory(self, name, raw_handle, device_id, byte_size, client_timeout):
+        del client_timeout
         self.known[name] = raw_handle, device_id, byte_size
 
-    def unregister_cuda_shared_memory(self, name):
-        del self.known[name]
+    def unregister_cuda_shared_memory(self, name, client_timeout):
+        del client_timeout, self.known[name]
 
 
 class Client(Registry):
@@ -29,11 +30,12 @@ class Client(Registry):
         super().__init__()
         self.sent = []
 
-    def register_system_shared_memory(self, name, key, byte_size):
+    def register_system_shared_memory(self, name, key, byte_size, client_timeout):
+        del client_timeout
         self.known[name] = key, byte_size
 
-    def unregister_system_shared_memory(self, name):
-        del self.known[name]
+    def unregister_system_shared_memory(self, name, client_timeout):
+        del client_timeout, self.known[name]
 
     def async_infer(self, model, inputs, callback, **options):
         del model

@@ -25,7 +25,9 @@ from runtime.backends.triton.requests import (
     ResponseImage,
     SentImage,
     TritonImage,
+    check_result,
     client_errors,
+    images_in,
 )
 from runtime.backends.triton.shared_memory import CudaMemory, Region, SharedMemory, SystemMemory
 from runtime.errors import BackendError, ModelError, install_command
@@ -33,6 +35,18 @@ from runtime.model_info import ModelInfo
 
 _IN_FLIGHT = 2
 """Default number of pairs in flight: one is sent while the other is computed."""
+
+_LARGEST_ANSWER = 4 << 20
+"""Limit of an answer without images in bytes, gRPC's default."""
+
+_GRPC_LIMIT = 2**31 - 1
+"""Limit of a message of gRPC in bytes."""
+
+_LONGEST_TEXT = 2000
+"""Limit of the characters of a server's answer in a message."""
+
+_NAMES_SHOWN = 20
+"""Number of models that a message names."""
 
 _TYPES = {"uint8": ("UINT8", "TYPE_UINT8"), "float32": ("FP32", "TYPE_FP32")}
 """Type -> its names in a request and in a configuration."""
@@ -118,11 +132,12 @@ class TritonBackend:
             times.set_data_from_numpy(timestep)
             output = grpc.InferRequestedOutput("imgt")
             shape = (1, *pairs[0][0].shape[1:])
+            batch = (len(timestep), *shape[1:])
             region = None
             if self._memory is not None:
-                region = self._memory.take((len(timestep), *shape[1:]), self._dtype)
+                region = self._memory.take(batch, self._dtype)
                 output.set_shared_memory(region.name, region.nbytes)
-            response = Response([*regions, *pairs], region, self._on_done)
+            response = Response([*regions, *pairs], region, batch, self._on_done)
             self._in_flight.add(response)
             try:
                 self._open_client().async_infer(
@@ -199,12 +214,12 @@ class TritonBackend:
         """An image on the host: a new array (1, ...), or the array that `put` received."""
         if isinstance(image, SentImage):
             return image.array
-        result = image.response.wait(self._address.timeout)
-        if image.response.region is not None:
-            shape = result.get_output("imgt").shape
-            return image.response.region.read(shape, self._dtype, image.row)
-        rows: NDArray[Any] = result.as_numpy("imgt")
-        return np.array(rows[image.row : image.row + 1])
+        response = image.response
+        result = response.wait(self._address.timeout)
+        check_result(result, response, _TYPES[self._dtype.name][0], self._address)
+        if response.region is not None:
+            return response.region.read(response.shape, self._dtype, image.row)
+        return np.array(images_in(result, self._address)[image.row : image.row + 1])
 
     def _input(
         self, grpc: Any, name: str, images: Sequence[TritonImage], regions: list[object]
@@ -252,13 +267,18 @@ def open_model(url: str, options: OpenOptions) -> TritonBackend:
         raise BackendError(
             f"Triton's client is not installed: {install_command('triton')}"
         ) from error
-    client = grpc.InferenceServerClient(address.server)
+    client = _client(grpc, address, _LARGEST_ANSWER)
     try:
         with client_errors(address):
+            timeout = address.timeout
             _check_served(client, address)
-            config = client.get_model_config(address.model, address.version).config
-            server = client.get_server_metadata()
+            config = client.get_model_config(
+                address.model, address.version, client_timeout=timeout
+            ).config
+            server = client.get_server_metadata(client_timeout=timeout)
             info = _info_from(config, address)
+            client.close()
+            client = _client(grpc, address, _largest_result(info))
             memory = _memory(client, address, options)
     except BaseException:
         client.close()
@@ -273,16 +293,37 @@ def open_model(url: str, options: OpenOptions) -> TritonBackend:
     )
 
 
+def _client(grpc: Any, address: Address, largest: int) -> Any:
+    """A client that receives messages of at most `largest` bytes."""
+    arguments = [
+        ("grpc.max_send_message_length", _GRPC_LIMIT),
+        ("grpc.max_receive_message_length", largest),
+    ]
+    return grpc.InferenceServerClient(address.server, channel_args=arguments)
+
+
+def _largest_result(info: ModelInfo) -> int:
+    """The size of a result, with its names, in bytes; gRPC's limit if the size is free."""
+    pairs = info.max_pairs or info.frames_per_call
+    if info.size is None:
+        return _GRPC_LIMIT
+    image = math.prod(info.size) * 3 * np.dtype(info.layout.dtype).itemsize
+    return min(pairs * image + _LARGEST_ANSWER, _GRPC_LIMIT)
+
+
 def _check_served(client: Any, address: Address) -> None:
     """Checks that the server serves the model.
 
     Raises:
         BackendError: If not; the message names the models that it serves.
     """
-    if client.is_model_ready(address.model, address.version):
+    timeout = address.timeout
+    if client.is_model_ready(address.model, address.version, client_timeout=timeout):
         return
-    index = client.get_model_repository_index().models
-    ready = ", ".join(sorted({model.name for model in index if model.state == "READY"}))
+    index = client.get_model_repository_index(client_timeout=timeout).models
+    names = sorted({model.name for model in index if model.state == "READY"})
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    ready = ", ".join(names[:_NAMES_SHOWN]) + more
     version = f" version {address.version}" if address.version else ""
     raise BackendError(
         f"Triton at {address.server} does not serve {address.model}{version}, it has "
@@ -301,22 +342,26 @@ def _info_from(config: Any, address: Address) -> ModelInfo:
     info = ModelInfo.from_properties(properties, source=source)
     types = config.DESCRIPTOR.fields_by_name["input"].message_type.fields_by_name["data_type"]
     actual = {
-        port.name: ConfigPort(
-            types.enum_type.values_by_number[port.data_type].name, tuple(map(int, port.dims))
-        )
+        port.name: ConfigPort(_name_of(types.enum_type, port.data_type), tuple(map(int, port.dims)))
         for port in (*config.input, *config.output)
     }
     if actual != config_ports(info):
         raise ModelError(
-            f"{source} has {actual}, its parameters declare {config_ports(info)}: write its "
-            "repository again with python -m export.triton"
+            f"{source} has {str(actual)[:_LONGEST_TEXT]}, its parameters declare "
+            f"{config_ports(info)}: write its repository again with python -m export.triton"
         )
     return info
 
 
+def _name_of(kind: Any, number: int) -> str:
+    """The name of a value of an enumeration of protobuf; its number if it is unknown."""
+    known = kind.values_by_number.get(number)
+    return str(number) if known is None else str(known.name)
+
+
 def _memory(client: Any, address: Address, options: OpenOptions) -> SharedMemory | None:
     if address.memory == "system":
-        return SystemMemory(client)
+        return SystemMemory(client, address.timeout)
     if address.memory == "cuda":
         device = options.cuda_device()
         if device is None:
@@ -324,7 +369,7 @@ def _memory(client: Any, address: Address, options: OpenOptions) -> SharedMemory
                 "device='cpu' was given with ?shared_memory=cuda: use cuda or cuda:N"
             )
         try:
-            return CudaMemory(client, device)
+            return CudaMemory(client, address.timeout, device)
         except (ImportError, RuntimeError) as error:  # RuntimeError: cuda-python is missing.
             raise BackendError(
                 "?shared_memory=cuda needs cuda-python: pip install 'tritonclient[cuda]'"

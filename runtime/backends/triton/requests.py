@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from runtime.backends.triton.address import Address
 from runtime.backends.triton.shared_memory import Region, memory_errors
-from runtime.errors import BackendError
+from runtime.errors import BackendError, first_line
+from runtime.model_info import OUTPUT
 
 
 class Response:
@@ -21,16 +23,23 @@ class Response:
     Args:
         inputs: Objects that own memory which the server reads until it responds.
         region: Shared memory for the result; None if the server sends it.
+        shape: Shape of the batch of images that the server is to return.
         on_done: Called with this response once the request has succeeded or failed.
 
     Attributes:
         region: Shared memory for the result; None if the server sends it.
+        shape: Shape of the batch of images that the server is to return.
     """
 
     def __init__(
-        self, inputs: Sequence[object], region: Region | None, on_done: Callable[[Response], object]
+        self,
+        inputs: Sequence[object],
+        region: Region | None,
+        shape: tuple[int, ...],
+        on_done: Callable[[Response], object],
     ) -> None:
         self.region = region
+        self.shape = shape
         self._on_done = on_done
         # Not freed after an error, as the server may still read the memory.
         self._inputs: Sequence[object] = inputs
@@ -127,6 +136,45 @@ def client_errors(address: Address) -> Iterator[None]:
         if not isinstance(error, (*memory_errors(), TimeoutError)):
             raise
         raise BackendError(f"{address.model} at {address.server} failed: {error}") from error
+
+
+def check_result(result: Any, response: Response, datatype: str, address: Address) -> None:
+    """Checks that a result has the image that was asked for; a server may send anything.
+
+    Args:
+        result: The client's InferResult.
+        response: The response that it is of.
+        datatype: Triton's name of the type, "UINT8" or "FP32".
+        address: The address of the model, for messages.
+
+    Raises:
+        BackendError: If it has no image, or one of another shape or type.
+    """
+    output = result.get_output(OUTPUT)
+    found = None if output is None else (output.datatype, tuple(output.shape))
+    if found == (datatype, response.shape):
+        return
+    said = "no image" if found is None else f"{found[0]} of shape {reprlib.repr(found[1])}"
+    raise BackendError(
+        f"Triton at {address.server} answered {address.model} with {said}, not {datatype} of "
+        f"shape {response.shape}: check the server and its model"
+    )
+
+
+def images_in(result: Any, address: Address) -> NDArray[Any]:
+    """The batch of images in a result that `check_result` has checked.
+
+    Raises:
+        BackendError: If the result has not as many bytes as it says.
+    """
+    try:
+        images: NDArray[Any] = result.as_numpy(OUTPUT)
+    except (TypeError, ValueError) as error:
+        raise BackendError(
+            f"Triton at {address.server} answered {address.model} with an incomplete image "
+            f"({first_line(error)}): check the server and its model"
+        ) from error
+    return images
 
 
 def _message(error: Any, address: Address) -> str:

@@ -66,11 +66,13 @@ class SharedMemory(ABC):
 
     Args:
         client: An InferenceServerClient of tritonclient.grpc.
+        timeout: Limit of the time of a request to the server, in seconds.
         module: The module of tritonclient.utils for the type of memory.
     """
 
-    def __init__(self, client: Any, module: Any) -> None:
+    def __init__(self, client: Any, timeout: float, module: Any) -> None:
         self._client = client
+        self._timeout = timeout
         self._module = module
         self._prefix = f"ifrnet-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._handles: dict[str, Any] = {}
@@ -136,12 +138,13 @@ class SystemMemory(SharedMemory):
 
     Args:
         client: An InferenceServerClient of tritonclient.grpc.
+        timeout: Limit of the time of a request to the server, in seconds.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, timeout: float) -> None:
         import tritonclient.utils.shared_memory as module
 
-        super().__init__(client, module)
+        super().__init__(client, timeout, module)
 
     def _create(self, name: str, nbytes: int) -> Any:
         handle = self._module.create_shared_memory_region(name, name, nbytes)
@@ -154,10 +157,12 @@ class SystemMemory(SharedMemory):
 
     def _register(self, name: str, handle: Any, nbytes: int) -> None:
         del handle
-        self._client.register_system_shared_memory(name, "/" + name, nbytes)
+        self._client.register_system_shared_memory(
+            name, "/" + name, nbytes, client_timeout=self._timeout
+        )
 
     def _unregister(self, name: str) -> None:
-        self._client.unregister_system_shared_memory(name)
+        self._client.unregister_system_shared_memory(name, client_timeout=self._timeout)
 
 
 def _reserve(segment: Path, nbytes: int) -> None:
@@ -188,6 +193,7 @@ class CudaMemory(SharedMemory):
 
     Args:
         client: An InferenceServerClient of tritonclient.grpc.
+        timeout: Limit of the time of a request to the server, in seconds.
         device: Index of the GPU.
 
     Raises:
@@ -195,10 +201,10 @@ class CudaMemory(SharedMemory):
         RuntimeError: If cuda-python is not installed.
     """
 
-    def __init__(self, client: Any, device: int) -> None:
+    def __init__(self, client: Any, timeout: float, device: int) -> None:
         import tritonclient.utils.cuda_shared_memory as module
 
-        super().__init__(client, module)
+        super().__init__(client, timeout, module)
         self._device = device
 
     def _create(self, name: str, nbytes: int) -> Any:
@@ -206,7 +212,9 @@ class CudaMemory(SharedMemory):
 
     def _register(self, name: str, handle: Any, nbytes: int) -> None:
         raw = self._module.get_raw_handle(handle)
-        self._client.register_cuda_shared_memory(name, raw, self._device, nbytes)
+        self._client.register_cuda_shared_memory(
+            name, raw, self._device, nbytes, client_timeout=self._timeout
+        )
 
     def _unregister(self, name: str) -> None:
-        self._client.unregister_cuda_shared_memory(name)
+        self._client.unregister_cuda_shared_memory(name, client_timeout=self._timeout)

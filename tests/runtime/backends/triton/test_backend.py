@@ -13,7 +13,7 @@ import pytest
 
 from fake_triton import Client, Registry
 from paths import ROOT
-from runtime import BackendError, Interpolator, ModelError
+from runtime import BackendError, Interpolator
 from runtime.backends.base import OpenOptions
 from runtime.backends.triton.address import Address
 from runtime.backends.triton.backend import TritonBackend, open_model
@@ -26,35 +26,6 @@ needs_segments = pytest.mark.skipif(
     sys.platform != "linux", reason="shared memory has files in /dev/shm on Linux alone"
 )
 InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceServerException
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("triton://host/small", Address("host:8001", "small")),
-        ("triton://host:9/small/3", Address("host:9", "small", "3")),
-        ("triton://[::1]:9/small", Address("[::1]:9", "small")),
-        (
-            "triton://h/m?shared_memory=system&timeout=2.5",
-            Address("h:8001", "m", memory="system", timeout=2.5),
-        ),
-    ],
-)
-def test_addresses_are_parsed(url, expected):
-    assert Address.parse(url) == expected
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "triton://", "triton://host", "triton://host/", "triton:///small", "triton://h/m/x",
-        "triton://h/m/1/2", "triton://h/m?shared_memory=cloud", "triton://h/m?timeout=0",
-        "triton://h/m?timeout=soon", "triton://h:port/m", "triton://h/m?colour=red",
-    ],
-)  # fmt: skip
-def test_invalid_addresses_are_refused(url):
-    with pytest.raises(ModelError, match=r"write triton://HOST\[:PORT\]/MODEL"):
-        Address.parse(url)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +115,7 @@ def test_the_fake_of_cuda_memory_has_the_parameters_of_the_real_module(cuda_shar
 
 def test_cuda_regions_are_registered_reused_and_freed(cuda_shared_memory):
     registry = Registry()
-    memory = CudaMemory(registry, device=1)
+    memory = CudaMemory(registry, 5, device=1)
     first = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
     region = memory.take((2, 2, 2, 3), first.dtype)
     region.write([first, first + 1])
@@ -169,7 +140,7 @@ def served():
         width=16, warp="gridsample", tuned_for="any", tool_version="0",
     )  # fmt: skip
     address = Address("h:1", "m", memory="system", timeout=0.5)
-    backend = TritonBackend(client, address, info, "it", SystemMemory(client), in_flight=2)
+    backend = TritonBackend(client, address, info, "it", SystemMemory(client, 0.5), in_flight=2)
     yield client, backend
     backend.close()
     assert client.known == {}
@@ -215,7 +186,7 @@ def test_a_full_dev_shm_is_an_error_and_leaves_no_segment(served, monkeypatch):
 
 @needs_segments
 def test_the_memory_of_a_region_is_reserved():
-    memory = SystemMemory(Client())
+    memory = SystemMemory(Client(), 5)
     before = segments()
     region = memory.take((3, 100, 100, 3), np.dtype(np.uint8))
     (name,) = segments() - before
@@ -231,7 +202,7 @@ sys.path.insert(0, sys.argv[1])
 from fake_triton import Client
 from runtime import BackendError
 from runtime.backends.triton.shared_memory import SystemMemory
-memory = SystemMemory(Client())
+memory = SystemMemory(Client(), 5)
 frame = np.full((1, 512, 512, 3), 7, np.uint8)
 regions = []
 try:
@@ -270,7 +241,7 @@ def test_a_gpu_without_memory_is_an_error(cuda_shared_memory, served, monkeypatc
         raise cuda_shared_memory.CudaSharedMemoryException("out of memory")
 
     monkeypatch.setattr(cuda_shared_memory, "create_shared_memory_region", full)
-    monkeypatch.setattr(backend, "_memory", CudaMemory(Registry(), device=0))
+    monkeypatch.setattr(backend, "_memory", CudaMemory(Registry(), 5, device=0))
     with pytest.raises(BackendError, match="m at h:1 failed: out of memory"):
         backend.put(np.zeros((1, 16, 16, 3), np.uint8))
 
@@ -324,4 +295,4 @@ def test_cuda_memory_without_cuda_bindings_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda", None)
     monkeypatch.delitem(sys.modules, "tritonclient.utils.cuda_shared_memory", raising=False)
     with pytest.raises(RuntimeError, match="cuda-python"):
-        CudaMemory(Registry(), device=0)
+        CudaMemory(Registry(), 5, device=0)
