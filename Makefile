@@ -37,7 +37,7 @@ WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1 $(SHARED_EXPORTS)
 EXPORTS := .exports/made
 endif
 
-.PHONY: demo test builder-at-hand triton-at-hand test-builder test-triton test-newest test-lowest test-kit docs report models lint format clean
+.PHONY: demo test builder-at-hand triton-at-hand test-builder test-triton test-newest test-lowest test-kit docs report models fuzz soak lint format clean
 
 # In an environment without PyTorch, unless that of the tests is there.
 DEMO := $(or $(wildcard .venv/installed),.venv-demo/installed)
@@ -103,6 +103,14 @@ report: .venv/installed
 models: .venv/installed
 	for backend in onnxruntime openvino; do $(BIN)/python -m export.build_engine --weights demo \
 	  --backend $$backend --compact --output runtime/models/demo_$$backend.onnx || exit 1; done
+
+# Mutated files, values and servers for ten minutes; lists every input with a bad outcome.
+fuzz: .venv/installed
+	PYTHONPATH=tools $(BIN)/python -m fuzz --cases 1000000 --seconds 600 $(FUZZ_FLAGS)
+
+# 10,000 inferences and 1,000 openings with each CPU backend, and 50 videos: nothing may grow.
+soak: .venv/installed
+	$(BIN)/python tools/soak.py $(SOAK_FLAGS)
 
 # The documentation as a site, in build/site; a broken link or reference is an error.
 docs: .venv/installed
