@@ -37,6 +37,9 @@ _TIMEOUT_SECONDS = 30.0
 _BLOCK = 1 << 16
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 _PERMANENT_ERRORS = (socket.gaierror, ssl.SSLCertVerificationError, http.client.InvalidURL, str)
+_NONSENSE = (ValueError, OverflowError)
+"""Raised by urllib for a host that cannot be one, and for a length that no memory can have."""
+
 _WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
 
 _SIZE_TOLERANCE = 0.05
@@ -218,7 +221,7 @@ def _receive(partial: PartialFile, progress: DownloadProgress) -> None:
             raise _status_error(error, partial) from error
     except (OSError, http.client.HTTPException) as error:
         raise _connection_error(error, partial.url) from error
-    except ValueError as error:  # Of urllib, for a host that cannot be one.
+    except _NONSENSE as error:
         raise CheckpointError(
             f"{partial.url} is not an address, or redirects to none ({error}): set {MIRROR} to "
             "another server"
@@ -267,7 +270,7 @@ def _begin(response: Any, partial: PartialFile, start: int) -> tuple[int, int | 
 def _read(response: IO[bytes]) -> bytes:
     try:
         return response.read(_BLOCK)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, *_NONSENSE) as error:
         raise _TransferError(f"the connection broke off ({_reason(error)})") from error
 
 
@@ -325,14 +328,15 @@ class _HttpRedirects(HTTPRedirectHandler):
     def http_error_302(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
     ) -> Any:
-        """Follows a redirect; closes the response if its target is not an address.
+        """Follows a redirect; closes the response if that is not possible.
 
         Raises:
             ValueError: If the target is not an address.
+            OverflowError: If the response has a length that no memory can have.
         """
         try:
             return super().http_error_302(req, fp, code, msg, headers)
-        except ValueError:
+        except _NONSENSE:
             fp.close()
             raise
 

@@ -136,12 +136,10 @@ def test_a_program_runs(folder, block, tmp_path):
     for entry in folder.iterdir():
         if entry.name != "out.mp4":  # The programs write it.
             (tmp_path / entry.name).symlink_to(entry)
+    program = tmp_path / "program.py"
+    program.write_text(shortened(block.body).replace("480, 640", ", ".join(map(str, SIZE))))
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            shortened(block.body).replace("480, 640", ", ".join(map(str, SIZE))),
-        ],
+        [sys.executable, program.name],
         cwd=tmp_path,
         capture_output=True,
         text=True,

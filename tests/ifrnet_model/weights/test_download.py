@@ -401,6 +401,13 @@ def test_redirects_to_nonsense_are_one_sentence(server, fetch, tmp_path, target)
     assert names(tmp_path) == []
 
 
+def test_a_redirect_of_endless_length_is_one_sentence(server, fetch, tmp_path):
+    server.replies = [status(302, Location="/again", **{"Content-Length": "9" * 100})]
+    with pytest.raises(CheckpointError, match="is not an address, or redirects to none"):
+        fetch()
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("length", ["\xb2", "\u0663", "-5", "9" * 5000, "x", ""])
 def test_a_length_that_is_no_number_is_ignored(server, fetch, length):
     def reply(handler):
