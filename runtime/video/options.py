@@ -204,7 +204,9 @@ def _check_types(options: VideoOptions) -> None:
         if not is_valid:
             raise VideoError(f"{name} is {value!r}: give a number, or None")
     for name in ("codec", "preset"):
-        if not isinstance(value := getattr(options, name), str | None) or value == "":
+        value = getattr(options, name)
+        is_name = isinstance(value, str) and value.isascii() and value.isprintable()
+        if value is not None and not (is_name and value):
             raise VideoError(f"{name} is {value!r}: give a name, or None for the default")
     if options.audio not in get_args(AudioMode):
         raise VideoError(f"audio is {options.audio!r}: use one of {', '.join(get_args(AudioMode))}")

@@ -267,12 +267,19 @@ def test_the_table_of_fields_is_that_of_the_schema():
             is_number = field.type not in in_strings
             if is_number:
                 expected.setdefault(floats.get(field.type, 0), set()).add(field.number)
-            if not is_number or field.is_repeated:
+            if not is_number or _is_repeated(field):
                 expected.setdefault(2, set()).add(field.number)
         for wire_type, numbers in expected.items():
             # Earlier releases of onnx have fewer fields.
             assert numbers <= known[wire_type], (kind, wire_type)
         assert known.keys() == expected.keys()
+
+
+def _is_repeated(field):
+    """Protobuf before 6.31 has no property for this, and later releases deprecate the label."""
+    if hasattr(field, "is_repeated"):
+        return field.is_repeated
+    return field.label == field.LABEL_REPEATED
 
 
 def _message(kind):
