@@ -19,7 +19,6 @@ MIDPOINT = 0.5
 MAXIMUM_DEPTH = 6
 """Largest number of levels of recursion with midpoint-only weights: 64 times the frame rate."""
 
-
 MAXIMUM_FACTOR = 1000
 """Limit of a factor: 10 frames a second become `runtime.video.rates.MAXIMUM_RATE`."""
 

@@ -61,14 +61,15 @@ def engine_file(tmp_path):
     def saved(name="small", info=INFO, profile=None):
         path = tmp_path / f"{name}.engine"
         path.write_bytes(b"plan")
-        build = {field.name: None for field in dataclasses.fields(EngineBuild)}
-        build |= {
-            "tensorrt": "10.3.0", "gpu": "NVIDIA L4", "portable": False, "profile": profile,
-        }  # fmt: skip
         EngineManifest(
             model=info, backend="tensorrt", artefact_sha256=file_sha256(path), onnx_sha256="0",
             versions={}, machine={}, build_seconds=1.0, gate=GateReport(60.0, 0.1, 50.0, "it"),
-            engine=EngineBuild(**build),
+            engine=EngineBuild(
+                tensorrt="10.3.0", gpu="NVIDIA L4", compute_capability="8.9", driver=None,
+                portable=False, flags={}, profile=profile, key="0", depends_on={}, command="it",
+                fallback=None, device_memory_bytes=0, float32_tensors_seen=None,
+                portable_slowdown=None,
+            ),
         ).write(path)  # fmt: skip
         return path
 

@@ -45,7 +45,7 @@ def test_the_first_call_is_left_out_and_the_rest_averaged(models, monkeypatch):
             return [layer(*one) for one in seconds.items()]
 
     def compiled(_, content, how, *, shapes):
-        assert (how.profile, how.cache, how.streams, how.precision) == (True, "none", 1, "bf16")
+        assert (how.profile, how.cache, how.streams, how.precision) == (True, None, 1, "bf16")
         return SimpleNamespace(create_infer_request=Request)
 
     monkeypatch.setattr(profiling, "compiled_model", compiled)
