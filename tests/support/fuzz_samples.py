@@ -32,7 +32,7 @@ def _wrong(_, rng):
 
 
 def _memory(_, rng):
-    bytearray(1600 << 20)
+    bytearray(1600 << 20)  # Takes seconds on a machine that is busy.
 
 
 def _hang(_, rng):

@@ -24,7 +24,7 @@ def test_each_outcome_is_recognised_and_the_run_goes_on():
     cases = [(name, number) for name in fuzz_samples.RUNS for number in range(2)]
     results = list(
         run_cases(
-            fuzz_samples.find(), iter(cases), 0, workers=2, find=fuzz_samples.find, hang_s=3.0
+            fuzz_samples.find(), iter(cases), 0, workers=2, find=fuzz_samples.find, hang_s=12.0
         )
     )
     assert sorted(result.case for result in results) == sorted(cases)

@@ -906,17 +906,18 @@ def test_after_ctrl_c_the_message_names_the_written_images(tmp_path, command, mo
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_sigterm_leaves_a_partial_output_that_plays(tmp_path, models):
     write_clip(tmp_path / "in.mp4", 2000)
-    partial = tmp_path / "out.partial.mp4"
+    partial = tmp_path / "out.partial.mkv"
     run = signalled(
-        signal.SIGTERM, "runtime", "in.mp4", "out.mp4", "--model", models / "dynamic.onnx",
-        when=lambda: partial.exists() and partial.stat().st_size > 0, cwd=tmp_path,
+        signal.SIGTERM, "runtime", "in.mp4", "out.mkv", "--codec", "ffv1",
+        "--model", models / "dynamic.onnx", cwd=tmp_path,
+        when=lambda: partial.exists() and partial.stat().st_size > 200_000,
     )  # fmt: skip
     assert run.returncode == 143
     assert run.stderr == (
-        "the partial output is out.partial.mp4\npython -m runtime: ended by SIGTERM\n"
+        "the partial output is out.partial.mkv\npython -m runtime: ended by SIGTERM\n"
     )
     with av.open(str(partial)) as container:
-        assert len(list(container.decode(video=0))) > 0
+        assert len(list(container.decode(video=0))) > 10
 
 
 def test_y4m_is_written_to_a_pipe(tmp_path, models):
