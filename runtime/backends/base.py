@@ -244,7 +244,6 @@ class OpenOptions:
         known = isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device)
         if device is not None and not known:
             raise BackendError(f"device {device!r} is unknown: use cpu, cuda or cuda:N")
-        most = max(_MOST_THREADS, _MOST_THREADS_PER_CPU * available_cpus())
         for name, meaning in (("threads", "all CPUs"), ("streams", "one")):
             value = getattr(self, name)
             if value is None:
@@ -254,6 +253,7 @@ class OpenOptions:
             value = int(value)  # Bindings refuse NumPy's integers.
             if value < 1:
                 raise BackendError(f"{name} is {value}: use 1 or more, or None for {meaning}")
+            most = max(_MOST_THREADS, _MOST_THREADS_PER_CPU * available_cpus())
             if value > most:
                 raise BackendError(
                     f"{name} is {value}, this machine has {counted(available_cpus(), 'CPU')}: use "

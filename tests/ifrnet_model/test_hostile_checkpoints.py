@@ -70,29 +70,30 @@ def test_float64_weights_that_float32_cannot_hold_are_refused(tmp_path, state):
     assert_refused(path, rf"contains infinities or NaN \({BIAS}\): give .*")
 
 
-def test_an_archive_that_unpacks_to_much_more_is_refused(tmp_path, state):
-    saved, path = tmp_path / "saved.pth", tmp_path / "weights.pth"
-    torch.save(dict(state), saved)
-    with (
-        zipfile.ZipFile(saved) as archive,
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb,
-    ):
-        for name in archive.namelist():
-            bomb.writestr(name, archive.read(name))
-        bomb.writestr("archive/data/9999", bytes(1 << 27))
-    assert_refused(path, r"has \d+ bytes and would unpack to \d+, more than 8 times as many: .*")
-
-
-def test_a_compressed_archive_loads(tmp_path, state):
-    saved, path = tmp_path / "saved.pth", tmp_path / "weights.pth"
+def write_compressed(path, state, **more):
+    """Writes a checkpoint as a compressed archive, with more entries; returns its size before."""
+    saved = path.with_name("saved.pth")
     torch.save(dict(state), saved)
     with (
         zipfile.ZipFile(saved) as archive,
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as compressed,
     ):
-        for name in archive.namelist():
-            compressed.writestr(name, archive.read(name))
-    assert path.stat().st_size < saved.stat().st_size
+        contents = {name: archive.read(name) for name in archive.namelist()}
+        for name, content in {**contents, **more}.items():
+            compressed.writestr(name, content)
+    return saved.stat().st_size
+
+
+def test_an_archive_that_unpacks_to_much_more_is_refused(tmp_path, state):
+    path = tmp_path / "weights.pth"
+    write_compressed(path, state, **{"archive/data/9999": bytes(1 << 27)})
+    assert_refused(path, r"has \d+ bytes and would unpack to \d+, more than 8 times as many: .*")
+
+
+def test_a_compressed_archive_loads(tmp_path, state):
+    path = tmp_path / "weights.pth"
+    saved_size = write_compressed(path, state)
+    assert path.stat().st_size < saved_size
     loaded = load_checkpoint(path).network.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 

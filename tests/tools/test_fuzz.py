@@ -22,11 +22,7 @@ CASES = {"compiled model in the cache": 1, "evidence, page": 1, "video, interpol
 @pytest.mark.skipif(os.name != "posix", reason="measures memory with getrusage")
 def test_each_outcome_is_recognised_and_the_run_goes_on():
     cases = [(name, number) for name in fuzz_samples.RUNS for number in range(2)]
-    results = list(
-        run_cases(
-            fuzz_samples.find(), iter(cases), 0, workers=2, find=fuzz_samples.find, hang_s=12.0
-        )
-    )
+    results = list(run_cases(iter(cases), 0, workers=2, find=fuzz_samples.find, hang_s=12.0))
     assert sorted(result.case for result in results) == sorted(cases)
     for result in results:
         name = result.case[0]
@@ -40,7 +36,7 @@ def test_each_outcome_is_recognised_and_the_run_goes_on():
 def test_a_target_that_cannot_be_prepared_ends_the_run():
     find = fuzz_samples.find_broken
     with pytest.raises(PreparationError, match="broken cannot be prepared: OSError"):
-        list(run_cases(find(), iter([("broken", 0)]), 0, workers=1, find=find))
+        list(run_cases(iter([("broken", 0)]), 0, workers=1, find=find))
 
 
 def test_cases_are_the_same_for_a_seed_and_follow_the_weights():

@@ -58,7 +58,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     began = time.monotonic()
     counts: dict[str, Counter[Outcome]] = {target.name: Counter() for target in targets}
     bad: dict[str, list[Result]] = {target.name: [] for target in targets}
-    for result in run_cases(targets, cases, args.seed, workers=args.workers, find=all_targets):
+    for result in run_cases(cases, args.seed, workers=args.workers, find=all_targets):
         name, number = result.case
         counts[name][result.outcome] += 1
         if args.verbose and result.outcome == "refused":
