@@ -18,6 +18,7 @@ from bench.environment import MeasurementError, write_evidence
 from runtime.cli.arguments import parse_size
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.progress import Activity
+from runtime.errors import rounded
 
 _PROG = "python -m bench.video"
 
@@ -59,7 +60,8 @@ def _measured(
         for length in lengths:
             write_clip(clip, size, length, scaled)
             measured["memory"][str(length)] = peak_memory(scaled)
-    speeds = ", ".join(f"{name} {fps:.1f}" for name, fps in measured["frames_per_second"].items())
+    by_stage = measured["frames_per_second"].items()
+    speeds = ", ".join(f"{name} {rounded(fps)}" for name, fps in by_stage)
     used = ", ".join(f"{name} {cpus:.1f}" for name, cpus in measured["cpus"].items())
     print(
         f"{clip.name}, {measured['size']}\n"

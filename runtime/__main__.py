@@ -17,7 +17,7 @@ from runtime.backends.demo import DEMO
 from runtime.cli.arguments import add_cpu_arguments, parse_device, parse_model
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
-from runtime.errors import VideoError
+from runtime.errors import VideoError, rounded
 from runtime.video.arguments import (
     FrameBar,
     add_rate_arguments,
@@ -139,7 +139,8 @@ def _report_lines(report: VideoReport, output: str, printed: Sequence[str]) -> l
     lines = [
         f"{output}: {report.frames_in} -> {report.frames_out} frames at "
         f"{float(report.rate):.3f} frames/s",
-        f"speed: {report.frames_out / report.seconds:.1f} frames/s ({report.seconds:.1f} s) with "
+        f"speed: {rounded(report.frames_out / report.seconds)} frames/s "
+        f"({report.seconds:.1f} s) with "
         f"{report.backend}, which waited for frames {100 * report.idle:.0f} % of that time",
     ]
     if report.cuts:

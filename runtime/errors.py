@@ -40,6 +40,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def rounded(value: float) -> str:
+    """A number with three significant digits, or all digits of its integer part: 0.123, 1235."""
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return f"{value:.{max(0, 2 - exponent)}f}"
+
+
 def kind_of(value: object) -> str:
     """The type of a value as messages name it: "a list", "an int", "a torch.Tensor", "None"."""
     if value is None:

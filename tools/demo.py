@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from runtime.backends.demo import demo_model
 from runtime.cli.command import command_parser, run_command
-from runtime.errors import InterpolationError, counted
+from runtime.errors import InterpolationError, counted, rounded
 from runtime.machine import available_cpus, cpu_name, installed_versions, low_precision_sets
 from runtime.manifest import EngineManifest
 
@@ -115,7 +115,7 @@ def _facts(report: dict[str, Any], compared: Any) -> dict[str, str]:
     manifest = EngineManifest.read(demo_model(backend))
     speed = report["frames_new"] / report["seconds"]
     return {
-        "speed": f"{speed:.1f} new frames/s, including reading, writing and loading the model",
+        "speed": f"{rounded(speed)} new frames/s, including reading, writing and loading the model",
         "backend": f"{backend} {installed_versions().get(backend, '')}, "
         f"{counted(available_cpus(), 'core')} of {cpu_name() or 'an unknown CPU'}",
         "type": _arithmetic(manifest, report["backend"], report["notes"]),

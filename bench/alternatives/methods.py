@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.alternatives.clips import HalvedClip, blend
 from bench.environment import MeasurementError
-from bench.runs.artefact import Case
+from bench.runs.case import Case
 from runtime import Interpolator
 from runtime.backends.base import BackendName, PrecisionChoice
 from runtime.video.colour import ColourConverter

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.protocols import ADOBE240_TEST, GOPRO_TEST, PROTOCOLS, Protocol
+from bench.data.protocols import ADOBE240_TEST, GOPRO_TEST, Protocol
 from bench.data.samples import (
     IMAGES,
     Sample,
@@ -40,28 +40,24 @@ class DataSet:
     notes: list[str]
 
 
-def find(name: str, root: Path, *, factor: int = 2) -> DataSet:
+def find(protocol: Protocol, root: Path) -> DataSet:
     """Finds a data set on disk.
 
     Args:
-        name: Name of the data set, a key of `PROTOCOLS`.
+        protocol: Protocol of the data set.
         root: Folder of the data set, or its parent; for "folder" also a video file.
-        factor: For "folder": new frames per pair + 1.
 
     Raises:
-        MeasurementError: If the data set is unknown or missing; the message names the missing path
-            and the layout of the data set.
+        MeasurementError: If the data set is missing; the message names the missing path and the
+            layout of the data set.
     """
-    if name not in PROTOCOLS:
-        raise MeasurementError(f"data set {name!r} is unknown: use one of {', '.join(PROTOCOLS)}")
-    protocol = PROTOCOLS[name]
     if not root.exists():
         raise _missing(root, protocol)
-    if name == "folder":
-        return _any_folder(root, replace(protocol, factor=factor))
+    if protocol.name == "folder":
+        return _any_folder(root, protocol)
     if not root.is_dir():
         raise MeasurementError(f"{root} is not a folder: {_remedy(protocol)}")
-    finder = _FINDERS[name.partition("-")[0]]
+    finder = _FINDERS[protocol.name.partition("-")[0]]
     samples, notes = finder(root, protocol)
     if not samples:
         raise MeasurementError(f"{root} has no sample of {protocol.title}: {_remedy(protocol)}")

@@ -73,7 +73,7 @@ def first_pair(request: Mapping[str, Any]) -> ColdStart:
         import_quietly(module)
     imported = clock() - started
 
-    from bench.runs.artefact import noise_frames
+    from bench.runs.frames import noise_frames
     from runtime import Interpolator
 
     height, width = request["size"]
@@ -123,7 +123,7 @@ def _is_engine(request: Mapping[str, Any]) -> bool:
 
 def _open(request: Mapping[str, Any]) -> Any:
     """The `Backend` that the request describes."""
-    from bench.runs.artefact import Case
+    from bench.runs.case import Case
     from bench.runs.pytorch import PyTorchRun
     from runtime.backends.base import OpenOptions
     from runtime.backends.registry import open_backend

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.harness.equality import compare_with_pytorch
 from bench.harness.interleave import (
     ON_CPU,
     ON_GPU,
@@ -37,14 +38,13 @@ from bench.records.latency import (
 from bench.runs.artefact import (
     UNKNOWN,
     ArtefactRun,
-    Case,
-    FramePair,
     Run,
     call_inputs,
     calls_of_a_pair,
     execution_names,
-    noise_frames,
 )
+from bench.runs.case import Case
+from bench.runs.frames import FramePair
 from bench.runs.pytorch import PyTorchRun
 from runtime.backends.ov import profiling as ov_profiling
 from runtime.backends.ov.backend import OpenVinoBackend
@@ -104,19 +104,23 @@ def measure_case(
         `options.profile`. Baselines that failed are in "failed" of the evidence and not in "runs",
         which may be empty.
     """
-    pair = noise_frames(case.size)
+    pair = case.timed[0]
     with contextlib.ExitStack() as owner:
         with Activity(f"opening {len(runs)} runs of {_label(case)}"):
             opened, cold_starts, failed = open_runs(
                 runs, case, pair, owner, cold_start=options.cold_start, limit_s=options.limit_s
             )
-        measured, warmed_up = _measure_interleaved(opened, pair, case, options)
+        measured, warmed_up = _measure_interleaved(opened, case, options)
+        with Activity(f"comparing the new frames of {_label(case)} with PyTorch"):
+            compared = compare_with_pytorch(opened, case)
         with Activity(f"measuring parts, streams and layers of {_label(case)}"):
             parts = _parts(opened, pair, options.samples)
             count = options.stream_frames
             throughput = _throughput(opened, pair, count, case.factor) if count else {}
             layers = _profiles(opened, pair, options.threads) if options.profile else {}
         evidence = {name: one.run.evidence(case, one.backend) for name, one in opened.items()}
+        for name, agreement in compared.items():
+            evidence[name]["agreement"] = agreement
     runs = [one.run for one in opened.values()]
     records: dict[str, RunRecord] = {}
     for run in runs:
@@ -139,6 +143,7 @@ def measure_case(
         "dataset": case.dataset,
         "size": case.size_text,
         "factor": case.factor,
+        "frames": case.frames_record,
         "runs": records,
         "failed": failed,
         # Frames for a plain export are converted on the host, which would count as TensorRT's time.
@@ -157,16 +162,11 @@ def _label(case: Case) -> str:
 
 
 def _measure_interleaved(
-    opened: Mapping[str, OpenedRun], pair: FramePair, case: Case, options: MeasureOptions
+    opened: Mapping[str, OpenedRun], case: Case, options: MeasureOptions
 ) -> tuple[dict[str, list[list[float]]], dict[str, WarmUp]]:
     """Warms up each run, then measures the seconds of a pair in interleaved rounds."""
     interleaving = ON_GPU if all(one.run.on_gpu for one in opened.values()) else ON_CPU
-    calls = {
-        name: functools.partial(
-            one.vfi.interpolate, *pair, timesteps=one.vfi.steps_for_factor(case.factor)
-        )
-        for name, one in opened.items()
-    }
+    calls = {name: _pairs_in_turn(one, case) for name, one in opened.items()}
     budget = sample_budget(options.samples, options.seconds)
     total = (1 + budget.rounds) * len(calls)
     with Progress("measurements", label=_label(case), total=total) as progress:
@@ -179,6 +179,13 @@ def _measure_interleaved(
             calls, budget=budget, interleaving=interleaving, progress=progress.advance
         )
     return measured, warmed_up
+
+
+def _pairs_in_turn(one: OpenedRun, case: Case) -> Callable[[], object]:
+    """A function that interpolates the next of the case's pairs, the first again after the last."""
+    pairs = itertools.cycle(case.timed)
+    steps = one.vfi.steps_for_factor(case.factor)
+    return lambda: one.vfi.interpolate(*next(pairs), timesteps=steps)
 
 
 def _parts(

@@ -11,7 +11,9 @@ from typing import NamedTuple
 from bench.environment import MeasurementError
 from bench.harness.cold_start import measure_cold_start
 from bench.records.latency import ColdStart, FailedRun
-from bench.runs.artefact import Case, FramePair, Run
+from bench.runs.artefact import Run
+from bench.runs.case import Case
+from bench.runs.frames import FramePair
 from bench.runs.pytorch import PyTorchRun, stop_compilers
 from runtime import Interpolator
 from runtime.backends.base import Backend

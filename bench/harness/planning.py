@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.environment import MeasurementError
-from bench.runs.artefact import ArtefactRun, Case, Run, calls_of_a_pair, is_engine
+from bench.runs.artefact import ArtefactRun, Run, calls_of_a_pair, is_engine
+from bench.runs.case import Case
 from bench.runs.plain_engine import PlainRun
 from bench.runs.pytorch import PyTorchRun
 from runtime.backends.build_command import build_command

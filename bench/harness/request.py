@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,12 @@ from typing import Literal
 from bench.environment import MeasurementError
 from bench.harness.measure import STREAM_FRAMES, MeasureOptions
 from bench.harness.opening import can_limit_time
-from bench.runs.artefact import Case, Size, case_of_dataset, is_engine
+from bench.runs.artefact import is_engine
+from bench.runs.case import Case, case_of_dataset
+from bench.runs.frames import Size
 from bench.runs.torch_forms import check_names
 from runtime.backends.base import PrecisionChoice
+from runtime.errors import counted
 from runtime.frames import MINIMUM_SIDE
 
 SIZE: Size = (256, 448)
@@ -29,6 +33,8 @@ class LatencyRequest:
         weights: A checkpoint, or "demo", for `compare`.
         plain: An ONNX export of the authors' formulation to measure beside engines.
         datasets: Names of data sets; each gives a size and a factor.
+        roots: Folders of `datasets`, one for all or one for each, whose frames are then used;
+            empty: frames are made.
         sizes: (height, width) of the frames, without data sets; empty stands for 256x448.
         factor: New frames per pair + 1, for `sizes`; None stands for 2.
         device: "cpu", "cuda" or "cuda:N" for artefacts and PyTorch; None stands for the backend's
@@ -54,6 +60,7 @@ class LatencyRequest:
     weights: str | None = None
     plain: Path | None = None
     datasets: tuple[str, ...] = ()
+    roots: tuple[Path, ...] = ()
     sizes: tuple[Size, ...] = ()
     factor: int | None = None
     device: str | None = None
@@ -78,11 +85,10 @@ class LatencyRequest:
         """
         if not self.models and not self.compare:
             raise MeasurementError("neither --model nor --compare was given: give one, or both")
-        if bool(self.compare) != (self.weights is not None):
-            options = ("--compare", "--weights") if self.compare else ("--weights", "--compare")
+        if self.compare and self.weights is None:
             raise MeasurementError(
-                f"{options[0]} was given without {options[1]}: give both, for example --compare "
-                "torch authors --weights demo"
+                "--compare was given without --weights: give both, for example --compare torch "
+                "authors --weights demo"
             )
         check_names(self.compare, on_gpu=self.on_gpu)
         if self.compare_limit is not None and not can_limit_time():
@@ -91,6 +97,12 @@ class LatencyRequest:
             raise MeasurementError(
                 "--factor was given with --dataset, which has a factor of its own: leave --factor "
                 "out, or give --size"
+            )
+        if len(self.roots) not in (0, 1, len(self.datasets)) or (self.roots and not self.datasets):
+            raise MeasurementError(
+                f"--root has {counted(len(self.roots), 'folder')} and --dataset "
+                f"{counted(len(self.datasets), 'name')}: give one folder for all data sets, or one "
+                "for each"
             )
         self._check_kinds()
         self._check_numbers()
@@ -108,7 +120,10 @@ class LatencyRequest:
     def cases(self) -> list[Case]:
         """The cases to measure, each size or data set once."""
         if self.datasets:
-            return [case_of_dataset(name) for name in dict.fromkeys(self.datasets)]
+            roots: Sequence[Path | None] = self.roots or (None,)
+            several = roots if len(roots) > 1 else [*roots] * len(self.datasets)
+            by_name = dict(zip(self.datasets, several, strict=True))
+            return [case_of_dataset(name, root) for name, root in by_name.items()]
         sizes = dict.fromkeys(self.sizes or (SIZE,))
         return [Case(None, size, self.factor or 2, None) for size in sizes]
 

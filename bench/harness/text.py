@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from bench.harness.layers import Layers, layer_lines
 from bench.records.latency import CaseRecord, ImageAgreement, RunRecord
-from runtime.errors import counted
+from runtime.errors import counted, rounded
 
 _INDENT = " " * 4
 
@@ -39,7 +39,7 @@ def case_lines(
         yield (
             f"  {run_name:{width}} {ms['p50']:9.3f} {ms['p90']:9.3f} {ms['p99']:9.3f} "
             f"{ms['mean']:9.3f} {ms['iqr'] / ms['p50']:6.1%} {run['milliseconds_per_frame']:9.3f} "
-            f"{run['fps']:8.1f} {run['samples']:7}"
+            f"{rounded(run['fps']):>8} {run['samples']:7}"
         )
     for run_name, failure in case["failed"].items():
         yield f"  {run_name} failed: {failure['failed']}"
@@ -104,7 +104,10 @@ def _agreement(compared: ImageAgreement) -> str:
     if not compared["finite"]:
         return f"with {compared['reference']}: the result has values that are not finite"
     db = compared["psnr_db"]
-    return f"{'identical' if db is None else f'{db:.1f} dB'} to {compared['reference']}"
+    worst = compared.get("worst_psnr_db")
+    frames = compared.get("frames", 1)
+    least = f", worst of {frames} frames {worst:.1f} dB" if worst is not None and frames > 1 else ""
+    return f"{'identical' if db is None else f'{db:.1f} dB'} to {compared['reference']}{least}"
 
 
 def _ratio_lines(case: CaseRecord) -> Iterator[str]:

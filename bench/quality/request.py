@@ -79,5 +79,5 @@ class ParityRequest:
         Raises:
             MeasurementError: If the data set is missing, or a file of a sample is.
         """
-        data_set = find(self.dataset, self.root, factor=self.protocol.factor)
+        data_set = find(self.protocol, self.root)
         return select(data_set, every=self.every, limit=self.limit)

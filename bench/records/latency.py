@@ -63,8 +63,16 @@ class PlainRecord(FileRecord):
     build_seconds: float
 
 
-class ImageAgreement(TypedDict):
-    """Images of a run compared with a reference, `bench.runs.agreement.agreement`."""
+class _OfFrames(TypedDict, total=False):
+    frames: int
+    worst_psnr_db: Decibel
+
+
+class ImageAgreement(_OfFrames):
+    """Images of a run compared with a reference, `bench.runs.agreement.agreement`.
+
+    "frames" and "worst_psnr_db" are those of `bench.runs.agreement.agreement_of_frames`.
+    """
 
     psnr_db: Decibel
     finite: bool
@@ -165,7 +173,19 @@ class FailedRun(TypedDict):
     failed: str
 
 
+class FramesRecord(TypedDict):
+    """The frames of a case: "made", or those of "samples" of a data set in the folder "root_name".
+
+    Samples are given by their names in the data set.
+    """
+
+    made: bool
+    root_name: str | None
+    samples: list[str]
+
+
 class _NewInCase(TypedDict, total=False):
+    frames: FramesRecord
     failed: dict[str, FailedRun]
     compute_ratios: list[RatioRecord]
 

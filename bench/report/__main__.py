@@ -47,7 +47,7 @@ def _report(args: argparse.Namespace) -> None:
         _write(args.markdown, tables_as_markdown(tables))
         print(f"{args.markdown}: {', '.join(tables)}")
     if args.html is not None:
-        _write_page(args.html, evidence, tables)
+        write_page(args.html, evidence, tables)
     if args.readme is None and args.markdown is None and args.html is None:
         print(tables_as_markdown(tables), end="")
 
@@ -75,7 +75,8 @@ def _renew(paths: Sequence[Path], tables: Mapping[str, Table], *, check: bool) -
         print(f"{path}: {', '.join(names)} renewed" if names else f"{path}: up to date")
 
 
-def _write_page(path: Path, evidence: Evidence, tables: Mapping[str, Table]) -> None:
+def write_page(path: Path, evidence: Evidence, tables: Mapping[str, Table]) -> None:
+    """Writes the page of `bench.report.page.page` and prints its size."""
     # matplotlib and Jinja2 are loaded for a page only.
     from bench.report.page import page
 

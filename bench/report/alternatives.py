@@ -9,8 +9,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from bench.records.alternatives import AlternativesMeasurement, MethodRecord
-from bench.report.text import NONE, Table, rounded
-from runtime.errors import counted
+from bench.report.text import NONE, Table
+from runtime.errors import counted, rounded
 
 if TYPE_CHECKING:
     from bench.report.evidence import Alternatives

@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
 
+from bench.report.answers import answers
 from bench.report.evidence import Evidence
 from bench.report.figures import run_styles
 from bench.report.pictures import read_pictures
 from bench.report.plots import Plot, latency_plots, parity_plots, quality_plots, size_plots
 from bench.report.runs import compared_runs, file_names, machine_name, measured_runs
 from bench.report.tables import origin
-from bench.report.text import NONE, Table, decibels, one_line
+from bench.report.text import NONE, Table, one_line
 from runtime.errors import counted
 
 _ASSETS = Path(__file__).with_name("assets")
@@ -44,12 +45,6 @@ class _Section(NamedTuple):
         return self.table.title if self.table else "Quality against speed"
 
 
-class _Headline(NamedTuple):
-    what: str
-    figure: str
-    where: str
-
-
 def page(evidence: Evidence, tables: Mapping[str, Table]) -> str:
     """The whole page.
 
@@ -74,7 +69,7 @@ def page(evidence: Evidence, tables: Mapping[str, Table]) -> str:
     return templates.get_template("report.html").render(
         title="IFRNet: artefacts against PyTorch",
         lede=_lede(evidence),
-        headlines=[*_quality_headlines(evidence), *_speed_headlines(evidence)],
+        answers=answers(evidence),
         sections=[one for one in _sections(evidence, tables) if one.table or one.plots],
         pictures=read_pictures(evidence),
         evidence=evidence,
@@ -96,6 +91,7 @@ def _shown(value: object) -> object:
 def _sections(evidence: Evidence, tables: Mapping[str, Table]) -> list[_Section]:
     styles = run_styles(evidence)
     return [
+        _Section("fps", tables.get("fps")),
         _Section("parity", tables.get("parity"), parity_plots(evidence, styles)),
         _Section(
             "latency",
@@ -129,44 +125,6 @@ def _lede(evidence: Evidence) -> str:
         )
     machines = dict.fromkeys(machine_name(file.environment) for file in evidence.files)
     return " ".join([*sentences, f"Measured on {'; '.join(machines)}."])
-
-
-def _quality_headlines(evidence: Evidence) -> Iterable[_Headline]:
-    compared = compared_runs(evidence)
-    worst = [
-        (least["psnr"], one, least["sample"])
-        for one in compared
-        if (least := one.result["against_reference"]["worst"]) and least["psnr"] is not None
-    ]
-    if worst:
-        db, one, sample = min(worst, key=lambda item: item[0])
-        where = f"{one.artefact['name']} on {one.parity.configuration['title']}, sample {sample}"
-        yield _Headline("Least agreement with PyTorch", f"{decibels(db, 1)} dB", where)
-    losses = [
-        (drop, one)
-        for one in compared
-        if (drop := one.result["drop"]) is not None
-        and not one.parity.configuration["weights"]["random"]
-    ]
-    if losses:
-        loss, one = max(losses, key=lambda item: item[0])
-        where = f"{one.artefact['name']} on {one.parity.configuration['title']}"
-        yield _Headline("Largest loss of PSNR to ground truth", f"{max(loss, 0.0):.3f} dB", where)
-
-
-def _speed_headlines(evidence: Evidence) -> Iterable[_Headline]:
-    by_baseline: dict[str, list[float]] = {}
-    for file in evidence.latencies:
-        for case in file.record["cases"]:
-            for ratio in case["ratios"]:
-                by_baseline.setdefault(ratio["slower"], []).append(ratio["p50"])
-    for name, factors in by_baseline.items():
-        low, high = f"{min(factors):.2f}x", f"{max(factors):.2f}x"
-        yield _Headline(
-            "Speed of artefacts",
-            low if low == high else f"{low} to {high}",
-            f"against {name}, medians of {counted(len(factors), 'comparison')}",
-        )
 
 
 def _row_groups(table: Table) -> list[tuple[str, list[dict[str, str]]]]:

@@ -24,7 +24,7 @@ from bench.report.figures import (
 )
 from bench.report.runs import ComparedRun, MeasuredRun, compared_runs, measured_runs
 from bench.report.tables import case_name
-from bench.report.text import rounded
+from runtime.errors import rounded
 
 Styles = Mapping[str, Style]
 K = TypeVar("K", bound=Hashable)

@@ -10,6 +10,7 @@ from bench.harness.warnings import run_warnings
 from bench.records.common import Environment
 from bench.report.alternatives import clip_tables, speed_summary
 from bench.report.evidence import Evidence, EvidenceFile, Latency, Parity
+from bench.report.fps import fps_table
 from bench.report.runs import (
     ComparedRun,
     MeasuredRun,
@@ -20,8 +21,8 @@ from bench.report.runs import (
     measured_runs,
     several_machines,
 )
-from bench.report.text import NONE, RANDOM, Table, decibels, rounded, signed
-from runtime.errors import counted
+from bench.report.text import NONE, RANDOM, Table, decibels, signed
+from runtime.errors import counted, rounded
 
 _RANDOM_NOTE = (
     "Random weights: only the agreement of artefact and PyTorch has a meaning, so the PSNR to "
@@ -41,6 +42,7 @@ def report_tables(evidence: Evidence) -> dict[str, Table]:
     for file, table in zip(evidence.alternatives, clips, strict=True):
         table.sources += _origins(evidence, [file])
     tables = (
+        short_table(evidence),
         parity_table(evidence),
         latency_table(evidence),
         roofline_table(evidence),
@@ -49,6 +51,16 @@ def report_tables(evidence: Evidence) -> dict[str, Table]:
         speed_summary(evidence.alternatives),
     )
     return {table.name: table for table in tables if table.rows}
+
+
+def short_table(evidence: Evidence) -> Table:
+    """The fastest artefact of every case, `bench.report.fps.fps_table`."""
+    cases = [
+        (case, _machine_cell(file, evidence))
+        for file in evidence.latencies
+        for case in file.record["cases"]
+    ]
+    return fps_table(cases, fastest_only=True)
 
 
 def parity_table(evidence: Evidence) -> Table:

@@ -70,10 +70,20 @@ def markdown_table(table: Table) -> str:
     return "\n\n".join(["\n".join(lines), *notes, *sources]) + "\n"
 
 
-def rounded(value: float) -> str:
-    """A number with three significant digits, or all digits of its integer part: 0.123, 1235."""
-    exponent = int(f"{value:.2e}".partition("e")[2])
-    return f"{value:.{max(0, 2 - exponent)}f}"
+def text_table(table: Table) -> list[str]:
+    """Lines of a table for a terminal: aligned columns, then its notes and sources."""
+    columns = table.columns
+    cells = [columns, *([row[title] for title in columns] for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        aligned = [
+            cell.rjust(width) if table.is_number(title) else cell.ljust(width)
+            for title, cell, width in zip(columns, row, widths, strict=True)
+        ]
+        lines.append("  ".join(aligned).rstrip())
+    notes = [f"{mark} {sentence}" for mark, sentence in table.notes.items()]
+    return [*lines, *notes, *table.sources]
 
 
 def decibels(value: float | None, digits: int) -> str:

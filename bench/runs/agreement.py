@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,3 +37,39 @@ def agreement(
         "max_difference": float(difference.max()) if finite else None,
         "reference": reference,
     }
+
+
+def agreement_of_frames(
+    expected: Sequence[NDArray[Any]], frames: Sequence[NDArray[Any]], reference: str
+) -> ImageAgreement:
+    """The evidence's "agreement" of new frames with those of a reference.
+
+    Args:
+        expected: New frames of the reference, uint8 (H, W, 3).
+        frames: New frames of the run, like `expected`.
+        reference: Name of the reference.
+
+    Returns:
+        What `agreement` returns for all frames together, and in addition "frames", their number,
+        and "worst_psnr_db", the lowest PSNR of one frame in dB, None if all are identical.
+    """
+    each = [
+        agreement(_as_floats(wanted), _as_floats(frame), reference)
+        for wanted, frame in zip(expected, frames, strict=True)
+    ]
+    decibels = [one["psnr_db"] for one in each]
+    error = math.fsum(0.0 if db is None else 10 ** (-db / 10) for db in decibels) / len(each)
+    return {
+        "psnr_db": -10 * math.log10(error) if error > 0 else None,
+        "finite": True,  # Bytes are.
+        "max_difference": max(one["max_difference"] or 0.0 for one in each),
+        "reference": reference,
+        "frames": len(each),
+        "worst_psnr_db": min((db for db in decibels if db is not None), default=None),
+    }
+
+
+def _as_floats(frame: NDArray[Any]) -> NDArray[np.float32]:
+    """A uint8 frame as float32 in [0, 1]."""
+    scaled: NDArray[np.float32] = frame.astype(np.float32) / np.float32(255)
+    return scaled

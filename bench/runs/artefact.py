@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.protocols import LATENCY_SETS, PROTOCOLS
 from bench.records.latency import ArtefactRecord, Execution, RunDetails
+from bench.runs.case import Case
+from bench.runs.frames import FramePair, Size
 from runtime import Interpolator
 from runtime.backends.base import Backend, BackendName, HostBackend, OpenOptions, PrecisionChoice
 from runtime.backends.ort.binding import BoundBackend
@@ -24,74 +25,11 @@ from runtime.frames import to_planes
 from runtime.manifest import file_sha256
 from runtime.model_info import ModelInfo
 
-Size = tuple[int, int]
-"""(height, width)."""
-FramePair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""Two frames, (H, W, 3) RGB."""
 Kind = Literal["artefact", "pytorch", "plain"]
 """An artefact of this project, PyTorch, or a plain ONNX export in TensorRT. The last two are
 baselines."""
 UNKNOWN = "unknown"
 """The variant of a file without metadata."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """The pair that is interpolated: its frame size and its factor.
-
-    Attributes:
-        dataset: Short name of the data set that size and factor come from; None without one.
-        size: (height, width) of the frames.
-        factor: Ratio of the new frame rate to the old: a pair has factor - 1 new frames.
-        flow_scale: Flow scale in the data set's protocol; None without a data set.
-    """
-
-    dataset: str | None
-    size: Size
-    factor: int
-    flow_scale: float | None
-
-    @property
-    def size_text(self) -> str:
-        """The size as "HEIGHTxWIDTH"."""
-        return f"{self.size[0]}x{self.size[1]}"
-
-
-def case_of_dataset(name: str) -> Case:
-    """The frame size and factor of a data set, by its name in `LATENCY_SETS`."""
-    protocol = PROTOCOLS[LATENCY_SETS[name]]
-    assert protocol.frame_size is not None  # All of LATENCY_SETS have one.
-    return Case(name, protocol.frame_size, protocol.factor, protocol.flow_scale)
-
-
-def noise_frames(size: Size) -> FramePair:
-    """Two uint8 frames (H, W, 3) of noise, for timing: the time does not depend on the content.
-
-    Args:
-        size: (height, width) of the frames.
-    """
-    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    return frame, np.roll(frame, 4, axis=1)
-
-
-def moving_frames(size: Size) -> FramePair:
-    """Two uint8 frames (H, W, 3) of waves that move by up to 8 pixels, for comparing images.
-
-    Frames of noise are unsuitable for that: they have no motion that a network could estimate.
-
-    Args:
-        size: (height, width) of the frames.
-    """
-    rng = np.random.default_rng(0)
-    y, x = (axis.astype(np.float32) for axis in np.mgrid[: size[0], : size[1]])
-    frames = [np.full((*size, 3), 127.5, np.float32) for _ in range(2)]
-    for length in (97.0, 53.0, 31.0, 17.0, 9.0):
-        angle, colour = rng.uniform(0, np.pi), rng.uniform(8, 24, 3)
-        across = (x * np.cos(angle) + y * np.sin(angle)).astype(np.float32)
-        for frame, shift in zip(frames, (0.0, rng.uniform(-8, 8)), strict=True):
-            frame += np.sin((across + shift) * (2 * np.pi / length))[..., None] * colour
-    first, second = (np.rint(frame.clip(0, 255)).astype(np.uint8) for frame in frames)
-    return first, second
 
 
 def call_inputs(

@@ -23,14 +23,13 @@ from bench.runs.agreement import agreement
 from bench.runs.artefact import (
     UNKNOWN,
     ArtefactRun,
-    Case,
     Kind,
-    Size,
     call_inputs,
     execution_as_run,
     execution_names,
-    moving_frames,
 )
+from bench.runs.case import Case
+from bench.runs.frames import Size, moving_frames
 from runtime.backends.base import Backend, OpenOptions
 from runtime.backends.cuda.runtime import Cuda
 from runtime.backends.onnx_format import read_self_contained

@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.records.latency import RunDetails
 from bench.runs.agreement import agreement
-from bench.runs.artefact import (
-    ArtefactRun,
-    Case,
-    Kind,
-    call_inputs,
-    moving_frames,
-)
+from bench.runs.artefact import ArtefactRun, Kind, call_inputs
+from bench.runs.case import Case
+from bench.runs.frames import moving_frames
 from bench.runs.torch_forms import GPU_FORMS, Form, check_names
 from runtime.backends.base import Backend
 from runtime.model_info import ModelInfo, TimeSteps

@@ -17,7 +17,7 @@ from runtime.backends.base import BackendName
 from runtime.cli.arguments import add_precision_argument, parse_model_file
 from runtime.cli.command import command_parser, run_command
 from runtime.cli.grammar import ALIASES
-from runtime.errors import VideoError, counted
+from runtime.errors import VideoError, counted, rounded
 from runtime.manifest import file_sha256
 from runtime.video.arguments import (
     FrameBar,
@@ -156,9 +156,10 @@ def _report_lines(report: ClusterReport) -> list[str]:
         lines += [f"note: {note}" for note in video.notes]
     made = len(report.videos) - len(report.failures)
     steps = counted(report.retries, "step")
+    speed = rounded(report.frames_out / max(report.seconds, 1e-9))
     lines.append(
         f"{made} of {counted(len(report.videos), 'video')} written: {report.frames_out} frames in "
-        f"{report.seconds:.1f} s ({report.frames_out / max(report.seconds, 1e-9):.1f} frames/s) on "
+        f"{report.seconds:.1f} s ({speed} frames/s) on "
         f"{counted(len(report.workers), 'worker')}"
     )
     if report.retries:

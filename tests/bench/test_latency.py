@@ -20,8 +20,10 @@ from bench.harness.planning import plan_runs
 from bench.harness.roofline import Ceilings
 from bench.harness.text import case_lines
 from bench.runs import artefact as latency_runs
-from bench.runs.artefact import ArtefactRun, Case, artefact_runs, case_of_dataset
+from bench.runs.artefact import ArtefactRun, artefact_runs
 from bench.runs.authors import authors_forward, warp_linspace
+from bench.runs.case import Case, case_of_dataset
+from bench.runs.frames import noise_frames
 from bench.runs.pytorch import pytorch_runs
 from commands import run_module
 from export.store import write_onnx
@@ -303,7 +305,7 @@ def test_runs_with_different_work_have_no_ratio(models, tmp_path, measured):
 
 
 def test_another_flow_scale_than_that_of_the_protocol_is_noted(models, measured, monkeypatch):
-    monkeypatch.setattr(request, "case_of_dataset", lambda name: Case(name, (50, 70), 2, 0.8))
+    monkeypatch.setattr(request, "case_of_dataset", lambda name, _: Case(name, (50, 70), 2, 0.8))
     record, printed = measured(
         "--model", models / "frames.onnx", "--dataset", "snufilm", "vimeo90k",
         "--weights", "demo", "--compare", "torch",
@@ -313,7 +315,7 @@ def test_another_flow_scale_than_that_of_the_protocol_is_noted(models, measured,
     # PyTorch uses the flow scale of the artefact.
     for run in record["cases"][0]["runs"].values():
         assert any(warning.startswith(sentence) for warning in run["warnings"])
-    assert printed.count(sentence) == 2
+    assert printed.count(sentence) == 3  # Of both runs, and in the table at the end.
 
 
 def test_pytorch_alone_uses_the_flow_scale_of_the_protocol():
@@ -335,7 +337,14 @@ MODEL = ("--model", "m.onnx")
     [
         ((), "neither --model nor --compare was given"),
         ((*MODEL, "--compare", "torch"), "--compare was given without --weights"),
-        ((*MODEL, "--weights", "demo"), "--weights was given without --compare"),
+        ((*MODEL, "--root", "."), "--root has 1 folder and --dataset 0 names: give one folder"),
+        (
+            (*MODEL, "--dataset", "ucf101", "--root", ".", ".."),
+            "--root has 2 folders and --dataset 1 name: give one folder",
+        ),
+        ((*MODEL, "--dataset", "ucf101", "--root", "no/such"), "no/such does not exist"),
+        ((*MODEL, "--report", "no/such/folder/f.html"), "no/such/folder does not exist"),
+        ((*MODEL, "--report", "f.json"), "--report f.json is also the name of its evidence"),
         ((*MODEL, "--dataset", "gopro", "--factor", "4"), "--factor was given with --dataset"),
         ((*MODEL, "--no-cuda-graph"), "--no-cuda-graph was given without an engine"),
         ((*MODEL, "--no-io-binding"), "--no-io-binding was given without an ONNX file"),
@@ -780,7 +789,7 @@ def test_every_figure_has_a_column():
 
 
 def test_noise_frames_are_a_pair_with_motion():
-    frame0, frame1 = latency_runs.noise_frames((20, 30))
+    frame0, frame1 = noise_frames((20, 30))
     assert frame0.shape == frame1.shape == (20, 30, 3)
     assert frame0.dtype == np.uint8
     assert all(np.array_equal(frame0[:, c], frame1[:, (c + 4) % 30]) for c in range(30))

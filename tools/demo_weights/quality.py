@@ -34,7 +34,7 @@ def quality(vfi: Interpolator, protocol: Protocol, root: Path) -> dict[str, Any]
     Returns:
         Both mean PSNRs in dB for each time step, and the sample with the least gain over blending.
     """
-    dataset = find(protocol.name, root, factor=protocol.factor)
+    dataset = find(protocol, root)
     steps = [k / protocol.factor for k in range(1, protocol.factor)]
     interpolated: dict[float, list[float]] = {t: [] for t in steps}
     blended: dict[float, list[float]] = {t: [] for t in steps}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.data.datasets import find
-from bench.data.protocols import Metric
+from bench.data.protocols import PROTOCOLS, Metric
 from bench.data.samples import read_image
 from bench.environment import MeasurementError
 from bench.quality.metrics import (
@@ -239,7 +239,7 @@ def predicted(table, sample, frames):
 def test_figures_of_real_frames_equal_those_of_the_authors_metrics(table):
     dataset, folder = TABLES[table]
     reference = json.loads((TRIPLETS / "reference_metrics.json").read_text())[table]
-    samples = list(find(dataset, TRIPLETS / folder).samples)
+    samples = list(find(PROTOCOLS[dataset], TRIPLETS / folder).samples)
     assert {sample.name for sample in samples} == set(reference)
     for sample in samples:
         frames = sample.read()

@@ -24,8 +24,10 @@ from bench.report.tables import latency_table, roofline_table
 from bench.runs import authors as reference
 from bench.runs import torch_backend, torch_gpu
 from bench.runs.agreement import agreement
-from bench.runs.artefact import Case, call_inputs, moving_frames, noise_frames
+from bench.runs.artefact import call_inputs
 from bench.runs.authors import authors_forward, load_reference
+from bench.runs.case import Case
+from bench.runs.frames import moving_frames, noise_frames
 from bench.runs.pytorch import pytorch_runs
 from bench.runs.torch_forms import CPU_FORMS, GPU_FORMS, check_names
 from bench.runs.torch_gpu import TorchGpu, open_on_gpu
