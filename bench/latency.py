@@ -246,11 +246,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME",
         default=(),
-        help="what PyTorch computes (default: authors, with --weights): in float32 our module "
-        "(torch), the authors' formulation (authors), our module through torch.compile (compile; "
-        "compile-max: mode max-autotune). Options follow after a colon: tf32 (in cuDNN), half "
-        "(model.half()), autocast (torch.autocast), fp16 (float16 with float32 islands, as our "
-        f"artefacts), channels_last. Possible on a CPU: {', '.join(CPU_FORMS)}; with --device "
+        help="PyTorch in float32 (default: authors, with --weights): our module (torch), the "
+        "authors' formulation (authors), our module through torch.compile (compile; compile-max: "
+        "mode max-autotune). Options follow after a colon: tf32 (in cuDNN), half (model.half()), "
+        "autocast (torch.autocast), fp16 (float16 with float32 islands, as our artefacts), "
+        f"channels_last. Possible on a CPU: {', '.join(CPU_FORMS)}; with --device "
         f"cuda: {', '.join(GPU_FORMS)}",
     )
     group.add_argument(
@@ -290,7 +290,7 @@ def _add_case_arguments(parser: argparse.ArgumentParser) -> None:
         "--root",
         nargs="+",
         type=Path,
-        metavar="DIR",
+        metavar="PATH",
         help="folder of the data sets, or one for each, whose own frames are measured, whole",
     )
     group.add_argument(

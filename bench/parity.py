@@ -14,16 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from bench.data.datasets import DataSet
-from bench.data.protocols import PROTOCOLS, Metric, protocol_lines
-from bench.data.published import published
+from bench.data.protocols import PROTOCOLS, Metric, Rules, protocol_lines
 from bench.environment import MeasurementError, check_writable
 from bench.quality.evaluate import Comparison, interpolate_sample, measure_all
 from bench.quality.record import ParityRecord
 from bench.quality.request import ParityRequest
 from bench.quality.setup import configuration_of, open_comparison
-from bench.quality.summary import NewFrame, failures, summarise, table, worst_frames
+from bench.quality.summary import (
+    NewFrame,
+    failures,
+    published_record,
+    summarise,
+    table,
+    worst_frames,
+)
 from bench.quality.worst_frames import write_images
 from bench.records.parity import Picture, Summary
+from bench.runs.artefact import is_engine
 from runtime.backends.base import BackendName
 from runtime.cli.arguments import add_cpu_arguments, parse_device, parse_model_file
 from runtime.cli.command import command_parser, run_command
@@ -32,7 +39,7 @@ from runtime.cli.progress import Progress
 from runtime.machine import available_cpus
 
 if TYPE_CHECKING:
-    from ifrnet_model import Checkpoint
+    from ifrnet_model.weights.table import Published
 
 _PROG = "python -m bench.parity"
 
@@ -59,6 +66,7 @@ def _request(args: argparse.Namespace) -> ParityRequest:
         weights=args.weights,
         dataset=args.dataset,
         root=args.root,
+        rules=args.protocol,
         factor=args.factor,
         every=args.every,
         limit=args.limit,
@@ -90,7 +98,7 @@ def _measure(args: argparse.Namespace) -> int:
         if args.pictures is not None:
             args.pictures.mkdir(parents=True, exist_ok=True)  # Fails before the measurement.
         seconds = _run(args, request, comparison, data_set, record)
-        summary = _summary(args, request, comparison, record, checkpoint, seconds)
+        summary = _summary(args, request, comparison, record, opened.figure, seconds)
         record.finish(summary)
     print(*table(configuration, summary), sep="\n")
     failed = [] if args.max_drop is None else failures(record.lines, summary, args.max_drop)
@@ -104,7 +112,7 @@ def _summary(
     request: ParityRequest,
     comparison: Comparison,
     record: ParityRecord,
-    checkpoint: Checkpoint,
+    figure: Published | None,
     seconds: float | None,
 ) -> Summary:
     """The summary of a run that took `seconds`; writes the worst frames if --pictures is given."""
@@ -120,12 +128,7 @@ def _summary(
         images = _write_worst_frames(args, request, comparison, worst)
     return {
         **summarise(record.lines, compared, comparison.metrics, comparison.protocol.factor),
-        "published": published(
-            comparison.protocol.name,
-            sha256=checkpoint.sha256,
-            variant=checkpoint.network.config.variant,
-            authors=request.authors_weights,
-        ),
+        "published": published_record(record.lines, figure),
         "pictures": images,
         "wall_seconds": seconds,
     }
@@ -146,7 +149,7 @@ def _run(
         from bench.quality.cluster import measure_on_cluster
         from runtime.cluster.pool import Share
 
-        share = Share(args.cpus_per_worker)
+        share = Share(args.cpus_per_worker, _gpus_per_worker(args, request))
         lines = measure_on_cluster(
             request, data_set, done, address=args.address, share=share, workers=args.workers
         )
@@ -158,6 +161,25 @@ def _run(
                 progress.note(f"damaged: {line['damaged']}")
             progress.advance()
     return None if done else round(time.perf_counter() - started, 2)
+
+
+def _gpus_per_worker(args: argparse.Namespace, request: ParityRequest) -> float:
+    """GPUs of a worker: --gpus-per-worker, or else one if a model or PyTorch runs on a GPU.
+
+    Raises:
+        MeasurementError: If a model or PyTorch runs on a GPU and the worker is given none.
+    """
+    on_gpu = any((device or "").startswith("cuda") for device in request.devices) or any(
+        map(is_engine, request.models)
+    )
+    if args.gpus_per_worker is None:
+        return 1.0 if on_gpu else 0.0
+    if on_gpu and args.gpus_per_worker <= 0:
+        raise MeasurementError(
+            f"--gpus-per-worker is {args.gpus_per_worker:g}, and a model or PyTorch runs on a GPU: "
+            "give 1, or a part of 1 to share a GPU"
+        )
+    return float(args.gpus_per_worker)
 
 
 def _write_worst_frames(
@@ -200,6 +222,8 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
         "--output ucf101.jsonl",
         "%(prog)s --model model.onnx --weights demo --dataset folder --root in.mp4 "
         "--limit 10 --max-drop 0.01",
+        "%(prog)s --model model.onnx --weights IFRNet_gopro-5d2f805a.pth --dataset gopro "
+        "--protocol mmagic --root DIR",
     )
     parser.add_argument("--list", action="store_true", help="list the data sets and exit")
     parser.add_argument(
@@ -240,13 +264,21 @@ def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
         help="the weights are random: reports show only the agreement with PyTorch",
     )
     parser.add_argument(
-        "--allow-mismatch", action="store_true", help="allow other weights or another flow scale"
+        "--allow-mismatch",
+        action="store_true",
+        help="allow other weights, another flow scale or frames of another size",
     )
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data set and metrics")
     group.add_argument("--dataset", choices=tuple(PROTOCOLS), help="data set, and its protocol")
+    group.add_argument(
+        "--protocol",
+        choices=get_args(Rules),
+        default="paper",
+        help="rules of the paper or of mmagic, which --list shows (default %(default)s)",
+    )
     group.add_argument(
         "--root", type=Path, metavar="PATH", help="folder of the data set; for folder also a video"
     )
@@ -336,6 +368,13 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         default=2,
         metavar="N",
         help="CPUs and threads of a worker (default %(default)s)",
+    )
+    cluster.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="X",
+        help="GPUs of a worker; with 0.5 two workers share a GPU (default: 1 if a model or PyTorch "
+        "runs on a GPU, else 0)",
     )
     cluster.add_argument(
         "--address",

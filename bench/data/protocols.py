@@ -6,10 +6,14 @@ here; only its layout on disk is implemented elsewhere, in `bench.data.datasets`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from bench.environment import MeasurementError
+
 Metric = Literal["psnr", "ssim_3d", "ssim_2d", "ie"]
+Rules = Literal["paper", "mmagic"]
+"""Whose rules: those of the paper and its benchmarks, or those of mmagic's configurations."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Protocol:
         flow_scale: Scale of the frame on which motion is estimated, relative to the frame.
         rounded: Whether the prediction is rounded to 8 bits before PSNR is computed.
         metrics: Metrics, as `bench.quality.metrics` defines them.
+        rules: Whose rules these are.
     """
 
     name: str
@@ -48,6 +53,15 @@ class Protocol:
     flow_scale: float = 1.0
     rounded: bool = False
     metrics: tuple[Metric, ...] = ("psnr", "ssim_3d")
+    rules: Rules = "paper"
+
+    @property
+    def stored_size(self) -> tuple[int, int] | None:
+        """(height, width) of the image files; None if frames may have several sizes."""
+        if self.frame_size is None or self.canvas is not None:
+            return None
+        height, width = self.frame_size
+        return height * self.downscale, width * self.downscale
 
 
 def _snu_film(level: str) -> Protocol:
@@ -84,6 +98,10 @@ def _x_test(kind: str, frame_size: tuple[int, int], downscale: int) -> Protocol:
 
 
 _EIGHTFOLD = "windows of nine frames that share their ends; the first and the last are the inputs"
+
+VIDEO_FOLDERS = ("", "test", "test/full_sharp", "test/sharp")
+"""Folders of a data set that may contain the folders of its test videos."""
+_ABOVE = ", ".join(filter(None, VIDEO_FOLDERS))
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -130,8 +148,8 @@ PROTOCOLS: dict[str, Protocol] = {
             factor=8,
             samples=None,
             crop=(512, 512),
-            layout=f"test/<video>/*.png, or <video>/*.png, of the 11 test videos of "
-            f"GOPRO_Large_all; {_EIGHTFOLD}",
+            layout=f"<video>/*.png of the 11 test videos of GOPRO_Large_all, also below {_ABOVE}; "
+            f"{_EIGHTFOLD}",
             source="https://seungjunnah.github.io/Datasets/gopro",
             script="ltkong218/IFRNet datasets.py GoPro_Test_Dataset",
         ),
@@ -142,7 +160,7 @@ PROTOCOLS: dict[str, Protocol] = {
             factor=8,
             samples=None,
             crop=(512, 512),
-            layout=f"<video>/*.png of the eight test videos; {_EIGHTFOLD}",
+            layout=f"<video>/*.png of the eight test videos, also below {_ABOVE}; {_EIGHTFOLD}",
             source="https://www.cs.ubc.ca/labs/imager/tr/2017/DeepVideoDeblurring",
             script="open-mmlab/mmagic pull request 1560, its list of videos",
         ),
@@ -177,6 +195,13 @@ ADOBE240_TEST = (
 )  # fmt: skip
 """The usual test videos (Super SloMo, BIN, mmagic)."""
 
+_MMAGIC_CONFIGURATIONS = {
+    "vimeo90k": "ifrnet_in2out1_8xb4_vimeo",
+    "gopro": "ifrnet_in2out7_8xb4_gopro",
+    "adobe240": "ifrnet_in2out7_8xb4_adobe",
+}
+"""mmagic's configuration of each data set that it measures IFRNet on."""
+
 LATENCY_SETS = {
     "vimeo90k": "vimeo90k",
     "ucf101": "ucf101",
@@ -189,10 +214,43 @@ LATENCY_SETS = {
 """Data sets whose frame size and factor `bench.latency` can use, by a short name."""
 
 
+def protocol_of(dataset: str, rules: Rules = "paper") -> Protocol:
+    """The protocol of a data set under the rules of the paper or of mmagic.
+
+    They differ in SSIM, which is two-dimensional in mmagic. Both compute PSNR from floats, RGB, for
+    each new frame. mmagic's "centre crop" of GoPro and Adobe240 is a random crop in its code, so
+    that its figures there cannot be reproduced exactly.
+
+    Args:
+        dataset: A key of `PROTOCOLS`.
+        rules: Whose rules.
+
+    Raises:
+        MeasurementError: If mmagic has no configuration for the data set.
+    """
+    protocol = PROTOCOLS[dataset]
+    if rules == "paper":
+        return protocol
+    if dataset not in _MMAGIC_CONFIGURATIONS:
+        raise MeasurementError(
+            f"--protocol mmagic was given with --dataset {dataset}, which mmagic does not measure: "
+            f"leave it out, or give one of {', '.join(_MMAGIC_CONFIGURATIONS)}"
+        )
+    return replace(
+        protocol,
+        title=f"{protocol.title}, mmagic",
+        metrics=("psnr", "ssim_2d"),
+        script=f"open-mmlab/mmagic pull request 1560, {_MMAGIC_CONFIGURATIONS[dataset]}",
+        rules="mmagic",
+    )
+
+
 def protocol_lines() -> list[str]:
     """Lines of `--list`: frame size, rules, layout and source of each data set."""
     lines = []
-    for p in PROTOCOLS.values():
+    of_mmagic = (protocol_of(name, "mmagic") for name in _MMAGIC_CONFIGURATIONS)
+    for p in (*PROTOCOLS.values(), *of_mmagic):
+        option = "" if p.rules == "paper" else f" --protocol {p.rules}"
         size = "any size" if p.frame_size is None else f"{p.frame_size[1]}x{p.frame_size[0]}"
         count = "" if p.samples is None else f", {p.samples} samples"
         rules = [f"{p.factor}x"]
@@ -206,7 +264,7 @@ def protocol_lines() -> list[str]:
             rules.append(f"flow scale {p.flow_scale}")
         rules.append(", ".join(p.metrics) + (" of the rounded image" if p.rounded else ""))
         lines += [
-            f"{p.name}: {p.title}, {size}{count}; {'; '.join(rules)}",
+            f"{p.name}{option}: {p.title}, {size}{count}; {'; '.join(rules)}",
             f"    layout  {p.layout}",
             f"    source  {p.source}",
             f"    follows {p.script}",

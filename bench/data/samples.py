@@ -72,6 +72,17 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise DamagedError(f"{path} cannot be read ({error}): copy it again") from error
 
 
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) from the header of an image file; None if it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None  # `read_image` gives the reason when the sample is measured.
+
+
 def _png_depth(path: Path) -> int:
     """Bits per colour in the header: Pillow reads 16 bits as mode RGB with 8 and does not warn."""
     with path.open("rb") as file:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.data.datasets import DataSet, find, select
-from bench.data.protocols import PROTOCOLS, Metric, Protocol
+from bench.data.protocols import PROTOCOLS, Metric, Protocol, Rules, protocol_of
 from bench.environment import MeasurementError
 from runtime.backends.base import BackendName, PrecisionChoice
 
@@ -20,6 +20,7 @@ class ParityRequest:
         weights: Checkpoint of the reference, or "demo".
         dataset: Name of the data set in `bench.data.protocols.PROTOCOLS`.
         root: Folder of the data set; for "folder" also a video file.
+        rules: Whose rules apply, see `bench.data.protocols.protocol_of`.
         factor: For "folder": new frames per pair + 1; None stands for 2.
         every: Step between the samples that are measured, from the first on.
         limit: Maximum number of samples; None for no limit.
@@ -29,7 +30,8 @@ class ParityRequest:
         threads: CPU threads of each artefact and of PyTorch; None: their defaults.
         inference_precision: Precision of convolutions in OpenVINO.
         reference_device: PyTorch's name of the device of the reference.
-        force: Whether artefacts with other weights or another flow scale are accepted.
+        force: Whether artefacts with other weights or another flow scale, and frames of another
+            size than that of the protocol, are accepted.
         random_weights: Whether the weights are random: reports then show the agreement with
             PyTorch and no quality.
         authors_weights: Whether the weights are the authors': reports then also show the
@@ -40,6 +42,7 @@ class ParityRequest:
     weights: str
     dataset: str
     root: Path
+    rules: Rules = "paper"
     factor: int | None = None
     every: int = 1
     limit: int | None = None
@@ -57,8 +60,10 @@ class ParityRequest:
         """Checks that the options do not contradict each other.
 
         Raises:
-            MeasurementError: If `factor` is given for a data set with a factor of its own.
+            MeasurementError: If `factor` is given for a data set with a factor of its own, or the
+                rules do not include the data set.
         """
+        protocol_of(self.dataset, self.rules)
         if self.dataset != "folder" and self.factor is not None:
             raise MeasurementError(
                 f"--factor was given with --dataset {self.dataset}, which has a factor of its own: "
@@ -66,10 +71,15 @@ class ParityRequest:
             )
 
     @property
+    def devices(self) -> tuple[str | None, str]:
+        """The devices of the artefacts and of PyTorch."""
+        return self.device, self.reference_device
+
+    @property
     def protocol(self) -> Protocol:
         """The protocol of the data set, for "folder" with the requested factor."""
         if self.dataset != "folder":
-            return PROTOCOLS[self.dataset]
+            return protocol_of(self.dataset, self.rules)
         factor = 2 if self.factor is None else self.factor
         return replace(PROTOCOLS["folder"], title=self.root.name, factor=factor)
 

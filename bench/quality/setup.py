@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.data.datasets import DataSet
+from bench.data.datasets import DataSet, sizes_on_disk
 from bench.data.protocols import Metric, Protocol
+from bench.data.published import published
 from bench.environment import MeasurementError
 from bench.quality.evaluate import Artefact, Compared, Comparison
 from bench.quality.request import ParityRequest
@@ -21,6 +22,7 @@ from runtime.model_info import ModelInfo
 
 if TYPE_CHECKING:
     from ifrnet_model import Checkpoint
+    from ifrnet_model.weights.table import Published
 
 
 class OpenedParity(NamedTuple):
@@ -31,12 +33,14 @@ class OpenedParity(NamedTuple):
         data_set: The data set.
         checkpoint: Checkpoint of the reference.
         deviations: A sentence for each mismatch that `ParityRequest.force` accepted.
+        figure: The published figure of the weights on the data set; None if there is none.
     """
 
     comparison: Comparison
     data_set: DataSet
     checkpoint: Checkpoint
     deviations: list[str]
+    figure: Published | None
 
 
 def open_comparison(request: ParityRequest, owner: contextlib.ExitStack) -> OpenedParity:
@@ -57,12 +61,56 @@ def open_comparison(request: ParityRequest, owner: contextlib.ExitStack) -> Open
     artefacts = _open_artefacts(request, owner)
     if protocol.name == "folder":  # It defines no flow scale: the artefacts' is used.
         protocol = replace(protocol, flow_scale=artefacts[0].vfi.info.flow_scale)
-    deviations = _deviations(artefacts, protocol, checkpoint.sha256, force=request.force)
-    wanted = request.metrics or protocol.metrics
-    metrics: list[Metric] = ["psnr", *(metric for metric in wanted if metric != "psnr")]
-    references = _references(request, checkpoint, artefacts, owner)
+    mismatches = [
+        *_mismatches(artefacts, protocol, checkpoint.sha256),
+        *_other_sizes(data_set, protocol),
+    ]
+    if mismatches and not request.force:
+        raise MeasurementError(
+            f"{'; '.join(mismatches)}: give what matches, or --allow-mismatch to measure these"
+        )
+    figure = published(
+        protocol.name,
+        identity=checkpoint.identity,
+        variant=checkpoint.network.config.variant,
+        authors=request.authors_weights,
+    )
+    metrics = _metrics(request, protocol, figure)
+    kinds: dict[Compared, None] = dict.fromkeys(artefact.compared for artefact in artefacts)
+    if figure is not None:
+        kinds.setdefault("floats")  # Published figures are of floats, also beside byte artefacts.
+    references = _references(request, checkpoint, artefacts[0].vfi.info, list(kinds), owner)
     comparison = Comparison(protocol, metrics, references, artefacts)
-    return OpenedParity(comparison, data_set, checkpoint, deviations)
+    deviations = [f"forced: {sentence}" for sentence in mismatches]
+    return OpenedParity(comparison, data_set, checkpoint, deviations, figure)
+
+
+def _metrics(request: ParityRequest, protocol: Protocol, figure: Published | None) -> list[Metric]:
+    """PSNR, the metrics of the request or of the protocol, and those of the published figure."""
+    wanted: list[Metric] = ["psnr", *(request.metrics or protocol.metrics)]
+    if figure is not None and figure.ssim is not None:
+        wanted.append(figure.ssim_kind)
+    if figure is not None and figure.ie is not None:
+        wanted.append("ie")
+    return list(dict.fromkeys(wanted))
+
+
+def _other_sizes(data_set: DataSet, protocol: Protocol) -> list[str]:
+    """A sentence if frames on disk have another size than those of the protocol; else nothing."""
+    expected = protocol.stored_size
+    if expected is None:
+        return []
+    others = [
+        f"{height}x{width} (sample {name})"
+        for (height, width), name in sizes_on_disk(data_set).items()
+        if (height, width) != expected
+    ]
+    if not others:
+        return []
+    return [
+        f"the frames on disk are {', '.join(others)}, and {protocol.title} is measured with frames "
+        f"of {expected[0]}x{expected[1]}"
+    ]
 
 
 def configuration_of(
@@ -133,10 +181,11 @@ def _open_artefacts(request: ParityRequest, owner: contextlib.ExitStack) -> list
 def _references(
     request: ParityRequest,
     checkpoint: Checkpoint,
-    artefacts: Sequence[Artefact],
+    info: ModelInfo,
+    kinds: Sequence[Compared],
     owner: contextlib.ExitStack,
 ) -> dict[Compared, Interpolator]:
-    """PyTorch with the input and output, flow scale, time steps and TTA of the artefacts."""
+    """PyTorch with the flow scale, time steps and TTA of a model, for floats and for bytes."""
     import torch
 
     from bench.runs.torch_backend import TorchBackend, our_forward, reference_info
@@ -153,21 +202,19 @@ def _references(
             f"PyTorch cannot compute on {request.reference_device!r} ({why}): give another "
             "--reference-device"
         ) from error
-    first = artefacts[0].vfi.info
     opened: dict[Compared, Interpolator] = {}
-    for artefact in artefacts:
-        if artefact.compared not in opened:
-            info = reference_info(
-                checkpoint,
-                first.time_steps,
-                io=artefact.vfi.info.io,
-                flow_scale=first.flow_scale,
-                tta=first.tta,
-            )
-            backend = TorchBackend(
-                our_forward(network), info, name="PyTorch", device=request.reference_device
-            )
-            opened[artefact.compared] = owner.enter_context(Interpolator(backend))
+    for kind in kinds:
+        reference = reference_info(
+            checkpoint,
+            info.time_steps,
+            io="float" if kind == "floats" else "frames",
+            flow_scale=info.flow_scale,
+            tta=info.tta,
+        )
+        backend = TorchBackend(
+            our_forward(network), reference, name="PyTorch", device=request.reference_device
+        )
+        opened[kind] = owner.enter_context(Interpolator(backend))
     return opened
 
 
@@ -180,10 +227,12 @@ def _shared(info: ModelInfo) -> tuple[str, ...]:
     )
 
 
-def _deviations(
-    artefacts: Sequence[Artefact], protocol: Protocol, sha256: str, *, force: bool
-) -> list[str]:
-    """Mismatches of artefacts, weights and protocol, as sentences; errors without `force`."""
+def _mismatches(artefacts: Sequence[Artefact], protocol: Protocol, sha256: str) -> list[str]:
+    """What of artefacts, weights and protocol does not match, as sentences.
+
+    Raises:
+        MeasurementError: If the artefacts differ in a way in which one reference cannot serve all.
+    """
     first = artefacts[0].vfi.info
     for artefact in artefacts:
         info = artefact.vfi.info
@@ -204,9 +253,4 @@ def _deviations(
             f"{protocol.title} is measured at flow scale {protocol.flow_scale:g}, but the models "
             f"have {first.flow_scale:g} (export them with --flow-scale {protocol.flow_scale:g})"
         )
-    if mismatches and not force:
-        raise MeasurementError(
-            f"{'; '.join(mismatches)}: give matching models and weights, or --allow-mismatch to "
-            "measure these"
-        )
-    return [f"forced: {sentence}" for sentence in mismatches]
+    return mismatches

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bench.data.notes import sample_notes
+from bench.data.published import published_text
 from bench.quality.metrics import mean_db
-from bench.records.parity import ArtefactSummary, Configuration, SampleSummary
+from bench.records.parity import ArtefactSummary, Configuration, PublishedRecord, SampleSummary
+
+if TYPE_CHECKING:
+    from ifrnet_model.weights.table import Published
 
 Line = Mapping[str, Any]
 
@@ -148,6 +152,30 @@ def summary_of(
     return cast(ArtefactSummary, {**summary, **further})
 
 
+def published_record(lines: Sequence[Line], figure: Published | None) -> PublishedRecord | None:
+    """A published figure beside the same figure of PyTorch, from floats; None without one."""
+    if figure is None:
+        return None
+    references = [line["reference"]["floats"] for line in lines if "damaged" not in line]
+    values = [value for one in references for value in one["psnr"]]
+
+    def mean_of(metric: str, wanted: float | None) -> float | None:
+        return None if wanted is None else _mean(one[metric] for one in references)
+
+    return {
+        "source": figure.source,
+        "psnr": figure.psnr,
+        "ssim": figure.ssim,
+        "ssim_kind": figure.ssim_kind,
+        "ie": figure.ie,
+        "measured": {
+            "psnr": mean_db([math.inf if value is None else value for value in values]),
+            "ssim": mean_of(figure.ssim_kind, figure.ssim),
+            "ie": mean_of("ie", figure.ie),
+        },
+    }
+
+
 def _mean(values: Iterator[Sequence[float]]) -> float:
     flat = [value for sample in values for value in sample]
     return math.fsum(flat) / len(flat)
@@ -188,7 +216,7 @@ def table(configuration: Configuration, summary: Mapping[str, Any]) -> list[str]
         )
         lines.append(
             f"  {name:{width}}  {found['compared']:8}  {found['reference_psnr']:10.3f}  "
-            f"{found['psnr']:11.3f}  {difference:+10.4f}  {_db(against['mean']):>16}  "
+            f"{found['psnr']:11.3f}  {difference:+10.4f}  {_agreement(against):>16}  "
             f"{_db(against['worst']['psnr'])} ({against['worst']['sample']})  {values}"
         )
         if found["identical_to_truth"]:
@@ -196,16 +224,32 @@ def table(configuration: Configuration, summary: Mapping[str, Any]) -> list[str]
                 f"    {found['identical_to_truth']} new frames are identical to the true frames "
                 "and left out of the means"
             )
-    if published := summary["published"]:
-        error = "" if published["ie"] is None else f", IE {published['ie']}"
-        ssim = (
-            "" if published["ssim"] is None else f", {published['ssim_kind']} {published['ssim']}"
-        )
-        lines.append(f"  published: {published['psnr']} dB{ssim}{error} ({published['source']})")
+    if summary["published"]:
+        lines += _published_lines(summary)
     lines += [f"  {sentence}" for sentence in sample_notes(configuration)]
     if damaged := summary["damaged"]:
         lines.append(f"  {len(damaged)} samples could not be read: {', '.join(damaged)}")
     return lines
+
+
+def _published_lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    """The published figure, the same from floats of PyTorch, and what rounding to bytes costs."""
+    published, measured = published_text(summary["published"])
+    yield f"  published:      {published}"
+    if not measured:
+        return
+    yield f"  PyTorch, here:  {measured}, from floats as published"
+    floats = summary["published"]["measured"]["psnr"]
+    of_bytes = [one for one in summary["artefacts"].values() if one["compared"] == "bytes"]
+    if of_bytes and math.isfinite(floats):
+        loss = floats - of_bytes[0]["reference_psnr"]
+        yield f"  rounding:       new frames as bytes have {loss:.3f} dB less than as floats"
+
+
+def _agreement(against: Mapping[str, Any]) -> str:
+    """The mean PSNR to PyTorch; in brackets the number of identical frames, left out of it."""
+    some = against["identical"] and not math.isinf(against["mean"])
+    return _db(against["mean"]) + (f" ({against['identical']} identical)" if some else "")
 
 
 def _db(value: float) -> str:

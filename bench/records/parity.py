@@ -105,8 +105,20 @@ class ArtefactSummary(_FurtherMetrics):
     worst_drop: WorstDrop | None
 
 
-class PublishedRecord(TypedDict):
-    """A published figure, `ifrnet_model.weights.table.Published`."""
+class MeasuredRecord(TypedDict):
+    """PyTorch on the same samples as a published figure, computed from floats as that figure is."""
+
+    psnr: Decibel
+    ssim: float | None
+    ie: float | None
+
+
+class _NewInPublished(TypedDict, total=False):
+    measured: MeasuredRecord
+
+
+class PublishedRecord(_NewInPublished):
+    """A published figure, `ifrnet_model.weights.table.Published`, and the same measured here."""
 
     source: str
     psnr: float

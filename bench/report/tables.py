@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from bench.data.notes import sample_notes
+from bench.data.published import METRIC_TITLES, published_text
 from bench.harness.warnings import run_warnings
 from bench.records.common import Environment
 from bench.report.alternatives import clip_tables, speed_summary
-from bench.report.evidence import Evidence, EvidenceFile, Latency, Parity
+from bench.report.evidence import Evidence, EvidenceFile, Latency
 from bench.report.fps import fps_table
 from bench.report.runs import (
     ComparedRun,
@@ -28,7 +29,8 @@ _RANDOM_NOTE = (
     "Random weights: only the agreement of artefact and PyTorch has a meaning, so the PSNR to "
     "ground truth is left out."
 )
-_METRICS = {"ssim_3d": ("SSIM (3D)", 4), "ssim_2d": ("SSIM (2D)", 4), "ie": ("IE", 2)}
+_DIGITS = {"ssim_3d": 4, "ssim_2d": 4, "ie": 2}
+"""Digits of metrics behind the point."""
 _SHIPPED = "demo"
 """Name of the shipped weights in evidence."""
 _SUMMARISED = (("fp32", ""), ("int8", "openvino"))
@@ -161,11 +163,11 @@ def _parity_row(table: Table, one: ComparedRun, evidence: Evidence) -> dict[str,
         "difference, dB": NONE if drop is None else signed(-drop, 3),
         **_agreement_cells(one),
     }
-    for metric, (name, digits) in _METRICS.items():
+    for metric, digits in _DIGITS.items():
         value = result.get(metric)
         shown = f"{value:.{digits}f}" if isinstance(value, float | int) else ""
-        row[name] = NONE if shown and random else shown
-    return row | {"published": "" if random else _published(one.parity)}
+        row[METRIC_TITLES[metric]] = NONE if shown and random else shown
+    return row | _published_cells(one)
 
 
 def _agreement_cells(one: ComparedRun) -> dict[str, str]:
@@ -181,13 +183,13 @@ def _agreement_cells(one: ComparedRun) -> dict[str, str]:
     return {"artefact against PyTorch: mean, dB": mean, "worst, dB (sample)": least}
 
 
-def _published(parity: Parity) -> str:
-    published = parity.summary["published"]
-    if published is None:
-        return ""
-    figures = [(published["psnr"], 2), (published["ssim"], 4), (published["ie"], 2)]
-    shown = " / ".join(f"{value:.{digits}f}" for value, digits in figures if value is not None)
-    return f"{shown} ({published['source']})"
+def _published_cells(one: ComparedRun) -> dict[str, str]:
+    """The published figure, and the same of PyTorch here, from floats as published figures are."""
+    record = one.parity.summary["published"]
+    if record is None or one.parity.configuration["weights"]["random"]:
+        return {"published": "", "PyTorch here, from floats": ""}
+    published, measured = published_text(record)
+    return {"published": published, "PyTorch here, from floats": measured}
 
 
 def latency_table(evidence: Evidence) -> Table:

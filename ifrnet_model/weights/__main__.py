@@ -183,12 +183,14 @@ def make_parser(prog: str = _PROG) -> argparse.ArgumentParser:
     command = add(
         "convert",
         _convert,
-        "Converts a checkpoint to safetensors with the authors' parameter names, and with its "
-        "origin as metadata.",
+        "Converts a checkpoint to safetensors with its origin as metadata, or to a .pth file as "
+        "the authors publish. Both have the authors' parameter names.",
         "convert IFRNet_S_GoPro.pth IFRNet_S_GoPro.safetensors --dtype float16",
     )
     command.add_argument("file", metavar="IN", help="checkpoint: .pth, .safetensors, or demo")
-    command.add_argument("out", metavar="OUT", help="path of the .safetensors file to write")
+    command.add_argument(
+        "out", metavar="OUT", help="path of the .safetensors or .pth file to write"
+    )
     command.add_argument(
         "--dtype",
         choices=("float32", "float16"),

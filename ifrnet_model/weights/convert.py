@@ -1,8 +1,12 @@
-"""Converts a checkpoint to safetensors with the authors' parameter names and metadata."""
+"""Converts a checkpoint to safetensors with metadata, or to a .pth file as the authors publish.
+
+Both have the authors' parameter names.
+"""
 
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -25,13 +29,16 @@ from ifrnet_model.weights.table import DEMO_WEIGHTS, TimeSteps
 StoredType = Literal["float32", "float16"]
 
 
+_SUFFIXES = (".safetensors", ".pth")
+
+
 class Conversion(NamedTuple):
-    """A .safetensors file that was written, loaded again and compared.
+    """A file that was written, loaded again and compared.
 
     Attributes:
         path: The file.
         sha256: Its SHA-256, 64 hexadecimal digits.
-        metadata: Its metadata.
+        metadata: Its metadata; of a .pth file, which has none, what they would be.
         largest_difference: Largest absolute difference of a weight from the source; 0 for float32.
         names: Dictionaries and prefixes around the tensors in the source, as text; None if there
             were none.
@@ -54,11 +61,12 @@ def convert_checkpoint(
     time_steps: TimeSteps | None = None,
     force: bool = False,
 ) -> Conversion:
-    """Writes a checkpoint as safetensors, loads it again, compares it, and then renames it.
+    """Writes a checkpoint, loads it again, compares it, and then renames it.
 
     Args:
         source: A .pth or .safetensors file, or "demo".
-        target: The .safetensors file to write.
+        target: The .safetensors file to write; or a .pth file in the authors' form, a dictionary
+            of the tensors for `torch.load` and `load_state_dict`, without metadata.
         dtype: Type of the tensors that are written.
         time_steps: The time steps that the weights were trained for; by default those stated by
             the file, else published, else found by a trial.
@@ -86,9 +94,12 @@ def convert_checkpoint(
             f"{file.path}: {too_large[0]} has values that {dtype} cannot hold: use float32"
         )
     metadata = _metadata(file, checkpoint, time_steps)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(8)}.partial.safetensors")
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(8)}.partial{target.suffix}")
     try:
-        save_file(stored, temporary, metadata)
+        if target.suffix.lower() == ".pth":
+            torch.save(OrderedDict(stored), temporary)
+        else:
+            save_file(stored, temporary, metadata)
         reloaded = load_checkpoint(temporary)
         loaded = reloaded.network.state_dict()
         if any(not torch.equal(loaded[name], tensor.float()) for name, tensor in stored.items()):
@@ -96,7 +107,7 @@ def convert_checkpoint(
                 f"{target} has other weights when it is read back: check the disk"
             )
         temporary.replace(target)
-    except SafetensorError as error:
+    except (SafetensorError, RuntimeError) as error:  # The second is PyTorch's.
         raise CheckpointError(
             f"{target} cannot be written ({error}): check the disk and the folder"
         ) from error
@@ -127,8 +138,10 @@ def _metadata(
 
 
 def _check_target(target: Path, *, force: bool) -> None:
-    if target.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{target} has no suffix .safetensors: use NAME.safetensors")
+    if target.suffix.lower() not in _SUFFIXES:
+        raise CheckpointError(
+            f"{target} has the suffix {target.suffix!r}: use NAME.safetensors or NAME.pth"
+        )
     if target.name.lower() == DEMO_WEIGHTS.name:
         raise CheckpointError(f"{target.name} is the name of the shipped file: use another name")
     if not target.parent.is_dir():

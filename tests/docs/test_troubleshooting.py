@@ -25,7 +25,7 @@ WITH_A_REASON = {"_unusable", "refuse"}
 
 WRITERS = {
     "bench/harness/opening.py": {"all_failed", "open_runs"},
-    "bench/quality/setup.py": {"_deviations"},
+    "bench/quality/setup.py": {"_mismatches", "_other_sizes"},
     "export/gate/diagnosis.py": {"diagnosis"},
     "export/gate/gate.py": {"gate"},
     "export/int8/build.py": {"__call__"},

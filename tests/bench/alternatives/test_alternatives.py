@@ -18,11 +18,11 @@ from bench.alternatives.mlrt import Mlrt, with_one_input
 from bench.environment import MeasurementError
 from bench.quality.metrics import psnr
 from bench.report.evidence import read_evidence
-from bench.report.text import rounded
 from commands import need_torch
 from export.gate.cases import moving_frames
 from moving_clips import RATE, write_clip
 from paths import ROOT
+from runtime.errors import rounded
 from runtime.telemetry import import_quietly
 
 onnxruntime = import_quietly("onnxruntime")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench.data import datasets
-from bench.data.datasets import select
+from bench.data.datasets import DataSet, select, sizes_on_disk
 from bench.data.protocols import (
     ADOBE240_TEST,
     GOPRO_TEST,
@@ -17,8 +17,9 @@ from bench.data.protocols import (
     PROTOCOLS,
     Metric,
     protocol_lines,
+    protocol_of,
 )
-from bench.data.samples import DamagedError, read_image, sample_of_files
+from bench.data.samples import DamagedError, Sample, read_image, sample_of_files
 from bench.environment import MeasurementError
 from moving_clips import read_clip, write_clip
 from paths import DATA, ROOT
@@ -117,7 +118,8 @@ def test_rules_equal_those_of_the_papers(name, rules):
 def test_the_list_has_every_data_set_with_rules_layout_and_source():
     lines = protocol_lines()
     heads = [line for line in lines if not line.startswith(" ")]
-    assert [head.partition(":")[0] for head in heads] == list(PROTOCOLS)
+    mmagic = [f"{name} --protocol mmagic" for name in ("vimeo90k", "gopro", "adobe240")]
+    assert [head.partition(":")[0] for head in heads] == [*PROTOCOLS, *mmagic]
     for protocol in PROTOCOLS.values():
         for detail in (protocol.layout, protocol.source, protocol.script):
             assert any(line.endswith(detail) for line in lines)
@@ -315,7 +317,10 @@ def touch_frames(folder, count, first=1):
 @pytest.mark.parametrize(
     ("count", "starts"), [(9, [47]), (16, [47]), (17, [47, 55]), (33, [47, 55, 63, 71])]
 )
-@pytest.mark.parametrize("above", ["", "test", "GOPRO_Large_all/test"])
+@pytest.mark.parametrize(
+    "above",
+    ["", "test", "GOPRO_Large_all/test", "test/sharp", "test/full_sharp", "GOPRO/test/sharp"],
+)
 def test_windows_of_gopro_are_nine_frames_that_share_their_ends(tmp_path, above, count, starts):
     video = GOPRO_TEST[3]
     paths = touch_frames(tmp_path / above / video, count, first=47)
@@ -324,6 +329,37 @@ def test_windows_of_gopro_are_nine_frames_that_share_their_ends(tmp_path, above,
     assert found.count == len(starts)
     for k, sample in enumerate(found.samples):
         assert sample.paths == tuple(paths[8 * k : 8 * k + 9])
+
+
+@pytest.mark.parametrize(
+    "above", ["", "Adobe240", "test/full_sharp", "adobe240fps/test/full_sharp"]
+)
+def test_videos_of_adobe240_are_found_from_the_data_root(tmp_path, above):
+    touch_frames(tmp_path / above / ADOBE240_TEST[0], 9)
+    assert names(find("adobe240", tmp_path)) == [f"{ADOBE240_TEST[0]}/000001"]
+
+
+def test_all_sharp_frames_are_preferred_to_those_between_blurred_ones(tmp_path):
+    for folder, first in (("sharp", 100), ("full_sharp", 200)):
+        touch_frames(tmp_path / "test" / folder / GOPRO_TEST[0], 9, first=first)
+    assert names(find("gopro", tmp_path)) == [f"{GOPRO_TEST[0]}/000200"]
+
+
+@pytest.mark.parametrize("above", ["", "test", "GOPRO_Large/test"])
+def test_the_sharp_frames_of_gopro_large_are_found_and_noted(tmp_path, above):
+    for video in GOPRO_TEST:
+        for kind in ("blur", "sharp"):
+            touch_frames(tmp_path / above / video / kind, 9)
+    found = find("gopro", tmp_path)
+    assert found.samples[0].paths[0].parent.name == "sharp"
+    (note,) = found.notes
+    assert "7 to 13 frames of the camera apart" in note
+
+
+def test_a_folder_without_frames_does_not_hide_another(tmp_path):
+    (tmp_path / GOPRO_TEST[0]).mkdir()
+    touch_frames(tmp_path / "test" / GOPRO_TEST[0], 9)
+    assert names(find("gopro", tmp_path)) == [f"{GOPRO_TEST[0]}/000001"]
 
 
 def test_the_crop_of_gopro_equals_that_of_the_authors(tmp_path):
@@ -566,6 +602,59 @@ def test_a_missing_file_of_a_selected_sample_is_named(seven, tmp_path):
     assert str(refused.value).startswith(f"{missing} does not exist: sample 3/im0 needs it, ")
     assert "copy the data set again" in str(refused.value)
     assert select(seven, limit=3).count == 3
+
+
+@pytest.mark.parametrize(("name", "listing"), [("vimeo90k", "tri_testlist.txt"), ("ucf101", None)])
+def test_a_list_is_named_only_if_the_set_has_one(tmp_path, name, listing):
+    if listing:
+        (tmp_path / listing).write_text("00001/0001\n")
+    else:
+        touch(tmp_path / "1" / "frame_00.png")
+    with pytest.raises(MeasurementError) as refused:
+        select(find(name, tmp_path))
+    if listing:
+        assert str(refused.value).endswith(f"or leave the sample out of {tmp_path / listing}")
+    else:
+        assert str(refused.value).endswith(": sample 1 needs it, copy the data set again")
+
+
+def test_sizes_on_disk_are_those_of_the_headers(tmp_path):
+    for number, size in enumerate(((6, 8), (6, 8), (10, 12)), 1):
+        for name in ("frame_00.png", "frame_01_gt.png", "frame_02.png"):
+            put(tmp_path / str(number) / name, size)
+    touch(tmp_path / "4" / "frame_00.png")  # A damaged image is named when it is measured.
+    assert sizes_on_disk(find("ucf101", tmp_path)) == {(6, 8): "1", (10, 12): "3"}
+
+
+def test_sizes_of_a_large_set_are_those_of_samples_spread_over_it(tmp_path):
+    samples = [Sample(str(k), None, (put_once(tmp_path, k == 128),)) for k in range(256)]
+    assert len(sizes_on_disk(DataSet(samples, 256, []))) == 2
+
+
+def put_once(folder, other):
+    path = folder / f"{other}.png"
+    if not path.exists():
+        put(path, (6, 8) if other else (8, 6))
+    return path
+
+
+def test_the_size_on_disk_of_a_protocol():
+    assert PROTOCOLS["xtest-2k"].stored_size == (2160, 4096)
+    assert PROTOCOLS["gopro"].stored_size == (720, 1280)
+    assert PROTOCOLS["middlebury"].stored_size is None  # Frames of several sizes on a canvas.
+    assert PROTOCOLS["folder"].stored_size is None
+
+
+@pytest.mark.parametrize("dataset", ["vimeo90k", "gopro", "adobe240"])
+def test_mmagic_has_two_dimensional_ssim_and_the_frames_of_the_paper(dataset):
+    paper, mmagic = protocol_of(dataset), protocol_of(dataset, "mmagic")
+    assert mmagic.metrics == ("psnr", "ssim_2d")
+    assert (mmagic.crop, mmagic.factor, mmagic.rounded) == (paper.crop, paper.factor, False)
+    assert mmagic.script.endswith(
+        {"vimeo90k": "in2out1_8xb4_vimeo", "gopro": "in2out7_8xb4_gopro",
+         "adobe240": "in2out7_8xb4_adobe"}[dataset]
+    )  # fmt: skip
+    assert any(line.startswith(f"{dataset} --protocol mmagic: ") for line in protocol_lines())
 
 
 def test_samples_of_a_video_are_selected_during_decoding(tmp_path):

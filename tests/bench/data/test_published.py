@@ -2,13 +2,23 @@ from typing import get_args
 
 import pytest
 
+from bench.data import published as module
 from bench.data.protocols import PROTOCOLS, Metric
-from bench.data.published import published
+from bench.data.published import published_text
 from ifrnet_model.weights import CHECKPOINTS
+from ifrnet_model.weights.table import identify
 
 MMAGIC_VIMEO = "7a66b214" + "0" * 56
 MMAGIC_GOPRO = "5d2f805a" + "f" * 56
 UNKNOWN = "deadbeef" + "0" * 56
+
+
+def published(dataset, *, sha256, variant, authors, name="weights.pth", source=None):
+    """The published figure of a file with this name and hash, as a dictionary; None without."""
+    metadata = {} if source is None else {"source_sha256": source}
+    identity = identify(name, sha256=sha256, variant=variant, metadata=metadata)
+    figure = module.published(dataset, identity=identity, variant=variant, authors=authors)
+    return None if figure is None else figure._asdict()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +78,32 @@ def test_published_weights_are_known_by_the_start_of_their_hash(sha256, dataset,
 )
 def test_weights_without_published_figures_have_none(sha256, dataset):
     assert published(dataset, sha256=sha256, variant="base", authors=False) is None
+
+
+def test_a_converted_checkpoint_keeps_its_figures():
+    figure = published(
+        "vimeo90k", sha256=UNKNOWN, variant="base", authors=False, source=MMAGIC_VIMEO
+    )
+    assert (figure["psnr"], figure["ssim"]) == (35.7999, 0.9680)
+
+
+def test_a_name_alone_is_no_proof_of_the_weights():
+    name = "IFRNet_Vimeo90K.pth"
+    assert published("vimeo90k", sha256=UNKNOWN, variant="base", authors=False, name=name) is None
+
+
+RECORD = {"source": "s", "psnr": 35.7999, "ssim": 0.968, "ssim_kind": "ssim_2d", "ie": None}
+
+
+def test_the_text_of_a_figure_names_its_kind_of_ssim_and_the_same_measured_here():
+    assert published_text(RECORD) == ("35.80 dB, SSIM (2D) 0.9680 (s)", "")
+    found = {"psnr": 35.7912, "ssim": 0.96789, "ie": None}
+    assert published_text({**RECORD, "measured": found})[1] == "35.79 dB, SSIM (2D) 0.9679"
+    middlebury = {**RECORD, "ssim": None, "ie": 1.946, "measured": {**found, "ssim": None, "ie": 2}}
+    assert published_text(middlebury) == ("35.80 dB, IE 1.946 (s)", "35.79 dB, IE 2.000")
+    assert published_text({**RECORD, "measured": {**found, "psnr": None}})[1].startswith(
+        "identical"
+    )
 
 
 def test_the_papers_figures_are_shown_only_where_the_paper_has_them():

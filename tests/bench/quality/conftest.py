@@ -1,10 +1,19 @@
 """Fixtures: a small data set, and the command `bench.parity`."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench import parity
+from bench.data.protocols import PROTOCOLS
 from bench.quality.record import read_lines
-from parity_runs import save_image, triplet
+from parity_runs import SIZE, save_image, triplet
+
+
+@pytest.fixture(autouse=True)
+def small_frames(monkeypatch):
+    """Gives UCF101 the frame size of the small data set `ucf101`, in this process."""
+    monkeypatch.setitem(PROTOCOLS, "ucf101", replace(PROTOCOLS["ucf101"], frame_size=SIZE))
 
 
 @pytest.fixture(scope="module")

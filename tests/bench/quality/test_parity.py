@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -210,12 +211,17 @@ def test_the_gate_names_artefact_and_sample_of_a_loss(ucf101, export, run, tmp_p
     run(*arguments, "--max-drop", "60", "--overwrite")
 
 
-def test_a_flow_scale_other_than_the_protocols_is_refused(models, export, run, tmp_path):
+def test_a_flow_scale_other_than_the_protocols_is_refused(
+    models, export, run, tmp_path, monkeypatch
+):
     root = tmp_path / "snu"
     for name, frame in zip(("000001", "000002", "000003"), triplet(4, (70, 90)), strict=True):
         save_image(frame, root / "test" / "GOPRO_test" / "seq" / f"{name}.png")
     paths = " ".join(f"data/SNU-FILM/test/GOPRO_test/seq/00000{k}.png" for k in (1, 2, 3))
     (root / "test-hard.txt").write_text(f"{paths}\n")
+    monkeypatch.setitem(
+        PROTOCOLS, "snufilm-hard", replace(PROTOCOLS["snufilm-hard"], frame_size=(70, 90))
+    )
     arguments = ("--weights", "demo", "--dataset", "snufilm-hard", "--root", root)
     _, printed = run("--model", models / "frames.onnx", *arguments, code=1)
     assert "measured at flow scale 0.8, but the models have 1" in printed
@@ -401,7 +407,16 @@ def test_pytorch_returns_the_mean_with_flipped_frames_too(models, export, ucf101
 
 def test_the_command_as_a_user_runs_it(models, ucf101, tmp_path):
     done = run_module("bench.parity", *ucf101_arguments(models, ucf101), "--limit", "1")
+    assert done.returncode == 1
+    assert (
+        "the frames on disk are 50x70 (sample 1), and UCF101 is measured with frames of 256x256: "
+        "give what matches, or --allow-mismatch"
+    ) in done.stderr
+    done = run_module(
+        "bench.parity", *ucf101_arguments(models, ucf101), "--limit", "1", "--allow-mismatch"
+    )
     assert done.returncode == 0, done.stderr
+    assert "forced: the frames on disk are 50x70" in done.stdout
     assert "frames.onnx" in done.stdout
     listed = run_module("bench.parity", "--list")
     assert listed.returncode == 0
@@ -414,7 +429,7 @@ def test_other_weights_are_refused_unless_forced_with_a_note(
     arguments = (*ucf101_arguments(models, ucf101, weights=midpoint_checkpoint), "--limit", "1")
     lines, printed = run(*arguments, code=1)
     assert lines == []
-    assert "give matching models and weights, or --allow-mismatch" in printed
+    assert "give what matches, or --allow-mismatch" in printed
     lines, _ = run(*arguments, "--allow-mismatch")
     assert any("forced: frames.onnx" in note for note in lines[0]["configuration"]["notes"])
 
@@ -509,11 +524,24 @@ def test_the_table_shows_published_figures_and_missing_samples():
     }
     printed = "\n".join(table(configuration, summary))
     assert "UCF101, 1 samples in 12.3 s, weights w.pth (small)" in printed
-    assert "published: 35.0 dB, ssim_2d 0.9 (somebody)" in printed
+    assert "  published:      35.00 dB, SSIM (2D) 0.9000 (somebody)\n  2 of" in printed
     assert "\n  2 of the official 379 samples\n  forced: another flow scale\n" in printed
     assert "identical (a)" in printed
     assert "-0.5000" in printed
     assert "1 samples could not be read: x" in printed
+
+
+def test_the_table_counts_new_frames_that_are_identical_to_pytorch():
+    lines = [line("a", [30.0], [30.0], [None]), line("b", [31.0], [31.0], [90.0])]
+    summary = {
+        **summarise(lines, {"m": "bytes"}, ["psnr"], 2), "published": None, "wall_seconds": None,
+    }  # fmt: skip
+    configuration = {
+        "title": "UCF101", "metrics": ["psnr"], "weights": {"name": "w", "variant": "small"},
+        "samples": 2, "official_samples": 2, "every": 1, "limit": None, "notes": [],
+    }  # fmt: skip
+    (row,) = (text for text in table(configuration, summary) if text.startswith("  m "))
+    assert "90.0 dB (1 identical)  90.0 dB (b)" in row
 
 
 def test_the_file_has_no_infinite_numbers(tmp_path):

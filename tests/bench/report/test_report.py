@@ -107,7 +107,10 @@ TIME = "2 samples in 82 s (PyTorch, one artefact, metrics)"
         ([parity(summary={"wall_seconds": 81.6}, official_samples=379)], [], [TIME]),
         ([parity(summary={"wall_seconds": 81.6}, official_samples=None)], [], [TIME]),
         ([parity(), parity(summary={"published": PUBLISHED})],
-         ["| published |", "|  |\n", "| 35.29 / 0.9693 (paper) |"], []),
+         ["| published |", "|  |\n", "| 35.29 dB, SSIM (3D) 0.9693 (paper) |"], ["PyTorch here"]),
+        ([parity(summary={"published": {
+            **PUBLISHED, "measured": {"psnr": 35.28, "ssim": 0.9692, "ie": None}}})],
+         ["| published | PyTorch here, from floats |", "| 35.28 dB, SSIM (3D) 0.9692 |"], []),
         # Artefacts are named only if nothing else tells them apart.
         ([parity(ev.a_result(), ev.a_result(), artefacts=TWO)],
          ["| artefact |", "| a.onnx |", "| b.onnx |"], []),

@@ -443,10 +443,25 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert target.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_pth_file_has_the_authors_form(tmp_path, midpoint_checkpoint, dtype):
+    done = convert_checkpoint(midpoint_checkpoint, tmp_path / "out.pth", dtype=dtype)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.pth"]
+    state = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert type(state).__name__ == "OrderedDict"
+    wanted = load_checkpoint(midpoint_checkpoint).network.state_dict()
+    assert state.keys() == wanted.keys()
+    assert {tensor.dtype for tensor in state.values()} == {getattr(torch, dtype)}
+    for name, tensor in wanted.items():
+        assert torch.equal(state[name], tensor.to(getattr(torch, dtype)))
+    assert done.sha256 == hashlib.sha256((tmp_path / "out.pth").read_bytes()).hexdigest()
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("out.pth", "NAME.safetensors"),
+        ("out.onnx", "has the suffix '.onnx': use NAME.safetensors or NAME.pth"),
+        ("out", "has the suffix '': use NAME.safetensors or NAME.pth"),
         ("none/out.safetensors", "folder .* is missing"),
         (DEMO_WEIGHTS.name, "is the name of the shipped file"),
     ],
