@@ -12,6 +12,7 @@ from export.gate.cases import gate_cases, gate_sizes
 from export.gate.gate import Requirements, gate
 from export.gate.runners import Runner, onnx_runner, openvino_runner
 from export.graph import passes
+from export.graph.describe import describe
 from export.graph.for_cpu import tuned_for_cpu
 from export.progress import Stages
 from export.request import DEFAULT_SIZE, OnnxBackend
@@ -50,7 +51,7 @@ class CheckedModel(NamedTuple):
 def finalise(
     model: ModelProto, info: ModelInfo, tuned_for: TunedFor, *, compact: bool = False
 ) -> tuple[ModelProto, ModelInfo]:
-    """Tunes a graph for a kind of device, adds its metadata and checks it.
+    """Tunes a graph for a kind of device, adds its metadata and descriptions, and checks it.
 
     Args:
         model: The graph; with `tuned_for` "any" it is changed in place.
@@ -67,6 +68,7 @@ def finalise(
         passes.halve_constants(model)
     info = replace(info, tuned_for=tuned_for)
     helper.set_model_props(model, info.to_properties())
+    describe(model, info)
     passes.check(model)
     return model, info
 

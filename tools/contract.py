@@ -1,7 +1,8 @@
 """Writes the schemas in docs/schema and the tables of docs/onnx_contract.md.
 
 Names, types and descriptions are those of the dataclasses in runtime/model_info.py and
-runtime/manifest.py, so that they are written once.
+runtime/manifest.py, and those that export/graph/describe.py writes into a graph, so that they are
+written once.
 
 python tools/contract.py
 """
@@ -18,10 +19,11 @@ from typing import Any, get_args
 
 import msgspec
 
+from export.graph.describe import MEANINGS, images_text
 from export.request import Constraints, OnnxBackend
 from ifrnet_model.config import VARIANTS
 from runtime.manifest import Calibration, EngineBuild, EngineManifest, GateReport, PrecisionProof
-from runtime.model_info import PROPERTY_PREFIX, ModelInfo
+from runtime.model_info import OUTPUT, PROPERTY_PREFIX, ModelInfo
 from runtime.records import FORMAT_VERSION
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -160,7 +162,26 @@ def tables() -> dict[str, str]:
         for key, value in schema["properties"].items():
             lines.append(f"| `{key}` | {_type(value)} | {value['description']} |")
         made[name] = "\n".join(lines)
-    return made
+    return made | {"ports": ports_table()}
+
+
+def ports_table() -> str:
+    """The table of inputs and outputs, with the texts that a graph contains."""
+    lines = [
+        "| Name | Meaning | `--io frames` (default) | `--io float` |",
+        "|---|---|---|---|",
+    ]
+    for name, meaning in MEANINGS.items():
+        if name == "timestep":
+            texts = "float32 (B, 1, 1, 1)", "as with `frames`"
+        elif name == "img1":
+            texts = "as `img0`", "as `img0`"
+        else:
+            count = "B" if name == OUTPUT else "N"
+            frames, floats = (images_text(io, count) for io in ("frames", "float"))
+            texts = frames, f"{floats}, clipped" if name == OUTPUT else floats
+        lines.append(f"| `{name}` | {meaning} | {texts[0]} | {texts[1]} |")
+    return "\n".join(lines)
 
 
 def _type(schema: Schema) -> str:
