@@ -15,6 +15,9 @@ BUILDER := tools/builder_on_cpu/setup.sh .builder $(BIN)/python $(PIP_FLAGS)
 # A real Triton server with its Python backend; says why in one line where that cannot be had.
 TRITON := tools/triton_server/setup.sh .triton $(BIN)/python $(PIP_FLAGS)
 
+# Runtimes of others, from npm and PyPI; says why in one line where they cannot be had.
+FOREIGN := tools/foreign/setup.sh .foreign $(BIN)/python $(PIP_FLAGS)
+
 # What runs on the installed wheel, without PyTorch; see tools/installed.
 INSTALLED_TESTS := $(addprefix tests/test_,formats.py installed.py) $(filter-out \
   %/backends/trt/test_backend.py %/cuda/test_arrays.py %/runtime/test_interpolator.py %/runtime/test_package.py \
@@ -37,7 +40,7 @@ WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1 $(SHARED_EXPORTS)
 EXPORTS := .exports/made
 endif
 
-.PHONY: demo test builder-at-hand triton-at-hand test-builder test-triton test-newest test-lowest test-kit docs report models fuzz soak lint format clean
+.PHONY: demo test builder-at-hand triton-at-hand foreign-at-hand test-builder test-triton test-foreign test-newest test-lowest test-kit docs report models fuzz soak lint format clean
 
 # In an environment without PyTorch, unless that of the tests is there.
 DEMO := $(or $(wildcard .venv/installed),.venv-demo/installed)
@@ -53,7 +56,7 @@ test: lint docs
 	  tests/test_installed.py >.exports/log || { cat .exports/log; exit 1; }
 	touch .exports/made
 	@$(SHARED_EXPORTS) $(MAKE) --no-print-directory --jobs=2 $(WHOLE_OUTPUTS) \
-	  INSTALLED_FLAGS= test-newest test-lowest test-kit triton-at-hand builder-at-hand
+	  INSTALLED_FLAGS= test-newest test-lowest test-kit triton-at-hand builder-at-hand foreign-at-hand
 
 builder-at-hand: .venv/installed
 	@if why=$$($(BUILDER) 2>&1); then $(MAKE) --no-print-directory test-builder; \
@@ -63,6 +66,10 @@ triton-at-hand: .venv/installed
 	@if why=$$($(TRITON) 2>&1); then $(MAKE) --no-print-directory test-triton; \
 	else echo "SKIPPED the tests with a real Triton server: $$why"; fi
 
+foreign-at-hand: .venv/installed
+	@if why=$$($(FOREIGN) 2>&1); then $(MAKE) --no-print-directory test-foreign; \
+	else echo "SKIPPED the tests with runtimes of others: $$why"; fi
+
 test-builder: .venv/installed
 	@$(BUILDER)
 	. .builder/env.sh && $(BIN)/python -m pytest -m builder tests/test_builder_real.py
@@ -70,6 +77,10 @@ test-builder: .venv/installed
 test-triton: .venv/installed
 	@$(TRITON)
 	. .triton/env.sh && $(BIN)/python -m pytest -m triton tests/test_triton_server.py
+
+test-foreign: .venv/installed
+	@$(FOREIGN)
+	$(BIN)/python -m pytest -m foreign tests/test_foreign_runtimes.py
 
 # The wheel with the newest and with the lowest releases of what it needs.
 test-newest test-lowest: test-%: .venv/installed $(EXPORTS)
@@ -143,4 +154,4 @@ format: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf build/site .venv .venv-demo .builder .triton .newest .lowest .exports .kit310 demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build/site .venv .venv-demo .builder .triton .foreign .newest .lowest .exports .kit310 demo report.html *.egg-info .mypy_cache .pytest_cache .ruff_cache

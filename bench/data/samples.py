@@ -202,19 +202,25 @@ def video_windows(path: Path, factor: int) -> int | None:
 def samples_of_video(path: Path, protocol: Protocol) -> Iterator[Sample]:
     """Yields windows of consecutive frames, decoded on demand; one window is in memory.
 
+    Frames are converted to RGB as by `python -m runtime`: with the matrix, the range and the chroma
+    siting of the video.
+
     Raises:
         MeasurementError: If a frame cannot be decoded.
+        VideoError: If its matrix cannot be converted.
     """
     import av
 
+    from runtime.video.colour import ColourConverter
     from runtime.video.reading.tags import open_for_reading
 
+    converter = ColourConverter()
     window: list[NDArray[Any]] = []
     decoded = 0
     try:
         with open_for_reading(str(path)) as container:
             for frame in container.decode(video=0):
-                window.append(frame.to_ndarray(format="rgb24"))
+                window.append(converter.rgb_from_frame(frame, 8))
                 decoded += 1
                 if len(window) > protocol.factor:
                     name = f"frame {decoded - len(window)}"
