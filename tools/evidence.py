@@ -21,6 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+_WALK = ROOT / "export" / "gate" / "frames" / "walk.mkv"
+
 SMALL = ("small_onnxruntime.onnx", "small_openvino.onnx")
 """The artefacts of the shipped weights, of free size."""
 _TO_ONNX = ("export.to_onnx", "--weights", "demo")
@@ -29,7 +31,7 @@ _CLIP_SIZE = "256x448"
 _INT8 = {
     f"int8_{backend}_{_CLIP_SIZE}.onnx": (
         *_BUILD, backend, "--precision", "int8", "--size", _CLIP_SIZE, "--calibrate",
-        "london_60fps.mp4",
+        "walk.mkv",
     )
     for backend in ("onnxruntime", "openvino")
 }  # fmt: skip
@@ -129,6 +131,8 @@ def main() -> None:
 
 def _prepare(work: Path, needed: set[str]) -> None:
     """Makes the scaled clip, the random weights and the artefacts that `needed` names."""
+    if not (work / _WALK.name).exists():
+        (work / _WALK.name).symlink_to(_WALK)  # The clip that int8 models are calibrated with.
     if "juggle_448.mkv" in needed and not (work / "juggle_448.mkv").exists():
         _scale_clip(work / "juggle.mp4", work / "juggle_448.mkv")
     if not (work / "base.pth").exists():
