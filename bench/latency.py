@@ -112,7 +112,6 @@ def _write_report(path: Path, json_file: Path) -> None:
 
     evidence = read_evidence([json_file])
     write_page(path, evidence, report_tables(evidence))
-    print(f"{json_file}: the evidence")
 
 
 def _request(args: argparse.Namespace) -> LatencyRequest:

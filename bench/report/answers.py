@@ -9,8 +9,20 @@ from typing import NamedTuple
 from bench.harness.warnings import run_warnings
 from bench.records.latency import CaseRecord
 from bench.report.evidence import Evidence
-from bench.report.fps import NamedRun, artefacts_of, case_title, fastest_baseline, ratio_caveats
-from bench.report.runs import compared_runs, machine_name, several_machines
+from bench.report.fps import (
+    NamedRun,
+    artefacts_of,
+    case_title,
+    fastest_baseline,
+    precision_of,
+    ratio_caveats,
+)
+from bench.report.runs import (
+    compared_runs,
+    computed_precision,
+    machine_name,
+    several_machines,
+)
 from runtime.errors import counted, rounded
 
 _WORDS = (
@@ -178,7 +190,7 @@ def _agreements(evidence: Evidence) -> Iterator[tuple[str, _Agreement]]:
         mean = math.inf if against["mean"] is None else against["mean"]
         sample = "" if least is None else f", sample {least['sample']}"
         where = f"{one.artefact['name']} on {title}{sample}"
-        yield one.artefact["precision"], _Agreement(mean, worst, where)
+        yield computed_precision(one.artefact), _Agreement(mean, worst, where)
     if compared:
         return
     for file in evidence.latencies:
@@ -190,9 +202,7 @@ def _agreements(evidence: Evidence) -> Iterator[tuple[str, _Agreement]]:
                 mean = math.inf if agreed["psnr_db"] is None else agreed["psnr_db"]
                 lowest = agreed.get("worst_psnr_db")
                 worst = mean if lowest is None else lowest
-                artefact = run["artefact"]
-                precision = str(artefact.get("precision", "")) if artefact else ""
-                yield precision, _Agreement(mean, worst, f"{name} at {case['size']}")
+                yield precision_of(run), _Agreement(mean, worst, f"{name} at {case['size']}")
 
 
 def _trust(evidence: Evidence) -> Answer:

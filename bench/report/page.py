@@ -14,10 +14,10 @@ import jinja2
 from bench.report.answers import answers
 from bench.report.evidence import Evidence
 from bench.report.figures import run_styles
+from bench.report.origins import origin
 from bench.report.pictures import read_pictures
 from bench.report.plots import Plot, latency_plots, parity_plots, quality_plots, size_plots
 from bench.report.runs import compared_runs, file_names, machine_name, measured_runs
-from bench.report.tables import origin
 from bench.report.text import NONE, Table, one_line
 from runtime.errors import counted
 

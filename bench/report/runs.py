@@ -48,6 +48,17 @@ class ComparedRun:
     label: str
 
 
+def computed_precision(artefact: ComparedArtefact) -> str:
+    """The type that an artefact was computed in, which OpenVINO chooses: "bf16" of an fp32 file.
+
+    An int8 model has its type first: "int8" or "int8, bf16".
+    """
+    stored, last = artefact["precision"], artefact["backend"].rpartition(" ")[2]
+    if last not in ("bf16", "fp16"):
+        return stored
+    return f"{stored}, {last}" if stored == "int8" else last
+
+
 def measured_runs(evidence: Evidence) -> list[MeasuredRun]:
     """Every run of every case, with its label."""
     cases = [(file, case) for file in evidence.latencies for case in file.record["cases"]]

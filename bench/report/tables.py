@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from bench.data.notes import sample_notes
 from bench.data.published import METRIC_TITLES, published_text
 from bench.harness.warnings import run_warnings
-from bench.records.common import Environment
 from bench.report.alternatives import clip_tables, speed_summary
-from bench.report.evidence import Evidence, EvidenceFile, Latency
+from bench.report.evidence import Evidence, Latency
 from bench.report.fps import fps_table
+from bench.report.origins import origin_sentences, origins_table
 from bench.report.runs import (
     ComparedRun,
     MeasuredRun,
     compared_runs,
+    computed_precision,
     dataset_titles,
     file_names,
     machine_name,
@@ -23,7 +23,7 @@ from bench.report.runs import (
     several_machines,
 )
 from bench.report.text import NONE, RANDOM, Table, decibels, signed
-from runtime.errors import counted, rounded
+from runtime.errors import rounded
 
 _RANDOM_NOTE = (
     "Random weights: only the agreement of artefact and PyTorch has a meaning, so the PSNR to "
@@ -35,19 +35,19 @@ _SHIPPED = "demo"
 """Name of the shipped weights in evidence."""
 _SUMMARISED = (("fp32", ""), ("int8", "openvino"))
 """Precision and backend of the rows of the summary."""
-_KEY_PACKAGES = ("python", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "openvino")
 
 
 def report_tables(evidence: Evidence) -> dict[str, Table]:
     """The tables that the evidence has data for, by name, in the order of a report."""
     clips = clip_tables(evidence.alternatives)
     for file, table in zip(evidence.alternatives, clips, strict=True):
-        table.sources += _origins(evidence, [file])
+        table.sources += origin_sentences(evidence, [file])
     tables = (
         short_table(evidence),
         parity_table(evidence),
         latency_table(evidence),
         roofline_table(evidence),
+        origins_table(evidence),
         *clips,
         quality_summary(evidence),
         speed_summary(evidence.alternatives),
@@ -78,7 +78,6 @@ def parity_table(evidence: Evidence) -> Table:
     if len({tuple(row[key] for key in keys) for row in table.rows}) == len(table.rows):
         for row in table.rows:
             row["artefact"] = ""
-    table.sources = _origins(evidence, evidence.parities)
     return table
 
 
@@ -102,7 +101,7 @@ def quality_summary(evidence: Evidence) -> Table:
                 one
                 for one in candidates
                 if one.parity.configuration["title"] == title
-                and one.artefact["precision"] == precision
+                and computed_precision(one.artefact).partition(",")[0] == precision
                 and one.artefact["backend"].startswith(backend)
             ]
             if found:
@@ -129,7 +128,7 @@ def _quality_row(one: ComparedRun) -> dict[str, str]:
     return {
         "data set": configuration["title"] + ("" if factor == 2 else f", {factor}x"),
         "samples": _samples_cell(one),
-        "precision": one.artefact["precision"],
+        "precision": computed_precision(one.artefact),
         "PSNR of PyTorch to the true frames, dB": decibels(result["reference_psnr"], 2),
         "PSNR of the artefact to the true frames, dB": decibels(result["psnr"], 2),
         "difference, dB": NONE if drop is None else signed(-drop, 3),
@@ -155,7 +154,7 @@ def _parity_row(table: Table, one: ComparedRun, evidence: Evidence) -> dict[str,
         "machine": machine_name(one.parity.environment) if several_machines(evidence) else "",
         "variant": configuration["weights"]["variant"] + (f" {RANDOM}" if random else ""),
         "artefact": one.artefact["name"],
-        "precision": one.artefact["precision"],
+        "precision": computed_precision(one.artefact),
         "I/O": one.artefact["io"],
         "compared": one.artefact["compared"],
         "PyTorch, dB": NONE if random else decibels(result["reference_psnr"], 2),
@@ -222,7 +221,6 @@ def latency_table(evidence: Evidence) -> Table:
         f"In brackets: the {100 * confidence:g} % confidence interval of the ratio."
         for confidence in sorted({ratio["confidence"] for ratio in ratios})
     ]
-    table.sources += _origins(evidence, evidence.latencies)
     return table
 
 
@@ -278,7 +276,7 @@ def roofline_table(evidence: Evidence) -> Table:
             }
         )
     files = [file for file in evidence.latencies if file.path in paths]
-    table.sources = [_ceilings(file, evidence) for file in files] + _origins(evidence, files)
+    table.sources = [_ceilings(file, evidence) for file in files]
     return table
 
 
@@ -313,26 +311,6 @@ def _ceilings(file: Latency, evidence: Evidence) -> str:
         f"copy {rounded(ceilings['copy_bytes_per_second'] / 1e9)} GB/s, "
         f"measured with {ceilings['measured_with']}."
     )
-
-
-def _origins(evidence: Evidence, files: Sequence[EvidenceFile]) -> list[str]:
-    """Each distinct environment once, with the files that come from it."""
-    names = file_names(evidence)
-    by_origin: dict[str, list[str]] = {}
-    for file in files:
-        by_origin.setdefault(origin(file.environment, file.threads), []).append(names[file.path])
-    return [f"{', '.join(found)}: {text}." for text, found in by_origin.items()]
-
-
-def origin(environment: Environment, threads: int | None) -> str:
-    """Machine, versions of the main packages, and commit, in one line."""
-    parts = [machine_name(environment)]
-    if threads is not None:
-        parts[0] += f", {counted(threads, 'thread')}"
-    known = environment["versions"]
-    parts.append(", ".join(f"{name} {known[name]}" for name in _KEY_PACKAGES if name in known))
-    parts.append(f"commit {environment['commit'] or 'unknown'}")
-    return "; ".join(parts)
 
 
 def _sentence(text: str) -> str:

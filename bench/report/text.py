@@ -15,7 +15,7 @@ RANDOM = "*"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TEXT_COLUMNS = {
     "data set", "size", "variant", "precision", "I/O", "compared", "artefact", "run", "machine",
-    "method",
+    "method", "versions", "commit", "weights", "files",
 }  # fmt: skip
 
 
