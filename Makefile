@@ -22,7 +22,7 @@ FOREIGN := tools/foreign/setup.sh .foreign $(BIN)/python $(PIP_FLAGS)
 INSTALLED_TESTS := $(addprefix tests/test_,formats.py installed.py) $(filter-out \
   %/backends/trt/test_backend.py %/cuda/test_arrays.py %/runtime/test_interpolator.py %/runtime/test_package.py \
   %/bench/test_latency.py %/harness/test_roofline.py %/quality/test_cluster.py \
-  %/quality/test_metrics.py %/quality/test_parity.py %/runs/test_plain_engine.py \
+  %/quality/test_metrics.py %/quality/test_parity.py %/quality/test_protocols.py %/runs/test_plain_engine.py \
   %/runs/test_pytorch.py, $(sort $(shell find tests/runtime tests/bench -name 'test_*.py'))) \
   $(addprefix tests/export/,graph/test_for_cpu.py int8/test_build.py triton/test_repository.py)
 # Of two targets at a time, where this make can: macOS has 3.81.

@@ -23,6 +23,7 @@ from bench.data.samples import DamagedError, Sample, read_image, sample_of_files
 from bench.environment import MeasurementError
 from moving_clips import read_clip, write_clip
 from paths import DATA, ROOT
+from runtime.video.colour import rgb_from_frame
 
 # The distributed lists have no licence, so that they are not in this repository.
 LISTS = ROOT.parent / "shared" / "data" / "lists"
@@ -517,7 +518,8 @@ def test_a_superscript_is_not_a_number(tmp_path):
 @pytest.mark.parametrize(("suffix", "count"), [(".mp4", 2), (".mkv", None)])
 def test_windows_of_a_video_have_its_frames(tmp_path, suffix, count):
     path = write_clip(tmp_path / f"clip{suffix}", 10)
-    pictures = [frame.to_ndarray(format="rgb24") for frame in read_clip(path)[0]]
+    # Converted as by the video command.
+    pictures = [rgb_from_frame(frame, 8) for frame in read_clip(path)[0]]
     found = find("folder", path, factor=4)
     # Matroska does not store the number of frames.
     assert (found.count, found.notes) == (count, [])
