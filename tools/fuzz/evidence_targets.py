@@ -25,8 +25,8 @@ class _Evidence(NamedTuple):
 
 def _prepare(folder: Path) -> _Evidence:
     """A folder with one good file, beside which mutated ones are put."""
-    shutil.copy(_RESULTS / "latency_cpu_base.json", folder / "good.json")
-    kinds = ("latency_cpu_small.json", "parity_small_middlebury.jsonl")
+    shutil.copy(_RESULTS / "latency_base.json", folder / "good.json")
+    kinds = ("latency_small_openvino.json", "parity_middlebury.jsonl")
     files = [_RESULTS / name for name in kinds]
     files += sorted((_RESULTS / "alternatives").glob("*.json"))[:1]
     return _Evidence(folder, {file: file.read_bytes() for file in files})

@@ -193,7 +193,7 @@ def test_the_table_without_bfloat16_equals_the_evidence():
     text = (ROOT / "docs" / "cpu.md").read_text()
     times = {}
     for name in ("latency_cpu_small", "latency_cpu_small_int8"):
-        for case in json.loads((RESULTS / f"{name}.json").read_text())["cases"]:
+        for case in json.loads((RESULTS / "avx2" / f"{name}.json").read_text())["cases"]:
             p50 = {run: of["milliseconds"]["p50"] for run, of in case["runs"].items()}
             eager = p50.pop("PyTorch eager (authors)")
             for run, ms in p50.items():
