@@ -58,11 +58,8 @@ def artefacts_of(case: CaseRecord) -> list[NamedRun]:
 
 def fastest_baseline(case: CaseRecord, name: str) -> RatioRecord | None:
     """The ratio of a run to the fastest PyTorch run that does the same work; None without one."""
-    ratios = [
-        ratio
-        for ratio in case["ratios"]
-        if ratio["faster"] == name and case["runs"][ratio["slower"]]["kind"] == "pytorch"
-    ]
+    pytorch = {other for other, run in case["runs"].items() if run["kind"] == "pytorch"}
+    ratios = [r for r in case["ratios"] if r["faster"] == name and r["slower"] in pytorch]
     return min(ratios, key=lambda ratio: ratio["p50"], default=None)
 
 

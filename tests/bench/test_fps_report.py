@@ -219,6 +219,12 @@ def test_the_ratio_is_that_to_the_fastest_pytorch_run():
     assert any("as fast as PyTorch compiled;" in text for text in table.sources)
 
 
+def test_a_ratio_to_a_run_that_is_not_in_the_file_is_left_out():
+    case = a_case()
+    case["ratios"][0]["slower"] = "another"
+    assert table_of(case).rows[0]["against PyTorch"] == ""
+
+
 def test_the_short_table_of_a_page_has_the_fastest_artefact_of_each_case():
     case = a_case({"slow": bf16(0.2), "fast": bf16(0.1), BASELINE: a_run(0.3)})
     assert [row["run"].split()[0] for row in table_of(case).rows] == ["slow", "fast"]
