@@ -12,8 +12,10 @@ from bench.report.evidence import Evidence
 from bench.report.fps import (
     NamedRun,
     artefacts_of,
+    case_name,
     case_title,
     fastest_baseline,
+    fastest_of,
     precision_of,
     ratio_caveats,
 )
@@ -60,10 +62,9 @@ class _Fastest(NamedTuple):
     @property
     def where(self) -> str:
         """The data set and the size, with the factor if it is not 2."""
-        factor = self.case["factor"]
-        title = case_title(self.case)
-        place = f"{title}, {self.case['size']}" if title else self.case["size"]
-        return place if factor == 2 or f"{factor}x" in title else f"{place}, {factor}x"
+        factor, place = self.case["factor"], case_name(self.case)
+        named = factor == 2 or f"{factor}x" in case_title(self.case)
+        return place if named else f"{place}, {factor}x"
 
 
 def answers(evidence: Evidence) -> list[Answer]:
@@ -83,9 +84,8 @@ def _fastest(evidence: Evidence) -> list[_Fastest]:
     for file in evidence.latencies:
         for case in file.record["cases"]:
             if artefacts := artefacts_of(case):
-                one = min(artefacts, key=lambda named: named.run["milliseconds"]["p50"])
                 machine = machine_name(file.environment)
-                found.append(_Fastest(case, one, file.threads, machine))
+                found.append(_Fastest(case, fastest_of(artefacts), file.threads, machine))
     return found
 
 

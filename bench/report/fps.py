@@ -37,7 +37,7 @@ def fps_table(cases: Sequence[tuple[CaseRecord, str]], *, fastest_only: bool = F
     for case, machine in cases:
         runs = artefacts_of(case) or [NamedRun(*one) for one in case["runs"].items()]
         if fastest_only and runs:
-            runs = [min(runs, key=lambda one: one.run["milliseconds"]["p50"])]
+            runs = [fastest_of(runs)]
         for one in runs:
             ratio = fastest_baseline(case, one.name)
             if ratio is not None:
@@ -69,6 +69,17 @@ def case_title(case: CaseRecord) -> str:
     if dataset is None:
         return ""
     return PROTOCOLS[LATENCY_SETS[dataset]].title if dataset in LATENCY_SETS else dataset
+
+
+def case_name(case: CaseRecord) -> str:
+    """The data set, where there is one, and the size of a case, as "UCF101, 256x256"."""
+    title = case_title(case)
+    return f"{title}, {case['size']}" if title else case["size"]
+
+
+def fastest_of(runs: Sequence[NamedRun]) -> NamedRun:
+    """The run with the lowest median."""
+    return min(runs, key=lambda one: one.run["milliseconds"]["p50"])
 
 
 def precision_of(run: RunRecord) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from bench.records.common import Environment
@@ -42,13 +42,9 @@ def origins_table(evidence: Evidence) -> Table:
     return table
 
 
-def origin_sentences(evidence: Evidence, files: Sequence[EvidenceFile]) -> list[str]:
-    """Each distinct origin once, with the files that come from it, for a table of its own."""
-    names = file_names(evidence)
-    by_origin: dict[str, list[str]] = {}
-    for file in files:
-        by_origin.setdefault(origin(file.environment, file.threads), []).append(names[file.path])
-    return [f"{', '.join(found)}: {text}." for text, found in by_origin.items()]
+def origin_sentence(evidence: Evidence, file: EvidenceFile) -> str:
+    """The origin of one file, for a table of its own."""
+    return f"{file_names(evidence)[file.path]}: {origin(file.environment, file.threads)}."
 
 
 def origin(environment: Environment, threads: int | None) -> str:

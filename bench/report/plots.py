@@ -22,8 +22,8 @@ from bench.report.figures import (
     svg_uri,
     time_axis,
 )
+from bench.report.fps import case_name
 from bench.report.runs import ComparedRun, MeasuredRun, compared_runs, measured_runs
-from bench.report.tables import case_name
 from runtime.errors import rounded
 
 Styles = Mapping[str, Style]
@@ -48,7 +48,7 @@ class Plot(NamedTuple):
 def latency_plots(evidence: Evidence, styles: Styles) -> list[Plot]:
     """Plots the samples of every run, one plot for each case."""
     cases = list(_grouped(measured_runs(evidence), lambda one: id(one.case)).values())
-    titles = [case_name(runs[0], evidence) + _factor(runs[0].case["factor"]) for runs in cases]
+    titles = [case_name(runs[0].case) + _factor(runs[0].case["factor"]) for runs in cases]
     plots = []
     for title, runs in zip(titles, cases, strict=True):
         # If two files have a case of the same size, the variants distinguish their titles.

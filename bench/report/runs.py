@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.protocols import LATENCY_SETS, PROTOCOLS
 from bench.records.common import Environment
 from bench.records.latency import CaseRecord, RunRecord
 from bench.records.parity import ArtefactSummary, ComparedArtefact
@@ -115,13 +114,6 @@ def machine_name(environment: Environment) -> str:
 def several_machines(evidence: Evidence) -> bool:
     """Whether the files of latency and parity come from more than one machine."""
     return len({machine_name(file.environment) for file in evidence.compared}) > 1
-
-
-def dataset_titles(evidence: Evidence) -> dict[str, str]:
-    """The titles of the data sets by the names that the files use, those of folders included."""
-    known = {name: PROTOCOLS[protocol].title for name, protocol in LATENCY_SETS.items()}
-    found = {p.configuration["dataset"]: p.configuration["title"] for p in evidence.parities}
-    return known | found
 
 
 def file_names(evidence: Evidence) -> dict[Path, str]:

@@ -9,14 +9,13 @@ from bench.data.published import METRIC_TITLES, published_text
 from bench.harness.warnings import run_warnings
 from bench.report.alternatives import clip_tables, speed_summary
 from bench.report.evidence import Evidence, Latency
-from bench.report.fps import fps_table
-from bench.report.origins import origin_sentences, origins_table
+from bench.report.fps import case_name, fps_table
+from bench.report.origins import origin_sentence, origins_table
 from bench.report.runs import (
     ComparedRun,
     MeasuredRun,
     compared_runs,
     computed_precision,
-    dataset_titles,
     file_names,
     machine_name,
     measured_runs,
@@ -41,7 +40,7 @@ def report_tables(evidence: Evidence) -> dict[str, Table]:
     """The tables that the evidence has data for, by name, in the order of a report."""
     clips = clip_tables(evidence.alternatives)
     for file, table in zip(evidence.alternatives, clips, strict=True):
-        table.sources += origin_sentences(evidence, [file])
+        table.sources.append(origin_sentence(evidence, file))
     tables = (
         short_table(evidence),
         parity_table(evidence),
@@ -201,7 +200,7 @@ def latency_table(evidence: Evidence) -> Table:
         run, milliseconds = one.run, one.run["milliseconds"]
         table.rows.append(
             {
-                "size": case_name(one, evidence),
+                "size": case_name(one.case),
                 "factor": str(one.case["factor"]),
                 "machine": _machine_cell(one.latency, evidence),
                 "variant": run["variant"] or NONE,
@@ -262,7 +261,7 @@ def roofline_table(evidence: Evidence) -> Table:
         paths.add(one.latency.path)
         table.rows.append(
             {
-                "size": case_name(one, evidence),
+                "size": case_name(one.case),
                 "factor": str(one.case["factor"]),
                 "machine": _machine_cell(one.latency, evidence),
                 "run": one.name,
@@ -282,14 +281,6 @@ def roofline_table(evidence: Evidence) -> Table:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def case_name(one: MeasuredRun, evidence: Evidence) -> str:
-    """The data set, where there is one, and the size of a case, as "UCF101, 256x256"."""
-    dataset = one.case["dataset"]
-    if dataset is None:
-        return one.case["size"]
-    return f"{dataset_titles(evidence).get(dataset, dataset)}, {one.case['size']}"
 
 
 def _machine_cell(file: Latency, evidence: Evidence) -> str:

@@ -19,5 +19,10 @@ def triplet(motion, size=SIZE):
 
 
 def ucf101_arguments(models, root, *names, weights="demo"):
+    return set_arguments(models, "ucf101", root, *names, weights=weights)
+
+
+def set_arguments(models, dataset, root, *names, weights="demo"):
+    """The arguments of `bench.parity` for models and a data set."""
     paths = [models / f"{name}.onnx" for name in names or ("frames",)]
-    return ("--model", *paths, "--weights", weights, "--dataset", "ucf101", "--root", root)
+    return ("--model", *paths, "--weights", weights, "--dataset", dataset, "--root", root)

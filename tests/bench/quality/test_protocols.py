@@ -10,7 +10,7 @@ from bench.environment import MeasurementError
 from ifrnet_model.weights import table
 from ifrnet_model.weights.table import Published
 from moving_clips import read_clip
-from parity_runs import SIZE, save_image, ucf101_arguments
+from parity_runs import SIZE, save_image, set_arguments, ucf101_arguments
 from paths import WALK
 
 FIGURES = {
@@ -57,10 +57,7 @@ def test_vimeo90k_by_the_rules_of_mmagic(models, run, tmp_path, frames):
     for number, frame in enumerate(frames[:3], 1):
         save_image(frame, folder / f"im{number}.png")
     (tmp_path / "vimeo_triplet" / "tri_testlist.txt").write_text("00001/0001\n\n")
-    lines, printed = run(
-        "--model", models / "frames.onnx", "--weights", "demo", "--dataset", "vimeo90k",
-        "--protocol", "mmagic", "--root", tmp_path,
-    )  # fmt: skip
+    lines, printed = run(*set_arguments(models, "vimeo90k", tmp_path), "--protocol", "mmagic")
     configuration = lines[0]["configuration"]
     assert configuration["metrics"] == ["psnr", "ssim_2d"]
     assert configuration["title"] == "Vimeo90K, mmagic"
@@ -80,10 +77,7 @@ def test_eightfold_sets_in_the_layouts_of_mmagic(
     models, run, tmp_path, frames, dataset, folder, videos, rules
 ):
     write_videos(tmp_path / folder, videos[:2], frames)
-    lines, printed = run(
-        "--model", models / "frames.onnx", "--weights", "demo", "--dataset", dataset,
-        "--protocol", rules, "--root", tmp_path,
-    )  # fmt: skip
+    lines, printed = run(*set_arguments(models, dataset, tmp_path), "--protocol", rules)
     assert lines[-1]["summary"]["samples"] == 2
     published, found = row(lines)
     assert published["ssim_kind"] == "ssim_2d"
@@ -129,10 +123,7 @@ def test_a_set_of_another_size_is_refused_unless_allowed_with_a_note(
         PROTOCOLS, "adobe240", replace(PROTOCOLS["adobe240"], frame_size=(352, 640))
     )
     write_videos(tmp_path, ADOBE240_TEST[:1], frames)
-    arguments = (
-        "--model", models / "frames.onnx", "--weights", "demo", "--dataset", "adobe240",
-        "--root", tmp_path,
-    )  # fmt: skip
+    arguments = set_arguments(models, "adobe240", tmp_path)
     lines, printed = run(*arguments, code=1)
     assert lines == []
     assert (
