@@ -2,10 +2,11 @@
 
     python tools/evidence.py --data DIR --output bench/results
 
-DIR has the folders UCF101 and Middlebury in their official layouts, and the clips juggle.mp4 and
-london_60fps.mp4 (docs/benchmarks.md says where they come from). Nothing else may run on the
-machine: the whole takes about 40 minutes on two CPUs. Files that exist are replaced. The checkout
-must have no changes, so that the commit in the files is the one that was measured.
+DIR has the folders UCF101 and Middlebury in their official layouts, and the clips juggle.mp4,
+london_60fps.mp4, portrait_4k60.mp4, dovi_1080p.mp4 and 8k24fps_300ms.mp4 (bench/results/README.md
+says where they come from). Nothing else may run on the machine: the whole takes about 80 minutes
+on two CPUs. Files that exist are replaced. The checkout must have no changes, so that the commit
+in the files is the one that was measured.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _WALK = ROOT / "export" / "gate" / "frames" / "walk.mkv"
 
+SCALED_CLIPS = (
+    ("juggle_448.mkv", "juggle.mp4", (448, 256)),
+    ("8k24fps_4k.mkv", "8k24fps_300ms.mp4", (3840, 2160)),
+)
+"""Name, source, and (width, height) of the clips that are made from others."""
+
 SMALL = ("small_onnxruntime.onnx", "small_openvino.onnx")
 """The artefacts of the shipped weights, of free size."""
 _TO_ONNX = ("export.to_onnx", "--weights", "demo")
 _BUILD = ("export.build_engine", "--weights", "demo", "--backend")
 _CLIP_SIZE = "256x448"
-_INT8 = {
-    f"int8_{backend}_{_CLIP_SIZE}.onnx": (
-        *_BUILD, backend, "--precision", "int8", "--size", _CLIP_SIZE, "--calibrate",
-        "walk.mkv",
-    )
-    for backend in ("onnxruntime", "openvino")
-}  # fmt: skip
+_INT8 = tuple(f"int8_{backend}_{_CLIP_SIZE}.onnx" for backend in ("onnxruntime", "openvino"))
+_INT8_720P = "int8_openvino_720x1280.onnx"
 
 ARTEFACTS: dict[str, tuple[str, ...]] = {
     **{f"small_{backend}.onnx": (*_BUILD, backend) for backend in ("onnxruntime", "openvino")},
@@ -48,12 +50,25 @@ ARTEFACTS: dict[str, tuple[str, ...]] = {
                                  backend, "--time", "arbitrary")
         for backend in ("onnxruntime", "openvino")
     },
-    **_INT8,
+    **{
+        name: (*_BUILD, name.split("_")[1], "--precision", "int8", "--size",
+               name.split("_")[2].removesuffix(".onnx"), "--calibrate", "walk.mkv")
+        for name in (*_INT8, _INT8_720P)
+    },
+    **{f"tta_{backend}.onnx": (*_BUILD, backend, "--tta")
+       for backend in ("onnxruntime", "openvino")},
+    "half_openvino.onnx": (*_BUILD, "openvino", "--flow-scale", "0.5"),
 }  # fmt: skip
 """Name of a file -> module and arguments of the command that builds it."""
 
 _DEMO = ("--weights", "demo")
 _RANDOM = ("--weights", "base.pth", "--random-weights")
+_PSNR = ("--metrics", "psnr")
+_TTA = "tta_onnxruntime.onnx"
+LARGE_CLIPS = {
+    "portrait_4k60.mp4": "2", "8k24fps_4k.mkv": "2", "dovi_1080p.mp4": "6", "juggle.mp4": "12",
+}  # fmt: skip
+"""Clips on which flow scales are compared -> of how many samples one is measured."""
 PARITY: dict[str, tuple[str, ...]] = {
     "parity_ucf101": ("--model", *SMALL, "small_float.onnx", *_DEMO, "--dataset", "ucf101",
                       "--root", "UCF101"),
@@ -69,11 +84,36 @@ PARITY: dict[str, tuple[str, ...]] = {
                     "--every", "2", "--limit", "24"),
     "parity_base": ("--model", "base_onnxruntime.onnx", "base_openvino.onnx", *_RANDOM,
                     "--dataset", "ucf101", "--root", "UCF101", "--every", "32"),
+    **{
+        f"int8/parity_720p_{precision}": ("--model", "small_openvino.onnx", _INT8_720P,
+                                          "--precision", precision, *_DEMO, "--dataset", "folder",
+                                          "--root", "juggle.mp4", *_PSNR, "--every", "4",
+                                          "--limit", "24")
+        for precision in ("fp32", "bf16")
+    },
+    "tta/parity_ucf101": ("--model", _TTA, *_DEMO, "--dataset", "ucf101", "--root", "UCF101",
+                          *_PSNR),
+    "tta/parity_middlebury": ("--model", _TTA, *_DEMO, "--dataset", "middlebury", "--root",
+                              "Middlebury", *_PSNR),
+    **{
+        f"tta/parity_walk{suffix}": ("--model", model, *_DEMO, "--dataset", "folder", "--root",
+                                     "walk.mkv", *_PSNR)
+        for suffix, model in (("", SMALL[0]), ("_tta", _TTA))
+    },
+    **{
+        f"flow_scale/parity_{Path(clip).stem}_{scale}": (
+            "--model", f"{model}_openvino.onnx", "--precision", "fp32", *_DEMO, "--dataset",
+            "folder", "--root", clip, *_PSNR, "--every", every, "--limit", "11",
+        )
+        for clip, every in LARGE_CLIPS.items()
+        for scale, model in (("full", "small"), ("half", "half"))
+    },
 }  # fmt: skip
 """Name of a file -> arguments of bench.parity."""
 
 _BASELINES = ("--compare", "authors", "compile")
 _SIZES = ("--size", "256x448", "480x640", "720x1280", "1080x1920", "--samples", "10")
+_TTA_SIZES = ("--size", "256x448", "720x1280", "--samples", "10")
 LATENCY: dict[str, tuple[str, ...]] = {
     "latency_small_openvino": ("--model", "small_openvino.onnx", "--precision", "fp32", "bf16",
                                *_DEMO, *_BASELINES, *_SIZES),
@@ -91,6 +131,17 @@ LATENCY: dict[str, tuple[str, ...]] = {
                          "--samples", "10"),
     "latency_snufilm": ("--model", "small_scale08.onnx", *_DEMO, "--dataset", "snufilm",
                         "--samples", "10"),
+    "int8/latency_openvino": ("--model", "small_openvino.onnx", _INT8[1], _INT8_720P,
+                              "--precision", "fp32", "bf16", *_DEMO, "--compare", "authors",
+                              "--size", "256x448", "720x1280", "--samples", "20"),
+    "int8/latency_onnxruntime": ("--model", SMALL[0], _INT8[0], *_DEMO, "--compare", "authors",
+                                 "--size", "256x448", "--samples", "20"),
+    "tta/latency_onnxruntime": ("--model", SMALL[0], _TTA, *_TTA_SIZES),
+    "tta/latency_openvino": ("--model", SMALL[1], "tta_openvino.onnx", "--precision", "fp32",
+                             "bf16", *_TTA_SIZES),
+    "flow_scale/latency": ("--model", "small_openvino.onnx", "half_openvino.onnx", "--precision",
+                           "fp32", "bf16", "--size", "2160x3840", "1080x1920", "--samples", "4",
+                           "--seconds", "0"),
 }  # fmt: skip
 """Name of a file -> arguments of bench.latency."""
 
@@ -122,8 +173,10 @@ def main() -> None:
     _prepare(work, {argument for _, command in chosen for argument in command})
     for name, command in chosen:
         print(f"== {name}", flush=True)
+        for folder in (work, args.output):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
         _run(work, *command)
-        shutil.copy(work / command[-1], args.output)
+        shutil.copy(work / command[-1], args.output / command[-1])
         if "pictures" in command:
             shutil.rmtree(args.output / "pictures", ignore_errors=True)
             shutil.copytree(work / "pictures", args.output / "pictures")
@@ -133,8 +186,9 @@ def _prepare(work: Path, needed: set[str]) -> None:
     """Makes the scaled clip, the random weights and the artefacts that `needed` names."""
     if not (work / _WALK.name).exists():
         (work / _WALK.name).symlink_to(_WALK)  # The clip that int8 models are calibrated with.
-    if "juggle_448.mkv" in needed and not (work / "juggle_448.mkv").exists():
-        _scale_clip(work / "juggle.mp4", work / "juggle_448.mkv")
+    for name, source, size in SCALED_CLIPS:
+        if name in needed and not (work / name).exists():
+            _scale_clip(work / source, work / name, size)
     if not (work / "base.pth").exists():
         import torch
 
@@ -147,17 +201,17 @@ def _prepare(work: Path, needed: set[str]) -> None:
             _run(work, *command, "--output", name)
 
 
-def _scale_clip(source: Path, target: Path) -> None:
-    """Writes the first 100 frames of a video at 448x256 without loss."""
+def _scale_clip(source: Path, target: Path, size: tuple[int, int]) -> None:
+    """Writes the first 100 frames of a video at `size` (width, height) without further loss."""
     import av
 
     with av.open(str(source)) as given, av.open(str(target), "w") as out:
         stream = out.add_stream("ffv1", rate=given.streams.video[0].average_rate)
-        stream.width, stream.height, stream.pix_fmt = 448, 256, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for number, frame in enumerate(given.decode(video=0)):
             if number == 100:
                 break
-            out.mux(stream.encode(frame.reformat(448, 256, "yuv420p", interpolation="AREA")))
+            out.mux(stream.encode(frame.reformat(*size, "yuv420p", interpolation="AREA")))
         out.mux(stream.encode())
 
 
