@@ -40,7 +40,7 @@ WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1 $(SHARED_EXPORTS)
 EXPORTS := .exports/made
 endif
 
-.PHONY: demo test builder-at-hand triton-at-hand foreign-at-hand test-builder test-triton test-foreign test-newest test-lowest test-kit docs report models fuzz soak lint format clean
+.PHONY: demo test builder-at-hand triton-at-hand foreign-at-hand test-builder test-triton test-foreign test-newest test-lowest test-kit docs report models fuzz soak mutate lint format clean
 
 # In an environment without PyTorch, unless that of the tests is there.
 DEMO := $(or $(wildcard .venv/installed),.venv-demo/installed)
@@ -122,6 +122,10 @@ fuzz: .venv/installed
 # 10,000 inferences and 1,000 openings with each CPU backend, and 50 videos: nothing may grow.
 soak: .venv/installed
 	$(BIN)/python tools/soak.py $(SOAK_FLAGS)
+
+# How many small changes of the product the tests notice; hours.
+mutate: .venv/installed
+	PYTHONPATH=tools $(BIN)/python -m mutation $(MUTATE_FLAGS)
 
 # The documentation as a site, in build/site; a broken link or reference is an error.
 docs: .venv/installed

@@ -1,0 +1,218 @@
+"""The mutants of tools/mutation, their tests, and the command on a small checkout."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mutation import __main__ as command
+from mutation.mutants import AREAS, Mutant, area_of, draw, modules, mutants_of
+from mutation.runs import MutationError, Verdict, copies, judge, mirror
+
+SUMS = '''from __future__ import annotations
+
+
+def total(values: list[int] | None) -> int | None:
+    """The sum."""
+    assert values is not None
+    number = 0
+    while values:
+        number = number + values.pop()
+    return number
+'''
+TEST = """from runtime.sums import total
+
+
+def test_the_sum_of_three_and_five():
+    assert total([3, 5]) == 8
+"""
+TEST_OF_NOTHING = """def test_that_there_is_a_module():
+    import runtime.other
+"""
+OTHER = "def unused(a, b):\n    return a + b\n"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository with two modules, one of which is tested."""
+    root = tmp_path / "checkout"
+    for name, content in {
+        "runtime/__init__.py": "",
+        "runtime/sums.py": SUMS,
+        "runtime/other.py": OTHER,
+        "tests/runtime/test_sums.py": TEST,
+        "tests/runtime/test_other.py": TEST_OF_NOTHING,
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    for arguments in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all"],
+    ):
+        subprocess.run(["git", "-C", root, *arguments], check=True)
+    return root
+
+
+def lines_of(source):
+    return {(mutant.line, *mutant.diff(source)) for place in mutants_of("m.py", source)
+            for mutant in place}  # fmt: skip
+
+
+def test_places_are_changed_except_those_without_effect():
+    assert sorted({line for line, *_ in lines_of(SUMS)}) == [7, 8, 9]
+    assert (7, "-    number = 0", "+    number = 1") in lines_of(SUMS)
+    assert (8, "-    while values:", "+    while not values:") in lines_of(SUMS)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "if TYPE_CHECKING:\n    a = 1 + 2\n",
+        "@dataclass(frozen=True)\nclass A:\n    b: int | None\n",
+        "class A:\n    def f(self, a: int | None = None, *rest: int | str) -> str | None: ...\n",
+        "assert a == 1\n",
+    ],
+)
+def test_code_without_effect_has_no_mutants(source):
+    kept = [mutant for place in mutants_of("m.py", source) for mutant in place]
+    assert all(mutant.operator == "core/RemoveDecorator" for mutant in kept)
+    assert len(kept) == ("dataclass" in source)
+
+
+def test_a_place_has_its_alternatives():
+    (place,) = mutants_of("m.py", "a = b < c\n")
+    assert len(place) > 3
+    assert {tuple(mutant.diff("a = b < c\n")) for mutant in place} >= {
+        ("-a = b < c", "+a = b <= c"), ("-a = b < c", "+a = b == c"),
+    }  # fmt: skip
+
+
+def test_a_sample_is_the_same_for_a_seed_and_has_each_area():
+    places = {
+        area: [[Mutant(f"{area}/m.py", line, "o", n) for n in range(3)] for line in range(20)]
+        for area in AREAS
+    }
+    sample = draw(places, 13, 1)
+    assert {area: len(found) for area, found in sample.items()} == dict(
+        zip(AREAS, (3, 3, 3, 2, 2), strict=True)
+    )
+    assert all(len({mutant.line for mutant in found}) == len(found) for found in sample.values())
+    assert sample == draw(places, 13, 1)
+    assert sample != draw(places, 13, 2)
+    assert len(draw({"bench": places["bench"]}, 50, 1)["bench"]) == 20
+
+
+def test_a_module_belongs_to_one_area():
+    assert area_of("runtime/backends/ort/backend.py") == "runtime/backends"
+    assert area_of("runtime/video/scenes.py") == "runtime"
+
+
+def test_the_modules_of_the_product(checkout):
+    assert modules(checkout, []) == ["runtime/__init__.py", "runtime/other.py", "runtime/sums.py"]
+    assert modules(checkout, ["runtime/s"]) == ["runtime/sums.py"]
+
+
+def test_the_tests_of_a_module_are_those_named_after_it_first(tmp_path):
+    for name, content in {
+        "bench/quality/test_metrics.py": "", "bench/quality/test_cluster.py": "",
+        "bench/test_latency.py": "from bench.quality.metrics import psnr",
+        "bench/metrics/test_ssim.py": "", "runtime/test_other.py": "import bench.quality.metrics",
+    }.items():  # fmt: skip
+        (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tests" / name).write_text(content)
+    assert mirror(tmp_path, "bench/quality/metrics.py") == [
+        "tests/bench/quality/test_metrics.py",
+        "tests/bench/test_latency.py",
+        "tests/bench/quality/test_cluster.py",
+    ]
+    assert mirror(tmp_path, "bench/quality/deep/other.py") == [
+        "tests/bench/quality/test_cluster.py",
+        "tests/bench/quality/test_metrics.py",
+    ]
+
+
+def mutant_with(added, source=SUMS):
+    (found,) = (
+        mutant
+        for place in mutants_of("runtime/sums.py", source)
+        for mutant in place
+        if added in mutant.diff(source)
+    )
+    return found
+
+
+def test_a_failing_test_kills_a_mutant_and_the_module_is_restored(checkout, tmp_path):
+    tests = mirror(checkout, "runtime/sums.py")
+    verdict = judge(mutant_with("+    number = 1"), checkout, tests, tmp_path, 600)
+    assert verdict == Verdict(
+        "killed", "tests/runtime/test_sums.py::test_the_sum_of_three_and_five"
+    )
+    assert (checkout / "runtime" / "sums.py").read_text() == SUMS
+
+
+def test_tests_that_do_not_end_are_a_timeout(checkout, tmp_path):
+    endless = "import time\n\n\ndef test_endless():\n    time.sleep(3600)\n"
+    (checkout / "tests" / "runtime" / "test_sums.py").write_text(endless)
+    tests = mirror(checkout, "runtime/sums.py")
+    verdict = judge(mutant_with("+    number = 1"), checkout, tests, tmp_path, 5)
+    assert verdict == Verdict("timeout", "")
+
+
+def test_a_module_that_cannot_be_imported_is_killed(checkout, tmp_path):
+    broken = checkout / "tests" / "runtime" / "test_sums.py"
+    broken.write_text("import nothing_of_this_name\n")
+    verdict = judge(mutant_with("+    number = 1"), checkout, [str(broken)], tmp_path, 600)
+    assert verdict == Verdict("killed", "tests/runtime/test_sums.py")
+
+
+def test_copies_have_what_is_not_committed(checkout):
+    (checkout / "runtime" / "sums.py").write_text("changed = True\n")
+    (checkout / "runtime" / "added.py").write_text("")
+    (checkout / "runtime" / "other.py").unlink()
+    with copies(checkout, 2) as made:
+        assert len(made) == 2
+        for copy in made:
+            assert (copy / "runtime" / "sums.py").read_text() == "changed = True\n"
+            assert {path.name for path in (copy / "runtime").iterdir()} == {
+                "__init__.py", "added.py", "sums.py"
+            }  # fmt: skip
+    assert not made[0].exists()
+
+
+def run(monkeypatch, checkout, *arguments):
+    monkeypatch.setattr(command, "ROOT", checkout)
+    command._mutate(command.make_parser().parse_args(arguments))
+
+
+def test_the_command_counts_mutants_and_shows_those_that_survive(
+    checkout, tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / "mutation.json"
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "mutation"])
+    run(monkeypatch, checkout, "--sample", "9", "--seed", "3", "--json", str(file))
+    output = capsys.readouterr().out
+    record = json.loads(file.read_text())
+    outcomes = {
+        module: {one["outcome"] for one in record["mutants"] if one["module"] == module}
+        for module in ("runtime/sums.py", "runtime/other.py")
+    }
+    assert outcomes == {"runtime/sums.py": {"killed"}, "runtime/other.py": {"survived"}}
+    survivors = sum(one["outcome"] == "survived" for one in record["mutants"])
+    total = len(record["mutants"])
+    assert record["areas"] == {"runtime": {"killed": total - survivors, "survived": survivors}}
+    assert f"runtime          {total - survivors:4} of {total:4} noticed" in output
+    assert "\nruntime/other.py:2\n  -    return a + b\n  +    return a " in output
+    assert "unchanged, 2 of 2: tests/runtime/test_sums.py" in output
+
+
+def test_a_test_that_fails_without_a_change_ends_the_command(checkout, monkeypatch):
+    (checkout / "tests" / "runtime" / "test_sums.py").write_text(TEST.replace("8", "9"))
+    with pytest.raises(MutationError, match=r"test_the_sum_of_three_and_five does not pass on the"):
+        run(monkeypatch, checkout, "--within", "runtime/sums.py")
+
+
+def test_unknown_paths_are_refused(checkout, monkeypatch):
+    with pytest.raises(Exception, match="--within names no module: nowhere"):
+        run(monkeypatch, checkout, "--within", "nowhere")

@@ -1,0 +1,1 @@
+"""Makes small changes to the product and counts those that its tests do not notice."""

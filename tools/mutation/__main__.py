@@ -1,0 +1,174 @@
+"""Changes the product in small ways, and counts the changes that its tests do not notice.
+
+make mutate
+PYTHONPATH=tools python -m mutation --within export/gate --sample 40 --seed 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
+
+from bench.environment import MeasurementError, check_writable, write_evidence
+from mutation.mutants import Mutant, area_of, draw, modules, mutants_of
+from mutation.runs import MutationError, Outcome, Verdict, copies, judge, mirror, run_tests
+from runtime.cli.command import command_parser, run_command
+
+FORMAT_VERSION = 1
+ROOT = Path(__file__).resolve().parents[2]
+
+_SLOWER = 5.0
+"""A mutant is a timeout after this many times the time of its tests on the unchanged product."""
+_SPARE_S = 60.0
+_UNCHANGED_S = 3600.0
+
+Result = TypeVar("Result")
+
+
+def _mutate(args: argparse.Namespace) -> None:
+    if args.json is not None:
+        check_writable(args.json, "--json")
+    places: dict[str, list[list[Mutant]]] = {}
+    for path in modules(ROOT, args.within):
+        source = (ROOT / path).read_text("utf-8")
+        places.setdefault(area_of(path), []).extend(mutants_of(path, source))
+    if not places:
+        raise MeasurementError(
+            f"--within names no module: {', '.join(args.within)}; give paths such as export/gate"
+        )
+    sample = draw(places, args.sample, args.seed)
+    mutants = [mutant for found in sample.values() for mutant in found]
+    began = time.monotonic()
+    verdicts: dict[Mutant, Verdict] = {}
+    for mutant, verdict in _judged(mutants, args.workers):
+        verdicts[mutant] = verdict
+        print(
+            f"{len(verdicts)} of {len(mutants)}: {mutant.path}:{mutant.line}: "
+            f"{verdict.outcome} {verdict.test}".rstrip(),
+            flush=True,
+        )
+    records = [_record(mutant, verdicts[mutant]) for mutant in mutants]
+    _print_survivors(records)
+    counts = {
+        area: Counter(verdicts[mutant].outcome for mutant in found)
+        for area, found in sample.items()
+    }
+    _print_score(counts)
+    if args.json is not None:
+        record = {
+            "kind": "mutation",
+            "format_version": FORMAT_VERSION,
+            "seed": args.seed,
+            "seconds": round(time.monotonic() - began, 1),
+            "areas": {area: dict(found) for area, found in counts.items()},
+            "mutants": records,
+        }
+        write_evidence(args.json, record)
+
+
+def _judged(mutants: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, Verdict]]:
+    """Judges mutants in several copies of the checkout; yields them in the order of `mutants`."""
+    tests = {path: mirror(ROOT, path) for path in {mutant.path for mutant in mutants}}
+    with (
+        tempfile.TemporaryDirectory(prefix="exports-") as folder,
+        copies(ROOT, workers) as made,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        exports, free = Path(folder), SimpleQueue[Path]()
+        for copy in made:
+            free.put(copy)
+
+        def in_a_copy(run: Callable[[Path], Result]) -> Result:
+            copy = free.get()
+            try:
+                return run(copy)
+            finally:
+                free.put(copy)
+
+        files = sorted({file for found in tests.values() for file in found})
+        seconds: dict[str, float] = {}
+        measured = pool.map(lambda file: in_a_copy(partial(_seconds, file, exports)), files)
+        for file, needed in zip(files, measured, strict=True):
+            seconds[file] = needed
+            print(f"unchanged, {len(seconds)} of {len(files)}: {file}: {needed:.0f} s", flush=True)
+
+        def judged(mutant: Mutant) -> Verdict:
+            found = tests[mutant.path]
+            limit = _SPARE_S + _SLOWER * sum(seconds[file] for file in found)
+            return in_a_copy(lambda copy: judge(mutant, copy, found, exports, limit))
+
+        yield from zip(mutants, pool.map(judged, mutants), strict=True)
+
+
+def _seconds(file: str, exports: Path, copy: Path) -> float:
+    """The time of a test file on the unchanged product.
+
+    Raises:
+        MutationError: If a test fails, which would kill every mutant.
+    """
+    began = time.monotonic()
+    verdict = run_tests(copy, [file], exports, _UNCHANGED_S)
+    if verdict.outcome != "survived":
+        raise MutationError(
+            f"{verdict.test or file} does not pass on the unchanged product "
+            f"({verdict.outcome}): mend it first"
+        )
+    return time.monotonic() - began
+
+
+def _record(mutant: Mutant, verdict: Verdict) -> dict[str, object]:
+    source = (ROOT / mutant.path).read_text("utf-8")
+    return {
+        "module": mutant.path,
+        "line": mutant.line,
+        "operator": mutant.operator,
+        "diff": mutant.diff(source),
+        "outcome": verdict.outcome,
+        "test": verdict.test,
+    }
+
+
+def _print_survivors(records: Sequence[Mapping[str, object]]) -> None:
+    for record in records:
+        if record["outcome"] == "survived":
+            print(f"\n{record['module']}:{record['line']}")
+            diff = record["diff"]
+            assert isinstance(diff, list)
+            print("\n".join(f"  {line}" for line in diff))
+
+
+def _print_score(counts: Mapping[str, Counter[Outcome]]) -> None:
+    print()
+    total: Counter[Outcome] = Counter()
+    for area, found in [*counts.items(), ("all", total)]:
+        total.update(found if found is not total else {})
+        noticed = found.total() - found["survived"]
+        print(f"{area:16} {noticed:4} of {found.total():4} noticed, {noticed / found.total():.0%}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = command_parser("python -m mutation", (__doc__ or "").partition("\n")[0], "%(prog)s")
+    parser.add_argument("--sample", type=int, default=200, help="number of changes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument(
+        "--within", nargs="+", default=[], metavar="PATH", help="only modules below these paths"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(
+        make_parser(), _mutate, extra="bench,dev", expected=(MutationError,), argv=sys.argv[1:]
+    )

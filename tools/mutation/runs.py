@@ -1,0 +1,158 @@
+"""Runs the tests of a mutant in a copy of the checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mutation.mutants import Mutant
+
+Outcome = Literal["killed", "timeout", "survived"]
+
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_ALL_PASSED, _SOME_FAILED, _BROKEN_FILE, _NOTHING_SELECTED = 0, 1, 2, 5
+"""Exit codes of pytest. A file is broken if it cannot be imported; nothing is selected of a file
+whose tests all need a GPU or an environment of their own."""
+
+
+class MutationError(Exception):
+    """The tests cannot judge a mutant."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the tests found.
+
+    Attributes:
+        outcome: "killed" if a test failed, "timeout" if they did not end in time, or "survived".
+        test: The test that failed; "" where none did.
+    """
+
+    outcome: Outcome
+    test: str
+
+
+def mirror(root: Path, module: str) -> list[str]:
+    """The test files of a module, the most specific first.
+
+    They are the files named after the module, those of its package's tests that import it by its
+    name, and the others of the mirrored folder, or of the nearest folder above that has tests.
+
+    Args:
+        root: Folder of the checkout.
+        module: Relative path of the module, for example "runtime/frames.py".
+    """
+    path = Path(module)
+    stem = path.parent.name if path.stem == "__init__" else path.stem
+    named = re.compile(rf"\b{re.escape('.'.join(path.with_suffix('').parts))}\b")
+    files = sorted((root / "tests" / path.parts[0]).rglob("test_*.py"))
+    by_import = [file for file in files if named.search(file.read_text("utf-8"))]
+    folder = root / "tests" / path.parent
+    while not (beside := sorted(folder.glob("test_*.py"))) and folder != root / "tests":
+        folder = folder.parent
+    own = [file for file in beside if file.stem.startswith(f"test_{stem}")]
+    own += sorted(file for file in files if file.parent.name == stem and folder in file.parents)
+    ordered = dict.fromkeys([*own, *by_import, *beside])
+    return [file.relative_to(root).as_posix() for file in ordered]
+
+
+@contextmanager
+def copies(root: Path, count: int) -> Iterator[list[Path]]:
+    """Clones of a checkout in temporary folders, with its changes that are not committed."""
+    changed = _listed(root, "--modified", "--others", "--exclude-standard")
+    deleted = _listed(root, "--deleted")
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        made = [Path(folder) / str(number) for number in range(count)]
+        for copy in made:
+            subprocess.run(["git", "clone", "--quiet", "--shared", root, copy], check=True)
+            for name in changed - deleted:
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, copy / name)
+            for name in deleted:
+                (copy / name).unlink()
+        yield made
+
+
+def _listed(root: Path, *options: str) -> set[str]:
+    """The files that git lists with these options, relative to the checkout."""
+    command = ["git", "-C", str(root), "ls-files", "-z", *options]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {name for name in listed.split("\0") if name}
+
+
+def run_tests(copy: Path, tests: Iterable[str], exports: Path, seconds: float) -> Verdict:
+    """Runs test files of a copy until one test fails.
+
+    Args:
+        copy: Folder of the copy.
+        tests: Relative paths of the test files, in the order in which they run.
+        exports: Folder of the graphs that the tests export and share.
+        seconds: Time after which the tests are stopped.
+
+    Raises:
+        MutationError: If pytest did not run the tests, with the end of its output.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1", "OMP_NUM_THREADS": "1",
+        "IFRNET_TEST_EXPORTS": str(exports),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
+    process = subprocess.Popen(
+        [*command, *tests], cwd=copy, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return Verdict("timeout", "")
+    finally:
+        # Processes that the tests started belong to the same session.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    if process.returncode in (_ALL_PASSED, _NOTHING_SELECTED):
+        return Verdict("survived", "")
+    found = _FAILED.search(output)
+    if process.returncode in (_SOME_FAILED, _BROKEN_FILE) and found:
+        return Verdict("killed", found[1])
+    if process.returncode < 0:
+        return Verdict("killed", f"the process of the tests, by signal {-process.returncode}")
+    raise MutationError(
+        f"pytest ended with {process.returncode} and named no test: {output[-300:]}"
+    )
+
+
+def judge(
+    mutant: Mutant, copy: Path, tests: Iterable[str], exports: Path, seconds: float
+) -> Verdict:
+    """Applies a mutant in a copy, runs the tests, and restores the module.
+
+    Args:
+        mutant: The mutant.
+        copy: Folder of the copy.
+        tests: From `mirror`.
+        exports: Folder of the graphs of the unchanged product. The tests of a mutant in
+            ifrnet_model or export make their own.
+        seconds: Time after which a mutant counts as a timeout.
+    """
+    path = copy / mutant.path
+    source = path.read_text("utf-8")
+    path.write_text(mutant.apply(source), "utf-8")
+    try:
+        if mutant.path.startswith(("runtime/", "bench/")):
+            return run_tests(copy, tests, exports, seconds)
+        with tempfile.TemporaryDirectory(prefix="exports-") as own:
+            return run_tests(copy, tests, Path(own), seconds)
+    finally:
+        path.write_text(source, "utf-8")
