@@ -82,15 +82,27 @@ def fastest_of(runs: Sequence[NamedRun]) -> NamedRun:
     return min(runs, key=lambda one: one.run["milliseconds"]["p50"])
 
 
+def computed_type(stored: str, computed: str) -> str:
+    """The type in which an artefact computes, for example "fp32", "bf16", "int8", "int8, bf16".
+
+    Args:
+        stored: Type of its file.
+        computed: Type that the backend computes in; "" or "fp32" where it chooses none. It
+            replaces that of the file, but int8 models compute their other operators in it.
+    """
+    if computed in ("", "fp32"):
+        return stored
+    return f"{stored}, {computed}" if stored == "int8" else computed
+
+
 def precision_of(run: RunRecord) -> str:
-    """The type in which a run computes: "fp32", "fp16", "bf16", "int8"; "" for PyTorch."""
+    """The type in which a run computes, as `computed_type`; "" for PyTorch."""
     artefact = run["artefact"]
     if artefact is None:
         return ""
-    stored = str(artefact.get("precision", ""))
-    computed = artefact.get("inference_precision", "")
-    # An int8 model computes its other operators in `inference_precision`.
-    return stored if stored == "int8" or computed in ("", "fp32") else computed
+    return computed_type(
+        str(artefact.get("precision", "")), artefact.get("inference_precision", "")
+    )
 
 
 def _row(

@@ -12,6 +12,7 @@ from bench.records.common import Environment
 from bench.records.latency import CaseRecord, RunRecord
 from bench.records.parity import ArtefactSummary, ComparedArtefact
 from bench.report.evidence import Evidence, Latency, Parity
+from bench.report.fps import computed_type
 from runtime.errors import counted
 from runtime.machine import low_precision_of
 
@@ -48,14 +49,9 @@ class ComparedRun:
 
 
 def computed_precision(artefact: ComparedArtefact) -> str:
-    """The type that an artefact was computed in, which OpenVINO chooses: "bf16" of an fp32 file.
-
-    An int8 model has its type first: "int8" or "int8, bf16".
-    """
-    stored, last = artefact["precision"], artefact["backend"].rpartition(" ")[2]
-    if last not in ("bf16", "fp16"):
-        return stored
-    return f"{stored}, {last}" if stored == "int8" else last
+    """The type in which an artefact was computed, as `computed_type`: OpenVINO chooses it."""
+    last = artefact["backend"].rpartition(" ")[2]
+    return computed_type(artefact["precision"], last if last in ("bf16", "fp16") else "")
 
 
 def measured_runs(evidence: Evidence) -> list[MeasuredRun]:

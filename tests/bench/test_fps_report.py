@@ -202,6 +202,13 @@ def test_a_row_has_three_significant_digits_the_ratio_and_the_agreement():
     assert any(f"as fast as {BASELINE};" in sentence for sentence in table.sources)
 
 
+def test_a_ratio_of_an_int8_artefact_names_both_of_its_types():
+    run = bf16(0.1)
+    run["artefact"]["precision"] = "int8"
+    table = table_of(a_case({ARTEFACT: run, BASELINE: a_run(0.3)}))
+    assert f"the artefact computes in int8, bf16, {BASELINE} in fp32" in table.notes.values()
+
+
 def test_a_ratio_of_equal_types_has_no_caveat():
     half = a_run(0.2, pytorch={"name": "authors:half"})
     engine = a_run(0.1, file="small.engine", agreement=None)
