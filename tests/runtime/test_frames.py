@@ -76,5 +76,15 @@ def test_frames_that_do_not_match_are_refused(other):
         check_pair(np.zeros((20, 20, 3), np.uint8), other)
 
 
+@pytest.mark.parametrize("value", [1.5, -0.1, np.nan])
+@pytest.mark.parametrize("bad", [0, 1])
+def test_each_frame_of_a_pair_is_checked_and_named(value, bad):
+    frames = [np.full((20, 20, 3), 0.5, np.float32) for _ in range(2)]
+    check_pair(*frames)
+    frames[bad][7, 3, 1] = value
+    with pytest.raises(FrameError, match=rf"^frame{bad} holds float32 values outside \[0, 1\]"):
+        check_pair(*frames)
+
+
 def test_the_frames_of_a_pair_may_have_different_byte_orders():
     check_pair(np.zeros((20, 20, 3), "<u2"), np.zeros((20, 20, 3), ">u2"))

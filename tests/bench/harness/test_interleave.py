@@ -54,12 +54,17 @@ def machine():
         (4, 0.0, SampleBudget(4, 1, 0.0)),
         (1, 0.0, SampleBudget(1, 1, 0.0)),
         (25, 0.0, SampleBudget(10, 3, 0.0)),
+        (60, 0.0, SampleBudget(20, 3, 0.0)),
+        (61, 0.0, SampleBudget(20, 4, 0.0)),
+        (89, 0.0, SampleBudget(29, 4, 0.0)),
+        (90, 0.0, SampleBudget(30, 3, 0.0)),
         (200, 3.0, SampleBudget(30, 7, 0.1)),
     ],
 )
 def test_there_are_ten_rounds_if_there_are_ten_samples(samples, seconds, wanted):
     found = sample_budget(samples, seconds)
     assert found == pytest.approx(wanted)
+    assert (type(found.rounds), type(found.samples)) == (int, int)
     assert found.rounds * found.samples >= samples
 
 
@@ -181,6 +186,15 @@ def test_the_bootstrap_draws_complete_rounds():
     steady = [[1.0]] * 10
     assert ratio(many, steady)["high"] == pytest.approx(ratio(few, steady)["high"], rel=0.05)
     assert ratio(many, steady)["high"] - ratio(many, steady)["low"] > 0.1
+
+
+def test_the_bootstrap_is_the_same_for_the_same_samples():
+    rng = np.random.default_rng(3)
+    slow, fast = rounds_of(rng, 1.5, noise=0.1), rounds_of(rng, 1.0, noise=0.1)
+    found = ratio(slow, fast)
+    assert found == ratio(slow, fast)
+    wanted = {"p50": 1.445808, "low": 1.390217, "high": 1.527734, "confidence": 0.95}
+    assert found == pytest.approx(wanted, abs=1e-6)
 
 
 def test_runs_of_different_rounds_have_no_ratio():
