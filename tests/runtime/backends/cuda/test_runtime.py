@@ -37,6 +37,18 @@ def in_thread(function):
     return found[0]
 
 
+def recorded(api, name, monkeypatch):
+    """The current device and the arguments of each later call of a function."""
+    seen, function = [], getattr(api, name)
+
+    def call(*arguments):
+        seen.append((api.current_device, arguments))
+        return function(*arguments)
+
+    monkeypatch.setattr(api, name, call)
+    return seen
+
+
 def test_without_cuda_python_the_command_that_installs_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     with pytest.raises(
@@ -92,6 +104,14 @@ def test_memory_and_streams_belong_to_their_device(api):
         stream.close()
     pool.close()
     assert api.current_device == 0
+    api.assert_nothing_left()
+
+
+def test_a_stream_does_not_wait_for_the_default_stream(api, monkeypatch):
+    seen = recorded(api, "cudaStreamCreateWithFlags", monkeypatch)
+    stream = Stream(Cuda(0))
+    assert seen == [(0, (api.cudaStreamNonBlocking,))]
+    stream.close()
     api.assert_nothing_left()
 
 
@@ -171,7 +191,7 @@ def test_a_pool_frees_what_is_idle_and_later_what_is_returned(api, pinned, alloc
 
 
 @pytest.mark.parametrize("device", [0, 1])
-def test_a_buffer_is_freed_on_its_device_after_its_queued_work(api, device):
+def test_a_buffer_is_freed_on_its_device_after_its_queued_work(api, monkeypatch, device):
     cuda = Cuda(device)
     with cuda.current():
         stream, pool = Stream(cuda), BufferPool(cuda, pinned=False)
@@ -179,7 +199,9 @@ def test_a_buffer_is_freed_on_its_device_after_its_queued_work(api, device):
         cuda.call("cudaMemsetAsync", buffer.pointer, 1, SIZE, stream.handle)
         buffer.uses[stream.handle] = stream.record()
     pool.give_back(buffer)
+    seen = recorded(api, "cudaFree", monkeypatch)
     pool.close()
+    assert seen == [(device, (buffer.pointer,))]
     assert (api.calls["cudaEventSynchronize"], buffer.uses) == (1, {})
     with cuda.current():
         stream.close()
