@@ -18,6 +18,7 @@ from export.gate.cases import moving_frames
 from export.trt.build import Profile
 from runtime import BackendError, FrameError, Interpolator, ModelError
 from runtime.backends.base import OpenOptions
+from runtime.backends.cuda.arrays import DeviceView
 from runtime.backends.registry import open_backend
 from runtime.backends.trt.profiling import time_parts
 from runtime.batching import PairRequest
@@ -424,7 +425,7 @@ class OnDevice:
         self.pointer = self._pointer + offset
         np.ctypeslib.as_array(
             (np.ctypeslib.ctypes.c_uint8 * frame.nbytes).from_address(self.pointer)
-        )[:] = frame.ravel()
+        )[:] = frame.ravel().view(np.uint8)
         self.__cuda_array_interface__ = {
             "shape": frame.shape,
             "typestr": frame.dtype.str,
@@ -523,6 +524,38 @@ def test_unfit_frames_on_the_device_are_refused(trt10, engine, graph, shape, mes
         with pytest.raises(FrameError, match=message):
             vfi.interpolate_on_device(*given)
         del given
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": np.uint16}, r"^frame0 is uint8 \(50, 70, 3\), frame1 is uint16 \(50, 70, 3\): "),
+        ({"width": 72}, r"^frame0 is uint8 \(50, 70, 3\), frame1 is uint8 \(50, 72, 3\): "),
+    ],
+)
+def test_unequal_frames_on_the_device_are_refused(trt10, engine, frames, change, message):
+    other = np.zeros((50, change.get("width", 70), 3), change.get("dtype", np.uint8))
+    with Interpolator.open(engine()) as vfi:
+        given = [OnDevice(trt10.cuda, frame) for frame in (frames[0], other)]
+        with pytest.raises(FrameError, match=message):
+            vfi.interpolate_on_device(*given)
+        assert len(vfi.interpolate_on_device(given[0], given[0])) == 1
+        del given
+
+
+@pytest.mark.parametrize(("gpu", "accepted"), [(None, True), (0, True), (1, False)])
+def test_a_frame_on_another_gpu_is_refused(trt10, engine, frames, gpu, accepted):
+    backend = open_backend(engine(), OpenOptions())
+    frame = OnDevice(trt10.cuda, frames[0])
+    view = DeviceView(frame.pointer, frames[0].shape, frames[0].dtype, gpu, None, frame)
+    if accepted:
+        assert backend.put_device(view, 0).pointer == frame.pointer
+    else:
+        message = "^a frame is on GPU 1, this model is on GPU 0: copy it there, or open the model"
+        with pytest.raises(FrameError, match=message):
+            backend.put_device(view, 0)
+    backend.close()
+    del view, frame
 
 
 def test_a_backend_on_the_host_refuses_frames_on_the_device(trt10, reference, frames):

@@ -39,6 +39,30 @@ def clip():
     return [moving_frames(50, 70, 4.0, seed=k)[k % 2] for k in range(5)]
 
 
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("method", "graph", "message"),
+    [
+        ("set_input_shape", "dynamic", r"TensorRT refused img0 of shape \(1, 50, 70, 3\)"),
+        ("set_tensor_address", "frames", "TensorRT refused the address 0x[0-9a-f]+00 for img0"),
+        ("execute_async_v3", "frames", "TensorRT could not queue the inference"),
+    ],
+)
+def test_what_tensorrt_refuses_is_said_and_closes_the_model(
+    trt10, engine, clip, monkeypatch, method, graph, message
+):
+    path = engine(graph, **FREE.get(graph, {}))
+    vfi = Interpolator.open(path)
+    context = trt10.IExecutionContext
+    monkeypatch.setattr(context, method, lambda self, *_: self._refuse(f"{method}: no"))
+    with pytest.raises(BackendError, match=rf"{message}.*; the model was closed, open it again$"):
+        vfi.interpolate(*clip[:2])
+    with pytest.raises(BackendError, match="the model is closed"):
+        vfi.interpolate(*clip[:2])
+
+
 # Profiles
 
 
