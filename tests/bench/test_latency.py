@@ -248,6 +248,7 @@ def test_midpoint_weights_reach_other_factors_by_recursion(
         "--weights", midpoint_checkpoint, "--compare", "torch",
     )  # fmt: skip
     (case,) = record["cases"]
+    assert len(case["runs"]) == 2
     for run in case["runs"].values():
         assert run["fps"] == pytest.approx(3e3 / run["milliseconds"]["p50"])
         assert run["milliseconds_per_frame"] == pytest.approx(run["milliseconds"]["p50"] / 3)

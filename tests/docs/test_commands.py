@@ -150,9 +150,10 @@ def test_a_program_runs(folder, block, tmp_path):
 
 
 def test_fragments_can_be_parsed():
-    for block in blocks():
-        if block.language in ("py", "python"):
-            ast.parse(block.body, block.page.name)
+    fragments = [block for block in blocks() if block.language in ("py", "python")]
+    assert len(fragments) > 10
+    for block in fragments:
+        ast.parse(block.body, block.page.name)
 
 
 def test_code_blocks_have_a_known_language():
