@@ -1,15 +1,20 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from blend import Blend
 from export.errors import GateError
-from export.gate.cases import gate_cases, moving_frames
+from export.gate.cases import GateCase, gate_cases, moving_frames
 from export.gate.compare import compare
-from export.gate.gate import Reference, Requirements, gate
-from export.gate.runners import onnx_runner
+from export.gate.gate import Explanations, Reference, Requirements, gate
+from export.gate.runners import backend_runner, images_for, onnx_runner
 from ifrnet_model import layers
 from runtime.model_info import ModelInfo
+
+TINY = GateCase(16, 16, 2.0, (0.5,))
 
 
 def described(**changes):
@@ -151,6 +156,125 @@ def test_the_gate_refuses_not_a_number(demo_network):
             cases(),
             Requirements("fp16"),
         )
+
+
+def blend(**info):
+    """A `Runner` that blends the frames, without a network."""
+    return backend_runner(Blend(io="float", **info))
+
+
+def with_a_pixel(image, value):
+    changed = image.copy()
+    changed[0, 1, 2, 3] = value
+    return changed
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_gives_the_lowest_psnr(value):
+    image = np.full((1, 3, 16, 16), 0.5, np.float32)
+    wrong = with_a_pixel(image, value)
+    lowest = float("-inf"), float("inf")
+    assert compare(image, wrong) == compare(wrong, image) == lowest
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_gate_refuses_one_value_that_is_not_finite(value):
+    def wrong(*inputs):
+        return with_a_pixel(blend()(*inputs), value)
+
+    message = (
+        "it has a PSNR of -inf dB to PyTorch at 16x16 with motion of 2 px, but 50 dB are required "
+        "for fp16: nothing was written"
+    )
+    with pytest.raises(GateError, match=f"^{re.escape(message)}"):
+        gate(pytorch(blend()), {"it": wrong}, [TINY], Requirements("fp16"))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "rows", "count"),
+    [
+        ({"pairs_per_call": 3}, 3, 3),
+        ({"max_pairs": 4}, 3, 3),
+        ({"max_pairs": 4}, 1, 1),
+        ({"steps_per_call": 3}, 3, 1),
+    ],
+)
+@pytest.mark.parametrize("io", ["frames", "float"])
+def test_each_further_pair_is_the_previous_one_reversed_and_shifted(io, pairs, rows, count):
+    first, last = moving_frames(16, 32, 2.0)
+    expected = [
+        (first, last),
+        (np.roll(last, 5, 1), np.roll(first, 5, 1)),
+        (np.roll(first, 10, 1), np.roll(last, 10, 1)),
+    ]
+    found = images_for(described(io=io, **pairs), first, last, rows=rows)
+    for images, frames in zip(found, zip(*expected[:count], strict=True), strict=True):
+        if io == "frames":
+            np.testing.assert_array_equal(images, np.stack(frames))
+        else:
+            planes = np.stack(frames).transpose(0, 3, 1, 2)
+            np.testing.assert_allclose(images, planes / 255, atol=1e-7)
+
+
+class OtherNeighbours(Blend):
+    """Blends the first frame of a pair with the second one of another."""
+
+    def run(self, img0, img1, timestep):
+        return super().run(img0, img1[::-1], timestep)
+
+
+PAIRS_FAULTS = {
+    "exchanged rows": lambda run, _: lambda *inputs: run(*inputs)[::-1],
+    "the first row alone": lambda run, _: lambda *inputs: run(*inputs)[[0, 0]],
+    "exchanged inputs": lambda _, info: backend_runner(OtherNeighbours(io="float", **info)),
+}
+
+
+@pytest.mark.parametrize("fault", PAIRS_FAULTS)
+@pytest.mark.parametrize("info", [{"pairs_per_call": 2}, {"max_pairs": 2}])
+def test_the_gate_refuses_pairs_that_are_mixed_up(info, fault):
+    """At complementary time steps, a blend of a pair is that of its reverse."""
+    run = blend(**info)
+    case = GateCase(16, 32, 2.0, (0.25, 0.75))
+    assert gate(pytorch(run), {"it": run}, [case], Requirements("fp32")).psnr_db is None
+    with pytest.raises(GateError, match="50 dB are required"):
+        gate(pytorch(run), {"it": PAIRS_FAULTS[fault](run, info)}, [case], Requirements("fp16"))
+
+
+def test_the_images_with_the_lowest_psnr_are_diagnosed():
+    cases = [GateCase(16, 16, 2.0, (0.5,)), GateCase(16, 32, 2.0, (0.5,)), TINY]
+    errors = {"one": {(16, 16): 0.1, (16, 32): 0.2}, "two": {(16, 16): 0.1, (16, 32): 0.4},
+              "three": {(16, 16): 0.1, (16, 32): 0.3}}  # fmt: skip
+    seen = []
+
+    def candidate(name):
+        return lambda frame0, *others: (
+            blend()(frame0, *others) + np.float32(errors[name][frame0.shape[:2]])
+        )
+
+    def diagnose(images):
+        seen.append(images)
+        return "it looks grey"
+
+    message = (
+        "two has a PSNR of 8.0 dB to PyTorch at 16x32 with motion of 2 px, but 80 dB are required "
+        "for fp32; it looks grey: nothing was written; ask"
+    )
+    with pytest.raises(GateError, match=f"^{re.escape(message)}$"):
+        gate(
+            pytorch(blend()),
+            {name: candidate(name) for name in errors},
+            cases,
+            Requirements("fp32"),
+            Explanations(diagnose, "ask"),
+        )
+    (images,) = seen
+    frame0, frame1 = cases[1].frames()
+    np.testing.assert_array_equal(images.frame0, frame0)
+    np.testing.assert_array_equal(images.frame1, frame1)
+    np.testing.assert_array_equal(images.timestep, np.full((1, 1, 1, 1), 0.5, np.float32))
+    np.testing.assert_array_equal(images.expected, blend()(frame0, frame1, images.timestep))
+    np.testing.assert_array_equal(images.actual, images.expected + np.float32(0.4))
 
 
 def test_the_report_has_every_case(demo_network):
