@@ -1,18 +1,25 @@
 import re
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 
 from blend import Blend
+from export.candidate import candidate_runners
 from export.errors import GateError
 from export.gate.cases import GateCase, gate_cases, moving_frames
-from export.gate.compare import compare
+from export.gate.compare import ComparedImages, compare
+from export.gate.diagnosis import diagnosis
 from export.gate.gate import Explanations, Reference, Requirements, gate
 from export.gate.runners import backend_runner, images_for, onnx_runner
+from export.source import source_from_model
 from ifrnet_model import layers
 from runtime.model_info import ModelInfo
+from runtime.telemetry import import_quietly
+
+onnxruntime = import_quietly("onnxruntime")
 
 TINY = GateCase(16, 16, 2.0, (0.5,))
 
@@ -310,3 +317,70 @@ def onnx_run_with_tap(model, info, rounding):
 
     model.graph.node.append(helper.make_node("Round", [rounding.input[0]], ["unused"]))
     return onnx_runner(model, info)
+
+
+def blending(height=16, width=16):
+    """A graph that blends two images."""
+    images = f"float[1,3,{height},{width}]"
+    return onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]>
+blending ({images} img0, {images} img1, float[1,1,1,1] timestep) => ({images} imgt) {{
+    difference = Sub(img1, img0)
+    part = Mul(difference, timestep)
+    imgt = Add(img0, part)
+}}""")
+
+
+@pytest.fixture
+def sessions(monkeypatch):
+    """The optimisation level and the shape of img0 of each session that is made."""
+    made, session = [], onnxruntime.InferenceSession
+
+    def record(content, options, **others):
+        one = session(content, options, **others)
+        made.append((options.graph_optimization_level, one.get_inputs()[0].shape))
+        return one
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", record)
+    return made
+
+
+NONE = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+ALL = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+FLOAT = {"io": "float", "height": 16, "width": 16}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_reference_runs_without_optimisations(sessions, precision):
+    source_from_model(blending(), described(**FLOAT, precision=precision), "")
+    assert sessions == [(NONE, [1, 3, 16, 16])]
+
+
+def test_a_candidate_runs_with_all_optimisations_as_in_the_runtime(sessions):
+    candidate_runners(blending(), described(**FLOAT), "onnxruntime")
+    assert sessions == [(ALL, [1, 3, 16, 16])]
+
+
+def test_simulations_of_faults_run_without_optimisations(sessions):
+    model = blending()
+    grid = np.zeros((1, 16, 16, 2), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(grid, "grid"))
+    model.graph.node.append(onnx.helper.make_node("GridSample", ["img0", "grid"], ["unused"]))
+    frames, timestep = TINY.frames(), np.full((1, 1, 1, 1), 0.5, np.float32)
+    expected = blend()(*frames, timestep)
+    swapped = ComparedImages(*frames, timestep, expected, expected[:, ::-1])
+    assert diagnosis(model, described(**FLOAT), swapped) == (
+        "it looks like red and blue swapped, with a PSNR of inf dB to a simulation of that fault"
+    )
+    assert sessions == [(NONE, [1, 3, 16, 16])] * 3
+
+
+@pytest.mark.parametrize(("optimised", "prepared"), [(True, [16, 32]), (False, [])])
+def test_only_a_candidate_of_free_size_is_prepared_for_each_size(sessions, optimised, prepared):
+    info = described(io="float", height=None, width=None)
+    run = onnx_runner(blending("h", "w"), info, optimised=optimised)
+    for width in (16, 32, 16):
+        inputs = *moving_frames(16, width, 2.0), np.full((1, 1, 1, 1), 0.25, np.float32)
+        np.testing.assert_allclose(run(*inputs), blend()(*inputs), atol=1e-6)
+    level = ALL if optimised else NONE
+    shapes = [[1, 3, "h", "w"], *([1, 3, 16, width] for width in prepared)]
+    assert sessions == [(level, shape) for shape in shapes]
