@@ -158,14 +158,29 @@ def test_crafted_files_are_not_timed_beside_an_engine(crafted, loads, trick, mon
         plain_engine._build(path, 0)
 
 
-def test_sparse_external_tensors_are_refused_as_source_of_an_artefact(plain, tmp_path):
+def sparse_values(model):
+    return model.graph.sparse_initializer.add().values
+
+
+def value_in_a_function(model):
+    function = model.functions.add(name="F", domain="mine")
+    node = function.node.add(op_type="Constant", output=["w"])
+    attribute = node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+    return attribute.t
+
+
+@pytest.mark.parametrize("place", [sparse_values, value_in_a_function])
+def test_external_tensors_at_unusual_places_are_refused(plain, tmp_path, place):
     """The onnx package reads them without complaint."""
     model = ModelProto.FromString(plain)
-    values = model.graph.sparse_initializer.add().values
+    values = place(model)
     values.name, values.data_type, values.data_location = "w", TensorProto.FLOAT, 1
-    onnx.save(model, tmp_path / "sparse.onnx")
+    path = tmp_path / "external.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="has weights in other files"):
+        onnx_format.read_onnx(path)
     with pytest.raises(ExportError, match="has weights in other files"):
-        source_from_onnx(tmp_path / "sparse.onnx")
+        source_from_onnx(path)
     with pytest.raises(ExportError, match="has tensors in other files"):
         graph.check(model)
 
