@@ -46,6 +46,13 @@ def test_tta_is_in_the_metadata_only_where_it_is_on():
         ({"ifrnet.flow_scale": "nan"}, "its field flow_scale is nan, not a finite number"),
         ({"ifrnet.flow_scale": "0"}, "flow_scale is not above 0"),
         ({"ifrnet.divisor": "9" * 20}, r"or above 2\^31 - 1"),
+        ({"ifrnet.divisor": str(2**31)}, r"or above 2\^31 - 1"),
+        ({"ifrnet.max_pairs": str(2**31)}, r"or above 2\^31 - 1"),
+        ({"ifrnet.flow_scale": str(2.0**31)}, "flow_scale is not above 0"),
+        ({"ifrnet.steps_per_call": "0"}, "sizes or counts below 1"),
+        ({"ifrnet.pairs_per_call": "0"}, "sizes or counts below 1"),
+        ({"ifrnet.pairs_per_call": "2"}, "the model has several pairs and several time steps"),
+        ({"ifrnet.max_pairs": "2"}, "the model has a free and a fixed number of pairs"),
     ],
 )
 def test_damaged_properties_are_refused(change, message):
@@ -53,6 +60,22 @@ def test_damaged_properties_are_refused(change, message):
     properties = {key: value for key, value in properties.items() if value is not None}
     with pytest.raises(ModelError, match=message):
         ModelInfo.from_properties(properties, source="m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("steps", "pairs", "limit", "valid"),
+    [
+        (1, 1, None, True), (3, 1, None, True), (1, 2, None, True), (2, 2, None, False),
+        (1, 1, 1, True), (1, 1, 4, True), (3, 1, 4, False), (1, 2, 4, False), (1, 2, 2, False),
+    ],
+)  # fmt: skip
+def test_pairs_are_free_or_fixed_and_come_with_one_time_step(steps, pairs, limit, valid):
+    fields = {"steps_per_call": steps, "pairs_per_call": pairs, "max_pairs": limit}
+    if valid:
+        assert replace(INFO, **fields).frames_per_call == max(steps, pairs)
+    else:
+        with pytest.raises(ModelError, match=r"the model has (several pairs|a free and a fixed)"):
+            replace(INFO, **fields)
 
 
 def test_models_of_other_projects_are_refused_with_a_remedy():

@@ -239,7 +239,8 @@ def test_lowering_refuses_another_opset():
     ("node", "message"),
     [
         (helper.make_node("Erf", ["x"], ["y"]), "uses Erf"),
-        (helper.make_node("GridSample", ["x", "g"], ["y"], mode="nearest"), "has mode"),
+        (helper.make_node("GridSample", ["x", "g"], ["y"], mode="nearest"), "has mode b'nearest'"),
+        (helper.make_node("GridSample", ["x", "g"], ["y"], mode="bicubic"), "has mode b'bicubic'"),
         (helper.make_node("Sigmoid", ["missing"], ["y"]), "not valid ONNX"),
         (helper.make_node("Thing", ["x"], ["y"], domain="mine"), "not valid ONNX|uses"),
     ],
@@ -248,6 +249,53 @@ def test_check_refuses_graphs_that_are_not_plain(node, message):
     grid = np.zeros((1, 4, 4, 2), np.float32)
     with pytest.raises(ExportError, match=message):
         passes.check(tiny(node, opset=17, constants=[("g", grid)]))
+
+
+@pytest.mark.parametrize("attributes", [{}, {"mode": "bilinear"}])
+def test_check_accepts_bilinear_sampling(attributes):
+    grid = np.zeros((1, 4, 4, 2), np.float32)
+    node = helper.make_node("GridSample", ["x", "g"], ["y"], **attributes)
+    passes.check(tiny(node, opset=17, constants=[("g", grid)]))
+
+
+@pytest.mark.parametrize("opset", [16, 18])
+def test_check_refuses_another_opset(opset):
+    model = tiny(helper.make_node("Sigmoid", ["x"], ["y"]), opset=opset)
+    with pytest.raises(ExportError, match=f"opsets {{'': {opset}}}, expected only 17"):
+        passes.check(model)
+
+
+def test_check_refuses_functions():
+    model = tiny(helper.make_node("Sigmoid", ["x"], ["y"]), opset=17)
+    body = helper.make_node("Relu", ["a"], ["b"])
+    function = helper.make_function("", "F", ["a"], ["b"], [body], [helper.make_opsetid("", 17)])
+    model.functions.append(function)
+    with pytest.raises(ExportError, match=r"expected only 17 of ai\.onnx without functions"):
+        passes.check(model)
+
+
+def test_a_reshape_with_another_free_axis_does_not_allow_free_pairs():
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"], name="flat")
+    model = tiny(node, opset=17, constants=[("shape", [1, -1, 4, 4])])
+    with pytest.raises(
+        ExportError,
+        match=r"^Reshape flat to \[1, -1, 4, 4\] does not allow a free number of pairs: export "
+        r"without --max-batch$",
+    ):
+        passes.with_free_batch(model)
+
+
+@pytest.mark.parametrize("count", [1, -1])
+def test_the_first_axis_of_a_reshape_becomes_free(count):
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"], name="flat")
+    constants = [("unused", [1, -1]), ("shape", [count, 2, 4, 4])]
+    made = passes.with_free_batch(tiny(node, opset=17, constants=constants))
+    assert numpy_helper.to_array(initializer(made, "shape")).tolist() == [-1, 2, 4, 4]
+    assert numpy_helper.to_array(initializer(made, "unused")).tolist() == [1, -1]
+    for value in (*made.graph.input, *made.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "pairs"
+    x = np.arange(96, dtype=np.float32).reshape(3, 2, 4, 4)
+    np.testing.assert_array_equal(run(made, x=x), x)
 
 
 def test_weights_are_those_of_the_checkpoint(export, demo_network):
