@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 
@@ -51,11 +52,20 @@ def test_proofs_round_trip_and_are_left_out_if_there_are_none(artefact):
     assert proof.conditions == ("2026.4.1", 1, ["avx512_bf16"])
 
 
-def test_manifest_of_another_file_is_refused(artefact):
+@pytest.mark.parametrize("content", [b"", b"mode", b"modem", b"model ", b"another"])
+def test_manifest_of_another_file_is_refused(artefact, content):
     path, _ = artefact
-    path.write_bytes(b"another")
+    path.write_bytes(content)
     with pytest.raises(ModelError, match="its manifest was written for"):
         EngineManifest.read(path)
+
+
+def test_the_hash_of_a_file_is_that_of_all_its_bytes(artefact):
+    path, _ = artefact
+    content = bytearray(3 << 20)
+    content[-1] = 1
+    path.write_bytes(content)
+    assert file_sha256(path) == hashlib.sha256(content).hexdigest()
 
 
 def test_a_missing_manifest_is_an_error(artefact):
