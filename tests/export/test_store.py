@@ -10,7 +10,7 @@ from export.candidate import CheckedModel
 from export.errors import ExportError
 from export.store import add_proofs, save_with_manifest, write_artefact, write_onnx
 from runtime.errors import ModelError
-from runtime.manifest import EngineManifest, GateReport, PrecisionProof, manifest_path
+from runtime.manifest import EngineManifest, GateReport, PrecisionProof
 from small_graphs import one_node
 
 CHECKED = CheckedModel(

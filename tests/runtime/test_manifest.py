@@ -60,6 +60,16 @@ def test_manifest_of_another_file_is_refused(artefact, content):
         EngineManifest.read(path)
 
 
+@pytest.mark.parametrize("digit", [0, 11, 12, 63])
+def test_every_digit_of_the_hash_counts(artefact, digit):
+    path, manifest = artefact
+    digits = list(manifest.artefact_sha256)
+    digits[digit] = "0" if digits[digit] != "0" else "1"
+    replace(manifest, artefact_sha256="".join(digits)).write(path)
+    with pytest.raises(ModelError, match="its manifest was written for"):
+        EngineManifest.read(path)
+
+
 def test_the_hash_of_a_file_is_that_of_all_its_bytes(artefact):
     path, _ = artefact
     content = bytearray(3 << 20)
