@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 
 from bench.runs.authors import random_network
 from ifrnet_model import CheckpointError, load_checkpoint, probe_time_steps
+from ifrnet_model.checkpoint_file import read_checkpoint
+from ifrnet_model.state_dict import STEM
 from ifrnet_model.weights import DEMO_WEIGHTS, table
 from ifrnet_model.weights.table import checkpoint_named
 
@@ -87,6 +89,59 @@ def test_openmmlab_name_with_the_right_hash_loads(tmp_path, state, monkeypatch):
     known = replace(checkpoint_named(path.name), sha256=digits)
     monkeypatch.setattr(table, "CHECKPOINTS", (known,))
     assert assert_loads(path, state).time_steps == "arbitrary"
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Writes a small file, and reads it with another hash published for IFRNet_gopro-5d2f805a."""
+
+    def read(suffix, digits_of):
+        path = tmp_path / f"IFRNet_gopro-5d2f805a{suffix}"
+        save = save_file if suffix == ".safetensors" else torch.save
+        save({STEM: torch.ones(2)}, path)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        known = replace(checkpoint_named(path.name), sha256=digits_of(sha256))
+        monkeypatch.setattr(table, "CHECKPOINTS", (known,))
+        return read_checkpoint(path).sha256 == sha256
+
+    return read
+
+
+def other(digit):
+    return "1" if digit == "0" else "0"
+
+
+DIGITS = {
+    "all": (lambda sha256: sha256, True),
+    "first": (lambda sha256: sha256[:8], True),
+    "later": (lambda sha256: sha256[1:9], False),
+    "first but one": (lambda sha256: sha256[:7] + other(sha256[7]), False),
+    "all but one": (lambda sha256: sha256[:-1] + other(sha256[-1]), False),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".PTH"])
+@pytest.mark.parametrize("digits", DIGITS)
+def test_a_hash_must_begin_with_the_published_digits(published, suffix, digits):
+    digits_of, matches = DIGITS[digits]
+    if matches:
+        assert published(suffix, digits_of)
+    else:
+        with pytest.raises(CheckpointError, match=r"has sha256 .* as published for that name"):
+            published(suffix, digits_of)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_converted_file_may_have_another_hash_than_its_published_name(published, suffix):
+    assert published(suffix, lambda _: "0" * 8)
+
+
+def test_a_checkpoint_is_identified_by_the_first_digits_of_its_hash(monkeypatch):
+    known = replace(checkpoint_named("IFRNet_gopro-5d2f805a"), sha256="12345678")
+    monkeypatch.setattr(table, "CHECKPOINTS", (replace(known, sha256=None), known))
+    assert table.find_by_sha256("12345678" + "9" * 56) is known
+    assert table.find_by_sha256("9" + "12345678" + "9" * 55) is None
+    assert table.find_by_sha256("") is None
 
 
 @pytest.mark.parametrize(

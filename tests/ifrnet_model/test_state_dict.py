@@ -112,6 +112,11 @@ def test_nested_wrappers_and_prefixes_are_found(read, stored, wrappers, prefixes
         ),
         ({"model": tensors(), "ema": {"state_dict": tensors(value=2)}}, "ema, state_dict", "model"),
         (
+            {**tensors("module."), **tensors("module.ema_model.module.", 2)},
+            "module., ema_model., module.",
+            "module.",
+        ),
+        (
             {"model": tensors(), "net": tensors(), "params_ema": tensors(value=2)},
             "params_ema",
             "net and model",
@@ -127,6 +132,13 @@ def test_averaged_weights_are_preferred_to_ordinary_ones(read, stored, taken, or
         f"the averaged weights ({taken}) are taken, not the ordinary ones ({ordinary}) "
         "that the file also has"
     )
+
+
+@pytest.mark.parametrize("more", [f"my_{STEM}", f"{STEM}_mask", f"model{STEM}", f"{STEM}.scale"])
+def test_a_name_that_contains_that_of_the_first_tensor_is_no_prefix(read, more):
+    file = read({**tensors(), more: torch.zeros(1)})
+    assert file.state.keys() == {*tensors(), more}
+    assert file.prefixes == ()
 
 
 def test_mmengine_stores_the_average_as_state_dict(read):
@@ -182,6 +194,10 @@ def test_prefixes_are_removed_in_safetensors_too(tmp_path):
             {"netG": tensors("student."), "epoch": 1},
             f"has {STEM} under names that are not known (netG, student.): save the network's own "
             "state_dict() with torch.save",
+        ),
+        (
+            {f"{STEM}_orig": torch.zeros(1), f"{STEM}_mask": torch.zeros(1)},
+            f"has no {STEM} among its 2 tensors: give an IFRNet checkpoint",
         ),
         (
             {"state_dict": {"conv.weight": torch.zeros(1)}, "optimizer": {}},
