@@ -12,7 +12,6 @@ from export.errors import ExportError, GateError
 from export.gate.gate import REQUIRED_DB
 from export.graph.for_tensorrt import REWRITES
 from export.store import write_artefact
-from paths import ROOT
 from runtime import Interpolator, ModelError
 from runtime.manifest import EngineManifest, file_sha256, manifest_path
 
@@ -71,7 +70,7 @@ def test_an_artefact_for_openvino_is_compared_and_runs_in_openvino(models, tmp_p
     assert "OpenVINO 20" in done.stdout
     manifest = EngineManifest.read(tmp_path / "m.onnx")
     assert (manifest.backend, manifest.model.tuned_for) == ("openvino", "any")
-    assert all(case["candidate"].startswith("OpenVINO") for case in manifest.gate.cases)
+    assert [case["candidate"].split()[0] for case in manifest.gate.cases] == ["OpenVINO"] * 2
     assert manifest.gate.psnr_db > 80
     with Interpolator.open(tmp_path / "m.onnx", cache=tmp_path / "cache") as vfi:
         assert vfi.backend.startswith("openvino cpu")
@@ -239,4 +238,3 @@ def test_rebuilding_replaces_artefact_and_manifest_together(models, tmp_path):
         steps = EngineManifest.read(path).model.steps_per_call
         assert steps == (1 if source == "frames.onnx" else 3)
     assert json.loads(manifest_path(path).read_text())["model"]["steps_per_call"] == 3
-    assert ROOT not in tmp_path.parents

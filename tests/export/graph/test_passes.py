@@ -41,23 +41,21 @@ def test_the_static_float_graph_has_only_necessary_nodes(tmp_path, variant):
 def test_opset_domain_and_sampling_mode(export):
     model = export(**STATIC_FLOAT).model
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
-    for node in model.graph.node:
-        if node.op_type == "GridSample":
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            assert attributes["mode"] == b"bilinear"
-            assert attributes["padding_mode"] == b"border"
-            assert attributes["align_corners"] == 1
+    sampling = [node for node in model.graph.node if node.op_type == "GridSample"]
+    found = [{a.name: helper.get_attribute_value(a) for a in node.attribute} for node in sampling]
+    expected = {"mode": b"bilinear", "padding_mode": b"border", "align_corners": 1}
+    assert found == [expected] * 4
 
 
 def test_only_the_coordinates_depend_on_the_size(export):
     small = export(**STATIC_FLOAT).model
     large = export(height=96, width=128, io="float").model
     assert operators(small) == operators(large)
-    for one, other in zip(small.graph.initializer, large.graph.initializer, strict=True):
-        if tuple(one.dims) != tuple(other.dims):
-            # Coordinates, one vector for each axis and level: (1, 2, 1, W) or (1, 2, H, 1).
-            assert tuple(one.dims)[:2] == (1, 2)
-            assert 1 in tuple(one.dims)[2:]
+    pairs = zip(small.graph.initializer, large.graph.initializer, strict=True)
+    dims = [(tuple(one.dims), tuple(other.dims)) for one, other in pairs]
+    # Coordinates, one vector for each axis and level: (1, 2, 1, W) or (1, 2, H, 1).
+    vectors = {one for one, other in dims if one != other}
+    assert vectors == {(1, 2, *size) for k in (1, 2, 4, 8) for size in ((64 // k, 1), (1, 80 // k))}
     stored = sum(numpy_helper.to_array(t).nbytes for t in small.graph.initializer)
     weights = 4 * 2_803_610
     assert stored - weights < 16_000
@@ -94,6 +92,7 @@ def test_a_graph_of_fixed_size_has_no_inferred_sizes(export, options):
     size = STATIC_FLOAT if "io" in options else {"height": 50, "width": 70}
     model = export(**{**size, **options}).model
     shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    assert shapes
     assert all(min(numpy_helper.to_array(initializer(model, name))) > 0 for name in shapes)
 
 
@@ -153,11 +152,13 @@ def test_float16_keeps_the_islands_in_float32(export):
     for node in model.graph.node:
         if node.op_type == "GridSample":
             step = producers[node.input[1]]
-            while step.op_type in {"Transpose", "Add", "Mul", "Reshape", "Resize"}:
+            while step is not None and step.op_type in {
+                "Transpose", "Add", "Mul", "Reshape", "Resize",
+            }:  # fmt: skip
+                seen["of coordinates"] += 1
                 assert types[step.output[0]] == TensorProto.FLOAT
                 step = producers.get(step.input[0])
-                if step is None:
-                    break
+    assert seen["of coordinates"] >= 4 * 4
 
 
 def test_gather_has_no_grid_sample(export):

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -81,8 +82,9 @@ def test_the_manifest_has_everything_that_the_engine_depends_on(trt, sources, tm
     assert build.fallback is None
     assert build.device_memory_bytes > 0
     assert manifest.gate.required_db == REQUIRED_DB_OF_ENGINES["fp16"] == 50
-    assert {case["motion_px"] for case in manifest.gate.cases} == {2.0, 7.0}
-    assert all(case["max_difference"] <= 1 for case in manifest.gate.cases)
+    assert [case["motion_px"] for case in manifest.gate.cases] == [2.0, 7.0]
+    # Bytes differ by a few levels of 255 at most.
+    assert max(case["max_difference"] for case in manifest.gate.cases) < 0.02
     _, config = trt.builds[-1]
     assert config.builder_optimization_level == 5
     assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 64 << 20
@@ -493,15 +495,19 @@ def test_ctrl_c_stops_the_build(trt10, sources, monkeypatch):
     interrupted = []
 
     def interrupt(self, name, step):
-        if not interrupted:
-            interrupted.append(name)
+        interrupted.append(name)
+        if len(interrupted) == 1:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            time.sleep(0.5)
+            deadline = time.monotonic() + 60
+            while not self.cancelled and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.1)  # The step is still running, and nothing may be freed.
 
     monkeypatch.setattr(Phases, "step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         engine_from_onnx(trt10, sources["frames"].model, BuildOptions())
     assert "TensorRT build" not in [thread.name for thread in threading.enumerate()]
+    assert len(interrupted) == 1
     assert trt10.builds == []
 
 
@@ -540,13 +546,16 @@ def test_types_of_layers_are_derived_from_tensors():
 
 def test_types_of_an_exported_graph(sources):
     types = tensor_types(sources["fp16"].model)
-    nodes = {node.name: node for node in sources["fp16"].model.graph.node}
-    for node in nodes.values():
-        if node.op_type == "GridSample":
-            assert {types[name] for name in (*node.input, *node.output)} == {FLOAT}
-        if node.op_type in ("Conv", "ConvTranspose"):
-            assert {types[name] for name in (*node.input, *node.output)} == {HALF}
-    assert set(types) >= {name for node in nodes.values() for name in node.output}
+    nodes = sources["fp16"].model.graph.node
+    found = Counter(
+        (node.op_type, types[name])
+        for node in nodes
+        if node.op_type in ("GridSample", "Conv", "ConvTranspose")
+        for name in (*node.input, *node.output)
+    )
+    # Four warps of three tensors; 36 convolutions with weights and bias.
+    assert found == {("GridSample", FLOAT): 12, ("Conv", HALF): 128, ("ConvTranspose", HALF): 16}
+    assert set(types) >= {name for node in nodes for name in node.output}
 
 
 def test_missed_types_are_named():
