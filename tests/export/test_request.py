@@ -54,6 +54,7 @@ def test_the_command_has_the_given_options_in_the_order_of_the_help():
         ),
         ({"backend": "openvino", "device": 0}, "--backend openvino was given with --device"),
         ({"min": (32, 32)}, "lacks --opt and --max: give --min, --opt and --max"),
+        ({"compact": True}, "--compact was given with --backend tensorrt: leave it out"),
     ],
 )
 def test_a_request_that_contradicts_itself_is_refused(changes, message):

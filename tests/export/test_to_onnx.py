@@ -137,7 +137,10 @@ def test_a_failed_gate_writes_nothing(monkeypatch):
     [
         ({"io": "float", "height": 50, "width": 70}, "use 64x80"),
         ({"height": 15, "width": 70}, "below 16x16"),
-        ({"timesteps": 0}, "use 1 to 64"),
+        ({"timesteps": 0}, "--steps-per-call is 0: use 1 to 64"),
+        ({"timesteps": 65}, "--steps-per-call is 65: use 1 to 64"),
+        ({"batch": 0}, "--batch is 0: use 1 to 64"),
+        ({"batch": 65}, "--batch is 65: use 1 to 64"),
         ({"flow_scale": 0.0}, "flow scale"),
         ({"io": "bytes"}, "use float, frames"),
         ({"precision": "int8"}, "use fp32, fp16"),
@@ -227,3 +230,15 @@ def test_the_command_recommends_a_flow_scale_for_4k(tmp_path, monkeypatch, capsy
     assert printed.err.endswith("stopped\n")
     assert printed.out.startswith("note: 2160x3840 without --flow-scale") == noted
     assert len(printed.out.splitlines()) == noted
+
+
+def test_weights_that_cannot_be_loaded_are_an_error_of_the_export(tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"")
+    with pytest.raises(ExportError, match=r"weights\.pth is empty: "):
+        checked_from_checkpoint(tmp_path / "weights.pth", ExportOptions(32, 48))
+
+
+def test_an_exporter_that_returns_nothing_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: None)
+    with pytest.raises(ExportError, match=r"returned nothing: install torch 2\.10 or newer"):
+        checked_from_checkpoint("demo", ExportOptions(32, 48))

@@ -1,6 +1,7 @@
 import argparse
 import datetime
 import hashlib
+import importlib
 import os
 import pickle
 import subprocess
@@ -334,3 +335,19 @@ def test_a_pth_file_needs_nothing_but_pytorch(tmp_path, state):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout == "small\n", done.stderr
+
+
+def test_a_safetensors_file_of_an_unknown_type_is_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({STEM: torch.ones(2)}, path)
+    content = path.read_bytes()
+    assert content.count(b"F32") == 1
+    path.write_bytes(content.replace(b"F32", b"Q32"))
+    with pytest.raises(CheckpointError, match=r"is not a readable safetensors file \("):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("module", ["ifrnet_model", "ifrnet_model.weights"])
+def test_an_unknown_name_of_a_package_is_named(module):
+    with pytest.raises(AttributeError, match=f"^module '{module}' has no attribute 'missing'$"):
+        _ = importlib.import_module(module).missing

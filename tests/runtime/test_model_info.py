@@ -78,6 +78,14 @@ def test_pairs_are_free_or_fixed_and_come_with_one_time_step(steps, pairs, limit
             replace(INFO, **fields)
 
 
+@pytest.mark.parametrize("field", ["precision", "io", "time_steps", "warp", "tuned_for"])
+def test_a_value_that_is_none_of_the_known_ones_is_refused(field):
+    with pytest.raises(
+        ModelError, match=f"^the model's {field} is 'odd', not one of .*: export it"
+    ):
+        replace(INFO, **{field: "odd"})
+
+
 def test_models_of_other_projects_are_refused_with_a_remedy():
     with pytest.raises(ModelError, match=r"m\.onnx has no .* python -m export\.to_onnx"):
         ModelInfo.from_properties({"author": "someone"}, source="m.onnx")

@@ -9,6 +9,7 @@ from commands import run_module
 from export.errors import ExportError
 from export.store import write_artefact, write_onnx
 from export.triton import repository
+from export.triton.__main__ import main
 from export.triton.repository import CONFIG, Serving, write_served_model
 from runtime import ModelError
 from runtime.backends.triton.backend import ConfigPort, config_ports
@@ -268,3 +269,41 @@ def test_the_command_writes_a_repository(onnx_file, tmp_path):
     assert done.stderr.startswith("python -m export.triton: error: ")
     assert "x.onnx does not exist" in done.stderr
     assert json.dumps(done.stderr.strip()).count("\\n") == 0
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "two words", "../up"])
+def test_names_that_triton_or_the_folder_cannot_have_are_refused(engine_file, tmp_path, name):
+    with pytest.raises(ExportError, match=r"^--name is '.*': use letters, digits, _, \. and -$"):
+        write_served_model(engine_file(), tmp_path / "r", name=name)
+    assert not (tmp_path / "r").exists()
+
+
+def test_versions_begin_with_1(engine_file, tmp_path):
+    with pytest.raises(ExportError, match="--model-version is 0: use 1 or more"):
+        write_served_model(engine_file(), tmp_path / "r", version=0)
+    assert write_served_model(engine_file(), tmp_path / "r", version=1).is_dir()
+
+
+def test_a_damaged_configuration_is_named(engine_file, tmp_path):
+    config = write_served_model(engine_file(), tmp_path / "r") / CONFIG
+    config.write_text("max_batch_size: many")
+    with pytest.raises(ExportError, match=r"config\.pbtxt is not a configuration of Triton \("):
+        write_served_model(engine_file(), tmp_path / "r", version=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--name", "x", "--model", "a.onnx", "b.onnx"], "--name was given with 2 models: give it"),
+        (
+            ["--model", "a.onnx", "--device", "cuda:1", "--gpus", "0"],
+            "--gpus was given with --device cuda:1: give only one of them",
+        ),
+    ],
+)
+def test_contradicting_arguments_of_the_command_are_refused(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--output", str(tmp_path / "r")])
+    assert ended.value.code == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

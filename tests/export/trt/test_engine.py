@@ -518,6 +518,13 @@ def test_a_float_profile_must_fit_the_network(trt10, sources, tmp_path):
         write(planes, tmp_path / "m.engine", profile=Profile((32, 32), (64, 80), (64, 90)))
 
 
+def test_a_fixed_float_size_must_fit_the_network(sources):
+    source = sources["dynamic"]
+    planes = source._replace(info=dataclasses.replace(source.info, io="float"))
+    with pytest.raises(ExportError, match="size 64x90 is not a multiple of 16: use one"):
+        fixed_size(planes, (64, 90))
+
+
 # Types computed from an ONNX file
 
 

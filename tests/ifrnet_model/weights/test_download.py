@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import http.client
 import json
 import re
 import socket
@@ -235,6 +236,22 @@ def test_a_download_resumes_after_a_broken_connection(server, fetch, tmp_path):
         f"the connection broke off at {CUT} of {len(CONTENT)} bytes; trying again in 0 s"
     ]
     assert names(tmp_path) == [NAME]
+
+
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), http.client.IncompleteRead(b"")])
+def test_an_error_in_the_middle_of_a_block_is_retried(server, fetch, monkeypatch, error):
+    notes, honest = [], http.client.HTTPResponse.read
+
+    def read(response, *size):
+        if not notes:
+            raise error
+        return honest(response, *size)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+    assert fetch(note=notes.append).path.read_bytes() == CONTENT
+    (note,) = notes
+    assert note.startswith("the connection broke off (")
+    assert note.endswith("); trying again in 0 s")
 
 
 def test_another_call_resumes_the_download(server, fetch, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -28,6 +29,7 @@ from ifrnet_model.weights import (
     CHECKPOINTS,
     DEMO_WEIGHTS,
     __main__,
+    convert,
     convert_checkpoint,
     inspect_checkpoint,
 )
@@ -488,3 +490,45 @@ def test_errors_are_one_sentence_and_a_traceback_on_request(tmp_path, command, a
     assert "cannot be read" in err
     with pytest.raises(CheckpointError):
         __main__.main([*map(str, arguments), "--debug"])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_converted_file_that_reads_back_other_weights_is_not_kept(tmp_path, monkeypatch, suffix):
+    honest = convert.load_checkpoint
+
+    def damaged(path):
+        checkpoint = honest(path)
+        with torch.no_grad():
+            checkpoint.network.decoder1.convblock[2].bias[0] += 1
+        return checkpoint
+
+    monkeypatch.setattr(convert, "load_checkpoint", damaged)
+    with pytest.raises(CheckpointError, match="has other weights when it is read back: check the"):
+        convert_checkpoint("demo", tmp_path / f"made{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_ends_a_command_like_ctrl_c():
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), __main__._terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_handler_of_the_process_for_sigterm_is_kept():
+    received = []
+
+    def handler(number, _):
+        received.append(number)
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with __main__._terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)

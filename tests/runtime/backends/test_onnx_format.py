@@ -2,6 +2,9 @@
 
 import contextlib
 import random
+import re
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto, helper
 
+from artefacts import INFO
 from bench.harness.layers import profile_onnx
 from export.errors import ExportError
 from export.graph import passes as graph
@@ -18,6 +22,7 @@ from export.source import source_from_onnx
 from runtime import Interpolator, ModelError
 from runtime.backends import onnx_format
 from runtime.backends.onnx_format import has_external_data, rebuilt
+from runtime.model_info import Port
 from runtime.telemetry import import_quietly
 
 WIDE = 1 << 32
@@ -207,6 +212,75 @@ def test_files_that_parsers_read_differently_are_refused(plain, tmp_path, append
     path.write_bytes(plain + appended)
     with pytest.raises(ModelError, match=f"odd.onnx cannot be read as ONNX .*{reason}"):
         onnx_format.read_onnx(path)
+
+
+def test_metadata_that_is_not_text_is_refused(plain, tmp_path):
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(plain + bytes_field(14, bytes_field(1, b"\xff")))
+    with pytest.raises(ModelError, match=r"odd\.onnx cannot be read as ONNX \('utf-8' codec"):
+        onnx_format.read_onnx(path)
+
+
+def test_numbers_that_only_the_onnx_package_reads_are_an_error_of_the_source(plain, tmp_path):
+    dims = bytes_field(1, b"\xff")  # Packed numbers that end in the middle of one.
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(plain + bytes_field(GRAPH, bytes_field(INITIALIZER, dims)))
+    with pytest.raises(
+        ExportError, match=r"odd\.onnx cannot be read as ONNX \(.*: export it again"
+    ):
+        source_from_onnx(path)
+
+
+IMAGES = {"img0": (1, 720, 1280, 3), "img1": (1, 720, 1280, 3)}
+SHAPES = {**IMAGES, "timestep": (3, 1, 1, 1), "imgt": (3, 720, 1280, 3)}
+
+
+def ports(shapes=SHAPES, **dtypes):
+    return [
+        Port(name, dtypes.get(name, "float32" if name == "timestep" else "uint8"), shape, True)
+        for name, shape in shapes.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    "shapes", [SHAPES, {**SHAPES, "imgt": (None, 720, None, 3)}, {**SHAPES, "imgt": (3,)}]
+)
+def test_a_runtime_may_report_free_axes_of_the_output(shapes):
+    onnx_format.check_ports(ports(shapes), INFO, Path("m.onnx"))
+
+
+def test_a_free_axis_that_is_declared_may_be_fixed():
+    free = replace(INFO, height=None, width=None)
+    onnx_format.check_ports(ports(), free, Path("m.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (ports(img0="float32"), "m.onnx has {'img0': 'float32', "),
+        (ports(imgt="float32"), "m.onnx has {'img0': 'uint8', "),
+        (
+            ports(IMAGES),
+            "m.onnx has {'img0': 'uint8', 'img1': 'uint8'}, its metadata declares {'im",
+        ),
+        (ports({**SHAPES, "more": (1,)}), "m.onnx has {'img0': 'uint8', "),
+        (
+            ports({**SHAPES, "img1": (1, 720, 1280)}),
+            "m.onnx has img1 of shape (1, 720, 1280), its metadata declares (1, 720, 1280, 3)",
+        ),
+        (
+            ports({**SHAPES, "img1": (1, None, 1280, 3)}),
+            "m.onnx has img1 of shape (1, None, 1280, 3), its metadata declares (1, 720, 1280, 3)",
+        ),
+        (
+            ports({**SHAPES, "timestep": (1, 1, 1, 1)}),
+            "m.onnx has timestep of shape (1, 1, 1, 1), its metadata declares (3, 1, 1, 1)",
+        ),
+    ],
+)
+def test_inputs_and_an_output_that_are_not_declared_are_refused(found, message):
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}.*: export it again$"):
+        onnx_format.check_ports(found, INFO, Path("m.onnx"))
 
 
 def test_the_format_of_onnx_runtime_is_refused(plain, tmp_path):

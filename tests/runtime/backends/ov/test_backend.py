@@ -390,6 +390,32 @@ def test_coordinates_are_marked_and_convolutions_are_not(marked):
     assert chain == {node.get_friendly_name() for node in model.get_ops() if is_marked(node)}
 
 
+def test_an_openvino_that_drops_the_marks_is_refused(export, monkeypatch):
+    openvino = import_quietly("openvino")
+    core = openvino.Core()
+    model = core.read_model(export(height=64, width=96).model.SerializeToString())
+    monkeypatch.setattr(ov_precision, "_mark", lambda _: None)
+    with pytest.raises(
+        BackendError, match=r"^OpenVINO .* kept 0 of [1-9]\d* float32 marks: leave precision out$"
+    ):
+        with_float32_marks(openvino, core, model)
+
+
+def test_an_openvino_that_cannot_compile_the_marked_model_is_refused(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(ov_precision, "with_float32_marks", lambda *arguments: arguments[-1])
+    openvino = SimpleNamespace(get_version=lambda: "2026.1")
+    with pytest.raises(BackendError) as error:
+        ov_precision.compiled_with_float32(
+            openvino, SimpleNamespace(compile_model=fail), None, {"INFERENCE_PRECISION_HINT": "f16"}
+        )
+    assert str(error.value) == (
+        "OpenVINO 2026.1 cannot prepare this model for f16 (no such kernel): leave precision out"
+    )
+
+
 def test_the_marked_graph_computes_the_same_frame(marked, export, frames):
     _, core, model = marked
     plain = core.read_model(export(height=64, width=96).model.SerializeToString())
