@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from blend import Blend
 from export.candidate import candidate_runners
 from export.errors import GateError
-from export.gate.cases import GateCase, gate_cases, moving_frames
+from export.gate.cases import GateCase, gate_cases, gate_sizes, moving_frames
 from export.gate.compare import ComparedImages, compare
 from export.gate.diagnosis import diagnosis
 from export.gate.gate import Explanations, Reference, Requirements, gate
@@ -85,6 +85,23 @@ def test_cases_of_a_free_number_of_pairs_have_one_pair_and_the_maximum():
     small, large = gate_cases([(64, 80)], described(max_pairs=3))
     assert small.timesteps == (0.5,)
     assert large.timesteps == (0.125, 0.25, 0.375)
+
+
+@pytest.mark.parametrize(
+    ("changes", "traced", "sizes"),
+    [
+        ({"height": 50, "width": 70}, (64, 80), [(50, 70)]),
+        ({}, (64, 80), [(64, 80), (29, 29), (109, 125)]),
+        ({"io": "float"}, (64, 80), [(64, 80), (32, 32), (112, 128)]),
+        ({}, (256, 448), [(256, 448), (125, 221), (349, 589)]),
+        ({}, (20, 16), [(20, 16), (16, 16), (49, 45)]),
+        ({"io": "float", "divisor": 32}, (32, 32), [(32, 32), (32, 32), (96, 96)]),
+        ({"divisor": 20}, (80, 100), [(80, 100), (37, 37), (137, 157)]),
+    ],
+)
+def test_a_free_size_is_compared_at_a_smaller_and_a_larger_one_too(changes, traced, sizes):
+    info = described(**{"height": None, "width": None, **changes})
+    assert gate_sizes(info, traced) == sizes
 
 
 def test_compare_gives_figures_computed_by_hand():
