@@ -341,3 +341,44 @@ def test_other_constants_are_kept():
     before = model.SerializeToString()
     passes.halve_constants(model)
     assert model.SerializeToString() == before
+
+
+def shapes_of(values):
+    return [
+        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in values
+    ]
+
+
+def test_only_free_heights_and_widths_are_fixed():
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+g (float[1, h, w, 3] x, float[1, 1, 1, 1] t, float[n] f) => (float[1, h, w, 3] y, float[n] z) {
+    y = Mul(x, t)
+    z = Relu(f)
+}""")
+    before = model.SerializeToString()
+    made = passes.with_size(model, 8, 12, axes=(1, 2))
+    assert shapes_of(made.graph.input) == [[1, 8, 12, 3], [1, 1, 1, 1], ["n"]]
+    assert shapes_of(made.graph.output) == [[1, 8, 12, 3], ["n"]]
+    assert model.SerializeToString() == before
+
+
+def test_a_float16_graph_in_float32_has_the_same_weights_and_rounds_nothing_else():
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+g (float[2] x) => (float[2] y) {
+    half = Cast<to=10>(x)
+    product = Mul(half, weight)
+    whole = Cast<to=1>(product)
+    y = Add(whole, one)
+}""")
+    constants = {"weight": np.array([0.1, 3], np.float16), "one": np.ones(2, np.float32)}
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    before = model.SerializeToString()
+    x = np.array([1.0001, 2.0001], np.float32)
+    expected = x * constants["weight"].astype(np.float32) + 1
+    made = passes.in_float32(model)
+    np.testing.assert_array_equal(run(made, x=x), expected)
+    targets = [node.attribute[0].i for node in made.graph.node if node.op_type == "Cast"]
+    assert targets == [TensorProto.FLOAT] * 2
+    assert model.SerializeToString() == before
