@@ -28,6 +28,7 @@ def write(
     *,
     size=(48, 64),
     fmt="yuv420p",
+    seed=0,
     codec=None,
     options=None,
     rate=RATE,
@@ -37,6 +38,7 @@ def write(
     audio_first=False,
     audio_seconds=None,
     subtitles=None,
+    cues=SUBTITLES,
     tags=(),
     sar=None,
     rotation=0,
@@ -94,7 +96,7 @@ def write(
                 ]
             )  # fmt: skip
         for number, stream in enumerate(videos):
-            frames = pictures(count, size=(size[0], size[1] + 16 * number), fmt=fmt)
+            frames = pictures(count, size=(size[0], size[1] + 16 * number), fmt=fmt, seed=seed)
             for k, frame in enumerate(frames):
                 frame.pts = stamps[k] if stamps else k
                 frame.time_base = stream.codec_context.time_base
@@ -104,7 +106,7 @@ def write(
             seconds = count / rate if audio_seconds is None else audio_seconds
             _sound(out, sound, seconds, audio_start)
         if words is not None:
-            for start, end, text in SUBTITLES:
+            for start, end, text in cues:
                 packet = av.Packet(text.encode())
                 packet.pts = packet.dts = start
                 packet.duration = end - start
@@ -140,6 +142,36 @@ def _sound(out, sound, seconds, start):
             out.mux(sound.encode(made))
         at += n
     out.mux(sound.encode(None))
+
+
+def copied(path, out, change, *, kind="video"):
+    """Copies the packets of a clip to another file; returns its path.
+
+    `change(number, packet)` returns the packets of one kind of track as they are written, or None.
+    """
+    with av.open(str(path)) as read, av.open(str(out), "w") as written:
+        streams = {s.index: written.add_stream_from_template(s) for s in read.streams}
+        number = 0
+        for packet in read.demux():
+            if not packet.size:
+                continue
+            target = streams[packet.stream.index]
+            if packet.stream.type == kind:
+                packet = change(number, packet)
+                number += 1
+            if packet is not None:
+                packet.stream = target
+                written.mux(packet)
+    return out
+
+
+def noisy(packet):
+    """A packet with the stamps of another one and noise in place of its content."""
+    noise = np.random.default_rng(packet.size).integers(0, 256, packet.size, dtype=np.uint8)
+    broken = av.Packet(noise.tobytes())
+    broken.pts, broken.dts, broken.duration = packet.pts, packet.dts, packet.duration
+    broken.time_base = packet.time_base
+    return broken
 
 
 def write_changing_aspect(path, aspects, each=6):

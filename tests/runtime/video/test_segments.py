@@ -22,7 +22,7 @@ from runtime.video.segments.file import SegmentFile
 from runtime.video.segments.join import decoding_stamps, join
 from runtime.video.segments.plan import analyse, plan, scan, seams, spans
 from runtime.video.segments.render import render
-from video_clips import RATE, packets_of, pictures, write
+from video_clips import RATE, copied, noisy, packets_of, pictures, write
 from video_parts import KEYS, interpolate_in_segments, times_and_hashes
 
 WHOLE = VideoOptions(codec="ffv1", cuts=None)
@@ -121,7 +121,7 @@ def test_flicker_is_not_a_cut_after_a_segment_border(tmp_path, vfi):
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     planned, *_ = assert_equal_to_one_run(source, tmp_path, vfi, VideoOptions(codec="ffv1"))
-    assert all(moment < 10 / RATE for moment in planned.cuts)
+    assert planned.cuts == [1 / RATE, 2 / RATE]
 
 
 def test_repeated_frames_across_a_segment_border(tmp_path, vfi):
@@ -198,53 +198,90 @@ def test_encoders_that_reorder_are_joined(tmp_path, vfi, suffix, options, capfd)
     assert "non monotonically" not in capfd.readouterr().err
 
 
-def test_a_video_without_timestamps_is_not_split(tmp_path, vfi):
-    source = write(tmp_path / "in.avi", 30, codec="mpeg4", options={"g": "10"})
+def marked_as_key(number, packet):
+    if number == 15:
+        packet.is_keyframe = True
+    return packet
+
+
+def write_with_a_wrong_key_frame(folder):
+    """Packet 15 is declared a key frame, but needs the frames before it."""
+    whole = write(folder / "whole.mkv", 45, codec="mpeg4", options={"g": "100"})
+    return copied(whole, folder / "in.mp4", marked_as_key)
+
+
+def write_with_damage(folder):
+    whole = write(folder / "whole.mkv", 45, codec="ffv1", options={"g": "10"})
+    return copied(whole, folder / "in.mkv", lambda n, p: noisy(p) if n == 25 else p)
+
+
+def write_all_key_frames(folder, stamps):
+    return write(folder / "in.mkv", len(stamps), codec="ffv1", options={"g": "1"}, stamps=stamps)
+
+
+SPARSE = [*range(0, 800, 40), 800, 1000, 1300]
+"""Stamps in milliseconds; from 0.8 s on, two frames are in one span and one is in the last."""
+
+
+@pytest.mark.parametrize(
+    ("write_source", "message"),
+    [
+        (write_with_damage, "it has damaged packets"),
+        (write_with_a_wrong_key_frame, "frames after a key frame refer to frames before it"),
+        (
+            # Without an order of decoding, the frames of AVI have the stamps of packets.
+            lambda folder: write(folder / "in.avi", 45, options={**KEYS, "bf": "3"}),
+            "it has frames whose time stamp is missing or does not rise",
+        ),
+        (
+            lambda folder: write_all_key_frames(folder, SPARSE),
+            "it has spans of less than four frames between key frames",
+        ),
+        (
+            lambda folder: write_all_key_frames(folder, [*SPARSE, *range(1340, 1500, 40)]),
+            "decoding from a key frame does not give the same frames as decoding from before it",
+        ),
+    ],
+    ids=["damage", "wrong key frame", "stamps", "short spans at the end", "short span"],
+)
+def test_a_video_that_cannot_be_divided_is_recognised(tmp_path, write_source, message):
+    source = write_source(tmp_path)
     scanned = scan(source, WHOLE, Fraction("0.4"))
+    assert len(scanned.seams) >= 1
     analysed = [analyse(source, scanned, WHOLE, *span) for span in spans(scanned, WHOLE)]
-    analysed[0].facts[3] = analysed[0].facts[3]._replace(pts=None)
-    with pytest.raises(SeamError, match="time stamp"):
-        plan(
-            scanned,
-            analysed,
-            mode_for(scanned.info, tmp_path / "o.mkv", 2, None, WHOLE),
-            "arbitrary",
-            WHOLE,
-        )
+    mode = mode_for(scanned.info, tmp_path / "o.mkv", 2, None, WHOLE)
+    with pytest.raises(SeamError) as caught:
+        plan(scanned, analysed, mode, "arbitrary", WHOLE)
+    assert str(caught.value) == message
 
 
-def test_a_damaged_video_is_not_split(tmp_path, vfi):
-    source = write(tmp_path / "in.mkv", 45, options=KEYS)
-    scanned = scan(source, WHOLE, Fraction("0.4"))
-    analysed = [analyse(source, scanned, WHOLE, *span) for span in spans(scanned, WHOLE)]
-    analysed[1] = analysed[1]._replace(damaged=1)
-    with pytest.raises(SeamError, match="damage"):
-        plan(
-            scanned,
-            analysed,
-            mode_for(scanned.info, tmp_path / "o.mkv", 2, None, WHOLE),
-            "arbitrary",
-            WHOLE,
-        )
+def moved(number, packet):
+    if number == 15:
+        packet.pts = packet.dts = 605
+    return packet
 
 
-@pytest.mark.parametrize("at", ["look", "render"])
-def test_a_key_frame_that_needs_earlier_frames_is_recognised(tmp_path, vfi, at):
-    """Decoding that starts at this key frame gives another image."""
-    source = write(tmp_path / "in.mkv", 45, options=KEYS)
+@pytest.mark.parametrize(
+    ("seed", "change", "message"),
+    [
+        (0, moved, "its frame at tick 600 is missing when decoding starts at the key frame"),
+        (0, lambda n, p: p if n < 20 else None, "its frame at tick 800 is missing when decoding"),
+        (1, lambda _, p: p, "its frame at tick 400 refers to frames before the key frame"),
+    ],
+    ids=["stamp", "end", "content"],
+)
+def test_a_segment_of_a_file_that_has_changed_is_not_rendered(tmp_path, vfi, seed, change, message):
+    source = write(tmp_path / "in.mkv", 45, codec="ffv1", options={"g": "10"})
     scanned = scan(source, WHOLE, Fraction("0.4"))
     analysed = [analyse(source, scanned, WHOLE, *span) for span in spans(scanned, WHOLE)]
     mode = mode_for(scanned.info, tmp_path / "o.mkv", 2, None, WHOLE)
-    if at == "look":
-        analysed[1].digests[scanned.seams[0]] = "0" * 32
-        with pytest.raises(SeamError, match="refer to frames before"):
-            plan(scanned, analysed, mode, "arbitrary", WHOLE)
-        return
-    segment = replace(
-        plan(scanned, analysed, mode, "arbitrary", WHOLE).segments[1], first_digest="0" * 32
-    )
+    segment = plan(scanned, analysed, mode, "arbitrary", WHOLE).segments[1]
+    assert segment.stamps == tuple(range(400, 801, 40))
+    later = write(tmp_path / "later.mkv", 45, seed=seed, codec="ffv1", options={"g": "10"})
+    copied(later, source, change)
+    later.unlink()
     output = tmp_path / "1.segment"
-    with pytest.raises(SeamError, match="before the key frame"):
+    with pytest.raises(SeamError, match=message):
         render(vfi, source, scanned, segment, mode, WHOLE, like=tmp_path / "o.mkv", output=output)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv"]
 

@@ -1,14 +1,13 @@
 """Audio and subtitle tracks that are read by a source and written by a sink."""
 
 import av
-import numpy as np
 import pytest
 
 from runtime import VideoError
 from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
 from runtime.video.writing.sink import open_sink
-from video_clips import RATE, frames_of, samples_of, write
+from video_clips import RATE, copied, frames_of, noisy, samples_of, write
 
 
 def converted(source, destination, *, early=False, **options):
@@ -86,34 +85,11 @@ def test_the_last_b_frames_after_a_track_of_sound_are_decoded(tmp_path, audio, s
         assert sum(isinstance(item, DecodedFrame) for item in source) == 25
 
 
-def damaged(path, out, *, at):
-    """Copies a clip; the audio packets numbered in `at` become noise."""
-    noise = np.random.default_rng(0)
-    with av.open(str(path)) as read, av.open(str(out), "w") as written:
-        streams = {s.index: written.add_stream_from_template(s) for s in read.streams}
-        number = 0
-        for packet in read.demux():
-            if not packet.size:
-                continue
-            stream = packet.stream
-            if stream.type == "audio":
-                if number in at:
-                    content = noise.integers(0, 256, packet.size, dtype=np.uint8).tobytes()
-                    broken = av.Packet(content)
-                    broken.pts, broken.dts, broken.duration = (
-                        packet.pts, packet.dts, packet.duration,
-                    )  # fmt: skip
-                    broken.time_base = packet.time_base
-                    packet = broken
-                number += 1
-            packet.stream = streams[stream.index]
-            written.mux(packet)
-    return out
-
-
 def test_damaged_sound_is_counted_and_silent_and_refused_when_strict(tmp_path):
     whole = write(tmp_path / "whole.mkv", 50, audio="flac")
-    source = damaged(whole, tmp_path / "in.mkv", at=(5, 6))
+    source = copied(
+        whole, tmp_path / "in.mkv", lambda n, p: noisy(p) if n in (5, 6) else p, kind="audio"
+    )
     _, notes = converted(source, tmp_path / "out.mkv")
     assert notes == ["audio track 1 (flac): 2 damaged packets, replaced by silence"]
     _, expected = samples_of(whole)
