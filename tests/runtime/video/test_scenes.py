@@ -130,6 +130,12 @@ def test_a_change_of_size_or_format_is_a_cut(dedupe):
     assert [flags.repeat for flags in found] == [dedupe and k % 2 == 1 for k in range(6)]
 
 
+def test_a_change_of_format_is_a_cut_at_the_highest_threshold():
+    picture = view(scene(1))
+    found = judged([frame(picture), frame(picture, "yuv444p")], threshold=100)
+    assert found == [(False, False, 0.0), (True, False, 100.0)]
+
+
 def test_without_a_threshold_there_are_no_cuts():
     frames = [frame(p) for p in [*panned(1, 2), *panned(2, 1)]]
     assert judged(frames, threshold=None) == [(False, False, 0.0)] * 3

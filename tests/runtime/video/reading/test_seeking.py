@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import pytest
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -127,6 +128,30 @@ def test_no_frame_is_lost_if_timestamps_go_back():
     part = Part(Fraction(6), None)
     items = Demuxer("any", packets, decode, 0, part, False).items()
     assert [i.pts for i in items if isinstance(i, DecodedFrame)] == [3, 8, 5, 2, 9, 12]
+
+
+@pytest.mark.parametrize(("sound", "read"), [(20, 3), (1, 14)])
+def test_reading_ends_when_all_tracks_have_ended_or_ten_seconds_after_the_part(
+    tmp_path, sound, read
+):
+    """Sound of 1 s never reaches the end of the part."""
+    path = write(
+        tmp_path / "in.mkv", 20, rate=Fraction(1), codec="mpeg4", audio="flac",
+        audio_seconds=sound, container_options={"max_interleave_delta": "0"},
+    )  # fmt: skip
+    taken = []
+
+    def packets():
+        for packet in clip.demux():
+            taken.append(packet.stream.type)
+            yield packet
+
+    with av.open(str(path)) as clip:
+        video = clip.streams.video[0]
+        part = Part(None, Fraction(2))
+        demuxer = Demuxer("any", packets, lambda p: p.decode(), video.index, part, False, 1)
+        kinds = [isinstance(item, DecodedFrame) for item in demuxer.items()]
+    assert (taken.count("video"), sum(kinds)) == (read, 3)
 
 
 @pytest.mark.parametrize("part", [{"start": Fraction(1, 2)}, {"end": Fraction(1, 2)}])

@@ -243,19 +243,33 @@ def test_sound_converted_to_aac_keeps_its_length(tmp_path, audio, suffix):
 
 
 @pytest.mark.parametrize("mode", ["copy", "aac"])
-def test_sound_and_chapters_of_a_part_are_in_sync(tmp_path, mode):
-    source = write(
-        tmp_path / "in.mkv", 100, audio="flac", chapters=((0, 1500, "a"), (1500, 4000, "b"))
-    )
+def test_sound_of_a_part_is_in_sync_and_ends_with_it(tmp_path, mode):
+    source = write(tmp_path / "in.mkv", 100, audio="flac")
     start, end = Fraction(1), Fraction(3)
     passed(source, tmp_path / "out.mp4", start=start, end=end, audio=mode)
     assert times_of(tmp_path / "out.mp4") == [Fraction(k, 25) for k in range(50)]
-    first, sound = samples_of(tmp_path / "out.mp4")
-    assert 0 <= first <= Fraction(1, 10)
-    assert abs(first + Fraction(len(sound), 48000) - 2) <= Fraction(1, 10)
-    with av.open(str(tmp_path / "out.mp4")) as clip:
-        found = [(c["start"] * c["time_base"], c["end"] * c["time_base"]) for c in clip.chapters()]
-    assert found == [(0, Fraction(1, 2)), (Fraction(1, 2), 2)]
+    packets = packets_of(tmp_path / "out.mp4", 1)
+    if mode == "copy":
+        # Of 4608 samples each; packet 11 of the source begins at 1.056 s, packet 31 at 2.976 s.
+        assert packets == [(time - start, data) for time, data in packets_of(source, 1)[11:32]]
+    else:
+        # 96000 samples after a packet of priming; the last packet has 768 of them.
+        assert (len(packets), samples_of(tmp_path / "out.mp4")[0]) == (95, 0)
+        with av.open(str(tmp_path / "out.mp4")) as clip:
+            assert sum(p.duration for p in clip.demux(audio=0) if p.size) == 1024 + 96000
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_chapters_are_cut_to_a_part(tmp_path, suffix):
+    chapters = ((0, 900, "a"), (900, 1500, "b"), (1500, 4000, "c"), (4000, 5000, "d"))
+    source = write(tmp_path / "in.mkv", 125, chapters=chapters)
+    passed(source, tmp_path / f"out{suffix}", start=Fraction(1), end=Fraction(3))
+    with av.open(str(tmp_path / f"out{suffix}")) as clip:
+        found = [
+            (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]["title"])
+            for c in clip.chapters()
+        ]
+    assert found == [(0, Fraction(1, 2), "b"), (Fraction(1, 2), 2, "c")]
 
 
 @pytest.mark.parametrize(
@@ -496,6 +510,22 @@ def test_y4m_round_trips(tmp_path, fmt):
         assert (back.info.rate, back.info.pixel_format) == (info.rate, fmt)
         made = [planes(frame.frame) for frame in back]
     assert np.array_equal(made, arrays_of(source))
+
+
+@pytest.mark.parametrize(
+    ("choice", "named"),
+    [
+        ({"codec": "ffv1"}, "codec"),
+        ({"quality": 0}, "quality"),
+        ({"preset": "slow"}, "preset"),
+        ({"codec": "ffv1", "quality": 3, "preset": "slow"}, "codec or quality or preset"),
+    ],
+)
+def test_options_that_y4m_ignores_are_refused(tmp_path, choice, named):
+    pipe = io.BytesIO()
+    with pytest.raises(VideoError, match=f"^Y4M takes no {named}: leave it out$"):
+        passed(write(tmp_path / "in.mkv", 2), pipe, **choice)
+    assert pipe.getvalue() == b""
 
 
 def test_metadata_that_y4m_cannot_store_is_noted(tmp_path):

@@ -1,5 +1,8 @@
 """Audio and subtitle tracks that are read by a source and written by a sink."""
 
+import itertools
+from fractions import Fraction
+
 import av
 import pytest
 
@@ -7,7 +10,7 @@ from runtime import VideoError
 from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
 from runtime.video.writing.sink import open_sink
-from video_clips import RATE, copied, frames_of, noisy, samples_of, write
+from video_clips import RATE, copied, frames_of, noisy, packets_of, samples_of, write
 
 
 def converted(source, destination, *, early=False, **options):
@@ -21,6 +24,19 @@ def converted(source, destination, *, early=False, **options):
                 else:
                     sink.write_packet(item)
     return info.origin, sink.notes
+
+
+def carried(source, destination, change=lambda packet: packet, **part):
+    """Copies frames and tracks, whose packets `change` may change; returns the notes."""
+    with open_source(source, **part) as opened:
+        info = opened.info
+        with open_sink(destination, like=info, rate=info.rate) as sink:
+            for item in opened:
+                if isinstance(item, DecodedFrame):
+                    sink.write(item.frame, item.pts * item.time_base - info.origin)
+                else:
+                    sink.write_packet(change(item))
+    return sink.notes
 
 
 CODECS = [
@@ -98,3 +114,56 @@ def test_damaged_sound_is_counted_and_silent_and_refused_when_strict(tmp_path):
     with pytest.raises(VideoError, match=r"packet 5 of audio track 1 \(flac\) is damaged \(.*\)"):
         converted(source, tmp_path / "no.mkv", strict=True)
     assert not (tmp_path / "no.mkv").exists()
+
+
+def test_cues_with_one_start_are_all_copied(tmp_path):
+    cues = ((0, 400, "one"), (0, 200, "two"), (300, 400, "three"))
+    source = write(tmp_path / "in.mkv", 25, subtitles="subrip", cues=cues)
+    assert carried(source, tmp_path / "out.mkv") == []
+    assert packets_of(tmp_path / "out.mkv", 1) == [
+        (0, b"one"), (0, b"two"), (Fraction(3, 10), b"three")
+    ]  # fmt: skip
+
+
+def test_packets_without_a_decoding_stamp_are_copied(tmp_path):
+    def without(packet):
+        packet.dts = None
+        return packet
+
+    source = write(tmp_path / "in.mkv", 25, audio="flac")
+    assert carried(source, tmp_path / "out.mkv", without) == []
+    assert packets_of(tmp_path / "out.mkv", 1) == packets_of(source, 1)
+
+
+def test_packets_without_any_stamp_or_out_of_order_are_counted(tmp_path):
+    numbers = itertools.count()
+
+    def changed(packet):
+        number = next(numbers)
+        if number == 3:
+            packet.pts = packet.dts = None
+        if number == 5:
+            packet.pts = packet.dts = 0
+        return packet
+
+    source = write(tmp_path / "in.mkv", 25, audio="flac")
+    notes = carried(source, tmp_path / "out.mkv", changed)
+    assert notes == ["audio track 1 (flac): 2 packets out of order, dropped"]
+    before = packets_of(source, 1)
+    kept = [packet for number, packet in enumerate(before) if number not in (3, 5)]
+    assert len(before) == 11
+    assert packets_of(tmp_path / "out.mkv", 1) == kept
+
+
+def test_sound_that_comes_seconds_after_the_video_is_in_the_part(tmp_path):
+    """The file has 4 s of video before the first packet of sound."""
+    source = write(
+        tmp_path / "in.mkv", 25, rate=Fraction(5), codec="mpeg4", audio="flac",
+        container_options={"max_interleave_delta": "1"},
+    )  # fmt: skip
+    with open_source(source) as opened:
+        kinds = [isinstance(item, DecodedFrame) for item in opened]
+    assert kinds[:21] == [True] * 21
+    assert carried(source, tmp_path / "out.mkv", end=Fraction(1)) == []
+    # Of 4608 samples each; packet 10 begins at 0.96 s.
+    assert packets_of(tmp_path / "out.mkv", 1) == packets_of(source, 1)[:11]
