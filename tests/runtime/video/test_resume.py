@@ -16,6 +16,7 @@ from interlaced_clips import write_interlaced
 from runtime import BackendError, Interpolator, VideoError, interpolate_video
 from runtime.video.options import VideoOptions
 from runtime.video.segments import resume
+from runtime.video.segments.folder import SegmentFolder
 from runtime.video.segments.resume import interpolate_video_resumable
 from video_clips import write, write_changing_aspect
 from video_parts import KEYS, times_and_hashes
@@ -140,6 +141,26 @@ def test_notes_are_on_the_frames_of_all_segments(tmp_path, vfi, write_source, no
     cut = interpolate_video_resumable(source, tmp_path / "cut.mkv", model=vfi, options=OPTIONS)
     assert cut.notes == one.notes
     assert cut.notes[0].startswith(note)
+
+
+def test_a_folder_that_another_run_uses_is_refused_and_not_changed(tmp_path, clip, vfi):
+    cut = tmp_path / "cut.mkv"
+    interrupted(clip, cut, vfi, after=50)
+    other = SegmentFolder(cut)
+    other.claim(keep=True)
+    before = {path.name: path.read_bytes() for path in other.path.iterdir()}
+    assert len(before) >= 5
+    message = r"^cut\.mkv\.segments is being written by another run: wait for it"
+    with pytest.raises(VideoError, match=message):
+        interpolate_video_resumable(clip, cut, model=vfi, options=OPTIONS)
+    with pytest.raises(VideoError, match=message):
+        SegmentFolder(cut).claim(keep=False)
+    with pytest.raises(VideoError, match=message):
+        SegmentFolder(cut).check_free()
+    assert {path.name: path.read_bytes() for path in other.path.iterdir()} == before
+    other.leave()
+    report = interpolate_video_resumable(clip, cut, model=vfi, options=OPTIONS)
+    assert report.notes == ["2 of 5 segments are of an earlier run"]
 
 
 def test_a_complete_output_is_kept(tmp_path, clip, vfi):

@@ -1,7 +1,9 @@
 """A video rendered in segments equals one rendered in one run, frame for frame."""
 
 import itertools
+import json
 import shutil
+import struct
 from dataclasses import replace
 from fractions import Fraction
 
@@ -304,6 +306,38 @@ def test_only_complete_segments_of_the_same_encoder_are_joined(tmp_path, vfi):
         join(source, destination, [files[0], half], mode, WHOLE)
     assert not destination.exists()
     assert SegmentFile(files[0]).packets[0].key
+
+
+def index_of(segment):
+    """(end of the packets, index) of a segment file."""
+    content = segment.read_bytes()
+    (length,) = struct.unpack("<Q", content[-24:-16])
+    return len(content) - 24 - length, json.loads(content[-24 - length : -24])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"tick": "1e5"}, "its tick is no fraction"),
+        ({"tick": "1/0"}, "Fraction"),
+        ({"tick": 1}, "expected string"),
+        ({"header": "xy"}, "non-hexadecimal"),
+        ({"packets": [[0, 1, True]]}, "missing 2 required"),
+    ],
+)
+def test_a_segment_with_an_invalid_index_is_refused(tmp_path, vfi, change, reason):
+    source = write(tmp_path / "in.mkv", 12, options=KEYS)
+    interpolate_in_segments(source, tmp_path / "out.mkv", vfi, WHOLE)
+    segment = tmp_path / "0.segment"
+    end, index = index_of(segment)
+    text = json.dumps(index | change).encode()
+    content = segment.read_bytes()
+    segment.write_bytes(content[:end] + text + struct.pack("<Q", len(text)) + content[-16:])
+    with pytest.raises(VideoError, match=rf"0\.segment is not a complete segment \(.*{reason}"):
+        SegmentFile(segment)
+    segment.write_bytes(content[:-1] + b"2")
+    with pytest.raises(VideoError, match="its end is not that of a segment"):
+        SegmentFile(segment)
 
 
 @given(st.permutations(range(8)), st.integers(1, 50))

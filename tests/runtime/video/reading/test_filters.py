@@ -3,6 +3,7 @@
 from fractions import Fraction
 from itertools import pairwise
 
+import av
 import pytest
 
 from interlaced_clips import RATE, luma, psnr, scene, write_interlaced, write_telecined
@@ -292,3 +293,13 @@ def test_a_change_of_the_pixel_aspect_ratio_is_named_with_its_time(tmp_path):
     )
     assert read(path, end=Fraction(1, 5))[3] == []
     assert read(write_changing_aspect(tmp_path / "same.ts", [wide, wide]))[3] == []
+
+
+@pytest.mark.parametrize(("mode", "name"), [("frame", "bwdif"), ("film", "fieldmatch")])
+def test_a_filter_that_ffmpeg_lacks_is_named(tmp_path, monkeypatch, mode, name):
+    others = av.filter.filters_available - {name}
+    assert len(others) == len(av.filter.filters_available) - 1
+    monkeypatch.setattr(av.filter, "filters_available", others)
+    path = write_telecined(tmp_path / "in.mkv", 24)
+    with pytest.raises(VideoError, match=f"^this FFmpeg has no filter {name}: install PyAV from"):
+        read(path, deinterlace=mode)

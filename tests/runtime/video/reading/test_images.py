@@ -155,6 +155,11 @@ def test_images_without_read_permission_are_skipped(folder):
         folder.chmod(0o700)
 
 
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises(VideoError, match="no does not exist: give a folder of images"):
+        read(tmp_path / "no" / "%06d.png")
+
+
 def test_a_folder_that_cannot_be_listed_is_an_error(folder, monkeypatch):
     def refuse(self):
         raise PermissionError(13, "Permission denied")

@@ -10,8 +10,8 @@ from av.sidedata.sidedata import Type as SideDataType
 from paths import DATA, ROOT, WALK
 from runtime import VideoError
 from runtime.video.reading.info import DecodedFrame, frame_notes
-from runtime.video.reading.source import open_source
-from video_clips import RATE, arrays_of, pictures, planes, png, write
+from runtime.video.reading.source import key_frames, open_source
+from video_clips import RATE, arrays_of, copied, noisy, pictures, planes, png, write
 
 CLIPS = ROOT.parent / "shared" / "data" / "clips"
 
@@ -369,6 +369,60 @@ def test_files_that_are_not_videos_are_refused(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(VideoError, match=message):
         read(path)
+
+
+def test_a_codec_that_cannot_be_decoded_is_refused(tmp_path):
+    path = write(tmp_path / "a.mkv", 5)
+    content = path.read_bytes()
+    assert content.count(b"V_MPEG4/ISO/AVC") == 1
+    path.write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
+    with pytest.raises(VideoError, match=r"a\.mkv has a video track of a codec that this FFmpeg"):
+        read(path)
+
+
+def test_frames_of_more_pixels_than_the_limit_are_refused(tmp_path):
+    path = tmp_path / "a.y4m"
+    path.write_bytes(b"YUV4MPEG2 W16384 H8193 F25:1 C420\nFRAME\n")
+    with pytest.raises(VideoError, match="has frames of 16384x8193, the limit is 134217728 pixels"):
+        read(path)
+    path.write_bytes(b"YUV4MPEG2 W16384 H8192 F25:1 C420\nFRAME\n")
+    with pytest.raises(VideoError, match="no frame that can be decoded, it is damaged or empty"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({}, "has no frame that can be decoded, it is damaged or empty: give a whole file"),
+        ({"start": Fraction(1, 5)}, "has no frame that can be decoded from 0.2 s on: start"),
+        ({"end": Fraction(1, 5)}, "has no frame that can be decoded from 0 s on: start earlier"),
+    ],
+    ids=["whole", "start", "end"],
+)
+def test_a_video_of_damaged_packets_alone_is_refused(tmp_path, part, message):
+    whole = write(tmp_path / "whole.mkv", 20, codec="ffv1")
+    path = copied(whole, tmp_path / "a.mkv", lambda _, packet: noisy(packet))
+    with pytest.raises(VideoError, match=message):
+        read(path, **part)
+
+
+def test_a_file_that_cannot_be_read_on_is_used_up_to_there_and_refused_when_strict(tmp_path):
+    """In IVF each frame follows its size; after a wrong size the next frame is not found."""
+    path = write(tmp_path / "a.ivf", 12, codec="libvpx")
+    content, at = bytearray(path.read_bytes()), 32
+    for _ in range(6):
+        at += 12 + int.from_bytes(content[at : at + 4], "little")
+    content[at : at + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    _, notes, frames, _ = read(path)
+    assert len(frames) == 6
+    (note,) = notes
+    assert note.startswith("damaged packets skipped: ")
+    assert key_frames(path) == ([0], None)
+    with pytest.raises(VideoError, match=r"a part of the data in .*a\.ivf is damaged \(.+\): rep"):
+        read(path, strict=True)
+    with pytest.raises(VideoError, match=r"a\.ivf cannot be read to its end \(.+\): copy or downl"):
+        key_frames(path, strict=True)
 
 
 class Entry(bytes):

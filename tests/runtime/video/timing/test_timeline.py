@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.video.timing.clock import Clock, on_grid
+from runtime.video.timing.schedule import FrameFacts, PrecomputedSchedule
 from runtime.video.timing.slots import times_between
 from runtime.video.timing.timeline import (
     Blended,
@@ -642,3 +643,14 @@ def test_invalid_arguments_are_refused():
         Timeline(Multiply(2), start=Fraction(1), end=Fraction(1))
     with pytest.raises(ValueError, match="both are above 0"):
         Clock(MILLISECOND, Fraction(0))
+
+
+def test_frames_chosen_in_advance_need_every_frame_that_they_refer_to():
+    facts = FrameFacts(0, Fraction(1), None, False, False)
+    shown = [Shown(Fraction(0), 0), Shown(Fraction(1, 2), 0, 1, Fraction(1, 2))]
+    schedule = PrecomputedSchedule(shown, Fraction(1))
+    assert (schedule.oldest, schedule.push(facts)) == (0, shown[:1])
+    with pytest.raises(ValueError, match=r"^1 frames came, frame 0 is to be shown$"):
+        schedule.finish()
+    assert (schedule.oldest, schedule.push(facts), schedule.finish()) == (0, shown[1:], [])
+    assert (schedule.oldest, schedule.frames, schedule.end) == (2, 2, 1)

@@ -621,6 +621,20 @@ def test_an_error_leaves_a_playable_partial_file(tmp_path, name, error):
         assert not (tmp_path / name).exists()
 
 
+def test_an_image_that_cannot_be_written_is_an_error_after_the_images_before_it(tmp_path):
+    source = write(tmp_path / "in.mkv", 5)
+    partial = tmp_path / "out.partial"
+
+    def stop(number):
+        if number == 2:
+            (partial / "000003.png").mkdir()
+
+    with pytest.raises(VideoError, match=r"out could not be written \(.+\): check free space"):
+        passed(source, tmp_path / "out", stop=stop)
+    assert names(tmp_path) == ["in.mkv", "out.partial"]
+    assert names(partial) == ["000001.png", "000002.png", "000003.png"]
+
+
 def test_an_error_before_the_first_frame_leaves_no_file(tmp_path):
     source = write(tmp_path / "in.mkv", 3)
 
