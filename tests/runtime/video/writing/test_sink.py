@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
@@ -722,7 +721,6 @@ def test_a_kill_leaves_nothing_under_the_final_name(tmp_path, name, how):
     source = write(tmp_path / "in.mkv", 3)
     with run_script(source, tmp_path / name, 0) as process:
         assert process.stdout.readline() == "now\n"
-        time.sleep(0.1)
         process.send_signal(how)
         process.communicate(timeout=60)
     assert names(tmp_path) == ["in.mkv", f"out.partial{Path(name).suffix}"]
