@@ -556,7 +556,9 @@ def test_colour_tags_are_copied(tmp_path, mean):
     source = write_clip(tmp_path / "in.mp4", 3, pix_fmt="yuvj420p", tags=tags)
     report = interpolate_video(source, tmp_path / "out.mp4", model=mean)
     assert report.notes == []
-    for frame in read_clip(tmp_path / "out.mp4")[0]:
+    made = read_clip(tmp_path / "out.mp4")[0]
+    assert len(made) == 6
+    for frame in made:
         assert {name: int(getattr(frame, name)) for name in tags} == tags
 
 

@@ -140,7 +140,9 @@ def test_the_edge_of_an_object_has_no_black_in_its_chroma(tmp_path):
     source, out = write(tmp_path / "in.mkv", frames), tmp_path / "out.mkv"
     options = VideoOptions(**LOSSLESS)
     interpolate_video(source, out, model=Interpolator(Blend()), options=options)
-    for frame in frames_of(out):
+    made = frames_of(out)
+    assert len(made) == 6
+    for frame in made:
         colour = frame.reformat(format="rgb24").to_ndarray().astype(int)
         visible = alpha_of(frame) > 0
         assert visible.any()
@@ -163,6 +165,7 @@ def test_hidden_colours_do_not_change_new_frames(tmp_path, fmt):
         options = VideoOptions(**LOSSLESS)
         interpolate_video(source, out, model=Interpolator(Blend()), options=options)
         made.append(frames_of(out))
+    assert [len(frames) for frames in made] == [6, 6]
     for one, two in zip(*made, strict=True):
         assert np.array_equal(alpha_of(one), alpha_of(two))
         visible = alpha_of(one) > 0

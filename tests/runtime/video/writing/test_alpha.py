@@ -303,7 +303,9 @@ def test_an_encoder_that_drops_the_alpha_it_accepts_gets_opaque_frames(tmp_path,
     report = interpolate_video(source, out, model=vfi, options=VideoOptions(codec="dxv"))
     assert report.notes[0].startswith(f"{LOST} by dxv in .mov: ")
     assert report.notes[1:] == ["pixel format: rgba in the output, bgra in the source"]
-    for frame in frames_of(out):
+    made = frames_of(out)
+    assert len(made) == 8
+    for frame in made:
         assert (frame.to_ndarray(format="rgba")[..., 3] == 255).all()
 
 
@@ -400,6 +402,7 @@ def test_frames_without_alpha_after_the_first_are_opaque(tmp_path, vfi):
     assert np.array_equal(alpha_of(made[0]), alpha_of(frames[0]))
     half = (alpha_of(frames[0]).astype(int) + 255) / 2
     assert np.abs(alpha_of(made[1]) - half).max() <= 1
+    assert len(made) == 6
     assert all((alpha_of(frame) == 255).all() for frame in made[2:])
 
 

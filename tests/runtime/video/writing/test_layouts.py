@@ -110,7 +110,8 @@ def test_layouts_whose_channels_aac_keeps(tmp_path, layout, made, others):
     notes = converted(source, tmp_path / "out.mp4")
     name, names, found = gains(tmp_path / "out.mp4")
     assert name == made
-    for channel, row in zip(av.AudioLayout(layout).channels, found, strict=False):
+    assert len(found) == av.AudioLayout(layout).nb_channels
+    for channel, row in zip(av.AudioLayout(layout).channels, found, strict=True):
         targets = others.get(channel.name, channel.name).split()
         for target, gain in zip(names, row, strict=True):
             expected = len(targets) ** -0.5 if target in targets else 0
