@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.video.reading.packets import ReadAhead
 from runtime.video.reading.rate import STAMPS, FilmRate, NominalRate, nominal_rate
 from runtime.video.reading.source import open_source
 from video_clips import write
@@ -166,3 +167,27 @@ def test_frames_are_the_same_with_b_frames_sound_and_a_part(tmp_path):
         with open_source(path, start=start) as source:
             stamps = [item.pts for item in source if not isinstance(item, av.Packet)]
         assert stamps == list(range(0 if start is None else 1960, 4000, 40))
+
+
+def packet(pts, dts, size=1):
+    made = av.Packet(bytes(size))
+    made.pts, made.dts, made.time_base = pts, dts, Fraction(1)
+    return made
+
+
+def test_stamps_that_a_later_packet_may_precede_are_left_out():
+    stamps = [(0, -2), (3, -1), (1, 0), (2, 1), (6, 2), (4, 3), (5, 4)]
+    packets = [packet(*one) for one in stamps]
+    ahead = ReadAhead(iter(packets), 0)
+    assert ahead.first_stamps(3) == [0]
+    assert ahead.first_stamps(5) == [0, 1, 2]
+    assert ahead.first_stamps(8) == [0, 1, 2, 3, 4, 5, 6]
+    assert [one.pts for one in ahead] == [pts for pts, _ in stamps]
+
+
+def test_a_packet_without_a_stamp_means_that_the_first_stamps_are_not_known():
+    stamps = [(0, 0), (None, 1), (2, 2), (3, 3)]
+    ahead = ReadAhead((packet(*one) for one in stamps), 0)
+    assert ahead.first_stamps(1) == [0]
+    assert ahead.first_stamps(3) == []
+    assert [one.pts for one in ahead] == [0, None, 2, 3]

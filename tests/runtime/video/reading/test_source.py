@@ -371,6 +371,24 @@ def test_files_that_are_not_videos_are_refused(tmp_path, content, message):
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("start", "cues"),
+    [
+        (Fraction(1, 30), [(34, 166), (300, 100)]),
+        (Fraction(199, 1000), [(199, 1), (300, 100)]),
+        (Fraction(1, 5), [(300, 100)]),
+        (Fraction(3, 10), [(300, 100)]),
+    ],
+)
+def test_a_subtitle_that_is_visible_at_the_start_of_a_part_begins_there(tmp_path, start, cues):
+    """In the file one lasts from 0 to 0.2 s, and one from 0.3 to 0.4 s."""
+    path = write(tmp_path / "a.mkv", 25, subtitles="subrip")
+    _, _, _, packets = read(path, start=start)
+    assert packets == [
+        ("subtitle", Fraction(begin, 1000), Fraction(length, 1000)) for begin, length in cues
+    ]
+
+
 def test_a_codec_that_cannot_be_decoded_is_refused(tmp_path):
     path = write(tmp_path / "a.mkv", 5)
     content = path.read_bytes()
