@@ -154,6 +154,31 @@ def test_reading_ends_when_all_tracks_have_ended_or_ten_seconds_after_the_part(
     assert (taken.count("video"), sum(kinds)) == (read, 3)
 
 
+@pytest.mark.parametrize(("after_seek", "damaged"), [(True, 0), (False, 7)])
+def test_packets_before_the_first_key_frame_after_a_seek_are_no_damage(
+    tmp_path, after_seek, damaged
+):
+    """VP8 decodes nothing from packet 13 on, up to key frame 20."""
+    path = write(tmp_path / "in.webm", 30, codec="libvpx", options={"g": "10"})
+    with av.open(str(path)) as clip:
+        packets = [packet for packet in clip.demux(video=0) if packet.size]
+        assert [n for n, packet in enumerate(packets) if packet.is_keyframe] == [0, 10, 20]
+        demuxer = Demuxer(
+            "any", lambda: iter(packets[13:]), lambda p: p.decode(), 0, Part(None, None), False
+        )
+        if after_seek:
+            demuxer.restart()
+        frames = [item for item in demuxer.items() if isinstance(item, DecodedFrame)]
+    assert (len(frames), demuxer.damaged) == (10, damaged)
+
+
+def test_a_part_that_starts_at_the_end_is_refused(tmp_path):
+    path = write(tmp_path / "in.mkv", 25)
+    with pytest.raises(VideoError, match=r"lasts 1\.000 s, but start is 1\.000 s: give an earlier"):
+        frames_of(path, start=Fraction(1))
+    assert frames_of(path, start=Fraction(24, 25))[1][-1][0] == Fraction(24, 25)
+
+
 @pytest.mark.parametrize("part", [{"start": Fraction(1, 2)}, {"end": Fraction(1, 2)}])
 def test_a_part_of_a_raw_stream_is_refused(tmp_path, part):
     path = write(tmp_path / "in.h264", 30)
