@@ -349,6 +349,12 @@ def test_decoding_timestamps_rise_and_are_never_after_the_presentation(order, st
     assert all(dts <= pts for dts, pts in zip(made, stamps, strict=True))
 
 
+def test_a_segment_may_last_exactly_the_minimum():
+    tick = Fraction(1, 1000)
+    assert seams([5, 400, 405, 800, 805, 1206], tick, Fraction(2, 5)) == [405, 805, 1206]
+    assert seams([5, 404], tick, Fraction(2, 5)) == seams([5], tick, tick) == seams([], tick, tick)
+
+
 @given(st.lists(st.integers(0, 10_000), unique=True).map(sorted), st.integers(1, 3000))
 def test_segments_have_the_given_duration(stamps, ticks):
     chosen = seams(stamps, Fraction(1, 1000), Fraction(ticks, 1000))

@@ -73,4 +73,7 @@ def test_the_note_gives_the_number_of_frames(tmp_path):
     (note,) = notes(start=Fraction(5, 25), end=Fraction(9, 25))
     assert note.startswith("2 of 6 frames")  # With frame 4, the one before the start.
     assert notes(end=Fraction(2, 25)) == []
+    (note,) = notes(end=Fraction(29, 25))
+    assert note.startswith("3 of 30 frames")
+    assert notes(end=Fraction(30, 25)) == []
     assert notes() == []  # Three frames of 70 are few.

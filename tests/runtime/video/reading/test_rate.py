@@ -86,6 +86,13 @@ def test_a_rounded_declaration_is_made_exact(declared, meant):
     assert nominal_rate([declared], stamps_of(meant, MILLISECOND), MILLISECOND) == (meant, True)
 
 
+def test_stamps_that_are_a_tick_early_and_late_in_turn_fit_the_declared_rate():
+    stamps = [(40 * k + k % 2) * MILLISECOND for k in range(STAMPS)]
+    assert nominal_rate([Fraction(25)], stamps, MILLISECOND) == NominalRate(Fraction(25), True)
+    wider = [(40 * k + 2 * (k % 2)) * MILLISECOND for k in range(STAMPS)]
+    assert nominal_rate([Fraction(25)], wider, MILLISECOND) == NominalRate(Fraction(25), False)
+
+
 def test_dropped_frames_do_not_change_the_rate():
     stamps = stamps_of(Fraction(30), MILLISECOND)
     del stamps[5], stamps[9:12], stamps[30]

@@ -653,6 +653,16 @@ def test_an_error_before_the_first_frame_leaves_no_file(tmp_path):
     assert names(tmp_path) == ["in.mkv"]
 
 
+def test_the_encoder_chooses_its_key_frames_and_not_the_source(tmp_path):
+    source = write(tmp_path / "in.mkv", 12, codec="ffv1", options={"g": "1"})
+    passed(source, tmp_path / "out.mkv")
+    keys = []
+    for path in (source, tmp_path / "out.mkv"):
+        with av.open(str(path)) as clip:
+            keys.append([packet.is_keyframe for packet in clip.demux(video=0) if packet.size])
+    assert keys == [[True] * 12, [True] + [False] * 11]
+
+
 def test_a_frame_of_another_size_is_refused(tmp_path):
     source = write(tmp_path / "in.mkv", 3)
     with (

@@ -103,3 +103,9 @@ def test_drop_frame_timecode_leaves_out_two_numbers_a_minute_but_not_each_tenth(
     rates = {"source": NTSC, "rate": NTSC}
     for number in range(0, len(expected), 7):
         assert converted("00:00:00;00", **rates, start=number / NTSC) == expected[number]
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(255, "01:02:03:102"), (256, None)])
+def test_a_timecode_counts_up_to_255_frames_a_second(rate, expected):
+    found = converted("01:02:03:10", source=Fraction(25), rate=Fraction(rate))
+    assert found == expected
