@@ -163,6 +163,17 @@ def test_a_folder_that_another_run_uses_is_refused_and_not_changed(tmp_path, cli
     assert report.notes == ["2 of 5 segments are of an earlier run"]
 
 
+def test_a_note_that_several_segments_have_is_given_once(tmp_path, vfi):
+    source = write(tmp_path / "in.mkv", 45, fmt="yuv420p10le", codec="ffv1", options={"g": "10"})
+    told = []
+    report = interpolate_video_resumable(
+        source, tmp_path / "cut.mkv", model=vfi, options=OPTIONS, on_note=told.append
+    )
+    assert told == report.notes
+    (note,) = report.notes
+    assert note.startswith("the new frames have 8 of the 10 bits of the source")
+
+
 def test_a_complete_output_is_kept(tmp_path, clip, vfi):
     cut = tmp_path / "cut.mkv"
     first = interpolate_video_resumable(clip, cut, model=vfi, options=OPTIONS)

@@ -43,6 +43,8 @@ def assert_equal_to_one_run(source, tmp_path, vfi, options, *, suffix=".mkv", le
     )
     planned = interpolate_in_segments(source, cut, vfi, options, **how)
     assert len(planned.segments) >= least
+    begins = [segment.shown[0].time for segment in planned.segments[1:]]
+    assert [segment.end for segment in planned.segments[:-1]] == begins
     assert times_and_hashes(cut) == times_and_hashes(one)
     assert (planned.frames_in, planned.frames_out) == (report.frames_in, report.frames_out)
     assert (planned.cuts, planned.repeats) == (report.cuts, report.repeats)
@@ -173,6 +175,20 @@ def test_sound_subtitles_and_chapters_are_added_once(tmp_path, vfi):
 
     assert rest(cut) == rest(one)
     assert rest(cut)[0] == ["video", "audio", "subtitle"]
+
+
+def test_sound_and_video_of_a_joined_file_are_near_to_each_other(tmp_path, vfi):
+    """FFmpeg's own order ends after 10 s without packets of a track."""
+    source = write(tmp_path / "in.mkv", 45, rate=Fraction(1), options=KEYS, audio="flac")
+    interpolate_in_segments(source, tmp_path / "out.mkv", vfi, WHOLE)
+    with av.open(str(tmp_path / "out.mkv")) as clip:
+        packets = [(p.stream.type, p.pts * p.time_base) for p in clip.demux() if p.size]
+    latest, lead = {"audio": Fraction(0), "video": Fraction(0)}, []
+    for kind, time in packets:
+        latest[kind] = time
+        lead.append(abs(latest["video"] - latest["audio"]))
+    assert len(packets) == 90 + 469
+    assert max(lead) <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 import itertools
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.video.timing.clock import Clock, on_grid
-from runtime.video.timing.schedule import FrameFacts, PrecomputedSchedule
+from runtime.video.timing.schedule import FrameFacts, OnlineSchedule, PrecomputedSchedule
 from runtime.video.timing.slots import times_between
 from runtime.video.timing.timeline import (
     Blended,
@@ -646,11 +647,78 @@ def test_invalid_arguments_are_refused():
 
 
 def test_frames_chosen_in_advance_need_every_frame_that_they_refer_to():
-    facts = FrameFacts(0, Fraction(1), None, False, False)
+    frame = FrameFacts(0, Fraction(1), None, False, False)
     shown = [Shown(Fraction(0), 0), Shown(Fraction(1, 2), 0, 1, Fraction(1, 2))]
     schedule = PrecomputedSchedule(shown, Fraction(1))
-    assert (schedule.oldest, schedule.push(facts)) == (0, shown[:1])
+    assert (schedule.oldest, schedule.push(frame)) == (0, shown[:1])
     with pytest.raises(ValueError, match=r"^1 frames came, frame 0 is to be shown$"):
         schedule.finish()
-    assert (schedule.oldest, schedule.push(facts), schedule.finish()) == (0, shown[1:], [])
+    assert (schedule.oldest, schedule.push(frame), schedule.finish()) == (0, shown[1:], [])
     assert (schedule.oldest, schedule.frames, schedule.end) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("back", "times"),
+    [
+        (10, [0, 2, Fraction(41, 20), Fraction(21, 10)]),
+        (11, [0, 2, Fraction(21, 10), Fraction(33, 10)]),
+    ],
+)
+def test_a_stamp_that_falls_back_by_a_second_is_wrong_and_by_more_begins_a_new_clock(back, times):
+    clock = Clock(Fraction(1, 10), Fraction(10))
+    assert [clock.feed(stamp) for stamp in (0, 20, 20 - back, 21)] == times
+    assert clock.repaired == 1
+
+
+def online(**options):
+    """A schedule that doubles 25 frames a second, with stamps in milliseconds."""
+    info = SimpleNamespace(
+        time_base=MILLISECOND, rate=Fraction(25), origin=Fraction(0), rounding=None, end=None
+    )
+    return OnlineSchedule(info, Multiply(2), "arbitrary", **options)
+
+
+def facts(stamp, duration=None):
+    return FrameFacts(stamp, MILLISECOND, duration, False, False)
+
+
+def test_a_gap_of_the_longest_duration_is_interpolated_and_a_longer_one_is_held():
+    schedule = online(longest_gap=Fraction(1, 10))
+    shown = [one for stamp in (0, 100, 201) for one in schedule.push(facts(stamp))]
+    assert schedule.held_gaps == 1
+    assert [(one.first, one.second) for one in shown] == [
+        (0, None), (0, 1), (1, None), (1, None), (2, None)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("duration", "end"), [(41, 80), (42, 82), (39, 80), (38, 78)])
+def test_a_declared_duration_of_the_last_frame_counts_if_it_is_more_than_a_tick_off(duration, end):
+    schedule = online()
+    schedule.push(facts(0))
+    schedule.push(facts(40, duration * MILLISECOND))
+    schedule.finish()
+    assert schedule.end == end * MILLISECOND
+
+
+@pytest.mark.parametrize(("time", "cut"), [(20, []), (21, [40]), (60, [40]), (61, [80])])
+def test_a_known_cut_is_at_a_frame_up_to_half_a_frame_before_it(time, cut):
+    schedule = online(known_cuts=[time * MILLISECOND])
+    for stamp in (0, 40, 80):
+        schedule.push(facts(stamp))
+    assert schedule.cuts == [moment * MILLISECOND for moment in cut]
+
+
+@pytest.mark.parametrize(
+    ("times", "snap", "expected"),
+    [
+        ([0, 125], Fraction(1, 4), (1, None)),
+        ([0, 125], Fraction(6, 25), (0, 1)),
+        ([0, 75, 175], Fraction(1, 4), (1, None)),
+        ([0, 75, 175], Fraction(6, 25), (1, 2)),
+    ],
+)
+def test_a_real_frame_is_shown_at_an_output_time_up_to_the_snap_away(times, snap, expected):
+    timeline = Timeline(ConstantRate(Fraction(10), snap=snap))
+    shown = [one for time in times for one in timeline.push(time * MILLISECOND)]
+    shown += timeline.finish()
+    assert (shown[1].time, *shown[1][1:3]) == (Fraction(1, 10), *expected)
