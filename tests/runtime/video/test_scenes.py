@@ -187,6 +187,13 @@ def test_a_frame_with_a_small_moving_ball_is_not_a_repeat(pixel_format, where):
     assert repeats(frames) == []
 
 
+@pytest.mark.parametrize(("change", "found"), [(8, [1]), (9, [])])
+def test_a_block_may_change_by_eight_levels_in_a_repeat(change, found):
+    luma = np.full((2, 96, 160), 100, np.uint8)
+    luma[1, 40:48, 80:88] += change
+    assert repeats([VideoFrame.from_ndarray(one, "gray") for one in luma]) == found
+
+
 def test_a_change_of_colour_is_not_a_repeat():
     frames = [VideoFrame.from_ndarray(np.full((96, 64), 128, np.uint8), "yuv420p")]
     planes = np.full((96, 64), 128, np.uint8)
