@@ -14,7 +14,7 @@ from runtime.video.options import VideoOptions
 from runtime.video.reading.source import open_source
 from runtime.video.render import Rendering
 from runtime.video.timing.schedule import OnlineSchedule
-from runtime.video.timing.timeline import ConstantRate
+from runtime.video.timing.timeline import ConstantRate, Multiply
 from video_clips import pictures, write
 from video_parts import KEYS, interpolate_in_segments
 
@@ -176,6 +176,22 @@ class Counting(Blend):
         self.alive -= 1
 
 
+class CountingInputs(Counting):
+    """Counts the images of real frames that are in memory."""
+
+    def put(self, image):
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        memory = image
+        while memory.base is not None:
+            memory = memory.base
+        weakref.finalize(memory, self._free)
+        return image
+
+    def run(self, img0, img1, timestep):
+        return Blend.run(self, img0, img1, timestep)
+
+
 class Discard:
     """A sink that counts frames."""
 
@@ -201,6 +217,16 @@ def test_memory_does_not_grow_with_a_gap(tmp_path, time_steps):
         Rendering(Interpolator(backend), read.info, schedule).run(read, sink)
     assert sink.written > 2000
     assert backend.most <= 128
+
+
+def test_memory_does_not_grow_with_the_number_of_real_frames(tmp_path):
+    source = write(tmp_path / "in.mkv", 100)
+    backend, sink = CountingInputs(), Discard()
+    with open_source(source) as read:
+        schedule = OnlineSchedule(read.info, Multiply(2), "arbitrary")
+        Rendering(Interpolator(backend), read.info, schedule).run(read, sink)
+    assert sink.written == 200
+    assert 2 <= backend.most <= 20
 
 
 def test_new_frames_of_a_long_gap_have_their_times(tmp_path, vfi):
