@@ -109,6 +109,12 @@ def test_a_pan_that_starts_and_stops_suddenly_is_not_a_cut():
     assert np.abs(luma[3] - luma[2]).mean() * 100 / 256 > 1.3 * CUT_THRESHOLD
 
 
+def test_a_pan_by_an_eighth_of_the_long_side_a_frame_is_not_a_cut():
+    ground = scene(1)
+    assert cuts([frame(view(ground, k)) for k in (0, 0, 0, 20, 40, 60, 60)]) == []
+    assert cuts([frame(view(ground, k)) for k in (0, 0, 0, 32, 64, 64)]) != []
+
+
 def test_continuous_noise_gives_cuts_only_where_it_starts():
     rng = np.random.default_rng(0)
     frames = [frame(view(scene(1)))] * 3
