@@ -530,6 +530,29 @@ def test_windows_of_a_video_have_its_frames(tmp_path, suffix, count):
     assert_reads(second, pictures[4:9])
 
 
+LENGTHS = pytest.mark.parametrize(
+    ("frames", "factor", "count"), [(3, 2, 1), (8, 2, 3), (9, 2, 4), (12, 4, 2), (13, 4, 3)]
+)
+
+
+@LENGTHS
+def test_frames_of_a_video_after_its_last_window_are_left_out(tmp_path, frames, factor, count):
+    found = find("folder", write_clip(tmp_path / "clip.mp4", frames), factor=factor)
+    assert found.count == count
+    assert names(found) == [f"frame {factor * k}" for k in range(count)]
+
+
+@LENGTHS
+def test_images_after_the_last_window_are_left_out(tmp_path, frames, factor, count):
+    paths = [tmp_path / f"{k:02}.png" for k in range(frames)]
+    touch(*paths)
+    found = find("folder", tmp_path, factor=factor)
+    assert found.count == count
+    assert [sample.paths for sample in found.samples] == [
+        tuple(paths[factor * k : factor * k + factor + 1]) for k in range(count)
+    ]
+
+
 def test_a_video_is_decoded_only_as_far_as_its_samples_are_read():
     # Only its last frames cannot be decoded.
     found = find("folder", DATA / "sample_with_invalid_nalu.mp4")

@@ -15,6 +15,7 @@ from runtime.backends.cuda.arrays import (
     DeviceFrame,
     _managed_tensor,
     _view_from_capsule,
+    device_pair,
     device_view,
     is_device_array,
 )
@@ -505,3 +506,26 @@ def test_a_capsule_is_consumed_once():
     with pytest.raises(BufferError, match=r"used_dltensor.* is not an unused DLPack capsule"):
         _view_from_capsule(capsule, "frame0")
     np.testing.assert_array_equal(read(view), picture("uint8"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "other"),
+    [
+        ({"typestr": "<u2"}, r"uint16 \(20, 16, 3\)"),
+        ({"shape": (16, 20, 3)}, r"uint8 \(16, 20, 3\)"),
+    ],
+)
+def test_frames_on_the_gpu_of_two_sizes_or_types_are_refused(changed, other):
+    one = {"shape": (20, 16, 3)}
+    message = rf"^frame0 is uint8 \(20, 16, 3\), frame1 is {other}: both frames of a pair have one"
+    with pytest.raises(FrameError, match=message):
+        device_pair(Array(**one), Array(**one | changed), stream=0)
+
+
+@pytest.mark.parametrize("shape", [(15, 16, 3), (16, 15, 3), (16, 16, 4), (16, 16)])
+def test_the_frame_on_the_gpu_that_is_too_small_or_has_no_three_channels_is_named(shape):
+    good, bad = Array(shape=(16, 16, 3)), Array(shape=shape)
+    for name, pair in {"frame0": (bad, good), "frame1": (good, bad)}.items():
+        with pytest.raises(FrameError, match=rf"^{name} has shape .*expected RGB .* least 16x16"):
+            device_pair(*pair, stream=0)
+    assert device_pair(good, good, stream=0)[1].shape == (16, 16, 3)
