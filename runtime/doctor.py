@@ -291,7 +291,7 @@ def _report_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"recommended on this CPU: {report['recommended']}"
     yield (
         "recommended for frames above 1920x1080: a model built with --flow-scale 0.5, which was "
-        "3.5 times as fast at 4K on a CPU and lost at most 0.6 dB of PSNR"
+        "3.5 times as fast at 4K on a CPU and lost at most 0.7 dB of PSNR"
     )
 
 

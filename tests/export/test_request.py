@@ -122,21 +122,22 @@ def test_a_flow_scale_is_recommended_for_large_fixed_sizes_without_one(sizes, gr
 
 def test_the_recommendation_of_a_flow_scale_gives_the_measured_figures():
     folder = ROOT / "bench" / "results" / "flow_scale"
-    at_4k, _ = json.loads((folder / "latency_cpu_small.json").read_text())["cases"]
+    at_4k, _ = json.loads((folder / "latency.json").read_text())["cases"]
     assert at_4k["size"] == "2160x3840"
-    full, half = (run["milliseconds"]["p50"] for run in at_4k["runs"].values())
+    full, half = (
+        at_4k["runs"][f"{name}_openvino.onnx on openvino cpu fp32"]["milliseconds"]["p50"]
+        for name in ("small", "half")
+    )
     losses = []
-    for clip in ("pegboard_4k", "bottle_4k", "wall_1080p"):
-        one, other = (
-            json.loads((folder / f"parity_{clip}.{name}.jsonl").read_text().splitlines()[-1])
-            for name in ("free", "free_half")
-        )
+    for clip in ("portrait_4k60", "8k24fps_4k", "dovi_1080p"):
         before, after = (
-            summary["summary"]["artefacts"][f"{name}.onnx"]["psnr"]
-            for name, summary in (("free", one), ("free_half", other))
+            json.loads((folder / f"parity_{clip}_{scale}.jsonl").read_text().splitlines()[-1])[
+                "summary"
+            ]["artefacts"][f"{name}_openvino.onnx"]["psnr"]
+            for name, scale in (("small", "full"), ("half", "half"))
         )
         losses.append(before - after)
-    assert (round(min(losses), 2), round(max(losses), 2)) == (-0.05, 0.55)
+    assert (round(min(losses), 2), round(max(losses), 2)) == (0.03, 0.69)
     note = flow_scale_note(GraphRequest(), [(2160, 3840)])
     for text in (note, "\n".join(_report_lines(examine()))):
         assert f"{full / half:.1f} times as fast" in text

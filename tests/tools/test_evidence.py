@@ -60,5 +60,11 @@ def test_an_artefact_has_valid_arguments_and_is_measured(name):
 
 def test_the_committed_files_are_those_of_the_tool():
     results = ROOT / "bench" / "results"
-    committed = {path.stem for path in results.glob("*.json*")}
-    assert committed == {name for name in STEPS if "/" not in name}
+    folders = {results / Path(name).parent for name in STEPS}
+    committed = {
+        str(path.relative_to(results).with_suffix(""))
+        for folder in folders
+        for path in folder.glob("*.json*")
+    }
+    assert len(folders) == 4
+    assert committed == STEPS.keys()
