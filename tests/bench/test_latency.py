@@ -359,6 +359,7 @@ MODEL = ("--model", "m.onnx")
         ((*MODEL, "--seconds", "nan"), "--seconds is nan: use 0 or more"),
         ((*MODEL, "--threads", "0"), "--threads is 0: use 1 or more"),
         ((*MODEL, "--stream-frames", "1"), "--stream-frames is 1: use 2 or more"),
+        ((*MODEL, "--compare-limit", "0"), "--compare-limit is 0.0: use 1 or more"),
         ((*MODEL, "--size", "15x70"), "--size is 15x70: use 16x16 or more"),
         ((*MODEL, "--json", "no/such/folder/f.json"), "no/such/folder does not exist"),
         ((*MODEL, "--json", "."), "--json . cannot be written"),
@@ -395,7 +396,7 @@ def test_the_first_pair_of_a_fresh_process(models):
     (run,) = artefact_runs([models / "frames.onnx"], device=None, threads=1)
     found = measure_cold_start(run.name, run.request(SMALL))
     times = ("import_seconds", "load_seconds", "first_pair_seconds")
-    assert all(0 < found[name] < 60 for name in times)
+    assert all(found[name] > 0 for name in times)
     assert 20e6 < found["peak_host_bytes"] < ballast.nbytes
     assert found["device_bytes"] is None
 
@@ -410,7 +411,9 @@ def test_the_error_of_a_failed_process_is_in_the_message(models, tmp_path):
 
 
 def test_a_process_loads_the_given_weights(midpoint_checkpoint):
-    for run in pytorch_runs(["torch", "authors"], str(midpoint_checkpoint), threads=1):
+    runs = pytorch_runs(["torch", "authors"], str(midpoint_checkpoint), threads=1)
+    assert len(runs) == 2
+    for run in runs:
         request = json.loads(json.dumps(run.request(Case(None, (50, 70), 4, None))))
         found = first_pair(request)  # Factor 4, for which midpoint weights need recursion.
         assert found["first_pair_seconds"] > 0
@@ -418,9 +421,9 @@ def test_a_process_loads_the_given_weights(midpoint_checkpoint):
 
 
 def test_the_gpu_memory_of_an_engine_is_recorded(trt10, engine):
-    for run in artefact_runs([engine()], device=None, threads=1):
-        found = first_pair(json.loads(json.dumps(run.request(SMALL))))
-        assert found["device_bytes"] > 3 * 50 * 70 * 3
+    (run,) = artefact_runs([engine()], device=None, threads=1)
+    found = first_pair(json.loads(json.dumps(run.request(SMALL))))
+    assert found["device_bytes"] > 3 * 50 * 70 * 3
 
 
 def test_the_cold_start_includes_all_imports():

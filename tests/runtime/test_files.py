@@ -114,6 +114,13 @@ def test_artefact_and_manifest_of_two_builds_are_not_mixed(tmp_path, monkeypatch
     assert path.read_bytes() == b"the second"
 
 
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_json_that_is_nested_too_deeply_is_an_error_of_its_value(opening):
+    assert files.parse_json(b"[[1]]") == [[1]]
+    with pytest.raises(ValueError, match=r"^it is nested too deeply$"):
+        files.parse_json(opening * 1_000_000)
+
+
 def test_names_are_sorted_by_their_numbers():
     names = ["f10.png", "f9.png", "10.png", "²1.png", "g.png", "9.png", "f9a.png"]
     ordered = [path.name for path in sorted(map(Path, names), key=natural_key)]

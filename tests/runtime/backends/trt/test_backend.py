@@ -82,9 +82,16 @@ def test_an_engine_with_a_free_number_of_pairs_accepts_one_and_several(trt, engi
             assert_same([wait()[0] for wait in waits], expected[:count])
 
 
-@pytest.mark.parametrize("graph", ["frames", "batch", "midpoint"])
-@pytest.mark.parametrize("options", [{}, {"streams": 3}, {"cuda_graph": False}])
-@pytest.mark.parametrize("seed", range(2))
+STREAMS = list(
+    itertools.product(("frames", "batch", "midpoint"), ({}, {"streams": 3}, {"cuda_graph": False}))
+)
+
+
+# Two seeds for each kind of stream; all four orders of the device occur.
+@pytest.mark.parametrize(
+    ("graph", "options", "seed"),
+    [(*kind, (number + k) % 4) for number, kind in enumerate(STREAMS) for k in (0, 2)],
+)
 def test_a_stream_is_the_same_in_any_order_of_the_device(
     monkeypatch, sources, engine, reference, clip, graph, options, seed
 ):
@@ -568,6 +575,7 @@ def test_times_of_each_part_are_measured(trt10, engine, frames):
     backend = open_backend(engine(), OpenOptions())
     images = [frame[None] for frame in frames]
     parts = time_parts(backend, *images, np.full((1, 1, 1, 1), 0.5, np.float32))
-    assert parts.keys() == {"h2d", "compute", "d2h"}
-    assert all(ms >= 0 for ms in parts.values())
+    # The simulator takes a millisecond for each operation: two uploads, three copies to the buffers
+    # of the graph, the network and a copy from them, one download.
+    assert parts == {"h2d": 2.0, "compute": 5.0, "d2h": 1.0}
     backend.close()

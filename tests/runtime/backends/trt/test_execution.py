@@ -61,6 +61,7 @@ def test_what_tensorrt_refuses_is_said_and_closes_the_model(
         vfi.interpolate(*clip[:2])
     with pytest.raises(BackendError, match="the model is closed"):
         vfi.interpolate(*clip[:2])
+    assert trt10.cuda.left() == []
 
 
 # Profiles
