@@ -4,7 +4,7 @@
 
 DIR has the folders UCF101 and Middlebury in their official layouts, and the clips juggle.mp4,
 london_60fps.mp4, portrait_4k60.mp4, dovi_1080p.mp4 and 8k24fps_300ms.mp4 (bench/results/README.md
-says where they come from). Nothing else may run on the machine: the whole takes about 80 minutes
+says where they come from). Nothing else may run on the machine: the whole takes about 100 minutes
 on two CPUs. Files that exist are replaced. The checkout must have no changes, so that the commit
 in the files is the one that was measured.
 """
