@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from bench.environment import MeasurementError
 from mutation import __main__ as command
 from mutation.mutants import AREAS, Mutant, area_of, draw, modules, mutants_of
 from mutation.runs import MutationError, Verdict, copies, judge, mirror
@@ -213,6 +214,15 @@ def test_a_test_that_fails_without_a_change_ends_the_command(checkout, monkeypat
         run(monkeypatch, checkout, "--within", "runtime/sums.py")
 
 
-def test_unknown_paths_are_refused(checkout, monkeypatch):
-    with pytest.raises(Exception, match="--within names no module: nowhere"):
-        run(monkeypatch, checkout, "--within", "nowhere")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--within", "nowhere"], "--within names no module that can be changed: nowhere; give"),
+        (["--within", "runtime/__init__.py"], "--within names no module that can be changed: runt"),
+        (["--sample", "0"], "--sample is 0: use 1 or more"),
+        (["--workers", "0"], "--workers is 0: use 1 or more"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_test_runs(checkout, monkeypatch, arguments, message):
+    with pytest.raises(MeasurementError, match=f"^{message}"):
+        run(monkeypatch, checkout, *arguments)

@@ -39,12 +39,19 @@ def _mutate(args: argparse.Namespace) -> None:
         check_writable(args.json, "--json")
     places: dict[str, list[list[Mutant]]] = {}
     for path in modules(ROOT, args.within):
-        source = (ROOT / path).read_text("utf-8")
-        places.setdefault(area_of(path), []).extend(mutants_of(path, source))
+        if found := mutants_of(path, (ROOT / path).read_text("utf-8")):
+            places.setdefault(area_of(path), []).extend(found)
     if not places:
         raise MeasurementError(
-            f"--within names no module: {', '.join(args.within)}; give paths such as export/gate"
+            f"--within names no module that can be changed: {', '.join(args.within)}; give paths "
+            "such as export/gate"
         )
+    for option, value, least in (
+        ("--sample", args.sample, len(places)),
+        ("--workers", args.workers, 1),
+    ):
+        if value < least:
+            raise MeasurementError(f"{option} is {value}: use {least} or more")
     sample = draw(places, args.sample, args.seed)
     mutants = [mutant for found in sample.values() for mutant in found]
     began = time.monotonic()
@@ -56,8 +63,7 @@ def _mutate(args: argparse.Namespace) -> None:
             f"{verdict.outcome} {verdict.test}".rstrip(),
             flush=True,
         )
-    records = [_record(mutant, verdicts[mutant]) for mutant in mutants]
-    _print_survivors(records)
+    _print_survivors(mutants, verdicts)
     counts = {
         area: Counter(verdicts[mutant].outcome for mutant in found)
         for area, found in sample.items()
@@ -70,7 +76,7 @@ def _mutate(args: argparse.Namespace) -> None:
             "seed": args.seed,
             "seconds": round(time.monotonic() - began, 1),
             "areas": {area: dict(found) for area, found in counts.items()},
-            "mutants": records,
+            "mutants": [_record(mutant, verdicts[mutant]) for mutant in mutants],
         }
         write_evidence(args.json, record)
 
@@ -126,24 +132,24 @@ def _seconds(file: str, exports: Path, copy: Path) -> float:
 
 
 def _record(mutant: Mutant, verdict: Verdict) -> dict[str, object]:
-    source = (ROOT / mutant.path).read_text("utf-8")
     return {
         "module": mutant.path,
         "line": mutant.line,
         "operator": mutant.operator,
-        "diff": mutant.diff(source),
+        "diff": _diff(mutant),
         "outcome": verdict.outcome,
         "test": verdict.test,
     }
 
 
-def _print_survivors(records: Sequence[Mapping[str, object]]) -> None:
-    for record in records:
-        if record["outcome"] == "survived":
-            print(f"\n{record['module']}:{record['line']}")
-            diff = record["diff"]
-            assert isinstance(diff, list)
-            print("\n".join(f"  {line}" for line in diff))
+def _diff(mutant: Mutant) -> list[str]:
+    return mutant.diff((ROOT / mutant.path).read_text("utf-8"))
+
+
+def _print_survivors(mutants: Sequence[Mutant], verdicts: Mapping[Mutant, Verdict]) -> None:
+    for mutant in mutants:
+        if verdicts[mutant].outcome == "survived":
+            print(f"\n{mutant.path}:{mutant.line}", *_diff(mutant), sep="\n  ")
 
 
 def _print_score(counts: Mapping[str, Counter[Outcome]]) -> None:
