@@ -13,7 +13,7 @@ from export.errors import GateError
 from export.gate import proofs
 from export.source import SourceGraph
 from moving_clips import write_clip
-from openvino_types import claim_types
+from openvino_types import claim_bfloat16, claim_types
 from runtime import Interpolator
 from runtime.manifest import EngineManifest, file_sha256, manifest_path
 
@@ -24,7 +24,7 @@ def built(models, tmp_path, monkeypatch):
     from export.candidate import checked_from_onnx
     from export.store import write_artefact
 
-    claim_types(monkeypatch, "FP32", "BF16")
+    claim_bfloat16(monkeypatch)
     path = tmp_path / "model.onnx"
     checked = checked_from_onnx(models / "frames.onnx", backend="openvino")
     write_artefact(checked, path, started=0.0)

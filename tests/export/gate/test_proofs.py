@@ -10,7 +10,7 @@ from export.errors import ExportError
 from export.gate import proofs
 from export.gate.proofs import proof_cases, provable_precisions, prove
 from image_folders import image_folder
-from openvino_types import claim_types
+from openvino_types import claim_bfloat16, claim_types
 from paths import WALK
 from runtime.backends.ov import precision as ov_precision
 from runtime.machine import low_precision_sets
@@ -19,7 +19,7 @@ from runtime.telemetry import import_quietly
 
 @pytest.fixture
 def checked(export, monkeypatch):
-    claim_types(monkeypatch, "FP32", "BF16")
+    claim_bfloat16(monkeypatch)
     return export(height=50, width=70)
 
 
