@@ -5,6 +5,7 @@ Work is counted on PyTorch's meta device, which computes nothing and takes any s
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.harness.interleave import Clock, warm_up
 from bench.records.latency import CeilingsRecord, RooflineRecord, WorkRecord
-from bench.runs.torch_backend import Forward, authors_loop, our_forward
+from bench.runs.torch_backend import authors_loop, our_forward
 from ifrnet_model import VARIANTS, IFRNet
 from runtime.errors import counted
 from runtime.frames import padding
@@ -105,39 +106,51 @@ def work_of_a_pair(
     height, width = (n + sum(padding(n, info.divisor)) for n in size)
     half = info.precision == "fp16"
     copies = 2 if info.tta else 1  # The frames, and the flipped frames.
-    with torch.device("meta"):
-        network = IFRNet(VARIANTS[info.variant])
-        network = network.half() if half else network
-        kind = torch.float16 if half and authors else torch.float32
-        forward = authors_loop(network, kind) if authors else our_forward(network)
-        work: dict[tuple[int, int], tuple[float, float]] = {}
-        for call in set(calls):
-            pairs, steps = (n * copies for n in call)
-            work[call] = _work_of_a_call(
-                forward, (pairs, steps), (height, width), info.flow_scale, kind
-            )
-    weights = sum(parameter.numel() for parameter in network.parameters()) * (2 if half else 4)
+    work = [
+        _work_of_a_call(
+            info.variant, half, authors, (pairs * copies, steps * copies), (height, width),
+            info.flow_scale,
+        )
+        for pairs, steps in calls
+    ]  # fmt: skip
+    network = _network(info.variant, half)
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
     frames = (2 + new_frames) * size[0] * size[1] * 3
     return Work(
-        operations=sum(work[call][0] for call in calls),
-        bytes_moved=sum(work[call][1] for call in calls),
+        operations=sum(operations for operations, _ in work),
+        bytes_moved=sum(moved for _, moved in work),
         bytes_least=float(weights + frames),
     )
 
 
+@functools.cache
+def _network(variant: str, half: bool) -> IFRNet:
+    with torch.device("meta"):
+        network = IFRNet(VARIANTS[variant])
+        return network.half() if half else network
+
+
+# Counting takes up to a second; the runs of a case, and its calls, have mostly the same work.
+@functools.cache
 def _work_of_a_call(
-    forward: Forward,
+    variant: str,
+    half: bool,
+    authors: bool,
     call: tuple[int, int],
     size: tuple[int, int],
     flow_scale: float,
-    kind: torch.dtype,
 ) -> tuple[float, float]:
-    """Operations and bytes moved of one call on the meta device, with inputs of dtype `kind`."""
+    """Operations and bytes moved of one call with (pairs, time steps) on the meta device."""
+    network = _network(variant, half)
+    kind = torch.float16 if half and authors else torch.float32
     pairs, steps = call
-    image = torch.empty(pairs, 3, *size, dtype=kind)
-    # Not inference mode, which would pass composite operators to the counters undecomposed.
-    with torch.no_grad(), FlopCounterMode(display=False) as flops, MovedBytes() as moved:
-        forward(image, image, torch.empty(steps, 1, 1, 1, dtype=kind), flow_scale)
+    with torch.device("meta"), torch.no_grad():
+        forward = authors_loop(network, kind) if authors else our_forward(network)
+        image = torch.empty(pairs, 3, *size, dtype=kind)
+        timestep = torch.empty(steps, 1, 1, 1, dtype=kind)
+        # Not inference mode, which would pass composite operators to the counters undecomposed.
+        with FlopCounterMode(display=False) as flops, MovedBytes() as moved:
+            forward(image, image, timestep, flow_scale)
     return float(flops.get_total_flops()), float(moved.bytes)
 
 
