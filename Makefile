@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 PIP_FLAGS ?=
-# Two workers take 2 GB of memory each; the tests of a file run in one, which makes its fixtures
+# Two workers take up to 4 GB of memory each; the tests of a file run in one, which makes its fixtures
 # once, and files run in the order of tests/conftest.py. A worker that crashes is not replaced:
 # pytest-xdist may then wait for ever.
 PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
