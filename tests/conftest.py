@@ -28,6 +28,10 @@ from export.trt.engine import EngineRequest, target_at, write_engine
 from runtime.manifest import manifest_path
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch import nn
+
+    from export.wrapper import ExportOptions
     from ifrnet_model import IFRNet
 
 # The tests that need a GPU run where there is neither PyTorch nor hypothesis.
@@ -45,6 +49,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 Frames = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Export = Callable[..., CheckedModel]
+TracedOnce = Callable[[], contextlib.AbstractContextManager[None]]
 Made = TypeVar("Made")
 Once = Callable[[str, Callable[[], Made]], Made]
 
@@ -53,15 +58,18 @@ LONGEST = (
     "docs/test_commands.py",
     "tools/test_gpu_check_fakes.py",
     "runtime/cluster/test_cluster.py",
+    "export/test_tta.py",
     "export/test_to_onnx.py",
-    "export/trt/test_engine.py",
-    "export/graph/test_for_tensorrt.py",
     "bench/test_latency.py",
+    "export/graph/test_for_tensorrt.py",
+    "export/trt/test_engine.py",
     "runtime/backends/trt/test_backend.py",
-    "runtime/backends/trt/test_execution.py",
-    "export/trt/test_attempts.py",
-    "export/graph/test_passes.py",
+    "runtime/video/reading/test_seeking.py",
     "bench/quality/test_parity.py",
+    "runtime/backends/trt/test_execution.py",
+    "runtime/backends/ov/test_backend.py",
+    "tools/test_fuzz.py",
+    "export/graph/test_passes.py",
     "tools/test_gpu_check_process.py",
 )
 """The slowest files. They run first, so that none is still running when the others are done."""
@@ -139,23 +147,50 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Any]:
 
 
 @pytest.fixture(scope="session")
-def export(once: Once[CheckedModel]) -> Export:
+def traced_once(once: Once[ModelProto]) -> TracedOnce:
+    """`with traced_once():` traces equal networks with equal options once, in all workers.
+
+    A trace takes 4 s, and 20 s if the size is free. Not for tests that change the code that is
+    traced.
+    """
+
+    @contextlib.contextmanager
+    def traced_once() -> Iterator[None]:
+        need_torch()
+        from export import from_checkpoint
+
+        real = from_checkpoint._trace
+
+        def trace(module: nn.Module, options: ExportOptions) -> ModelProto:
+            digest = hashlib.sha256(repr(options).encode())
+            for name, tensor in module.state_dict().items():
+                digest.update(name.encode() + tensor.numpy().tobytes())
+            return once(f"trace {digest.hexdigest()}", lambda: real(module, options))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(from_checkpoint, "_trace", trace)
+            yield
+
+    return traced_once
+
+
+@pytest.fixture(scope="session")
+def export(once: Once[CheckedModel], traced_once: TracedOnce) -> Export:
     """`export(weights="demo", **ExportOptions)`; each combination is exported once."""
+
+    def exported(weights: str | Path, options: dict[str, object]) -> CheckedModel:
+        with traced_once():
+            from export.from_checkpoint import checked_from_checkpoint
+            from export.wrapper import ExportOptions
+
+            return checked_from_checkpoint(weights, ExportOptions(**options))  # type: ignore[arg-type]
 
     def export(weights: str | Path = "demo", **options: object) -> CheckedModel:
         return once(
-            f"{weights_key(weights)} {sorted(options.items())}", lambda: _exported(weights, options)
+            f"{weights_key(weights)} {sorted(options.items())}", lambda: exported(weights, options)
         )
 
     return export
-
-
-def _exported(weights: str | Path, options: dict[str, object]) -> CheckedModel:
-    need_torch()
-    from export.from_checkpoint import checked_from_checkpoint
-    from export.wrapper import ExportOptions
-
-    return checked_from_checkpoint(weights, ExportOptions(**options))  # type: ignore[arg-type]
 
 
 def weights_key(weights: str | Path) -> str:
@@ -198,40 +233,45 @@ GRAPHS: dict[str, dict[str, object]] = {
 }
 
 
+class Sources(dict[str, SourceGraph]):
+    """The graphs from which engines are built, by name: those of GRAPHS, and "midpoint".
+
+    Each is exported when it is first asked for.
+    """
+
+    def __init__(self, export: Export, midpoint: Path) -> None:
+        self._export, self._midpoint = export, midpoint
+
+    def __missing__(self, name: str) -> SourceGraph:
+        weights = self._midpoint if name == "midpoint" else "demo"
+        options = {} if name == "midpoint" else GRAPHS[name]
+        checked = self._export(weights, **{"height": 50, "width": 70, **options})
+        self[name] = source_from_model(checked.model, checked.info, checked.onnx_sha256)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
-def sources(midpoint_checkpoint: Path, export: Export) -> dict[str, SourceGraph]:
-    """The graphs from which engines are built, by name: those of GRAPHS, and "midpoint"."""
-
-    def source(weights: str | Path, **options: object) -> SourceGraph:
-        checked = export(weights, **{"height": 50, "width": 70, **options})
-        return source_from_model(checked.model, checked.info, checked.onnx_sha256)
-
-    made = {name: source("demo", **options) for name, options in GRAPHS.items()}
-    return {**made, "midpoint": source(midpoint_checkpoint)}
+def sources(midpoint_checkpoint: Path, export: Export) -> Sources:
+    return Sources(export, midpoint_checkpoint)
 
 
 @pytest.fixture(params=gpu_fakes.VERSIONS)
-def trt(
-    request: pytest.FixtureRequest, sources: object, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The fake `tensorrt` of each generation, on a simulated machine with a GPU."""
-    del sources
     with gpu_fakes.machine(request.param, monkeypatch) as module:
         yield module
 
 
 @pytest.fixture
-def trt8(sources: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def trt8(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The fake TensorRT 8.6, on a simulated machine with a GPU."""
-    del sources
     with gpu_fakes.machine("8.6.0", monkeypatch) as module:
         yield module
 
 
 @pytest.fixture
-def trt10(sources: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def trt10(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The fake TensorRT 10.3, on a simulated machine with a GPU."""
-    del sources
     with gpu_fakes.machine("10.3.0", monkeypatch) as module:
         yield module
 
@@ -245,7 +285,7 @@ def built_engines() -> dict[object, tuple[bytes, bytes]]:
 @pytest.fixture
 def engine(
     tmp_path: Path,
-    sources: dict[str, SourceGraph],
+    sources: Sources,
     built_engines: dict[object, tuple[bytes, bytes]],
 ) -> Callable[..., Path]:
     """Builds an engine from one of `sources` with the fake TensorRT of the test."""

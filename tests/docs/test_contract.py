@@ -49,11 +49,11 @@ PADDED = {"height": 50, "width": 70}
 GRAPHS = {
     "`--io float --size HxW`": {**FIXED, "io": "float"},
     "`--io float --size HxW --warp gather`": {**FIXED, "io": "float", "warp": "gather"},
-    "`--size HxW`": {"height": 64, "width": 96},
+    "`--size HxW`": FIXED,
     "`--size HxW` of which a side is padded": PADDED,
     "the same with `--steps-per-call 3`": {**PADDED, "timesteps": 3},
     "`--size HxW --precision fp16`": {**FIXED, "io": "frames", "precision": "fp16"},
-    "`--size HxW --tta`": {"height": 64, "width": 96, "tta": True},
+    "`--size HxW --tta`": {**FIXED, "tta": True},
     "`--io float`": {**FREE, "io": "float"},
     "none": FREE,
 }
