@@ -25,7 +25,7 @@ from bench.runs.authors import authors_forward, warp_linspace
 from bench.runs.case import Case, case_of_dataset
 from bench.runs.frames import noise_frames
 from bench.runs.pytorch import pytorch_runs
-from commands import run_module
+from commands import run_main
 from export.store import write_onnx
 from export.trt.build import Profile
 from paths import ROOT
@@ -376,7 +376,7 @@ def test_a_factor_that_weights_do_not_support_is_refused(midpoint_model, refused
 
 
 def test_an_artefact_of_another_size_is_refused(models):
-    done = run_module("bench.latency", "--model", models / "frames.onnx", "--size", "64x80")
+    done = run_main("bench.latency", "--model", models / "frames.onnx", "--size", "64x80")
     assert done.returncode == 1
     assert "frames.onnx accepts 50x70, but not 64x80: build a model with" in done.stderr
 
@@ -511,7 +511,7 @@ def test_an_artefact_is_a_run_in_every_precision_and_compared_with_the_first(
         before, after = (case["runs"][name]["milliseconds"]["p50"] for name in (slow, fast))
         assert ratio["p50"] == pytest.approx(before / after)
         assert f"{fast} is {ratio['p50']:.2f}x as fast as {slow} (95% interval" in printed
-    report = run_module("bench.report", tmp_path / "evidence.json")
+    report = run_main("bench.report", tmp_path / "evidence.json")
     assert report.returncode == 0, report.stderr
     assert f"against frames.onnx on openvino cpu {order[0]}" in report.stdout
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from commands import build_without_torch, run_module
+from commands import build_without_torch, run_main, run_module
 from export import build_engine
 from export.candidate import checked_from_onnx
 from export.errors import ExportError, GateError
@@ -21,7 +21,7 @@ INT8 = (
 
 
 def build(*arguments, cwd):
-    return run_module("export.build_engine", *arguments, cwd=cwd)
+    return run_main("export.build_engine", *arguments, cwd=cwd)
 
 
 def test_one_command_builds_artefact_and_manifest_from_a_checkpoint(tmp_path, frames, export):
@@ -189,9 +189,9 @@ def test_the_help_names_all_rewrites():
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    done = build(
-        "--onnx", "no.onnx", "--backend", "onnxruntime", "--output", "o.onnx", "--debug",
-        cwd=tmp_path,
+    done = run_module(
+        "export.build_engine", "--onnx", "no.onnx", "--backend", "onnxruntime", "--output",
+        "o.onnx", "--debug", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" in done.stderr

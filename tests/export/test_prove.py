@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import run_module
+from commands import run_main
 from export import prove
 from export.errors import GateError
 from export.gate import proofs
@@ -145,7 +145,7 @@ def test_a_clip_that_cannot_be_read_is_an_error(built, tmp_path, capsys):
 
 def test_a_build_for_openvino_proves_the_precisions_of_the_cpu(models, tmp_path):
     """The runtime has no notes about a model that was built on this CPU."""
-    done = run_module(
+    done = run_main(
         "export.build_engine", "--onnx", models / "frames.onnx", "--backend", "openvino",
         "--output", "m.onnx", cwd=tmp_path,
     )  # fmt: skip
@@ -164,7 +164,7 @@ def test_a_build_for_openvino_proves_the_precisions_of_the_cpu(models, tmp_path)
 
 
 def test_real_frames_are_refused_for_other_backends(tmp_path):
-    done = run_module(
+    done = run_main(
         "export.build_engine", "--onnx", "m.onnx", "--backend", "onnxruntime", "--output", "o.onnx",
         "--real-frames", "clip.mkv", cwd=tmp_path,
     )  # fmt: skip

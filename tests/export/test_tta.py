@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.runs.authors import random_network
-from commands import build_without_torch, run_module
+from commands import build_without_torch, run_main
 from export import wrapper
 from export.candidate import finalise
 from export.errors import GateError
@@ -177,7 +177,7 @@ def test_a_build_takes_it_from_the_file(export, tmp_path, frames, demo_network):
 
 
 def test_the_option_is_refused_with_a_file(models, tmp_path):
-    done = run_module(
+    done = run_main(
         "export.build_engine", "--onnx", models / "frames.onnx", "--backend", "onnxruntime",
         "--tta", "--output", "m.onnx", cwd=tmp_path,
     )  # fmt: skip
@@ -188,7 +188,7 @@ def test_the_option_is_refused_with_a_file(models, tmp_path):
 
 
 def test_the_command_exports_it(tmp_path):
-    done = run_module(
+    done = run_main(
         "export.to_onnx", "--weights", "demo", "--size", "32x48", "--tta", "--output", "m.onnx",
         cwd=tmp_path,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from commands import WITHOUT_NUMPY, run_module
+from commands import WITHOUT_NUMPY, run_main
 from openvino_types import claim_types
 from runtime.backends.ort.cuda_provider import ProviderProblem
 from runtime.doctor import _report_lines, backend_states, examine, recommendation
@@ -160,7 +160,7 @@ def test_a_runtime_without_the_shipped_models_is_no_error(monkeypatch, tmp_path)
 
 
 def test_a_measurement_times_every_backend(models):
-    done = run_module("runtime.doctor", "--measure", "--model", models / "frames.onnx", "--json")
+    done = run_main("runtime.doctor", "--measure", "--model", models / "frames.onnx", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {"onnxruntime cpu", "openvino cpu fp32"} <= {one["name"] for one in found["trial"]}
@@ -171,26 +171,26 @@ def test_a_measurement_times_every_backend(models):
 
 
 def test_a_model_without_a_measurement_is_refused():
-    done = run_module("runtime.doctor", "--model", "model.onnx")
+    done = run_main("runtime.doctor", "--model", "model.onnx")
     assert done.returncode == 1
     assert "--model was given without --measure" in done.stderr
 
 
 def test_the_command_prints_the_state_of_every_backend():
-    done = run_module("runtime.doctor")
+    done = run_main("runtime.doctor")
     assert done.returncode == 0, done.stderr
     assert "onnxruntime cpu   ready" in done.stdout
     assert "Warning" not in done.stderr
 
 
 def test_the_command_writes_json_beside_the_text(tmp_path):
-    done = run_module("runtime.doctor", "--json", tmp_path / "doctor.json")
+    done = run_main("runtime.doctor", "--json", tmp_path / "doctor.json")
     assert done.stdout.startswith("platform ")
     assert "versions" in json.loads((tmp_path / "doctor.json").read_text())
 
 
 def test_the_command_prints_json():
-    found = json.loads(run_module("runtime.doctor", "--json").stdout)
+    found = json.loads(run_main("runtime.doctor", "--json").stdout)
     assert found["processors"] >= 1
     assert "CPUExecutionProvider" in found["providers"]
     assert {state["name"] for state in found["backends"]} >= {"onnxruntime cpu", "tensorrt"}

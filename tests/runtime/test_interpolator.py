@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from commands import run_module
+from commands import run_main
 from export.gate.cases import moving_frames
 from export.wrapper import ExportOptions, wrap
 from runtime import BackendError, FrameError, InterpolationError, Interpolator, ModelError
@@ -247,7 +247,7 @@ def test_every_error_is_an_interpolation_error():
 
 def test_the_command_refuses_a_missing_model(tmp_path):
     write(tmp_path / "in.mp4", 3)
-    done = run_module("runtime", "in.mp4", "out.mp4", "--model", "no.onnx", cwd=tmp_path)
+    done = run_main("runtime", "in.mp4", "out.mp4", "--model", "no.onnx", cwd=tmp_path)
     assert done.returncode == 1
     assert "no.onnx does not exist" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

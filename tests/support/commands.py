@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,24 @@ def run_module(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
         check=False,
         timeout=300,
     )
+
+
+def run_main(
+    module: str, *arguments: object, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command like `run_module`, but in this process, which saves seconds of imports."""
+    name = f"{module}.__main__" if find_spec(module).submodule_search_locations else module
+    main = importlib.import_module(name).main
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        if cwd is not None:
+            patch.chdir(cwd)
+        patch.setattr(sys, "stdout", output)
+        patch.setattr(sys, "stderr", errors)
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+    code = ended.value.code or 0
+    return subprocess.CompletedProcess(module, code, output.getvalue(), errors.getvalue())
 
 
 def signalled(number, *arguments: object, when: Callable[[], bool], cwd: Path | None = None):

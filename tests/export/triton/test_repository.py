@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from commands import run_module
+from commands import run_main
 from export.errors import ExportError
 from export.store import write_artefact, write_onnx
 from export.triton import repository
@@ -259,12 +259,12 @@ def test_an_engine_without_its_manifest_is_refused(engine_file, tmp_path):
 
 def test_the_command_writes_a_repository(onnx_file, tmp_path):
     paths = [onnx_file("small"), onnx_file("several", max_batch=2)]
-    done = run_module("export.triton", "--model", *paths, "--output", tmp_path / "r")
+    done = run_main("export.triton", "--model", *paths, "--output", tmp_path / "r")
     assert done.returncode == 0, done.stderr
     assert "up to 2 pairs at a time" in done.stdout
     assert "triton://HOST:8001/small" in done.stdout
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["several", "small"]
-    done = run_module("export.triton", "--model", tmp_path / "x.onnx", "--output", tmp_path / "r")
+    done = run_main("export.triton", "--model", tmp_path / "x.onnx", "--output", tmp_path / "r")
     assert done.returncode == 1
     assert done.stderr.startswith("python -m export.triton: error: ")
     assert "x.onnx does not exist" in done.stderr

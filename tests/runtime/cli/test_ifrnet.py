@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import runtime
-from commands import run_module, run_without
+from commands import run_main, run_without
 from runtime.cli import ifrnet
 
 OPTIONAL = (
@@ -94,7 +94,7 @@ def test_later_arguments_are_passed_to_the_subcommand(capsys):
     code, out, _ = run(capsys, "weights", "list")
     assert code == 0
     assert out.endswith("ifrnet weights download NAME prints the link.\n")
-    table = run_module("ifrnet_model.weights", "list").stdout
+    table = run_main("ifrnet_model.weights", "list").stdout
     assert out.splitlines()[:-1] == table.splitlines()[:-1]
 
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import pytest
 
-from commands import run_module
+from commands import run_main
 from runtime.__main__ import make_parser
 from runtime.video.arguments import options_from
 from video_clips import pictures, write
@@ -13,7 +13,7 @@ from video_clips import pictures, write
 
 def test_without_a_model_the_command_uses_the_shipped_one_and_notes_it(tmp_path):
     write(tmp_path / "in.mkv", 4)
-    done = run_module("runtime", "in.mkv", "out.mkv", cwd=tmp_path)
+    done = run_main("runtime", "in.mkv", "out.mkv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "note: --model was not given: the shipped demo model is used" in (done.stdout)
     assert "out.mkv: 4 -> 8 frames" in done.stdout
@@ -21,7 +21,7 @@ def test_without_a_model_the_command_uses_the_shipped_one_and_notes_it(tmp_path)
 
 def test_a_given_model_gives_no_note(tmp_path):
     write(tmp_path / "in.mkv", 3)
-    done = run_module(
+    done = run_main(
         "runtime", "in.mkv", "out.mkv", "--model", "demo", "--precision", "fp32", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
@@ -45,9 +45,7 @@ def test_dedupe_only_replaces_repeated_frames_and_keeps_the_rate(tmp_path):
             frame.pts, frame.time_base = number, Fraction(1, 25)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    done = run_module(
-        "runtime", "in.mkv", "out.mkv", "--dedupe-only", "--cuts", "none", cwd=tmp_path
-    )
+    done = run_main("runtime", "in.mkv", "out.mkv", "--dedupe-only", "--cuts", "none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "out.mkv: 6 -> 6 frames at 25.000 frames/s" in done.stdout
     assert "repeated frames in the input: 3" in done.stdout

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 
 import alpha_clips
 from blend import Blend
-from commands import run_module, signalled
+from commands import run_main, signalled
 from export.gate.cases import moving_frames
 from interlaced_clips import luma, psnr, scene, write_interlaced, write_telecined
 from moving_clips import RATE, read_clip, write_clip
@@ -777,7 +777,7 @@ def test_times_can_be_numbers_or_text(tmp_path, mean):
 
 def test_the_command_writes_a_video(tmp_path, models):
     write_clip(tmp_path / "in.mp4", 3)
-    done = run_module(
+    done = run_main(
         "runtime", "in.mp4", "out.mp4", "--model", models / "dynamic.onnx", "--factor", "4",
         cwd=tmp_path,
     )  # fmt: skip

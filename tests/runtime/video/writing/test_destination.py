@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 
-from commands import run_module
+from commands import run_main
 from paths import ROOT
 from runtime import VideoError, files, interpolate_video
 from runtime.__main__ import main
@@ -83,7 +83,7 @@ OUTPUTS = ["out.mp4", "out.mkv", "out.webm", "out"]
 def test_the_second_run_is_refused_and_changes_no_file(tmp_path, models, holder, name):
     first = holder(name)
     before = seen(tmp_path)
-    second = run_module("runtime", "in.mkv", name, "--model", models / "dynamic.onnx", cwd=tmp_path)
+    second = run_main("runtime", "in.mkv", name, "--model", models / "dynamic.onnx", cwd=tmp_path)
     partial = "out.partial" + name[3:]
     assert second.returncode == 1
     assert second.stderr == (
@@ -108,7 +108,7 @@ def test_files_of_a_killed_run_are_replaced(tmp_path, models, holder, name):
     if partial.is_dir():
         (partial / "more").mkdir()
         (partial / "more" / "999999.png").touch()
-    again = run_module("runtime", "in.mkv", name, "--model", models / "dynamic.onnx", cwd=tmp_path)
+    again = run_main("runtime", "in.mkv", name, "--model", models / "dynamic.onnx", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert count(tmp_path / name) == 6
     assert not partial.exists()
@@ -117,7 +117,7 @@ def test_files_of_a_killed_run_are_replaced(tmp_path, models, holder, name):
 @posix
 def test_the_partial_file_of_a_run_cannot_be_the_output_of_another(tmp_path, models, holder):
     first = holder("out.mp4")
-    second = run_module(
+    second = run_main(
         "runtime", "in.mkv", "out.partial.mp4", "--model", models / "dynamic.onnx", cwd=tmp_path
     )
     assert second.returncode == 1
