@@ -108,6 +108,24 @@ def test_unknown_options_of_minterpolate_are_refused(clip):
         Minterpolate(read_halved(clip, 1), "speed=9").run()
 
 
+def test_frames_that_minterpolate_leaves_out_are_an_error(clip, monkeypatch):
+    class Silent:
+        """A filter that takes every frame and returns none."""
+
+        def push(self, frame):
+            pass
+
+        def pull(self):
+            raise BlockingIOError
+
+    method = Minterpolate(read_halved(clip, 3), "")
+    monkeypatch.setattr(method, "_graph", Silent)
+    with pytest.raises(
+        MeasurementError, match="minterpolate left out 3 of 3 frames: give other options"
+    ):
+        method.run()
+
+
 def test_a_model_with_one_input_gives_the_same_image(models):
     model = onnx.load(models / "float.onnx")
     frame0, frame1 = (

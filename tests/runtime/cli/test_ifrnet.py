@@ -98,6 +98,16 @@ def test_later_arguments_are_passed_to_the_subcommand(capsys):
     assert out.splitlines()[:-1] == table.splitlines()[:-1]
 
 
+def test_a_subcommand_of_a_package_that_is_not_there_is_one_sentence(capsys, monkeypatch):
+    monkeypatch.setitem(ifrnet.COMMANDS, "build", ifrnet.Command("no_such_package.build", ""))
+    assert run(capsys, "build") == (
+        1,
+        "",
+        "ifrnet: error: build needs the package no_such_package, which is not installed: install "
+        "all of ifrnet-deploy\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("extra", "arguments"),
     [("video", ["bench-video"]), ("cluster,video", ["bench-cluster", "--model", "no.onnx"])],

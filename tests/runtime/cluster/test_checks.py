@@ -5,6 +5,7 @@ import pytest
 from runtime import VideoError, VideoOptions
 from runtime.cluster.__main__ import main
 from runtime.cluster.checks import check_run
+from runtime.cluster.pool import TRIES, ClusterError, Pool
 from video_clips import write
 
 
@@ -57,3 +58,16 @@ def test_the_command_refuses_before_it_starts_ray_or_writes(tmp_path, sources, m
         assert left.value.code == 1
         assert message in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_workers_that_die_at_their_start_end_the_run():
+    pool = object.__new__(Pool)  # Its constructor requests workers of a cluster.
+    pool.size, pool._lost_at_start = 2, 0
+    lost = OSError("no memory\nmore lines")
+    for _ in range(2 * TRIES - 1):
+        assert pool._handle_death(None, lost) is None
+    with pytest.raises(ClusterError) as error:
+        pool._handle_death(None, lost)
+    assert str(error.value) == (
+        f"{2 * TRIES} workers died at their start (no memory): see Ray's logs"
+    )

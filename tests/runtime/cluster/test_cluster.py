@@ -482,6 +482,24 @@ def test_no_engine_is_kept_where_others_can_write(tmp_path, monkeypatch):
         _built_here(tmp_path / "m.onnx", "")
 
 
+@pytest.mark.parametrize(
+    ("errors", "said"), [("stage 1\nerror: no GPU\n", "error: no GPU"), ("", "3")]
+)
+def test_an_engine_that_cannot_be_built_names_the_command(tmp_path, monkeypatch, errors, said):
+    onnx = tmp_path / "m.onnx"
+    onnx.write_bytes(b"graph")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    failed = subprocess.CompletedProcess([], 3, "", errors)
+    monkeypatch.setattr("runtime.cluster.worker.subprocess.run", lambda *_, **__: failed)
+    with pytest.raises(ModelError) as error:
+        _built_here(onnx, "--portable")
+    assert re.fullmatch(
+        rf"no engine could be built on \S+ \({said}\): run .* -m export\.build_engine --onnx "
+        r"\S+/m\.onnx .* --portable there",
+        str(error.value),
+    )
+
+
 def test_an_engine_for_another_gpu_is_built_once_for_all_workers(tmp_path, monkeypatch):
     """Replaces the builder, and checks its arguments and the number of calls."""
     engine, onnx = tmp_path / "m.engine", tmp_path / "m.onnx"

@@ -16,7 +16,8 @@ from paths import ROOT
 from runtime import BackendError, Interpolator
 from runtime.backends.base import OpenOptions
 from runtime.backends.triton.address import Address
-from runtime.backends.triton.backend import TritonBackend, open_model
+from runtime.backends.triton.backend import TritonBackend, _memory, open_model
+from runtime.backends.triton.requests import Response
 from runtime.backends.triton.shared_memory import CudaMemory, SystemMemory
 from runtime.model_info import ModelInfo
 
@@ -40,6 +41,20 @@ InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceSe
 def test_options_of_the_server_are_refused(options, said):
     with pytest.raises(BackendError, match=said):
         open_model("triton://127.0.0.1:1/small", OpenOptions(**options))
+
+
+def test_cuda_shared_memory_needs_a_gpu():
+    address = Address("127.0.0.1:1", "small", memory="cuda")
+    with pytest.raises(
+        BackendError, match=r"device='cpu' was given with \?shared_memory=cuda: use"
+    ):
+        _memory(None, address, OpenOptions(device="cpu"))
+
+
+def test_a_response_that_never_comes_is_not_waited_for_without_end():
+    response = Response([], None, (1, 16, 16, 3), print)
+    with pytest.raises(TimeoutError, match=r"no response in -10 s"):
+        response.wait(-10)
 
 
 def test_the_backend_triton_needs_an_address(tmp_path):
