@@ -137,10 +137,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Any]:
     folder = Path(os.environ.get("IFRNET_TEST_EXPORTS", folder))
 
     def once(name: str, make: Callable[[], Any]) -> Any:
-        kept = folder / f"once-{hashlib.sha256(name.encode()).hexdigest()}"
-        with FileLock(f"{kept}.lock"):
+        kind = "trace" if name.startswith("trace ") else "once"
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        kept = folder / f"{kind}-{digest}"
+        with FileLock(folder / f"lock-{digest}"):
             if not kept.exists():
-                kept.write_bytes(pickle.dumps(make()))
+                new = folder / f"new-{digest}"
+                new.write_bytes(pickle.dumps(make()))
+                new.replace(kept)
         return pickle.loads(kept.read_bytes())  # Written by this project's tests.
 
     return once

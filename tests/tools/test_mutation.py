@@ -9,7 +9,7 @@ import pytest
 from bench.environment import MeasurementError
 from mutation import __main__ as command
 from mutation.mutants import AREAS, Mutant, area_of, draw, modules, mutants_of
-from mutation.runs import MutationError, Verdict, copies, judge, mirror
+from mutation.runs import MutationError, Verdict, copies, exports_of, judge, mirror
 
 SUMS = '''from __future__ import annotations
 
@@ -142,6 +142,27 @@ def mutant_with(added, source=SUMS):
         if added in mutant.diff(source)
     )
     return found
+
+
+@pytest.mark.parametrize(
+    ("module", "usable"),
+    [
+        ("runtime/frames.py", {"once-1", "trace-1"}),
+        ("bench/latency.py", {"once-1", "trace-1"}),
+        ("export/trt/build.py", {"once-1", "trace-1"}),
+        ("export/graph/passes.py", {"trace-1"}),
+        ("export/candidate.py", {"trace-1"}),
+        ("export/wrapper.py", set()),
+        ("ifrnet_model/layers.py", set()),
+    ],
+)
+def test_graphs_are_made_again_if_they_depend_on_the_module(tmp_path, module, usable):
+    for name in ("once-1", "trace-1"):
+        (tmp_path / name).write_text("a graph")
+    with exports_of(module, tmp_path) as folder:
+        assert {path.name for path in folder.iterdir()} == usable
+        (folder / "once-2").write_text("made by a test")
+    assert (tmp_path / "once-2").exists() == ("once-1" in usable)
 
 
 def test_a_failing_test_kills_a_mutant_and_the_module_is_restored(checkout, tmp_path):

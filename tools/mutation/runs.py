@@ -24,6 +24,14 @@ _ALL_PASSED, _SOME_FAILED, _BROKEN_FILE, _NOTHING_SELECTED = 0, 1, 2, 5
 """Exit codes of pytest. A file is broken if it cannot be imported; nothing is selected of a file
 whose tests all need a GPU or an environment of their own."""
 
+_TRACED_BY = ("ifrnet_model/", "export/from_checkpoint.py", "export/wrapper.py")
+"""Modules that decide what PyTorch traces; tests/conftest.py stores the result in trace-*."""
+_CHECKED_BY = (
+    "export/candidate.py", "export/gate/", "export/graph/", "export/progress.py",
+    "export/request.py", "export/source.py",
+)  # fmt: skip
+"""Modules that decide what an export makes of the traced graph."""
+
 
 class MutationError(Exception):
     """The tests cannot judge a mutant."""
@@ -133,6 +141,27 @@ def run_tests(copy: Path, tests: Iterable[str], exports: Path, seconds: float) -
     )
 
 
+@contextmanager
+def exports_of(module: str, exports: Path) -> Iterator[Path]:
+    """The folder of those graphs that a change of a module leaves as they are.
+
+    The tests make the others, and keep them in a folder of their own.
+
+    Args:
+        module: Relative path of the module.
+        exports: Folder of the graphs of the unchanged product.
+    """
+    traced = module.startswith(_TRACED_BY)
+    if not traced and not module.startswith(_CHECKED_BY):
+        yield exports
+        return
+    with tempfile.TemporaryDirectory(prefix="exports-") as own:
+        if not traced:
+            for trace in exports.glob("trace-*"):
+                shutil.copy2(trace, own)
+        yield Path(own)
+
+
 def judge(
     mutant: Mutant, copy: Path, tests: Iterable[str], exports: Path, seconds: float
 ) -> Verdict:
@@ -142,17 +171,14 @@ def judge(
         mutant: The mutant.
         copy: Folder of the copy.
         tests: From `mirror`.
-        exports: Folder of the graphs of the unchanged product. The tests of a mutant in
-            ifrnet_model or export make their own.
+        exports: Folder of the graphs of the unchanged product.
         seconds: Time after which a mutant counts as a timeout.
     """
     path = copy / mutant.path
     source = path.read_text("utf-8")
     path.write_text(mutant.apply(source), "utf-8")
     try:
-        if mutant.path.startswith(("runtime/", "bench/")):
-            return run_tests(copy, tests, exports, seconds)
-        with tempfile.TemporaryDirectory(prefix="exports-") as own:
-            return run_tests(copy, tests, Path(own), seconds)
+        with exports_of(mutant.path, exports) as usable:
+            return run_tests(copy, tests, usable, seconds)
     finally:
         path.write_text(source, "utf-8")
