@@ -13,6 +13,7 @@ from fuzz.engine import PreparationError, run_cases, run_one
 from fuzz.mutate import mutated, mutated_json
 from fuzz.outcomes import GOOD, OUTCOMES
 from fuzz.targets import all_targets
+from ifrnet_model.weights import table
 
 need_torch()
 CASES = {"compiled model in the cache": 1, "evidence, page": 1, "video, interpolated": 6}
@@ -65,9 +66,11 @@ def test_mutations_change_something_and_repeat():
 @pytest.mark.parametrize("target", all_targets(), ids=lambda target: target.name)
 def test_a_short_run_of_every_target_has_good_outcomes(target, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    known = table.CHECKPOINTS
     prepared = target.prepare(tmp_path)
     found = [
         run_one(target, prepared, number, seed=1000) for number in range(CASES.get(target.name, 25))
     ]
     assert [(n, one) for n, one in enumerate(found) if one[0] not in GOOD] == []
     assert {outcome for outcome, *_ in found} <= OUTCOMES.keys()
+    assert table.CHECKPOINTS is known  # Tests that follow need it.
