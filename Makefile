@@ -3,9 +3,9 @@
 
 PYTHON ?= python3
 PIP_FLAGS ?=
-# Two workers take up to 4 GB of memory each; the tests of a file run in one, which makes its fixtures
-# once, and files run in the order of tests/conftest.py. A worker that crashes is not replaced:
-# pytest-xdist may then wait for ever.
+# Two workers take up to 4 GB of memory each; the tests of a file run in one, which makes its
+# fixtures once, and files run in the order of tests/conftest.py. A worker that crashes is not
+# replaced: pytest-xdist may then wait for ever.
 PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 INSTALLED_FLAGS ?= $(PYTEST_FLAGS)
 BIN := .venv/bin
@@ -49,7 +49,8 @@ demo: $(DEMO)
 
 # The graphs that the first tests export serve the others, which run two at a time in one process
 # each, the longest first.
-test: lint docs
+test: .venv/installed
+	@$(MAKE) --no-print-directory --jobs=2 $(WHOLE_OUTPUTS) lint docs
 	rm -rf .exports && mkdir .exports
 	$(SHARED_EXPORTS) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 	$(SHARED_EXPORTS) $(BIN)/python -m pytest -q --setup-only -m installed \
