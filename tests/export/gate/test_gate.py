@@ -1,3 +1,4 @@
+import hashlib
 import re
 
 import numpy as np
@@ -64,6 +65,15 @@ def test_moving_frames_move_by_the_given_distance():
     # Between the frames the background moves by 18 columns and 8 rows.
     np.testing.assert_array_equal(frame0[10:30, 20:40], frame1[2:22, 2:22])
     assert not np.array_equal(frame0, frame1)
+
+
+def test_moving_frames_are_the_same_in_every_version():
+    """Else the figures in manifests of different versions would not be comparable."""
+    found = [hashlib.sha256(frame.tobytes()).hexdigest() for frame in moving_frames(50, 70, 4.0)]
+    assert found == [
+        "80e7bfacd50fb1e22f777b3b940a15a64168d2ee3a7c8ddc95dc223cb913fd49",
+        "1b2a13937670676143f140a1e8c623ba4e01c3334c0190c350dc63ad2ced63ac",
+    ]
 
 
 def test_moving_frames_of_the_smallest_size():
