@@ -11,6 +11,7 @@ import pytest
 
 import gpu_check_steps
 from export.store import write_onnx
+from gpu_check_graphs import write_check_graphs
 from gpu_graphs import GRAPHS, SIZE
 from paths import ROOT
 
@@ -158,10 +159,11 @@ def test_the_tests_of_the_gpu_pass_over_the_fakes(kit, graphs, tmp_path):
     assert skipped == ["test_arrays_of_torch_go_in_and_come_out"]
 
 
-def test_the_check_of_a_gpu_runs_over_the_fakes(kit, tmp_path):
+def test_the_check_of_a_gpu_runs_over_the_fakes(kit, export, tmp_path):
     """Runs the smoke part and the main engines with tiny frames; the other Python has PyTorch."""
     models, path = tmp_path / "work" / "models", tmp_path / "record.json"
-    models.mkdir(parents=True)
+    write_check_graphs(export, models)
+    (models / "test_tiny.onnx").unlink()  # The check exports this one itself.
     for name in gpu_check_steps.MATRIX:  # Read only if the tiny engine fails to build.
         (models / f"{name}.onnx").touch()
     done = kit(

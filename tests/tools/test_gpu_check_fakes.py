@@ -9,41 +9,20 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from bench.runs.authors import random_network
-from export.store import write_onnx
+from gpu_check_graphs import write_check_graphs
 from paths import ROOT
 
 plan = importlib.import_module("gpu_check_steps")
 FAKES = ROOT / "tests" / "fake_machine"
-SMALL, MIDDLE, _ = (tuple(map(int, size.split("x"))) for size in plan.QUICK.sizes)
-"""Sizes of --quick as (height, width)."""
 
 
 @pytest.fixture
 def work(tmp_path, export):
     """A work folder with the graphs of smoke and A; the check creates the other files."""
-    models = tmp_path / "work" / "models"
-    models.mkdir(parents=True)
-    base = tmp_path / "base.pth"
-    torch.save(random_network("base").state_dict(), base)
-    graphs = {
-        "test_tiny": export(height=32, width=32, precision="fp16"),
-        "test_dynamic": export(height=130, width=190, precision="fp16", dynamic=True),
-        f"small_{plan.QUICK.sizes[0]}_fp16": export(
-            height=SMALL[0], width=SMALL[1], precision="fp16"
-        ),
-        f"small_{plan.QUICK.sizes[1]}_fp16": export(
-            height=MIDDLE[0], width=MIDDLE[1], precision="fp16"
-        ),
-        f"base_{plan.QUICK.sizes[1]}_fp16": export(
-            base, height=MIDDLE[0], width=MIDDLE[1], precision="fp16"
-        ),
-    }
-    for name, made in graphs.items():
-        write_onnx(made.model, models / f"{name}.onnx")
-    return tmp_path / "work"
+    work = tmp_path / "work"
+    write_check_graphs(export, work / "models")
+    return work
 
 
 def check(work, *arguments):
