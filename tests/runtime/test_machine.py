@@ -3,7 +3,14 @@ import os
 import pytest
 
 from runtime import machine
-from runtime.machine import available_cpus, cpu_name, instruction_sets
+from runtime.machine import (
+    Gpu,
+    GpuDriver,
+    available_cpus,
+    cpu_name,
+    gpu_driver,
+    instruction_sets,
+)
 
 
 def groups(folder, files, own):
@@ -110,3 +117,63 @@ def test_a_jetson_is_recognised_by_its_system_files(tmp_path, monkeypatch, relea
         if text is not None:
             path.write_text(text)
     assert machine.is_jetson() is expected
+
+
+class Libcuda:
+    """The functions of libcuda.so.1 on a machine with these GPUs: (name, major, minor)."""
+
+    def __init__(self, *gpus, version=12040, code=0):
+        self.gpus, self.version, self.code = gpus, version, code
+
+    def cuInit(self, flags):  # noqa: N802
+        assert flags == 0  # CUDA allows no other value.
+        return self.code
+
+    def cuDriverGetVersion(self, version):  # noqa: N802
+        version._obj.value = self.version
+
+    def cuDeviceGetCount(self, count):  # noqa: N802
+        count._obj.value = len(self.gpus)
+
+    def cuDeviceGetName(self, name, size, index):  # noqa: N802
+        assert size == len(name)
+        name.value = self.gpus[index][0].encode()
+
+    def cuDeviceGetAttribute(self, value, attribute, index):  # noqa: N802
+        value._obj.value = self.gpus[index][{75: 1, 76: 2}[attribute]]
+
+
+@pytest.mark.parametrize(
+    ("library", "found"),
+    [
+        (
+            Libcuda(("NVIDIA A", 8, 9), ("NVIDIA B", 10, 0)),
+            GpuDriver([Gpu("NVIDIA A", "8.9"), Gpu("NVIDIA B", "10.0")], "12.4", None),
+        ),
+        (
+            Libcuda(version=11080),
+            GpuDriver([], "11.8", "the NVIDIA driver sees no GPU"),
+        ),
+        (
+            Libcuda(code=100),
+            GpuDriver(problem="the NVIDIA driver found no usable GPU (cuInit returned 100)"),
+        ),
+    ],
+)
+def test_the_driver_names_its_gpus_and_its_version(monkeypatch, library, found):
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: library)
+    assert gpu_driver() == found
+
+
+@pytest.mark.parametrize(("platform", "name"), [("linux", "libcuda.so.1"), ("win32", "nvcuda.dll")])
+def test_a_missing_driver_is_named(monkeypatch, platform, name):
+    asked = []
+
+    def load(library):
+        asked.append(library)
+        raise OSError
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", load)
+    monkeypatch.setattr(machine.sys, "platform", platform)
+    assert gpu_driver() == GpuDriver(problem=f"no NVIDIA driver was found ({name} is missing)")
+    assert asked == [name]
