@@ -207,7 +207,7 @@ def test_ctrl_c_stops_an_export(tmp_path):
     with subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr.readline().startswith("stage ")
         run.send_signal(signal.SIGINT)
-        errors = run.stderr.read()
+        _, errors = run.communicate(timeout=60)
     lines = [line for line in errors.splitlines() if not line.startswith("stage ")]
     assert (run.returncode, lines) == (130, ["python -m export.to_onnx: interrupted"])
     assert list(tmp_path.iterdir()) == []
