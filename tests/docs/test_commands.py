@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import functools
-import importlib
 import re
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 import gpu_fakes
 from bench.harness.roofline import Ceilings
-from commands import run_module
+from commands import run_main, run_module
 from doc_pages import LANGUAGES, blocks, module_of, pages
 from moving_clips import write_clip
 from paths import ROOT
@@ -65,22 +64,17 @@ def shortened(command):
 
 
 def run(command, folder):
-    """Runs a command in this process; returns its exit status. Engines use a fake of TensorRT."""
+    """Runs a command in this process; it must succeed. Engines use a fake of TensorRT."""
     called = module_of(command)
     assert called, f"{command!r} is no command of this package: say why it is not run"
     module, arguments = called
     if "--resume" not in arguments:  # With it, an output that exists is kept.
         arguments += EXTRA_ARGUMENTS.get(module, [])
-    if (ROOT / module.replace(".", "/")).is_dir():
-        module += ".__main__"
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", [module, *arguments])
         if ".engine" in command:
             stack.enter_context(gpu_fakes.machine("10.3.0", patch))
-        with pytest.raises(SystemExit) as ended:
-            importlib.import_module(module).main(arguments)
-    return ended.value.code or 0
+        done = run_main(module, *arguments, cwd=folder)
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +87,7 @@ def folder(tmp_path_factory, traced_once):
         known = Ceilings(1e12, 1e11, "known")  # Measuring takes 3 s for each command.
         patch.setattr("bench.harness.roofline.measured_ceilings", lambda _: known)
         for command in commands:
-            assert run(command, folder) == 0, command
+            run(command, folder)
     return folder
 
 

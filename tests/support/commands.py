@@ -33,14 +33,16 @@ def run_main(
     """Runs a command like `run_module`, but in this process, which saves seconds of imports."""
     name = f"{module}.__main__" if find_spec(module).submodule_search_locations else module
     main = importlib.import_module(name).main
+    words = [str(argument) for argument in arguments]
     output, errors = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         if cwd is not None:
             patch.chdir(cwd)
+        patch.setattr(sys, "argv", [name, *words])
         patch.setattr(sys, "stdout", output)
         patch.setattr(sys, "stderr", errors)
         with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
+            main(words)
     code = ended.value.code or 0
     return subprocess.CompletedProcess(module, code, output.getvalue(), errors.getvalue())
 
