@@ -12,15 +12,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
 from bench.environment import MeasurementError, check_writable, write_evidence
 from mutation.mutants import Mutant, area_of, draw, modules, mutants_of
-from mutation.runs import MutationError, Outcome, Verdict, copies, judge, mirror, run_tests
+from mutation.runs import MutationError, Outcome, Verdict, copies, judge, mirror, seconds_of
 from runtime.cli.command import command_parser, run_command
 
 FORMAT_VERSION = 1
@@ -29,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 _SLOWER = 5.0
 """A mutant is a timeout after this many times the time of its tests on the unchanged product."""
 _SPARE_S = 60.0
-_UNCHANGED_S = 3600.0
 
 Result = TypeVar("Result")
 
@@ -61,9 +59,10 @@ def _mutate(args: argparse.Namespace) -> None:
         print(
             f"{len(verdicts)} of {len(mutants)}: {mutant.path}:{mutant.line}: "
             f"{verdict.outcome} {verdict.test}".rstrip(),
+            *(_diff(mutant) if verdict.outcome == "survived" else ()),
+            sep="\n  ",
             flush=True,
         )
-    _print_survivors(mutants, verdicts)
     counts = {
         area: Counter(verdicts[mutant].outcome for mutant in found)
         for area, found in sample.items()
@@ -82,7 +81,7 @@ def _mutate(args: argparse.Namespace) -> None:
 
 
 def _judged(mutants: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, Verdict]]:
-    """Judges mutants in several copies of the checkout; yields them in the order of `mutants`."""
+    """Judges mutants in several copies of the checkout; yields each when its tests end."""
     tests = {path: mirror(ROOT, path) for path in {mutant.path for mutant in mutants}}
     with (
         tempfile.TemporaryDirectory(prefix="exports-") as folder,
@@ -101,34 +100,17 @@ def _judged(mutants: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, V
                 free.put(copy)
 
         files = sorted({file for found in tests.values() for file in found})
-        seconds: dict[str, float] = {}
-        measured = pool.map(lambda file: in_a_copy(partial(_seconds, file, exports)), files)
-        for file, needed in zip(files, measured, strict=True):
-            seconds[file] = needed
-            print(f"unchanged, {len(seconds)} of {len(files)}: {file}: {needed:.0f} s", flush=True)
+        print(f"{len(files)} test files on the unchanged product ...", flush=True)
+        seconds = in_a_copy(lambda copy: seconds_of(copy, files, exports, workers))
 
         def judged(mutant: Mutant) -> Verdict:
             found = tests[mutant.path]
             limit = _SPARE_S + _SLOWER * sum(seconds[file] for file in found)
             return in_a_copy(lambda copy: judge(mutant, copy, found, exports, limit))
 
-        yield from zip(mutants, pool.map(judged, mutants), strict=True)
-
-
-def _seconds(file: str, exports: Path, copy: Path) -> float:
-    """The time of a test file on the unchanged product.
-
-    Raises:
-        MutationError: If a test fails, which would kill every mutant.
-    """
-    began = time.monotonic()
-    verdict = run_tests(copy, [file], exports, _UNCHANGED_S)
-    if verdict.outcome != "survived":
-        raise MutationError(
-            f"{verdict.test or file} does not pass on the unchanged product "
-            f"({verdict.outcome}): mend it first"
-        )
-    return time.monotonic() - began
+        started = {pool.submit(judged, mutant): mutant for mutant in mutants}
+        for done in as_completed(started):
+            yield started[done], done.result()
 
 
 def _record(mutant: Mutant, verdict: Verdict) -> dict[str, object]:
@@ -144,12 +126,6 @@ def _record(mutant: Mutant, verdict: Verdict) -> dict[str, object]:
 
 def _diff(mutant: Mutant) -> list[str]:
     return mutant.diff((ROOT / mutant.path).read_text("utf-8"))
-
-
-def _print_survivors(mutants: Sequence[Mutant], verdicts: Mapping[Mutant, Verdict]) -> None:
-    for mutant in mutants:
-        if verdicts[mutant].outcome == "survived":
-            print(f"\n{mutant.path}:{mutant.line}", *_diff(mutant), sep="\n  ")
 
 
 def _print_score(counts: Mapping[str, Counter[Outcome]]) -> None:

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
 from mutation.mutants import Mutant
 
@@ -110,16 +111,7 @@ def run_tests(copy: Path, tests: Iterable[str], exports: Path, seconds: float) -
     Raises:
         MutationError: If pytest did not run the tests, with the end of its output.
     """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1", "OMP_NUM_THREADS": "1",
-        "IFRNET_TEST_EXPORTS": str(exports),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
-    process = subprocess.Popen(
-        [*command, *tests], cwd=copy, env=environment, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    process = _pytest(copy, ["-x", *tests], exports)
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -139,6 +131,55 @@ def run_tests(copy: Path, tests: Iterable[str], exports: Path, seconds: float) -
     raise MutationError(
         f"pytest ended with {process.returncode} and named no test: {output[-300:]}"
     )
+
+
+def _pytest(copy: Path, arguments: Iterable[str], exports: Path) -> subprocess.Popen[str]:
+    """Starts pytest in a copy, in a session of its own."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1", "OMP_NUM_THREADS": "1",
+        "IFRNET_TEST_EXPORTS": str(exports),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"]
+    return subprocess.Popen(
+        [*command, *arguments], cwd=copy, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def seconds_of(copy: Path, tests: Sequence[str], exports: Path, workers: int) -> dict[str, float]:
+    """Runs test files on the unchanged product, and returns the time of each in seconds.
+
+    Args:
+        copy: Folder of the copy.
+        tests: Relative paths of the test files.
+        exports: Folder in which the tests store the graphs that they export and share.
+        workers: Number of processes that run the tests.
+
+    Raises:
+        MutationError: If a test fails, which would kill every mutant.
+    """
+    with tempfile.TemporaryDirectory(prefix="times-") as folder:
+        report = Path(folder) / "report.xml"
+        options = [
+            f"-n{workers}",
+            "--dist=loadfile",
+            f"--junitxml={report}",
+            "-ojunit_family=xunit1",
+        ]
+        process = _pytest(copy, [*options, *tests], exports)
+        output, _ = process.communicate()
+        if process.returncode not in (_ALL_PASSED, _NOTHING_SELECTED):
+            found = _FAILED.search(output)
+            raise MutationError(
+                f"{found[1] if found else output[-300:]} does not pass on the unchanged product: "
+                "mend it first"
+            )
+        cases = ElementTree.parse(report).iter("testcase")
+        seconds = dict.fromkeys(tests, 0.0)
+        for case in cases:
+            seconds[case.attrib["file"]] += float(case.attrib["time"])
+        return seconds
 
 
 @contextmanager
