@@ -697,9 +697,6 @@ def test_the_profile_has_type_and_precision_of_every_layer_in_openvino(
     assert all(ms >= 0 for _, ms in found)
     assert sum(ms for _, ms in found) > 0
     assert f"{len(found)} layers" in printed
-    run = record["cases"][0]["runs"]["m.onnx on openvino cpu fp32"]
-    # The time of a pair, with a tolerance for a busy machine.
-    assert 0.01 < sum(ms for _, ms in found) / run["milliseconds"]["p50"] < 100
 
 
 def test_layers_of_several_backends_and_precisions_are_told_apart(
