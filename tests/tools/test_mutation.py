@@ -9,7 +9,17 @@ import pytest
 from bench.environment import MeasurementError
 from mutation import __main__ as command
 from mutation.mutants import AREAS, Mutant, area_of, draw, modules, mutants_of
-from mutation.runs import MutationError, Verdict, copies, exports_of, judge, mirror
+from mutation.runs import (
+    MutationError,
+    Verdict,
+    copies,
+    exports_of,
+    failing,
+    judge,
+    mirror,
+    record,
+)  # fmt: skip
+from mutation.selection import Recorded, select_tests, statement_lines
 
 SUMS = '''from __future__ import annotations
 
@@ -119,6 +129,7 @@ def test_the_tests_of_a_module_are_those_named_after_it_first(tmp_path):
     for name, content in {
         "bench/quality/test_metrics.py": "", "bench/quality/test_cluster.py": "",
         "bench/test_latency.py": "from bench.quality.metrics import psnr",
+        "bench/test_video.py": "from bench.quality import (\n    metrics,\n)",
         "bench/metrics/test_ssim.py": "", "runtime/test_other.py": "import bench.quality.metrics",
     }.items():  # fmt: skip
         (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -126,12 +137,91 @@ def test_the_tests_of_a_module_are_those_named_after_it_first(tmp_path):
     assert mirror(tmp_path, "bench/quality/metrics.py") == [
         "tests/bench/quality/test_metrics.py",
         "tests/bench/test_latency.py",
+        "tests/bench/test_video.py",
         "tests/bench/quality/test_cluster.py",
     ]
     assert mirror(tmp_path, "bench/quality/deep/other.py") == [
         "tests/bench/quality/test_cluster.py",
         "tests/bench/quality/test_metrics.py",
     ]
+
+
+def test_the_lines_of_each_test_and_its_processes_are_recorded(checkout, tmp_path):
+    (checkout / "tests" / "runtime" / "test_other.py").write_text(
+        "import subprocess\nfrom runtime import other, sums\n\n"
+        "def test_a_process():\n    subprocess.run(['true'])\n    assert other.unused(1, 2) == 3\n"
+    )
+    files = mirror(checkout, "runtime/sums.py")
+    recorded = record(checkout, files, tmp_path, 2)
+    total = "tests/runtime/test_sums.py::test_the_sum_of_three_and_five"
+    started = "tests/runtime/test_other.py::test_a_process"
+    assert recorded.seconds.keys() == {total, started}
+    assert recorded.processes == {started}
+    assert set(recorded.lines["runtime/sums.py"][9]) == {total}
+    assert set(recorded.lines["runtime/sums.py"][4]) == {""}
+    assert set(recorded.lines["runtime/other.py"][2]) == {started}
+
+
+TESTS = {"a.py::fast": 1.0, "a.py::slow": 90.0, "b.py::far": 2.0, "b.py::process": 40.0,
+         "c.py::process": 3.0, "a.py::slowest": 200.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        # Those that execute the statement, then those whose processes may.
+        ({9: ["b.py::far", "a.py::fast"]}, ["a.py::fast", "b.py::far", "b.py::process"]),
+        ({10: ["a.py::slow"]}, ["a.py::fast", "b.py::far", "b.py::process"]),
+        # At import, or in no test: all of the files, without those that take too long.
+        ({9: [""]}, ["a.py::fast", "b.py::far", "b.py::process"]),
+        ({}, ["a.py::fast", "b.py::far", "b.py::process"]),
+        ({9: ["a.py::slowest"]}, ["b.py::process"]),
+    ],
+)
+def test_the_tests_of_a_mutant_are_those_that_execute_its_statement(lines, expected):
+    recorded = Recorded(TESTS, frozenset(["b.py::process", "c.py::process"]), {"m.py": lines})
+    mutant = Mutant("m.py", 9, "o", 0)
+    found = select_tests(mutant, SUMS, recorded, ["a.py", "b.py"])
+    assert found == expected
+
+
+STATEMENTS = """@cache
+def f(a=1):
+    b = (
+        a + 1
+    )
+    with (
+        open(b),
+    ):
+        match b:
+            case 1 | 2:
+                pass
+    try:
+        pass
+    except (
+        OSError
+    ):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"), [(1, (1, 2)), (2, (1, 2)), (4, (3, 5)), (7, (6, 8)), (9, (9, 9)),
+                        (10, (10, 10)), (11, (11, 11)), (15, (14, 16))]
+)  # fmt: skip
+def test_the_lines_of_a_statement(line, lines):
+    found = statement_lines(STATEMENTS, line)
+    assert (found[0], found[-1]) == lines
+
+
+def test_tests_that_fail_without_a_change_are_found(checkout, tmp_path):
+    tests = mirror(checkout, "runtime/sums.py")
+    assert failing(checkout, tests, tmp_path) == set()
+    path = checkout / "tests" / "runtime" / "test_sums.py"
+    path.write_text(TEST.replace("8", "9"))
+    assert failing(checkout, tests, tmp_path) == {f"{tests[0]}::test_the_sum_of_three_and_five"}
+    with pytest.raises(MutationError, match="pytest ended with 4: "):
+        failing(checkout, ["tests/missing.py"], tmp_path)
 
 
 def mutant_with(added, source=SUMS):
@@ -227,6 +317,22 @@ def test_the_command_counts_mutants_and_shows_those_that_survive(
     assert f"runtime          {total - survivors:4} of {total:4} noticed" in output
     assert "runtime/other.py:2: survived\n  -    return a + b\n  +    return a " in output
     assert output.startswith("2 test files on the unchanged product")
+
+
+def test_a_test_that_fails_alone_without_a_change_shows_nothing(
+    checkout, tmp_path, monkeypatch, capsys
+):
+    needs_another = TEST.replace("import total", "import sums").replace("total(", "sums.total(")
+    needs_another = needs_another.replace(
+        "def test_the", "def test_first():\n    sums.known = 8\n\n\ndef test_the"
+    ).replace("== 8", "== sums.known")
+    (checkout / "tests" / "runtime" / "test_sums.py").write_text(
+        needs_another.replace("from runtime.sums", "from runtime")
+    )
+    run(monkeypatch, checkout, "--within", "runtime/sums.py", "--sample", "2")
+    output = capsys.readouterr().out
+    assert "five fails without a change: runtime/sums.py:" in output
+    assert "runtime             0 of    2 noticed" in output
 
 
 def test_a_test_that_fails_without_a_change_ends_the_command(checkout, monkeypatch):

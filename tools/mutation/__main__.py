@@ -11,15 +11,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
 
 from bench.environment import MeasurementError, check_writable, write_evidence
 from mutation.mutants import Mutant, area_of, draw, modules, mutants_of
-from mutation.runs import MutationError, Outcome, Verdict, copies, judge, mirror, seconds_of
+from mutation.runs import MutationError, Outcome, Verdict, copies, failing, judge, mirror, record
+from mutation.selection import select_tests
 from runtime.cli.command import command_parser, run_command
 
 FORMAT_VERSION = 1
@@ -28,8 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 _SLOWER = 5.0
 """A mutant is a timeout after this many times the time of its tests on the unchanged product."""
 _SPARE_S = 60.0
-
-Result = TypeVar("Result")
 
 
 def _mutate(args: argparse.Namespace) -> None:
@@ -53,23 +51,14 @@ def _mutate(args: argparse.Namespace) -> None:
     sample = draw(places, args.sample, args.seed)
     mutants = [mutant for found in sample.values() for mutant in found]
     began = time.monotonic()
-    verdicts: dict[Mutant, Verdict] = {}
-    for mutant, verdict in _judged(mutants, args.workers):
-        verdicts[mutant] = verdict
-        print(
-            f"{len(verdicts)} of {len(mutants)}: {mutant.path}:{mutant.line}: "
-            f"{verdict.outcome} {verdict.test}".rstrip(),
-            *(_diff(mutant) if verdict.outcome == "survived" else ()),
-            sep="\n  ",
-            flush=True,
-        )
+    verdicts = _judge_all(mutants, args.workers)
     counts = {
         area: Counter(verdicts[mutant].outcome for mutant in found)
         for area, found in sample.items()
     }
     _print_score(counts)
     if args.json is not None:
-        record = {
+        evidence = {
             "kind": "mutation",
             "format_version": FORMAT_VERSION,
             "seed": args.seed,
@@ -77,12 +66,13 @@ def _mutate(args: argparse.Namespace) -> None:
             "areas": {area: dict(found) for area, found in counts.items()},
             "mutants": [_record(mutant, verdicts[mutant]) for mutant in mutants],
         }
-        write_evidence(args.json, record)
+        write_evidence(args.json, evidence)
 
 
-def _judged(mutants: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, Verdict]]:
-    """Judges mutants in several copies of the checkout; yields each when its tests end."""
-    tests = {path: mirror(ROOT, path) for path in {mutant.path for mutant in mutants}}
+def _judge_all(mutants: Sequence[Mutant], workers: int) -> dict[Mutant, Verdict]:
+    """Judges mutants in several copies of the checkout, and prints each verdict."""
+    mirrored = {path: mirror(ROOT, path) for path in {mutant.path for mutant in mutants}}
+    verdicts: dict[Mutant, Verdict] = {}
     with (
         tempfile.TemporaryDirectory(prefix="exports-") as folder,
         copies(ROOT, workers) as made,
@@ -91,26 +81,37 @@ def _judged(mutants: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, V
         exports, free = Path(folder), SimpleQueue[Path]()
         for copy in made:
             free.put(copy)
+        files = sorted({file for found in mirrored.values() for file in found})
+        print(f"{len(files)} test files on the unchanged product ...", flush=True)
+        recorded = record(made[0], files, exports, workers)
 
-        def in_a_copy(run: Callable[[Path], Result]) -> Result:
+        def judged(mutant: Mutant) -> Verdict:
+            source = (ROOT / mutant.path).read_text("utf-8")
+            tests = select_tests(mutant, source, recorded, mirrored[mutant.path])
+            limit = _SPARE_S + _SLOWER * sum(recorded.seconds[test] for test in tests)
             copy = free.get()
             try:
-                return run(copy)
+                return judge(mutant, copy, tests, exports, limit)
             finally:
                 free.put(copy)
 
-        files = sorted({file for found in tests.values() for file in found})
-        print(f"{len(files)} test files on the unchanged product ...", flush=True)
-        seconds = in_a_copy(lambda copy: seconds_of(copy, files, exports, workers))
-
-        def judged(mutant: Mutant) -> Verdict:
-            found = tests[mutant.path]
-            limit = _SPARE_S + _SLOWER * sum(seconds[file] for file in found)
-            return in_a_copy(lambda copy: judge(mutant, copy, found, exports, limit))
-
         started = {pool.submit(judged, mutant): mutant for mutant in mutants}
         for done in as_completed(started):
-            yield started[done], done.result()
+            verdicts[started[done]] = done.result()
+            _print_verdict(started[done], done.result(), f"{len(verdicts)} of {len(mutants)}")
+        tests = sorted({found.test for found in verdicts.values() if "::" in found.test})
+        wrong = failing(made[0], tests, exports) if tests else set()
+    for mutant, verdict in verdicts.items():
+        if verdict.test in wrong:
+            verdicts[mutant] = Verdict("survived", "")
+            _print_verdict(mutant, verdicts[mutant], f"{verdict.test} fails without a change")
+    return verdicts
+
+
+def _print_verdict(mutant: Mutant, verdict: Verdict, label: str) -> None:
+    text = f"{label}: {mutant.path}:{mutant.line}: {verdict.outcome} {verdict.test}".rstrip()
+    diff = _diff(mutant) if verdict.outcome == "survived" else ()
+    print(text, *diff, sep="\n  ", flush=True)
 
 
 def _record(mutant: Mutant, verdict: Verdict) -> dict[str, object]:

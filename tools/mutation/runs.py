@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -12,18 +13,23 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
-from xml.etree import ElementTree
 
 from mutation.mutants import Mutant
+from mutation.selection import Recorded, read_record
 
 Outcome = Literal["killed", "timeout", "survived"]
 
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 _ALL_PASSED, _SOME_FAILED, _BROKEN_FILE, _NOTHING_SELECTED = 0, 1, 2, 5
 """Exit codes of pytest. A file is broken if it cannot be imported; nothing is selected of a file
 whose tests all need a GPU or an environment of their own."""
+
+_ALONE_S = 3600.0
+"""The longest time of the tests that noticed a mutant, on the unchanged product."""
+_TOOLS = Path(__file__).resolve().parents[1]
 
 _TRACED_BY = ("ifrnet_model/", "export/from_checkpoint.py", "export/wrapper.py")
 """Modules that decide what PyTorch traces; tests/conftest.py stores the result in trace-*."""
@@ -63,9 +69,9 @@ def mirror(root: Path, module: str) -> list[str]:
     """
     path = Path(module)
     stem = path.parent.name if path.stem == "__init__" else path.stem
-    named = re.compile(rf"\b{re.escape('.'.join(path.with_suffix('').parts))}\b")
     files = sorted((root / "tests" / path.parts[0]).rglob("test_*.py"))
-    by_import = [file for file in files if named.search(file.read_text("utf-8"))]
+    name = ".".join(path.with_suffix("").parts)
+    by_import = [file for file in files if name in _names(file)]
     folder = root / "tests" / path.parent
     while not (beside := sorted(folder.glob("test_*.py"))) and folder != root / "tests":
         folder = folder.parent
@@ -73,6 +79,17 @@ def mirror(root: Path, module: str) -> list[str]:
     own += sorted(file for file in files if file.parent.name == stem and folder in file.parents)
     ordered = dict.fromkeys([*own, *by_import, *beside])
     return [file.relative_to(root).as_posix() for file in ordered]
+
+
+@cache
+def _names(file: Path) -> frozenset[str]:
+    """The dotted names in a test file, those of "from package import module" included."""
+    text = file.read_text("utf-8")
+    named = set(re.findall(r"\b\w+(?:\.\w+)+", text))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            named.update(f"{node.module}.{one.name}" for one in node.names)
+    return frozenset(named)
 
 
 @contextmanager
@@ -99,46 +116,56 @@ def _listed(root: Path, *options: str) -> set[str]:
     return {name for name in listed.split("\0") if name}
 
 
-def run_tests(copy: Path, tests: Iterable[str], exports: Path, seconds: float) -> Verdict:
-    """Runs test files of a copy until one test fails.
+def run_tests(copy: Path, tests: Sequence[str], exports: Path, seconds: float) -> Verdict:
+    """Runs tests of a copy until one fails.
 
     Args:
         copy: Folder of the copy.
-        tests: Relative paths of the test files, in the order in which they run.
+        tests: Test files or tests, in the order in which they run.
         exports: Folder of the graphs that the tests export and share.
         seconds: Time after which the tests are stopped.
 
     Raises:
         MutationError: If pytest did not run the tests, with the end of its output.
     """
-    process = _pytest(copy, ["-x", *tests], exports)
     try:
-        output, _ = process.communicate(timeout=seconds)
+        output, code = _output(copy, ["-x", *tests], exports, seconds)
     except subprocess.TimeoutExpired:
         return Verdict("timeout", "")
+    if code in (_ALL_PASSED, _NOTHING_SELECTED):
+        return Verdict("survived", "")
+    if code in (_SOME_FAILED, _BROKEN_FILE) and (found := _FAILED.search(output)):
+        return Verdict("killed", found[1])
+    if code < 0:
+        return Verdict("killed", f"the process of the tests, by signal {-code}")
+    raise MutationError(f"pytest ended with {code} and named no test: {output[-300:]}")
+
+
+def _output(copy: Path, arguments: Sequence[str], exports: Path, seconds: float) -> tuple[str, int]:
+    """What pytest prints, and its exit code. All processes that the tests started are ended.
+
+    Raises:
+        subprocess.TimeoutExpired: If it takes longer than `seconds`.
+    """
+    process = _pytest(copy, arguments, exports)
+    try:
+        output, _ = process.communicate(timeout=seconds)
     finally:
         # Processes that the tests started belong to the same session.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    if process.returncode in (_ALL_PASSED, _NOTHING_SELECTED):
-        return Verdict("survived", "")
-    found = _FAILED.search(output)
-    if process.returncode in (_SOME_FAILED, _BROKEN_FILE) and found:
-        return Verdict("killed", found[1])
-    if process.returncode < 0:
-        return Verdict("killed", f"the process of the tests, by signal {-process.returncode}")
-    raise MutationError(
-        f"pytest ended with {process.returncode} and named no test: {output[-300:]}"
-    )
+    return output, process.returncode
 
 
-def _pytest(copy: Path, arguments: Iterable[str], exports: Path) -> subprocess.Popen[str]:
-    """Starts pytest in a copy, in a session of its own."""
+def _pytest(
+    copy: Path, arguments: Iterable[str], exports: Path, **variables: str
+) -> subprocess.Popen[str]:
+    """Starts pytest in a copy, in a session of its own, with more environment variables."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1", "OMP_NUM_THREADS": "1",
-        "IFRNET_TEST_EXPORTS": str(exports),
+        "PYTHONPATH": f"{copy}{os.pathsep}{_TOOLS}", "PYTHONDONTWRITEBYTECODE": "1", "CI": "1",
+        "OMP_NUM_THREADS": "1", "IFRNET_TEST_EXPORTS": str(exports), **variables,
     }  # fmt: skip
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"]
     return subprocess.Popen(
@@ -147,8 +174,8 @@ def _pytest(copy: Path, arguments: Iterable[str], exports: Path) -> subprocess.P
     )  # fmt: skip
 
 
-def seconds_of(copy: Path, tests: Sequence[str], exports: Path, workers: int) -> dict[str, float]:
-    """Runs test files on the unchanged product, and returns the time of each in seconds.
+def record(copy: Path, tests: Sequence[str], exports: Path, workers: int) -> Recorded:
+    """Runs tests on the unchanged product, and returns what each of them does.
 
     Args:
         copy: Folder of the copy.
@@ -159,15 +186,9 @@ def seconds_of(copy: Path, tests: Sequence[str], exports: Path, workers: int) ->
     Raises:
         MutationError: If a test fails, which would kill every mutant.
     """
-    with tempfile.TemporaryDirectory(prefix="times-") as folder:
-        report = Path(folder) / "report.xml"
-        options = [
-            f"-n{workers}",
-            "--dist=loadfile",
-            f"--junitxml={report}",
-            "-ojunit_family=xunit1",
-        ]
-        process = _pytest(copy, [*options, *tests], exports)
+    with tempfile.TemporaryDirectory(prefix="record-") as folder:
+        options = [f"-n{workers}", "--dist=loadfile", "-pmutation.recorder"]
+        process = _pytest(copy, [*options, *tests], exports, MUTATION_RECORD=folder)
         output, _ = process.communicate()
         if process.returncode not in (_ALL_PASSED, _NOTHING_SELECTED):
             found = _FAILED.search(output)
@@ -175,11 +196,23 @@ def seconds_of(copy: Path, tests: Sequence[str], exports: Path, workers: int) ->
                 f"{found[1] if found else output[-300:]} does not pass on the unchanged product: "
                 "mend it first"
             )
-        cases = ElementTree.parse(report).iter("testcase")
-        seconds = dict.fromkeys(tests, 0.0)
-        for case in cases:
-            seconds[case.attrib["file"]] += float(case.attrib["time"])
-        return seconds
+        return read_record(Path(folder), copy)
+
+
+def failing(copy: Path, tests: Sequence[str], exports: Path) -> set[str]:
+    """Runs tests on the unchanged product, without those that ran before them in `record`.
+
+    Returns:
+        Those that fail: they do not show that a mutant was noticed.
+
+    Raises:
+        MutationError: If pytest did not run the tests, with the end of its output.
+    """
+    output, code = _output(copy, tests, exports, _ALONE_S)
+    found = set(_FAILED.findall(output))
+    if code == _ALL_PASSED or (code == _SOME_FAILED and found):
+        return found
+    raise MutationError(f"pytest ended with {code}: {output[-300:]}")
 
 
 @contextmanager
@@ -204,14 +237,14 @@ def exports_of(module: str, exports: Path) -> Iterator[Path]:
 
 
 def judge(
-    mutant: Mutant, copy: Path, tests: Iterable[str], exports: Path, seconds: float
+    mutant: Mutant, copy: Path, tests: Sequence[str], exports: Path, seconds: float
 ) -> Verdict:
     """Applies a mutant in a copy, runs the tests, and restores the module.
 
     Args:
         mutant: The mutant.
         copy: Folder of the copy.
-        tests: From `mirror`.
+        tests: From `select_tests`.
         exports: Folder of the graphs of the unchanged product.
         seconds: Time after which a mutant counts as a timeout.
     """
