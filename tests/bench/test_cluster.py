@@ -112,3 +112,17 @@ def test_a_clip_that_the_cluster_cannot_render_is_an_error(runs, tmp_path):
         f"the cluster could not render {tmp_path / 'in.mkv'} (it has no frames): correct the "
         "cause, or give another clip"
     )
+
+
+def test_a_worker_is_found_by_its_command_line(monkeypatch, tmp_path):
+    lines = {"1": b"/sbin/init\0", "17": b"ray::_Host\0", "20": b"ray::IDLE\0"}
+    for name, line in lines.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cmdline").write_bytes(line)
+    (tmp_path / "2").mkdir()  # Has ended.
+    (tmp_path / "meminfo").write_text("")
+    monkeypatch.setattr(cluster, "Path", lambda _: tmp_path)
+    assert cluster._one_worker() == 17
+    (tmp_path / "17" / "cmdline").unlink()
+    with pytest.raises(MeasurementError, match="^no process of a worker was found in /proc: run"):
+        cluster._one_worker()

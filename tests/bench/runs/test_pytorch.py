@@ -385,6 +385,18 @@ def test_a_peak_that_cannot_be_measured_does_not_end_the_run(gpu, command, monke
     assert f"the peak performance of the GPU was not measured: {problem}" in printed
 
 
+def test_the_peak_of_a_gpu_follows_from_the_times_of_its_products(monkeypatch):
+    times, seen = iter([4.0, 1.0, 2.0]), []
+    monkeypatch.setattr("torch.matmul", lambda a, b: seen.append(a.shape))
+    made = Gpu()
+    made.milliseconds = lambda product: product() or next(times)
+    found = matmul_peak(made, matrix=1000, samples=3)
+    # 2e9 operations each, in 2 ms and 1 ms.
+    assert found["matmul_fp16_tflops"] == {"p50": 1.0, "best": 2.0}
+    assert found["milliseconds"]["samples"] == [4.0, 1.0, 2.0]
+    assert seen == [(1000, 1000)] * 13  # 10 of warm-up.
+
+
 def test_if_every_run_fails_no_evidence_is_written(gpu, command, monkeypatch):
     def fails(*_):
         raise RuntimeError("no Triton")
