@@ -40,7 +40,7 @@ WITHOUT_TORCH := IFRNET_WITHOUT_TORCH=1 $(SHARED_EXPORTS)
 EXPORTS := .exports/made
 endif
 
-.PHONY: demo test builder-at-hand triton-at-hand foreign-at-hand test-builder test-triton test-foreign test-newest test-lowest test-kit docs report models fuzz soak mutate lint format clean
+.PHONY: demo test builder-at-hand triton-at-hand foreign-at-hand test-builder test-triton test-foreign test-examples test-newest test-lowest test-kit docs report models fuzz soak mutate lint format clean
 
 # In an environment without PyTorch, unless that of the tests is there.
 DEMO := $(or $(wildcard .venv/installed),.venv-demo/installed)
@@ -81,7 +81,12 @@ test-triton: .venv/installed
 
 test-foreign: .venv/installed
 	@$(FOREIGN)
-	$(BIN)/python -m pytest -m foreign tests/test_foreign_runtimes.py
+	$(BIN)/python -m pytest -m foreign tests/test_foreign_runtimes.py tests/test_examples.py
+
+# The programs of examples/; those that need other tools than the packages skip without them.
+test-examples: .venv/installed
+	@$(FOREIGN)
+	$(BIN)/python -m pytest -m foreign tests/test_examples.py
 
 # The wheel with the newest and with the lowest releases of what it needs.
 test-newest test-lowest: test-%: .venv/installed $(EXPORTS)

@@ -124,5 +124,5 @@ def test_a_worker_is_found_by_its_command_line(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "Path", lambda _: tmp_path)
     assert cluster._one_worker() == 17
     (tmp_path / "17" / "cmdline").unlink()
-    with pytest.raises(MeasurementError, match="^no process of a worker was found in /proc: run"):
+    with pytest.raises(MeasurementError, match=r"^no process of a worker was found in /proc: run"):
         cluster._one_worker()

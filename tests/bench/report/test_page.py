@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,6 +17,7 @@ from bench.report.page import page
 from bench.report.plots import latency_plots
 from bench.report.tables import report_tables
 from bench.report.text import markdown_table
+from browser import chromium
 from report_evidence import BASELINE, a_case, a_picture, a_run, evidence_of, latency, parity, write
 
 HOSTILE = "</script><script>alert(1)</script>|$x$ <img src=http://evil.example/a.png>"
@@ -332,16 +332,6 @@ def test_an_image_outside_the_folder_of_its_evidence_is_not_published(tmp_path, 
 # The page in a browser
 
 
-def chromium():
-    """The path of Chromium. Without it the test skips, or fails with FAIL_WITHOUT_CHROMIUM=1."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    if os.environ.get("FAIL_WITHOUT_CHROMIUM") == "1":
-        pytest.fail("FAIL_WITHOUT_CHROMIUM=1 and no chromium, chromium-browser or google-chrome")
-    return pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
-
-
 @pytest.fixture
 def browse(tmp_path):
     """Opens a page in headless Chromium; returns (state, DOM). Fails on any error."""
@@ -349,9 +339,7 @@ def browse(tmp_path):
     def browse(text, *options, fragment=""):
         (tmp_path / "shown.html").write_text(text)
         done = subprocess.run(
-            [chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             "--enable-logging=stderr", "--v=0", "--virtual-time-budget=4000",
+            [*chromium(), "--virtual-time-budget=4000",
              f"--user-data-dir={tmp_path / 'profile'}", *(options or ["--dump-dom"]),
              f"{(tmp_path / 'shown.html').as_uri()}{fragment}"],
             capture_output=True, text=True, check=False, timeout=120,

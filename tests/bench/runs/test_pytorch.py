@@ -387,7 +387,7 @@ def test_a_peak_that_cannot_be_measured_does_not_end_the_run(gpu, command, monke
 
 def test_the_peak_of_a_gpu_follows_from_the_times_of_its_products(monkeypatch):
     times, seen = iter([4.0, 1.0, 2.0]), []
-    monkeypatch.setattr("torch.matmul", lambda a, b: seen.append(a.shape))
+    monkeypatch.setattr("torch.matmul", lambda a, _: seen.append(a.shape))
     made = Gpu()
     made.milliseconds = lambda product: product() or next(times)
     found = matmul_peak(made, matrix=1000, samples=3)
