@@ -171,10 +171,10 @@ TESTS = {"a.py::fast": 1.0, "a.py::slow": 90.0, "b.py::far": 2.0, "b.py::process
     [
         # Those that execute the statement, then those whose processes may.
         ({9: ["b.py::far", "a.py::fast"]}, ["a.py::fast", "b.py::far", "b.py::process"]),
-        ({10: ["a.py::slow"]}, ["a.py::fast", "b.py::far", "b.py::process"]),
-        # At import, or in no test: all of the files, without those that take too long.
+        ({10: ["a.py::slow"]}, ["b.py::process"]),
+        ({}, ["b.py::process"]),
+        # At import: all of the files, without those that take too long.
         ({9: [""]}, ["a.py::fast", "b.py::far", "b.py::process"]),
-        ({}, ["a.py::fast", "b.py::far", "b.py::process"]),
         ({9: ["a.py::slowest"]}, ["b.py::process"]),
     ],
 )
@@ -262,6 +262,10 @@ def test_a_failing_test_kills_a_mutant_and_the_module_is_restored(checkout, tmp_
         "killed", "tests/runtime/test_sums.py::test_the_sum_of_three_and_five"
     )
     assert (checkout / "runtime" / "sums.py").read_text() == SUMS
+
+
+def test_a_mutant_without_tests_survives(checkout, tmp_path):
+    assert judge(mutant_with("+    number = 1"), checkout, [], tmp_path, 600).outcome == "survived"
 
 
 def test_tests_that_do_not_end_are_a_timeout(checkout, tmp_path):

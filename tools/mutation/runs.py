@@ -248,6 +248,8 @@ def judge(
         exports: Folder of the graphs of the unchanged product.
         seconds: Time after which a mutant counts as a timeout.
     """
+    if not tests:  # pytest would run all of them.
+        return Verdict("survived", "")
     path = copy / mutant.path
     source = path.read_text("utf-8")
     path.write_text(mutant.apply(source), "utf-8")

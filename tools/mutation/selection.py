@@ -77,7 +77,7 @@ def select_tests(
         own = files.get(_file(test), len(files))
         return test not in tests, own, recorded.seconds[test]
 
-    imported = "" in tests or not tests
+    imported = "" in tests
     tests.discard("")
     usable = [
         test
