@@ -1,10 +1,12 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from export import build_engine, to_onnx
 from export.errors import ExportError
 from export.request import BuildRequest, GraphRequest, flow_scale_note
 from paths import ROOT
@@ -54,6 +56,7 @@ def test_the_command_has_the_given_options_in_the_order_of_the_help():
         ),
         ({"backend": "openvino", "device": 0}, "--backend openvino was given with --device"),
         ({"min": (32, 32)}, "lacks --opt and --max: give --min, --opt and --max"),
+        ({"real_frames": Path("c.mkv")}, "--real-frames was given with --backend tensorrt: leave"),
         ({"compact": True}, "--compact was given with --backend tensorrt: leave it out"),
     ],
 )
@@ -142,3 +145,12 @@ def test_the_recommendation_of_a_flow_scale_gives_the_measured_figures():
     for text in (note, "\n".join(_report_lines(examine()))):
         assert f"{full / half:.1f} times as fast" in text
         assert f"lost at most {max(losses):.1f} dB" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "default"), [(to_onnx, "fp32"), (build_engine, "fp16 for TensorRT, else fp32")]
+)
+def test_the_help_has_the_default_of_each_command(command, default):
+    text = " ".join(command.make_parser().format_help().split())
+    (precision,) = re.findall(r" --precision \{[^(]+\(default: ([^)]+)\)", text)
+    assert precision == default

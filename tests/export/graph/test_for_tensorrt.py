@@ -14,6 +14,7 @@ from bench.runs.authors import random_network
 from export.errors import ExportError
 from export.from_checkpoint import source_from_checkpoint
 from export.graph import passes
+from export.graph.channels import align_channels
 from export.graph.for_tensorrt import REWRITES, rewritten_for_tensorrt
 from export.wrapper import ExportOptions
 from small_graphs import one_node, operators, run
@@ -177,6 +178,34 @@ def test_deconvolutions_become_convolutions(plain, case, percent):
     assert (found["ConvTranspose"], found["DepthToSpace"]) == (0, 4)
     growth = work(kernels_of(rewritten)) / work(kernels_of(model)) - 1
     assert 100 * growth == pytest.approx(percent, abs=0.05)
+
+
+def test_channels_are_left_alone_before_a_reshape_of_the_plane():
+    """Padding would move samples from one channel to another."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w0": rng.random((12, 3, 1, 1), np.float32), "b0": rng.random(12, np.float32),
+        "shape": np.array([1, 24, 2, 4]),
+        "w1": rng.random((8, 24, 1, 1), np.float32), "b1": rng.random(8, np.float32),
+    }  # fmt: skip
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w0", "b0"], ["a"], "first"),
+            helper.make_node("Reshape", ["a", "shape"], ["b"], "fold"),
+            helper.make_node("Conv", ["b", "w1", "b1"], ["y"], "second"),
+        ],
+        "folded",
+        [value("x", TensorProto.FLOAT, [1, 3, 4, 4])],
+        [value("y", TensorProto.FLOAT, [1, 8, 2, 4])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = rng.random((1, 3, 4, 4), np.float32)
+    before = run(model, x=x)
+    align_channels(model)
+    assert next(t for t in graph.initializer if t.name == "w0").dims[0] == 12
+    np.testing.assert_array_equal(run(model, x=x), before)
 
 
 def test_side_channels_have_their_own_layers(plain):

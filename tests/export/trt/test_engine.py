@@ -571,7 +571,7 @@ def test_missed_types_are_named():
 
     layers = [
         {"Inputs": [tensor("x", "FP16 format")], "Outputs": [tensor("grid", "FP32")]},
-        {"Inputs": [tensor("grid", "FP32")], "Outputs": [tensor("flow", "FP16 format")]},
+        {"Inputs": [tensor("x", "FP16 format"), tensor("flow", "FP16 format")], "Outputs": []},
         "a name alone",
     ]
     types = {"x": HALF, "grid": FLOAT, "flow": FLOAT}
