@@ -323,6 +323,24 @@ def test_the_command_counts_mutants_and_shows_those_that_survive(
     assert output.startswith("2 test files on the unchanged product")
 
 
+def test_a_stopped_run_is_continued(checkout, tmp_path, monkeypatch, capsys):
+    verdicts, arguments = tmp_path / "verdicts", ("--within", "runtime/sums.py", "--sample", "3")
+    run(monkeypatch, checkout, *arguments, "--resume", str(verdicts))
+    lines = verdicts.read_text().splitlines()
+    assert len(lines) == 3
+    # One verdict is there, one is of another change, and one is missing.
+    kept, other = json.loads(lines[0]), {**json.loads(lines[1]), "diff": ["+another change"]}
+    kept["outcome"], kept["test"] = "survived", ""
+    verdicts.write_text(f"{json.dumps(kept)}\n{json.dumps(other)}\n")
+    capsys.readouterr()
+    run(monkeypatch, checkout, *arguments, "--resume", str(verdicts))
+    output = capsys.readouterr().out
+    assert "3 of 3: runtime/sums.py:" in output
+    assert "1 of 3: " not in output
+    assert "runtime             2 of    3 noticed" in output
+    assert sorted(verdicts.read_text().splitlines()[2:]) == sorted(lines[1:])
+
+
 def test_a_test_that_fails_alone_without_a_change_shows_nothing(
     checkout, tmp_path, monkeypatch, capsys
 ):

@@ -7,6 +7,7 @@ PYTHONPATH=tools python -m mutation --within export/gate --sample 40 --seed 7
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from bench.environment import MeasurementError, check_writable, write_evidence
 from mutation.mutants import Mutant, area_of, draw, modules, mutants_of
@@ -31,8 +33,9 @@ _SPARE_S = 60.0
 
 
 def _mutate(args: argparse.Namespace) -> None:
-    if args.json is not None:
-        check_writable(args.json, "--json")
+    for option in ("json", "resume"):
+        if (path := getattr(args, option)) is not None:
+            check_writable(path, f"--{option}")
     places: dict[str, list[list[Mutant]]] = {}
     for path in modules(ROOT, args.within):
         if found := mutants_of(path, (ROOT / path).read_text("utf-8")):
@@ -51,7 +54,7 @@ def _mutate(args: argparse.Namespace) -> None:
     sample = draw(places, args.sample, args.seed)
     mutants = [mutant for found in sample.values() for mutant in found]
     began = time.monotonic()
-    verdicts = _judge_all(mutants, args.workers)
+    verdicts = _judge_all(mutants, args.workers, args.resume)
     counts = {
         area: Counter(verdicts[mutant].outcome for mutant in found)
         for area, found in sample.items()
@@ -69,10 +72,19 @@ def _mutate(args: argparse.Namespace) -> None:
         write_evidence(args.json, evidence)
 
 
-def _judge_all(mutants: Sequence[Mutant], workers: int) -> dict[Mutant, Verdict]:
-    """Judges mutants in several copies of the checkout, and prints each verdict."""
+def _judge_all(
+    mutants: Sequence[Mutant], workers: int, resume: Path | None
+) -> dict[Mutant, Verdict]:
+    """Judges mutants in several copies of the checkout, and prints each verdict.
+
+    Args:
+        mutants: The mutants.
+        workers: Number of copies, and of processes in which tests run.
+        resume: File of verdicts, one JSON object in each line, for those of an earlier run; new
+            ones are appended. None for no file.
+    """
     mirrored = {path: mirror(ROOT, path) for path in {mutant.path for mutant in mutants}}
-    verdicts: dict[Mutant, Verdict] = {}
+    verdicts = _known(resume, mutants) if resume is not None else {}
     with (
         tempfile.TemporaryDirectory(prefix="exports-") as folder,
         copies(ROOT, workers) as made,
@@ -95,10 +107,15 @@ def _judge_all(mutants: Sequence[Mutant], workers: int) -> dict[Mutant, Verdict]
             finally:
                 free.put(copy)
 
-        started = {pool.submit(judged, mutant): mutant for mutant in mutants}
+        left = [mutant for mutant in mutants if mutant not in verdicts]
+        started = {pool.submit(judged, mutant): mutant for mutant in left}
         for done in as_completed(started):
-            verdicts[started[done]] = done.result()
-            _print_verdict(started[done], done.result(), f"{len(verdicts)} of {len(mutants)}")
+            mutant, verdict = started[done], done.result()
+            verdicts[mutant] = verdict
+            _print_verdict(mutant, verdict, f"{len(verdicts)} of {len(mutants)}")
+            if resume is not None:
+                with resume.open("a", encoding="utf-8") as file:
+                    print(json.dumps(_record(mutant, verdict)), file=file)
         tests = sorted({found.test for found in verdicts.values() if "::" in found.test})
         wrong = failing(made[0], tests, exports) if tests else set()
     for mutant, verdict in verdicts.items():
@@ -108,13 +125,29 @@ def _judge_all(mutants: Sequence[Mutant], workers: int) -> dict[Mutant, Verdict]
     return verdicts
 
 
+def _known(path: Path, mutants: Sequence[Mutant]) -> dict[Mutant, Verdict]:
+    """The verdicts of a file on those of the mutants that it has, with the same change."""
+    found = {}
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            one = json.loads(line)
+            found[_key(one)] = Verdict(one["outcome"], one["test"])
+    keys = {mutant: _key(_record(mutant, Verdict("survived", ""))) for mutant in mutants}
+    return {mutant: found[key] for mutant, key in keys.items() if key in found}
+
+
+def _key(one: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What identifies the mutant of a record."""
+    return (one["module"], one["line"], one["operator"], *one["diff"])
+
+
 def _print_verdict(mutant: Mutant, verdict: Verdict, label: str) -> None:
     text = f"{label}: {mutant.path}:{mutant.line}: {verdict.outcome} {verdict.test}".rstrip()
     diff = _diff(mutant) if verdict.outcome == "survived" else ()
     print(text, *diff, sep="\n  ", flush=True)
 
 
-def _record(mutant: Mutant, verdict: Verdict) -> dict[str, object]:
+def _record(mutant: Mutant, verdict: Verdict) -> dict[str, Any]:
     return {
         "module": mutant.path,
         "line": mutant.line,
@@ -147,6 +180,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--within", nargs="+", default=[], metavar="PATH", help="only modules below these paths"
     )
     parser.add_argument("--workers", type=int, default=2, help="number of processes")
+    parser.add_argument(
+        "--resume", type=Path, metavar="FILE",
+        help="file of verdicts of a run that was stopped; new ones are appended",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     return parser
 

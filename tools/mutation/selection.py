@@ -121,7 +121,8 @@ def _file(test: str) -> str:
 
 def _affordable(tests: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
     """The tests without the slowest ones, in the same order."""
-    ordered, total, kept = list(tests), 0.0, set()
+    ordered, total = list(tests), 0.0
+    kept: set[str] = set()
     for test in sorted(ordered, key=lambda test: seconds[test]):
         total += seconds[test]
         if kept and total > _LONGEST_S:
