@@ -61,6 +61,11 @@ def answer(body=CONTENT, *, etag='"1"', cut=None, claims=None, kind="application
     return reply
 
 
+def digits(content):
+    """The beginning of a SHA-256, as messages show it."""
+    return re.escape(f"{hashlib.sha256(content).hexdigest()[:12]}...")
+
+
 def ignores_range(body=CONTENT, cut=None):
     def reply(handler):
         del handler.headers["Range"]
@@ -336,6 +341,7 @@ def test_a_content_length_that_is_too_large_ends_in_an_error(server, fetch):
 def test_a_complete_file_is_accepted_despite_a_wrong_content_length(server, fetch):
     server.replies = [answer(claims=len(CONTENT) + 1000), answer()]
     assert fetch().path.read_bytes() == CONTENT  # The server answers 416: nothing is missing.
+    assert len(server.asked) == 2
 
 
 def test_a_content_length_that_is_too_small_gives_no_file(server, fetch, tmp_path):
@@ -361,7 +367,8 @@ def test_wrong_bytes_are_not_kept(server, fetch, tmp_path):
     server.replies = [answer(NEWER)]
     with pytest.raises(
         CheckpointError,
-        match=r"has sha256 .* not .* as published, and was del",
+        match=f"^the file from {server.base}/{NAME} has sha256 {digits(NEWER)}, "
+        f"not {digits(CONTENT)} as published, and was deleted: try again",
     ):
         fetch()
     assert names(tmp_path) == []

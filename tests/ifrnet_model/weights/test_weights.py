@@ -439,6 +439,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise SafetensorError("No space left on device")
 
     monkeypatch.setattr(convert, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"out\.safetensors.* exists already"):
+        convert_checkpoint("demo", target)
     with pytest.raises(CheckpointError, match=r"cannot be written \(No space"):
         convert_checkpoint("demo", target, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors"]

@@ -11,6 +11,8 @@ from blend import Blend
 from network_servers import free_port, http_server, rtsp_server, udp_sender
 from runtime import Interpolator, VideoError, VideoOptions, interpolate_video, plan_video
 from runtime.video.reading import opening
+from runtime.video.reading import source as source_module
+from runtime.video.reading.demux import READ_ATTEMPTS, Demuxer
 from runtime.video.reading.opening import name_of
 from runtime.video.reading.source import open_source
 from runtime.video.segments.resume import interpolate_video_resumable
@@ -38,6 +40,23 @@ def test_a_file_from_a_web_server_equals_the_file(tmp_path, vfi, start):
     assert times_and_hashes(tmp_path / "web.mkv") == times_and_hashes(tmp_path / "file.mkv")
     assert (report.frames_in, report.notes) == (there.frames_in, there.notes)
     assert planned.source.name == f"{server}/in.mkv"
+
+
+def test_a_stream_that_fails_is_not_read_again_and_a_file_is(tmp_path, monkeypatch):
+    attempts = []
+
+    class Counting(Demuxer):
+        def __init__(self, *arguments, **options):
+            attempts.append(options["attempts"])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(source_module, "Demuxer", Counting)
+    path = write(tmp_path / "in.mkv", 5)
+    with http_server(tmp_path) as server:
+        for name in (path, f"{server}/in.mkv"):
+            with open_source(name):
+                pass
+    assert attempts == [READ_ATTEMPTS, 1]
 
 
 def received(out):

@@ -10,6 +10,7 @@ from runtime import VideoError
 from runtime.video.reading.info import DecodedFrame
 from runtime.video.reading.source import open_source
 from runtime.video.writing.sink import open_sink
+from runtime.video.writing.tracks import _AAC_RATES
 from video_clips import RATE, copied, frames_of, noisy, packets_of, samples_of, write
 
 
@@ -114,6 +115,11 @@ def test_damaged_sound_is_counted_and_silent_and_refused_when_strict(tmp_path):
     with pytest.raises(VideoError, match=r"packet 5 of audio track 1 \(flac\) is damaged \(.*\)"):
         converted(source, tmp_path / "no.mkv", strict=True)
     assert not (tmp_path / "no.mkv").exists()
+
+
+def test_sound_keeps_every_rate_that_the_encoder_has():
+    rates = set(av.Codec("aac", "w").audio_rates)
+    assert set(_AAC_RATES) == rates - {7350}  # The lowest of MPEG-4, which few players know.
 
 
 def test_cues_with_one_start_are_all_copied(tmp_path):
