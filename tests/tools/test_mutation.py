@@ -92,6 +92,13 @@ def test_code_without_effect_has_no_mutants(source):
     assert len(kept) == ("dataclass" in source)
 
 
+def test_a_change_that_is_no_python_is_known():
+    source = "def f(*, a):\n    return a * 2\n"
+    found = [mutant for place in mutants_of("m.py", source) for mutant in place]
+    ands = {mutant.line: mutant.compiles(source) for mutant in found if "BitAnd" in mutant.operator}
+    assert ands == {1: False, 2: True}
+
+
 def test_a_place_has_its_alternatives():
     (place,) = mutants_of("m.py", "a = b < c\n")
     assert len(place) > 3
@@ -105,14 +112,19 @@ def test_a_sample_is_the_same_for_a_seed_and_has_each_area():
         area: [[Mutant(f"{area}/m.py", line, "o", n) for n in range(3)] for line in range(20)]
         for area in AREAS
     }
-    sample = draw(places, 13, 1)
+    sample = draw(places, 13, 1, bool)
     assert {area: len(found) for area, found in sample.items()} == dict(
         zip(AREAS, (3, 3, 3, 2, 2), strict=True)
     )
     assert all(len({mutant.line for mutant in found}) == len(found) for found in sample.values())
-    assert sample == draw(places, 13, 1)
-    assert sample != draw(places, 13, 2)
-    assert len(draw({"bench": places["bench"]}, 50, 1)["bench"]) == 20
+    assert sample == draw(places, 13, 1, bool)
+    assert sample != draw(places, 13, 2, bool)
+    assert len(draw({"bench": places["bench"]}, 50, 1, bool)["bench"]) == 20
+    odd = draw(places, 13, 1, lambda mutant: mutant.line % 2)
+    assert {area: len(found) for area, found in odd.items()} == {
+        area: len(found) for area, found in sample.items()
+    }
+    assert all(mutant.line % 2 for found in odd.values() for mutant in found)
 
 
 def test_a_module_belongs_to_one_area():
@@ -131,6 +143,7 @@ def test_the_tests_of_a_module_are_those_named_after_it_first(tmp_path):
         "bench/test_latency.py": "from bench.quality.metrics import psnr",
         "bench/test_video.py": "from bench.quality import (\n    metrics,\n)",
         "bench/metrics/test_ssim.py": "", "runtime/test_other.py": "import bench.quality.metrics",
+        "docs/test_pages.py": "import bench.quality.metrics",
     }.items():  # fmt: skip
         (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tests" / name).write_text(content)
@@ -138,6 +151,7 @@ def test_the_tests_of_a_module_are_those_named_after_it_first(tmp_path):
         "tests/bench/quality/test_metrics.py",
         "tests/bench/test_latency.py",
         "tests/bench/test_video.py",
+        "tests/runtime/test_other.py",
         "tests/bench/quality/test_cluster.py",
     ]
     assert mirror(tmp_path, "bench/quality/deep/other.py") == [
@@ -277,10 +291,11 @@ def test_tests_that_do_not_end_are_a_timeout(checkout, tmp_path):
 
 
 def test_a_module_that_cannot_be_imported_is_killed(checkout, tmp_path):
-    broken = checkout / "tests" / "runtime" / "test_sums.py"
-    broken.write_text("import nothing_of_this_name\n")
-    verdict = judge(mutant_with("+    number = 1"), checkout, [str(broken)], tmp_path, 600)
-    assert verdict == Verdict("killed", "tests/runtime/test_sums.py")
+    broken = "tests/runtime/test_sums.py"
+    (checkout / broken).write_text("import nothing_of_this_name\n")
+    for tests in ([broken], [f"{broken}::test_the_sum_of_three_and_five"]):
+        verdict = judge(mutant_with("+    number = 1"), checkout, tests, tmp_path, 600)
+        assert verdict == Verdict("killed", broken)
 
 
 def test_copies_have_what_is_not_committed(checkout):

@@ -51,7 +51,7 @@ def _mutate(args: argparse.Namespace) -> None:
     ):
         if value < least:
             raise MeasurementError(f"{option} is {value}: use {least} or more")
-    sample = draw(places, args.sample, args.seed)
+    sample = draw(places, args.sample, args.seed, lambda mutant: mutant.compiles(_source(mutant)))
     mutants = [mutant for found in sample.values() for mutant in found]
     began = time.monotonic()
     verdicts = _judge_all(mutants, args.workers, args.resume)
@@ -98,8 +98,7 @@ def _judge_all(
         recorded = record(made[0], files, exports, workers)
 
         def judged(mutant: Mutant) -> Verdict:
-            source = (ROOT / mutant.path).read_text("utf-8")
-            tests = select_tests(mutant, source, recorded, mirrored[mutant.path])
+            tests = select_tests(mutant, _source(mutant), recorded, mirrored[mutant.path])
             limit = _SPARE_S + _SLOWER * sum(recorded.seconds[test] for test in tests)
             copy = free.get()
             try:
@@ -159,7 +158,11 @@ def _record(mutant: Mutant, verdict: Verdict) -> dict[str, Any]:
 
 
 def _diff(mutant: Mutant) -> list[str]:
-    return mutant.diff((ROOT / mutant.path).read_text("utf-8"))
+    return mutant.diff(_source(mutant))
+
+
+def _source(mutant: Mutant) -> str:
+    return (ROOT / mutant.path).read_text("utf-8")
 
 
 def _print_score(counts: Mapping[str, Counter[Outcome]]) -> None:

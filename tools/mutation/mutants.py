@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -47,6 +48,14 @@ class Mutant:
         assert changed is not None  # The place was found in the same source.
         return str(changed)
 
+    def compiles(self, source: str) -> bool:
+        """Whether the changed module is valid: cosmic-ray also changes the * of `f(*, a)`."""
+        try:
+            compile(self.apply(source), self.path, "exec", dont_inherit=True)
+        except SyntaxError:
+            return False
+        return True
+
     def diff(self, source: str) -> list[str]:
         """The lines that change, with "-" and "+" in front."""
         lines = difflib.unified_diff(
@@ -80,7 +89,10 @@ def mutants_of(path: str, source: str) -> list[list[Mutant]]:
 
 
 def draw(
-    places: Mapping[str, Sequence[Sequence[Mutant]]], count: int, seed: int
+    places: Mapping[str, Sequence[Sequence[Mutant]]],
+    count: int,
+    seed: int,
+    valid: Callable[[Mutant], bool],
 ) -> dict[str, list[Mutant]]:
     """A random sample: the same number of mutants in each area, one for each place drawn.
 
@@ -88,12 +100,14 @@ def draw(
         places: Area -> its places, from `mutants_of`.
         count: Number of mutants in all.
         seed: Seed of the sample.
+        valid: Whether a mutant can be judged; others are not drawn.
     """
     sample = {}
     for number, (area, known) in enumerate(places.items()):
         share = count // len(places) + (number < count % len(places))
         rng = Random(f"{seed} {area}")
-        sample[area] = [rng.choice(place) for place in rng.sample(known, min(share, len(known)))]
+        drawn = (rng.choice(place) for place in rng.sample(known, len(known)))
+        sample[area] = list(itertools.islice(filter(valid, drawn), share))
     return sample
 
 

@@ -17,13 +17,16 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from mutation.mutants import Mutant
+from mutation.mutants import AREAS, Mutant
 from mutation.selection import Recorded, read_record
 
 Outcome = Literal["killed", "timeout", "survived"]
 
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
-_ALL_PASSED, _SOME_FAILED, _BROKEN_FILE, _NOTHING_SELECTED = 0, 1, 2, 5
+_BROKEN = re.compile(r"^ERROR: found no collectors for (\S+?)::", re.MULTILINE)
+"""What pytest says of tests that are named one by one, if their file cannot be imported."""
+
+_ALL_PASSED, _SOME_FAILED, _BROKEN_FILE, _NOT_FOUND, _NOTHING_SELECTED = 0, 1, 2, 4, 5
 """Exit codes of pytest. A file is broken if it cannot be imported; nothing is selected of a file
 whose tests all need a GPU or an environment of their own."""
 
@@ -60,8 +63,8 @@ class Verdict:
 def mirror(root: Path, module: str) -> list[str]:
     """The test files of a module, the most specific first.
 
-    They are the files named after the module, those of its package's tests that import it by its
-    name, and the others of the mirrored folder, or of the nearest folder above that has tests.
+    They are the files named after the module, those that import it by its name, and the others of
+    the mirrored folder, or of the nearest folder above that has tests.
 
     Args:
         root: Folder of the checkout.
@@ -69,7 +72,10 @@ def mirror(root: Path, module: str) -> list[str]:
     """
     path = Path(module)
     stem = path.parent.name if path.stem == "__init__" else path.stem
-    files = sorted((root / "tests" / path.parts[0]).rglob("test_*.py"))
+    packages = dict.fromkeys((path.parts[0], *(area.partition("/")[0] for area in AREAS)))
+    files = [
+        file for name in packages for file in sorted((root / "tests" / name).rglob("test_*.py"))
+    ]
     name = ".".join(path.with_suffix("").parts)
     by_import = [file for file in files if name in _names(file)]
     folder = root / "tests" / path.parent
@@ -136,6 +142,8 @@ def run_tests(copy: Path, tests: Sequence[str], exports: Path, seconds: float) -
         return Verdict("survived", "")
     if code in (_SOME_FAILED, _BROKEN_FILE) and (found := _FAILED.search(output)):
         return Verdict("killed", found[1])
+    if code == _NOT_FOUND and (found := _BROKEN.search(output)):
+        return Verdict("killed", Path(found[1]).relative_to(copy).as_posix())
     if code < 0:
         return Verdict("killed", f"the process of the tests, by signal {-code}")
     raise MutationError(f"pytest ended with {code} and named no test: {output[-300:]}")
