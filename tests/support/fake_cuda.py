@@ -490,7 +490,8 @@ class FakeCuda:
 
     @_api()
     def cudaStreamWaitEvent(self, stream: Any, event: Any, flags: int) -> None:
-        del flags
+        if flags:
+            self.violation(f"cudaStreamWaitEvent has the flags {flags}: not simulated")
         waiting, record = self._stream(stream), self._event(event).record
         if isinstance(record, _Capture):
             if waiting.capture is not record:
