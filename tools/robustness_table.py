@@ -1,4 +1,4 @@
-"""Writes the tables of docs/testing.md about make fuzz, soak and mutate from their evidence.
+"""Writes the tables of docs/testing.md about make fuzz and make soak from their evidence.
 
 python tools/robustness_table.py
 """
@@ -53,21 +53,6 @@ def soak_table(record: dict[str, Any]) -> Table:
     return table
 
 
-def mutation_table(record: dict[str, Any]) -> Table:
-    """The number of changes and of those that a test noticed, from the JSON of make mutate."""
-    table = Table("mutation", "Changes that the tests notice")
-    counts = dict(record["areas"])
-    outcomes = sorted({name for one in counts.values() for name in one})
-    counts["all"] = {name: sum(one.get(name, 0) for one in counts.values()) for name in outcomes}
-    for area, found in counts.items():
-        total = sum(found.values())
-        noticed = total - found.get("survived", 0)
-        row = {"run": area, "changes": str(total), "noticed": str(noticed)}
-        table.rows.append(row | {"share": f"{noticed / total:.0%}"})
-    table.sources.append(_source(record, "mutation.json"))
-    return table
-
-
 def _source(record: dict[str, Any], name: str) -> str:
     environment = record["environment"]
     machine = f"{environment['processor']}, {environment['processors']} CPUs"
@@ -76,11 +61,10 @@ def _source(record: dict[str, Any], name: str) -> str:
 
 def page_with_tables(text: str) -> str:
     """The text of the page with the tables of the committed evidence."""
-    writers = {"fuzz": fuzz_table, "soak": soak_table, "mutation": mutation_table}
-    tables = {
-        name: write(json.loads((RESULTS / f"{name}.json").read_text()))
-        for name, write in writers.items()
+    records = {
+        name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("fuzz", "soak")
     }
+    tables = {"fuzz": fuzz_table(records["fuzz"]), "soak": soak_table(records["soak"])}
     return with_tables(text, tables, where=str(PAGE))[0]
 
 
