@@ -129,7 +129,7 @@ fuzz: .venv/installed
 soak: .venv/installed
 	$(BIN)/python tools/soak.py $(SOAK_FLAGS)
 
-# How many small changes of the product the tests notice; hours.
+# How many small changes of the product the tests notice; an hour.
 mutate: .venv/installed
 	PYTHONPATH=tools $(BIN)/python -m mutation $(MUTATE_FLAGS)
 
