@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -160,13 +162,14 @@ def test_the_tests_of_a_module_are_those_named_after_it_first(tmp_path):
     ]
 
 
-def test_the_lines_of_each_test_and_its_processes_are_recorded(checkout, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_lines_of_each_test_and_its_processes_are_recorded(checkout, tmp_path, workers):
     (checkout / "tests" / "runtime" / "test_other.py").write_text(
         "import subprocess\nfrom runtime import other, sums\n\n"
         "def test_a_process():\n    subprocess.run(['true'])\n    assert other.unused(1, 2) == 3\n"
     )
     files = mirror(checkout, "runtime/sums.py")
-    recorded = record(checkout, files, tmp_path, 2)
+    recorded = record(checkout, files, tmp_path, workers)
     total = "tests/runtime/test_sums.py::test_the_sum_of_three_and_five"
     started = "tests/runtime/test_other.py::test_a_process"
     assert recorded.seconds.keys() == {total, started}
@@ -314,7 +317,7 @@ def test_copies_have_what_is_not_committed(checkout):
 
 def run(monkeypatch, checkout, *arguments):
     monkeypatch.setattr(command, "ROOT", checkout)
-    command._mutate(command.make_parser().parse_args(arguments))
+    command._mutate(command.make_parser().parse_args(["--workers", "1", *arguments]))
 
 
 def test_the_command_counts_mutants_and_shows_those_that_survive(
@@ -376,6 +379,28 @@ def test_a_test_that_fails_without_a_change_ends_the_command(checkout, monkeypat
     (checkout / "tests" / "runtime" / "test_sums.py").write_text(TEST.replace("8", "9"))
     with pytest.raises(MutationError, match=r"test_the_sum_of_three_and_five does not pass on the"):
         run(monkeypatch, checkout, "--within", "runtime/sums.py")
+
+
+def test_an_error_ends_the_command_before_the_others_are_judged(checkout, monkeypatch):
+    judged, cancelled = [], threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait, cancel_futures=cancel_futures)
+            if cancel_futures:
+                cancelled.set()
+
+    def judge(mutant, *_):
+        judged.append(mutant)
+        if len(judged) > 1:
+            assert cancelled.wait(60)
+        raise MutationError("pytest is broken")
+
+    monkeypatch.setattr(command, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(command, "judge", judge)
+    with pytest.raises(MutationError, match="pytest is broken"):
+        run(monkeypatch, checkout, "--sample", "5")
+    assert len(judged) <= 2
 
 
 @pytest.mark.parametrize(

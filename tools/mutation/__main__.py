@@ -108,13 +108,17 @@ def _judge_all(
 
         left = [mutant for mutant in mutants if mutant not in verdicts]
         started = {pool.submit(judged, mutant): mutant for mutant in left}
-        for done in as_completed(started):
-            mutant, verdict = started[done], done.result()
-            verdicts[mutant] = verdict
-            _print_verdict(mutant, verdict, f"{len(verdicts)} of {len(mutants)}")
-            if resume is not None:
-                with resume.open("a", encoding="utf-8") as file:
-                    print(json.dumps(_record(mutant, verdict)), file=file)
+        try:
+            for done in as_completed(started):
+                mutant, verdict = started[done], done.result()
+                verdicts[mutant] = verdict
+                _print_verdict(mutant, verdict, f"{len(verdicts)} of {len(mutants)}")
+                if resume is not None:
+                    with resume.open("a", encoding="utf-8") as file:
+                        print(json.dumps(_record(mutant, verdict)), file=file)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Else the others are judged first.
+            raise
         tests = sorted({found.test for found in verdicts.values() if "::" in found.test})
         wrong = failing(made[0], tests, exports) if tests else set()
     for mutant, verdict in verdicts.items():

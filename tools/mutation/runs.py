@@ -195,7 +195,8 @@ def record(copy: Path, tests: Sequence[str], exports: Path, workers: int) -> Rec
         MutationError: If a test fails, which would kill every mutant.
     """
     with tempfile.TemporaryDirectory(prefix="record-") as folder:
-        options = [f"-n{workers}", "--dist=loadfile", "-pmutation.recorder"]
+        several = [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []
+        options = ["-pmutation.recorder", *several]
         process = _pytest(copy, [*options, *tests], exports, MUTATION_RECORD=folder)
         output, _ = process.communicate()
         if process.returncode not in (_ALL_PASSED, _NOTHING_SELECTED):
