@@ -163,6 +163,10 @@ def test_cpp_refuses_models_that_it_cannot_use(
     assert refused() == "model.onnx is not the file of its manifest: build it again\n"
     add_model(folder, models / "three.onnx")
     assert refused().startswith("model.onnx takes several frames at once")
+    add_model(folder, models / "frames.onnx")
+    Image.new("RGB", (80, 70)).save(folder / "c.png")
+    done = run(folder, interpolate, "model.onnx", "c.png", "c.png", "out.png")
+    assert done.stderr == "model.onnx was exported for frames of another size\n"
     add_model(folder, midpoint_model)
     assert refused("0.25") == "model.onnx knows the time 0.5 only\n"
     assert run(folder, interpolate, *FILES).returncode == 0
@@ -201,6 +205,7 @@ def test_node_makes_the_frame_of_our_runtime(node, folder, pair, time):
         (("model.onnx", "a.png", "small.png", "out.png"), {}, "the frames have different sizes"),
         (FILES, {"io": "float"}, "model.onnx takes floats: export it without --io float"),
         (FILES, {"steps_per_call": 3}, "model.onnx takes several frames at once"),
+        (FILES, {"height": 50, "width": 72}, "model.onnx was exported for 50x72 frames"),
         ((*FILES, "0.25"), {"time_steps": "midpoint"}, "model.onnx knows the time 0.5 only"),
     ],
 )

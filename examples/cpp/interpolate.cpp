@@ -68,15 +68,20 @@ static Image interpolate(const std::string& path, const Image& frame0, const Ima
     // The precision is stated: on some CPUs OpenVINO's default is bfloat16.
     auto compiled = core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32));
     auto request = compiled.create_infer_request();
+    const auto set = [&](const char* name, const ov::Tensor& tensor) {
+        if (!model->input(name).get_partial_shape().compatible(tensor.get_shape()))
+            throw std::runtime_error(path + " was exported for frames of another size");
+        request.set_tensor(name, tensor);
+    };
     ov::Tensor timestep(ov::element::f32, {1, 1, 1, 1});
     *timestep.data<float>() = time;
-    request.set_tensor("timestep", timestep);
+    set("timestep", timestep);
     if (metadata("io") == "frames") {  // Bytes of any size; the graph pads.
         const ov::Shape shape{1, frame0.height, frame0.width, 3};
         auto* pixels0 = const_cast<std::uint8_t*>(frame0.rgb.data());  // OpenVINO only reads them.
         auto* pixels1 = const_cast<std::uint8_t*>(frame1.rgb.data());
-        request.set_tensor("img0", {ov::element::u8, shape, pixels0});
-        request.set_tensor("img1", {ov::element::u8, shape, pixels1});
+        set("img0", {ov::element::u8, shape, pixels0});
+        set("img1", {ov::element::u8, shape, pixels1});
         request.infer();
         const ov::Tensor imgt = request.get_tensor("imgt");
         const auto* first = imgt.data<std::uint8_t>();
@@ -84,8 +89,8 @@ static Image interpolate(const std::string& path, const Image& frame0, const Ima
     }
     const std::size_t divisor = std::stoul(metadata("divisor"));
     const Sides rows = padding(frame0.height, divisor), columns = padding(frame0.width, divisor);
-    request.set_tensor("img0", planes(frame0, rows, columns));
-    request.set_tensor("img1", planes(frame1, rows, columns));
+    set("img0", planes(frame0, rows, columns));
+    set("img1", planes(frame1, rows, columns));
     request.infer();
     return frame_of(request.get_tensor("imgt"), frame0.height, frame0.width, rows.first,
                     columns.first);

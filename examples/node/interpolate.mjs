@@ -36,13 +36,15 @@ const manifest = JSON.parse(readFileSync(`${model}.json`));
 check(manifest.format_version === 1, `${model} has another format than 1: take a newer program`);
 const hash = createHash("sha256").update(content).digest("hex");
 check(manifest.artefact_sha256 === hash, `${model} is not the file of its manifest: build it again`);
-const { io, steps_per_call, pairs_per_call, time_steps } = manifest.model;
+const { io, steps_per_call, pairs_per_call, time_steps, height, width } = manifest.model;
 check(io === "frames", `${model} takes floats: export it without --io float`);
 check(steps_per_call * pairs_per_call === 1, `${model} takes several frames at once`);
 check(time_steps === "arbitrary" || Number(time) === 0.5, `${model} knows the time 0.5 only`);
 
 const [img0, img1] = [readFrame(path0), readFrame(path1)];
 check(String(img0.dims) === String(img1.dims), "the frames have different sizes");
+const fits = height === null || String(img0.dims) === String([1, height, width, 3]);
+check(fits, `${model} was exported for ${height}x${width} frames`);
 const session = await InferenceSession.create(content);
 const timestep = new Tensor("float32", [Number(time)], [1, 1, 1, 1]);
 const { imgt } = await session.run({ img0, img1, timestep });
