@@ -23,6 +23,7 @@ def add_graph_arguments(
     """
     several = ", one TensorRT engine for each" if several_sizes else ""
     engine = "; for a TensorRT engine 256x448" if several_sizes else ""
+    stacked = "" if several_sizes else ", stacked is one input for filters of video frameworks"
     float_default = "fp16 for TensorRT, else fp32" if several_sizes else "fp32"
     except_engines = ", except for TensorRT" if several_sizes else ""
     sizes = parser.add_mutually_exclusive_group()
@@ -42,9 +43,9 @@ def add_graph_arguments(
     )
     parser.add_argument(
         "--io",
-        choices=get_args(IOKind),
+        choices=[kind for kind in get_args(IOKind) if kind != "stacked" or not several_sizes],
         help="type of the images: frames is uint8 (N, H, W, 3), float is float32 (N, 3, H, W) in "
-        "[0, 1] (default frames)",
+        f"[0, 1]{stacked} (default frames)",
     )
     parser.add_argument(
         "--precision",

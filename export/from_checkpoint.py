@@ -30,7 +30,7 @@ from export.source import SourceGraph
 from export.wrapper import (
     ExportOptions,
     FloatIO,
-    FrameIO,
+    PaddedIO,
     example_inputs,
     free_dimensions,
     rounding_to_fp16,
@@ -40,7 +40,7 @@ from ifrnet_model import Checkpoint, CheckpointError, IFRNet, load_checkpoint
 from ifrnet_model.probe import try_time_steps
 from runtime import __version__
 from runtime.manifest import GateReport
-from runtime.model_info import INPUTS, OUTPUT, ModelInfo, TimeSteps, TunedFor
+from runtime.model_info import OUTPUT, ModelInfo, TimeSteps, TunedFor
 
 SOURCE_STAGES = ("load weights", "trace network", "rewrite graph")
 """The stages of `source_from_checkpoint`."""
@@ -160,11 +160,12 @@ def _probe_time_steps(network: IFRNet, stages: Stages) -> TimeSteps:
 
 
 def _trace(module: nn.Module, options: ExportOptions) -> ModelProto:
+    inputs = example_inputs(options)
     with _quiet():
         program = torch.onnx.export(
             module,
-            tuple(example_inputs(options).values()),
-            input_names=list(INPUTS),
+            tuple(inputs.values()),
+            input_names=list(inputs),
             output_names=[OUTPUT],
             dynamic_shapes=free_dimensions(options),
             dynamo=True,
@@ -224,7 +225,7 @@ def _compare_with_pytorch(
     )
 
 
-def _pytorch_runner(module: FloatIO | FrameIO, info: ModelInfo) -> Runner:
+def _pytorch_runner(module: FloatIO | PaddedIO, info: ModelInfo) -> Runner:
     """Runs a module without `tta`; with `info.tta` twice, the second time on flipped images."""
 
     def compute(

@@ -169,6 +169,11 @@ class BuildRequest:
             raise ExportError("neither --weights nor --onnx was given: give one of them")
         if self.weights is not None and self.onnx is not None:
             raise ExportError("--weights was given with --onnx: give only one of them")
+        if self.graph.io == "stacked":
+            raise ExportError(
+                "--io stacked was given: use export.to_onnx, since the files that build_engine "
+                "writes are for our own runtime"
+            )
         self._check_precision()
         if self.backend == "tensorrt":
             self._check_for_tensorrt()

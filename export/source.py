@@ -43,7 +43,7 @@ def source_from_onnx(path: Path) -> SourceGraph:
     Raises:
         ExportError: If the file cannot be read, has tensors in other files, is not plain ONNX, or
             is tuned or int8 already.
-        ModelError: If the file has no metadata of ifrnet-deploy.
+        ModelError: If the file has no metadata of ifrnet-deploy, or stacked I/O.
     """
     try:
         content = read_self_contained(path)
@@ -55,6 +55,7 @@ def source_from_onnx(path: Path) -> SourceGraph:
     passes.check(plain)
     properties = {entry.key: entry.value for entry in plain.metadata_props}
     info = ModelInfo.from_properties(properties, source=str(path))
+    info.check_separate(str(path))
     if info.precision == "int8":
         raise ExportError(f"{path} is int8 already: give the float32 file of export.to_onnx")
     if info.tuned_for != "any":

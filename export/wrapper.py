@@ -14,7 +14,7 @@ from export.errors import ExportError
 from export.request import DEFAULT_SIZE, TracedPrecision
 from ifrnet_model import IFRNet, divisor
 from runtime.frames import MINIMUM_SIDE
-from runtime.model_info import INPUTS, LAYOUTS, ImageLayout, IOKind, Warp
+from runtime.model_info import INPUTS, LAYOUTS, STACKED, ImageLayout, IOKind, Warp
 
 MAXIMUM_STEPS = 64
 
@@ -26,7 +26,8 @@ class ExportOptions:
     Attributes:
         height: Height of the frames in pixels; if `dynamic`, only for tracing.
         width: Width of the frames in pixels; if `dynamic`, only for tracing.
-        io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
+        io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3); "stacked": one
+            input float32 (1, 7, H, W), both frames in [0, 1] and the time step in every pixel.
         precision: "fp32", or "fp16" with coordinates, mean and blend in float32.
         flow_scale: Size of the frame on which motion is estimated, relative to the frame.
         timesteps: Time steps T of one pair in one call, 1 to 64.
@@ -68,6 +69,11 @@ class ExportOptions:
             raise ExportError(
                 f"--batch {self.batch} was given with --steps-per-call {self.timesteps}: use only "
                 "one of them"
+            )
+        if self.io == "stacked" and (self.batch > 1 or self.timesteps > 1 or self.max_batch):
+            raise ExportError(
+                "--io stacked was given with --batch, --max-batch or --steps-per-call: leave those "
+                "out"
             )
         if self.max_batch is not None:
             if not 2 <= self.max_batch <= MAXIMUM_STEPS:
@@ -125,11 +131,10 @@ class FloatIO(nn.Module):
         return mean_with_flipped(imgt) if self.tta else imgt
 
 
-class FrameIO(nn.Module):
-    """The network for uint8 frames (N, H, W, 3) of any size; converts and pads in the graph.
+class PaddedIO(nn.Module):
+    """The network for images of any size, which it pads in the graph (centred, border repeated).
 
-    The casts are the first and the last operation, because TensorRT supports uint8 only for inputs
-    and outputs.
+    Subclasses convert images to float32 (N, 3, H, W) in [0, 1].
     """
 
     def __init__(self, network: IFRNet, options: ExportOptions) -> None:
@@ -137,11 +142,12 @@ class FrameIO(nn.Module):
         self.network = network
         self.flow_scale = options.flow_scale
         self.divisor = options.divisor
+        self.size_axes = options.layout.size_axes
         self.tta = options.tta
 
     def unrounded(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """The interpolated image before it is rounded to 8 bits: float32 (B, 3, H, W) in [0, 1]."""
-        height, width = img0.shape[1:3]
+        height, width = (img0.shape[axis] for axis in self.size_axes)
         # No negative operand, because an exported division rounds towards zero.
         bottom, right = (
             (n + self.divisor - 1) // self.divisor * self.divisor - n for n in (height, width)
@@ -149,23 +155,54 @@ class FrameIO(nn.Module):
         top, left = bottom // 2, right // 2
         pad = (left, right - left, top, bottom - top)
 
-        def planes(frames: Tensor) -> Tensor:
-            scaled = frames.float().permute(0, 3, 1, 2) / 255
+        def padded(image: Tensor) -> Tensor:
+            image = self.scaled(image)
             if self.tta:
                 # Before it is padded, so that both copies have the padding at the same sides.
-                scaled = with_flipped(scaled)
-            return F.pad(scaled, pad, mode="replicate") if _any(pad) else scaled
+                image = with_flipped(image)
+            return F.pad(image, pad, mode="replicate") if _any(pad) else image
 
         if self.tta:
             timestep = twice(timestep)
-        imgt = self.network(planes(img0), planes(img1), timestep, self.flow_scale)
+        imgt = self.network(padded(img0), padded(img1), timestep, self.flow_scale)
         cropped: Tensor = imgt[:, :, top : top + height, left : left + width]
         return mean_with_flipped(cropped) if self.tta else cropped
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """The images as float32 (N, 3, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+
+class FrameIO(PaddedIO):
+    """The network for uint8 frames (N, H, W, 3) of any size; converts and pads in the graph.
+
+    The casts are the first and the last operation, because TensorRT supports uint8 only for inputs
+    and outputs.
+    """
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """The images as float32 (N, 3, H, W) in [0, 1]."""
+        return images.float().permute(0, 3, 1, 2) / 255
 
     def forward(self, img0: Tensor, img1: Tensor, timestep: Tensor) -> Tensor:
         """Pads (centred, border repeated), scales to [0, 1], interpolates, crops, rounds."""
         imgt = self.unrounded(img0, img1, timestep) * 255
         return imgt.round().permute(0, 2, 3, 1).to(torch.uint8)
+
+
+class StackedIO(PaddedIO):
+    """The network for one image that holds everything, as filters of video frameworks pass it."""
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """The images, which are float32 (N, 3, H, W) in [0, 1]."""
+        return images
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Interpolates: float32 (1, 7, H, W) -> (1, 3, H, W).
+
+        The channels are img0, img1, and the time step, of which the first pixel counts.
+        """
+        return self.unrounded(planes[:, :3], planes[:, 3:6], planes[:, 6:, :1, :1])
 
 
 def with_flipped(images: Tensor) -> Tensor:
@@ -188,12 +225,14 @@ def _any(pad: tuple[int | torch.SymInt, ...]) -> bool:
     return any(isinstance(amount, torch.SymInt) or amount for amount in pad)
 
 
-def wrap(network: IFRNet, options: ExportOptions) -> FloatIO | FrameIO:
+def wrap(network: IFRNet, options: ExportOptions) -> FloatIO | PaddedIO:
     """The module to export, in inference mode; with "fp16" it has a float16 copy of `network`."""
     if options.precision == "fp16":
         network = copy.deepcopy(network).half()
-    io = FrameIO if options.io == "frames" else FloatIO
-    return io(network, options).eval()
+    kinds: dict[IOKind, type[FloatIO | PaddedIO]] = {
+        "float": FloatIO, "frames": FrameIO, "stacked": StackedIO
+    }  # fmt: skip
+    return kinds[options.io](network, options).eval()
 
 
 def rounding_to_fp16(network: IFRNet) -> IFRNet:
@@ -218,6 +257,8 @@ def rounding_to_fp16(network: IFRNet) -> IFRNet:
 
 def example_inputs(options: ExportOptions) -> dict[str, Tensor]:
     """Inputs with the shapes and types of the exported graph, by name and in order."""
+    if options.io == "stacked":
+        return {STACKED: torch.zeros(1, 7, options.height, options.width)}
     rows = max(options.timesteps, options.batch)
     steps = torch.arange(1, rows + 1) / (rows + 1)
     shape = options.layout.shape(options.batch, options.height, options.width)
@@ -230,7 +271,7 @@ def free_dimensions(options: ExportOptions) -> dict[str, dict[int, object]] | No
     """The free dimensions of a dynamic export, by input, for `torch.export`; else None."""
     if not options.dynamic:
         return None
-    if options.io == "frames":
+    if options.io != "float":
         size: tuple[object, object] = (
             torch.export.Dim("height", min=MINIMUM_SIDE, max=16384),
             torch.export.Dim("width", min=MINIMUM_SIDE, max=16384),
@@ -240,4 +281,6 @@ def free_dimensions(options: ExportOptions) -> dict[str, dict[int, object]] | No
         columns = torch.export.Dim("columns", min=1, max=1024)
         size = options.divisor * rows, options.divisor * columns
     free = dict(zip(options.layout.size_axes, size, strict=True))
+    if options.io == "stacked":
+        return {STACKED: free}
     return {"img0": free, "img1": dict(free), "timestep": {}}

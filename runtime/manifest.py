@@ -206,7 +206,8 @@ class EngineManifest:
         """Reads the manifest beside `artefact` and checks that it belongs to it.
 
         Raises:
-            ModelError: If it is missing, damaged, of another format version, or of another file.
+            ModelError: If it is missing, damaged, of another format version, or of another file, or
+                declares stacked I/O.
         """
         path = manifest_path(artefact)
         try:
@@ -220,6 +221,7 @@ class EngineManifest:
                 f"{path} cannot be read ({error}): build the artefact again"
             ) from error
         manifest = record_from(cls, values, str(path), required={"engine", "calibration"})
+        manifest.model.check_separate(str(path))
         sha256 = file_sha256(artefact)
         if sha256 != manifest.artefact_sha256:
             raise ModelError(

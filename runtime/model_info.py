@@ -19,6 +19,9 @@ PROPERTY_PREFIX = "ifrnet."
 INPUTS = ("img0", "img1", "timestep")
 """Names of a model's inputs, in the order of the graph."""
 
+STACKED = "planes"
+"""Name of the only input of a model with stacked I/O."""
+
 OUTPUT = "imgt"
 """Name of a model's output."""
 
@@ -29,7 +32,7 @@ _NUMBERS = (
 _LARGEST = 2**31 - 1
 
 Precision = Literal["fp32", "fp16", "int8"]
-IOKind = Literal["float", "frames"]
+IOKind = Literal["float", "frames", "stacked"]
 TimeSteps = Literal["midpoint", "arbitrary"]
 Warp = Literal["gridsample", "gather"]
 TunedFor = Literal["any", "cpu"]
@@ -69,6 +72,7 @@ class ImageLayout:
 LAYOUTS: dict[IOKind, ImageLayout] = {
     "float": ImageLayout("float32", channels_last=False),
     "frames": ImageLayout("uint8", channels_last=True),
+    "stacked": ImageLayout("float32", channels_last=False),
 }
 
 
@@ -77,7 +81,7 @@ class Port:
     """An input or an output of a model.
 
     Attributes:
-        name: "img0", "img1", "timestep" or "imgt".
+        name: "img0", "img1", "timestep" or "imgt"; with stacked I/O "planes" or "imgt".
         dtype: "uint8" or "float32"; any name of a type in a file from elsewhere.
         shape: Length of each axis; None for a free axis.
         is_input: Whether it is an input.
@@ -103,7 +107,8 @@ class ModelInfo:
         weights_sha256: SHA-256 of the checkpoint file of the weights.
         precision: "fp32", "fp16" with float32 islands, or "int8" in the decoders' convolutions and
             float32 everywhere else.
-        io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3).
+        io: "float": float32 (N, 3, H, W) in [0, 1]; "frames": uint8 (N, H, W, 3); "stacked": one
+            input float32 (1, 7, H, W), both frames in [0, 1] and the time step in every pixel.
         divisor: Height and width inside the network are multiples of it.
         flow_scale: Size at which motion is estimated, relative to the frame.
         time_steps: "midpoint": the weights know t = 1/2 only; "arbitrary": any t in (0, 1).
@@ -165,6 +170,10 @@ class ModelInfo:
             )
         if self.steps_per_call > 1 and self.pairs_per_call > 1:
             raise ModelError("the model has several pairs and several time steps: export it again")
+        if self.io == "stacked" and (self.max_pairs is not None or self.frames_per_call > 1):
+            raise ModelError(
+                "the model has stacked I/O and several pairs or time steps: export it again"
+            )
         if self.max_pairs is not None and self.frames_per_call > 1:
             raise ModelError("the model has a free and a fixed number of pairs: export it again")
 
@@ -182,16 +191,16 @@ class ModelInfo:
 
     @property
     def layout(self) -> ImageLayout:
-        """Type and axes of img0, img1 and imgt."""
+        """Type and axes of the images: img0, img1 and imgt."""
         return LAYOUTS[self.io]
 
     def image_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the model's images for frames of (height, width) `size`.
 
-        With io "frames" they are equal, since the graph pads. With io "float" they are rounded up
-        to multiples of `divisor`.
+        With io "float" they are rounded up to multiples of `divisor`. Otherwise they are equal,
+        since the graph pads.
         """
-        if self.io == "frames":
+        if self.io != "float":
             return size
         height, width = (n + -n % self.divisor for n in size)
         return height, width
@@ -204,14 +213,33 @@ class ModelInfo:
             pairs, rows = self.pairs_per_call, self.frames_per_call
         image, result = (self.layout.shape(n, height, width) for n in (pairs, rows))
         dtype = self.layout.dtype
-        img0, img1, timestep = INPUTS
-        ports = (
-            Port(img0, dtype, image, is_input=True),
-            Port(img1, dtype, image, is_input=True),
-            Port(timestep, "float32", (rows, 1, 1, 1), is_input=True),
-            Port(OUTPUT, dtype, result, is_input=False),
-        )
+        ports: tuple[Port, ...]
+        if self.io == "stacked":
+            ports = (Port(STACKED, dtype, (1, 7, height, width), is_input=True),)
+        else:
+            img0, img1, timestep = INPUTS
+            ports = (
+                Port(img0, dtype, image, is_input=True),
+                Port(img1, dtype, image, is_input=True),
+                Port(timestep, "float32", (rows, 1, 1, 1), is_input=True),
+            )
+        ports = (*ports, Port(OUTPUT, dtype, result, is_input=False))
         return {port.name: port for port in ports}
+
+    def check_separate(self, source: str) -> None:
+        """Checks that the two frames are inputs of their own, as this package runs a model.
+
+        Args:
+            source: Name of the file or the model, for the message.
+
+        Raises:
+            ModelError: If they are stacked in one input.
+        """
+        if self.io == "stacked":
+            raise ModelError(
+                f"{source} has both frames in one input, for filters of video frameworks: export "
+                "it without --io stacked"
+            )
 
     def to_properties(self) -> dict[str, str]:
         """The metadata as `metadata_props` of an ONNX file."""

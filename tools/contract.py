@@ -23,7 +23,7 @@ from export.graph.describe import MEANINGS, images_text
 from export.request import Constraints, OnnxBackend
 from ifrnet_model.config import VARIANTS
 from runtime.manifest import Calibration, EngineBuild, EngineManifest, GateReport, PrecisionProof
-from runtime.model_info import OUTPUT, PROPERTY_PREFIX, ModelInfo
+from runtime.model_info import OUTPUT, PROPERTY_PREFIX, STACKED, ModelInfo
 from runtime.records import FORMAT_VERSION
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -172,6 +172,8 @@ def ports_table() -> str:
         "|---|---|---|---|",
     ]
     for name, meaning in MEANINGS.items():
+        if name == STACKED:
+            continue  # The page describes it in a sentence.
         if name == "timestep":
             texts = "float32 (B, 1, 1, 1)", "as with `frames`"
         elif name == "img1":

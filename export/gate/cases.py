@@ -146,7 +146,7 @@ def gate_sizes(info: ModelInfo, traced: tuple[int, int]) -> list[tuple[int, int]
     if info.size is not None:
         return [info.size]
     multiple = info.divisor
-    odd = 3 if info.io == "frames" else 0  # Frames may have any size.
+    odd = 3 if info.io != "float" else 0  # The other kinds pad in the graph.
     smaller = [max(n // 2 // multiple * multiple - odd, MINIMUM_SIDE) for n in traced]
     if info.io == "float":
         smaller = [max(n, multiple) for n in smaller]

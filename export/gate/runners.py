@@ -16,7 +16,7 @@ from runtime.backends.ort.backend import free_axes
 from runtime.backends.sizes import PreparedSizes
 from runtime.frames import to_planes
 from runtime.machine import available_cpus
-from runtime.model_info import ModelInfo
+from runtime.model_info import INPUTS, STACKED, ModelInfo
 from runtime.telemetry import import_quietly
 
 onnxruntime = import_quietly("onnxruntime")
@@ -45,8 +45,19 @@ def images_for(
         pairs.append((np.roll(pairs[-1][1], 5, 1), np.roll(pairs[-1][0], 5, 1)))
     if info.io == "frames":
         return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
-    img0, img1 = (np.concatenate([to_planes(p[k], info.divisor) for p in pairs]) for k in (0, 1))
+    multiple = info.divisor if info.io == "float" else 1
+    img0, img1 = (np.concatenate([to_planes(p[k], multiple) for p in pairs]) for k in (0, 1))
     return img0, img1
+
+
+def inputs_of(
+    info: ModelInfo, img0: NDArray[Any], img1: NDArray[Any], timestep: NDArray[np.float32]
+) -> dict[str, NDArray[Any]]:
+    """The inputs of a model by name, from its images and time steps."""
+    if info.io == "stacked":
+        plane = np.broadcast_to(timestep, (1, 1, *img0.shape[2:]))
+        return {STACKED: np.concatenate((img0, img1, plane), 1)}
+    return dict(zip(INPUTS, (img0, img1, timestep), strict=True))
 
 
 def onnx_runner(model: ModelProto, info: ModelInfo, *, optimised: bool = True) -> Runner:
@@ -160,7 +171,7 @@ def rounded_to_bytes(run: Runner) -> Runner:
 
 def _tapped(model: ModelProto, info: ModelInfo) -> tuple[ModelProto, str | None]:
     """Adds the image before it is rounded as an output, with frame I/O; returns it and its name."""
-    if info.io == "float":
+    if info.io != "frames":
         return model, None
     copied = ModelProto()
     copied.CopyFrom(model)
@@ -179,7 +190,7 @@ def _graph_runner(
 
     Args:
         info: Description of the graph.
-        tap: Name of the image before it is rounded; None with float I/O.
+        tap: Name of the image before it is rounded; None without frame I/O.
         compute: Computes the named outputs of the graph, for images of a size (height, width).
     """
 
@@ -187,7 +198,7 @@ def _graph_runner(
         frame0: NDArray[np.uint8], frame1: NDArray[np.uint8], timestep: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         img0, img1 = images_for(info, frame0, frame1, rows=len(timestep))
-        feed = {"img0": img0, "img1": img1, "timestep": timestep}
+        feed = inputs_of(info, img0, img1, timestep)
         size = info.layout.size_of(img0.shape)
         if tap is None:
             planes: NDArray[np.float32] = compute(size, ["imgt"], feed)[0]

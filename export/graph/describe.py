@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
-from runtime.model_info import INPUTS, LAYOUTS, OUTPUT, IOKind, ModelInfo
+from runtime.model_info import INPUTS, LAYOUTS, OUTPUT, STACKED, IOKind, ModelInfo
 
 PAIRS, HEIGHT, WIDTH = "pairs", "height", "width"
 """Names of free axes."""
@@ -16,6 +16,7 @@ MEANINGS = {
     "img0": "frame at time 0",
     "img1": "frame at time 1",
     "timestep": "time of the new frame, inside (0, 1)",
+    "planes": "both frames, and the time of the new frame in every pixel",
     "imgt": "new frame",
 }
 """Input or output -> meaning."""
@@ -23,6 +24,7 @@ MEANINGS = {
 VALUES: dict[IOKind, str] = {
     "frames": "0 to 255, red, green, blue",
     "float": "0 to 1, red, green, blue",
+    "stacked": "0 to 1, red, green, blue",
 }
 """I/O -> range and colours of images. A graph checks neither."""
 
@@ -36,10 +38,14 @@ def images_text(io: IOKind, count: str) -> str:
 
 def descriptions(info: ModelInfo) -> dict[str, str]:
     """What each input and the output is, in a sentence, by name."""
-    sides = "" if info.io == "frames" else f"; H and W are multiples of {info.divisor}"
+    sides = f"; H and W are multiples of {info.divisor}" if info.io == "float" else ""
     images = images_text(info.io, "N") + sides
     result = images_text(info.io, "B") + ("" if info.io == "frames" else ", clipped")
     types = dict(zip(INPUTS, (images, images, "float32 (B, 1, 1, 1)"), strict=True))
+    if info.io == "stacked":
+        types = {
+            STACKED: f"float32 (1, 7, H, W), three channels each, {VALUES['stacked']}, and one"
+        }
     types[OUTPUT] = result
     return {name: f"{MEANINGS[name]}: {text}" for name, text in types.items()}
 

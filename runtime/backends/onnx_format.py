@@ -96,8 +96,8 @@ def read_onnx(path: Path) -> OnnxFile:
     read any file on this machine.
 
     Raises:
-        ModelError: If the file or its manifest is damaged, or the file has external data or is not
-            from this package.
+        ModelError: If the file or its manifest is damaged, or the file has external data or stacked
+            I/O or is not from this package.
         OSError: If it cannot be read.
     """
     manifest = EngineManifest.read(path) if manifest_path(path).exists() else None
@@ -107,6 +107,7 @@ def read_onnx(path: Path) -> OnnxFile:
     except ValueError as error:
         raise _unreadable(path, error) from error
     info = ModelInfo.from_properties(properties, source=str(path))
+    info.check_separate(str(path))
     return OnnxFile(path, content, info, manifest)
 
 

@@ -14,7 +14,7 @@ from runtime.backends.ov.cache import CacheEntry
 from runtime.errors import BackendError, install_command
 from runtime.files import distrust
 from runtime.machine import cache_folder
-from runtime.model_info import INPUTS, ModelInfo
+from runtime.model_info import ModelInfo
 from runtime.telemetry import import_quietly
 
 _HINTS: dict[InferencePrecision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -137,7 +137,7 @@ def shapes_at(info: ModelInfo, size: tuple[int, int]) -> dict[str, list[int]] | 
     if info.size is not None:
         return None
     ports = replace(info, height=size[0], width=size[1]).ports()
-    return {name: list(ports[name].dims) for name in INPUTS}
+    return {name: list(port.dims) for name, port in ports.items() if port.is_input}
 
 
 def import_openvino() -> Any:

@@ -335,11 +335,12 @@ def _info_from(config: Any, address: Address) -> ModelInfo:
     """The metadata in the parameters of a configuration, checked against its inputs and output.
 
     Raises:
-        ModelError: If the metadata is missing or they differ.
+        ModelError: If the metadata is missing or they differ, or the model has stacked I/O.
     """
     source = f"{address.model} at {address.server}"
     properties = {key: value.string_value for key, value in config.parameters.items()}
     info = ModelInfo.from_properties(properties, source=source)
+    info.check_separate(source)
     types = config.DESCRIPTOR.fields_by_name["input"].message_type.fields_by_name["data_type"]
     actual = {
         port.name: ConfigPort(_name_of(types.enum_type, port.data_type), tuple(map(int, port.dims)))

@@ -8,18 +8,17 @@ import shutil
 import sys
 
 import numpy as np
-import onnx
 import pytest
 
 from bench.alternatives.__main__ import main
 from bench.alternatives.clips import read_halved
 from bench.alternatives.methods import Blending, Minterpolate
-from bench.alternatives.mlrt import Mlrt, with_one_input
+from bench.alternatives.mlrt import Mlrt
 from bench.environment import MeasurementError
 from bench.quality.metrics import psnr
 from bench.report.evidence import read_evidence
 from commands import need_torch
-from export.gate.cases import moving_frames
+from export.store import write_onnx
 from moving_clips import RATE, write_clip
 from paths import ROOT
 from runtime.errors import rounded
@@ -35,6 +34,14 @@ RESULTS = ROOT / "bench" / "results"
 def clip(tmp_path_factory):
     """A clip of nine frames that move by two pixels a frame."""
     return write_clip(tmp_path_factory.mktemp("clip") / "in.mkv", 9, size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def stacked(export, tmp_path_factory):
+    """The path of a model for vs-mlrt, of the size of the clip."""
+    path = tmp_path_factory.mktemp("models") / "stacked.onnx"
+    write_onnx(export(height=SIZE[0], width=SIZE[1], io="stacked").model, path)
+    return path
 
 
 @pytest.fixture
@@ -126,31 +133,14 @@ def test_frames_that_minterpolate_leaves_out_are_an_error(clip, monkeypatch):
         method.run()
 
 
-def test_a_model_with_one_input_gives_the_same_image(models):
-    model = onnx.load(models / "float.onnx")
-    frame0, frame1 = (
-        frame.transpose(2, 0, 1) / np.float32(255) for frame in moving_frames(*SIZE, 4.0)
-    )
-    feed = {
-        "img0": frame0[None], "img1": frame1[None],
-        "timestep": np.full((1, 1, 1, 1), 0.5, np.float32),
-    }  # fmt: skip
-    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(["imgt"], feed)[0]
-    planes = np.concatenate([frame0, frame1, np.full((1, *SIZE), 0.5, np.float32)])[None]
-    wrapped = with_one_input(model)
-    onnx.checker.check_model(wrapped)
-    session = onnxruntime.InferenceSession(wrapped.SerializeToString())
-    (made,) = session.run(None, {"planes": planes})
-    np.testing.assert_allclose(made, expected, atol=1e-5)
-    assert len(model.graph.input) == 3  # The model itself is unchanged.
-
-
-def test_all_methods_are_measured_in_the_same_way(clip, models, mlrt_python, tmp_path, capsys):
+def test_all_methods_are_measured_in_the_same_way(
+    clip, models, stacked, mlrt_python, tmp_path, capsys
+):
     need_torch()
     run(
         "--clip", clip, "--compare", "authors", "--precision", "fp32", "auto",
         "--backend", "openvino", "onnxruntime",
-        "--minterpolate", "", "mi_mode=blend", "--mlrt-model", models / "float.onnx",
+        "--minterpolate", "", "mi_mode=blend", "--mlrt-model", stacked,
         "--mlrt-python", mlrt_python, "--rounds", "2", "--threads", "1",
         "--json", tmp_path / "evidence.json",
     )  # fmt: skip
@@ -175,13 +165,13 @@ def test_all_methods_are_measured_in_the_same_way(clip, models, mlrt_python, tmp
     for same in (
         reference,
         "demo on onnxruntime cpu",
-        "float.onnx on vs-mlrt OpenVINO",
-        "float.onnx on vs-mlrt ONNX Runtime",
+        "stacked.onnx on vs-mlrt OpenVINO",
+        "stacked.onnx on vs-mlrt ONNX Runtime",
     ):
         assert by_name[same]["psnr"]["mean"] == pytest.approx(fp32["psnr"]["mean"], abs=0.05)
     assert fp32["psnr"]["mean"] > by_name["mean of the two frames"]["psnr"]["mean"] + 2
-    assert by_name["float.onnx on vs-mlrt OpenVINO"]["how"] == {
-        "model": "float.onnx", "vapoursynth": "R0", "version": "v0",
+    assert by_name["stacked.onnx on vs-mlrt OpenVINO"]["how"] == {
+        "model": "stacked.onnx", "vapoursynth": "R0", "version": "v0",
     }  # fmt: skip
     said = capsys.readouterr().out
     assert "4 new frames of in.mkv at 80x64, 1 thread, medians of 2 rounds." in said
@@ -229,21 +219,21 @@ def test_the_table_without_bfloat16_equals_the_evidence():
         assert f"| {row} | {cells} |" in text
 
 
-def test_a_model_of_another_size_is_refused(models, tmp_path):
+def test_a_model_of_another_size_or_with_other_inputs_is_refused(models, stacked, tmp_path):
     other = read_halved(write_clip(tmp_path / "other.mkv", 3, size=(48, 64)), None)
-    for name in ("float", "frames"):
-        with pytest.raises(MeasurementError, match=r"other.mkv with --io float --size 48x64"):
-            Mlrt(other, models / f"{name}.onnx", "ov", sys.executable, 1)
+    for path in (stacked, models / "float.onnx"):
+        with pytest.raises(MeasurementError, match=r"other.mkv with --io stacked --size 48x64"):
+            Mlrt(other, path, "ov", sys.executable, 1)
 
 
-def test_a_python_without_vapoursynth_is_one_sentence(clip, models, monkeypatch):
+def test_a_python_without_vapoursynth_is_one_sentence(clip, stacked, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")
     with pytest.raises(MeasurementError, match=r"does not run \(ModuleNotFoundError: .*: install"):
-        Mlrt(read_halved(clip, 1), models / "float.onnx", "ort", sys.executable, 1)
+        Mlrt(read_halved(clip, 1), stacked, "ort", sys.executable, 1)
 
 
-def test_a_filter_that_fails_later_is_one_sentence(clip, models, mlrt_python):
-    method = Mlrt(read_halved(clip, 1), models / "float.onnx", "ort", mlrt_python, 1)
+def test_a_filter_that_fails_later_is_one_sentence(clip, stacked, mlrt_python):
+    method = Mlrt(read_halved(clip, 1), stacked, "ort", mlrt_python, 1)
     method._process.kill()
     with pytest.raises(
         MeasurementError, match=r"does not run \(it exited without a message\): install"

@@ -95,6 +95,14 @@ def test_an_unknown_type_in_a_configuration_is_named(server):
         interpolated(server, ModelConfig=changed(change))
 
 
+def test_a_model_with_one_input_is_refused(server):
+    def change(good):
+        good.config.parameters["ifrnet.io"].string_value = "stacked"
+
+    with pytest.raises(ModelError, match=r"has both frames in one input, for filters of video fr"):
+        interpolated(server, ModelConfig=changed(change))
+
+
 @pytest.mark.parametrize(
     ("count", "named"),
     [(0, "m: load"), (19, "m, n00, .*, n18: load"), (50, "m, n00, .*, n18 and 31 more: load")],
