@@ -134,7 +134,7 @@ class FloatIO(nn.Module):
 class PaddedIO(nn.Module):
     """The network for images of any size, which it pads in the graph (centred, border repeated).
 
-    Subclasses convert images to float32 (N, 3, H, W) in [0, 1].
+    Subclasses have the inputs and the output of the graph.
     """
 
     def __init__(self, network: IFRNet, options: ExportOptions) -> None:
@@ -169,8 +169,8 @@ class PaddedIO(nn.Module):
         return mean_with_flipped(cropped) if self.tta else cropped
 
     def scaled(self, images: Tensor) -> Tensor:
-        """The images as float32 (N, 3, H, W) in [0, 1]."""
-        raise NotImplementedError
+        """The images as float32 (N, 3, H, W) in [0, 1]; a subclass may convert them."""
+        return images
 
 
 class FrameIO(PaddedIO):
@@ -192,10 +192,6 @@ class FrameIO(PaddedIO):
 
 class StackedIO(PaddedIO):
     """The network for one image that holds everything, as filters of video frameworks pass it."""
-
-    def scaled(self, images: Tensor) -> Tensor:
-        """The images, which are float32 (N, 3, H, W) in [0, 1]."""
-        return images
 
     def forward(self, planes: Tensor) -> Tensor:
         """Interpolates: float32 (1, 7, H, W) -> (1, 3, H, W).

@@ -150,9 +150,7 @@ def test_cpp_names_what_is_wrong(interpolate, folder, arguments, message):
     assert not (folder / "out.png").exists()
 
 
-def test_cpp_refuses_models_that_it_cannot_use(
-    interpolate, folder, models, midpoint_model, midpoint_checkpoint
-):
+def test_cpp_refuses_models_that_it_cannot_use(interpolate, folder, models, midpoint_model):
     def refused(*more):
         done = run(folder, interpolate, *FILES, *more)
         assert done.returncode == 1
@@ -279,20 +277,23 @@ def browse(folder):
         server.shutdown()
 
 
+def shown(found):
+    """The pixels of a result of the page."""
+    _, _, content = found["image"].partition("data:image/png;base64,")
+    return pixels(io.BytesIO(base64.b64decode(content)))
+
+
 @pytest.mark.parametrize("time", [0.5, 0.25])
 def test_the_page_shows_the_frame_of_our_runtime(browse, folder, pair, time):
     found = browse(f"first=a.png&second=b.png&time={time}", lambda result: result["image"])
     assert found["status"].startswith(f"Time {time}, computed in ")
-    _, _, content = found["image"].partition("data:image/png;base64,")
-    shown = pixels(io.BytesIO(base64.b64decode(content)))
-    assert_close(shown, expected(pair, time, "onnxruntime"), pair)
+    assert_close(shown(found), expected(pair, time, "onnxruntime"), pair)
 
 
 def test_the_page_shows_the_images_at_both_ends(browse, folder, pair):
     for time, frame in zip((0, 1), pair, strict=True):
         found = browse(f"first=a.png&second=b.png&time={time}", lambda result: result["image"])
-        _, _, content = found["image"].partition("data:image/png;base64,")
-        assert np.array_equal(pixels(io.BytesIO(base64.b64decode(content))), frame)
+        assert np.array_equal(shown(found), frame)
 
 
 @pytest.mark.parametrize(

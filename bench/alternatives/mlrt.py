@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnx
 
 from bench.alternatives.clips import HalvedClip
 from bench.alternatives.methods import Images
 from bench.environment import MeasurementError
-from runtime.backends.onnx_format import read_self_contained
-from runtime.model_info import ModelInfo
+from runtime.backends.onnx_format import info_in, read_self_contained
 
 Filter = Literal["ov", "ort"]
 FILTERS: dict[Filter, str] = {"ov": "OpenVINO", "ort": "ONNX Runtime"}
@@ -42,10 +40,7 @@ class Mlrt:
     def __init__(
         self, clip: HalvedClip, model: Path, filter_name: Filter, python: Path, threads: int
     ) -> None:
-        properties = onnx.load_model_from_string(read_self_contained(model)).metadata_props
-        info = ModelInfo.from_properties(
-            {entry.key: entry.value for entry in properties}, source=str(model)
-        )
+        info = info_in(read_self_contained(model), model)
         if info.io != "stacked" or info.size not in (None, clip.size):
             height, width = clip.size
             size = "any size" if info.size is None else "{}x{}".format(*info.size)

@@ -102,13 +102,26 @@ def read_onnx(path: Path) -> OnnxFile:
     """
     manifest = EngineManifest.read(path) if manifest_path(path).exists() else None
     content = read_self_contained(path)
+    info = info_in(content, path)
+    info.check_separate(str(path))
+    return OnnxFile(path, content, info, manifest)
+
+
+def info_in(content: bytes, path: Path) -> ModelInfo:
+    """The metadata in the content of an ONNX file.
+
+    Args:
+        content: From `read_self_contained`.
+        path: Path of the file, for messages.
+
+    Raises:
+        ModelError: If it is damaged, or not from this package.
+    """
     try:
         properties = _metadata(content)
     except ValueError as error:
         raise _unreadable(path, error) from error
-    info = ModelInfo.from_properties(properties, source=str(path))
-    info.check_separate(str(path))
-    return OnnxFile(path, content, info, manifest)
+    return ModelInfo.from_properties(properties, source=str(path))
 
 
 def read_self_contained(path: Path) -> bytes:

@@ -134,14 +134,10 @@ def _known(path: Path, mutants: Sequence[Mutant]) -> dict[Mutant, Verdict]:
     if path.exists():
         for line in path.read_text("utf-8").splitlines():
             one = json.loads(line)
-            found[_key(one)] = Verdict(one["outcome"], one["test"])
-    keys = {mutant: _key(_record(mutant, Verdict("survived", ""))) for mutant in mutants}
+            verdict = Verdict(one.pop("outcome"), one.pop("test"))
+            found[json.dumps(one)] = verdict
+    keys = {mutant: json.dumps(_change(mutant)) for mutant in mutants}
     return {mutant: found[key] for mutant, key in keys.items() if key in found}
-
-
-def _key(one: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What identifies the mutant of a record."""
-    return (one["module"], one["line"], one["operator"], *one["diff"])
 
 
 def _print_verdict(mutant: Mutant, verdict: Verdict, label: str) -> None:
@@ -151,13 +147,16 @@ def _print_verdict(mutant: Mutant, verdict: Verdict, label: str) -> None:
 
 
 def _record(mutant: Mutant, verdict: Verdict) -> dict[str, Any]:
+    return {**_change(mutant), "outcome": verdict.outcome, "test": verdict.test}
+
+
+def _change(mutant: Mutant) -> dict[str, Any]:
+    """The part of a record that says which change it is about."""
     return {
         "module": mutant.path,
         "line": mutant.line,
         "operator": mutant.operator,
         "diff": _diff(mutant),
-        "outcome": verdict.outcome,
-        "test": verdict.test,
     }
 
 
